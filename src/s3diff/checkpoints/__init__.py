@@ -1,0 +1,1 @@
+"""Names and bytes of weights: reading, converting, storing, fetching."""

@@ -1,0 +1,92 @@
+"""Frozen dataclasses to JSON values and back, every value checked against the type its field declares."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from s3diff.errors import ModelError
+
+Config = TypeVar("Config")
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A dataclass as nested dicts, lists, numbers, texts, booleans and nulls."""
+    return {field.name: _value_to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def from_json(kind: type[Config], value: Any, where: str) -> Config:
+    """A dataclass from what :func:`to_json` made.
+
+    A field that the JSON leaves out keeps its default, so that files written before the field existed stay readable.
+
+    Args:
+        kind: the dataclass.
+        value: the JSON value.
+        where: what is being read, for the message.
+
+    Raises:
+        ModelError: names a field that is unknown, or whose value is not of its type or not allowed.
+    """
+    if not isinstance(value, Mapping):
+        raise ModelError(f"{where} is {value!r}; an object with named fields is needed")
+    hints = get_type_hints(kind)
+    if unknown := [name for name in value if name not in hints]:
+        raise ModelError(
+            f"{where} has the unknown field {', '.join(sorted(unknown))}; known are {', '.join(hints)}: "
+            "a newer version of s3diff may be needed"
+        )
+    fields = {name: _value_from_json(hints[name], value[name], f"{where}.{name}") for name in value}
+    try:
+        return kind(**fields)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{where}: {error}") from error
+
+
+def _value_to_json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_json(value)
+    return [_value_to_json(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _value_from_json(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return from_json(hint, value, where)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (inner,) = (argument for argument in arguments if argument is not type(None))
+        return _value_from_json(inner, value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise ModelError(f"{where} is {value!r}; allowed are {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple:
+        return _tuple_from_json(arguments, value, where)
+    return _plain_from_json(hint, value, where)
+
+
+def _tuple_from_json(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    open_ended = len(arguments) == 2 and arguments[1] is Ellipsis
+    if not isinstance(value, list) or not (open_ended or len(value) == len(arguments)):
+        length = "a list" if open_ended else f"a list of {len(arguments)}"
+        raise ModelError(f"{where} is {value!r}; {length} is needed")
+    hints = (arguments[0],) * len(value) if open_ended else arguments
+    return tuple(
+        _value_from_json(hint, item, f"{where}[{index}]")
+        for index, (hint, item) in enumerate(zip(hints, value, strict=True))
+    )
+
+
+def _plain_from_json(hint: Any, value: Any, where: str) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is float and is_number:
+        return float(value)
+    # bool is a kind of int in Python, never here.
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    raise ModelError(f"{where} is {value!r}; a value of type {getattr(hint, '__name__', hint)} is needed")

@@ -1,0 +1,115 @@
+"""Between the authors' files and our model folder, both ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from s3diff.checkpoints.assembly import assemble
+from s3diff.checkpoints.model_folder import (
+    LoadedModel,
+    ModelDescription,
+    StoredPrompts,
+    check_output_folder,
+    load_model,
+    save_model,
+)
+from s3diff.checkpoints.official_pickle import (
+    official_names,
+    read_official_estimator,
+    read_official_pickle,
+    write_official_estimator,
+    write_official_pickle,
+)
+from s3diff.checkpoints.sd_turbo import read_sd_turbo
+from s3diff.networks.prompts import encode_prompts
+
+#: The release's two prompts.
+POSITIVE_PROMPT = "A high-resolution, 8K, ultra-realistic image with sharp focus, vibrant colors, and natural lighting."
+NEGATIVE_PROMPT = "oil painting, cartoon, blur, dirty, messy, low quality, deformation, low resolution, oversmooth"
+
+#: What a converted model consists of.
+RELEASE_LICENCES = (
+    "UNet, autoencoder and text encoder: the licence of the base model; SD-Turbo's is Stability AI's "
+    "(https://stability.ai/license), which does not allow every use",
+    "LoRA, UNet conv_in and conditioning (s3diff.pkl): the S3Diff authors, Apache-2.0",
+    "Degradation estimator (de_net.pth): the S3Diff authors after MM-RealSR, Apache-2.0",
+)
+
+
+def convert(
+    base_folder: Path,
+    s3diff_pickle: Path,
+    estimator_file: Path,
+    output_folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    name: str = "s3diff",
+    with_text_encoder: bool = True,
+) -> ModelDescription:
+    """Make a model folder of the authors' files.
+
+    Args:
+        base_folder: SD-Turbo in the layout of diffusers.
+        s3diff_pickle: ``s3diff.pkl``.
+        estimator_file: ``de_net.pth``.
+        output_folder: where to; see :func:`save_model`.
+        dtype: ``torch.float16`` halves the base model on disk; what the authors trained always stays float32, so that
+            :func:`to_official` gives it back bit for bit.
+        name: the model's name.
+        with_text_encoder: copy tokenizer and text encoder, so that other prompts than the two stored can be used.
+
+    Returns:
+        What was written into ``config.json``.
+
+    Raises:
+        ModelError: a file is missing, damaged, unsafe or does not fit; names are given.
+        OutputError: ``output_folder`` is something else than a model folder, or cannot be written.
+    """
+    check_output_folder(output_folder)
+    base = read_sd_turbo(base_folder)
+    official = read_official_pickle(s3diff_pickle, base.config)
+    estimator = read_official_estimator(estimator_file, official.config.estimator)
+    texts = [POSITIVE_PROMPT, NEGATIVE_PROMPT]
+    positive, negative = encode_prompts(base.tokenizer, base.text_encoder, texts).unbind(0)
+    state = {
+        **base.state,
+        **official.state,
+        **{f"estimator.{name}": tensor for name, tensor in estimator.items()},
+    }
+    generator = assemble(official.config, state, f"{base_folder} with {s3diff_pickle}")
+    return save_model(
+        output_folder,
+        generator,
+        StoredPrompts(positive, negative, *texts),
+        name=name,
+        upsampling="bilinear",
+        licences=RELEASE_LICENCES,
+        dtype=dtype,
+        float32_names=frozenset(official_names(generator)) | {f"estimator.{name}" for name in estimator},
+        tokenizer=base.tokenizer if with_text_encoder else None,
+        text_encoder=base.text_encoder if with_text_encoder else None,
+    )
+
+
+def to_official(model_folder: Path, output_pickle: Path, estimator_output: Path | None = None) -> LoadedModel:
+    """Write a model folder's trained part as ``s3diff.pkl``, and its estimator as ``de_net.pth`` where asked for.
+
+    Args:
+        model_folder: a converted model, or one trained on SD-Turbo.
+        output_pickle: where ``s3diff.pkl`` goes.
+        estimator_output: where ``de_net.pth`` goes; None for not at all.
+
+    Returns:
+        The model that was read.
+
+    Raises:
+        ModelError: no model folder, or a model that the official layout does not describe.
+        OutputError: a place cannot be written.
+    """
+    model = load_model(model_folder)
+    write_official_pickle(model.generator, output_pickle)
+    if estimator_output is not None:
+        write_official_estimator(model.generator.estimator, estimator_output)
+    return model

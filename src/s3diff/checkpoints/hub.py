@@ -1,0 +1,397 @@
+"""The named model ``s3diff``, fetched from the hub. The only file that imports huggingface_hub (inside functions).
+
+Three steps, each callable alone: :func:`plan_download` lists the files, their sizes and licences; :func:`fetch`
+transfers what is missing; :func:`fetch_release` does both and remembers the commits.
+
+**Pinned revisions.** ``release.RELEASE`` names one commit of each repository. This project was written on machines
+that cannot reach the hub: the commits come from public copies of the hub's pages and from public projects that pin
+the same ones, not from a download of ours. Should one be gone, the environment variables ``S3DIFF_REVISION`` and
+``S3DIFF_BASE_REVISION`` (a commit, tag or branch, ``main`` for the newest) replace them. Whatever was asked for is
+resolved once: the first complete download records commits, sizes and digests in s3diff's cache, and they hold from
+then on, without asking the hub, until another revision is asked for or the record is deleted.
+
+**Transfers.** Files land in the ordinary cache of huggingface_hub (``HF_HOME``, ``HF_HUB_CACHE``), in its documented
+layout: copies that other programs fetched are used, and ours serve them. The bytes are moved here because
+huggingface_hub throws a partial file away when a download stops (since 1.18; measured with 2.4.0), which for a
+network of 1.7 GB means starting over. Every file's size and digest is checked on arrival.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from s3diff.checkpoints.release import (
+    COMMIT_PATTERN,
+    DIGEST_PATTERN,
+    RELEASE,
+    BaseWeights,
+    DownloadPlan,
+    ListedFile,
+    Listing,
+    PlannedFile,
+    PlannedRepository,
+    Release,
+    ReleasePaths,
+    Repository,
+    default_cache_folder,
+    failure,
+    megabytes,
+    read_record,
+    select_files,
+    write_record,
+)
+from s3diff.errors import DownloadError
+
+Progress = Callable[[int, int], None]
+
+METADATA_TIMEOUT_SECONDS = 6.0  # per address tried: someone who is offline learns it within seconds
+TRANSFER_TIMEOUT_SECONDS = 20.0  # of silence in the middle of a file
+RECONNECTIONS = 3  # after cuts within one call, with waits of 1, 2 and 4 seconds; a later call goes on as well
+CHUNK_BYTES = 1 << 18
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def plan_download(
+    cache_folder: Path,
+    *,
+    release: Release = RELEASE,
+    weights: BaseWeights = "float16",
+    revision: str | None = None,
+    base_revision: str | None = None,
+    endpoint: str | None = None,
+    hub_cache: Path | None = None,
+) -> DownloadPlan:
+    """List what the release needs, with sizes and licences. Transfers no file.
+
+    The hub is asked only for a repository whose revision is not in the record of ``cache_folder``. When it cannot be
+    asked, needed files that all lie in the hub's cache are taken as they are.
+
+    Args:
+        cache_folder: where :func:`fetch_release` keeps its record.
+        release: what is wanted.
+        weights: number format of the base model's files. ``float16`` halves the download (about 2.6 instead of
+            5.2 GB); ``float32`` are the files that the released code loads.
+        revision: commit, tag or branch of the authors' repository; None for the variable or the pinned commit.
+        base_revision: the same for the base model.
+        endpoint: address of the hub; None for ``HF_ENDPOINT`` or the public hub.
+        hub_cache: cache folder of huggingface_hub; None for its own setting.
+
+    Raises:
+        DownloadError: the hub cannot be reached, refuses, or holds other files than the release's.
+    """
+    from huggingface_hub import constants
+
+    endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    if not endpoint.startswith(("http://", "https://")):
+        raise failure(release, f"the hub's address {endpoint!r} (HF_ENDPOINT) must start with http:// or https://")
+    hub_cache = Path(hub_cache or constants.HF_HUB_CACHE).expanduser()
+
+    def planned(repository: Repository, asked: str | None) -> PlannedRepository:
+        asked = asked or os.environ.get(repository.revision_variable) or repository.revision
+        commit, listing = read_record(cache_folder, repository, asked) or _resolve(
+            release, repository, asked, endpoint, hub_cache
+        )
+        folder = hub_cache / f"models--{repository.name.replace('/', '--')}"
+        snapshot = folder / "snapshots" / commit
+        files = tuple(
+            PlannedFile(path=path, is_cached=_has_size(snapshot / path, file.size_bytes), **file._asdict())
+            for path, file in select_files(release, repository, listing, weights).items()
+        )
+        return PlannedRepository(
+            repository=repository, asked_revision=asked, commit=commit, listing=listing, files=files, folder=folder
+        )
+
+    return DownloadPlan(
+        release=release,
+        method=planned(release.method, revision),
+        base=planned(release.base, base_revision),
+        endpoint=endpoint,
+        hub_cache=hub_cache,
+    )
+
+
+def fetch(plan: DownloadPlan, progress: Progress | None = None, *, reconnections: int = RECONNECTIONS) -> ReleasePaths:
+    """Transfer the plan's missing files into the hub's cache; a file cut off earlier goes on where it stopped.
+
+    Args:
+        plan: from :func:`plan_download`.
+        progress: called with (bytes done, bytes in all), both counted over the plan's missing files, some hundred
+            KiB apart.
+        reconnections: how often a connection cut in mid-file is opened again before giving up.
+
+    Raises:
+        DownloadError: the network or the disk failed, or a file is not the one that the hub lists. What arrived of
+            a file that was cut off stays in the cache.
+    """
+    total_bytes = plan.missing_bytes
+    finished_bytes = 0
+
+    def report(file_bytes: int) -> None:
+        if progress is not None:
+            progress(finished_bytes + file_bytes, total_bytes)
+
+    _require_space(plan)
+    for part in (plan.method, plan.base):
+        for file in part.files:
+            if not file.is_cached:
+                with _one_line(plan.release, plan.endpoint, f"{file.path} of {part.repository.name}"):
+                    _fetch_file(plan, part, file, report, reconnections)
+                finished_bytes += file.size_bytes
+                report(0)
+    s3diff_pickle, estimator_file = (plan.method.snapshot / file.path for file in plan.release.method.files)
+    return ReleasePaths(plan.base.snapshot, s3diff_pickle, estimator_file)
+
+
+def fetch_release(
+    cache_folder: Path | None = None,
+    *,
+    announce: Callable[[DownloadPlan], None] | None = None,
+    progress: Progress | None = None,
+    **choices: Any,
+) -> ReleasePaths:
+    """Plan, announce, fetch, and record the commits: all that the conversion to a model folder needs.
+
+    Args:
+        cache_folder: where the record is kept; None for :func:`default_cache_folder`.
+        announce: called with the plan before anything is transferred, and only when something will be: the place
+            to show ``plan.summary()`` (sizes, licences), or to stop by raising.
+        progress: see :func:`fetch`.
+        choices: keyword arguments of :func:`plan_download`.
+
+    Raises:
+        DownloadError: see :func:`plan_download` and :func:`fetch`.
+    """
+    cache_folder = cache_folder or default_cache_folder()
+    plan = plan_download(cache_folder, **choices)
+    if announce is not None and plan.missing_bytes:
+        announce(plan)
+    paths = fetch(plan, progress)
+    with _one_line(plan.release, plan.endpoint, "the record"):
+        write_record(cache_folder, plan)
+    return paths
+
+
+def _resolve(
+    release: Release, repository: Repository, asked: str, endpoint: str, hub_cache: Path
+) -> tuple[str, Listing]:
+    """Commit and files of a revision: from the hub or, when it cannot be asked, from the hub's cache."""
+    try:
+        with _one_line(release, endpoint, f"{repository.name} at revision {asked}"):
+            return _ask_hub(repository, asked, endpoint)
+    except DownloadError:
+        in_cache = _ask_cache(repository, asked, hub_cache)
+        if in_cache is None:
+            raise
+        return in_cache
+
+
+def _ask_hub(repository: Repository, asked: str, endpoint: str) -> tuple[str, Listing]:
+    from huggingface_hub import HfApi
+
+    try:
+        answer = HfApi(endpoint=endpoint).model_info(
+            repository.name, revision=asked, files_metadata=True, timeout=METADATA_TIMEOUT_SECONDS
+        )
+        listing = {
+            file.rfilename: ListedFile(int(file.size), str(file.lfs.sha256 if file.lfs else file.blob_id))
+            for file in answer.siblings
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConnectionError(f"not a hub's answer, perhaps a network's login page; {error}") from error
+    # They become names of files and folders in the cache: nothing but hexadecimal digits may pass.
+    for pattern, text in [(COMMIT_PATTERN, answer.sha), *((DIGEST_PATTERN, file.digest) for file in listing.values())]:
+        if not pattern.fullmatch(str(text)):
+            raise ConnectionError(f"not a hub's answer: {text!r} for a commit or digest")
+    return str(answer.sha), listing
+
+
+def _ask_cache(repository: Repository, asked: str, hub_cache: Path) -> tuple[str, Listing] | None:
+    """What the hub's cache holds of a revision, or None when nothing of it is there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    listing: Listing = {}
+    commit = ""
+    for path in (path for needed in repository.files for path in needed.paths()):
+        found = try_to_load_from_cache(repository.name, path, cache_dir=hub_cache, revision=asked)
+        if isinstance(found, str):
+            listing[path] = ListedFile(Path(found).stat().st_size, None)
+            commit = Path(found).relative_to(hub_cache).parts[2]  # models--owner--name/snapshots/COMMIT/path
+    is_complete = all(needed.optional or any(path in listing for path in needed.paths()) for needed in repository.files)
+    return (commit, listing) if is_complete else None
+
+
+def _fetch_file(
+    plan: DownloadPlan,
+    part: PlannedRepository,
+    file: PlannedFile,
+    report: Callable[[int], None],
+    reconnections: int,
+) -> None:
+    """One file into the cache: content under ``blobs/DIGEST``, a link to it under ``snapshots/COMMIT/PATH``."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import WeakFileLock
+
+    digest = str(file.digest)  # files without one came from the cache and are there already
+    blob = part.folder / "blobs" / digest
+    partial = blob.with_name(f"{digest}.incomplete")  # the name and the lock of huggingface_hub up to 1.17
+    lock = plan.hub_cache / ".locks" / part.folder.name / f"{digest}.lock"
+    for folder in (blob.parent, lock.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(str(lock)):
+        if not _has_size(blob, file.size_bytes):
+            url = hf_hub_url(part.repository.name, file.path, revision=part.commit, endpoint=plan.endpoint)
+            _transfer(url, partial, file.size_bytes, report, reconnections)
+            fault = _fault(partial, file)
+            if fault is not None:
+                partial.unlink()
+                raise failure(
+                    plan.release, f"{file.path} of {part.repository.name} {fault}; run again to fetch it anew"
+                )
+            os.replace(partial, blob)
+        _link(blob, part.snapshot / file.path)
+
+
+def _transfer(url: str, partial: Path, size_bytes: int, report: Callable[[int], None], reconnections: int) -> None:
+    """Fill ``partial`` up to ``size_bytes``, opening the connection again after a cut in the middle."""
+    first_bytes = _size(partial)
+    for attempt in range(reconnections + 1):
+        if _size(partial) == size_bytes:
+            return
+        try:
+            _append(url, partial, size_bytes, report)
+        except _network_errors() as error:
+            is_cut = _size(partial) > first_bytes and getattr(error, "errno", None) not in DISK_FULL
+            if not is_cut or attempt == reconnections:
+                raise
+            time.sleep(2**attempt)
+        else:
+            return
+
+
+def _append(url: str, partial: Path, size_bytes: int, report: Callable[[int], None]) -> None:
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+    held_bytes = _size(partial)
+    if held_bytes > size_bytes:
+        held_bytes = 0
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    if held_bytes:
+        headers["Range"] = f"bytes={held_bytes}-"
+    with _open(url, headers) as (response, chunks):
+        hf_raise_for_status(response)
+        if not response.headers.get("Content-Range", "").startswith(f"bytes {held_bytes}-"):
+            held_bytes = 0  # the server sends the file from its beginning
+        with partial.open("ab" if held_bytes else "wb") as target:
+            for chunk in chunks:
+                target.write(chunk)
+                held_bytes += len(chunk)
+                if held_bytes > size_bytes:
+                    break  # longer than listed: the check that follows says so
+                report(held_bytes)
+    if held_bytes < size_bytes:
+        raise ConnectionError(f"the transfer of {url} stopped at {held_bytes:,} of {size_bytes:,} bytes")
+
+
+@contextmanager
+def _open(url: str, headers: dict[str, str]) -> Iterator[tuple[Any, Iterator[bytes]]]:
+    """A response and its chunks, through huggingface_hub's session: it has the user's proxies and certificates."""
+    from huggingface_hub.utils import get_session
+
+    session = get_session()
+    if callable(getattr(session, "stream", None)):  # httpx, huggingface_hub from 1.0 on
+        with session.stream("GET", url, headers=headers, timeout=TRANSFER_TIMEOUT_SECONDS) as response:
+            yield response, response.iter_bytes()
+    else:  # requests, before
+        with session.get(url, headers=headers, timeout=TRANSFER_TIMEOUT_SECONDS, stream=True) as response:
+            yield response, response.iter_content(CHUNK_BYTES)
+
+
+def _fault(path: Path, file: PlannedFile) -> str | None:
+    """What is wrong with a transferred file, or None."""
+    size_bytes = _size(path)
+    if size_bytes != file.size_bytes:
+        return f"arrived with {size_bytes:,} bytes, the hub lists {file.size_bytes:,}"
+    digest = str(file.digest)
+    hashed = hashlib.sha1(b"blob %d\0" % size_bytes) if len(digest) == 40 else hashlib.sha256()
+    with path.open("rb") as content:
+        while chunk := content.read(CHUNK_BYTES):
+            hashed.update(chunk)
+    return None if hashed.hexdigest() == digest else f"arrived damaged ({hashed.hexdigest()}, the hub lists {digest})"
+
+
+def _link(blob: Path, pointer: Path) -> None:
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(pointer):
+        pointer.unlink()
+    try:
+        pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+    except OSError:
+        os.replace(blob, pointer)  # no symbolic links here (Windows without the right): as huggingface_hub does
+
+
+def _require_space(plan: DownloadPlan) -> None:
+    partial_bytes = sum(
+        _size(part.folder / "blobs" / f"{file.digest}.incomplete")
+        for part in (plan.method, plan.base)
+        for file in part.files
+        if not file.is_cached
+    )
+    folder = next(folder for folder in (plan.hub_cache, *plan.hub_cache.absolute().parents) if folder.is_dir())
+    free_bytes = shutil.disk_usage(folder).free
+    if plan.missing_bytes - partial_bytes > free_bytes:
+        needed, free = megabytes(plan.missing_bytes - partial_bytes), megabytes(free_bytes)
+        raise failure(plan.release, f"{needed} to download, but {free} free in {folder} (HF_HOME names another place)")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _has_size(path: Path, size_bytes: int) -> bool:
+    return path.is_file() and path.stat().st_size == size_bytes
+
+
+def _network_errors() -> tuple[type[BaseException], ...]:
+    """Errors of the disk, and of whichever HTTP library huggingface_hub uses: requests, httpx or httpx2."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (OSError, *HfHubHTTPError.__bases__)
+
+
+@contextmanager
+def _one_line(release: Release, endpoint: str, subject: str) -> Iterator[None]:
+    """Turn whatever stops a download into the one line that says what to do; programming errors pass through."""
+    try:
+        yield
+    except DownloadError:
+        raise
+    except _network_errors() as error:
+        raise failure(release, _reason(error, endpoint, subject)) from error
+
+
+def _reason(error: BaseException, endpoint: str, subject: str) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    number = getattr(error, "errno", None)
+    detail = " ".join(str(error).split())[:160]
+    if type(error).__name__ == "OfflineModeIsEnabled":
+        return "HF_HUB_OFFLINE is set and not all files are in the cache"
+    if status is not None:
+        hints = {
+            401: ": an expired HF_TOKEN, or a repository made private",
+            403: ": access to it is restricted",
+            404: ": not there; S3DIFF_REVISION and S3DIFF_BASE_REVISION name other commits",
+        }
+        return f"{endpoint} answers {subject} with status {status}{hints.get(status, '')}"
+    if number in DISK_FULL:
+        return "the disk is full (what arrived is kept; HF_HOME names another place)"
+    if getattr(error, "filename", None) is not None:
+        return f"the cache cannot be written ({detail})"
+    return f"{endpoint} cannot be reached ({type(error).__name__}: {detail})"

@@ -1,0 +1,336 @@
+"""One folder per model: ``config.json``, one safetensors file per component, and the prompts' stored embeddings.
+
+::
+
+    config.json                format, version, name, every shape, schedule, prompts' texts, defaults, licences
+    unet.safetensors           autoencoder.safetensors    estimator.safetensors    conditioning.safetensors
+    prompts.safetensors        positive [T, C], negative [T, C]
+    tokenizer/  text_encoder/  only where other prompts can be encoded
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s3diff.checkpoints.assembly import assemble
+from s3diff.checkpoints.config_json import from_json, to_json
+from s3diff.checkpoints.sd_turbo import component_files, read_json
+from s3diff.checkpoints.weights_file import check_tensors, fingerprint, first_line, read_safetensors, write_safetensors
+from s3diff.errors import ModelError, OutputError
+from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
+from s3diff.options import Upsampling
+
+FORMAT_NAME = "s3diff-model"
+FORMAT_VERSION = 1
+#: The safetensors files besides the prompts', named after the generator's parts.
+COMPONENTS = ("unet", "autoencoder", "estimator", "conditioning")
+#: Up to so many bytes every load checks the fingerprint; hashing more costs seconds.
+MAX_BYTES_VERIFIED = 64 * 1024**2
+
+_CONFIG_FILE = "config.json"
+_PROMPTS_FILE = "prompts.safetensors"
+
+
+@dataclass(frozen=True)
+class StoredPrompts:
+    """The two prompts' embeddings.
+
+    Attributes:
+        positive: [T, C] float32, what the result should be.
+        negative: [T, C] float32, what it should not be.
+        positive_text: the text it was encoded from; None for an embedding that was learned.
+        negative_text: the same for the negative prompt.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    positive_text: str | None = None
+    negative_text: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """What ``config.json`` states about a model.
+
+    Attributes:
+        name: the model's name.
+        generator: every network's shape and the schedule.
+        positive_prompt: text of the stored positive prompt; None where the embedding was learned.
+        negative_prompt: text of the stored negative prompt.
+        upsampling: filter that enlarges the input unless the user asks for another.
+        licences: one line per part: what it is, whose, under which licence.
+        fingerprint: ``sha256:...`` over every stored tensor.
+    """
+
+    name: str
+    generator: GeneratorConfig
+    positive_prompt: str | None = None
+    negative_prompt: str | None = None
+    upsampling: Upsampling = "bilinear"
+    licences: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model ready to use.
+
+    Attributes:
+        folder: where it was loaded from.
+        description: what its ``config.json`` states.
+        generator: the networks in eval mode, float32, on the CPU.
+        prompts: the stored prompts.
+        tokenizer: folder that encodes other prompts; None where the model has only its stored ones.
+        text_encoder: the same for the text encoder.
+    """
+
+    folder: Path
+    description: ModelDescription
+    generator: OneStepGenerator
+    prompts: StoredPrompts
+    tokenizer: Path | None
+    text_encoder: Path | None
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.description.name
+
+    @property
+    def config(self) -> GeneratorConfig:
+        """Every network's shape and the schedule."""
+        return self.description.generator
+
+    @property
+    def fingerprint(self) -> str:
+        """``sha256:...`` over every stored tensor."""
+        return self.description.fingerprint
+
+    @property
+    def upsampling(self) -> Upsampling:
+        """Filter that enlarges the input unless the user asks for another."""
+        return self.description.upsampling
+
+
+def save_model(
+    folder: Path,
+    generator: OneStepGenerator,
+    prompts: StoredPrompts,
+    *,
+    name: str,
+    upsampling: Upsampling = "bilinear",
+    licences: tuple[str, ...] = (),
+    dtype: torch.dtype = torch.float32,
+    float32_names: frozenset[str] = frozenset(),
+    tokenizer: Path | None = None,
+    text_encoder: Path | None = None,
+) -> ModelDescription:
+    """Write a model folder, whole or not at all.
+
+    Args:
+        folder: where to; an older model folder there is replaced, anything else is left alone.
+        generator: the networks.
+        prompts: the stored prompts.
+        name: the model's name.
+        upsampling: the default filter.
+        licences: one line per part.
+        dtype: ``torch.float32`` or ``torch.float16``, of the stored tensors.
+        float32_names: tensors that stay float32 whatever ``dtype`` is, by the generator's names.
+        tokenizer: a tokenizer folder to copy.
+        text_encoder: a text encoder folder to copy.
+
+    Returns:
+        What was written into ``config.json``.
+
+    Raises:
+        ModelError: the dtype is another one, or a tensor does not fit into float16.
+        OutputError: ``folder`` is something else than a model folder, or cannot be written.
+    """
+    if dtype not in (torch.float32, torch.float16):
+        raise ModelError(f"dtype is {dtype}; a model folder stores torch.float32 or torch.float16")
+    check_output_folder(folder)
+    components = _components(generator, prompts, dtype, float32_names)
+    description = ModelDescription(
+        name=name,
+        generator=generator.config,
+        positive_prompt=prompts.positive_text,
+        negative_prompt=prompts.negative_text,
+        upsampling=upsampling,
+        licences=licences,
+        fingerprint=fingerprint(components),
+    )
+    with _folder_replaced_when_whole(folder) as temporary:
+        for component, tensors in components.items():
+            write_safetensors(tensors, temporary / f"{component}.safetensors")
+        if tokenizer is not None:
+            _copy_files(
+                tokenizer, temporary / "tokenizer", [path.name for path in tokenizer.iterdir() if path.is_file()]
+            )
+        if text_encoder is not None:
+            _copy_text_encoder(text_encoder, temporary / "text_encoder")
+        content = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION, **to_json(description)}
+        (temporary / _CONFIG_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return description
+
+
+def load_model(folder: Path, *, verify: bool | None = None) -> LoadedModel:
+    """Load a model folder.
+
+    Args:
+        folder: the folder.
+        verify: whether to compare the tensors with the stored fingerprint; None for models below 64 MB only.
+
+    Raises:
+        ModelError: no such folder, no model folder, another format or version, a damaged or missing file, an unknown
+            field, a missing, unexpected or misshapen tensor (named), or another fingerprint than stored.
+    """
+    description = read_description(folder)
+    components = {
+        component: read_safetensors(folder / f"{component}.safetensors") for component in (*COMPONENTS, "prompts")
+    }
+    num_bytes = sum(tensor.nbytes for tensors in components.values() for tensor in tensors.values())
+    if verify or (verify is None and num_bytes < MAX_BYTES_VERIFIED):
+        found = fingerprint(components)
+        if found != description.fingerprint:
+            raise ModelError(
+                f"{folder} has the fingerprint {found[:19]}..., its {_CONFIG_FILE} states "
+                f"{description.fingerprint[:19]}...: files were changed or mixed; copy or convert the model again"
+            )
+    prompts = _checked_prompts(components.pop("prompts"), description, folder)
+    state = {
+        f"{component}.{name}": tensor for component in COMPONENTS for name, tensor in components[component].items()
+    }
+    return LoadedModel(
+        folder=folder,
+        description=description,
+        generator=assemble(description.generator, state, str(folder)),
+        prompts=prompts,
+        tokenizer=_folder_or_none(folder / "tokenizer"),
+        text_encoder=_folder_or_none(folder / "text_encoder"),
+    )
+
+
+def read_description(folder: Path) -> ModelDescription:
+    """What a model folder's ``config.json`` states; reads no weights.
+
+    Raises:
+        ModelError: no such folder, no model folder, another format or version, or a damaged ``config.json``.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is no folder; give a model folder, such as s3diff convert writes")
+    path = folder / _CONFIG_FILE
+    if not path.is_file():
+        hint = ": it looks like a diffusers folder, s3diff convert makes a model of it" * (folder / "unet").is_dir()
+        raise ModelError(f"{folder} holds no {_CONFIG_FILE} and is no model folder{hint or '; see s3diff convert'}")
+    content = read_json(path)
+    if content.pop("format", None) != FORMAT_NAME:
+        raise ModelError(f"{path} is not of the format {FORMAT_NAME}; give a model folder, see s3diff convert")
+    version = content.pop("format_version", None)
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        raise ModelError(f"{path} has format_version {version!r}; this s3diff reads {FORMAT_VERSION}: update s3diff")
+    if missing := [name for name in ("name", "generator", "fingerprint") if name not in content]:
+        raise ModelError(f"{path} lacks {', '.join(missing)}; copy or convert the model again")
+    licences = content.get("licences", [])
+    return from_json(ModelDescription, {**content, "licences": licences}, str(path))
+
+
+def _components(
+    generator: OneStepGenerator, prompts: StoredPrompts, dtype: torch.dtype, float32_names: frozenset[str]
+) -> dict[str, dict[str, Tensor]]:
+    """Every tensor as it will be stored, by file."""
+
+    def stored(name: str, tensor: Tensor) -> Tensor:
+        value = tensor.detach().to("cpu", torch.float32 if name in float32_names else dtype)
+        if not torch.isfinite(value).all():
+            raise ModelError(f"{name} is not finite in {value.dtype}; store the model as torch.float32, or train again")
+        return value.contiguous()
+
+    components: dict[str, dict[str, Tensor]] = {component: {} for component in COMPONENTS}
+    for name, tensor in generator.state_dict().items():
+        component, _, rest = name.partition(".")
+        components[component][rest] = stored(name, tensor)
+    components["prompts"] = {
+        "positive": stored("positive", prompts.positive),
+        "negative": stored("negative", prompts.negative),
+    }
+    return components
+
+
+def _checked_prompts(tensors: Mapping[str, Tensor], description: ModelDescription, folder: Path) -> StoredPrompts:
+    width = description.generator.unet.context_channels
+    lengths = {tensor.shape[0] for tensor in tensors.values() if tensor.dim() == 2}
+    length = lengths.pop() if len(lengths) == 1 else 0
+    check_tensors(tensors, {"positive": (length, width), "negative": (length, width)}, str(folder / _PROMPTS_FILE))
+    return StoredPrompts(
+        tensors["positive"].to(torch.float32),
+        tensors["negative"].to(torch.float32),
+        description.positive_prompt,
+        description.negative_prompt,
+    )
+
+
+def _folder_or_none(folder: Path) -> Path | None:
+    return folder if folder.is_dir() else None
+
+
+def _copy_files(source: Path, target: Path, names: list[str]) -> None:
+    """Contents alone, without the source's permissions: a read-only folder could not be replaced later."""
+    target.mkdir()
+    for name in names:
+        shutil.copyfile(source / name, target / name)
+
+
+def _copy_text_encoder(source: Path, target: Path) -> None:
+    _copy_files(source, target, ["config.json"])
+    files = component_files(source, "model")
+    if len(files) > 1:
+        raise ModelError(f"{source} spreads its weights over {len(files)} files; a single model.safetensors is needed")
+    # Under the plain name, whatever variant it was: that is what the loader looks for.
+    shutil.copyfile(files[0], target / "model.safetensors")
+
+
+def _is_model_folder(folder: Path) -> bool:
+    try:
+        content: Any = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT_NAME
+
+
+def check_output_folder(folder: Path) -> None:
+    is_empty_folder = folder.is_dir() and not any(folder.iterdir())
+    if (folder.exists() or folder.is_symlink()) and not is_empty_folder and not _is_model_folder(folder):
+        raise OutputError(f"{folder} exists and is no model folder; choose a new name, nothing was changed")
+
+
+@contextlib.contextmanager
+def _folder_replaced_when_whole(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` that takes its place when the block ends without an error."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({first_line(error)}); choose another place") from error
+    try:
+        new, old = scratch / "new", scratch / "old"
+        new.mkdir()
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{folder} cannot be written ({first_line(error)}); choose another place") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,181 @@
+"""Files that hold named tensors: read without running code, checked by name and shape, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from s3diff.errors import ModelError, OutputError
+
+#: What a damaged or foreign file makes torch's restricted reader raise; each becomes one line that names the file.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
+)
+
+#: At most so many names in one message; the rest is counted.
+_MAX_NAMES = 6
+
+
+def read_torch_file(path: Path) -> Any:
+    """What ``torch.save`` wrote: tensors and plain values only; no code in the file ever runs.
+
+    Raises:
+        ModelError: there is no such file, it is damaged or no torch file, or it carries code.
+    """
+    _require_file(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked_for = re.search(r"GLOBAL (\S+)", str(error))
+        wanted = f" (it asks for {asked_for.group(1)})" if asked_for else ""
+        raise ModelError(
+            f"{path} carries code or is no torch file{wanted}; allowed are tensors and plain values, and nothing was "
+            "run: take the file from its authors"
+        ) from error
+    except _UNREADABLE as error:
+        raise ModelError(
+            f"{path} is damaged or no torch file ({first_line(error)}); fetch it again from its authors"
+        ) from error
+
+
+def write_torch_file(value: Any, path: Path) -> None:
+    """``torch.save`` to a temporary file beside ``path``, then renamed: the file appears whole or not at all.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    with replaced_when_whole(path) as temporary:
+        torch.save(value, temporary)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file by name.
+
+    Raises:
+        ModelError: there is no such file or it is damaged.
+    """
+    _require_file(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, *_UNREADABLE) as error:
+        raise ModelError(
+            f"{path} is damaged or no safetensors file ({first_line(error)}); copy or convert it again"
+        ) from error
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors by name; they may share or stride over memory, the file holds each on its own.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    with replaced_when_whole(path) as temporary:
+        temporary.touch()
+        ordinary_mode = temporary.stat().st_mode
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        # Newer safetensors writes files that only their owner can read.
+        temporary.chmod(ordinary_mode)
+
+
+@contextlib.contextmanager
+def replaced_when_whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends without an error.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch reports an unwritable place as RuntimeError, safetensors as its own error.
+        raise OutputError(f"{path} cannot be written ({first_line(error)}); choose another place") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_tensors(found: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Exactly the expected names, each a dense tensor of real numbers of the expected shape.
+
+    Args:
+        found: what the file holds, by name.
+        expected: shape by name.
+        where: what is being read, for the message.
+
+    Raises:
+        ModelError: names every missing, unexpected and misshapen tensor (the first few of each kind).
+    """
+    faults = []
+    if missing := [name for name in expected if name not in found]:
+        faults.append(f"missing {_list_names(missing)}")
+    if unexpected := [str(name) for name in found if name not in expected]:
+        faults.append(f"unexpected {_list_names(unexpected)}")
+    misshapen = []
+    for name, shape in expected.items():
+        if name in found and (fault := _fault(found[name], shape)):
+            misshapen.append(f"{name} ({fault})")
+    if misshapen:
+        faults.append(f"misshapen {_list_names(misshapen)}")
+    if faults:
+        raise ModelError(f"{where} does not fit: {'; '.join(faults)}; use the files that belong together")
+
+
+def fingerprint(components: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """``sha256:`` over every tensor's component, name, dtype, shape and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for component in sorted(components):
+        for name, tensor in sorted(components[component].items()):
+            kind = f"{component}\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0"
+            digest.update(kind.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def first_line(error: BaseException) -> str:
+    """An error's first line, at most 160 characters, for a one-line message."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:160]
+
+
+def _require_file(path: Path) -> None:
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; give the file itself")
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist; check the path")
+
+
+def _fault(value: Any, shape: tuple[int, ...]) -> str:
+    if not isinstance(value, Tensor):
+        return f"{type(value).__name__} instead of a tensor"
+    if value.layout != torch.strided or not value.is_floating_point() or value.device.type == "meta":
+        return f"{value.dtype} {value.layout} instead of dense floating point"
+    return "" if tuple(value.shape) == shape else f"{list(value.shape)} instead of {list(shape)}"
+
+
+def _list_names(names: list[str]) -> str:
+    shown = ", ".join(names[:_MAX_NAMES])
+    rest = len(names) - _MAX_NAMES
+    return f"{len(names)}: {shown}" + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,241 @@
+"""Blur kernels of the Real-ESRGAN degradation (arXiv 2107.10833, sections 3.1 and 3.3), and filtering with them.
+
+Every kernel is a function sampled at the points of a square grid of odd side and divided by its sum. The kernels of
+one batch may have different sides: the smaller ones are zero-padded around their centre, which changes no result.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from s3diff.errors import OptionError
+
+#: Side of the padded kernels: the largest of the method's sides 7, 9, ..., 21.
+PADDED_SIDE_PX = 21
+
+#: Families by the number that stands for them in ``KernelParameters.family``; the first six in the order of the
+#: method's table of probabilities. ``pulse`` changes nothing.
+KERNEL_FAMILIES = (
+    "isotropic",
+    "anisotropic",
+    "generalised_isotropic",
+    "generalised_anisotropic",
+    "plateau_isotropic",
+    "plateau_anisotropic",
+    "sinc",
+    "pulse",
+)
+SINC = KERNEL_FAMILIES.index("sinc")
+PULSE = KERNEL_FAMILIES.index("pulse")
+_ISOTROPIC = tuple(i for i, name in enumerate(KERNEL_FAMILIES) if name.split("_")[-1] == "isotropic")
+
+
+@dataclass(frozen=True)
+class KernelParameters:
+    """What makes the kernels of a batch, one entry for each image.
+
+    Attributes:
+        family: [B] int64, index into ``KERNEL_FAMILIES``.
+        side_px: [B] int64, odd side of the kernel's support in pixels, 1 to 21.
+        sigma_x_px: [B] float64, standard deviation along the first principal axis in pixels, above 0.
+        sigma_y_px: [B] float64, the same along the second axis; isotropic families ignore it.
+        rotation: [B] float64, angle in radians from the horizontal to the first axis; isotropic families ignore it.
+        beta: [B] float64, shape of the generalised and plateau families, above 0; the others ignore it.
+        cutoff: [B] float64, cut-off of the sinc in radians for each pixel, in (0, pi]; the others ignore it.
+    """
+
+    family: Tensor
+    side_px: Tensor
+    sigma_x_px: Tensor
+    sigma_y_px: Tensor
+    rotation: Tensor
+    beta: Tensor
+    cutoff: Tensor
+
+    def kernels(self, padded_side_px: int = PADDED_SIDE_PX) -> Tensor:
+        """The kernels [B, k, k] float64, k = ``padded_side_px``, each of sum 1; zero outside each one's own side."""
+        squared = _squared_distance(self, padded_side_px)
+        values = torch.zeros_like(squared)
+        for index, name in enumerate(KERNEL_FAMILIES):
+            rows = self.family == index
+            if rows.any():
+                values[rows] = _sample(name, squared[rows], self.beta[rows], self.cutoff[rows])
+        values = values * _support(self.side_px, padded_side_px)
+        return values / values.sum(dim=(1, 2), keepdim=True)
+
+
+def gaussian_kernels(
+    side_px: int, sigma_x_px: Tensor, sigma_y_px: Tensor | None = None, rotation: Tensor | None = None
+) -> Tensor:
+    """Gaussian kernels [B, side, side] float64: exp(-q / 2), q the squared Mahalanobis distance from the centre.
+
+    Args:
+        side_px: odd side in pixels.
+        sigma_x_px: [B] standard deviation in pixels, of both axes where ``sigma_y_px`` is None (isotropic).
+        sigma_y_px: [B] standard deviation in pixels along the second axis.
+        rotation: [B] radians from the horizontal to the first axis; None for 0.
+    """
+    return _family_kernels("", side_px, sigma_x_px, sigma_y_px, rotation, None)
+
+
+def generalised_gaussian_kernels(
+    side_px: int,
+    sigma_x_px: Tensor,
+    beta: Tensor,
+    sigma_y_px: Tensor | None = None,
+    rotation: Tensor | None = None,
+) -> Tensor:
+    """Generalised Gaussian kernels [B, side, side] float64: exp(-q^beta / 2); beta 1 is the Gaussian."""
+    return _family_kernels("generalised_", side_px, sigma_x_px, sigma_y_px, rotation, beta)
+
+
+def plateau_kernels(
+    side_px: int,
+    sigma_x_px: Tensor,
+    beta: Tensor,
+    sigma_y_px: Tensor | None = None,
+    rotation: Tensor | None = None,
+) -> Tensor:
+    """Plateau-shaped kernels [B, side, side] float64: 1 / (1 + q^beta)."""
+    return _family_kernels("plateau_", side_px, sigma_x_px, sigma_y_px, rotation, beta)
+
+
+def sinc_kernels(side_px: int, cutoff: Tensor, padded_side_px: int | None = None) -> Tensor:
+    """Circular ideal low-pass kernels [B, k, k] float64, k = ``padded_side_px`` or ``side_px``.
+
+    cutoff * J1(cutoff * r) / (2 pi r), J1 the Bessel function of the first kind (arXiv 2107.10833, equation 6).
+
+    Args:
+        side_px: odd side of the support in pixels.
+        cutoff: [B] in radians for each pixel, in (0, pi].
+        padded_side_px: odd side to zero-pad to, at least ``side_px``.
+    """
+    parameters = replace(pulse_parameters(cutoff.shape[0], side_px), cutoff=cutoff.double())
+    parameters = replace(parameters, family=torch.full_like(parameters.family, SINC))
+    return parameters.kernels(side_px if padded_side_px is None else padded_side_px)
+
+
+def pulse_parameters(batch_size: int, side_px: int = PADDED_SIDE_PX) -> KernelParameters:
+    """Parameters of kernels that change nothing; the unused ones hold harmless values."""
+    ones = torch.ones(batch_size, dtype=torch.float64)
+    return KernelParameters(
+        family=torch.full((batch_size,), PULSE),
+        side_px=torch.full((batch_size,), side_px),
+        sigma_x_px=ones,
+        sigma_y_px=ones,
+        rotation=torch.zeros_like(ones),
+        beta=ones,
+        cutoff=ones * math.pi,
+    )
+
+
+def trim_kernel(kernel: Tensor) -> Tensor:
+    """The kernel [k, k] without the rings of zeros around it: the same filter for less arithmetic."""
+    middle = kernel.shape[-1] // 2
+    used = torch.nonzero(kernel)
+    radius = int((used - middle).abs().max()) if len(used) else 0
+    return kernel[middle - radius : middle + radius + 1, middle - radius : middle + radius + 1]
+
+
+def filter_per_image(images: Tensor, kernels: Tensor) -> Tensor:
+    """Correlate every image with its own kernel, all channels alike; the edges are mirrored (not repeated).
+
+    Args:
+        images: [B, C, H, W] float, both sides longer than half the kernel's.
+        kernels: [B, k, k], k odd, or [1, k, k] for one kernel for all.
+
+    Returns:
+        [B, C, H, W] in the images' type.
+
+    Raises:
+        OptionError: the kernels are of even side or of another batch, or the images too small to be mirrored.
+    """
+    batch_size, channels, height, width = images.shape
+    side = kernels.shape[-1]
+    if side % 2 == 0 or kernels.shape[0] not in (1, batch_size):
+        raise OptionError(
+            f"kernels have shape {tuple(kernels.shape)} for {batch_size} images; "
+            f"give [{batch_size}, k, k] or [1, k, k] with an odd k"
+        )
+    radius = side // 2
+    if min(height, width) <= radius:
+        raise OptionError(
+            f"images of {height} x {width} px cannot be filtered with a kernel of side {side}; "
+            f"give images of at least {radius + 1} px a side"
+        )
+    weights = kernels.to(images).expand(batch_size, side, side).repeat_interleave(channels, dim=0)
+    padded = functional.pad(images, (radius,) * 4, mode="reflect")
+    # One group for each channel of each image: a convolution in the library's sense, so the kernel is not flipped.
+    padded = padded.reshape(1, batch_size * channels, *padded.shape[2:])
+    filtered = functional.conv2d(padded, weights.unsqueeze(1), groups=batch_size * channels)
+    return filtered.reshape(images.shape)
+
+
+def _family_kernels(
+    prefix: str,
+    side_px: int,
+    sigma_x_px: Tensor,
+    sigma_y_px: Tensor | None,
+    rotation: Tensor | None,
+    beta: Tensor | None,
+) -> Tensor:
+    name = prefix + ("isotropic" if sigma_y_px is None else "anisotropic")
+    parameters = pulse_parameters(sigma_x_px.shape[0], side_px)
+    return replace(
+        parameters,
+        family=torch.full_like(parameters.family, KERNEL_FAMILIES.index(name)),
+        sigma_x_px=sigma_x_px.double(),
+        sigma_y_px=(sigma_x_px if sigma_y_px is None else sigma_y_px).double(),
+        rotation=parameters.rotation if rotation is None else rotation.double(),
+        beta=parameters.beta if beta is None else beta.double(),
+    ).kernels(side_px)
+
+
+def _grid(side_px: int) -> tuple[Tensor, Tensor]:
+    axis = torch.arange(side_px, dtype=torch.float64) - (side_px // 2)
+    vertical, horizontal = torch.meshgrid(axis, axis, indexing="ij")
+    return horizontal, vertical
+
+
+def _support(side_px: Tensor, padded_side_px: int) -> Tensor:
+    horizontal, vertical = _grid(padded_side_px)
+    distance = torch.maximum(horizontal.abs(), vertical.abs())
+    return (distance <= (side_px // 2).view(-1, 1, 1)).double()
+
+
+def _squared_distance(parameters: KernelParameters, padded_side_px: int) -> Tensor:
+    """Squared Mahalanobis distance from the centre, [B, k, k]; for sinc and pulse the squared radius in pixels."""
+    horizontal, vertical = _grid(padded_side_px)
+    isotropic = torch.isin(parameters.family, torch.tensor(_ISOTROPIC))
+    round_ones = isotropic | (parameters.family >= SINC)
+    rotation = torch.where(round_ones, 0.0, parameters.rotation).view(-1, 1, 1)
+    sigma_x = torch.where(parameters.family >= SINC, 1.0, parameters.sigma_x_px).view(-1, 1, 1)
+    sigma_y = torch.where(round_ones, sigma_x.flatten(), parameters.sigma_y_px).view(-1, 1, 1)
+    along = (torch.cos(rotation) * horizontal + torch.sin(rotation) * vertical) / sigma_x
+    across = (torch.cos(rotation) * vertical - torch.sin(rotation) * horizontal) / sigma_y
+    return along.square() + across.square()
+
+
+def _sample(name: str, squared: Tensor, beta: Tensor, cutoff: Tensor) -> Tensor:
+    beta = beta.view(-1, 1, 1)
+    if name == "pulse":
+        return (squared == 0).double()
+    if name == "sinc":
+        return _sample_sinc(squared.sqrt(), cutoff.view(-1, 1, 1))
+    if name.startswith("plateau"):
+        return 1.0 / (1.0 + squared.pow(beta))
+    if name.startswith("generalised"):
+        return torch.exp(-0.5 * squared.pow(beta))
+    return torch.exp(-0.5 * squared)
+
+
+def _sample_sinc(radius: Tensor, cutoff: Tensor) -> Tensor:
+    # J1(x) tends to x / 2, so the value at the centre is cutoff^2 / (4 pi).
+    outside = radius.clamp(min=1.0)
+    ring = cutoff * torch.special.bessel_j1(cutoff * outside) / (2 * math.pi * outside)
+    return torch.where(radius > 0, ring, cutoff.square() / (4 * math.pi))

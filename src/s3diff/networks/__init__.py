@@ -1,0 +1,1 @@
+"""The networks of the method as plain modules and tensor functions; nothing here downloads anything."""

@@ -1,0 +1,233 @@
+"""The blocks that the autoencoder and the UNet are made of, with the parameter names of a diffusers checkpoint.
+
+Every block takes ``modulation``: [B, r, r] for its modulated layers, or None for the base weights.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s3diff.networks.modulated_lora import ModulatedConv2d, ModulatedLinear
+
+Norm = Literal["group", "none"]
+Upsample = Literal["nearest", "bilinear"]
+
+
+def spatial_norm(kind: Norm, num_groups: int, channels: int, eps: float) -> nn.Module:
+    """GroupNorm, or nothing: without statistics over the picture, tiles with a halo are exact."""
+    return nn.GroupNorm(num_groups, channels, eps=eps) if kind == "group" else nn.Identity()
+
+
+class ResnetBlock(nn.Module):
+    """norm, SiLU, 3x3, + time, norm, SiLU, 3x3, + input (through a 1x1 where the width changes)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        norm: Norm,
+        norm_num_groups: int,
+        norm_eps: float,
+        time_channels: int = 0,
+        lora_rank: int = 0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = spatial_norm(norm, norm_num_groups, in_channels, norm_eps)
+        self.conv1 = ModulatedConv2d(in_channels, out_channels, 3, padding=1, lora_rank=lora_rank)
+        self.time_emb_proj = nn.Linear(time_channels, out_channels) if time_channels else None
+        self.norm2 = spatial_norm(norm, norm_num_groups, out_channels, norm_eps)
+        self.conv2 = ModulatedConv2d(out_channels, out_channels, 3, padding=1, lora_rank=lora_rank)
+        self.conv_shortcut = (
+            ModulatedConv2d(in_channels, out_channels, 1, lora_rank=lora_rank) if in_channels != out_channels else None
+        )
+
+    def forward(self, x: Tensor, time: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
+        """``x``: [B, in, h, w]; ``time``: [B, time_channels] or None. Returns [B, out, h, w]."""
+        hidden = self.conv1(F.silu(self.norm1(x)), modulation)
+        if self.time_emb_proj is not None and time is not None:
+            hidden = hidden + self.time_emb_proj(F.silu(time))[:, :, None, None]
+        hidden = self.conv2(F.silu(self.norm2(hidden)), modulation)
+        return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x, modulation))
+
+
+class Downsampler(nn.Module):
+    """3x3 convolution of stride 2. The VAE pads right and bottom only, the UNet on every side."""
+
+    def __init__(self, channels: int, *, asymmetric: bool, lora_rank: int = 0) -> None:
+        super().__init__()
+        self.asymmetric = asymmetric
+        self.conv = ModulatedConv2d(
+            channels, channels, 3, stride=2, padding=0 if asymmetric else 1, lora_rank=lora_rank
+        )
+
+    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """[B, C, h, w] -> [B, C, ceil(h / 2), ceil(w / 2)] (floor for the asymmetric padding)."""
+        if self.asymmetric:
+            x = F.pad(x, (0, 1, 0, 1))
+        return self.conv(x, modulation)
+
+
+class Upsampler(nn.Module):
+    """Enlargement to a given size, then a 3x3 convolution. Both filters map a constant to a constant: no grid."""
+
+    def __init__(self, channels: int, *, upsample: Upsample, lora_rank: int = 0) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.conv = ModulatedConv2d(channels, channels, 3, padding=1, lora_rank=lora_rank)
+
+    def forward(self, x: Tensor, size: tuple[int, int], modulation: Tensor | None = None) -> Tensor:
+        """[B, C, h, w] -> [B, C, *size]."""
+        if self.upsample == "nearest":
+            enlarged = F.interpolate(x, size=size, mode="nearest")
+        else:
+            enlarged = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        return self.conv(enlarged, modulation)
+
+
+class Attention(nn.Module):
+    """Multi-head attention over [B, N, C] tokens; ``to_out.0`` is the output layer, as in a diffusers checkpoint."""
+
+    def __init__(
+        self, channels: int, num_heads: int, *, context_channels: int | None = None, bias: bool, lora_rank: int = 0
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        context_channels = context_channels or channels
+        self.to_q = ModulatedLinear(channels, channels, bias, lora_rank=lora_rank)
+        self.to_k = ModulatedLinear(context_channels, channels, bias, lora_rank=lora_rank)
+        self.to_v = ModulatedLinear(context_channels, channels, bias, lora_rank=lora_rank)
+        self.to_out = nn.ModuleList([ModulatedLinear(channels, channels, lora_rank=lora_rank)])
+
+    def forward(self, x: Tensor, context: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
+        """``x``: [B, N, C]; ``context``: [B, T, context_channels], or None to attend to ``x`` itself."""
+        context = x if context is None else context
+        query, key, value = (
+            layer(tokens, modulation).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for layer, tokens in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
+        )
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return self.to_out[0](attended.transpose(1, 2).flatten(2), modulation)
+
+
+class ImageAttention(Attention):
+    """Self-attention over every pixel of a feature map with one head, added to its input (the VAE's mid block)."""
+
+    def __init__(self, channels: int, *, norm_num_groups: int, norm_eps: float, lora_rank: int = 0) -> None:
+        super().__init__(channels, 1, bias=True, lora_rank=lora_rank)
+        self.group_norm = nn.GroupNorm(norm_num_groups, channels, eps=norm_eps)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
+        """[B, C, h, w] -> [B, C, h, w]."""
+        tokens = self.group_norm(x).flatten(2).transpose(1, 2)
+        attended = super().forward(tokens, context, modulation)
+        return x + attended.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class GatedLinear(nn.Module):
+    """GEGLU: one linear layer makes value and gate; the value is multiplied by GELU(gate)."""
+
+    def __init__(self, channels: int, hidden_channels: int, *, lora_rank: int = 0) -> None:
+        super().__init__()
+        self.proj = ModulatedLinear(channels, 2 * hidden_channels, lora_rank=lora_rank)
+
+    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """[B, N, C] -> [B, N, hidden]."""
+        value, gate = self.proj(x, modulation).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """GEGLU to four times the width and back. ``net.1`` is the place of a dropout that inference never had."""
+
+    def __init__(self, channels: int, *, lora_rank: int = 0) -> None:
+        super().__init__()
+        hidden_channels = 4 * channels
+        self.net = nn.ModuleList(
+            [
+                GatedLinear(channels, hidden_channels, lora_rank=lora_rank),
+                nn.Identity(),
+                ModulatedLinear(hidden_channels, channels, lora_rank=lora_rank),
+            ]
+        )
+
+    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """[B, N, C] -> [B, N, C]."""
+        return self.net[2](self.net[0](x, modulation), modulation)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention (optional), cross-attention to the prompt, feed-forward; each after a LayerNorm, each added."""
+
+    def __init__(
+        self, channels: int, num_heads: int, *, context_channels: int, self_attention: bool, lora_rank: int = 0
+    ) -> None:
+        super().__init__()
+        self.self_attention = self_attention
+        if self_attention:
+            self.norm1 = nn.LayerNorm(channels)
+            self.attn1 = Attention(channels, num_heads, bias=False, lora_rank=lora_rank)
+        self.norm2 = nn.LayerNorm(channels)
+        self.attn2 = Attention(channels, num_heads, context_channels=context_channels, bias=False, lora_rank=lora_rank)
+        self.norm3 = nn.LayerNorm(channels)
+        self.ff = FeedForward(channels, lora_rank=lora_rank)
+
+    def forward(self, x: Tensor, context: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """``x``: [B, N, C]; ``context``: [B, T, context_channels]."""
+        if self.self_attention:
+            x = x + self.attn1(self.norm1(x), None, modulation)
+        x = x + self.attn2(self.norm2(x), context, modulation)
+        return x + self.ff(self.norm3(x), modulation)
+
+
+class SpatialTransformer(nn.Module):
+    """A transformer block over the pixels of a feature map, between two linear layers, added to its input."""
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        *,
+        context_channels: int,
+        self_attention: bool,
+        norm: Norm,
+        norm_num_groups: int,
+        lora_rank: int = 0,
+    ) -> None:
+        super().__init__()
+        # 1e-6 here, whatever the ResNet blocks use: the published checkpoints were made so.
+        self.norm = spatial_norm(norm, norm_num_groups, channels, eps=1e-6)
+        self.proj_in = ModulatedLinear(channels, channels, lora_rank=lora_rank)
+        self.transformer_blocks = nn.ModuleList(
+            [
+                TransformerBlock(
+                    channels,
+                    num_heads,
+                    context_channels=context_channels,
+                    self_attention=self_attention,
+                    lora_rank=lora_rank,
+                )
+            ]
+        )
+        self.proj_out = ModulatedLinear(channels, channels, lora_rank=lora_rank)
+
+    def forward(self, x: Tensor, context: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """``x``: [B, C, h, w]; ``context``: [B, T, context_channels]. Returns [B, C, h, w]."""
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        tokens = self.proj_in(tokens, modulation)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, context, modulation)
+        tokens = self.proj_out(tokens, modulation)
+        return x + tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+def sinusoidal_features(timestep: Tensor, num_features: int) -> Tensor:
+    """[B] -> [B, num_features]: cosines, then sines, of the timestep at frequencies 10000^(-i / half)."""
+    half = num_features // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=timestep.device) / half
+    phases = timestep.to(torch.float32)[:, None] * 10000.0 ** (-exponents)
+    return torch.cat([phases.cos(), phases.sin()], dim=-1)

@@ -1,0 +1,73 @@
+"""How blurred and how noisy a picture is: the estimator of MM-RealSR (arXiv 2205.04910), as S3Diff uses it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+#: Order of the degrees in every [B, 2] tensor.
+DEGREE_NAMES = ("blur", "noise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegradationEstimatorConfig:
+    """Shape of the estimator. The defaults are the published one's (2,351,362 parameters)."""
+
+    stage_channels: tuple[int, int] = (64, 128)
+    hidden_channels: int = 512
+
+
+class _ResidualBlock(nn.Module):
+    """conv, ReLU, conv, plus the input; no normalisation."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+class DegradationEstimator(nn.Module):
+    """One branch per degradation: a convolution, eight residual blocks with one halving, a mean, two linear layers.
+
+    Parameter names are those of the published ``de_net.pth``, which loads as it is.
+    """
+
+    def __init__(self, config: DegradationEstimatorConfig) -> None:
+        super().__init__()
+        fine, coarse = config.stage_channels
+        self.conv_first = nn.ModuleList(nn.Conv2d(3, fine, 3, padding=1) for _ in DEGREE_NAMES)
+        self.body = nn.ModuleList(
+            nn.Sequential(
+                *(_ResidualBlock(fine) for _ in range(6)),
+                nn.Conv2d(fine, coarse, 3, stride=2, padding=1),
+                *(_ResidualBlock(coarse) for _ in range(2)),
+            )
+            for _ in DEGREE_NAMES
+        )
+        self.fc_degree = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(coarse, config.hidden_channels), nn.ReLU(), nn.Linear(config.hidden_channels, 1), nn.Sigmoid()
+            )
+            for _ in DEGREE_NAMES
+        )
+
+    def forward(self, low_quality: Tensor) -> Tensor:
+        """Estimate the degrees of a picture that was not enlarged.
+
+        Args:
+            low_quality: [B, 3, h, w], RGB in [0, 1].
+
+        Returns:
+            [B, 2] in (0, 1): blur, noise.
+        """
+        degrees = []
+        for first, body, head in zip(self.conv_first, self.body, self.fc_degree, strict=True):
+            features = body(first(low_quality)).mean(dim=(2, 3))
+            degrees.append(head(features))
+        return torch.cat(degrees, dim=1)

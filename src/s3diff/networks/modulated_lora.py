@@ -1,0 +1,193 @@
+"""Degradation-guided LoRA: a small matrix per image and block mixes the LoRA channels (S3Diff section 3.2).
+
+For a layer with weight ``W``, factors ``A`` (to r channels) and ``B`` (from r channels) and a modulation ``M`` [r, r]::
+
+    y = W x + s * B (M^T (A x)),        s = LORA_ALPHA / r
+
+Two ways to compute it, equal up to rounding:
+
+- *per sample*: ``layer(x, modulation)`` with one ``M`` per image of the batch (training, mixed batches);
+- *folded*: :func:`fold` makes ``W' = W + s * B M^T A`` for one image, and :func:`call_adapted` runs the network with
+  these weights. The base weights are read, never changed, so folding again cannot drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+#: The LoRA library's default alpha, which the release uses: the scale is 8 / rank.
+LORA_ALPHA = 8.0
+
+#: What adapts a network to its images: modulations [B, rows, r, r] per sample, folded weights by name, or nothing.
+Adaptation = Tensor | Mapping[str, Tensor] | None
+
+
+class _ModulatedLora:
+    """What the linear and the convolution layer share: two factors, one scale and the mixing of the code."""
+
+    lora_rank: int
+    lora_scale: float
+    lora_A: nn.Parameter
+    lora_B: nn.Parameter
+
+    def _add_factors(self, rank: int, shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> None:
+        self.lora_rank = rank
+        if rank == 0:
+            return
+        self.lora_scale = LORA_ALPHA / rank
+        # Gaussian of std 1/r and zeros: at the start the layer computes W x alone.
+        self.lora_A = nn.Parameter(torch.randn(shape_a) / rank)
+        self.lora_B = nn.Parameter(torch.zeros(shape_b))
+
+
+class ModulatedLinear(nn.Linear, _ModulatedLora):
+    """A linear layer with modulated LoRA; with ``lora_rank`` 0 it is a plain linear layer.
+
+    Args:
+        lora_rank: r; factors are ``lora_A`` [r, in] and ``lora_B`` [out, r].
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, lora_rank: int = 0) -> None:
+        super().__init__(in_features, out_features, bias=bias)
+        self._add_factors(lora_rank, (lora_rank, in_features), (out_features, lora_rank))
+
+    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """``x``: [B, ..., in]; ``modulation``: [B, r, r] or None for the base weight alone. Returns [B, ..., out]."""
+        base = F.linear(x, self.weight, self.bias)
+        if modulation is None or self.lora_rank == 0:
+            return base
+        code = F.linear(x, self.lora_A)
+        mixed = torch.matmul(code.flatten(1, -2), modulation).view_as(code)  # row vectors: code @ M is M^T code
+        return base + self.lora_scale * F.linear(mixed, self.lora_B)
+
+
+class ModulatedConv2d(nn.Conv2d, _ModulatedLora):
+    """A convolution with modulated LoRA: A carries kernel, stride and padding, B is 1x1.
+
+    Args:
+        lora_rank: r; factors are ``lora_A`` [r, in, k, k] and ``lora_B`` [out, r, 1, 1].
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        *,
+        lora_rank: int = 0,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding)
+        shape_a = (lora_rank, in_channels, kernel_size, kernel_size)
+        self._add_factors(lora_rank, shape_a, (out_channels, lora_rank, 1, 1))
+
+    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """``x``: [B, in, h, w]; ``modulation``: [B, r, r] or None for the base weight alone."""
+        base = F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        if modulation is None or self.lora_rank == 0:
+            return base
+        code = F.conv2d(x, self.lora_A, None, self.stride, self.padding)
+        mixed = torch.bmm(modulation.transpose(1, 2), code.flatten(2)).view_as(code)
+        return base + self.lora_scale * F.conv2d(mixed, self.lora_B)
+
+
+ModulatedLayer = ModulatedLinear | ModulatedConv2d
+
+
+def modulated_forward_reference(layer: ModulatedLayer, x: Tensor, modulation: Tensor) -> Tensor:
+    """The readable twin of both forwards: the paper's formula as one einsum over rank and batch."""
+    base = layer(x)
+    if isinstance(layer, ModulatedConv2d):
+        code = F.conv2d(x, layer.lora_A, None, layer.stride, layer.padding)
+        return base + layer.lora_scale * torch.einsum("or,bkr,bkhw->bohw", layer.lora_B.flatten(1), modulation, code)
+    code = torch.einsum("b...i,ki->b...k", x, layer.lora_A)
+    return base + layer.lora_scale * torch.einsum("or,bkr,b...k->b...o", layer.lora_B, modulation, code)
+
+
+@dataclass(frozen=True)
+class LoraWeights:
+    """One layer's weights as folding needs them: base [out, in, ...], factors and the row of the block table."""
+
+    weight: Tensor
+    lora_A: Tensor
+    lora_B: Tensor
+    scale: float
+    row: int
+
+    def folded(self, modulations: Tensor) -> Tensor:
+        """``W + s * B M^T A`` for one image; ``modulations``: [rows, r, r]. Computed in the dtype of the factors."""
+        mixed = self.lora_B.flatten(1) @ modulations[self.row].to(self.lora_B.dtype).T
+        update = (mixed @ self.lora_A.flatten(1)).view_as(self.weight)
+        return torch.add(self.weight, update, alpha=self.scale)
+
+
+class ModulatedNetwork(nn.Module):
+    """A network some of whose layers are modulated, each by the row of a block table that its place decides."""
+
+    #: Number of rows of the block table.
+    num_modulation_rows: int
+
+    def modulation_row(self, layer: str) -> int:
+        """The row of the block table that modulates the layer of that name."""
+        raise NotImplementedError
+
+    def modulated_layers(self) -> dict[str, ModulatedLayer]:
+        """Every layer that carries LoRA factors, by name."""
+        return {
+            name: module
+            for name, module in self.named_modules()
+            if isinstance(module, ModulatedLinear | ModulatedConv2d) and module.lora_rank > 0
+        }
+
+    def lora_weights(self, *, copy: bool = False) -> dict[str, LoraWeights]:
+        """The weights that folding starts from, by layer name.
+
+        Args:
+            copy: keep float32 copies, so that the network may then be cast to a smaller dtype; otherwise the network's
+                own tensors are used.
+        """
+
+        def keep(tensor: Tensor) -> Tensor:
+            detached = tensor.detach()
+            return detached.to(torch.float32, copy=True) if copy else detached
+
+        return {
+            name: LoraWeights(
+                keep(layer.weight), keep(layer.lora_A), keep(layer.lora_B), layer.lora_scale, self.modulation_row(name)
+            )
+            for name, layer in self.modulated_layers().items()
+        }
+
+
+def fold(weights: Mapping[str, LoraWeights], modulation: Tensor, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Folded weights of one image for :func:`call_adapted`.
+
+    Args:
+        weights: from :meth:`ModulatedNetwork.lora_weights`.
+        modulation: [1, rows, r, r], the matrices of one image.
+        dtype: what the folded weights are cast to after the sum; None keeps the dtype of the base weights.
+
+    Raises:
+        ValueError: the batch holds more than one image; mixed batches run per sample.
+    """
+    if modulation.shape[0] != 1:
+        raise ValueError(
+            f"folding serves one image, this batch holds {modulation.shape[0]}; pass the modulation instead"
+        )
+    return {
+        f"{name}.weight": layer.folded(modulation[0]).to(dtype or layer.weight.dtype) for name, layer in weights.items()
+    }
+
+
+def call_adapted(network: nn.Module, adaptation: Adaptation, *args: Any) -> Any:
+    """Run ``network(*args)`` with folded weights (a mapping), per-sample modulation (a tensor) or its base weights."""
+    if isinstance(adaptation, Mapping):
+        return torch.func.functional_call(network, dict(adaptation), args)
+    return network(*args, modulation=adaptation)

@@ -1,0 +1,58 @@
+"""The one step of the diffusion schedule that the method uses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+PredictionType = Literal["epsilon", "sample", "v_prediction"]
+BetaSchedule = Literal["linear", "scaled_linear"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseSchedule:
+    """Fields of a diffusers ``scheduler_config.json`` that decide the step; the defaults are SD-Turbo's.
+
+    Attributes:
+        timestep: where the network is asked, 0 to num_train_timesteps - 1.
+        prediction_type: what the UNet predicts: the noise, the clean latent or the velocity.
+    """
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: BetaSchedule = "scaled_linear"
+    prediction_type: PredictionType = "epsilon"
+    timestep: int = 999
+
+    def __post_init__(self) -> None:
+        for name, choices in (("prediction_type", PredictionType), ("beta_schedule", BetaSchedule)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(get_args(choices))}")
+        if not 0 <= self.timestep < self.num_train_timesteps:
+            raise ValueError(f"timestep is {self.timestep}; allowed: 0 to {self.num_train_timesteps - 1}")
+
+    def alphas_cumprod(self) -> Tensor:
+        """[num_train_timesteps] float32, the share of the signal's power that is left at each timestep."""
+        steps = self.num_train_timesteps
+        if self.beta_schedule == "scaled_linear":
+            betas = torch.linspace(math.sqrt(self.beta_start), math.sqrt(self.beta_end), steps) ** 2
+        else:
+            betas = torch.linspace(self.beta_start, self.beta_end, steps)
+        return torch.cumprod(1.0 - betas, dim=0)
+
+    def clean_latent(self, latent: Tensor, prediction: Tensor) -> Tensor:
+        """x0 from the latent z and the UNet's prediction, both [B, C, h, w]; computed in float32.
+
+        For noise it is (z - sqrt(1 - abar) eps) / sqrt(abar): an error in eps grows 14.6 times at t = 999.
+        """
+        alpha = float(self.alphas_cumprod()[self.timestep])
+        signal, noise = math.sqrt(alpha), math.sqrt(1.0 - alpha)
+        z, predicted = latent.to(torch.float32), prediction.to(torch.float32)
+        if self.prediction_type == "epsilon":
+            return (z - noise * predicted) / signal
+        return predicted if self.prediction_type == "sample" else signal * z - noise * predicted

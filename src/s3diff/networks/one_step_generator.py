@@ -1,0 +1,121 @@
+"""The whole method on tensors: encode, predict for two prompts, one step, decode. Each stage can be called alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian
+from s3diff.networks.degradation_conditioning import ConditioningConfig, DegradationConditioning
+from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
+from s3diff.networks.modulated_lora import Adaptation, call_adapted
+from s3diff.networks.noise_schedule import NoiseSchedule
+from s3diff.networks.unet import UNet, UNetConfig
+
+#: Guidance of the release: eps = eps_negative + 1.07 (eps_positive - eps_negative).
+DEFAULT_GUIDANCE = 1.07
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """Shapes of all networks and the schedule. The defaults are the release's on SD-Turbo."""
+
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    estimator: DegradationEstimatorConfig = field(default_factory=DegradationEstimatorConfig)
+    conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
+    schedule: NoiseSchedule = field(default_factory=NoiseSchedule)
+
+    @property
+    def pad_multiple(self) -> int:
+        """The enlarged input's sides are padded to multiples of this many pixels (64 for SD-Turbo)."""
+        return self.autoencoder.downscale * self.unet.downscale
+
+
+class OneStepGenerator(nn.Module):
+    """S3Diff: estimator, conditioning, autoencoder and UNet."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        if config.unet.latent_channels != config.autoencoder.latent_channels:
+            raise ValueError(
+                f"the UNet takes {config.unet.latent_channels} latent channels, "
+                f"the autoencoder makes {config.autoencoder.latent_channels}"
+            )
+        self.config = config
+        self.estimator = DegradationEstimator(config.estimator)
+        self.autoencoder = Autoencoder(config.autoencoder)
+        self.unet = UNet(config.unet)
+        self.conditioning = DegradationConditioning(
+            config.conditioning,
+            encoder_rows=self.autoencoder.encoder.num_modulation_rows,
+            encoder_rank=config.autoencoder.lora_rank,
+            unet_rows=self.unet.num_modulation_rows,
+            unet_rank=config.unet.lora_rank,
+        )
+
+    def encode(self, image: Tensor, adaptation: Adaptation, noise: Tensor | None = None) -> Tensor:
+        """Latent of the enlarged, padded input.
+
+        Args:
+            image: [B, 3, H, W] in [-1, 1], sides multiples of ``config.pad_multiple``.
+            adaptation: the encoder's modulations [B, rows, r, r], or its folded weights.
+            noise: standard normal [B, latent_channels, h, w] to draw a sample; None for the mean.
+
+        Returns:
+            [B, latent_channels, h, w], scaled.
+        """
+        moments = call_adapted(self.autoencoder.encoder, adaptation, image.to(_dtype(self.autoencoder)))
+        mean, log_variance = self.autoencoder.latent_gaussian(moments)
+        return sample_gaussian(mean, log_variance, noise) * self.config.autoencoder.scaling_factor
+
+    def predict(self, latent: Tensor, context: Tensor, adaptation: Adaptation) -> Tensor:
+        """The UNet's prediction at the schedule's timestep; ``context``: [B, T, context_channels]."""
+        timestep = torch.full((latent.shape[0],), self.config.schedule.timestep, device=latent.device)
+        dtype = _dtype(self.unet)
+        return call_adapted(self.unet, adaptation, latent.to(dtype), timestep, context.to(dtype))
+
+    def predict_guided(
+        self, latent: Tensor, positive: Tensor, negative: Tensor, guidance: float, adaptation: Adaptation
+    ) -> Tensor:
+        """Both prompts' predictions in one batch, combined in float32; at guidance 1 the positive one alone.
+
+        ``positive`` and ``negative``: [B, T, context_channels].
+        """
+        if guidance == 1.0:
+            return self.predict(latent, positive, adaptation).to(torch.float32)
+        if not isinstance(adaptation, Mapping) and adaptation is not None:
+            adaptation = torch.cat([adaptation, adaptation])
+        both = self.predict(torch.cat([latent, latent]), torch.cat([positive, negative]), adaptation)
+        with_positive, with_negative = both.to(torch.float32).chunk(2)
+        return with_negative + guidance * (with_positive - with_negative)
+
+    def decode(self, latent: Tensor, image: Tensor) -> Tensor:
+        """``latent``: clean and scaled; ``image``: the enlarged input. Returns [B, 3, H, W] in [-1, 1], float32."""
+        decoded = self.autoencoder.decode(latent.to(_dtype(self.autoencoder))).to(torch.float32)
+        if self.config.autoencoder.residual:
+            decoded = decoded + image.to(torch.float32)
+        return decoded.clamp(-1.0, 1.0)
+
+    def forward(
+        self,
+        image: Tensor,
+        degrees: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+        *,
+        guidance: float = DEFAULT_GUIDANCE,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """The steps in order, with per-sample modulation; shapes as in the stages. Returns [B, 3, H, W] in [-1, 1]."""
+        for_encoder, for_unet = self.conditioning(degrees)
+        latent = self.encode(image, for_encoder, noise)
+        prediction = self.predict_guided(latent, positive, negative, guidance, for_unet)
+        return self.decode(self.config.schedule.clean_latent(latent, prediction), image)
+
+
+def _dtype(network: nn.Module) -> torch.dtype:
+    return next(network.parameters()).dtype

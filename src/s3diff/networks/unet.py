@@ -1,0 +1,255 @@
+"""The noise predictor: the UNet of Stable Diffusion 2.1 with modulated LoRA, every width configurable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s3diff.networks.blocks import (
+    Downsampler,
+    Norm,
+    ResnetBlock,
+    SpatialTransformer,
+    Upsample,
+    Upsampler,
+    sinusoidal_features,
+    spatial_norm,
+)
+from s3diff.networks.modulated_lora import ModulatedConv2d, ModulatedNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """Shape of the UNet. The defaults are SD-Turbo's.
+
+    Attributes:
+        block_out_channels: widths of the down blocks, finest first; the up blocks mirror them.
+        num_heads: attention heads per down block (a diffusers ``config.json`` calls them ``attention_head_dim``).
+        cross_attention: for each down block, whether it attends to the prompt; the mid block always does.
+        self_attention: whether the transformer blocks attend to the whole feature map as well.
+        context_channels: width of the prompt embeddings.
+        norm: ``group``, or ``none`` for a network without statistics over the picture.
+        lora_rank: rank of the modulated LoRA; 0 for none.
+    """
+
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    num_heads: tuple[int, ...] = (5, 10, 20, 20)
+    cross_attention: tuple[bool, ...] = (True, True, True, False)
+    self_attention: bool = True
+    layers_per_block: int = 2
+    context_channels: int = 1024
+    norm: Norm = "group"
+    norm_num_groups: int = 32
+    norm_eps: float = 1e-5
+    upsample: Upsample = "nearest"
+    lora_rank: int = 32
+
+    @property
+    def downscale(self) -> int:
+        """Latent side over the side of the innermost feature map."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+    @property
+    def time_channels(self) -> int:
+        """Width of the time embedding."""
+        return 4 * self.block_out_channels[0]
+
+
+class _UNetBlock(nn.Module):
+    """What the down, mid and up blocks share: ResNet blocks, each with a transformer after it where there is one."""
+
+    resnets: nn.ModuleList
+    attentions: nn.ModuleList | None
+
+    def _layer(self, index: int, x: Tensor, time: Tensor, context: Tensor, modulation: Tensor | None) -> Tensor:
+        x = self.resnets[index](x, time, modulation)
+        return x if self.attentions is None else self.attentions[index](x, context, modulation)
+
+
+class DownBlock(_UNetBlock):
+    """ResNet blocks with cross-attention, then (except in the last block) a halving of the side."""
+
+    def __init__(self, config: UNetConfig, level: int) -> None:
+        super().__init__()
+        widths = config.block_out_channels
+        width, previous = widths[level], widths[max(level - 1, 0)]
+        self.resnets = nn.ModuleList(
+            _resnet(previous if i == 0 else width, width, config) for i in range(config.layers_per_block)
+        )
+        self.attentions = _transformers(config, level, config.layers_per_block)
+        self.downsamplers = nn.ModuleList()
+        if level < len(widths) - 1:
+            self.downsamplers.append(Downsampler(width, asymmetric=False, lora_rank=config.lora_rank))
+
+    def forward(
+        self, x: Tensor, time: Tensor, context: Tensor, modulation: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Returns the block's output and everything that the up blocks will take from it, in order."""
+        skips = []
+        for index in range(len(self.resnets)):
+            x = self._layer(index, x, time, context, modulation)
+            skips.append(x)
+        for downsampler in self.downsamplers:
+            x = downsampler(x, modulation)
+            skips.append(x)
+        return x, skips
+
+
+class UNetMidBlock(_UNetBlock):
+    """ResNet block, transformer, ResNet block at the innermost feature map."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        width = config.block_out_channels[-1]
+        self.resnets = nn.ModuleList(_resnet(width, width, config) for _ in range(2))
+        self.attentions = nn.ModuleList([_transformer(config, len(config.block_out_channels) - 1)])
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """[B, C, h, w] -> [B, C, h, w]."""
+        return self.resnets[1](self._layer(0, x, time, context, modulation), time, modulation)
+
+
+class UpBlock(_UNetBlock):
+    """ResNet blocks that each take one skip, with cross-attention, then (except in the last) a doubling of the side."""
+
+    def __init__(self, config: UNetConfig, level: int) -> None:
+        super().__init__()
+        widths = config.block_out_channels
+        width, inner, outer = widths[level], widths[min(level + 1, len(widths) - 1)], widths[max(level - 1, 0)]
+        num_layers = config.layers_per_block + 1
+        self.resnets = nn.ModuleList()
+        for i in range(num_layers):
+            skip_width = outer if i == num_layers - 1 else width
+            self.resnets.append(_resnet((inner if i == 0 else width) + skip_width, width, config))
+        self.attentions = _transformers(config, level, num_layers)
+        self.upsamplers = nn.ModuleList()
+        if level > 0:
+            self.upsamplers.append(Upsampler(width, upsample=config.upsample, lora_rank=config.lora_rank))
+
+    def forward(
+        self,
+        x: Tensor,
+        skips: list[Tensor],
+        size_after: tuple[int, int],
+        time: Tensor,
+        context: Tensor,
+        modulation: Tensor | None = None,
+    ) -> Tensor:
+        """``skips``: one per ResNet block, in the order of use; ``size_after``: the next block's feature size."""
+        for index, skip in enumerate(skips):
+            x = self._layer(index, torch.cat([x, skip], dim=1), time, context, modulation)
+        for upsampler in self.upsamplers:
+            x = upsampler(x, size_after, modulation)
+        return x
+
+
+class TimeEmbedding(nn.Module):
+    """Two linear layers over the sinusoidal features of the timestep."""
+
+    def __init__(self, num_features: int, channels: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(num_features, channels)
+        self.linear_2 = nn.Linear(channels, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, num_features] -> [B, channels]."""
+        return self.linear_2(F.silu(self.linear_1(features)))
+
+
+class UNet(ModulatedNetwork):
+    """Noise prediction from a latent, a timestep and a prompt.
+
+    The block table has one row per down block, one for the mid block, one per up block and one for ``conv_out``.
+    ``conv_in`` carries no LoRA: training changes it as a whole.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        widths = config.block_out_channels
+        if not len(widths) == len(config.num_heads) == len(config.cross_attention):
+            raise ValueError("block_out_channels, num_heads and cross_attention must have one entry per block")
+        self.config = config
+        self.num_modulation_rows = 2 * len(widths) + 2
+        self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.time_embedding = TimeEmbedding(widths[0], config.time_channels)
+        self.down_blocks = nn.ModuleList(DownBlock(config, level) for level in range(len(widths)))
+        self.mid_block = UNetMidBlock(config)
+        self.up_blocks = nn.ModuleList(UpBlock(config, level) for level in reversed(range(len(widths))))
+        self.conv_norm_out = spatial_norm(config.norm, config.norm_num_groups, widths[0], config.norm_eps)
+        self.conv_out = ModulatedConv2d(widths[0], config.latent_channels, 3, padding=1, lora_rank=config.lora_rank)
+
+    def modulation_row(self, layer: str) -> int:
+        """Rows 0..n-1 the down blocks, n the mid block, n+1..2n the up blocks, 2n + 1 everything else."""
+        num_blocks = len(self.down_blocks)
+        parts = layer.split(".")
+        if parts[0] == "down_blocks":
+            return int(parts[1])
+        if parts[0] == "mid_block":
+            return num_blocks
+        return num_blocks + 1 + int(parts[1]) if parts[0] == "up_blocks" else 2 * num_blocks + 1
+
+    def forward(self, latent: Tensor, timestep: Tensor, context: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """Predict the noise in a latent.
+
+        Args:
+            latent: [B, latent_channels, h, w].
+            timestep: [B], whole numbers.
+            context: [B, T, context_channels], the prompt's embedding.
+            modulation: [B, 2n + 2, r, r], or None for the base weights.
+
+        Returns:
+            [B, latent_channels, h, w].
+        """
+        num_blocks = len(self.down_blocks)
+        rows: tuple[Tensor | None, ...] = (None,) * self.num_modulation_rows
+        if modulation is not None:
+            rows = modulation.to(latent.dtype).unbind(1)
+        features = sinusoidal_features(timestep, self.config.block_out_channels[0]).to(latent.dtype)
+        time = self.time_embedding(features)
+
+        x = self.conv_in(latent)
+        skips = [x]
+        for index, block in enumerate(self.down_blocks):
+            x, block_skips = block(x, time, context, rows[index])
+            skips += block_skips
+        x = self.mid_block(x, time, context, rows[num_blocks])
+        for index, block in enumerate(self.up_blocks):
+            taken = [skips.pop() for _ in range(self.config.layers_per_block + 1)]
+            # Odd sides: the enlargement must meet the next skip's size, which is not always twice as large.
+            size_after = tuple(skips[-1].shape[2:]) if skips else tuple(x.shape[2:])
+            x = block(x, taken, size_after, time, context, rows[num_blocks + 1 + index])
+        return self.conv_out(F.silu(self.conv_norm_out(x)), rows[-1])
+
+
+def _resnet(in_channels: int, out_channels: int, config: UNetConfig) -> ResnetBlock:
+    return ResnetBlock(
+        in_channels,
+        out_channels,
+        norm=config.norm,
+        norm_num_groups=config.norm_num_groups,
+        norm_eps=config.norm_eps,
+        time_channels=config.time_channels,
+        lora_rank=config.lora_rank,
+    )
+
+
+def _transformer(config: UNetConfig, level: int) -> SpatialTransformer:
+    return SpatialTransformer(
+        config.block_out_channels[level],
+        config.num_heads[level],
+        context_channels=config.context_channels,
+        self_attention=config.self_attention,
+        norm=config.norm,
+        norm_num_groups=config.norm_num_groups,
+        lora_rank=config.lora_rank,
+    )
+
+
+def _transformers(config: UNetConfig, level: int, num_layers: int) -> nn.ModuleList | None:
+    if not config.cross_attention[level]:
+        return None
+    return nn.ModuleList(_transformer(config, level) for _ in range(num_layers))

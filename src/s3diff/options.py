@@ -1,0 +1,119 @@
+"""Options as frozen values. No torch here: the command's help and the option checks start instantly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from s3diff.errors import OptionError
+
+ColorMatch = Literal["wavelet", "adain", "none"]
+Latent = Literal["mean", "sample"]
+Upsampling = Literal["bilinear", "bicubic"]
+Grey = Literal["auto", "keep", "color"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+#: Largest output in pixels: 4096 x 4096. Pictures are restored whole, so memory grows with the area.
+MAX_OUTPUT_PIXELS = 4096 * 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions:
+    """How one picture is restored. Values are checked when the object is made.
+
+    Attributes:
+        scale: output side over input side, any number above 0 (ignored when ``size`` is given).
+        size: exact output size (width, height) in pixels; replaces ``scale``.
+        guidance: weight of the positive against the negative prompt (classifier-free guidance);
+            at exactly 1 the negative pass is not run.
+        positive_prompt: None for the model's stored prompt.
+        negative_prompt: None for the model's stored prompt.
+        color_match: take the colours of the enlarged input by ``wavelet`` (lowest band), ``adain``
+            (mean and standard deviation) or ``none``.
+        blur: blur degree in [0, 1] that replaces the estimated one: 0 sharp, 1 the strongest blur.
+        noise: noise degree in [0, 1] that replaces the estimated one.
+        latent: ``mean`` of the encoder's Gaussian (deterministic) or a ``sample`` drawn with ``seed``.
+        seed: seed of that draw; used by ``sample`` alone.
+        upsampling: filter that enlarges the input; None for the one the model was made for
+            (the S3Diff release restores with ``bilinear`` and trains with ``bicubic``).
+        grey: what a grey input becomes: ``keep`` grey, ``color`` as the S3Diff release writes it, or ``auto``: grey
+            unless the model put real colour into it, which a written grey picture would lose.
+        max_output_pixels: largest output accepted, in pixels.
+
+    Raises:
+        OptionError: a value is outside what it allows.
+    """
+
+    scale: float = 4.0
+    size: tuple[int, int] | None = None
+    guidance: float = 1.07
+    positive_prompt: str | None = None
+    negative_prompt: str | None = None
+    color_match: ColorMatch = "wavelet"
+    blur: float | None = None
+    noise: float | None = None
+    latent: Latent = "mean"
+    seed: int = 0
+    upsampling: Upsampling | None = None
+    grey: Grey = "auto"
+    max_output_pixels: int = MAX_OUTPUT_PIXELS
+
+    def __post_init__(self) -> None:
+        _require_number("scale", self.scale, "a number above 0, such as 4 or 2.5", above=0)
+        if self.size is not None:
+            _require_size(self.size)
+        _require_number("guidance", self.guidance, "a finite number; 1.07 is the method's, 1 skips the negative pass")
+        for name in ("blur", "noise"):
+            value = getattr(self, name)
+            if value is not None:
+                _require_number(name, value, "a degree from 0 to 1, or nothing to use the estimate", low=0, high=1)
+        for name in ("positive_prompt", "negative_prompt"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise OptionError(f"{name} is {value!r}; give a text, or nothing to use the model's own prompt")
+        _require_choice("color_match", self.color_match, get_args(ColorMatch))
+        _require_choice("latent", self.latent, get_args(Latent))
+        _require_choice("grey", self.grey, get_args(Grey))
+        if self.upsampling is not None:
+            _require_choice("upsampling", self.upsampling, get_args(Upsampling))
+        _require_integer("seed", self.seed, low=0, high=2**63 - 1)
+        _require_integer("max_output_pixels", self.max_output_pixels, low=1, high=2**63 - 1)
+
+    def output_size(self, width: int, height: int) -> tuple[int, int]:
+        """The output's (width, height) in pixels for an input of that size, at least 1 x 1."""
+        if self.size is not None:
+            return self.size
+        return max(1, round(width * self.scale)), max(1, round(height * self.scale))
+
+
+def _require_number(
+    name: str,
+    value: Any,
+    allowed: str,
+    *,
+    above: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+) -> None:
+    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    ok = ok and (above is None or value > above) and (low is None or value >= low) and (high is None or value <= high)
+    if not ok:
+        raise OptionError(f"{name} is {value!r}; give {allowed}")
+
+
+def _require_integer(name: str, value: Any, *, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise OptionError(f"{name} is {value!r}; give a whole number from {low} to {high}")
+
+
+def _require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"{name} is {value!r}; give one of {', '.join(choices)}")
+
+
+def _require_size(size: Any) -> None:
+    ok = isinstance(size, tuple) and len(size) == 2
+    ok = ok and all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size)
+    if not ok:
+        raise OptionError(f"size is {size!r}; give width and height in whole pixels above 0, such as (1920, 1080)")

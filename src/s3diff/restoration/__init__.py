@@ -1,0 +1,1 @@
+"""The product: one place where the order of steps is written."""

@@ -1,0 +1,53 @@
+"""Which device and number format a model runs with."""
+
+from __future__ import annotations
+
+import torch
+
+from s3diff.errors import OptionError
+from s3diff.options import Precision
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def available_devices() -> tuple[str, ...]:
+    """Devices of this machine, best first: ``cuda``, ``mps``, ``cpu``."""
+    devices = []
+    if torch.cuda.is_available():
+        devices.append("cuda")
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return (*devices, "cpu")
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """``auto`` is the first of :func:`available_devices`.
+
+    Raises:
+        OptionError: no such device on this machine.
+    """
+    found = available_devices()
+    if device == "auto":
+        return torch.device(found[0])
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise OptionError(f"device is {str(device)!r}; give auto, {', '.join(found)}") from None
+    in_range = chosen.type != "cuda" or (chosen.index or 0) < torch.cuda.device_count()
+    if chosen.type not in found or not in_range:
+        raise OptionError(f"device {str(device)!r} is not on this machine; give auto, {', '.join(found)}")
+    return chosen
+
+
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """``auto`` is bfloat16 on CUDA devices that compute in it, float32 elsewhere.
+
+    Raises:
+        OptionError: an unknown precision.
+    """
+    if precision == "auto":
+        native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if native else torch.float32
+    if precision not in _DTYPES:
+        raise OptionError(f"precision is {precision!r}; give auto, {', '.join(_DTYPES)}")
+    return _DTYPES[precision]

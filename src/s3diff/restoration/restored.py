@@ -1,0 +1,58 @@
+"""What a restoration returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from s3diff.images.codecs import Picture, to_pil, write_picture
+from s3diff.options import RestoreOptions
+
+
+class Degrees(NamedTuple):
+    """How degraded the input is, each in [0, 1]."""
+
+    blur: float
+    noise: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Restored:
+    """A restored picture and how it came about.
+
+    Attributes:
+        picture: pixels, transparency, profile and metadata, in the depth of the input.
+        degrees: what the matrices were made for: the estimate, or the override.
+        estimated: what the estimator found.
+        seconds: wall-clock time by stage: estimate, fold, encode, predict, decode, color, total. A batch shares its
+            time evenly.
+        options: the options with every default resolved.
+    """
+
+    picture: Picture
+    degrees: Degrees
+    estimated: Degrees
+    seconds: Mapping[str, float]
+    options: RestoreOptions
+
+    @property
+    def image(self) -> Any:
+        """The picture as a ``PIL.Image.Image``."""
+        return to_pil(self.picture)
+
+    @property
+    def array(self) -> np.ndarray:
+        """Pixels [H, W, 3] or [H, W, 1], uint8 or uint16."""
+        return self.picture.pixels
+
+    def save(self, path: str | Path, *, quality: int = 95) -> tuple[str, ...]:
+        """Write the picture; the format follows the extension. Returns notes on what the format cannot hold.
+
+        Raises:
+            OutputError: it cannot be written there; nothing is left half written.
+        """
+        return write_picture(self.picture, path, quality=quality)

@@ -1,0 +1,315 @@
+"""The only place where the order of the restoration's steps is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s3diff.checkpoints.model_folder import LoadedModel, load_model
+from s3diff.checkpoints.registry import DEFAULT_MODEL, model_folder
+from s3diff.errors import OptionError, PictureError
+from s3diff.images import codecs
+from s3diff.images.color_match import match_color
+from s3diff.images.resampling import crop, enlarge, from_network_range, pad_to_multiple, to_network_range
+from s3diff.networks.modulated_lora import Adaptation, fold
+from s3diff.networks.prompts import encode_prompts
+from s3diff.options import Precision, RestoreOptions
+from s3diff.restoration.device import choose_device, choose_dtype
+from s3diff.restoration.restored import Degrees, Restored
+
+#: What can be restored: a path, a Picture, a Pillow image, or an array [H, W] or [H, W, C].
+Source = Any
+
+#: On a CPU, folding a UNet above this many modulated weights costs more than it saves in one pass over two prompts
+#: (SD-Turbo: 1.5 to 2.3 s to fold, 1.3 s saved). Smaller ones and every GPU gain.
+MAX_WEIGHTS_FOLDED_ON_CPU = 100_000_000
+#: Mean distance of the channels from their mean, in [0, 1], up to which the result of a grey picture counts as grey:
+#: eight levels of 255, several times what a trained model adds.
+MAX_CHROMA_OF_GREY = 8 / 255
+_COLORED_NOTE = "a grey picture, written in colour because the model coloured it; grey=keep (--grey keep) forbids it"
+#: A batch is cut into groups of at most this many output pixels.
+MAX_BATCH_PIXELS = 2048 * 2048
+
+
+class Restorer:
+    """A model on a device, ready to restore pictures.
+
+    Make one with :meth:`from_pretrained`. It holds no state between calls but the embeddings of prompts it has seen:
+    the same input, options and device give the same bytes.
+
+    Args:
+        model: from :func:`s3diff.checkpoints.model_folder.load_model`; moved to the device.
+        device: ``auto`` (CUDA, MPS, CPU in this order) or a torch device.
+        precision: ``auto`` (bfloat16 on recent CUDA devices, float32 elsewhere), ``float32``, ``bfloat16``,
+            ``float16`` (the autoencoder stays in float32, which SD-Turbo's needs).
+
+    Raises:
+        OptionError: the device is not on this machine, or the precision is unknown.
+    """
+
+    def __init__(
+        self, model: LoadedModel, *, device: str | torch.device = "auto", precision: Precision = "auto"
+    ) -> None:
+        self.model = model
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(precision, self.device)
+        generator = model.generator.to(self.device).eval().requires_grad_(False)
+        # Folding starts from float32 weights, whatever the networks compute in.
+        in_float32 = self.dtype == torch.float32
+        self._encoder_weights = generator.autoencoder.encoder.lora_weights(copy=not in_float32)
+        self._unet_weights = generator.unet.lora_weights(copy=not in_float32)
+        generator.unet.to(self.dtype)
+        generator.autoencoder.to(torch.float32 if self.dtype == torch.float16 else self.dtype)
+        self.generator = generator
+        num_weights = sum(layer.weight.numel() for layer in self._unet_weights.values())
+        self._fold_unet = self.device.type != "cpu" or num_weights <= MAX_WEIGHTS_FOLDED_ON_CPU
+        self._encoded_prompts: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        device: str | torch.device = "auto",
+        precision: Precision = "auto",
+        announce: Callable[..., None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Restorer:
+        """Load a model.
+
+        Args:
+            model: ``compact`` (embedded, no download), ``s3diff`` (the authors' release, fetched on first use), or a
+                model folder.
+            device: see :class:`Restorer`.
+            precision: see :class:`Restorer`.
+            announce: called with a ``DownloadPlan`` before a download starts; see ``s3diff.checkpoints.hub``.
+            progress: called with (bytes done, bytes in all) during a download.
+
+        Raises:
+            ModelError: no such model, or a damaged one.
+            DownloadError: the release could not be fetched; the message says how to use files on disk.
+            OptionError: the device or the precision cannot be had.
+        """
+        chosen = choose_device(device)
+        choose_dtype(precision, chosen)  # before a download, not after it
+        return cls(
+            load_model(model_folder(model, announce=announce, progress=progress)), device=chosen, precision=precision
+        )
+
+    @property
+    def precision(self) -> str:
+        """The number format that the networks compute in, such as ``float32``."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def restore(self, source: Source, options: RestoreOptions | None = None) -> Restored:
+        """Restore one picture.
+
+        Args:
+            source: a path, a ``Picture``, a Pillow image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]
+                (uint8, uint16, or float in [0, 1]).
+            options: None for the defaults: four times as large, guidance 1.07, wavelet colour matching.
+
+        Raises:
+            PictureError: the picture cannot be read, or its result would be too large.
+            OptionError: an option does not fit the model.
+            ModelError: the options ask for a prompt that the model cannot encode.
+        """
+        options = self._resolved(options)
+        return self._restore_group([as_picture(source)], options)[0]
+
+    def restore_batch(self, sources: Sequence[Source], options: RestoreOptions | None = None) -> list[Restored]:
+        """Restore pictures of any sizes; those of one size run together, each with matrices of its own.
+
+        A result equals that of :meth:`restore` within one grey level: sums are taken in another order.
+
+        Args:
+            sources: see :meth:`restore`.
+            options: for all of them.
+
+        Raises:
+            See :meth:`restore`; the first bad picture ends the batch before anything is computed.
+        """
+        options = self._resolved(options)
+        pictures = [as_picture(source) for source in sources]
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, picture in enumerate(pictures):
+            self._check_size(picture, options)
+            groups.setdefault((picture.width, picture.height), []).append(index)
+        results: dict[int, Restored] = {}
+        for size, members in groups.items():
+            width, height = options.output_size(*size)
+            step = max(1, MAX_BATCH_PIXELS // (width * height))
+            for start in range(0, len(members), step):
+                part = members[start : start + step]
+                restored = self._restore_group([pictures[index] for index in part], options)
+                results.update(zip(part, restored, strict=True))
+        return [results[index] for index in range(len(pictures))]
+
+    @torch.inference_mode()
+    def _restore_group(self, pictures: Sequence[codecs.Picture], options: RestoreOptions) -> list[Restored]:
+        """The walk of the method, for pictures of one size. Every step is one line here and nowhere else."""
+        first, config = pictures[0], self.model.config
+        for picture in pictures:
+            self._check_size(picture, options)
+        width, height = options.output_size(first.width, first.height)
+        positive, negative = self._prompts(options, len(pictures))
+        clock = _StageClock(self.device)
+        with _repeatable():
+            low_quality = torch.cat([codecs.to_tensor(picture) for picture in pictures]).to(self.device)
+            base = enlarge(low_quality, height, width, mode=options.upsampling or self.model.upsampling)
+            image = pad_to_multiple(to_network_range(base), config.pad_multiple)
+            with clock.stage("estimate"):
+                estimated = self.generator.estimator(low_quality)
+                degrees = _overridden(estimated, options)
+                for_encoder, for_unet = self.generator.conditioning(degrees)
+            with clock.stage("fold"):
+                encoder_adaptation, unet_adaptation = self._adaptations(for_encoder, for_unet)
+            with clock.stage("encode"):
+                latent = self.generator.encode(image, encoder_adaptation, self._latent_noise(image, options))
+            with clock.stage("predict"):
+                prediction = self.generator.predict_guided(
+                    latent, positive, negative, float(options.guidance), unet_adaptation
+                )
+            with clock.stage("decode"):
+                clean = config.schedule.clean_latent(latent, prediction)
+                decoded = crop(from_network_range(self.generator.decode(clean, image)), height, width)
+            with clock.stage("color"):
+                result = match_color(decoded, base, options.color_match)
+        seconds = clock.shared_by(len(pictures))
+        return [
+            Restored(
+                picture=_finished(result[index : index + 1], picture, options),
+                degrees=Degrees(*degrees[index].tolist()),
+                estimated=Degrees(*estimated[index].tolist()),
+                seconds=seconds,
+                options=options,
+            )
+            for index, picture in enumerate(pictures)
+        ]
+
+    def _adaptations(self, for_encoder: Tensor, for_unet: Tensor) -> tuple[Adaptation, Adaptation]:
+        """One picture: weights folded where that pays. Several: the matrices themselves, per sample."""
+        if len(for_encoder) > 1:
+            return for_encoder, for_unet
+        encoder_dtype = torch.float32 if self.dtype == torch.float16 else self.dtype
+        folded_encoder = fold(self._encoder_weights, for_encoder, encoder_dtype)
+        return folded_encoder, fold(self._unet_weights, for_unet, self.dtype) if self._fold_unet else for_unet
+
+    def _latent_noise(self, image: Tensor, options: RestoreOptions) -> Tensor | None:
+        """Every picture of a batch draws the noise that it would draw alone; on the CPU, equal on every device."""
+        if options.latent == "mean":
+            return None
+        config = self.model.config.autoencoder
+        shape = (1, config.latent_channels, image.shape[2] // config.downscale, image.shape[3] // config.downscale)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(options.seed))
+        return noise.expand(len(image), -1, -1, -1).to(self.device)
+
+    def _prompts(self, options: RestoreOptions, batch_size: int) -> tuple[Tensor, Tensor]:
+        stored = self.model.prompts
+        positive = self._prompt(options.positive_prompt, stored.positive_text, stored.positive)
+        negative = self._prompt(options.negative_prompt, stored.negative_text, stored.negative)
+        return positive.expand(batch_size, -1, -1), negative.expand(batch_size, -1, -1)
+
+    def _prompt(self, text: str | None, stored_text: str | None, stored: Tensor) -> Tensor:
+        if text is None or text == stored_text:
+            return stored[None].to(self.device)
+        if text not in self._encoded_prompts:
+            encoded = encode_prompts(self.model.tokenizer, self.model.text_encoder, [text])
+            self._encoded_prompts[text] = encoded.to(self.device)
+        return self._encoded_prompts[text]
+
+    def _resolved(self, options: RestoreOptions | None) -> RestoreOptions:
+        options = RestoreOptions() if options is None else options
+        if not isinstance(options, RestoreOptions):
+            raise OptionError(f"options is a {type(options).__name__}; give a RestoreOptions")
+        return options if options.upsampling else replace(options, upsampling=self.model.upsampling)
+
+    def _check_size(self, picture: codecs.Picture, options: RestoreOptions) -> None:
+        width, height = options.output_size(picture.width, picture.height)
+        if width * height > options.max_output_pixels:
+            name = str(picture.path) if picture.path else "the picture"
+            raise PictureError(
+                f"{name} would become {width} x {height} px, {width * height / 1e6:.1f} megapixels; at most "
+                f"{options.max_output_pixels / 1e6:.1f} are allowed: choose a smaller scale or size, or raise the limit"
+            )
+
+
+def as_picture(source: Source) -> codecs.Picture:
+    """Whatever a user may hold as a ``Picture``.
+
+    Raises:
+        PictureError: the file cannot be read, or the object is none of these.
+    """
+    if isinstance(source, codecs.Picture):
+        return source
+    if isinstance(source, str | Path):
+        return codecs.read_picture(source)
+    if isinstance(source, np.ndarray):
+        return codecs.from_array(source)
+    if hasattr(source, "getbands"):  # a Pillow image, known without importing Pillow here
+        return codecs.from_pil(source)
+    raise PictureError(f"cannot restore a {type(source).__name__}; give a path, a Pillow image or a numpy array")
+
+
+def _overridden(estimated: Tensor, options: RestoreOptions) -> Tensor:
+    """[B, 2] with the degrees that the options set by hand."""
+    degrees = estimated.clone()
+    for column, value in enumerate((options.blur, options.noise)):
+        if value is not None:
+            degrees[:, column] = value
+    return degrees
+
+
+def _finished(result: Tensor, picture: codecs.Picture, options: RestoreOptions) -> codecs.Picture:
+    """Pixels rounded once, in the input's depth; alpha enlarged beside them; profile and metadata as they were."""
+    alpha = None
+    if picture.alpha is not None:
+        enlarged = enlarge(codecs.alpha_to_tensor(picture), result.shape[2], result.shape[3], mode="bicubic")
+        alpha = codecs.alpha_from_tensor(enlarged, picture)
+    if not picture.is_grey or not _becomes_color(result, options):
+        return replace(picture, pixels=codecs.from_tensor(result, picture), alpha=alpha)
+    in_color = replace(
+        picture, pixels=np.repeat(picture.pixels, 3, axis=2), icc_profile=None, notes=(*picture.notes, _COLORED_NOTE)
+    )
+    return replace(in_color, pixels=codecs.from_tensor(result, in_color), alpha=alpha)
+
+
+def _becomes_color(result: Tensor, options: RestoreOptions) -> bool:
+    """Whether a grey picture's result is written in colour; ``result``: [1, 3, H, W] in [0, 1]."""
+    if options.grey != "auto":
+        return options.grey == "color"
+    chroma = (result - result.mean(dim=1, keepdim=True)).abs().mean()
+    return float(chroma) > MAX_CHROMA_OF_GREY
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """cuDNN algorithms that give the same bytes again, and float32 that is float32."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
+
+
+@dataclass
+class _StageClock:
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[name] = time.perf_counter() - started
+
+    def shared_by(self, num_pictures: int) -> dict[str, float]:
+        shared = {name: seconds / num_pictures for name, seconds in self.seconds.items()}
+        return {**shared, "total": sum(shared.values())}

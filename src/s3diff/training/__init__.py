@@ -1,0 +1,1 @@
+"""A training picture in, a weight update out."""

@@ -1,0 +1,73 @@
+"""The reconstruction loss: pixel terms and perceptual terms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s3diff.evaluation.perceptual import DISTS, LPIPS
+from s3diff.training.config import LossConfig
+
+
+class ReconstructionLoss(nn.Module):
+    """Weighted sum of the terms that the configuration asks for.
+
+    Raises:
+        MissingExtraError: weights of a perceptual term are not on this machine; the message says how to get them.
+    """
+
+    def __init__(self, config: LossConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.lpips_alex = LPIPS("alex") if config.lpips_alex else None
+        self.lpips_vgg = LPIPS("vgg") if config.lpips_vgg else None
+        self.dists = DISTS() if config.dists else None
+
+    def forward(self, result: Tensor, target: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """``result``, ``target``: [B, 3, H, W] in [-1, 1].
+
+        Returns:
+            Each term before weighting, a scalar by name, and their weighted sum as ``total``.
+        """
+        config = self.config
+        terms: dict[str, Tensor] = {}
+        if config.l1:
+            terms["l1"] = F.l1_loss(result, target)
+        if config.l2:
+            terms["l2"] = F.mse_loss(result, target)
+        if self.lpips_alex is not None:
+            views = _shifted(result, target, config.max_shift_px, generator)
+            terms["lpips_alex"] = _distance(self.lpips_alex, *views)
+        if self.lpips_vgg is not None:
+            views = _random_square(result, target, config.perceptual_crop_px, generator)
+            terms["lpips_vgg"] = _distance(self.lpips_vgg, *views)
+        if self.dists is not None:
+            first, second = _random_square(result, target, config.perceptual_crop_px, generator)
+            terms["dists"] = _distance(self.dists, first * 0.5 + 0.5, second * 0.5 + 0.5)
+        terms["total"] = torch.stack([getattr(config, name) * value for name, value in terms.items()]).sum()
+        return terms
+
+
+def _distance(metric: Any, result: Tensor, target: Tensor) -> Tensor:
+    """Mean distance by LPIPS or DISTS; the target's features are computed without gradients."""
+    with torch.no_grad():
+        wanted = metric.features(target)
+    return metric.distance(metric.features(result), wanted).mean()
+
+
+def _shifted(result: Tensor, target: Tensor, max_shift_px: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Both images without a random margin of up to ``max_shift_px`` at the top and the left."""
+    top, left = (int(torch.randint(max_shift_px + 1, (), generator=generator)) for _ in range(2))
+    return result[..., top:, left:], target[..., top:, left:]
+
+
+def _random_square(result: Tensor, target: Tensor, side_px: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    height, width = result.shape[-2:]
+    side_px = min(side_px, height, width)
+    top = int(torch.randint(height - side_px + 1, (), generator=generator))
+    left = int(torch.randint(width - side_px + 1, (), generator=generator))
+    window = (..., slice(top, top + side_px), slice(left, left + side_px))
+    return result[window], target[window]

@@ -1,0 +1,355 @@
+"""The degradation as a whole: what is drawn, what ``apply`` makes of it, and the variants for the estimator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from s3diff.degradation.jpeg import compress_jpeg
+from s3diff.degradation.kernels import (
+    PULSE,
+    SINC,
+    KernelParameters,
+    filter_per_image,
+)
+from s3diff.degradation.resize import RESIZE_MODES, resize
+from s3diff.degradation.synthesis import (
+    GAUSSIAN,
+    PRESETS,
+    DegradationDraw,
+    DegradationSettings,
+    apply,
+    draw,
+)
+from s3diff.degradation.variants import extreme, reduced_only, with_stronger_blur, with_stronger_noise
+from s3diff.errors import OptionError
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def textured_pictures(batch_size: int, side_px: int) -> Tensor:
+    """Pictures with edges and fine texture at several sizes, in [0.1, 0.9]."""
+    random = generator(7)
+    layers = [
+        functional.interpolate(torch.rand(batch_size, 3, cells, cells, generator=random), size=side_px, mode="nearest")
+        for cells in (4, 12, side_px // 4, side_px)
+    ]
+    return 0.1 + 0.8 * (0.4 * layers[0] + 0.3 * layers[1] + 0.2 * layers[2] + 0.1 * layers[3])
+
+
+def gradient_energy(pictures: Tensor) -> Tensor:
+    return (pictures[..., 1:] - pictures[..., :-1]).square().mean(dim=(1, 2, 3))
+
+
+def quiet(settings: DegradationSettings, **changes: float) -> DegradationSettings:
+    """Settings without noise, JPEG and final sinc: what is left is blur and resize."""
+    still = {"noise_probability": 0.0, "jpeg_probability": 0.0}
+    first, second = replace(settings.first, **still), replace(settings.second, **still)
+    return replace(settings, first=first, second=second, final_sinc_probability=0.0, clean_probability=0.0, **changes)
+
+
+# The whole
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize(("height", "width", "scale"), [(96, 128, 4), (66, 48, 2), (40, 40, 1)])
+def test_results_are_8_bit_pictures_of_the_reduced_size(preset: str, height: int, width: int, scale: int) -> None:
+    ground_truth = torch.rand(5, 3, height, width, generator=generator())
+    drawn = draw(PRESETS[preset], 5, height, width, scale, generator(2))
+    low_quality = apply(ground_truth, drawn)
+    assert low_quality.shape == (5, 3, height // scale, width // scale)
+    assert low_quality.dtype == torch.float32
+    assert float(low_quality.min()) >= 0
+    assert float(low_quality.max()) <= 1
+    torch.testing.assert_close(low_quality * 255, (low_quality * 255).round(), rtol=0, atol=1e-4)
+    assert torch.equal(apply(ground_truth, drawn), low_quality), "a function of the picture and the draw alone"
+
+
+def test_draws_follow_the_generator() -> None:
+    ground_truth = textured_pictures(4, 64)
+    first, again, other = (apply(ground_truth, draw(PRESETS["s3diff"], 4, 64, 64, 4, generator(s))) for s in (5, 5, 6))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_an_image_does_not_depend_on_the_others_of_its_batch() -> None:
+    ground_truth = textured_pictures(4, 64)
+    drawn = draw(PRESETS["realesrgan"], 4, 64, 64, 4, generator(5))
+    expected = apply(ground_truth, drawn)
+    changed = ground_truth.clone()
+    changed[0] = 0.5
+    assert torch.equal(apply(changed, drawn)[1:], expected[1:])
+
+
+def drawn_choices(drawn: DegradationDraw) -> dict[str, Tensor]:
+    choices = {"final_mode": drawn.final_mode, "jpeg_is_last": drawn.jpeg_is_last}
+    for number, stage in enumerate(drawn.stages):
+        choices[f"height_{number}"] = stage.size_px[:, 0]
+        choices[f"mode_{number}"] = stage.resize_mode
+        choices[f"kind_{number}"] = stage.noise_kind
+    choices["second_blur"] = drawn.stages[1].blur.family == PULSE
+    return choices
+
+
+def test_every_choice_is_made_for_each_image() -> None:
+    drawn = draw(PRESETS["s3diff"], 64, 64, 64, 4, generator())
+    for name, values in drawn_choices(drawn).items():
+        assert len(values.unique()) > 1, name
+
+
+def test_like_release_makes_them_for_the_batch() -> None:
+    settings = replace(PRESETS["s3diff"], like_release=True, clean_probability=0.0)
+    for seed in range(5):
+        for name, values in drawn_choices(draw(settings, 64, 64, 64, 4, generator(seed))).items():
+            assert len(values.unique()) == 1, name
+
+
+def test_like_release_repeats_grey_noise_and_explodes_on_flat_pictures() -> None:
+    stage = replace(
+        PRESETS["s3diff"].first,
+        blur_probability=0.0,
+        resize_probabilities=(0.0, 0.0, 1.0),
+        grey_probability=1.0,
+        jpeg_probability=0.0,
+        gaussian_sigma=(9.0, 9.0),
+        poisson_scale=(1.0, 1.0),
+    )
+    settings = quiet(replace(PRESETS["s3diff"], first=stage, second=replace(stage, noise_probability=0.0)))
+    flat = torch.full((2, 3, 64, 64), 0.5)
+    for probability, like_release in ((1.0, True), (1.0, False), (0.0, True), (0.0, False)):
+        first = replace(stage, gaussian_probability=probability)
+        variant = replace(settings, first=first, like_release=like_release)
+        low_quality = apply(flat, draw(variant, 2, 64, 64, 1, generator()))
+        if probability == 1:
+            assert torch.equal(low_quality[0], low_quality[1]) == like_release
+        else:
+            assert (float(low_quality.std()) > 0.3) == like_release
+
+
+def test_draws_have_the_frequencies_and_ranges_of_the_settings() -> None:
+    settings = replace(PRESETS["s3diff"], clean_probability=0.0)
+    count = 4000
+    drawn = draw(settings, count, 400, 400, 4, generator())
+    close = {"abs": 4 * 0.5 / math.sqrt(count)}
+    for stage, values, base in zip((settings.first, settings.second), drawn.stages, (400, 100), strict=True):
+        blurred = values.blur.family != PULSE
+        assert float(blurred.double().mean()) == pytest.approx(stage.blur_probability, **close)
+        assert float((values.blur.family[blurred] == SINC).double().mean()) == pytest.approx(0.1, **close)
+        for index, probability in enumerate(settings.kernel_probabilities):
+            share = float((values.blur.family[blurred] == index).double().mean())
+            assert share == pytest.approx(0.9 * probability, **close)
+        heights = values.size_px[:, 0]
+        shares = [float(part.double().mean()) for part in (heights > base, heights < base, heights == base)]
+        # The 1 % nearest to a factor of 1 round down to one pixel less, or to no change.
+        assert shares == pytest.approx(stage.resize_probabilities, abs=0.05)
+        assert int(heights.min()) >= math.floor(stage.resize_factor[0] * base)
+        assert int(heights.max()) <= stage.resize_factor[1] * base
+        gaussian = values.noise_kind == GAUSSIAN
+        assert float(gaussian.double().mean()) == pytest.approx(0.5, **close)
+        assert_fills(values.noise_strength[gaussian], stage.gaussian_sigma)
+        assert_fills(values.noise_strength[~gaussian], stage.poisson_scale)
+        assert_fills(values.jpeg_quality, stage.jpeg_quality)
+        assert_fills(values.blur.sigma_x_px, stage.blur_sigma_px)
+        assert float(values.noise_is_grey.double().mean()) == pytest.approx(0.4, **close)
+        assert set(values.blur.side_px.tolist()) == set(range(7, 22, 2))
+    assert float((drawn.final_sinc.family == SINC).double().mean()) == pytest.approx(0.8, **close)
+    assert float(drawn.jpeg_is_last.double().mean()) == pytest.approx(0.5, **close)
+
+
+def assert_fills(values: Tensor, ends: tuple[float, float]) -> None:
+    margin = 0.02 * (ends[1] - ends[0])
+    assert ends[0] <= float(values.min()) < ends[0] + margin
+    assert ends[1] - margin < float(values.max()) <= ends[1]
+
+
+def test_jpeg_is_before_or_after_the_last_resize_and_sinc() -> None:
+    ground_truth = textured_pictures(1, 64)
+    settings = quiet(PRESETS["s3diff"])
+    unchanged = replace(settings.first, blur_probability=0.0, resize_probabilities=(0.0, 0.0, 1.0))
+    settings = replace(
+        settings, first=unchanged, second=replace(unchanged, jpeg_probability=1.0, jpeg_quality=(40, 40))
+    )
+    drawn = draw(replace(settings, final_sinc_probability=1.0), 1, 64, 64, 4, generator(1))
+    # The second stage keeps the low-quality size, so that the resize after it changes nothing.
+    reduced = resize(ground_truth, (16, 16), RESIZE_MODES[int(drawn.stages[1].resize_mode)])
+    sinc = drawn.final_sinc.kernels()
+    expected = {True: compress_jpeg(filter_per_image(reduced, sinc), 40)}
+    expected[False] = filter_per_image(compress_jpeg(reduced, 40), sinc)
+    for is_last, picture in expected.items():
+        low_quality = apply(ground_truth, replace(drawn, jpeg_is_last=torch.tensor([is_last])))
+        torch.testing.assert_close(low_quality, picture.clamp(0, 1), rtol=0, atol=0.51 / 255)
+
+
+def test_without_noise_and_jpeg_the_steps_are_blur_resize_blur_resize() -> None:
+    ground_truth = textured_pictures(3, 96)
+    drawn = draw(quiet(PRESETS["realesrgan"]), 3, 96, 96, 4, generator(4))
+    first, second = drawn.stages
+    for row in range(3):
+        image = ground_truth[row : row + 1]
+        for stage in (first, second):
+            # The whole, padded kernel: apply trims it for speed.
+            image = filter_per_image(image, stage.blur.kernels()[row : row + 1])
+            height, width = stage.size_px[row].tolist()
+            image = resize(image, (height, width), RESIZE_MODES[int(stage.resize_mode[row])])
+        image = resize(image, (24, 24), RESIZE_MODES[int(drawn.final_mode[row])])
+        expected = (image.clamp(0, 1) * 255).round() / 255
+        torch.testing.assert_close(apply(ground_truth, drawn)[row : row + 1], expected, rtol=0, atol=1.01 / 255)
+        assert float((apply(ground_truth, drawn)[row : row + 1] - expected).abs().mean()) < 1e-4
+
+
+def test_the_bicubic_preset_is_the_reduction_of_the_benchmarks() -> None:
+    ground_truth = textured_pictures(2, 96)
+    reduced = functional.interpolate(ground_truth, size=(24, 24), mode="bicubic", antialias=True)
+    expected = (reduced.clamp(0, 1) * 255).round() / 255
+    assert torch.equal(apply(ground_truth, draw(PRESETS["bicubic"], 2, 96, 96, 4, generator())), expected)
+
+
+def test_small_pictures_stay_large_enough_for_every_kernel() -> None:
+    for seed in range(10):
+        drawn = draw(PRESETS["realesrgan"], 4, 44, 48, 4, generator(seed))
+        assert apply(torch.rand(4, 3, 44, 48, generator=generator()), drawn).shape == (4, 3, 11, 12)
+
+
+@pytest.mark.parametrize(("height", "width", "scale"), [(66, 64, 4), (40, 40, 4), (64, 64, 0)])
+def test_draw_refuses_sizes_it_cannot_reduce(height: int, width: int, scale: int) -> None:
+    with pytest.raises(OptionError, match="multiples of the scale"):
+        draw(PRESETS["s3diff"], 1, height, width, scale, generator())
+
+
+def test_apply_refuses_other_pictures_than_those_drawn_for() -> None:
+    drawn = draw(PRESETS["s3diff"], 2, 64, 64, 4, generator())
+    for shape in ((1, 3, 64, 64), (2, 3, 64, 60), (2, 1, 64, 64)):
+        with pytest.raises(OptionError, match="draw for these"):
+            apply(torch.zeros(shape), drawn)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("blur_probability", 1.5),
+        ("blur_sigma_px", (0.0, 1.0)),
+        ("resize_probabilities", (0.5, 0.5, 0.5)),
+        ("resize_factor", (0.3, 0.9)),
+        ("gaussian_sigma", (5.0, 1.0)),
+        ("jpeg_quality", (0.0, 95.0)),
+        ("poisson_scale", (0.0, math.nan)),
+    ],
+)
+def test_stage_settings_are_checked(name: str, value: object) -> None:
+    with pytest.raises(OptionError, match=f"^{name} is .*; give "):
+        replace(PRESETS["s3diff"].first, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kernel_probabilities", (1.0,)),
+        ("generalised_beta", (1.5, 2.0)),
+        ("resize_modes", ()),
+        ("clean_modes", ("nearest",)),
+        ("clean_probability", -0.1),
+    ],
+)
+def test_settings_are_checked(name: str, value: object) -> None:
+    with pytest.raises(OptionError, match=f"^{name} is .*; give "):
+        replace(PRESETS["s3diff"], **{name: value})
+
+
+# Variants for the estimator
+
+
+def same(first: object, second: object) -> bool:
+    if isinstance(first, Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, KernelParameters):
+        return all(same(getattr(first, field.name), getattr(second, field.name)) for field in fields(first))
+    return first == second
+
+
+def changed_fields(before: DegradationDraw, after: DegradationDraw) -> set[str]:
+    names = {field.name for field in fields(before) if field.name != "stages"}
+    changed = {name for name in names if not same(getattr(before, name), getattr(after, name))}
+    for old, new in zip(before.stages, after.stages, strict=True):
+        changed |= {field.name for field in fields(old) if not same(getattr(old, field.name), getattr(new, field.name))}
+    return changed
+
+
+def test_stronger_blur_changes_blur_and_size_alone() -> None:
+    drawn = draw(PRESETS["realesrgan"], 32, 128, 128, 4, generator())
+    stronger = with_stronger_blur(drawn, generator(1))
+    assert changed_fields(drawn, stronger) == {"blur", "size_px"}
+    for old, new in zip(drawn.stages, stronger.stages, strict=True):
+        assert bool((new.blur.sigma_x_px > old.blur.sigma_x_px).all())
+        assert bool((new.blur.cutoff < old.blur.cutoff).all())
+        assert bool((new.size_px <= old.size_px).all())
+        assert bool((new.size_px[:, 0] < old.size_px[:, 0]).any())
+
+
+def test_stronger_blur_is_blurrier() -> None:
+    ground_truth = textured_pictures(16, 128)
+    settings = quiet(PRESETS["realesrgan"], resize_modes=("area",))
+    drawn = draw(settings, 16, 128, 128, 4, generator())
+    before = gradient_energy(apply(ground_truth, drawn))
+    after = gradient_energy(apply(ground_truth, with_stronger_blur(drawn, generator(1))))
+    assert bool((after < before).all())
+
+
+def test_stronger_noise_changes_noise_and_jpeg_alone() -> None:
+    drawn = draw(PRESETS["realesrgan"], 32, 128, 128, 4, generator())
+    stronger = with_stronger_noise(drawn, generator(1))
+    assert changed_fields(drawn, stronger) == {"noise_strength", "jpeg_quality"}
+    for old, new in zip(drawn.stages, stronger.stages, strict=True):
+        assert bool((new.noise_strength > old.noise_strength).all())
+        assert bool((new.jpeg_quality < old.jpeg_quality).all())
+
+
+def test_stronger_noise_is_farther_from_the_clean_picture() -> None:
+    ground_truth = textured_pictures(16, 128)
+    drawn = draw(PRESETS["realesrgan"], 16, 128, 128, 4, generator())
+    off = [torch.zeros(16, dtype=torch.long), torch.zeros(16, dtype=torch.float64)]
+    stages = [replace(s, noise_kind=off[0], noise_strength=off[1], jpeg_quality=off[1]) for s in drawn.stages]
+    clean = apply(ground_truth, replace(drawn, stages=tuple(stages)))
+    before = (apply(ground_truth, drawn) - clean).square().mean(dim=(1, 2, 3))
+    after = (apply(ground_truth, with_stronger_noise(drawn, generator(1))) - clean).square().mean(dim=(1, 2, 3))
+    assert bool((after > before).all())
+
+
+def test_stronger_variants_of_a_clean_picture_gain_that_one_thing() -> None:
+    ground_truth = textured_pictures(4, 128)
+    drawn = reduced_only(PRESETS["s3diff"], 4, 128, 128, 4, generator())
+    clean = apply(ground_truth, drawn)
+    blurrier = apply(ground_truth, with_stronger_blur(drawn, generator(1)))
+    assert bool((gradient_energy(blurrier) < gradient_energy(clean)).all())
+    noisier = apply(ground_truth, with_stronger_noise(drawn, generator(1)))
+    assert bool(((noisier - clean).square().mean(dim=(1, 2, 3)) > 1e-5).all())
+
+
+def test_reduced_only_reduces_only() -> None:
+    ground_truth = textured_pictures(8, 96)
+    drawn = reduced_only(PRESETS["realesrgan"], 8, 96, 96, 4, generator())
+    low_quality = apply(ground_truth, drawn)
+    modes = [RESIZE_MODES[index] for index in drawn.stages[1].resize_mode.tolist()]
+    assert set(modes) == {"area", "bicubic_antialiased"}
+    for row, mode in enumerate(modes):
+        expected = resize(ground_truth[row : row + 1], (24, 24), mode).clamp(0, 1)
+        torch.testing.assert_close(low_quality[row : row + 1], (expected * 255).round() / 255)
+
+
+def test_extreme_has_every_strength_at_its_most() -> None:
+    settings = PRESETS["s3diff"]
+    drawn = extreme(settings, 8, 192, 192, 4, generator())
+    for stage, values, base in zip((settings.first, settings.second), drawn.stages, (192, 48), strict=True):
+        assert bool((values.blur.family == 0).all())
+        assert bool((values.blur.sigma_x_px == stage.blur_sigma_px[1]).all())
+        assert bool((values.size_px == math.floor(base * stage.resize_factor[0])).all())
+        strongest = torch.where(values.noise_kind == GAUSSIAN, stage.gaussian_sigma[1], stage.poisson_scale[1])
+        torch.testing.assert_close(values.noise_strength, strongest.double())
+        torch.testing.assert_close(values.jpeg_quality, torch.full((8,), stage.jpeg_quality[0], dtype=torch.float64))
+    assert apply(textured_pictures(8, 192), drawn).shape == (8, 3, 48, 48)
