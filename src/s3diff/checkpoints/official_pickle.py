@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from s3diff.checkpoints.assembly import generator_on_meta, shapes_of
-from s3diff.checkpoints.weights_file import check_tensors, read_torch_file, write_torch_file
+from s3diff.checkpoints.weights_file import check_tensors, printable, read_torch_file, write_torch_file
 from s3diff.errors import ModelError
 from s3diff.networks.degradation_conditioning import ConditioningConfig
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
@@ -49,6 +49,9 @@ _BLOCK_IDS = {
     "state_dict_vae_block": "conditioning.encoder.block_ids",
     "state_dict_unet_block": "conditioning.unet.block_ids",
 }
+
+#: The release's widths; the pickle does not state them.
+_CONDITIONING_CONFIG = ConditioningConfig(identity_start=False)
 
 #: Every entry of the pickle and its type.
 _ENTRIES: dict[str, type] = {
@@ -93,7 +96,7 @@ def read_official_pickle(path: Path, base: GeneratorConfig) -> OfficialWeights:
         base,
         unet=dataclasses.replace(base.unet, lora_rank=content["rank_unet"]),
         autoencoder=dataclasses.replace(base.autoencoder, lora_rank=content["rank_vae"]),
-        conditioning=ConditioningConfig(identity_start=False),
+        conditioning=_CONDITIONING_CONFIG,
     )
     generator = generator_on_meta(config, str(path))
     names = official_names(generator)
@@ -122,7 +125,8 @@ def write_official_pickle(generator: OneStepGenerator, path: Path) -> None:
     """
     config, state, names = generator.config, generator.state_dict(), official_names(generator)
     _require_official_architecture(config)
-    flat = {official: state[name].detach().to("cpu", torch.float32).contiguous() for name, official in names.items()}
+    # Clones: a view would take the whole memory behind it into the file.
+    flat = {official: state[name].detach().to("cpu", torch.float32).clone() for name, official in names.items()}
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in flat.items():
         group, _, key = name.partition("/")
@@ -170,7 +174,10 @@ def write_official_estimator(estimator: DegradationEstimator, path: Path) -> Non
     Raises:
         OutputError: the place cannot be written.
     """
-    write_torch_file(estimator.state_dict(), path)
+    state = estimator.state_dict()
+    for name, tensor in state.items():
+        state[name] = tensor.detach().to("cpu", torch.float32).clone()
+    write_torch_file(state, path)
 
 
 def official_names(generator: OneStepGenerator) -> dict[str, str]:
@@ -192,7 +199,7 @@ def _checked_entries(content: Any, path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds a {type(content).__name__}; the dict of an s3diff.pkl is needed")
     faults = [f"missing {name}" for name in _ENTRIES if name not in content]
-    faults += [f"unexpected {name}" for name in content if name not in _ENTRIES]
+    faults += [f"unexpected {printable(name)}" for name in content if name not in _ENTRIES]
     faults += [
         f"{name} is a {type(content[name]).__name__} instead of a {kind.__name__}"
         for name, kind in _ENTRIES.items()
@@ -202,7 +209,7 @@ def _checked_entries(content: Any, path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is no s3diff.pkl: {', '.join(faults[:6])}; take the file from its authors")
     for name in ("rank_unet", "rank_vae"):
         if isinstance(content[name], bool) or content[name] < 1:
-            raise ModelError(f"{path} states {name} {content[name]!r}; a whole number from 1 is needed")
+            raise ModelError(f"{path} states {name} {printable(content[name])}; a whole number from 1 is needed")
     return content
 
 
@@ -224,6 +231,7 @@ def _require_finite(state: Mapping[str, Tensor], path: Path) -> None:
 
 def _require_official_architecture(config: GeneratorConfig) -> None:
     unet, autoencoder = config.unet, config.autoencoder
+    has_official_widths = dataclasses.replace(config.conditioning, identity_start=False) == _CONDITIONING_CONFIG
     faults = [
         reason
         for wrong, reason in (
@@ -235,6 +243,7 @@ def _require_official_architecture(config: GeneratorConfig) -> None:
             (autoencoder.pixel_unshuffle != 1, "its autoencoder moves pixels into channels"),
             (autoencoder.decoder_channels is not None, "its decoder has widths of its own"),
             (autoencoder.residual, "its decoder adds the input"),
+            (not has_official_widths, "its conditioning has other widths"),
         )
         if wrong
     ]

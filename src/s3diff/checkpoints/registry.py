@@ -8,6 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from s3diff.checkpoints import hub
 from s3diff.checkpoints.convert import convert
 from s3diff.checkpoints.model_folder import load_model, read_description
@@ -91,7 +93,8 @@ def model_folder(
             raise ModelError(f"the embedded model {named.name} is missing from {folder}; install s3diff again")
         paths = hub.fetch_release(announce=announce, progress=progress)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        convert(paths.base_folder, paths.s3diff_pickle, paths.estimator_file, folder)
+        # The base model is fetched in float16: storing more would only double the folder.
+        convert(paths.base_folder, paths.s3diff_pickle, paths.estimator_file, folder, dtype=torch.float16)
     return folder
 
 

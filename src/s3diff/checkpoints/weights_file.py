@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import struct
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,13 @@ def read_torch_file(path: Path) -> Any:
     """
     _require_file(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Remarks on the file's pickle protocol; whether it could be read is what counts.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked_for = re.search(r"GLOBAL (\S+)", str(error))
-        wanted = f" (it asks for {asked_for.group(1)})" if asked_for else ""
+        wanted = f" (it asks for {printable(asked_for.group(1))})" if asked_for else ""
         raise ModelError(
             f"{path} carries code or is no torch file{wanted}; allowed are tensors and plain values, and nothing was "
             "run: take the file from its authors"
@@ -114,7 +118,8 @@ def replaced_when_whole(path: Path) -> Iterator[Path]:
         # torch reports an unwritable place as RuntimeError, safetensors as its own error.
         raise OutputError(f"{path} cannot be written ({first_line(error)}); choose another place") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def check_tensors(found: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], where: str) -> None:
@@ -157,7 +162,12 @@ def fingerprint(components: Mapping[str, Mapping[str, Tensor]]) -> str:
 def first_line(error: BaseException) -> str:
     """An error's first line, at most 160 characters, for a one-line message."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:160]
+    return printable(lines[0])
+
+
+def printable(text: object) -> str:
+    """A text from a file for a one-line message: no control characters, at most 160 characters."""
+    return "".join(character if character.isprintable() else "?" for character in str(text)[:160])
 
 
 def _require_file(path: Path) -> None:
@@ -176,6 +186,6 @@ def _fault(value: Any, shape: tuple[int, ...]) -> str:
 
 
 def _list_names(names: list[str]) -> str:
-    shown = ", ".join(names[:_MAX_NAMES])
+    shown = ", ".join(printable(name) for name in names[:_MAX_NAMES])
     rest = len(names) - _MAX_NAMES
     return f"{len(names)}: {shown}" + (f" and {rest} more" if rest > 0 else "")

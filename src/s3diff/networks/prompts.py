@@ -15,9 +15,6 @@ from torch import Tensor
 
 from s3diff.errors import MissingExtraError, ModelError
 
-#: What transformers raises over folders that are damaged, foreign or incomplete.
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
-
 
 def encode_prompts(tokenizer_folder: Path | None, text_encoder_folder: Path | None, texts: Sequence[str]) -> Tensor:
     """Embed texts as Stable Diffusion does: 77 tokens (cut or padded), last hidden state after the final layer norm.
@@ -75,7 +72,8 @@ def tokenize(tokenizer_folder: Path, texts: Sequence[str]) -> Tensor:
             truncation=True,
             return_tensors="pt",
         )
-    except _UNREADABLE as error:
+    except Exception as error:
+        # The tokenizers library raises plain Exception over a damaged file.
         raise ModelError(f"{tokenizer_folder} is no readable tokenizer ({_brief(error)}); copy it again") from error
     token_ids: Tensor = encoded.input_ids
     return token_ids
@@ -95,7 +93,8 @@ def _load_text_encoder(folder: Path) -> Any:
                 variant="fp16" if weights[0] == "model.fp16.safetensors" else None,
                 output_loading_info=True,
             )
-        except _UNREADABLE as error:
+        except Exception as error:
+            # safetensors' error is a direct child of Exception, and transformers raises a dozen kinds.
             raise ModelError(f"{folder} is no readable text encoder ({_brief(error)}); copy it again") from error
     # transformers fills gaps with random numbers and goes on; here they are errors.
     faults = [str(name) for kind in ("missing_keys", "mismatched_keys") for name in report.get(kind) or ()]

@@ -1,0 +1,291 @@
+"""The authors' files: read safely and strictly, converted, and written back bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from conftest import goldens_path
+from golden_models import official_files, tiny_model, tiny_model_folder
+from s3diff.checkpoints.convert import NEGATIVE_PROMPT, POSITIVE_PROMPT, convert, to_official
+from s3diff.checkpoints.model_folder import load_model
+from s3diff.checkpoints.official_pickle import read_official_estimator, read_official_pickle
+from s3diff.checkpoints.sd_turbo import read_sd_turbo, read_sd_turbo_config
+from s3diff.errors import ModelError, OutputError, S3DiffError
+from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
+from s3diff.networks.one_step_generator import GeneratorConfig
+from tiny_models import one_line, save_compact
+
+LORA_NAME = "down_blocks.0.attentions.0.proj_in.lora_A.default.weight"
+
+
+def base_config() -> GeneratorConfig:
+    return read_sd_turbo_config(goldens_path("sd_tiny"))
+
+
+def read_pickle(path: Path) -> Any:
+    return torch.load(path, weights_only=True)
+
+
+def assert_same_content(found: Any, expected: Any, where: str = "") -> None:
+    """The same types, names, values and bits; only the order of the names is free."""
+    assert type(found) is type(expected), where
+    if isinstance(expected, dict):
+        assert set(found) == set(expected), where
+        for name in expected:
+            assert_same_content(found[name], expected[name], f"{where}/{name}")
+        if isinstance(expected, OrderedDict):
+            assert found._metadata == expected._metadata, where  # type: ignore[attr-defined]
+    elif isinstance(expected, Tensor):
+        assert found.dtype == expected.dtype, where
+        assert found.requires_grad == expected.requires_grad, where
+        assert torch.equal(found.view(torch.int32), expected.view(torch.int32)), where
+    else:
+        assert found == expected, where
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_round_trip_is_bit_equal(tmp_path: Path, dtype: torch.dtype) -> None:
+    files = official_files()
+    convert(files.base, files.pickle, files.estimator, tmp_path / "model", dtype=dtype)
+    to_official(tmp_path / "model", tmp_path / "s3diff.pkl", tmp_path / "de_net.pth")
+    assert_same_content(read_pickle(tmp_path / "s3diff.pkl"), read_pickle(files.pickle))
+    found, expected = read_pickle(tmp_path / "de_net.pth"), read_pickle(files.estimator)
+    assert_same_content(dict(found), dict(expected))
+    assert type(found) is OrderedDict
+    assert not list(tmp_path.glob(".*")), "no temporary files are left"
+
+
+def test_float16_halves_the_base_and_keeps_what_was_trained(tmp_path: Path) -> None:
+    files = official_files()
+    convert(files.base, files.pickle, files.estimator, tmp_path / "model", dtype=torch.float16)
+    unet = load_file(tmp_path / "model" / "unet.safetensors")
+    trained = {name for name, tensor in unet.items() if tensor.dtype == torch.float32}
+    assert trained == {name for name in unet if "lora_" in name or name.startswith("conv_in.")}
+    full = tiny_model().generator.state_dict()
+    for name, tensor in load_model(tmp_path / "model").generator.state_dict().items():
+        torch.testing.assert_close(tensor, full[name], rtol=1e-3, atol=1e-7)
+
+
+class _RunsACommand:
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.system, (self.command,)
+
+
+def read_estimator(path: Path) -> dict[str, Tensor]:
+    return read_official_estimator(path, DegradationEstimatorConfig())
+
+
+@pytest.mark.parametrize("writer", ["torch", "torch legacy", "pickle", "nested"])
+@pytest.mark.parametrize("kind", ["s3diff.pkl", "de_net.pth"])
+def test_a_pickle_that_carries_code_never_runs_it(tmp_path: Path, writer: str, kind: str) -> None:
+    marker, path = tmp_path / "it-ran", tmp_path / kind
+    evil: Any = _RunsACommand(f"touch {marker}")
+    if writer == "nested":
+        evil = {**read_pickle(official_files().pickle), "w": evil}
+    if writer == "pickle":
+        path.write_bytes(pickle.dumps(evil))
+    else:
+        torch.save(evil, path, _use_new_zipfile_serialization=writer != "torch legacy")
+    with pytest.raises(ModelError) as error:
+        _ = read_official_pickle(path, base_config()) if kind == "s3diff.pkl" else read_estimator(path)
+    assert "carries code" in one_line(error)
+    assert str(path) in one_line(error)
+    assert not marker.exists()
+
+    pickle.loads(pickle.dumps(_RunsACommand(f"touch {marker}")))
+    assert marker.exists(), "the trap itself works"
+
+
+@pytest.mark.parametrize("content", [b"", b"not a pickle at all\n", b"PK\x03\x04", pickle.dumps([1, 2])])
+def test_files_that_are_no_torch_files(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "s3diff.pkl"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"no torch file|damaged") as error:
+        read_official_pickle(path, base_config())
+    one_line(error)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not exist"):
+        read_official_pickle(tmp_path / "none.pkl", base_config())
+    with pytest.raises(ModelError, match="is a folder"):
+        read_official_pickle(tmp_path, base_config())
+
+
+def test_damaged_files_give_one_line(tmp_path: Path) -> None:
+    """Cut and changed bytes: the file is read as what it now says, or refused; nothing else may be raised."""
+    content, path, draw = goldens_path("s3diff_tiny.pkl").read_bytes(), tmp_path / "s3diff.pkl", random.Random(7)
+    config, refused = base_config(), 0
+    for attempt in range(60):
+        damaged = bytearray(content)
+        if attempt % 2:
+            damaged = damaged[: draw.randrange(len(content))]
+        else:
+            for _ in range(draw.choice((1, 4, 30))):
+                damaged[draw.randrange(90_000)] = draw.randrange(256)
+        path.write_bytes(damaged)
+        message = message_of(path, config)
+        assert "\n" not in message
+        refused += bool(message)
+    assert refused >= 30
+
+
+def message_of(path: Path, config: GeneratorConfig) -> str:
+    try:
+        read_official_pickle(path, config)
+    except ModelError as error:
+        return str(error)
+    return ""
+
+
+def changed(change: Callable[[dict[str, Any]], Any], path: Path) -> Path:
+    content = read_pickle(official_files().pickle)
+    change(content)
+    torch.save(content, path)
+    return path
+
+
+def _set(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(content: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["state_dict_unet"].pop(LORA_NAME), rf"missing 1: state_dict_unet/{LORA_NAME}"),
+        (_set("state_dict_unet", "extra.weight", value=torch.ones(1)), "unexpected 1: state_dict_unet/extra.weight"),
+        (_set("state_dict_unet", LORA_NAME, value=torch.ones(6, 17)), r"proj_in.*\[6, 17\] instead of \[6, 16\]"),
+        (_set("state_dict_unet", LORA_NAME, value=[1.0]), "list instead of a tensor"),
+        (_set("state_dict_unet", LORA_NAME, value=torch.ones(6, 16, dtype=torch.int32)), "int32"),
+        (_set("state_dict_unet", LORA_NAME, value=torch.ones(6, 16).to_sparse()), "sparse"),
+        (_set("state_dict_unet", LORA_NAME, value=torch.full((6, 16), torch.nan)), "not finite"),
+        (_set("state_dict_unet", "a\nb", value=torch.ones(1)), r"unexpected 1: state_dict_unet/a\?b"),
+        (_set("rank_unet", value=8), r"rank 8 in the UNet.*misshapen.*\[6, 16, 3, 3\] instead of \[8, 16, 3, 3\]"),
+        (_set("rank_vae", value=2), r"2 in the VAE.*misshapen"),
+        (_set("rank_unet", value=0), "rank_unet 0; a whole number from 1"),
+        (_set("rank_unet", value=-3), "rank_unet -3"),
+        (_set("rank_unet", value=True), "rank_unet True"),
+        (_set("rank_unet", value="6"), "rank_unet is a str instead of a int"),
+        (_set("rank_unet", value=10**12), "cannot be built|misshapen"),
+        (lambda c: c.pop("rank_vae"), "missing rank_vae"),
+        (lambda c: c.pop("w"), "missing w"),
+        (_set("w", value=torch.ones(63)), r"\[63\] instead of \[64\]"),
+        (_set("unknown", value=1), "unexpected unknown"),
+        (_set("state_dict_vae", value=[1]), "state_dict_vae is a list"),
+        (lambda c: c["state_embeddings"].pop("state_dict_vae_block"), "missing 1.*state_dict_vae_block"),
+        (_set("state_embeddings", "state_dict_vae_block", value=3), "state_dict_vae_block"),
+    ],
+)
+def test_official_pickle_is_strict(tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str) -> None:
+    path = changed(change, tmp_path / "s3diff.pkl")
+    with pytest.raises(ModelError, match=message) as error:
+        read_official_pickle(path, base_config())
+    one_line(error)
+
+
+def test_pickle_of_another_base_model(tmp_path: Path) -> None:
+    wider = dataclasses.replace(base_config(), unet=dataclasses.replace(base_config().unet, context_channels=48))
+    with pytest.raises(ModelError, match=r"misshapen 32: .*attn2\.to_k\.lora_A.*\[6, 32\] instead of \[6, 48\].* more"):
+        read_official_pickle(official_files().pickle, wider)
+
+
+def test_bfloat16_checkpoints_are_read(tmp_path: Path) -> None:
+    exact = read_pickle(official_files().pickle)["state_dict_unet"][LORA_NAME]
+    path = changed(_set("state_dict_unet", LORA_NAME, value=exact.bfloat16()), tmp_path / "s3diff.pkl")
+    found = read_official_pickle(path, base_config()).state["unet.down_blocks.0.attentions.0.proj_in.lora_A"]
+    assert torch.equal(found, exact.bfloat16().float())
+
+
+def test_estimator_is_strict(tmp_path: Path) -> None:
+    content = dict(read_pickle(official_files().estimator))
+    content["conv_first.0.extra"] = content.pop("conv_first.0.bias")
+    torch.save(content, tmp_path / "de_net.pth")
+    with pytest.raises(ModelError, match=r"missing 1: conv_first\.0\.bias; unexpected 1: conv_first\.0\.extra"):
+        read_estimator(tmp_path / "de_net.pth")
+    torch.save([1, 2], tmp_path / "de_net.pth")
+    with pytest.raises(ModelError, match="holds a list"):
+        read_estimator(tmp_path / "de_net.pth")
+
+
+def test_unwritable_output(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError) as error:
+        to_official(tiny_model_folder(), tmp_path / "file" / "s3diff.pkl")
+    one_line(error)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError):
+        to_official(tiny_model_folder(), tmp_path / "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_convert_describes_the_model() -> None:
+    model = tiny_model()
+    assert model.name == "s3diff"
+    assert model.upsampling == "bilinear"
+    assert (model.prompts.positive_text, model.prompts.negative_text) == (POSITIVE_PROMPT, NEGATIVE_PROMPT)
+    assert model.prompts.positive.shape == (77, 32)
+    assert model.config.unet.lora_rank == 6
+    assert model.config.autoencoder.lora_rank == 4
+    assert any("Stability" in line for line in model.description.licences)
+    assert model.tokenizer is not None
+    assert model.text_encoder is not None
+    assert not model.generator.training
+    assert {tensor.dtype for tensor in model.generator.state_dict().values()} == {torch.float32}
+
+
+def test_convert_takes_conv_in_from_the_pickle() -> None:
+    found = tiny_model().generator.unet.conv_in.weight
+    assert torch.equal(found, read_pickle(official_files().pickle)["state_dict_unet"]["conv_in.weight"])
+    assert not torch.equal(found, read_sd_turbo(official_files().base).state["unet.conv_in.weight"])
+
+
+def test_convert_without_the_text_encoder(tmp_path: Path) -> None:
+    files = official_files()
+    convert(files.base, files.pickle, files.estimator, tmp_path / "m", with_text_encoder=False, name="mine")
+    model = load_model(tmp_path / "m")
+    assert (model.name, model.tokenizer, model.text_encoder) == ("mine", None, None)
+    assert torch.equal(model.prompts.positive, tiny_model().prompts.positive)
+    assert model.fingerprint == tiny_model().fingerprint
+
+
+def test_only_changes_of_sd_turbo_can_be_written_officially(tmp_path: Path) -> None:
+    save_compact(tmp_path / "m")
+    with pytest.raises(ModelError, match="its UNet has no self-attention"):
+        to_official(tmp_path / "m", tmp_path / "s3diff.pkl")
+    assert not (tmp_path / "s3diff.pkl").exists()
+
+
+@pytest.mark.parametrize("broken", ["base", "pickle", "estimator"])
+def test_convert_names_the_broken_file(tmp_path: Path, broken: str) -> None:
+    paths = dataclasses.asdict(official_files())
+    paths[broken] = tmp_path / "nowhere"
+    with pytest.raises(S3DiffError, match="nowhere"):
+        convert(paths["base"], paths["pickle"], paths["estimator"], tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_convert_checks_the_output_first(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("precious")
+    with pytest.raises(OutputError, match="no model folder"):
+        convert(tmp_path / "nowhere", tmp_path / "nowhere", tmp_path / "nowhere", tmp_path / "photos")

@@ -1,0 +1,249 @@
+"""The model folder: what is saved is what is loaded, whole or not at all, and every fault is named."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from golden_models import official_files
+from s3diff.checkpoints.config_json import from_json, to_json
+from s3diff.checkpoints.model_folder import COMPONENTS, load_model, read_description, save_model
+from s3diff.checkpoints.weights_file import fingerprint
+from s3diff.errors import ModelError, OutputError
+from s3diff.networks.one_step_generator import GeneratorConfig
+from s3diff.networks.unet import UNetConfig
+from tiny_models import COMPACT, compact_parts, edit_json, one_line, save_compact
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_save_and_load(tmp_path: Path, dtype: torch.dtype) -> None:
+    generator, prompts = compact_parts()
+    options = {"upsampling": "bicubic", "licences": ("weights: ours, Apache-2.0",), "dtype": dtype}
+    description = save_model(tmp_path / "m", generator, prompts, name="tiny-compact", **options)
+    model = load_model(tmp_path / "m", verify=True)
+    assert model.description == description
+    assert model.description.generator == COMPACT
+    assert model.description.licences == ("weights: ours, Apache-2.0",)
+    assert model.upsampling == "bicubic"
+    assert model.prompts.positive_text is None
+    assert model.text_encoder is None
+    assert torch.equal(model.prompts.negative, prompts.negative.to(dtype).float())
+    state = model.generator.state_dict()
+    for name, tensor in generator.state_dict().items():
+        assert state[name].dtype == torch.float32
+        assert torch.equal(state[name], tensor.to(dtype).float()), name
+    for file in (tmp_path / "m").iterdir():
+        # What the user's own umask gives, whatever the libraries do.
+        assert file.stat().st_mode == (tmp_path / "m" / "config.json").stat().st_mode
+    assert model.generator(torch.zeros(1, 3, 16, 16), torch.ones(1, 2), *_contexts(model)).shape == (1, 3, 16, 16)
+
+
+def _contexts(model: Any) -> tuple[Tensor, Tensor]:
+    return model.prompts.positive[None], model.prompts.negative[None]
+
+
+def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
+    save_compact(tmp_path / "m")
+    before = torch.get_rng_state()
+    model = load_model(tmp_path / "m")
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(parameter.requires_grad for parameter in model.generator.parameters()), "it can be trained further"
+
+
+def test_saving_replaces_a_model_and_nothing_else(tmp_path: Path) -> None:
+    save_compact(tmp_path / "m", upsampling="bilinear")
+    (tmp_path / "m" / "left-over.txt").write_text("of the older model")
+    save_compact(tmp_path / "m", upsampling="bicubic")
+    assert load_model(tmp_path / "m").upsampling == "bicubic"
+    assert not (tmp_path / "m" / "left-over.txt").exists()
+
+    (tmp_path / "empty").mkdir()
+    save_compact(tmp_path / "empty")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    for name in ("photos", "file", "file/below"):
+        with pytest.raises(OutputError) as error:
+            save_compact(tmp_path / name)
+        one_line(error)
+    assert (tmp_path / "photos" / "a.jpg").read_text() == (tmp_path / "file").read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "m", "photos"]
+
+
+def test_a_failed_save_changes_nothing(tmp_path: Path) -> None:
+    save_compact(tmp_path / "m")
+    before = load_model(tmp_path / "m").fingerprint
+    generator, prompts = compact_parts()
+    generator.conditioning.frequencies[0] = torch.nan
+    with pytest.raises(ModelError, match=r"conditioning\.frequencies is not finite"):
+        save_model(tmp_path / "m", generator, prompts, name="broken")
+    generator.conditioning.frequencies[0] = 1e6
+    with pytest.raises(ModelError, match=r"not finite in torch\.float16"):
+        save_model(tmp_path / "m", generator, prompts, name="too large", dtype=torch.float16)
+    with pytest.raises(ModelError, match="bfloat16"):
+        save_model(tmp_path / "m", generator, prompts, name="x", dtype=torch.bfloat16)
+    with pytest.raises(OutputError):
+        save_model(tmp_path / "m", generator, prompts, name="x", tokenizer=tmp_path / "no-such-folder")
+    assert load_model(tmp_path / "m").fingerprint == before
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: shutil.rmtree(f), "is no folder"),
+        (lambda f: (f / "config.json").unlink(), "holds no config.json"),
+        (lambda f: (f / "config.json").write_text("{"), "no valid JSON"),
+        (lambda f: (f / "config.json").write_text("[" * 100_000), "no valid JSON"),
+        (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "no valid JSON"),
+        (lambda f: (f / "config.json").write_text("[]"), "holds a list"),
+        (lambda f: edit_json(f / "config.json", format="other"), "not of the format s3diff-model"),
+        (lambda f: edit_json(f / "config.json", format_version=2), "format_version 2; this s3diff reads 1"),
+        (lambda f: edit_json(f / "config.json", format_version=True), "format_version True"),
+        (lambda f: edit_json(f / "config.json", generator="(left out)"), "lacks generator"),
+        (lambda f: edit_json(f / "config.json", colour="red"), "unknown field colour"),
+        (lambda f: edit_json(f / "config.json", name=3), "name is 3; a value of type str"),
+        (lambda f: edit_json(f / "config.json", upsampling="area"), "upsampling is 'area'; allowed are 'bilinear'"),
+        (lambda f: edit_json(f / "config.json", generator={}), "does not fit"),
+        (lambda f: (f / "unet.safetensors").unlink(), r"unet\.safetensors does not exist"),
+        (lambda f: (f / "prompts.safetensors").unlink(), r"prompts\.safetensors does not exist"),
+        (lambda f: (f / "unet.safetensors").write_bytes(b"nonsense"), r"unet\.safetensors is damaged"),
+        (lambda f: (f / "unet.safetensors").write_bytes(b""), r"unet\.safetensors is damaged"),
+        (lambda f: truncate(f / "estimator.safetensors"), r"estimator\.safetensors is damaged"),
+    ],
+)
+def test_broken_model_folders(tmp_path: Path, change: Callable[[Path], Any], message: str) -> None:
+    folder = tmp_path / "m"
+    save_compact(folder)
+    change(folder)
+    with pytest.raises(ModelError, match=message) as error:
+        load_model(folder, verify=False)
+    assert str(folder) in one_line(error)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def edit_generator(folder: Path, part: str, **fields: Any) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    content["generator"][part].update(fields)
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "message"),
+    [
+        ("unet", "width", 3, r"generator\.unet has the unknown field width"),
+        ("unet", "norm", "batch", "norm is 'batch'; allowed are 'group', 'none'"),
+        ("unet", "block_out_channels", 8, "a list is needed"),
+        ("unet", "block_out_channels", [8, "12"], r"block_out_channels\[1\] is '12'"),
+        ("unet", "block_out_channels", [], "cannot be built|does not fit"),
+        ("unet", "block_out_channels", [8, -12], "cannot be built"),
+        ("unet", "num_heads", [2], "cannot be built"),
+        ("unet", "cross_attention", [1, 1], r"cross_attention\[0\] is 1; a value of type bool"),
+        ("unet", "layers_per_block", 1.0, "value of type int"),
+        ("unet", "lora_rank", 3, "does not fit: misshapen"),
+        ("unet", "norm_eps", "small", "value of type float"),
+        ("autoencoder", "latent_channels", 3, "cannot be built"),
+        ("autoencoder", "decoder_channels", [8, 8], "cannot be built"),
+        ("estimator", "stage_channels", [4, 6, 8], "a list of 2"),
+        ("conditioning", "identity_start", None, "value of type bool"),
+        ("schedule", "prediction_type", "flow", "prediction_type is 'flow'"),
+        ("schedule", "timestep", 1000, "timestep is 1000; allowed: 0 to 999"),
+    ],
+)
+def test_broken_configurations(tmp_path: Path, part: str, field: str, value: Any, message: str) -> None:
+    save_compact(tmp_path / "m")
+    edit_generator(tmp_path / "m", part, **{field: value})
+    with pytest.raises(ModelError, match=message) as error:
+        load_model(tmp_path / "m", verify=False)
+    one_line(error)
+
+
+def test_model_tensors_are_strict(tmp_path: Path) -> None:
+    save_compact(tmp_path / "m")
+    path = tmp_path / "m" / "conditioning.safetensors"
+    tensors = load_file(path)
+    tensors["extra"] = tensors.pop("frequencies")
+    save_file(tensors, path)
+    with pytest.raises(ModelError, match=r"missing 1: conditioning\.frequencies; unexpected 1: conditioning\.extra"):
+        load_model(tmp_path / "m", verify=False)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (4, 6), (5,), (0, 6)])
+def test_prompts_are_strict(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    save_compact(tmp_path / "m")
+    path = tmp_path / "m" / "prompts.safetensors"
+    save_file({**load_file(path), "negative": torch.zeros(shape)}, path)
+    with pytest.raises(ModelError, match=r"prompts\.safetensors does not fit: misshapen"):
+        load_model(tmp_path / "m", verify=False)
+
+
+def test_fingerprint_guards_small_models(tmp_path: Path) -> None:
+    save_compact(tmp_path / "m")
+    path = tmp_path / "m" / "estimator.safetensors"
+    tensors = load_file(path)
+    tensors["conv_first.0.bias"][0] += 1e-3
+    save_file(tensors, path)
+    for verify in (None, True):
+        with pytest.raises(ModelError, match="files were changed or mixed"):
+            load_model(tmp_path / "m", verify=verify)
+    load_model(tmp_path / "m", verify=False)
+
+
+def test_large_models_are_verified_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_compact(tmp_path / "m")
+    edit_json(tmp_path / "m" / "config.json", fingerprint="sha256:0")
+    monkeypatch.setattr("s3diff.checkpoints.model_folder.MAX_BYTES_VERIFIED", 1000)
+    load_model(tmp_path / "m")
+    with pytest.raises(ModelError, match="fingerprint"):
+        load_model(tmp_path / "m", verify=True)
+
+
+def test_fingerprint_covers_names_shapes_types_and_bytes() -> None:
+    one = {"a": {"x": torch.arange(6.0)}}
+    others = [
+        {"b": {"x": torch.arange(6.0)}},
+        {"a": {"y": torch.arange(6.0)}},
+        {"a": {"x": torch.arange(6.0).reshape(2, 3)}},
+        {"a": {"x": torch.arange(6.0).view(torch.int32)}},
+        {"a": {"x": torch.arange(6.0).flip(0)}},
+    ]
+    assert fingerprint(one) == fingerprint(copy.deepcopy(one))
+    assert len({fingerprint(value) for value in (one, *others)}) == 6
+    strided = torch.arange(12.0).reshape(6, 2)[:, 0] / 2
+    assert fingerprint({"a": {"x": strided}}) == fingerprint(one)
+    two = {"x": torch.ones(1), "y": torch.zeros(1)}
+    assert fingerprint({"a": two}) == fingerprint({"a": dict(reversed(two.items()))})
+
+
+def test_description_alone_reads_no_weights(tmp_path: Path) -> None:
+    save_compact(tmp_path / "m")
+    for component in COMPONENTS:
+        (tmp_path / "m" / f"{component}.safetensors").unlink()
+    assert read_description(tmp_path / "m").name == "tiny-compact"
+
+
+def test_a_diffusers_folder_is_told_apart() -> None:
+    with pytest.raises(ModelError, match="looks like a diffusers folder, s3diff convert makes a model of it"):
+        load_model(official_files().base)
+
+
+@pytest.mark.parametrize("config", [GeneratorConfig(), COMPACT], ids=["full size", "compact"])
+def test_configurations_survive_json(config: GeneratorConfig) -> None:
+    text = json.dumps(to_json(config))
+    assert from_json(GeneratorConfig, json.loads(text), "config") == config
+
+
+def test_left_out_fields_keep_their_defaults() -> None:
+    assert from_json(UNetConfig, {"lora_rank": 4}, "unet") == UNetConfig(lora_rank=4)

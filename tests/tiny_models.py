@@ -1,0 +1,66 @@
+"""A tiny model of the ``compact`` kind, and what several tests of files share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from s3diff.checkpoints.model_folder import StoredPrompts, save_model
+from s3diff.networks.autoencoder import AutoencoderConfig
+from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
+from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
+from s3diff.networks.unet import UNetConfig
+
+#: A model of the ``compact`` kind: no statistics over the picture, no text encoder, a decoder of its own.
+COMPACT = GeneratorConfig(
+    unet=UNetConfig(
+        block_out_channels=(8, 12),
+        num_heads=(2, 2),
+        cross_attention=(True, True),
+        self_attention=False,
+        layers_per_block=1,
+        context_channels=6,
+        norm="none",
+        upsample="bilinear",
+        lora_rank=2,
+    ),
+    autoencoder=AutoencoderConfig(
+        block_out_channels=(8,),
+        decoder_channels=(8, 8, 8),
+        layers_per_block=1,
+        pixel_unshuffle=4,
+        norm="none",
+        attention=False,
+        upsample="bilinear",
+        residual=True,
+        lora_rank=2,
+    ),
+    estimator=DegradationEstimatorConfig(stage_channels=(4, 6), hidden_channels=8),
+)
+
+
+def compact_parts() -> tuple[OneStepGenerator, StoredPrompts]:
+    torch.manual_seed(3)
+    return OneStepGenerator(COMPACT), StoredPrompts(torch.randn(5, 6), torch.randn(5, 6))
+
+
+def save_compact(folder: Path, **options: Any) -> None:
+    generator, prompts = compact_parts()
+    save_model(folder, generator, prompts, name="tiny-compact", **options)
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    assert text
+    return text
+
+
+def edit_json(path: Path, **fields: Any) -> None:
+    content = json.loads(path.read_text())
+    content.update(fields)
+    path.write_text(json.dumps({name: value for name, value in content.items() if value != "(left out)"}))
