@@ -62,7 +62,7 @@ def compact() -> TrainConfig:
         data=DataConfig(crop_px=128, batch_size=8, held_out=HELD_OUT_PHOTOS),
         loss=LossConfig(l2=0.0, l1=2.0, lpips_vgg=0.0, lpips_alex=1.0, dists=0.0),
         optimiser=OptimiserConfig(
-            learning_rate=5e-4, warmup_steps=50, decay_steps=300, max_steps=3000, weight_decay=0.0, ema_decay=0.995
+            learning_rate=7e-4, warmup_steps=50, decay_steps=300, max_steps=3000, weight_decay=0.0, ema_decay=0.995
         ),
     )
 

@@ -1,0 +1,106 @@
+"""The embedded model: what the package must hold, and what it must be worth on real photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import REPOSITORY, shared_path
+from s3diff import RestoreOptions, Restorer
+from s3diff.checkpoints.registry import NAMED_MODELS
+from s3diff.errors import MissingExtraError, ModelError
+from s3diff.evaluation.metrics import psnr_y
+from s3diff.evaluation.perceptual import DISTS, LPIPS
+from s3diff.evaluation.perceptual_weights import load_perceptual_weights
+from s3diff.evaluation.spectrum import grid_contrasts, grid_measure
+from s3diff.images.codecs import list_pictures, read_picture, to_tensor
+from s3diff.images.resampling import enlarge
+from s3diff.training.recipes import compact_generator
+
+MAX_PACKAGE_BYTES = 20 * 10**6
+NUM_PAIRS = 8
+PHOTOS = REPOSITORY / "assets" / "photos"
+
+
+@pytest.fixture(scope="module")
+def restorer() -> Restorer:
+    return Restorer.from_pretrained("compact", device="cpu")
+
+
+def test_the_embedded_model_is_small_whole_and_of_the_recipes_shape(restorer: Restorer) -> None:
+    folder = NAMED_MODELS["compact"].folder()
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= MAX_PACKAGE_BYTES
+    assert restorer.model.config == compact_generator()
+    assert (folder / "MODEL_CARD.md").is_file()
+    assert restorer.model.fingerprint in (folder / "MODEL_CARD.md").read_text("utf-8")
+
+
+def test_it_restores_a_photograph_it_has_not_seen_with_more_detail_than_bicubic(restorer: Restorer) -> None:
+    """The held-out budgerigar: more gradient than the bicubic enlargement, and the same picture when reduced again."""
+    picture = read_picture(PHOTOS / "budgerigar.jpg")
+    restored = restorer.restore(picture)
+    assert (restored.picture.width, restored.picture.height) == (4 * picture.width, 4 * picture.height)
+    result, low_quality = to_tensor(restored.picture), to_tensor(picture)
+    bicubic = enlarge(low_quality, result.shape[2], result.shape[3], mode="bicubic")
+
+    def detail(image: torch.Tensor) -> float:
+        return float(image.diff(dim=-1).abs().mean() + image.diff(dim=-2).abs().mean())
+
+    assert detail(result) > 1.1 * detail(bicubic)
+    reduced = enlarge(result, picture.height, picture.width, mode="bicubic")
+    assert float(psnr_y(reduced, low_quality)) > 26
+
+
+def test_whole_picture_statistics_are_absent_so_far_pixels_do_not_matter(restorer: Restorer) -> None:
+    """With equal degrees, changing the right edge leaves the left edge as it was: tiles with a halo are exact."""
+    options = RestoreOptions(blur=0.3, noise=0.3, color_match="none")
+    pixels = read_picture(PHOTOS / "kitten.jpg").pixels[:32, :160].copy()
+    other = pixels.copy()
+    other[:, -8:] = 255 - other[:, -8:]
+    first, second = (restorer.restore(array, options).array for array in (pixels, other))
+    assert np.array_equal(first[:, :64], second[:, :64])
+    assert not np.array_equal(first[:, -32:], second[:, -32:])
+
+
+def test_the_degrees_change_the_result(restorer: Restorer) -> None:
+    photo = PHOTOS / "kitten.jpg"
+    low, high = (restorer.restore(photo, RestoreOptions(blur=value, noise=value)).array for value in (0.0, 1.0))
+    assert np.abs(low.astype(int) - high).mean() > 0.05
+
+
+def test_it_has_only_its_stored_prompts(restorer: Restorer) -> None:
+    with pytest.raises(ModelError, match="stored prompts"):
+        restorer.restore(PHOTOS / "kitten.jpg", RestoreOptions(positive_prompt="a cat"))
+
+
+@pytest.mark.shared
+def test_real_photographs_come_out_better_than_bicubic_and_without_a_grid(restorer: Restorer) -> None:
+    """A spread of the real-camera pairs; `benchmarks/quality.py` prints all 97."""
+    folder: Path = shared_path("data/realsr_pairs")
+    try:
+        load_perceptual_weights("dists")
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    lpips, dists = LPIPS("alex"), DISTS()
+    paths = list_pictures(folder / "lr")
+    scores: dict[str, list[list[float]]] = {"bicubic": [], "compact": []}
+    contrasts = []
+    with torch.inference_mode():
+        for path in paths[:: len(paths) // NUM_PAIRS][:NUM_PAIRS]:
+            low_quality, truth = to_tensor(read_picture(path)), to_tensor(read_picture(folder / "hr" / path.name))
+            results = {
+                "bicubic": enlarge(low_quality, truth.shape[2], truth.shape[3], mode="bicubic"),
+                "compact": to_tensor(restorer.restore(path).picture),
+            }
+            for name, result in results.items():
+                values = psnr_y(result, truth), lpips(2 * result - 1, 2 * truth - 1), dists(result, truth)
+                scores[name].append([float(value) for value in values])
+            contrasts.append(grid_contrasts(results["compact"]))
+    bicubic, compact = (np.mean(scores[name], axis=0) for name in ("bicubic", "compact"))
+    assert compact[0] > bicubic[0] - 1.0, "PSNR-Y"
+    assert compact[1] < 0.85 * bicubic[1], "LPIPS"
+    assert compact[2] <= bicubic[2], "DISTS"
+    assert grid_measure(contrasts).contrast <= 1.5, "grid"
