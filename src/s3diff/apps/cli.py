@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from s3diff.errors import OptionError, S3DiffError
+from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError
 from s3diff.options import MAX_OUTPUT_PIXELS, RestoreOptions
 from s3diff.version import __version__
 
@@ -30,8 +32,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-#: Progress and remarks go to stderr; stdout carries one line per restored picture.
-_remarks = Console(stderr=True, highlight=False, soft_wrap=True)
+#: Progress and remarks go to stderr; stdout carries one line per restored picture. Names of files are shown as they
+#: are: ":dog:" is no emoji and "[red]" no colour.
+_remarks = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
 
 EXIT_USER_ERROR = 1
 EXIT_SOME_FAILED = 3
@@ -84,7 +87,7 @@ def _root(
 
 @app.command()
 def restore(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Pictures, or folders of pictures.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Pictures, or folders of pictures.")],
     output: Annotated[
         str, typer.Option("--output", "-o", help="A file for one picture, otherwise a folder (made when missing).")
     ],
@@ -145,37 +148,37 @@ def restore(
             grey=grey.value,
             max_output_pixels=_pixels(max_megapixels),
         )
-        from s3diff.apps.restore_jobs import plan_jobs
-        from s3diff.images.codecs import check_writable, read_picture
+        from s3diff.apps.restore_jobs import open_picture, plan_jobs
 
         jobs, skipped = plan_jobs(inputs, output, recursive=recursive, skip_existing=skip_existing, quality=quality)
         if skipped and not quiet:
-            _remarks.print(f"{skipped} skipped, their outputs are there", markup=False)
+            _remark(f"{skipped} skipped, their outputs are there")
         if not jobs:
             return
+        # A picture on its own is looked at before a model is loaded, let alone fetched.
+        only = open_picture(jobs[0], options) if len(jobs) == 1 and not skipped else None
         restorer = _load(model, device, precision.value, quiet)
         if not quiet:
-            _remarks.print(f"model {restorer.model.name}  device {restorer.device}  precision {restorer.precision}")
-        failed = 0
-        for job in _with_progress(jobs, quiet):
-            try:
-                picture = read_picture(job.source)
-                result_size = options.output_size(picture.width, picture.height)
-                check_writable(job.target, size=result_size, transparent=picture.is_transparent)
-                restored = restorer.restore(picture, options)
-                notes = (*restored.picture.notes, *restored.save(job.target, quality=quality))
-            except S3DiffError as error:
-                if len(jobs) == 1:
-                    raise
-                _remarks.print(f"s3diff: {error}", markup=False)
-                failed += 1
-                continue
-            if not quiet:
-                typer.echo(_report(job.target, restored))
-                for note in notes:
-                    _remarks.print(f"{job.source}: {note}", markup=False)
-        if failed:
-            _remarks.print(f"s3diff: {failed} of {len(jobs)} pictures failed, see above; the others are written")
+            _remark(f"model {restorer.model.name}  device {restorer.device}  precision {restorer.precision}")
+        num_failed = 0
+        with closing(_with_progress(jobs, quiet)) as waiting:
+            for job in waiting:
+                try:
+                    restored = restorer.restore(only or open_picture(job, options), options)
+                    notes = (*restored.picture.notes, *restored.save(job.target, quality=quality))
+                except (PictureError, OutputError) as error:
+                    if only is not None:
+                        raise
+                    _remark(f"s3diff: {error}")
+                    num_failed += 1
+                    continue
+                if not quiet:
+                    print(_on_one_line(_report(job.target, restored)), flush=True)
+                    for note in notes:
+                        _remark(f"{job.source}: {note}")
+        if num_failed:
+            rest = "; the others are written" if num_failed < len(jobs) else ""
+            _remark(f"s3diff: {num_failed} of {len(jobs)} pictures failed, see above{rest}")
             raise typer.Exit(EXIT_SOME_FAILED)
 
 
@@ -201,6 +204,7 @@ def convert_command(
         if to_official is not None:
             if base is not None or s3diff is not None:
                 raise OptionError("--to-official reads a model folder; leave out --base and --s3diff")
+            _require_places(to_official, [output, estimator] if estimator else [output])
             from s3diff.checkpoints.convert import to_official as write_back
 
             write_back(to_official, output, estimator)
@@ -226,7 +230,7 @@ def models() -> None:
         from s3diff.checkpoints.registry import NAMED_MODELS, read_description
 
         for named in NAMED_MODELS.values():
-            state = "ready" if named.is_present else "not fetched yet"
+            state = "ready" if named.is_present else "missing" if named.kind == "embedded" else "not fetched yet"
             typer.echo(f"{named.name:10} {state:16} {named.summary}")
             if named.is_present:
                 typer.echo(f"{'':10} {'':16} {named.folder()}  {read_description(named.folder()).fingerprint[:23]}")
@@ -235,7 +239,8 @@ def models() -> None:
 @app.command()
 def doctor() -> None:
     """Print versions, devices, optional packages and what each would enable."""
-    with _one_line_errors():
+    with _one_line_errors(), warnings.catch_warnings():
+        warnings.simplefilter("default")  # why a device is not found is said in warnings
         from s3diff.apps.diagnosis import diagnose
 
         for line in diagnose():
@@ -266,38 +271,72 @@ def main() -> None:
     """Entry point of the command."""
     # Tokenizer threads and advisory notices have no place in a command's output.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    # A file's name that the terminal has no letters for must not end the run.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """A user's mistake is one line on stderr and a non-zero exit code; a programming error keeps its traceback."""
+    """A user's mistake is one line on stderr and a non-zero exit code; a programming error keeps its traceback.
+
+    Warnings of the libraries are for programmers: ``python -W`` shows them.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            yield
     except S3DiffError as error:
-        _remarks.print(f"s3diff: {error}", markup=False)
+        _remark(f"s3diff: {error}")
         raise typer.Exit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
-        _remarks.print("s3diff: stopped; nothing half written is left")
+        _remark("s3diff: stopped; nothing half written is left")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except BrokenPipeError:
         sys.stderr.close()
         raise typer.Exit(EXIT_USER_ERROR) from None
+    except OSError as error:  # the machine's refusals, such as a name too long or a folder closed to the user
+        where = f"{error.filename}: " if error.filename is not None else ""
+        reason = error.strerror.lower() if error.strerror else error
+        _remark(f"s3diff: {where}{reason}; check the path, its permissions and the disk")
+        raise typer.Exit(EXIT_USER_ERROR) from None
+
+
+def _require_places(model: Path, outputs: list[Path]) -> None:
+    """Each file has its own place outside the model that it is made of, in a folder that is there."""
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise OptionError(f"{outputs[0]} cannot take both files; give --estimator another name than OUT")
+    for path in outputs:
+        if model.resolve() in (path.resolve(), *path.resolve().parents):
+            raise OutputError(f"{path} would change the model folder {model}; choose another place")
+        if not path.parent.is_dir():
+            raise OutputError(f"{path} cannot be written: {path.parent} is no folder; make it first")
+
+
+def _remark(text: str) -> None:
+    _remarks.print(_on_one_line(text))
+
+
+def _on_one_line(text: str) -> str:
+    """Line ends, terminal codes and undecodable bytes, which names of files may hold, written out."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    width, separator, height = text.lower().partition("x")
-    if not separator or not width.strip().isdigit() or not height.strip().isdigit():
-        raise OptionError(f"size is {text!r}; give width and height in pixels, such as 1920x1080")
-    return int(width), int(height)
+    if sides := re.fullmatch(r"\s*([0-9]{1,9})\s*[xX]\s*([0-9]{1,9})\s*", text):
+        return int(sides[1]), int(sides[2])
+    raise OptionError(f"size is {text!r}; give width and height in pixels, such as 1920x1080")
 
 
 def _pixels(megapixels: float) -> int:
-    if not 0 < megapixels < 1e9:
-        raise OptionError(f"max-megapixels is {megapixels}; give a number above 0, such as 16")
-    return max(1, round(megapixels * 1e6))
+    if 0 < megapixels < 1e9:
+        return max(1, round(megapixels * 1e6))
+    raise OptionError(f"max-megapixels is {megapixels}; give a number above 0, such as 16")
 
 
 def _load(model: str, device: str, precision: Any, quiet: bool) -> Restorer:
@@ -312,13 +351,12 @@ def _download_bar(quiet: bool) -> Iterator[tuple[Callable[[DownloadPlan], None],
     """What is to come, with its size and licences, before a download starts; then a bar."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    bar = Progress(
-        BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), console=_remarks, disable=quiet
-    )
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=_remarks, disable=quiet)
     task = None
 
     def announce(plan: DownloadPlan) -> None:
-        _remarks.print(plan.summary(), markup=False)
+        _remarks.print(plan.summary())
 
     def progress(done: int, total: int) -> None:
         nonlocal task
@@ -334,26 +372,27 @@ def _download_bar(quiet: bool) -> Iterator[tuple[Callable[[DownloadPlan], None],
             bar.stop()
 
 
-def _with_progress(jobs: list[Any], quiet: bool) -> Iterator[Any]:
+def _with_progress(jobs: list[Any], quiet: bool) -> Generator[Any, None, None]:
     """A bar over many pictures, where somebody looks at a terminal."""
     if quiet or len(jobs) == 1 or not _remarks.is_terminal:
         yield from jobs
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_remarks) as bar:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # On a terminal a line has to go above the bar; in a file it must stay what it is.
+    with Progress(*columns, console=_remarks, redirect_stdout=sys.stdout is not None and sys.stdout.isatty()) as bar:
         task = bar.add_task("", total=len(jobs))
         for job in jobs:
-            bar.update(task, description=Path(job.source).name)
+            bar.update(task, description=_on_one_line(job.source.name))
             yield job
             bar.advance(task)
 
 
 def _report(target: Path, restored: Restored) -> str:
-    degrees = f"blur {restored.degrees.blur:.3f}  noise {restored.degrees.noise:.3f}"
-    size = f"{restored.picture.width}x{restored.picture.height}"
-    return f"{target}  {size}  {degrees}  {restored.seconds['total']:.2f} s"
+    picture, (blur, noise) = restored.picture, restored.degrees
+    seconds = restored.seconds["total"]
+    return f"{target}  {picture.width}x{picture.height}  blur {blur:.3f}  noise {noise:.3f}  {seconds:.2f} s"
 
 
 if __name__ == "__main__":

@@ -29,8 +29,9 @@ def diagnose() -> Iterator[str]:
 
     yield "models"
     for named in NAMED_MODELS.values():
-        state = "ready" if named.is_present else "not fetched yet; fetched on first use"
-        yield f"  {named.name:16} {state}"
+        embedded = named.kind == "embedded"
+        absent = "missing: install s3diff again" if embedded else "not fetched yet; fetched on first use"
+        yield f"  {named.name:16} {'ready' if named.is_present else absent}"
     yield "optional"
     for module, command, purpose in _OPTIONAL:
         state = (_version(module) or "installed") if find_spec(module) else f"not installed ({command})"

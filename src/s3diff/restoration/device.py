@@ -33,8 +33,8 @@ def choose_device(device: str | torch.device) -> torch.device:
         chosen = torch.device(device)
     except (RuntimeError, TypeError):
         raise OptionError(f"device is {str(device)!r}; give auto, {', '.join(found)}") from None
-    in_range = chosen.type != "cuda" or (chosen.index or 0) < torch.cuda.device_count()
-    if chosen.type not in found or not in_range:
+    num_devices = torch.cuda.device_count() if chosen.type == "cuda" else 1
+    if chosen.type not in found or (chosen.index or 0) >= num_devices:
         raise OptionError(f"device {str(device)!r} is not on this machine; give auto, {', '.join(found)}")
     return chosen
 
@@ -48,6 +48,6 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "auto":
         native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if native else torch.float32
-    if precision not in _DTYPES:
+    if not isinstance(precision, str) or precision not in _DTYPES:
         raise OptionError(f"precision is {precision!r}; give auto, {', '.join(_DTYPES)}")
     return _DTYPES[precision]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +37,8 @@ MAX_WEIGHTS_FOLDED_ON_CPU = 100_000_000
 #: eight levels of 255, several times what a trained model adds.
 MAX_CHROMA_OF_GREY = 8 / 255
 _COLORED_NOTE = "a grey picture, written in colour because the model coloured it; grey=keep (--grey keep) forbids it"
+#: How the allocators of torch's devices say that there is no more; only CUDA's has an exception type of its own.
+_OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory|ALLOC_FAILED", re.IGNORECASE)
 #: A batch is cut into groups of at most this many output pixels.
 MAX_BATCH_PIXELS = 2048 * 2048
 
@@ -141,7 +145,7 @@ class Restorer:
         pictures = [as_picture(source) for source in sources]
         groups: dict[tuple[int, int], list[int]] = {}
         for index, picture in enumerate(pictures):
-            self._check_size(picture, options)
+            check_output_size(picture, options)
             groups.setdefault((picture.width, picture.height), []).append(index)
         results: dict[int, Restored] = {}
         for size, members in groups.items():
@@ -158,11 +162,11 @@ class Restorer:
         """The walk of the method, for pictures of one size. Every step is one line here and nowhere else."""
         first, config = pictures[0], self.model.config
         for picture in pictures:
-            self._check_size(picture, options)
+            check_output_size(picture, options)
         width, height = options.output_size(first.width, first.height)
         positive, negative = self._prompts(options, len(pictures))
         clock = _StageClock(self.device)
-        with _repeatable():
+        with _repeatable(), _memory_named(width, height):
             low_quality = torch.cat([codecs.to_tensor(picture) for picture in pictures]).to(self.device)
             base = enlarge(low_quality, height, width, mode=options.upsampling or self.model.upsampling)
             image = pad_to_multiple(to_network_range(base), config.pad_multiple)
@@ -232,14 +236,26 @@ class Restorer:
             raise OptionError(f"options is a {type(options).__name__}; give a RestoreOptions")
         return options if options.upsampling else replace(options, upsampling=self.model.upsampling)
 
-    def _check_size(self, picture: codecs.Picture, options: RestoreOptions) -> None:
+
+def check_output_size(picture: codecs.Picture, options: RestoreOptions) -> tuple[int, int]:
+    """The result's (width, height) in pixels, if the options allow so many.
+
+    Raises:
+        PictureError: they do not.
+    """
+    name = str(picture.path) if picture.path else "the picture"
+    try:
         width, height = options.output_size(picture.width, picture.height)
-        if width * height > options.max_output_pixels:
-            name = str(picture.path) if picture.path else "the picture"
-            raise PictureError(
-                f"{name} would become {width} x {height} px, {width * height / 1e6:.1f} megapixels; at most "
-                f"{options.max_output_pixels / 1e6:.1f} are allowed: choose a smaller scale or size, or raise the limit"
-            )
+        megapixels = width * height / 1e6
+    except OverflowError:
+        raise PictureError(f"{name} would become larger than any picture; choose a smaller scale or size") from None
+    if width * height > options.max_output_pixels:
+        raise PictureError(
+            f"{name} would become {width:.9g} x {height:.9g} px, {megapixels:.3g} megapixels; at most "
+            f"{options.max_output_pixels / 1e6:.3g} are allowed: choose a smaller scale or size, or raise the limit "
+            "(max_output_pixels, --max-megapixels)"
+        )
+    return width, height
 
 
 def as_picture(source: Source) -> codecs.Picture:
@@ -250,7 +266,7 @@ def as_picture(source: Source) -> codecs.Picture:
     """
     if isinstance(source, codecs.Picture):
         return source
-    if isinstance(source, str | Path):
+    if isinstance(source, str | os.PathLike):
         return codecs.read_picture(source)
     if isinstance(source, np.ndarray):
         return codecs.from_array(source)
@@ -295,6 +311,20 @@ def _repeatable() -> Iterator[None]:
     """cuDNN algorithms that give the same bytes again, and float32 that is float32."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield
+
+
+@contextmanager
+def _memory_named(width: int, height: int) -> Iterator[None]:
+    """Too little memory is no error of the program: one line that says what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error))):
+            raise
+        raise PictureError(
+            f"not enough memory for an output of {width} x {height} px; choose a smaller scale or size, or a device "
+            "with more memory"
+        ) from error
 
 
 @dataclass

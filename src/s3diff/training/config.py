@@ -41,6 +41,8 @@ class LossConfig:
         lpips_alex: LPIPS on AlexNet features.
         dists: DISTS (arXiv 2004.07728).
         perceptual_crop_px: the VGG terms see a random square of this side.
+        vgg_images: the VGG terms see only the first so many images of the batch, which are as random as the others; 0
+            for all. On a CPU they cost more than the generator.
         max_shift_px: the perceptual terms see the crop shifted by a random offset up to this many pixels. Their
             strides (2 to 16 px) would otherwise meet the same phase of the low-quality grid in every step and print
             themselves into the result.
@@ -52,6 +54,7 @@ class LossConfig:
     lpips_alex: float = 0.0
     dists: float = 0.0
     perceptual_crop_px: int = 112
+    vgg_images: int = 0
     max_shift_px: int = 15
 
 

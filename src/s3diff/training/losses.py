@@ -41,6 +41,7 @@ class ReconstructionLoss(nn.Module):
         if self.lpips_alex is not None:
             views = _shifted(result, target, config.max_shift_px, generator)
             terms["lpips_alex"] = _distance(self.lpips_alex, *views)
+        result, target = (images[: config.vgg_images or None] for images in (result, target))
         if self.lpips_vgg is not None:
             views = _random_square(result, target, config.perceptual_crop_px, generator)
             terms["lpips_vgg"] = _distance(self.lpips_vgg, *views)

@@ -1,0 +1,754 @@
+"""The command: real pictures through ``main``, and whatever users do wrong."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import s3diff
+from conftest import goldens_path
+from golden_models import official_files, tiny_model_folder
+from s3diff.apps.cli import main
+from s3diff.images.codecs import read_picture
+from s3diff.options import RestoreOptions
+from s3diff.restoration.restorer import Restorer
+from s3diff.version import __version__
+
+COMMANDS = ("restore", "convert", "models", "doctor", "train")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of the command ends with."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that a user's mistake gets."""
+        assert self.code != 0
+        assert self.out == ""
+        assert self.err.count("\n") == 1, f"one line is wanted: {self.err}"
+        assert self.err.endswith("\n")
+        assert self.err.startswith("s3diff: ")
+        return self.err.rstrip()
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run the command in this process; an exception that it lets through fails the test."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["s3diff", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ending:
+            main()
+        captured = capsys.readouterr()
+        return Outcome(int(ending.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Path:
+    return tiny_model_folder()
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder of a user with pictures of every kind, good and bad."""
+    folder = tmp_path / "user"
+    for inside in ("two", "no pictures", "bad model", "empty"):
+        (folder / inside).mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    save("a.png", noise(5, 6, 3))
+    save("two/a.png", noise(4, 4, 3))
+    save("two/b.png", noise(4, 4, 3, seed=1))
+    save("clear.png", noise(5, 6, 4))
+    save("large.jpg", noise(60, 60, 3))
+    Path("cut.jpg").write_bytes(Path("large.jpg").read_bytes()[:2000])
+    Path("cut.png").write_bytes(Path("a.png").read_bytes()[:-40])
+    Path("text.png").write_text("these are words")
+    Path("nothing.png").write_bytes(b"")
+    Path("zero.png").write_bytes(png_header(0, 5))
+    Path("huge.png").write_bytes(png_header(100_000, 100_000))
+    Path("no pictures/readme.txt").write_text("words")
+    Path("bad model/config.json").write_text('{"architectures": ["something else"]}')
+    return folder
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save(path: str | Path, pixels: np.ndarray) -> Path:
+    Image.fromarray(pixels).save(path)
+    return Path(path)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG file that states a size and holds next to nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder: name to content."""
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def levels(path: Path) -> np.ndarray:
+    """The colour channels of a picture file, [H, W, C]."""
+    return read_picture(path).pixels.astype(int)
+
+
+# ---------------------------------------------------------------------------------------------- the whole flow
+
+
+@pytest.mark.parametrize(
+    ("how", "released", "allowed"), [("none", "nofix", 1), ("wavelet", "wavelet", 2), ("adain", "adain", 2)]
+)
+def test_the_released_pictures(
+    command: Command, tiny: Path, tmp_path: Path, how: str, released: str, allowed: int
+) -> None:
+    outcome = command("restore", goldens_path("flow/lr"), "-o", tmp_path, "-m", tiny, "--color-match", how)
+    assert outcome.code == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["img0.png", "img1.png", "img2.png", "img_gray.png", "img_rgba.png"]
+    for name in names:
+        expected, found = levels(goldens_path(f"flow/{released}/{name}")), levels(tmp_path / name)
+        assert expected.shape == found.shape, name
+        assert np.abs(expected - found).max() <= allowed, name
+
+
+def test_grey_and_transparent_pictures(command: Command, tiny: Path, tmp_path: Path) -> None:
+    grey, clear = goldens_path("flow/lr/img_gray.png"), goldens_path("flow/lr/img_rgba.png")
+    released = levels(goldens_path("flow/nofix/img_gray.png"))
+    for how in ("keep", "color"):
+        arguments = ("restore", grey, "-o", tmp_path / f"{how}.png", "-m", tiny, "--color-match", "none", "--grey", how)
+        assert command(*arguments).code == 0
+    assert np.abs(levels(tmp_path / "color.png") - released).max() <= 1
+    kept = levels(tmp_path / "keep.png")
+    assert kept.shape == (96, 96, 1)
+    # The released code cuts each channel to whole levels, this rounds their mean once.
+    assert np.abs(kept - released.mean(axis=2, keepdims=True)).max() <= 1.5
+
+    assert command("restore", clear, "-o", tmp_path / "clear.png", "-m", tiny, "-q") == Outcome(0, "", "")
+    before, after = read_picture(clear).alpha, read_picture(tmp_path / "clear.png").alpha
+    assert before is not None
+    assert after is not None
+    plane = torch.from_numpy(before.astype(np.float32))[None, None]
+    enlarged = F.interpolate(plane, size=after.shape, mode="bicubic", align_corners=False).clamp(0, 255)[0, 0].numpy()
+    assert np.abs(after - enlarged).max() <= 0.51
+
+
+def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: Path) -> None:
+    arguments = "--size 20x30 --guidance 1.5 --color-match adain --blur 0.25 --noise 1 --latent sample --seed 3"
+    more = "--upsampling bicubic --grey keep --precision float32 --device cpu --max-megapixels 0.0006 --scale 9"
+    prompts = ("--prompt", "a red flower", "--negative-prompt", "")
+    outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, *arguments.split(), *more.split(), *prompts)
+    assert outcome.code == 0
+    options = RestoreOptions(
+        scale=9,
+        size=(20, 30),
+        guidance=1.5,
+        positive_prompt="a red flower",
+        negative_prompt="",
+        color_match="adain",
+        blur=0.25,
+        noise=1,
+        latent="sample",
+        seed=3,
+        upsampling="bicubic",
+        grey="keep",
+        max_output_pixels=600,
+    )
+    assert all(getattr(options, field.name) != field.default for field in fields(options)), "no option may be left out"
+    expected = Restorer.from_pretrained(tiny, device="cpu").restore("a.png", options)
+    assert np.array_equal(levels(place / "o.png"), expected.array)
+    too_large = command("restore", "a.png", "-o", "p.png", "-m", tiny, *arguments.split(), "--max-megapixels", 0.000599)
+    assert "20 x 30 px" in too_large.error
+
+
+def test_what_is_printed(command: Command, tiny: Path, place: Path) -> None:
+    outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, "--blur", 0.5, "--device", "cpu")
+    assert re.fullmatch(r"o\.png  24x20  blur 0\.500  noise 0\.\d{3}  \d+\.\d\d s\n", outcome.out)
+    assert outcome.err == "model s3diff  device cpu  precision float32\n"
+    assert command("restore", "a.png", "-o", "o.png", "-m", tiny, "--quiet") == Outcome(0, "", "")
+
+
+def test_a_note_is_printed_for_what_was_lost(command: Command, tiny: Path, place: Path) -> None:
+    image = Image.fromarray(noise(5, 6, 3))
+    image.save("pages.tif", save_all=True, append_images=[image])
+    outcome = command("restore", "pages.tif", "-o", "o.png", "-m", tiny)
+    assert outcome.code == 0
+    assert "pages.tif: the file holds 2 frames or pages; the first one is used" in outcome.err
+
+
+def test_the_embedded_model_is_the_default(command: Command, place: Path) -> None:
+    outcome = command("restore", "a.png", "-o", "o.png")
+    assert outcome.code == 0
+    assert outcome.err.startswith("model compact ")
+    assert levels(place / "o.png").shape == (20, 24, 3)
+
+
+# ---------------------------------------------------------------------------------------------- inputs and outputs
+
+
+def test_one_file_into_new_folders(command: Command, tiny: Path, place: Path) -> None:
+    for output in ("new/deep folder/o.webp", "new/as folder/", "new"):
+        assert command("restore", "a.png", "-o", output, "-m", tiny).code == 0
+    written = sorted(str(path.relative_to("new")) for path in Path("new").rglob("*.*"))
+    assert written == ["a.png", "as folder/a.png", "deep folder/o.webp"]
+
+
+def test_folders_keep_names_formats_and_places(command: Command, tiny: Path, place: Path) -> None:
+    (place / "in/sub").mkdir(parents=True)
+    for name in ("in/b.jpg", "in/c.webp", "in/sub/d.TIFF", "in/.hidden.png"):
+        save(name, noise(4, 4, 3))
+    assert command("restore", "in", "-o", "flat", "-m", tiny, "--scale", 1).code == 0
+    assert command("restore", "in", "a.png", "-o", "tree", "-m", tiny, "--scale", 1, "-r").code == 0
+    assert sorted(tree(place / "flat")) == [str(place / "flat" / name) for name in ("b.jpg", "c.webp")]
+    assert sorted(path.name for path in Path("tree").rglob("*.*")) == ["a.png", "b.jpg", "c.webp", "d.TIFF"]
+    assert (place / "tree/sub/d.TIFF").is_file()
+    for name in ("flat/b.jpg", "flat/c.webp", "tree/sub/d.TIFF"):
+        with Image.open(name) as image:
+            assert image.format == {"jpg": "JPEG", "webp": "WEBP", "TIFF": "TIFF"}[name.rsplit(".", 1)[1]]
+
+
+def test_a_second_run_leaves_the_first_ones_results_alone(command: Command, tiny: Path, place: Path) -> None:
+    """The output folder lies inside the input folder: its pictures are no inputs."""
+    arguments = ("restore", "two", "-r", "-o", "two/restored", "-m", tiny)
+    assert command(*arguments).code == 0
+    first = tree(place / "two")
+    assert command(*arguments).out.count("\n") == 2
+    assert tree(place / "two") == first
+    skipping = command(*arguments, "--skip-existing")
+    assert skipping == Outcome(0, "", "2 skipped, their outputs are there\n")
+    (place / "two/restored/b.png").unlink()
+    assert command(*arguments, "--skip-existing").out.startswith("two/restored/b.png ")
+    assert tree(place / "two") == first
+
+
+def test_a_picture_named_twice_is_restored_once(command: Command, tiny: Path, place: Path) -> None:
+    outcome = command("restore", "two/a.png", "./two/a.png", "two", "-o", "o", "-m", tiny)
+    assert outcome.code == 0
+    assert [line.split()[0] for line in outcome.out.splitlines()] == ["o/a.png", "o/b.png"]
+
+
+def test_an_old_output_is_replaced(command: Command, tiny: Path, place: Path) -> None:
+    Path("o.png").write_text("old")
+    assert command("restore", "a.png", "-o", "o.png", "-m", tiny, "--skip-existing").code == 0
+    assert Path("o.png").read_text() == "old"
+    assert command("restore", "a.png", "-o", "o.png", "-m", tiny).code == 0
+    assert levels(place / "o.png").shape == (20, 24, 3)
+
+
+@pytest.mark.parametrize(
+    "name", ["ein Bild ü 写真 😀.png", "-dash.png", ":dog: [red]x[bold].png", "a'\"$b.png", "two  blanks.png"]
+)
+def test_names_are_shown_as_they_are(command: Command, tiny: Path, place: Path, name: str) -> None:
+    save(name, noise(4, 4, 3))
+    outcome = command("restore", f"./{name}", "-o", f"o/{name}", "-m", tiny)
+    assert outcome.code == 0
+    assert outcome.out.startswith(f"o/{name}  16x16  ")
+    assert (place / "o" / name).is_file()
+    assert f"absent {name} does not exist" in command("restore", f"absent {name}", "-o", "p.png", "-m", tiny).error
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", [b"line\nend.png", b"colour \x1b[31m.png", b"not utf-8 \xff.png"])
+def test_names_that_cannot_be_shown_are_written_out(command: Command, tiny: Path, place: Path, name: bytes) -> None:
+    path = os.fsdecode(name)
+    save(path, noise(4, 4, 3))
+    outcome = command("restore", path, "-o", f"o/{path}", "-m", tiny)
+    assert outcome.code == 0
+    assert outcome.out.count("\n") == 1
+    assert outcome.out.rstrip().isprintable()
+    assert Path(f"o/{path}").is_file()
+    assert command("restore", f"{path}.absent", "-o", "p.png", "-m", tiny).error.isprintable()
+
+
+# ---------------------------------------------------------------------------------------------- what users do wrong
+
+TO_FILE = "-o o.png"
+
+BAD_PICTURES = {
+    "absent.png -o o.png": "absent.png does not exist",
+    "'' -o o.png": "an input's name is empty",
+    "'no pictures' -o o": "no pictures holds no pictures .*--recursive",
+    "'no pictures' -r -o o": "no pictures holds no pictures",
+    "cut.jpg -o o.png": "cut.jpg is cut off",
+    "cut.png -o o.png": "cut.png cannot be read",
+    "text.png -o o.png": "text.png is not a PNG, JPEG, WebP or TIFF picture",
+    "nothing.png -o o.png": "nothing.png is empty",
+    "zero.png -o o.png": "zero.png",
+    "huge.png -o o.png": "100000 x 100000 pixels, the limit is",
+    "a.png absent.png -o o": "absent.png does not exist",
+}
+BAD_OUTPUTS = {
+    "a.png -o text.png/o.png": "text.png/o.png cannot be written",
+    "a.png -o ''": "the output's name is empty",
+    "a.png -o o.xyz": "o.xyz has no picture extension",
+    "a.png -o o.gif": "o.gif has no picture extension",
+    "a.png -o results": "results is a file's name without extension; .* or / for a folder",
+    "a.png -o a.png": "would overwrite the input",
+    "a.png -o ./two/../a.png": "would overwrite the input",
+    "a.png -o .": "would overwrite the input",
+    "two -o two": "would overwrite the input",
+    "a.png two/b.png -o two": "two/b.png would overwrite the input",
+    "a.png two/a.png -o o": "a.png and two/a.png would both be written to o/a.png",
+    "a.png clear.png -o o.png": "o.png is one file, but there are 2 pictures",
+    "two -o o.png": "o.png is one file, but",
+    "two -o text.png": "text.png is one file",
+    "clear.png -o o.jpg": "JPEG cannot hold the picture's transparency",
+    "a.png -o o.jpg --size 65501x1": "65501 x 1 pixels, a JPEG side has at most 65500",
+}
+BAD_OPTIONS = {
+    "--scale 0": "scale is 0.0; give a number above 0",
+    "--scale -2": "scale is -2.0; give",
+    "--scale nan": "scale is nan; give",
+    "--scale inf": "scale is inf; give",
+    "--scale 1e308": "larger than any picture",
+    "--scale 1e5": "megapixels; at most 16.8 are allowed",
+    "--size 0x5": "size is (0, 5)",
+    "--size 5": "size is '5'; give width and height",
+    "--size big": "size is 'big'",
+    "--size 5x5x5": "size is '5x5x5'",
+    "--size 5.5x4": "size is '5.5x4'",
+    "--size -5x4": "size is '-5x4'",
+    "--size ²x3": "size is '²x3'",
+    "--size 99999999999x1": "size is '99999999999x1'",
+    "--size 5000x5000": "5000 x 5000 px, 25 megapixels; at most 16.8 are allowed",
+    "--max-megapixels 0.0001": "24 x 20 px, 0.00048 megapixels; at most 0.0001",
+    "--max-megapixels 0": "max-megapixels is 0.0",
+    "--max-megapixels nan": "max-megapixels is nan",
+    "--quality 0": "quality is 0; give a whole number from 1 to 100",
+    "--quality 101": "quality is 101",
+    "--guidance nan": "guidance is nan",
+    "--blur 2": "blur is 2.0; give a degree from 0 to 1",
+    "--noise -0.1": "noise is -0.1",
+    "--seed -1": "seed is -1",
+    "--device abacus": "device is 'abacus'; give auto",
+    "--device cuda:99": "device 'cuda:99' is not on this machine",
+    "--device cpu:1": "device 'cpu:1' is not on this machine",
+    "--model absent": "'absent' is neither a model's name (compact, s3diff) nor a folder",
+    "--model empty": "empty holds no config.json",
+    "--model 'bad model'": "bad model/config.json is not of the format s3diff-model",
+    "--model a.png": "'a.png' is neither",
+    "--model ''": "holds no config.json",
+}
+BAD_LINES = {
+    **BAD_PICTURES,
+    **BAD_OUTPUTS,
+    **{f"a.png {TO_FILE} {option}": re.escape(message) for option, message in BAD_OPTIONS.items()},
+}
+
+
+@pytest.mark.parametrize("line", BAD_LINES)
+def test_a_mistake_gets_one_line_and_nothing_is_written(command: Command, tiny: Path, place: Path, line: str) -> None:
+    before = tree(place)
+    arguments = [part.strip("'") for part in re.findall(r"'[^']*'|\S+", line)]
+    outcome = command("restore", *arguments, *([] if "--model" in line else ["-m", tiny]))
+    assert re.search(BAD_LINES[line], outcome.error), outcome.error
+    assert outcome.code == 1
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize("position", [1, 3, 5])
+def test_names_too_long_for_the_system(command: Command, tiny: Path, place: Path, position: int) -> None:
+    arguments = ["restore", "a.png", "-o", "o.png", "-m", str(tiny)]
+    arguments[position] = f"{'n' * 5000}.png"
+    assert "name too long" in command(*arguments).error
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right on Windows")
+def test_links_do_not_hide_the_input(command: Command, tiny: Path, place: Path) -> None:
+    os.symlink("a.png", "link.png")
+    os.symlink("two", "link")
+    os.link("a.png", "other name.png")
+    os.symlink("loop.png", "loop.png")
+    before = (place / "a.png").read_bytes()
+    for inputs, output in (
+        ("a.png", "link.png"),
+        ("link.png", "a.png"),
+        ("a.png", "other name.png"),
+        ("two/a.png", "link/a.png"),
+        ("two", "link"),
+    ):
+        assert "would overwrite the input" in command("restore", inputs, "-o", output, "-m", tiny).error
+    assert "does not exist" in command("restore", "loop.png", "-o", "o.png", "-m", tiny).error
+    assert "loop.png cannot be written" in command("restore", "a.png", "-o", "loop.png", "-m", tiny).error
+    os.mkfifo("pipe.png")
+    assert "not a regular file" in command("restore", "pipe.png", "-o", "o.png", "-m", tiny).error
+    assert "no regular file" in command("restore", "a.png", "-o", "pipe.png", "-m", tiny).error
+    assert (place / "a.png").read_bytes() == before
+    assert not (place / "o.png").exists()
+
+
+def test_one_bad_picture_of_a_folder_costs_only_itself(command: Command, tiny: Path, place: Path) -> None:
+    (place / "two/aa.png").write_text("words")
+    outcome = command("restore", "two", "-o", "o", "-m", tiny)
+    assert outcome.code == 3
+    assert sorted(path.name for path in Path("o").iterdir()) == ["a.png", "b.png"]
+    assert outcome.out.count("\n") == 2
+    lines = outcome.err.splitlines()
+    assert lines[1].startswith("s3diff: two/aa.png is not a PNG")
+    assert lines[2:] == ["s3diff: 1 of 3 pictures failed, see above; the others are written"]
+    again = command("restore", "two", "-o", "o", "-m", tiny, "--skip-existing")
+    assert again.code == 3, "the same answer where the good ones are there already"
+    assert "two/aa.png" in again.err
+
+
+def test_a_folder_of_bad_pictures(command: Command, tiny: Path, place: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (place / "two" / name).write_text("words")
+    outcome = command("restore", "two", "-o", "o", "-m", tiny)
+    assert outcome.code == 3
+    assert outcome.err.splitlines()[-1] == "s3diff: 2 of 2 pictures failed, see above"
+    assert not (place / "o").exists()
+
+
+def test_what_no_picture_can_get_stops_the_run_at_once(command: Command, tiny: Path, place: Path) -> None:
+    """A prompt without text encoder is said once, not for every picture."""
+    own = shutil.copytree(tiny, place / "own model")
+    shutil.rmtree(own / "text_encoder")
+    outcome = command("restore", "two", "-o", "o", "-m", own, "--prompt", "something")
+    assert outcome.code == 1
+    assert outcome.err.count("s3diff: ") == 1
+    assert "only its stored prompts" in outcome.err
+
+
+def test_too_little_memory(command: Command, tiny: Path, place: Path) -> None:
+    size = ("--size", "10000000x10000000", "--max-megapixels", 9e8)
+    outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, "-q", *size)
+    assert "not enough memory for an output of 10000000 x 10000000 px" in outcome.error
+
+
+def test_a_write_that_fails_midway_leaves_the_old_file(command: Command, tiny: Path, place: Path) -> None:
+    """A real failure: no file may grow beyond 500 bytes."""
+    resource = pytest.importorskip("resource")
+    Path("o.png").write_text("old")
+    before = tree(place)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, "-q")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "o.png cannot be written (file too large)" in outcome.error
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize("option", ["--scael 3", "--scale four", "--color-match no", "--quality 1.5"])
+def test_usage_errors_are_short(command: Command, place: Path, option: str) -> None:
+    outcome = command("restore", "a.png", "-o", "o.png", *option.split())
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert len(outcome.err.splitlines()) <= 5
+    assert option.split()[0] in outcome.err
+
+
+def test_missing_arguments(command: Command, place: Path) -> None:
+    assert command("restore").code == 2
+    assert "--output" in command("restore", "a.png").err
+    assert "nonsense" in command("nonsense").err
+
+
+# ---------------------------------------------------------------------------------------------- convert
+
+
+class Code:
+    """Unpickled by a careless reader, it writes a file."""
+
+    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+        return Path.touch, (Path("it ran"),)  # type: ignore[return-value]
+
+
+def convert_arguments(**changes: object) -> list[object]:
+    files = official_files()
+    given = {"base": files.base, "s3diff": files.pickle, "estimator": files.estimator, **changes}
+    return [part for name, value in given.items() for part in (f"--{name}", value)]
+
+
+def test_convert_and_back(command: Command, place: Path, tiny: Path) -> None:
+    outcome = command("convert", *convert_arguments(), "new/model", "--name", "mine")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert re.fullmatch(r"new/model  sha256:[0-9a-f]{64}\n", outcome.out)
+    assert command("restore", "a.png", "-o", "o.png", "-m", "new/model").err.startswith("model mine ")
+    assert command("restore", "a.png", "-o", "p.png", "-m", tiny).code == 0
+    assert np.array_equal(levels(place / "o.png"), levels(place / "p.png"))
+    back = command("convert", "--to-official", "new/model", "back.pkl", "--estimator", "back.pth")
+    assert back == Outcome(0, "back.pkl\n", "")
+    written_back = convert_arguments(s3diff="back.pkl", estimator="back.pth")
+    assert command("convert", *written_back, "again", "--name", "mine").code == 0
+    for path in Path("new/model").glob("*.*"):
+        assert path.read_bytes() == Path("again", path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("write", [torch.save, pickle.dump], ids=["torch", "pickle"])
+def test_convert_runs_no_code(command: Command, place: Path, write: Callable[..., None]) -> None:
+    for part in ("s3diff", "estimator"):
+        with open("evil.pkl", "wb") as file:
+            write({"state_dict_unet": Code()}, file)
+        outcome = command("convert", *convert_arguments(**{part: "evil.pkl"}), "OUT")
+        assert "evil.pkl carries code or is no torch file" in outcome.error
+    assert not (place / "OUT").exists()
+    assert not (place / "it ran").exists()
+    with open("evil.pkl", "rb") as file:  # the file is what it is said to be
+        torch.load(file, weights_only=False) if write is torch.save else pickle.load(file)
+    assert (place / "it ran").exists()
+
+
+def test_convert_of_wrong_files(command: Command, place: Path) -> None:
+    files = official_files()
+    content = torch.load(files.pickle, weights_only=True)
+    torch.save({**content, "rank_unet": content["rank_unet"] + 2}, "rank.pkl")
+    torch.save({name: value for name, value in content.items() if name != "w"}, "part.pkl")
+    before = tree(place)
+    for changes, message in (
+        ({"s3diff": "rank.pkl"}, r"rank 8 in the UNet.*misshapen.*\[6, 16, 3, 3\] instead of \[8, 16, 3, 3\]"),
+        ({"s3diff": "part.pkl"}, "part.pkl is no s3diff.pkl: missing w"),
+        ({"s3diff": "absent.pkl"}, "absent.pkl does not exist"),
+        ({"s3diff": "two"}, "two is a folder"),
+        ({"s3diff": "a.png"}, "a.png carries code or is no torch file|a.png is damaged"),
+        ({"s3diff": files.estimator}, "de_net.pth is no s3diff.pkl: missing unet_lora_target_modules"),
+        ({"estimator": files.pickle}, "s3diff_tiny.pkl does not fit: missing 80"),
+        ({"base": "absent"}, "absent is no folder"),
+        ({"base": "empty"}, "empty/unet/config.json does not exist"),
+    ):
+        assert re.search(message, command("convert", *convert_arguments(**changes), "OUT").error), message
+    for output, message in (
+        ("a.png", "a.png exists and is no model folder"),
+        ("two", "two exists and is no model folder"),
+        ("a.png/OUT", "a.png/OUT cannot be written"),
+    ):
+        assert message in command("convert", *convert_arguments(), output).error
+    assert "convert needs three inputs" in command("convert", "OUT", "--base", files.base).error
+    assert tree(place) == before
+
+
+def test_writing_back_of_wrong_places(command: Command, place: Path, tiny: Path) -> None:
+    before, model_before = tree(place), tree(tiny)
+    for arguments, message in (
+        (["absent", "back.pkl"], "absent is no folder"),
+        (["empty", "back.pkl"], "empty holds no config.json"),
+        ([tiny, "no/back.pkl"], "no is no folder; make it first"),
+        ([tiny, "back.pkl", "--estimator", "no/back.pth"], "no is no folder; make it first"),
+        ([tiny, "back.pkl", "--estimator", "two/../back.pkl"], "cannot take both files"),
+        ([tiny, tiny / "unet.safetensors"], "would change the model folder"),
+        ([tiny, tiny], "would change the model folder"),
+        ([tiny, "back.pkl", "--base", "two"], "leave out --base and --s3diff"),
+    ):
+        assert message in command("convert", "--to-official", *arguments).error
+    assert tree(place) == before
+    assert tree(tiny) == model_before
+
+
+# ---------------------------------------------------------------------------------------------- the other commands
+
+
+def test_version(command: Command) -> None:
+    assert command("--version") == Outcome(0, f"s3diff {__version__}\n", "")
+
+
+def test_help_names_every_option(command: Command) -> None:
+    main_help = command("--help")
+    assert main_help.code == 0
+    for name in COMMANDS:
+        assert re.search(rf"^\W*{name} ", main_help.out, re.MULTILINE), name
+        assert command(name, "--help").code == 0
+    text = command("restore", "--help").out
+    options = {field.name for field in fields(RestoreOptions)} - {"positive_prompt", "max_output_pixels"}
+    for option in {*options, "prompt", "max_megapixels", "output", "model", "device", "precision", "quality"}:
+        assert f"--{option.replace('_', '-')}" in text
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    program = (
+        "import sys\n"
+        "from s3diff.apps.cli import main\n"
+        "for line in sys.argv[1:]:\n"
+        "    sys.argv = ['s3diff', *line.split()]\n"
+        "    try:\n"
+        "        main()\n"
+        "    except SystemExit as ending:\n"
+        "        assert not ending.code, line\n"
+        "    loaded = {'torch', 'numpy', 'PIL', 'safetensors', 'transformers', 'huggingface_hub'} & set(sys.modules)\n"
+        "    assert not loaded, (line, loaded)\n"
+    )
+    lines = ["--help", "--version", *(f"{name} --help" for name in COMMANDS)]
+    subprocess.run([sys.executable, "-c", program, *lines], env=environment(), check=True, stdout=subprocess.DEVNULL)
+
+
+def test_models(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3DIFF_CACHE", str(tmp_path / "cache"))
+    outcome = command("models")
+    assert (outcome.code, outcome.err) == (0, "")
+    compact, where, release = outcome.out.splitlines()
+    assert re.match(r"compact +ready ", compact)
+    assert re.search(r"models/compact  sha256:[0-9a-f]{16}$", where.replace(os.sep, "/"))
+    assert re.match(r"s3diff +not fetched yet +the authors' release on SD-Turbo", release)
+    shutil.copytree(tiny_model_folder(), tmp_path / "cache" / "models" / "s3diff")
+    assert re.search(r"^s3diff +ready ", command("models").out, re.MULTILINE)
+
+
+def test_a_named_model_that_lies_in_the_cache(
+    command: Command, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("S3DIFF_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(tiny_model_folder(), tmp_path / "cache" / "models" / "s3diff")
+    assert command("restore", "a.png", "-o", "o.png", "-m", "s3diff", "-q") == Outcome(0, "", "")
+    assert levels(place / "o.png").shape == (20, 24, 3)
+
+
+def test_doctor(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3DIFF_CACHE", str(tmp_path))
+    outcome = command("doctor")
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = outcome.out.splitlines()
+    assert lines[0].startswith(f"s3diff {__version__}  Python ")
+    for package in ("torch", "numpy", "pillow", "safetensors", "huggingface_hub", "transformers", "typer", "rich"):
+        assert any(re.match(rf"  {package} +\d", line) for line in lines), package
+    assert any(re.match(r"  cpu +\d+ threads, \d+ cores, precision auto = float32", line) for line in lines)
+    assert "  compact          ready" in lines
+    assert any(re.match(r"  s3diff +not fetched yet", line) for line in lines)
+    assert any(re.match(r"  pytest +\d", line) for line in lines)
+
+
+def test_doctor_without_optional_packages(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)  # Python's own way to say that there is none
+    outcome = command("doctor")
+    assert outcome.code == 0
+    assert '  diffusers        not installed (pip install "s3diff[test]"): tests' in outcome.out
+
+
+# ---------------------------------------------------------------------------------------------- as a process of its own
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's, with the package that is tested and one thread."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(Path(s3diff.__file__).parent.parent),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUTF8": "1",
+        **changes,
+    }
+
+
+def on_a_terminal(
+    arguments: list[str], *, stop_at: bytes | None = None, stdout: int | None = None, **changes: str
+) -> tuple[int, str]:
+    """Exit code and screen of a process on a terminal; it gets Ctrl-C once it has shown ``stop_at``."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "s3diff.apps.cli", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs if stdout is None else stdout,
+        stderr=theirs,
+        env=environment(TERM="xterm", COLUMNS="100", **changes),
+    )
+    os.close(theirs)
+    screen, started = b"", time.monotonic()
+    try:
+        while time.monotonic() - started < 120:
+            if select.select([ours], [], [], 0.1)[0]:
+                try:
+                    part = os.read(ours, 65536)
+                except OSError:  # Linux: the other side is closed
+                    break
+                if not part:
+                    break
+                screen += part
+            if stop_at is not None and stop_at in screen:
+                process.send_signal(signal.SIGINT)
+                stop_at = None
+        return process.wait(timeout=60), screen.decode()
+    finally:
+        process.kill()
+        os.close(ours)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and terminals")
+def test_ctrl_c_leaves_whole_files_and_one_line(tiny: Path, place: Path) -> None:
+    (place / "many").mkdir()
+    for index in range(40):
+        save(f"many/{index:02} [red].png", noise(24, 24, 3, seed=index))
+    code, screen = on_a_terminal(["restore", "many", "-o", "o", "-m", str(tiny)], stop_at=b"o/01 [red].png  96x96")
+    assert code in (130, -signal.SIGINT)
+    assert screen.rstrip().endswith("s3diff: stopped; nothing half written is left")
+    assert "Traceback" not in screen
+    written = sorted(path.name for path in Path("o").iterdir())
+    assert written == [f"{index:02} [red].png" for index in range(len(written))], "and nothing else"
+    assert 2 <= len(written) < 40
+    for name in written:
+        assert levels(place / "o" / name).shape == (96, 96, 3)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen).replace("\r", "\n")
+    assert re.search(r"^o/00 \[red\]\.png  96x96  blur .* s$", plain, re.MULTILINE), "a line of its own, not in the bar"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal")
+def test_a_real_process_with_its_results_in_a_file(command: Command, tiny: Path, place: Path) -> None:
+    """The bar and the remarks on a terminal, a list of results that can hold ASCII only, a picture named otherwise, and
+    one whose EXIF block Pillow warns about, which is not the user's business."""
+    save("two/ü.png", noise(5, 6, 3))
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x0f\x01\x02\0\xff\xff\0\0\xff\xff\0\0"
+    Image.fromarray(noise(5, 6, 3)).save("two/warned.tif.jpg", exif=exif)
+    with open("list.txt", "wb") as file:
+        arguments = ["restore", "two", "-o", "a new folder", "-m", str(tiny), "--device", "cpu"]
+        code, screen = on_a_terminal(arguments, stdout=file.fileno(), PYTHONIOENCODING="ascii")
+    assert code == 0
+    lines = Path("list.txt").read_text("ascii").splitlines()
+    names = ["a.png  16x16", "b.png  16x16", "warned.tif.jpg  24x20", "\\xfc.png  24x20"]
+    assert [line.partition("  blur ")[0] for line in lines] == [f"a new folder/{name}" for name in names]
+    assert screen.startswith("model s3diff  device cpu  precision float32\r\n")
+    assert "4/4" in screen
+    assert "arn" not in screen.replace("warned.tif.jpg", ""), "no warning"
+    assert "blur" not in screen, "what belongs into the file goes only there"
+    assert command("restore", "two/ü.png", "-o", "o.png", "-m", tiny).code == 0
+    assert np.abs(levels(place / "o.png") - levels(place / "a new folder/ü.png")).max() <= 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_a_reader_that_goes_away_is_no_traceback(tiny: Path, place: Path) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = subprocess.run(
+        [sys.executable, "-m", "s3diff.apps.cli", "restore", "two", "-o", "o", "-m", str(tiny), "--device", "cpu"],
+        env=environment(),
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(theirs)
+    assert process.returncode != 0
+    assert process.stderr.splitlines() == ["model s3diff  device cpu  precision float32"]

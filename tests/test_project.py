@@ -1,0 +1,248 @@
+"""The project around the code: what is installed, imported, shipped, written down and run by the checks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import s3diff
+from conftest import GOLDENS, REPOSITORY
+from s3diff.version import __version__
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pytest brings it along there
+    import tomli as tomllib
+
+SUPPORTED_PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+INSTALL_AND_RESTORE = "pip install -c constraints.txt . && s3diff restore assets/photos/budgerigar.jpg -o restored.png"
+INSTALL_AND_TEST = 'pip install -c constraints.txt -e ".[test]" && pytest'
+MAX_FILE_BYTES = 20_000_000
+MAX_GOLDENS_BYTES = 15_000_000
+#: Joined here, so that this file does not name them either.
+REGISTRY_HOSTS = tuple(
+    ".".join(parts)
+    for parts in (
+        ("pypi", "org"),
+        ("pythonhosted", "org"),
+        ("pytorch", "org/whl"),
+        ("anaconda", "org"),
+        ("anaconda", "com"),
+        ("pypi", "python", "org"),
+    )
+)
+
+
+def project_table() -> dict[str, Any]:
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def direct_requirements() -> list[Requirement]:
+    """Of the library and of every extra, without the project's own extras."""
+    project = project_table()
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    return [requirement for requirement in map(Requirement, lines) if requirement.name != project["name"]]
+
+
+def constraint_lines() -> list[str]:
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def run_python(*arguments: str) -> str:
+    """Output of a fresh interpreter that sees the package where this one sees it."""
+    path = os.pathsep.join([str(Path(s3diff.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tracked_files() -> list[Path]:
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("looks at what git tracks; this folder is no git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=True).stdout
+    files = [REPOSITORY / os.fsdecode(name) for name in listed.split(b"\0") if name]
+    assert files
+    return [path for path in files if path.is_file()]
+
+
+# Version and imports
+
+
+def test_the_version_is_one() -> None:
+    assert s3diff.__version__ == __version__
+    assert project_table()["dynamic"] == ["version"]
+    assert f"\n## [{__version__}]" in (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert run_python("-m", "s3diff.apps.cli", "--version").strip() == f"s3diff {__version__}"
+
+
+def test_the_installed_version_is_the_sources() -> None:
+    try:
+        installed = metadata.version("s3diff")
+    except metadata.PackageNotFoundError:
+        pytest.skip("s3diff is not installed here, only on the path")
+    assert installed == __version__
+
+
+def test_the_package_is_typed() -> None:
+    assert (Path(s3diff.__file__).parent / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy", "PIL", "typer", "rich"])
+def test_importing_the_package_imports_nothing_heavy(name: str) -> None:
+    loaded = run_python("-c", "import sys, s3diff; print(*sys.modules)").split()
+    assert "s3diff.options" in loaded
+    assert name not in loaded
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["restore", "--help"], ["convert", "--help"], ["--version"]])
+def test_help_does_not_import_torch(arguments: list[str]) -> None:
+    program = (
+        "import sys\n"
+        f"sys.argv = ['s3diff', *{arguments!r}]\n"
+        "from s3diff.apps.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "print('LOADED', *sys.modules)"
+    )
+    shown, _, loaded = run_python("-c", program).partition("LOADED")
+    assert shown.strip()
+    assert "s3diff.apps.cli" in loaded.split()
+    assert {"torch", "numpy", "PIL", "transformers", "huggingface_hub"}.isdisjoint(loaded.split())
+
+
+def test_every_public_name_exists() -> None:
+    for name in s3diff.__all__:
+        assert getattr(s3diff, name) is not None
+
+
+# The two commands
+
+
+@pytest.mark.parametrize("command", [INSTALL_AND_RESTORE, INSTALL_AND_TEST])
+def test_a_command_of_the_readme_is_what_the_checks_run(command: str) -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert command in re.findall(r"^```bash\n(.*)\n```$", readme, flags=re.MULTILINE), "not a code block of its own"
+    checks = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
+    assert re.search(rf"^run '{re.escape(command)}'", checks, flags=re.MULTILINE)
+
+
+def test_the_photograph_of_the_first_command_is_there() -> None:
+    assert (REPOSITORY / "assets" / "photos" / "budgerigar.jpg").is_file()
+
+
+def test_every_relative_link_of_the_documents_leads_somewhere() -> None:
+    for document in REPOSITORY.glob("*.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8")):
+            if not re.match(r"[a-z]+:", target):
+                assert (REPOSITORY / target).exists(), f"{document.name} links to {target}"
+
+
+# Constraints
+
+
+def test_constraints_hold_versions_only() -> None:
+    for line in constraint_lines():
+        requirement = Requirement(line)
+        assert re.fullmatch(r"==[0-9][0-9a-z.]*", str(requirement.specifier)), line
+        assert requirement.url is None
+        assert not requirement.extras
+    text = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8")
+    assert not [sign for sign in ("//", "--", "@", "+") if any(sign in line for line in constraint_lines())], text
+
+
+@pytest.mark.parametrize("python", SUPPORTED_PYTHONS)
+def test_constraints_cover_every_direct_dependency(python: str) -> None:
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    pinned: dict[str, str] = {}
+    for constraint in map(Requirement, constraint_lines()):
+        if constraint.marker is None or constraint.marker.evaluate(environment):
+            name = canonicalize_name(constraint.name)
+            assert name not in pinned, f"{name} is pinned twice for Python {python}"
+            pinned[name] = next(iter(constraint.specifier)).version
+    for requirement in direct_requirements():
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), str(requirement)
+    assert pinned["torch"] == "2.13.0"
+
+
+def test_the_supported_pythons_are_the_declared_ones() -> None:
+    project = project_table()
+    declared = [name.rsplit(" ", 1)[1] for name in project["classifiers"] if "Python :: 3." in name]
+    assert tuple(declared) == SUPPORTED_PYTHONS
+    assert project["requires-python"] == f">={SUPPORTED_PYTHONS[0]}"
+    workflow = (REPOSITORY / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert {f'"{python}"' for python in SUPPORTED_PYTHONS} == set(re.findall(r'python: ("[0-9.]+")', workflow))
+
+
+def test_conda_uses_the_constraints() -> None:
+    lines = (REPOSITORY / "environment.yml").read_text(encoding="utf-8").splitlines()
+    assert [line.strip() for line in lines][-2:] == ["- --constraint constraints.txt", "- ."]
+
+
+# What is shipped
+
+
+def test_no_tracked_file_names_a_registry(tracked_files: list[Path]) -> None:
+    for path in tracked_files:
+        content = path.read_bytes().lower()
+        for host in REGISTRY_HOSTS:
+            assert host.encode() not in content, f"{path.relative_to(REPOSITORY)} names {host}"
+
+
+def test_no_tracked_file_is_large(tracked_files: list[Path]) -> None:
+    assert not {path: size for path in tracked_files if (size := path.stat().st_size) > MAX_FILE_BYTES}
+
+
+def test_the_goldens_are_small() -> None:
+    assert 0 < sum(path.stat().st_size for path in GOLDENS.rglob("*") if path.is_file()) <= MAX_GOLDENS_BYTES
+
+
+def test_every_photograph_is_credited() -> None:
+    notice = (REPOSITORY / "NOTICE").read_text(encoding="utf-8")
+    photographs = sorted((REPOSITORY / "assets" / "photos").iterdir())
+    assert photographs
+    for path in photographs:
+        assert f"assets/photos/{path.name}" in notice
+
+
+def test_the_licence_is_apache() -> None:
+    text = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+    assert text.lstrip().startswith("Apache License\n")
+    assert "END OF TERMS AND CONDITIONS" in text
+    assert project_table()["license"] == "Apache-2.0"
+
+
+# The import rules
+
+
+def test_the_import_rules_are_kept() -> None:
+    command = shutil.which("lint-imports", path=str(Path(sys.executable).parent))
+    if command is None:
+        pytest.skip('lint-imports is not installed (pip install -e ".[dev]")')
+    source = Path(s3diff.__file__).parent.parent
+    checked = subprocess.run(
+        [command, "--no-cache"],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(source), "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
