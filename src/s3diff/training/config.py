@@ -16,7 +16,7 @@ class DataConfig:
         crop_px: side of the square ground-truth crops; a multiple of the generator's ``pad_multiple``.
         batch_size: crops per step.
         scale: ground-truth side over low-quality side.
-        degradation: name of a preset of :mod:`s3diff.degradation.synthesis`.
+        degradations: names of presets of :mod:`s3diff.degradation.synthesis`; each batch takes one of them by chance.
         min_detail: crops whose luma gradient has a mean absolute value below this (levels of 255) are drawn again, up
             to four times: skies teach little.
         held_out: names of pictures in the folder that are never trained on.
@@ -25,7 +25,7 @@ class DataConfig:
     crop_px: int = 160
     batch_size: int = 8
     scale: int = 4
-    degradation: str = "s3diff"
+    degradations: tuple[str, ...] = ("s3diff",)
     min_detail: float = 2.0
     held_out: tuple[str, ...] = ()
 

@@ -121,7 +121,8 @@ class Trainer:
         config = self.config
         ground_truth = self.sampler.draw(config.data.batch_size, self.random)
         height, width = ground_truth.shape[2:]
-        settings = synthesis.PRESETS[config.data.degradation]
+        presets = config.data.degradations
+        settings = synthesis.PRESETS[presets[int(torch.randint(len(presets), (), generator=self.random))]]
         drawn = synthesis.draw(settings, len(ground_truth), height, width, config.data.scale, self.random)
         low_quality = synthesis.apply(ground_truth, drawn)
         image = to_network_range(enlarge(low_quality, height, width, mode=config.upsampling))
