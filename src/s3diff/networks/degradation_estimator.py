@@ -1,4 +1,4 @@
-"""How blurred and how noisy a picture is: the estimator of MM-RealSR (arXiv 2205.04910), as S3Diff uses it."""
+"""How blurred and how noisy a picture is: the estimator of MM-RealSR (arXiv 2205.05065), as S3Diff uses it."""
 
 from __future__ import annotations
 

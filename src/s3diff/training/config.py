@@ -96,6 +96,8 @@ class TrainConfig:
         negative_probability: share of images that get the negative prompt and the enlarged low-quality image as
             their target (S3Diff section 3.3, online negative prompting).
         upsampling: filter that enlarges the low-quality image, also the model's default.
+        exported_residual: factor on the decoder's residual in the exported model. Perceptual losses overshoot on real
+            photographs; a factor below 1 takes fidelity back.
         seed: seed of everything that is drawn.
         checkpoint_every: steps between checkpoints.
         log_every: steps between lines of the log.
@@ -109,6 +111,7 @@ class TrainConfig:
     prompt_tokens: int = 4
     negative_probability: float = 0.05
     upsampling: Upsampling = "bicubic"
+    exported_residual: float = 1.0
     seed: int = 0
     checkpoint_every: int = 100
     log_every: int = 20

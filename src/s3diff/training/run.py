@@ -8,6 +8,8 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from s3diff.checkpoints.model_folder import StoredPrompts, load_model, save_model
 from s3diff.errors import OptionError
 from s3diff.networks.degradation_estimator import DegradationEstimator
@@ -69,10 +71,12 @@ def train_recipe(
 
 
 def export_model(trainer: Trainer, folder: Path) -> Path:
-    """Write the averaged weights as a model folder in float16, half the size and below what an eye can see."""
-    import torch
-
+    """Write the averaged weights as a model folder in float16: half the size, rounded far below a grey level."""
     model = averaged_model(trainer)
+    if trainer.config.exported_residual != 1.0:
+        with torch.no_grad():
+            for parameter in model.generator.autoencoder.decoder.conv_out.parameters():
+                parameter.mul_(trainer.config.exported_residual)
     save_model(
         folder,
         model.generator,
