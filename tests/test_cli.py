@@ -680,7 +680,7 @@ def on_a_terminal(
     os.close(theirs)
     screen, started = b"", time.monotonic()
     try:
-        while time.monotonic() - started < 120:
+        while time.monotonic() - started < 300:
             if select.select([ours], [], [], 0.1)[0]:
                 try:
                     part = os.read(ours, 65536)

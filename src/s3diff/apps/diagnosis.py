@@ -14,8 +14,8 @@ from s3diff.version import __version__
 _CORE = ("torch", "numpy", "pillow", "safetensors", "huggingface_hub", "transformers", "typer", "rich")
 #: Optional modules, the command that installs each, and what it enables.
 _OPTIONAL = (
-    ("diffusers", 'pip install "s3diff[test]"', "tests that prove the networks equal to diffusers'"),
-    ("pytest", 'pip install "s3diff[test]"', "running the tests"),
+    ("diffusers", 'pip install -e ".[test]"', "tests that prove the networks equal to diffusers'"),
+    ("pytest", 'pip install -e ".[test]"', "running the tests"),
 )
 
 
@@ -42,7 +42,7 @@ def diagnose() -> Iterator[str]:
 def _devices() -> Iterator[str]:
     import torch
 
-    from s3diff.restoration.device import available_devices, choose_dtype
+    from s3diff.restoration.device import available_devices
 
     yield "devices"
     for name in available_devices():
@@ -52,8 +52,7 @@ def _devices() -> Iterator[str]:
             detail = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
         elif name == "mps":
             detail = "Apple GPU"
-        precision = str(choose_dtype("auto", torch.device(name))).removeprefix("torch.")
-        yield f"  {name:16} {detail}, precision auto = {precision}"
+        yield f"  {name:16} {detail}"
 
 
 def _perceptual_weights() -> Iterator[str]:

@@ -327,7 +327,12 @@ def _folder_replaced_when_whole(folder: Path) -> Iterator[Path]:
         yield new
         if folder.exists():
             folder.rename(old)
-        new.rename(folder)
+        try:
+            new.rename(folder)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            raise
     except OSError as error:
         if isinstance(error, OutputError):
             raise

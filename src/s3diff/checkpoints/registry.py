@@ -78,7 +78,7 @@ def model_folder(
         ModelError: neither a known name nor a folder.
         DownloadError: the release could not be fetched.
     """
-    named = NAMED_MODELS.get(str(model))
+    named = NAMED_MODELS.get(model) if isinstance(model, str) else None
     if named is None:
         folder = Path(model)
         if not folder.is_dir():

@@ -409,6 +409,9 @@ def write_picture(picture: Picture, path: PicturePath, *, quality: int = 95, ove
     size = (picture.width, picture.height)
     target, form = _checked_target(path, size, picture.is_transparent, overwrite)
     exif, notes = _exif_for(form, picture.exif)
+    keeps_16_bits = form.has_16_bits and picture.is_grey and picture.alpha is None
+    if picture.pixels.dtype == np.uint16 and not keeps_16_bits:
+        notes += (f"16 bits were rounded to 8: {form.name} is written with 8 bits for such a picture",)
     settings: dict[str, Any] = {"exif": exif, "icc_profile": picture.icc_profile}
     if form.name in ("JPEG", "WEBP"):
         settings["quality"] = quality

@@ -30,7 +30,7 @@ class Restored:
         estimated: what the estimator found.
         seconds: wall-clock time by stage: estimate, fold, encode, predict, decode, color, total. A batch shares its
             time evenly.
-        options: the options with every default resolved.
+        options: the options, with the filter that enlarged the input filled in.
     """
 
     picture: Picture

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +41,9 @@ MAX_CHROMA_OF_GREY = 8 / 255
 _COLORED_NOTE = "a grey picture, written in colour because the model coloured it; grey=keep (--grey keep) forbids it"
 #: How the allocators of torch's devices say that there is no more; only CUDA's has an exception type of its own.
 _OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory|ALLOC_FAILED", re.IGNORECASE)
+#: Folded weights are swapped into the shared modules while they run, and cuDNN's flags belong to the process: two
+#: threads take turns.
+_ONE_AT_A_TIME = threading.Lock()
 #: A batch is cut into groups of at most this many output pixels.
 MAX_BATCH_PIXELS = 2048 * 2048
 
@@ -52,24 +57,31 @@ class Restorer:
     Args:
         model: from :func:`s3diff.checkpoints.model_folder.load_model`; moved to the device.
         device: ``auto`` (CUDA, MPS, CPU in this order) or a torch device.
-        precision: ``auto`` (bfloat16 on recent CUDA devices, float32 elsewhere), ``float32``, ``bfloat16``,
-            ``float16`` (the autoencoder stays in float32, which SD-Turbo's needs).
+        precision: ``auto`` (float32), ``float32``, ``float16`` (the autoencoder stays in float32, which SD-Turbo's
+            needs) or ``bfloat16`` (the least exact: the step to x0 multiplies an error by 14.6).
+        exclusive: use and change the model's own networks instead of a copy, which saves their memory.
 
     Raises:
         OptionError: the device is not on this machine, or the precision is unknown.
     """
 
     def __init__(
-        self, model: LoadedModel, *, device: str | torch.device = "auto", precision: Precision = "auto"
+        self,
+        model: LoadedModel,
+        *,
+        device: str | torch.device = "auto",
+        precision: Precision = "auto",
+        exclusive: bool = False,
     ) -> None:
         self.model = model
         self.device = choose_device(device)
-        self.dtype = choose_dtype(precision, self.device)
-        generator = model.generator.to(self.device).eval().requires_grad_(False)
-        # Folding starts from float32 weights, whatever the networks compute in.
-        in_float32 = self.dtype == torch.float32
-        self._encoder_weights = generator.autoencoder.encoder.lora_weights(copy=not in_float32)
-        self._unet_weights = generator.unet.lora_weights(copy=not in_float32)
+        self.dtype = choose_dtype(precision)
+        generator = model.generator if exclusive else copy.deepcopy(model.generator)
+        generator = generator.to(self.device).eval().requires_grad_(False)
+        # Folding starts from float32 weights, whatever the networks compute in: these tensors stay as they are when
+        # the modules get smaller ones.
+        self._encoder_weights = generator.autoencoder.encoder.lora_weights()
+        self._unet_weights = generator.unet.lora_weights()
         generator.unet.to(self.dtype)
         generator.autoencoder.to(torch.float32 if self.dtype == torch.float16 else self.dtype)
         self.generator = generator
@@ -103,10 +115,9 @@ class Restorer:
             OptionError: the device or the precision cannot be had.
         """
         chosen = choose_device(device)
-        choose_dtype(precision, chosen)  # before a download, not after it
-        return cls(
-            load_model(model_folder(model, announce=announce, progress=progress)), device=chosen, precision=precision
-        )
+        choose_dtype(precision)  # before a download, not after it
+        loaded = load_model(model_folder(model, announce=announce, progress=progress))
+        return cls(loaded, device=chosen, precision=precision, exclusive=True)
 
     @property
     def precision(self) -> str:
@@ -132,7 +143,7 @@ class Restorer:
     def restore_batch(self, sources: Sequence[Source], options: RestoreOptions | None = None) -> list[Restored]:
         """Restore pictures of any sizes; those of one size run together, each with matrices of its own.
 
-        A result equals that of :meth:`restore` within one grey level: sums are taken in another order.
+        In float32 a result equals that of :meth:`restore` within one grey level: sums are taken in another order.
 
         Args:
             sources: see :meth:`restore`.
@@ -142,6 +153,8 @@ class Restorer:
             See :meth:`restore`; the first bad picture ends the batch before anything is computed.
         """
         options = self._resolved(options)
+        if isinstance(sources, str | Path | codecs.Picture):
+            raise OptionError("restore_batch takes a list of pictures; give a list, or call restore for one")
         pictures = [as_picture(source) for source in sources]
         groups: dict[tuple[int, int], list[int]] = {}
         for index, picture in enumerate(pictures):
@@ -166,9 +179,11 @@ class Restorer:
         width, height = options.output_size(first.width, first.height)
         positive, negative = self._prompts(options, len(pictures))
         clock = _StageClock(self.device)
-        with _repeatable(), _memory_named(width, height):
-            low_quality = torch.cat([codecs.to_tensor(picture) for picture in pictures]).to(self.device)
+        with _ONE_AT_A_TIME, _repeatable(), _memory_named(width, height):
+            low_quality = torch.cat([codecs.to_tensor(picture) for picture in pictures])
+            # On the CPU: not every device has the filter against aliasing, and all enlarge alike.
             base = enlarge(low_quality, height, width, mode=options.upsampling or self.model.upsampling)
+            low_quality, base = low_quality.to(self.device), base.to(self.device)
             image = pad_to_multiple(to_network_range(base), config.pad_multiple)
             with clock.stage("estimate"):
                 estimated = self.generator.estimator(low_quality)
@@ -309,8 +324,13 @@ def _becomes_color(result: Tensor, options: RestoreOptions) -> bool:
 @contextmanager
 def _repeatable() -> Iterator[None]:
     """cuDNN algorithms that give the same bytes again, and float32 that is float32."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        yield
+    matmul_precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul_precision)
 
 
 @contextmanager
@@ -338,6 +358,8 @@ class _StageClock:
         yield
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
         self.seconds[name] = time.perf_counter() - started
 
     def shared_by(self, num_pictures: int) -> dict[str, float]:

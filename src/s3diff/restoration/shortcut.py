@@ -34,9 +34,9 @@ def restore(
         TypeError: an option that does not exist.
     """
     checked = RestoreOptions(**options)
-    return _restorer(str(model), device, precision).restore(source, checked)
+    return _restorer(model, device, precision).restore(source, checked)
 
 
 @lru_cache(maxsize=1)
-def _restorer(model: str, device: str, precision: Precision) -> Restorer:
+def _restorer(model: str | Path, device: str, precision: Precision) -> Restorer:
     return Restorer.from_pretrained(model, device=device, precision=precision)

@@ -17,8 +17,8 @@ class DataConfig:
         batch_size: crops per step.
         scale: ground-truth side over low-quality side.
         degradations: names of presets of :mod:`s3diff.degradation.synthesis`; each batch takes one of them by chance.
-        min_detail: crops whose luma gradient has a mean absolute value below this (levels of 255) are drawn again, up
-            to four times: skies teach little.
+        min_detail: crops whose luma gradient has a mean absolute value below this (levels of 255) are drawn
+            again, four draws at most: skies teach little.
         held_out: names of pictures in the folder that are never trained on.
     """
 

@@ -13,8 +13,8 @@ from s3diff.images.codecs import list_pictures, read_picture
 
 _LOGGER = logging.getLogger(__name__)
 
-#: How often a crop with too little detail is drawn again.
-_MAX_REDRAWS = 4
+#: How often a crop is drawn until it has enough detail.
+_MAX_DRAWS = 4
 
 
 class CropSampler:
@@ -62,7 +62,7 @@ class CropSampler:
         return torch.stack([self._draw_one(generator) for _ in range(batch_size)]).float() / 255.0
 
     def _draw_one(self, generator: torch.Generator) -> Tensor:
-        for _ in range(_MAX_REDRAWS):
+        for _ in range(_MAX_DRAWS):
             crop = self._crop(generator)
             if _mean_gradient(crop) >= self.min_detail:
                 break

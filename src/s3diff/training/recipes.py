@@ -68,6 +68,7 @@ def compact() -> TrainConfig:
         optimiser=OptimiserConfig(
             learning_rate=7e-4, warmup_steps=50, decay_steps=450, max_steps=1000, weight_decay=0.0, ema_decay=0.995
         ),
+        exported_residual=0.5,
         checkpoint_every=50,
     )
 
