@@ -15,7 +15,7 @@ from s3diff.checkpoints.assembly import generator_on_meta, shapes_of
 from s3diff.checkpoints.official_pickle import official_names
 from s3diff.checkpoints.sd_turbo import read_sd_turbo_config
 from s3diff.checkpoints.sd_turbo_config import autoencoder_config, unet_config
-from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian
+from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian, without_grid
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
 from s3diff.networks.modulated_lora import (
     ModulatedConv2d,
@@ -350,3 +350,17 @@ def test_shapes_on_meta_are_the_real_ones() -> None:
     real, meta = OneStepGenerator(SMALL).state_dict(), generator_on_meta(SMALL, "small").state_dict()
     assert {n: (t.shape, t.dtype) for n, t in real.items()} == {n: (t.shape, t.dtype) for n, t in meta.items()}
     assert all(tensor.device.type == "meta" for tensor in meta.values())
+
+
+def test_what_repeats_with_the_grid_is_taken_out_and_nothing_else() -> None:
+    """A pattern of the grid's period goes, a constant and a slope stay, noise keeps nearly all of its power."""
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(96.0), indexing="ij")
+    pattern = ((rows % 2) - 0.5) * 0.1 + torch.cos(columns * torch.pi / 2) * 0.1 + torch.cos(rows * torch.pi / 4) * 0.1
+    calm = 0.3 + 0 * rows
+    cleaned = without_grid((calm + pattern)[None, None].expand(2, 3, -1, -1), 8)
+    assert torch.allclose(cleaned, calm.expand(2, 3, -1, -1), atol=1e-6)
+    noise = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    kept = without_grid(noise, 8)
+    assert 0.9 < float(kept.square().mean() / noise.square().mean()) < 1.0
+    # The smallest padded picture is two cells wide.
+    assert without_grid(torch.zeros(1, 3, 16, 16), 8).shape == (1, 3, 16, 16)

@@ -25,5 +25,9 @@ class DownloadError(S3DiffError, OSError):
     """Weights could not be fetched; the message names the files and the way to use a copy on disk."""
 
 
+class TrainingError(S3DiffError, RuntimeError):
+    """A run cannot go on; the message says at which step and why."""
+
+
 class MissingExtraError(S3DiffError, ImportError):
     """An optional package or its data is not installed; the message names the command that installs it."""

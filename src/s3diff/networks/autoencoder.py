@@ -25,6 +25,8 @@ class AutoencoderConfig:
         attention: self-attention over the whole feature map in both mid blocks.
         upsample: filter of the decoder's upsamplers.
         residual: the decoder's picture is added to the enlarged input.
+        grid_period_px: what the residual repeats with this period (and its whole fractions) is taken out of it; 0 for
+            nothing. See :func:`without_grid`.
         scaling_factor: latent = sample * scaling_factor.
         lora_rank: rank of the encoder's modulated LoRA; 0 for none.
     """
@@ -41,6 +43,7 @@ class AutoencoderConfig:
     attention: bool = True
     upsample: Upsample = "nearest"
     residual: bool = False
+    grid_period_px: int = 0
     scaling_factor: float = 0.18215
     lora_rank: int = 16
 
@@ -214,6 +217,30 @@ class Autoencoder(nn.Module):
     def decode(self, latent: Tensor) -> Tensor:
         """``latent``: [B, latent_channels, h, w], scaled. Returns [B, 3, H, W], unclamped."""
         return self.decoder(self.post_quant_conv(latent / self.config.scaling_factor))
+
+
+#: Side, in periods, of the neighbourhood over which :func:`without_grid` takes its means.
+GRID_WINDOW_PERIODS = 5
+
+
+def without_grid(residual: Tensor, period_px: int) -> Tensor:
+    """Take out of a residual what repeats with the period of the grid it was computed on.
+
+    Upsampling and the strides of perceptual losses print patterns that are locked to the low-quality pixels. Their
+    value at each of the period's phases is the mean over the pixels of that phase nearby; what it differs from the mean
+    over all phases is the pattern. A notch, 1 / (window) wide, at the frequencies of the grid alone.
+
+    Args:
+        residual: [B, C, H, W], sides multiples of ``period_px``.
+        period_px: period in pixels; its whole fractions are covered too.
+    """
+    cells = F.pixel_unshuffle(residual, period_px)
+    means = F.avg_pool2d(
+        cells, GRID_WINDOW_PERIODS, stride=1, padding=GRID_WINDOW_PERIODS // 2, count_include_pad=False
+    )
+    by_phase = means.unflatten(1, (residual.shape[1], period_px**2))
+    pattern = by_phase - by_phase.mean(dim=2, keepdim=True)
+    return residual - F.pixel_shuffle(pattern.flatten(1, 2), period_px)
 
 
 def sample_gaussian(mean: Tensor, log_variance: Tensor, noise: Tensor | None) -> Tensor:

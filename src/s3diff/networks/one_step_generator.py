@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian
+from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian, without_grid
 from s3diff.networks.degradation_conditioning import ConditioningConfig, DegradationConditioning
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
 from s3diff.networks.modulated_lora import Adaptation, call_adapted
@@ -96,6 +96,8 @@ class OneStepGenerator(nn.Module):
     def decode(self, latent: Tensor, image: Tensor) -> Tensor:
         """``latent``: clean and scaled; ``image``: the enlarged input. Returns [B, 3, H, W] in [-1, 1], float32."""
         decoded = self.autoencoder.decode(latent.to(_dtype(self.autoencoder))).to(torch.float32)
+        if self.config.autoencoder.grid_period_px:
+            decoded = without_grid(decoded, self.config.autoencoder.grid_period_px)
         if self.config.autoencoder.residual:
             decoded = decoded + image.to(torch.float32)
         return decoded.clamp(-1.0, 1.0)

@@ -45,6 +45,7 @@ def compact_generator() -> GeneratorConfig:
             attention=False,
             upsample="bilinear",
             residual=True,
+            grid_period_px=8,
             scaling_factor=1.0,
             lora_rank=4,
         ),

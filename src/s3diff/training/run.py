@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from s3diff.checkpoints.model_folder import StoredPrompts, load_model, save_model
-from s3diff.errors import OptionError
-from s3diff.networks.degradation_estimator import DegradationEstimator
+from s3diff.errors import ModelError, OptionError
+from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
 from s3diff.training.config import EstimatorTrainConfig, TrainConfig
 from s3diff.training.estimator_trainer import train_estimator
 from s3diff.training.recipes import RECIPES
@@ -58,7 +58,7 @@ def train_recipe(
         config = with_change(config, change)
     if resume or estimator_from is not None:
         shape = config.generator.estimator
-        estimator = DegradationEstimator(shape) if resume else load_model(_folder(estimator_from)).generator.estimator
+        estimator = DegradationEstimator(shape) if resume else _estimator_of(estimator_from, shape)
     else:
         estimator = train_estimator(
             config.generator.estimator, data, EstimatorTrainConfig(seed=config.seed, held_out=config.data.held_out)
@@ -73,7 +73,7 @@ def train_recipe(
 def export_model(trainer: Trainer, folder: Path) -> Path:
     """Write the averaged weights as a model folder in float16: half the size, rounded far below a grey level."""
     model = averaged_model(trainer)
-    if trainer.config.exported_residual != 1.0:
+    if trainer.config.exported_residual != 1.0 and trainer.config.generator.autoencoder.residual:
         with torch.no_grad():
             for parameter in model.generator.autoencoder.decoder.conv_out.parameters():
                 parameter.mul_(trainer.config.exported_residual)
@@ -112,7 +112,10 @@ def _changed(config: Any, names: list[str], text: str, path: str) -> Any:
         return replace(config, **{names[0]: _changed(current, names[1:], text, path)})
     if is_dataclass(current):
         raise OptionError(f"--set {path}: name one of its fields: {', '.join(f.name for f in fields(current))}")
-    return replace(config, **{names[0]: _typed(text, current, path)})
+    try:
+        return replace(config, **{names[0]: _typed(text, current, path)})
+    except ValueError as error:  # a value that the field's own dataclass refuses
+        raise error if isinstance(error, OptionError) else OptionError(f"--set {path}: {error}") from None
 
 
 def _typed(text: str, current: Any, path: str) -> Any:
@@ -129,6 +132,9 @@ def _typed(text: str, current: Any, path: str) -> Any:
     return value
 
 
-def _folder(folder: Path | None) -> Path:
+def _estimator_of(folder: Path | None, shape: DegradationEstimatorConfig) -> DegradationEstimator:
     assert folder is not None
-    return folder
+    model = load_model(folder)
+    if model.config.estimator != shape:
+        raise ModelError(f"{folder} has an estimator of another shape than the recipe's {shape}; leave --estimator out")
+    return model.generator.estimator

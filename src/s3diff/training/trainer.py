@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from s3diff.checkpoints.weights_file import read_torch_file
 from s3diff.degradation import synthesis
-from s3diff.errors import ModelError
+from s3diff.errors import ModelError, OptionError, TrainingError
 from s3diff.images.resampling import enlarge, to_network_range
 from s3diff.networks.degradation_estimator import DegradationEstimator
 from s3diff.networks.one_step_generator import OneStepGenerator
@@ -24,6 +25,7 @@ from s3diff.training.losses import ReconstructionLoss
 
 _LOGGER = logging.getLogger(__name__)
 
+_CHECKPOINT_KEYS = {"config", "step", "model", "average", "optimiser", "random"}
 #: Log-variance that a fresh encoder starts from: a latent noise of std 0.05, which training may change.
 _START_LOG_VARIANCE = -6.0
 #: SiLU of a unit Gaussian has a mean square of 0.356.
@@ -80,7 +82,14 @@ class Trainer:
     def __init__(self, config: TrainConfig, data: Path, output: Path, estimator: DegradationEstimator) -> None:
         multiple = config.generator.pad_multiple
         if config.data.crop_px % multiple or config.data.crop_px % config.data.scale:
-            raise ModelError(f"crop_px is {config.data.crop_px}; give a multiple of {multiple}")
+            raise OptionError(f"crop_px is {config.data.crop_px}; give a multiple of {multiple} and of the scale")
+        unknown = [name for name in config.data.degradations if name not in synthesis.PRESETS]
+        if unknown or not config.data.degradations:
+            raise OptionError(
+                f"degradations is {config.data.degradations}; give some of {', '.join(synthesis.PRESETS)}"
+            )
+        if min(config.log_every, config.checkpoint_every) < 1:
+            raise OptionError("log_every and checkpoint_every count steps; give 1 or more")
         torch.manual_seed(config.seed)
         self.config = config
         self.output = output
@@ -98,6 +107,8 @@ class Trainer:
         )
         self.random = torch.Generator().manual_seed(config.seed)
         self.step = 0
+        self._random_state = self.random.get_state()
+        self._is_updating = False
 
     def run(self) -> None:
         """Train until ``max_steps``; a checkpoint is written on the way, at the end and on Ctrl-C."""
@@ -114,7 +125,9 @@ class Trainer:
                 if self.step % config.checkpoint_every == 0:
                     self.save()
         finally:
-            self.save()
+            # An interrupted step is drawn anew after resuming; one cut off in the middle of its update is not saved.
+            if not self._is_updating:
+                self.save()
 
     def train_step(self) -> dict[str, float]:
         """One batch and one update; returns the losses before weighting."""
@@ -146,7 +159,11 @@ class Trainer:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimiser.clip_norm)
         if not math.isfinite(values["total"]) or not torch.isfinite(norm):
-            raise FloatingPointError(f"step {self.step}: loss {values['total']}, gradient norm {float(norm)}")
+            raise TrainingError(
+                f"step {self.step}: the loss is {values['total']}, the gradient norm {float(norm)}; go on from the "
+                "last checkpoint with a lower optimiser.learning_rate"
+            )
+        self._is_updating = True
         self.optimiser.step()
         values["gradient_norm"], values["learning_rate"] = float(norm), rate
         self.step += 1
@@ -154,6 +171,8 @@ class Trainer:
         with torch.no_grad():
             for name, value in self.model.state_dict().items():
                 self.average[name].lerp_(value, 1 - decay)
+        self._random_state = self.random.get_state()
+        self._is_updating = False
 
     def save(self) -> Path:
         """Write the checkpoint: weights, their average, optimiser, random state, step. Atomic."""
@@ -166,7 +185,7 @@ class Trainer:
                 "model": self.model.state_dict(),
                 "average": self.average,
                 "optimiser": self.optimiser.state_dict(),
-                "random": self.random.get_state(),
+                "random": self._random_state,
             },
             temporary,
         )
@@ -181,13 +200,16 @@ class Trainer:
         """
         if not checkpoint.is_file():
             raise ModelError(f"{checkpoint} does not exist; start without --resume")
-        state = torch.load(checkpoint, weights_only=True)
+        state = read_torch_file(checkpoint)
+        if not isinstance(state, dict) or not state.keys() >= _CHECKPOINT_KEYS:
+            raise ModelError(f"{checkpoint} is no checkpoint of s3diff train; give the folder of a run")
         if state["config"]["generator"] != asdict(self.config.generator):
             raise ModelError(f"{checkpoint} holds other networks than the recipe; give the recipe it was made by")
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.random.set_state(state["random"])
+        self._random_state = state["random"]
         self.step = state["step"]
 
     def _log(self, values: dict[str, float]) -> None:
