@@ -637,7 +637,7 @@ def test_doctor(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert lines[0].startswith(f"s3diff {__version__}  Python ")
     for package in ("torch", "numpy", "pillow", "safetensors", "huggingface_hub", "transformers", "typer", "rich"):
         assert any(re.match(rf"  {package} +\d", line) for line in lines), package
-    assert any(re.match(r"  cpu +\d+ threads, \d+ cores, precision auto = float32", line) for line in lines)
+    assert any(re.match(r"  cpu +\d+ threads, \d+ cores$", line) for line in lines)
     assert "  compact          ready" in lines
     assert any(re.match(r"  s3diff +not fetched yet", line) for line in lines)
     assert any(re.match(r"  pytest +\d", line) for line in lines)
@@ -647,7 +647,7 @@ def test_doctor_without_optional_packages(command: Command, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "diffusers", None)  # Python's own way to say that there is none
     outcome = command("doctor")
     assert outcome.code == 0
-    assert '  diffusers        not installed (pip install "s3diff[test]"): tests' in outcome.out
+    assert re.search(r"^  diffusers +not installed \(pip install .*\): tests", outcome.out, re.MULTILINE)
 
 
 # ---------------------------------------------------------------------------------------------- as a process of its own

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -13,6 +12,9 @@ Latent = Literal["mean", "sample"]
 Upsampling = Literal["bilinear", "bicubic"]
 Grey = Literal["auto", "keep", "color"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+#: No option is meant to be larger; whole numbers above 1e308 are no floats at all.
+_LARGEST = 1e9
 
 #: Largest output in pixels: 4096 x 4096. Pictures are restored whole, so memory grows with the area.
 MAX_OUTPUT_PIXELS = 4096 * 4096
@@ -96,7 +98,7 @@ def _require_number(
     low: float | None = None,
     high: float | None = None,
 ) -> None:
-    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    ok = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
     ok = ok and (above is None or value > above) and (low is None or value >= low) and (high is None or value <= high)
     if not ok:
         raise OptionError(f"{name} is {value!r}; give {allowed}")

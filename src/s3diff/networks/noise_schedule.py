@@ -33,6 +33,8 @@ class NoiseSchedule:
         for name, choices in (("prediction_type", PredictionType), ("beta_schedule", BetaSchedule)):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(get_args(choices))}")
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ValueError(f"betas go from {self.beta_start} to {self.beta_end}; allowed: 0 < start <= end < 1")
         if not 0 <= self.timestep < self.num_train_timesteps:
             raise ValueError(f"timestep is {self.timestep}; allowed: 0 to {self.num_train_timesteps - 1}")
 

@@ -234,7 +234,9 @@ class Restorer:
     def _prompts(self, options: RestoreOptions, batch_size: int) -> tuple[Tensor, Tensor]:
         stored = self.model.prompts
         positive = self._prompt(options.positive_prompt, stored.positive_text, stored.positive)
-        negative = self._prompt(options.negative_prompt, stored.negative_text, stored.negative)
+        # At guidance 1 nobody looks at the negative prompt, so nothing is encoded for it.
+        negative_text = None if options.guidance == 1 else options.negative_prompt
+        negative = self._prompt(negative_text, stored.negative_text, stored.negative)
         return positive.expand(batch_size, -1, -1), negative.expand(batch_size, -1, -1)
 
     def _prompt(self, text: str | None, stored_text: str | None, stored: Tensor) -> Tensor:
