@@ -336,7 +336,7 @@ BAD_OPTIONS = {
     "--scale -2": "scale is -2.0; give",
     "--scale nan": "scale is nan; give",
     "--scale inf": "scale is inf; give",
-    "--scale 1e308": "larger than any picture",
+    "--scale 1e308": "scale is 1e+308; give",
     "--scale 1e5": "megapixels; at most 16.8 are allowed",
     "--size 0x5": "size is (0, 5)",
     "--size 5": "size is '5'; give width and height",

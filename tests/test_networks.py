@@ -15,7 +15,7 @@ from s3diff.checkpoints.assembly import generator_on_meta, shapes_of
 from s3diff.checkpoints.official_pickle import official_names
 from s3diff.checkpoints.sd_turbo import read_sd_turbo_config
 from s3diff.checkpoints.sd_turbo_config import autoencoder_config, unet_config
-from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian, without_grid
+from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian, unsharp_mask, without_grid
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
 from s3diff.networks.modulated_lora import (
     ModulatedConv2d,
@@ -364,3 +364,14 @@ def test_what_repeats_with_the_grid_is_taken_out_and_nothing_else() -> None:
     assert 0.9 < float(kept.square().mean() / noise.square().mean()) < 1.0
     # The smallest padded picture is two cells wide.
     assert without_grid(torch.zeros(1, 3, 16, 16), 8).shape == (1, 3, 16, 16)
+
+
+def test_unsharp_mask_leaves_plain_ground_and_steepens_edges() -> None:
+    plain = torch.full((1, 3, 16, 16), 0.25)
+    assert torch.allclose(unsharp_mask(plain, 0.7), plain)
+    edge = torch.zeros(1, 1, 16, 32)
+    edge[..., 16:] = 1.0
+    sharpened = unsharp_mask(edge, 0.5)
+    # One column beside the edge, 4 of the 9 columns of its window lie on the other side.
+    assert float(sharpened[0, 0, 8, 16]) == pytest.approx(1 + 0.5 * 4 / 9, abs=1e-6)
+    assert float(sharpened[0, 0, 8, 15]) == pytest.approx(-0.5 * 4 / 9, abs=1e-6)

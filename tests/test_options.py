@@ -30,9 +30,9 @@ ALLOWED: dict[str, list[Any]] = {
     "max_output_pixels": [1, 10**9],
 }
 REFUSED: dict[str, list[Any]] = {
-    "scale": [0, -1, -0.0, math.nan, math.inf, -math.inf, "4", None, True, (4, 4)],
+    "scale": [0, -1, -0.0, math.nan, math.inf, -math.inf, 1e308, 10**400, "4", None, True, (4, 4)],
     "size": [(0, 5), (5, -1), (5,), (5, 5, 5), (5.0, 5), (True, 5), [5, 5], "5x5", 5],
-    "guidance": [math.nan, math.inf, "1", None, False],
+    "guidance": [math.nan, math.inf, 1e38, -(10**400), "1", None, False],
     "positive_prompt": [3, b"text", ["text"]],
     "negative_prompt": [3, b"text", ["text"]],
     "color_match": ["", "Wavelet", None, 1, []],

@@ -189,7 +189,7 @@ def test_results_larger_than_allowed(tiny: Restorer, photo: np.ndarray) -> None:
         for options, message in (
             (RestoreOptions(max_output_pixels=48 * 56 - 1), r"56 x 48 px, 0\.00269 megapixels; at most 0\.00269"),
             (RestoreOptions(scale=1e6), "raise the limit"),
-            (RestoreOptions(scale=1e308), "larger than any picture"),
+            (RestoreOptions(size=(10**400, 3)), "larger than any picture"),
             (RestoreOptions(size=(10**9, 10**9)), "1e[+]12 megapixels"),
         ):
             with pytest.raises(PictureError, match=message) as error:
@@ -295,6 +295,8 @@ def test_a_model_without_text_encoder_has_its_stored_prompts(
         with pytest.raises(ModelError, match="only its stored prompts") as error:
             restorer.restore(photo, RestoreOptions(**{name: "something else"}))
         one_line(error)
+    unused = RestoreOptions(guidance=1, negative_prompt="something else")
+    assert restorer.restore(photo, unused).array.shape == default.array.shape
     stored = restorer.model.prompts
     options = RestoreOptions(positive_prompt=stored.positive_text, negative_prompt=stored.negative_text)
     assert np.array_equal(restorer.restore(photo, options).array, default.array)
@@ -460,7 +462,8 @@ def test_a_loaded_model_serves_several_restorers(photo: np.ndarray, default: Res
     model = load_model(tiny_model_folder())
     for precision in ("bfloat16", "float32"):
         last = Restorer(model, device="cpu", precision=precision)  # type: ignore[arg-type]
-    assert np.array_equal(last.restore(photo).array, default.array), "what bfloat16 rounded was a copy"
+    # What bfloat16 rounded was a copy. One level, as convolutions sum otherwise where weights lie at other addresses.
+    assert difference(last.restore(photo).array, default.array).max() <= 1
 
 
 @pytest.mark.parametrize("device", ["", "gpu", "CPU", "meta", "cuda:99", "cuda:-1", "cpu:1", 99, None])

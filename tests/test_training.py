@@ -38,7 +38,12 @@ def tiny_generator() -> GeneratorConfig:
         config,
         unet=replace(config.unet, latent_channels=4, block_out_channels=(8, 8, 16), num_heads=(1, 1, 2), lora_rank=2),
         autoencoder=replace(
-            config.autoencoder, latent_channels=4, block_out_channels=(8,), decoder_channels=(4, 8, 8), lora_rank=2
+            config.autoencoder,
+            latent_channels=4,
+            block_out_channels=(8,),
+            decoder_channels=(4, 8, 8),
+            lora_rank=2,
+            base_sharpening=0.0,
         ),
         estimator=DegradationEstimatorConfig(stage_channels=(4, 8), hidden_channels=8),
     )

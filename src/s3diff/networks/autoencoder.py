@@ -27,6 +27,7 @@ class AutoencoderConfig:
         residual: the decoder's picture is added to the enlarged input.
         grid_period_px: what the residual repeats with this period (and its whole fractions) is taken out of it; 0 for
             nothing. See :func:`without_grid`.
+        base_sharpening: amount of unsharp masking of the enlarged input that the residual is added to.
         scaling_factor: latent = sample * scaling_factor.
         lora_rank: rank of the encoder's modulated LoRA; 0 for none.
     """
@@ -44,6 +45,7 @@ class AutoencoderConfig:
     upsample: Upsample = "nearest"
     residual: bool = False
     grid_period_px: int = 0
+    base_sharpening: float = 0.0
     scaling_factor: float = 0.18215
     lora_rank: int = 16
 
@@ -217,6 +219,16 @@ class Autoencoder(nn.Module):
     def decode(self, latent: Tensor) -> Tensor:
         """``latent``: [B, latent_channels, h, w], scaled. Returns [B, 3, H, W], unclamped."""
         return self.decoder(self.post_quant_conv(latent / self.config.scaling_factor))
+
+
+#: Side of the square mean that :func:`unsharp_mask` takes for blurred: two low-quality pixels and a bit at scale 4.
+UNSHARP_WINDOW_PX = 9
+
+
+def unsharp_mask(image: Tensor, amount: float) -> Tensor:
+    """``image`` [B, C, H, W] plus ``amount`` times what it differs from its mean nearby."""
+    blurred = F.avg_pool2d(image, UNSHARP_WINDOW_PX, stride=1, padding=UNSHARP_WINDOW_PX // 2, count_include_pad=False)
+    return image + amount * (image - blurred)
 
 
 #: Side, in periods, of the neighbourhood over which :func:`without_grid` takes its means.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian, without_grid
+from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian, unsharp_mask, without_grid
 from s3diff.networks.degradation_conditioning import ConditioningConfig, DegradationConditioning
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
 from s3diff.networks.modulated_lora import Adaptation, call_adapted
@@ -99,7 +99,7 @@ class OneStepGenerator(nn.Module):
         if self.config.autoencoder.grid_period_px:
             decoded = without_grid(decoded, self.config.autoencoder.grid_period_px)
         if self.config.autoencoder.residual:
-            decoded = decoded + image.to(torch.float32)
+            decoded = decoded + unsharp_mask(image.to(torch.float32), self.config.autoencoder.base_sharpening)
         return decoded.clamp(-1.0, 1.0)
 
     def forward(

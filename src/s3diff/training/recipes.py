@@ -46,6 +46,7 @@ def compact_generator() -> GeneratorConfig:
             upsample="bilinear",
             residual=True,
             grid_period_px=8,
+            base_sharpening=0.7,
             scaling_factor=1.0,
             lora_rank=4,
         ),
