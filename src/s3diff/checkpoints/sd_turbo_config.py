@@ -173,17 +173,18 @@ def noise_schedule(content: Mapping[str, Any], where: str) -> NoiseSchedule:
     """
     fields = _Fields(content, where)
     num_train_timesteps = fields.whole_number("num_train_timesteps", 1000)
+    beta_start, beta_end = fields.positive("beta_start", 0.0001), fields.positive("beta_end", 0.02)
+    if not beta_start <= beta_end < 1:
+        raise fields.refuse("beta_end", beta_end, "a number from beta_start to below 1")
     schedule = NoiseSchedule(
         num_train_timesteps=num_train_timesteps,
-        beta_start=fields.positive("beta_start", 0.0001),
-        beta_end=fields.positive("beta_end", 0.02),
+        beta_start=beta_start,
+        beta_end=beta_end,
         beta_schedule=fields.choice("beta_schedule", "linear", ("linear", "scaled_linear")),
         prediction_type=fields.choice("prediction_type", "epsilon", ("epsilon", "sample", "v_prediction")),
         timestep=num_train_timesteps - 1,
     )
     fields.finish(_SCHEDULER_FIXED, _SCHEDULER_WITHOUT_EFFECT)
-    if not schedule.beta_start <= schedule.beta_end < 1:
-        raise fields.refuse("beta_end", schedule.beta_end, "a number from beta_start to below 1")
     return schedule
 
 
