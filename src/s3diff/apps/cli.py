@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError
+from s3diff.apps.terminal import EXIT_SOME_FAILED, on_one_line, one_line_errors, remark, remarks
+from s3diff.apps.training_commands import train
+from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.options import MAX_OUTPUT_PIXELS, RestoreOptions
 from s3diff.version import __version__
 
@@ -32,13 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-#: Progress and remarks go to stderr; stdout carries one line per restored picture. Names of files are shown as they
-#: are: ":dog:" is no emoji and "[red]" no colour.
-_remarks = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
-
-EXIT_USER_ERROR = 1
-EXIT_SOME_FAILED = 3
-EXIT_INTERRUPTED = 130
 
 
 class ColorMatchChoice(str, Enum):
@@ -132,7 +126,7 @@ def restore(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Restore pictures (PNG, JPEG, WebP, TIFF). Existing outputs are replaced unless --skip-existing is given."""
-    with _one_line_errors():
+    with one_line_errors():
         options = RestoreOptions(
             scale=scale,
             size=_parse_size(size),
@@ -152,14 +146,14 @@ def restore(
 
         jobs, skipped = plan_jobs(inputs, output, recursive=recursive, skip_existing=skip_existing, quality=quality)
         if skipped and not quiet:
-            _remark(f"{skipped} skipped, their outputs are there")
+            remark(f"{skipped} skipped, their outputs are there")
         if not jobs:
             return
         # A picture on its own is looked at before a model is loaded, let alone fetched.
         only = open_picture(jobs[0], options) if len(jobs) == 1 and not skipped else None
         restorer = _load(model, device, precision.value, quiet)
         if not quiet:
-            _remark(f"model {restorer.model.name}  device {restorer.device}  precision {restorer.precision}")
+            remark(f"model {restorer.model.name}  device {restorer.device}  precision {restorer.precision}")
         num_failed = 0
         with closing(_with_progress(jobs, quiet)) as waiting:
             for job in waiting:
@@ -169,16 +163,16 @@ def restore(
                 except (PictureError, OutputError) as error:
                     if only is not None:
                         raise
-                    _remark(f"s3diff: {error}")
+                    remark(f"s3diff: {error}")
                     num_failed += 1
                     continue
                 if not quiet:
-                    print(_on_one_line(_report(job.target, restored)), flush=True)
+                    print(on_one_line(_report(job.target, restored)), flush=True)
                     for note in notes:
-                        _remark(f"{job.source}: {note}")
+                        remark(f"{job.source}: {note}")
         if num_failed:
             rest = "; the others are written" if num_failed < len(jobs) else ""
-            _remark(f"s3diff: {num_failed} of {len(jobs)} pictures failed, see above{rest}")
+            remark(f"s3diff: {num_failed} of {len(jobs)} pictures failed, see above{rest}")
             raise typer.Exit(EXIT_SOME_FAILED)
 
 
@@ -200,7 +194,7 @@ def convert_command(
 
     Only tensors are read; no code in a file ever runs.
     """
-    with _one_line_errors():
+    with one_line_errors():
         if to_official is not None:
             if base is not None or s3diff is not None:
                 raise OptionError("--to-official reads a model folder; leave out --base and --s3diff")
@@ -226,7 +220,7 @@ def convert_command(
 @app.command()
 def models() -> None:
     """List the models that --model knows by name, and where they lie."""
-    with _one_line_errors():
+    with one_line_errors():
         from s3diff.checkpoints.registry import NAMED_MODELS, read_description
 
         for named in NAMED_MODELS.values():
@@ -239,7 +233,7 @@ def models() -> None:
 @app.command()
 def doctor() -> None:
     """Print versions, devices, optional packages and what each would enable."""
-    with _one_line_errors(), warnings.catch_warnings():
+    with one_line_errors(), warnings.catch_warnings():
         warnings.simplefilter("default")  # why a device is not found is said in warnings
         from s3diff.apps.diagnosis import diagnose
 
@@ -247,24 +241,7 @@ def doctor() -> None:
             typer.echo(line)
 
 
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as compact.")],
-    data: Annotated[Path, typer.Option(help="Folder of ground-truth pictures.")],
-    output: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, log and the model folder.")],
-    estimator: Annotated[
-        Path | None, typer.Option(help="A model folder whose estimator is used; trained first when left out.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, such as loss.dists=0.5.")
-    ] = None,
-) -> None:
-    """Train a model on a folder of photographs. The run's folder ends up with a model folder that restore takes."""
-    with _one_line_errors():
-        from s3diff.training.run import train_recipe
-
-        typer.echo(f"{train_recipe(recipe, data, output, estimator, resume=resume, changes=tuple(changes or ()))}")
+app.command()(train)
 
 
 def main() -> None:
@@ -278,33 +255,6 @@ def main() -> None:
     app()
 
 
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """A user's mistake is one line on stderr and a non-zero exit code; a programming error keeps its traceback.
-
-    Warnings of the libraries are for programmers: ``python -W`` shows them.
-    """
-    try:
-        with warnings.catch_warnings():
-            if not sys.warnoptions:
-                warnings.simplefilter("ignore")
-            yield
-    except S3DiffError as error:
-        _remark(f"s3diff: {error}")
-        raise typer.Exit(EXIT_USER_ERROR) from None
-    except KeyboardInterrupt:
-        _remark("s3diff: stopped; nothing half written is left")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise typer.Exit(EXIT_USER_ERROR) from None
-    except OSError as error:  # the machine's refusals, such as a name too long or a folder closed to the user
-        where = f"{error.filename}: " if error.filename is not None else ""
-        reason = error.strerror.lower() if error.strerror else error
-        _remark(f"s3diff: {where}{reason}; check the path, its permissions and the disk")
-        raise typer.Exit(EXIT_USER_ERROR) from None
-
-
 def _require_places(model: Path, outputs: list[Path]) -> None:
     """Each file has its own place outside the model that it is made of, in a folder that is there."""
     if len({path.resolve() for path in outputs}) < len(outputs):
@@ -314,15 +264,6 @@ def _require_places(model: Path, outputs: list[Path]) -> None:
             raise OutputError(f"{path} would change the model folder {model}; choose another place")
         if not path.parent.is_dir():
             raise OutputError(f"{path} cannot be written: {path.parent} is no folder; make it first")
-
-
-def _remark(text: str) -> None:
-    _remarks.print(_on_one_line(text))
-
-
-def _on_one_line(text: str) -> str:
-    """Line ends, terminal codes and undecodable bytes, which names of files may hold, written out."""
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:
@@ -352,11 +293,11 @@ def _download_bar(quiet: bool) -> Iterator[tuple[Callable[[DownloadPlan], None],
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=_remarks, disable=quiet)
+    bar = Progress(*columns, console=remarks, disable=quiet)
     task = None
 
     def announce(plan: DownloadPlan) -> None:
-        _remarks.print(plan.summary())
+        remarks.print(plan.summary())
 
     def progress(done: int, total: int) -> None:
         nonlocal task
@@ -374,17 +315,17 @@ def _download_bar(quiet: bool) -> Iterator[tuple[Callable[[DownloadPlan], None],
 
 def _with_progress(jobs: list[Any], quiet: bool) -> Generator[Any, None, None]:
     """A bar over many pictures, where somebody looks at a terminal."""
-    if quiet or len(jobs) == 1 or not _remarks.is_terminal:
+    if quiet or len(jobs) == 1 or not remarks.is_terminal:
         yield from jobs
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # On a terminal a line has to go above the bar; in a file it must stay what it is.
-    with Progress(*columns, console=_remarks, redirect_stdout=sys.stdout is not None and sys.stdout.isatty()) as bar:
+    with Progress(*columns, console=remarks, redirect_stdout=sys.stdout is not None and sys.stdout.isatty()) as bar:
         task = bar.add_task("", total=len(jobs))
         for job in jobs:
-            bar.update(task, description=_on_one_line(job.source.name))
+            bar.update(task, description=on_one_line(job.source.name))
             yield job
             bar.advance(task)
 

@@ -1,0 +1,57 @@
+"""What every command says and how it ends: remarks on stderr, a user's mistake in one line, exit codes."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+
+from s3diff.errors import S3DiffError
+
+#: Progress and remarks go to stderr; stdout carries one line per restored picture. Names of files are shown as they
+#: are: ":dog:" is no emoji and "[red]" no colour.
+remarks = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
+
+EXIT_USER_ERROR = 1
+EXIT_SOME_FAILED = 3
+EXIT_INTERRUPTED = 130
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """A user's mistake is one line on stderr and a non-zero exit code; a programming error keeps its traceback.
+
+    Warnings of the libraries are for programmers: ``python -W`` shows them.
+    """
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            yield
+    except S3DiffError as error:
+        remark(f"s3diff: {error}")
+        raise typer.Exit(EXIT_USER_ERROR) from None
+    except KeyboardInterrupt:
+        remark("s3diff: stopped; nothing half written is left")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise typer.Exit(EXIT_USER_ERROR) from None
+    except OSError as error:  # the machine's refusals, such as a name too long or a folder closed to the user
+        where = f"{error.filename}: " if error.filename is not None else ""
+        reason = error.strerror.lower() if error.strerror else error
+        remark(f"s3diff: {where}{reason}; check the path, its permissions and the disk")
+        raise typer.Exit(EXIT_USER_ERROR) from None
+
+
+def remark(text: str) -> None:
+    remarks.print(on_one_line(text))
+
+
+def on_one_line(text: str) -> str:
+    """Line ends, terminal codes and undecodable bytes, which names of files may hold, written out."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
