@@ -32,7 +32,7 @@ from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.version import __version__
 
-COMMANDS = ("restore", "convert", "models", "doctor", "train")
+COMMANDS = ("restore", "convert", "models", "doctor", "degrade", "train", "train-estimator")
 
 
 @dataclass(frozen=True)

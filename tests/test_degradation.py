@@ -17,13 +17,16 @@ from s3diff.degradation.kernels import (
     KernelParameters,
     filter_per_image,
 )
+from s3diff.degradation.noise import MIN_PHOTONS
 from s3diff.degradation.resize import RESIZE_MODES, resize
 from s3diff.degradation.synthesis import (
     GAUSSIAN,
     PRESETS,
     DegradationDraw,
     DegradationSettings,
+    StageDraw,
     apply,
+    apply_reference,
     draw,
 )
 from s3diff.degradation.variants import extreme, reduced_only, with_stronger_blur, with_stronger_noise
@@ -86,6 +89,132 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch() -> None:
     changed = ground_truth.clone()
     changed[0] = 0.5
     assert torch.equal(apply(changed, drawn)[1:], expected[1:])
+
+
+def draw_for(preset: str, batch_size: int, side_px: int, seed: int, **changes: object) -> DegradationDraw:
+    return draw(replace(PRESETS[preset], **changes), batch_size, side_px, side_px, 4, generator(seed))
+
+
+@pytest.mark.parametrize("like_release", [False, True])
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize("side_px", [64, 160])
+def test_rows_of_a_draw_give_the_same_bits(preset: str, like_release: bool, side_px: int) -> None:
+    """Pictures of 64 px go through the steps together, those of 160 px on a processor one by one."""
+    ground_truth = textured_pictures(6, side_px)
+    for seed in range(4):
+        drawn = draw_for(preset, 6, side_px, seed, like_release=like_release)
+        expected = apply(ground_truth, drawn)
+        for start, stop in ((0, 6), (0, 1), (2, 5), (5, 6)):
+            part = drawn.rows(start, stop)
+            assert part.batch_size == stop - start
+            assert torch.equal(apply(ground_truth[start:stop], part), expected[start:stop])
+
+
+def test_rows_give_the_same_bits_before_the_last_rounding_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding to 8 bits would hide what the steps do otherwise in another batch."""
+    monkeypatch.setattr(Tensor, "round_", lambda self: self)
+    for side_px in (64, 160):
+        ground_truth = textured_pictures(6, side_px)
+        for seed in range(6):
+            drawn = draw_for("realesrgan", 6, side_px, seed)
+            expected = apply(ground_truth, drawn)
+            for start, stop in ((0, 1), (2, 5), (5, 6)):
+                assert torch.equal(apply(ground_truth[start:stop], drawn.rows(start, stop)), expected[start:stop])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_gpu_does_it_too(preset: str) -> None:
+    ground_truth = textured_pictures(6, 128)
+    drawn = draw_for(preset, 6, 128, 0)
+    low_quality = apply(ground_truth.cuda(), drawn)
+    assert low_quality.is_cuda
+    assert torch.equal(apply(ground_truth[2:5].cuda(), drawn.rows(2, 5)), low_quality[2:5])
+    difference = (low_quality - apply_reference(ground_truth.cuda(), drawn)).abs() * 255
+    assert float((difference > 0.5).double().mean()) < 1e-3
+    if preset == "bicubic":  # the only one without noise, whose numbers are another device's
+        assert float((low_quality.cpu() - apply(ground_truth, drawn)).abs().max()) < 1.5 / 255
+
+
+def test_rows_slice_every_tensor() -> None:
+    drawn = draw_for("realesrgan", 5, 64, 0)
+    part = drawn.rows(1, 3)
+
+    def compare(whole: object, sliced: object) -> int:
+        if isinstance(whole, Tensor):
+            assert torch.equal(whole[1:3], sliced)
+            return 1
+        if isinstance(whole, StageDraw | KernelParameters):
+            return sum(compare(getattr(whole, item.name), getattr(sliced, item.name)) for item in fields(whole))
+        return 0
+
+    pairs = [(getattr(drawn, item.name), getattr(part, item.name)) for item in fields(drawn)]
+    pairs += list(zip(drawn.stages, part.stages, strict=True))
+    assert sum(compare(*pair) for pair in pairs) == 2 * (7 + 6) + 7 + 3
+    assert part.shared_noise_seed == drawn.shared_noise_seed
+    assert len(drawn.noise_seeds.unique()) == 5
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 2), (2, 2), (3, 2), (0, 6)])
+def test_rows_that_are_not_there(start: int, stop: int) -> None:
+    with pytest.raises(OptionError, match="0 <= start < stop"):
+        draw_for("mild", 5, 64, 0).rows(start, stop)
+
+
+@pytest.mark.parametrize("like_release", [False, True])
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_the_fast_way_equals_its_readable_twin(preset: str, like_release: bool) -> None:
+    """Both agree to 1e-5 before a rounding; where a value lies that near to a half it may go the other way.
+
+    In the last rounding that moves a pixel by one level; in JPEG one coefficient by one step, so all of a block a
+    little. Over the seeds, fewer than one value in 2000 differs at all, and the mean difference is nothing.
+    """
+    differences = []
+    for seed in range(12):
+        side_px = 96 if seed % 2 else 144
+        ground_truth = textured_pictures(4, side_px)
+        drawn = draw_for(preset, 4, side_px, seed, like_release=like_release)
+        difference = (apply(ground_truth, drawn) - apply_reference(ground_truth, drawn)).abs() * 255
+        differences.append(difference.round().flatten())
+    together = torch.cat(differences)
+    assert float((together > 0).double().mean()) < 5e-4
+    assert float((together > 1).double().mean()) < 1e-4
+    assert float(together.max()) <= 8
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_without_roundings_the_twins_agree_to_1e5(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blur, resize and Gaussian noise alone, seen before the last rounding."""
+    monkeypatch.setattr(Tensor, "round", lambda self: self)
+    monkeypatch.setattr(Tensor, "round_", lambda self: self)
+    stages = {name: getattr(PRESETS[preset], name) for name in ("first", "second")}
+    stages = {name: replace(stage, jpeg_probability=0.0, gaussian_probability=1.0) for name, stage in stages.items()}
+    for seed in range(6):
+        ground_truth = textured_pictures(4, 144)
+        drawn = draw_for(preset, 4, 144, seed, **stages)
+        fast, plain = apply(ground_truth, drawn), apply_reference(ground_truth, drawn)
+        assert len((fast * 255 - (fast * 255).floor()).unique()) > 100, "not rounded"
+        torch.testing.assert_close(fast, plain, rtol=0, atol=1e-5)
+
+
+def test_noise_of_a_preset_on_flat_pictures_is_bounded() -> None:
+    """With the strongest Poisson noise of the presets a flat picture stays recognisable."""
+    settings = quiet(PRESETS["realesrgan"])
+    noisy = replace(settings.second, noise_probability=1.0, gaussian_probability=0.0, poisson_scale=(2.5, 2.5))
+    drawn = draw(replace(settings, second=noisy), 6, 96, 96, 4, generator())
+    low_quality = apply(torch.full((6, 3, 96, 96), 0.5), drawn)
+    assert float((low_quality - 0.5).std(dim=(1, 2, 3)).max()) < 1.2 * 2.5 * math.sqrt(0.5 / MIN_PHOTONS)
+
+
+def test_grey_noise_differs_between_the_images_of_a_batch() -> None:
+    settings = quiet(PRESETS["realesrgan"])
+    noisy = replace(settings.second, noise_probability=1.0, grey_probability=1.0, resize_probabilities=(0.0, 0.0, 1.0))
+    low_quality = apply(
+        torch.full((3, 3, 96, 96), 0.5), draw(replace(settings, second=noisy), 3, 96, 96, 4, generator())
+    )
+    assert not torch.equal(low_quality[0], low_quality[1])
+    assert not torch.equal(low_quality[1], low_quality[2])
+    torch.testing.assert_close(low_quality[:, 0], low_quality[:, 2])
 
 
 def drawn_choices(drawn: DegradationDraw) -> dict[str, Tensor]:
@@ -318,7 +447,9 @@ def test_stronger_noise_is_farther_from_the_clean_picture() -> None:
     clean = apply(ground_truth, replace(drawn, stages=tuple(stages)))
     before = (apply(ground_truth, drawn) - clean).square().mean(dim=(1, 2, 3))
     after = (apply(ground_truth, with_stronger_noise(drawn, generator(1))) - clean).square().mean(dim=(1, 2, 3))
-    assert bool((after > before).all())
+    # Not every time: a lower quality may round faint noise away.
+    assert int((after > before).sum()) >= 15
+    assert float(after.mean()) > 1.3 * float(before.mean())
 
 
 def test_stronger_variants_of_a_clean_picture_gain_that_one_thing() -> None:

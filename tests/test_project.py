@@ -112,7 +112,17 @@ def test_importing_the_package_imports_nothing_heavy(name: str) -> None:
     assert name not in loaded
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["restore", "--help"], ["convert", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["restore", "--help"],
+        ["convert", "--help"],
+        ["degrade", "--help"],
+        ["train", "--help"],
+        ["--version"],
+    ],
+)
 def test_help_does_not_import_torch(arguments: list[str]) -> None:
     program = (
         "import sys\n"

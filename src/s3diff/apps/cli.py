@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from s3diff.apps.degrade_command import degrade
 from s3diff.apps.terminal import EXIT_SOME_FAILED, on_one_line, one_line_errors, remark, remarks
-from s3diff.apps.training_commands import train
+from s3diff.apps.training_commands import train, train_estimator
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.options import MAX_OUTPUT_PIXELS, RestoreOptions
 from s3diff.version import __version__
@@ -241,7 +242,9 @@ def doctor() -> None:
             typer.echo(line)
 
 
+app.command()(degrade)
 app.command()(train)
+app.command()(train_estimator)
 
 
 def main() -> None:

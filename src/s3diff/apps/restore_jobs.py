@@ -62,7 +62,7 @@ def plan_jobs(
         raise OutputError(f"{output} is a file's name without extension; add one such as .png, or / for a folder")
     else:
         jobs = [RestoreJob(sources[0][0], target)]
-    jobs = _distinct(jobs)
+    jobs = distinct_jobs(jobs)
     remaining = [job for job in jobs if not (skip_existing and job.target.exists())]
     for job in remaining:
         check_writable(job.target)
@@ -88,7 +88,7 @@ def _pictures(name: str, recursive: bool, output: Path) -> list[tuple[Path, Path
         raise PictureError("an input's name is empty; give a picture or a folder of pictures")
     entry = Path(name)
     if entry.is_dir():
-        found = [path for path in list_pictures(entry, recursive) if not _is_earlier_result(path, entry, output)]
+        found = [path for path in list_pictures(entry, recursive) if not is_earlier_result(path, entry, output)]
         if not found:
             hint = "" if recursive else "; folders inside it are read with --recursive"
             raise PictureError(f"{entry} holds no pictures (.png, .jpg, .jpeg, .webp, .tif, .tiff){hint}")
@@ -98,22 +98,22 @@ def _pictures(name: str, recursive: bool, output: Path) -> list[tuple[Path, Path
     return [(entry, Path(entry.name))]
 
 
-def _is_earlier_result(path: Path, entry: Path, output: Path) -> bool:
+def is_earlier_result(path: Path, entry: Path, output: Path) -> bool:
     """Whether a picture lies in an output folder that is inside the input folder: a second run must not take it."""
     root, results, place = (Path(os.path.realpath(each)) for each in (entry, output, path))
     return root in results.parents and results in place.parents
 
 
-def _distinct(jobs: list[RestoreJob]) -> list[RestoreJob]:
+def distinct_jobs(jobs: list[RestoreJob]) -> list[RestoreJob]:
     """The jobs without repetitions; no output is an input or another's output."""
-    sources = {_place(job.source): job.source for job in jobs}
+    sources = {place_of(job.source): job.source for job in jobs}
     targets: dict[tuple[int, int] | str, RestoreJob] = {}
     for job in jobs:
-        place = _place(job.target)
+        place = place_of(job.target)
         if place in sources:
             raise OutputError(f"{job.target} would overwrite the input {sources[place]}; choose another output")
         first = targets.setdefault(place, job)
-        if _place(first.source) != _place(job.source):
+        if place_of(first.source) != place_of(job.source):
             raise OutputError(
                 f"{first.source} and {job.source} would both be written to {job.target}; "
                 "restore them into different folders"
@@ -121,7 +121,7 @@ def _distinct(jobs: list[RestoreJob]) -> list[RestoreJob]:
     return list(targets.values())
 
 
-def _place(path: Path) -> tuple[int, int] | str:
+def place_of(path: Path) -> tuple[int, int] | str:
     """One value for one file, whatever links lead to it and however its name's case is written."""
     with suppress(OSError):
         status = os.stat(path)

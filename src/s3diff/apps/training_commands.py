@@ -1,29 +1,197 @@
-"""``s3diff train``. Everything heavy is imported inside the functions: ``--help`` does not import torch."""
+"""``s3diff train`` and ``s3diff train-estimator``. Heavy imports stay inside functions: ``--help`` needs no torch."""
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s3diff.apps.terminal import one_line_errors
+from s3diff.apps.terminal import one_line_errors, remark, remarks
+from s3diff.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from s3diff.training.loop import StepReport
+    from s3diff.training.run import TrainRequest
+
+Data = Annotated[
+    str, typer.Option(help="Ground-truth pictures: a folder, tar shards (a{000..012}.tar, *.tar), local or remote.")
+]
+Output = Annotated[Path, typer.Option(help="Folder of the run: checkpoints, log, validation, the result.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")]
+Accept = Annotated[bool, typer.Option("--accept-changes", help="With --resume: go on although the settings changed.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, such as loss.dists=0.5.")
+]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Keep to the CPU although there is a GPU.")]
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as compact.")],
-    data: Annotated[Path, typer.Option(help="Folder of ground-truth pictures.")],
-    output: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, log and the model folder.")],
+    recipe: Annotated[
+        str, typer.Argument(help="paper, as_released, compact, tune, debug, or your own: my_file.py:my_recipe.")
+    ],
+    data: Data,
+    output: Output,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="MODEL", help="What to start from: a model, SD-Turbo's folder, or random."),
+    ] = None,
     estimator: Annotated[
-        Path | None, typer.Option(help="A model folder whose estimator is used; trained first when left out.")
+        Path | None, typer.Option(help="Estimator: a model folder, a train-estimator folder or a de_net.pth.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, such as loss.dists=0.5.")
+    validate: Annotated[
+        str | None, typer.Option(help="Pictures to validate on. [default: the recipe's held-out ones of --data]")
     ] = None,
+    resume: Resume = False,
+    accept_changes: Accept = False,
+    changes: Changes = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print parameters, memory and steps per epoch; train nothing.")
+    ] = False,
+    cpu: Cpu = False,
 ) -> None:
-    """Train a model on a folder of photographs. The run's folder ends up with a model folder that restore takes."""
-    with one_line_errors():
-        from s3diff.training.run import train_recipe
+    """Train a model on a folder of photographs. The run's folder ends up with a model folder that restore takes.
 
-        typer.echo(f"{train_recipe(recipe, data, output, estimator, resume=resume, changes=tuple(changes or ()))}")
+    Several GPUs or machines: accelerate launch -m s3diff.apps.cli train ...
+    """
+    with _training(output) as report:
+        from s3diff.training import run
+
+        request = run.TrainRequest(
+            recipe=recipe,
+            data=data,
+            output=output,
+            source=source,
+            estimator=estimator,
+            validate=validate,
+            resume=resume,
+            accept_changes=accept_changes,
+            changes=tuple(changes or ()),
+            cpu=cpu,
+        )
+        if dry_run:
+            _print_plan(request)
+        else:
+            _print_result(run.train(request, report))
+
+
+def train_estimator(
+    data: Data,
+    output: Output,
+    recipe: Annotated[
+        str, typer.Option(help="estimator (the release's shape), compact_estimator, or my_file.py:my_recipe.")
+    ] = "estimator",
+    model: Annotated[
+        str | None, typer.Option(help="Model whose copy, in OUTPUT/model, gets the trained estimator.")
+    ] = None,
+    resume: Resume = False,
+    accept_changes: Accept = False,
+    changes: Changes = None,
+    cpu: Cpu = False,
+) -> None:
+    """Train a degradation estimator without labels (MM-RealSR: rankings and anchors)."""
+    with _training(output) as report:
+        from s3diff.training import run
+
+        request = run.TrainRequest(
+            recipe=recipe,
+            data=data,
+            output=output,
+            source=model,
+            resume=resume,
+            accept_changes=accept_changes,
+            changes=tuple(changes or ()),
+            cpu=cpu,
+        )
+        _print_result(run.train_estimator(request, report))
+
+
+@contextmanager
+def _training(output: Path) -> Iterator[Callable[[StepReport], None]]:
+    """Errors in one line, the log on stderr, a bar on a terminal; a signal ends with its usual exit code."""
+    with one_line_errors():
+        _require_accelerate()
+        from s3diff.training.loop import Stopped
+
+        logger = logging.getLogger("s3diff")
+        handler = _Remarks()
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            with _progress() as report:
+                yield report
+        except Stopped as stopped:
+            if _is_main_process():
+                remark(f"s3diff: {stopped}; {output} is saved, go on with --resume")
+            raise typer.Exit(128 + stopped.signal_number) from None
+        finally:
+            logger.removeHandler(handler)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[StepReport], None]]:
+    """Figures in one line each; on a terminal a bar with the time left above them all."""
+    if not remarks.is_terminal or not _is_main_process():
+        yield lambda report: remark(f"step {report.step} of {report.max_steps}  {_figures(report)}")
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=remarks) as bar:
+        task: Any = None
+
+        def show(report: StepReport) -> None:
+            nonlocal task
+            if task is not None and bar.tasks[0].total != report.max_steps:
+                bar.remove_task(task)
+                task = None
+            if task is None:
+                task = bar.add_task("", total=report.max_steps, completed=report.step)
+            bar.update(task, completed=report.step, description=_figures(report))
+
+        yield show
+
+
+def _figures(report: StepReport) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in report.values.items())
+
+
+def _print_plan(request: TrainRequest) -> None:
+    from s3diff.training.plan import plan_run
+
+    for line in plan_run(request).lines():
+        typer.echo(line)
+
+
+def _print_result(path: Path) -> None:
+    if _is_main_process():
+        typer.echo(str(path))
+
+
+def _require_accelerate() -> None:
+    if importlib.util.find_spec("accelerate") is None:
+        raise MissingExtraError('training needs the extra train; install it: pip install "s3diff[train]"')
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+class _Remarks(logging.Handler):
+    """Log records as remarks on stderr, of the main process alone."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _is_main_process() or record.levelno >= logging.ERROR:
+            remark(record.getMessage())

@@ -1,5 +1,8 @@
 """The named model ``s3diff``, fetched from the hub. The only file that imports huggingface_hub (inside functions).
 
+That rule is also why it is longer than other files, and why :func:`fetch_single_file`, for weights outside the release,
+is here.
+
 Three steps, each callable alone: :func:`plan_download` lists the files, their sizes and licences; :func:`fetch`
 transfers what is missing; :func:`fetch_release` does both and remembers the commits.
 
@@ -87,12 +90,9 @@ def plan_download(
     Raises:
         DownloadError: the hub cannot be reached, refuses, or holds other files than the release's.
     """
-    from huggingface_hub import constants
-
-    endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    endpoint, hub_cache = _places(endpoint, hub_cache)
     if not endpoint.startswith(("http://", "https://")):
-        raise failure(release, f"the hub's address {endpoint!r} (HF_ENDPOINT) must start with http:// or https://")
-    hub_cache = Path(hub_cache or constants.HF_HUB_CACHE).expanduser()
+        raise failure(release, _not_an_address(endpoint))
 
     def planned(repository: Repository, asked: str | None) -> PlannedRepository:
         asked = asked or os.environ.get(repository.revision_variable) or repository.revision
@@ -143,7 +143,7 @@ def fetch(plan: DownloadPlan, progress: Progress | None = None, *, reconnections
         for file in part.files:
             if not file.is_cached:
                 with _one_line(plan.release, plan.endpoint, f"{file.path} of {part.repository.name}"):
-                    _fetch_file(plan, part, file, report, reconnections)
+                    _fetch_file(plan.endpoint, plan.hub_cache, part, file, report, reconnections)
                 finished_bytes += file.size_bytes
                 report(0)
     s3diff_pickle, estimator_file = (plan.method.snapshot / file.path for file in plan.release.method.files)
@@ -177,6 +177,79 @@ def fetch_release(
     with _one_line(plan.release, plan.endpoint, "the record"):
         write_record(cache_folder, plan)
     return paths
+
+
+def fetch_single_file(
+    repository: Repository,
+    progress: Progress | None = None,
+    *,
+    endpoint: str | None = None,
+    hub_cache: Path | None = None,
+) -> Path:
+    """The one file that is needed of a repository outside the release; the hub's cache is asked first.
+
+    Args:
+        repository: with exactly one entry in ``files``; its variable, where set, replaces its revision.
+        progress: called with (bytes done, bytes in all).
+        endpoint: address of the hub; None for ``HF_ENDPOINT`` or the public hub.
+        hub_cache: cache folder of huggingface_hub; None for its own setting.
+
+    Raises:
+        DownloadError: the file is not in the cache and the hub did not send it. What arrived stays in the cache.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    (needed,) = repository.files
+    asked = os.environ.get(repository.revision_variable) or repository.revision
+    endpoint, hub_cache = _places(endpoint, hub_cache)
+    cached = try_to_load_from_cache(repository.name, needed.path, cache_dir=hub_cache, revision=asked)
+    if isinstance(cached, str):
+        return Path(cached)
+    subject = f"{needed.path} of {repository.name}"
+    if not endpoint.startswith(("http://", "https://")):
+        raise DownloadError(f"{subject}: {_not_an_address(endpoint)}")
+    try:
+        commit, listing = _ask_hub(repository, asked, endpoint)
+        if needed.path not in listing:
+            raise DownloadError(f"{repository.name} holds no {needed.path} at revision {asked}")
+        listed = listing[needed.path]
+        part = PlannedRepository(
+            repository=repository,
+            asked_revision=asked,
+            commit=commit,
+            listing=listing,
+            files=(PlannedFile(path=needed.path, is_cached=False, **listed._asdict()),),
+            folder=hub_cache / f"models--{repository.name.replace('/', '--')}",
+        )
+
+        def report(file_bytes: int) -> None:
+            if progress is not None:
+                progress(file_bytes, listed.size_bytes)
+
+        _fetch_file(endpoint, hub_cache, part, part.files[0], report, RECONNECTIONS)
+        return part.snapshot / needed.path
+    except DownloadError:
+        raise
+    except _DamagedFileError as error:
+        raise DownloadError(str(error)) from error
+    except _network_errors() as error:
+        raise DownloadError(f"{subject}: {_reason(error, endpoint, subject, repository)}") from error
+
+
+def _places(endpoint: str | None, hub_cache: Path | None) -> tuple[str, Path]:
+    """The hub's address and its cache folder: as given, or by the environment."""
+    from huggingface_hub import constants
+
+    endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    return endpoint, Path(hub_cache or constants.HF_HUB_CACHE).expanduser()
+
+
+def _not_an_address(endpoint: str) -> str:
+    return f"the hub's address {endpoint!r} (HF_ENDPOINT) must start with http:// or https://"
+
+
+class _DamagedFileError(Exception):
+    """A transferred file is not the one that the hub lists; becomes the line that its caller writes."""
 
 
 def _resolve(
@@ -229,7 +302,8 @@ def _ask_cache(repository: Repository, asked: str, hub_cache: Path) -> tuple[str
 
 
 def _fetch_file(
-    plan: DownloadPlan,
+    endpoint: str,
+    hub_cache: Path,
     part: PlannedRepository,
     file: PlannedFile,
     report: Callable[[int], None],
@@ -242,19 +316,17 @@ def _fetch_file(
     digest = str(file.digest)  # files without one came from the cache and are there already
     blob = part.folder / "blobs" / digest
     partial = blob.with_name(f"{digest}.incomplete")  # the name and the lock of huggingface_hub up to 1.17
-    lock = plan.hub_cache / ".locks" / part.folder.name / f"{digest}.lock"
+    lock = hub_cache / ".locks" / part.folder.name / f"{digest}.lock"
     for folder in (blob.parent, lock.parent):
         folder.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(str(lock)):
         if not _has_size(blob, file.size_bytes):
-            url = hf_hub_url(part.repository.name, file.path, revision=part.commit, endpoint=plan.endpoint)
+            url = hf_hub_url(part.repository.name, file.path, revision=part.commit, endpoint=endpoint)
             _transfer(url, partial, file.size_bytes, report, reconnections)
             fault = _fault(partial, file)
             if fault is not None:
                 partial.unlink()
-                raise failure(
-                    plan.release, f"{file.path} of {part.repository.name} {fault}; run again to fetch it anew"
-                )
+                raise _DamagedFileError(f"{file.path} of {part.repository.name} {fault}; run again to fetch it anew")
             os.replace(partial, blob)
         _link(blob, part.snapshot / file.path)
 
@@ -373,11 +445,15 @@ def _one_line(release: Release, endpoint: str, subject: str) -> Iterator[None]:
         yield
     except DownloadError:
         raise
+    except _DamagedFileError as error:
+        raise failure(release, str(error)) from error
     except _network_errors() as error:
-        raise failure(release, _reason(error, endpoint, subject)) from error
+        raise failure(release, _reason(error, endpoint, subject, release.method, release.base)) from error
 
 
-def _reason(error: BaseException, endpoint: str, subject: str) -> str:
+def _reason(error: BaseException, endpoint: str, subject: str, *repositories: Repository) -> str:
+    """What went wrong, in a few words; ``repositories`` are those whose variables name another revision."""
+    variables = " and ".join(repository.revision_variable for repository in repositories)
     status = getattr(getattr(error, "response", None), "status_code", None)
     number = getattr(error, "errno", None)
     detail = " ".join(str(error).split())[:160]
@@ -387,7 +463,7 @@ def _reason(error: BaseException, endpoint: str, subject: str) -> str:
         hints = {
             401: ": an expired HF_TOKEN, or a repository made private",
             403: ": access to it is restricted",
-            404: ": not there; S3DIFF_REVISION and S3DIFF_BASE_REVISION name other commits",
+            404: f": not there; {variables} name{'s' if len(repositories) == 1 else ''} other commits",
         }
         return f"{endpoint} answers {subject} with status {status}{hints.get(status, '')}"
     if number in DISK_FULL:

@@ -69,27 +69,28 @@ def compress_jpeg(images: Tensor, quality: Tensor | float, convention: JpegConve
     batch_size, channels, height, width = images.shape
     if channels != 3:
         raise OptionError(f"images have {channels} channels; give RGB images [B, 3, H, W]")
-    qualities = _as_qualities(quality, batch_size, images.device)
+    tables = _quantisation_tables(_as_qualities(quality, batch_size), convention).to(images.device, non_blocking=True)
     like_encoder = convention == "encoder"
-    levels = images.float().clamp(0, 1) * 255
-    pad = (0, -width % _UNIT_SIDE_PX, 0, -height % _UNIT_SIDE_PX)
-    padded = functional.pad(
-        levels.round() if like_encoder else levels, pad, mode="replicate" if like_encoder else "constant"
-    )
-
-    luma, chroma = _split_luma_chroma(padded, like_encoder)
-    luma_table, chroma_table = _quantisation_tables(qualities, convention)
-    luma = _quantise_blocks(luma, luma_table, like_encoder)
-    chroma = _quantise_blocks(chroma, chroma_table, like_encoder)
+    levels = images.float().clamp(0, 1).mul_(255)
     if like_encoder:
-        luma, chroma = luma.round().clamp(0, 255), chroma.round().clamp(0, 255)
+        levels.round_()
+    pad = (0, -width % _UNIT_SIDE_PX, 0, -height % _UNIT_SIDE_PX)
+    if any(pad):
+        levels = functional.pad(levels, pad, mode="replicate" if like_encoder else "constant")
+
+    luma, chroma = _split_luma_chroma(levels, like_encoder)
+    luma = _quantise_blocks(luma, tables[0], like_encoder)
+    chroma = _quantise_blocks(chroma, tables[1], like_encoder)
+    if like_encoder:
+        luma, chroma = luma.round_().clamp_(-128, 127), chroma.round_().clamp_(-128, 127)
 
     decoded = _join_luma_chroma(luma, chroma, like_encoder)[..., :height, :width].clamp(0, 255)
-    return ((decoded.round() if like_encoder else decoded) / 255).to(images.dtype)
+    return (decoded.round_() if like_encoder else decoded).div_(255).to(images.dtype)
 
 
-def _as_qualities(quality: Tensor | float, batch_size: int, device: torch.device) -> Tensor:
-    qualities = torch.as_tensor(quality, dtype=torch.float32, device=device).flatten()
+def _as_qualities(quality: Tensor | float, batch_size: int) -> Tensor:
+    """[B] on the CPU, where looking at values waits for no GPU."""
+    qualities = torch.as_tensor(quality, dtype=torch.float32, device="cpu").flatten()
     if len(qualities) not in (1, batch_size):
         raise OptionError(f"{len(qualities)} JPEG qualities for {batch_size} images; give one, or one for each image")
     if not bool(((qualities >= 1) & (qualities <= 100)).all()):
@@ -97,30 +98,25 @@ def _as_qualities(quality: Tensor | float, batch_size: int, device: torch.device
     return qualities.expand(batch_size)
 
 
-def _quantisation_tables(qualities: Tensor, convention: JpegConvention) -> tuple[Tensor, Tensor]:
-    """The luma and chroma tables, [B, 1, 64] each: the standard's examples scaled as encoders do by the quality."""
-    luma = torch.tensor(_LUMA_TABLE, dtype=torch.float32, device=qualities.device)
-    chroma = torch.tensor(_CHROMA_TABLE, dtype=torch.float32, device=qualities.device)
+def _quantisation_tables(qualities: Tensor, convention: JpegConvention) -> Tensor:
+    """The luma and chroma tables, [2, B, 1, 64]: the standard's examples scaled as encoders do by the quality."""
+    examples = torch.tensor([_LUMA_TABLE, _CHROMA_TABLE], dtype=torch.float32)
     if convention == "encoder":
         # Whole-number arithmetic of the encoders, with their division that drops the fraction.
         whole = qualities.round()
         percent = torch.where(whole < 50, torch.floor(5000 / whole), 200 - 2 * whole).view(-1, 1, 1)
-        scaled = [torch.floor((table * percent + 50) / 100).clamp(1, 255) for table in (luma, chroma)]
-    else:
-        percent = torch.where(qualities < 50, 5000 / qualities, 200 - 2 * qualities).view(-1, 1, 1)
-        scaled = [table * percent / 100 for table in (luma.T, chroma.T)]
-    return scaled[0].reshape(-1, 1, 64), scaled[1].reshape(-1, 1, 64)
+        return torch.floor((examples.view(2, 1, 1, 64) * percent + 50) / 100).clamp(1, 255)
+    percent = torch.where(qualities < 50, 5000 / qualities, 200 - 2 * qualities).view(-1, 1, 1)
+    return examples.transpose(1, 2).reshape(2, 1, 1, 64) * percent / 100
 
 
 def _split_luma_chroma(levels: Tensor, like_encoder: bool) -> tuple[Tensor, Tensor]:
-    """Luma [B, 1, H, W] and halved chroma [B, 2, H/2, W/2], all in 0 to 255."""
-    matrix = torch.tensor(_RGB_TO_YCBCR, device=levels.device)
-    planes = torch.einsum("pc,bchw->bphw", matrix, levels)
-    luma, chroma = planes[:, :1], planes[:, 1:] + 128
+    """Luma [B, 1, H, W] and halved chroma [B, 2, H/2, W/2], from -128 to 127: the DCT's 128 is taken off here."""
+    planes = torch.matmul(_matrix(_RGB_TO_YCBCR, levels.device), levels.flatten(2)).view(levels.shape)
     if like_encoder:
-        luma, chroma = luma.round(), chroma.round()
-    chroma = functional.avg_pool2d(chroma, 2)
-    return luma, chroma.round() if like_encoder else chroma
+        planes.round_()
+    luma, chroma = planes[:, :1] - 128, functional.avg_pool2d(planes[:, 1:], 2)
+    return luma, chroma.round_() if like_encoder else chroma
 
 
 def _join_luma_chroma(luma: Tensor, chroma: Tensor, like_encoder: bool) -> Tensor:
@@ -130,8 +126,8 @@ def _join_luma_chroma(luma: Tensor, chroma: Tensor, like_encoder: bool) -> Tenso
         enlarged = functional.interpolate(chroma, size=size, mode="bilinear", align_corners=False)
     else:
         enlarged = functional.interpolate(chroma, size=size, mode="nearest")
-    matrix = torch.tensor(_YCBCR_TO_RGB, device=luma.device)
-    return torch.einsum("cp,bphw->bchw", matrix, torch.cat([luma, enlarged - 128], dim=1))
+    colours = torch.matmul(_matrix(_YCBCR_TO_RGB, luma.device)[:, 1:], enlarged.flatten(2)).view(-1, 3, *size)
+    return colours.add_(luma.add_(128))
 
 
 def _quantise_blocks(planes: Tensor, table: Tensor, like_encoder: bool) -> Tensor:
@@ -141,29 +137,39 @@ def _quantise_blocks(planes: Tensor, table: Tensor, like_encoder: bool) -> Tenso
     blocks = planes.view(batch_size, channels, rows, _BLOCK_SIDE_PX, columns, _BLOCK_SIDE_PX).transpose(3, 4)
     blocks = blocks.reshape(batch_size, channels * rows * columns, 64)
 
-    transform = _dct_matrix().to(planes)
-    # A table entry of 0 (quality 100 in the release) would divide by zero; it stands for no quantisation there.
-    coefficients = (blocks - 128) @ transform.T
-    multiples = coefficients / table
-    multiples = _round_half_away(multiples) if like_encoder else multiples.round()
-    coefficients = torch.where(table > 0, multiples * table, coefficients)
-    blocks = coefficients @ transform + 128
+    # One product for each image, of a size that the batch has no part in: the same result to the bit in any batch.
+    transform = _dct_matrix(planes.device).expand(batch_size, 64, 64)
+    coefficients = torch.bmm(blocks, transform.mT)
+    if like_encoder:
+        quantised = _round_half_away(coefficients.div_(table)).mul_(table)
+    else:
+        # A table entry of 0 (quality 100 in the release) would divide by zero; it stands for no quantisation there.
+        quantised = torch.where(table > 0, (coefficients / table).round_().mul_(table), coefficients)
+    blocks = torch.bmm(quantised, transform)
 
     blocks = blocks.view(batch_size, channels, rows, columns, _BLOCK_SIDE_PX, _BLOCK_SIDE_PX).transpose(3, 4)
     return blocks.reshape(batch_size, channels, height, width)
 
 
 def _round_half_away(values: Tensor) -> Tensor:
-    # The mean of 64 whole numbers over a whole number is often an exact half: encoders round it away from zero. The
-    # small surplus keeps the halves halves after single precision.
-    return torch.sign(values) * torch.floor(values.abs() + (0.5 + 1e-5))
+    """In place. The mean of 64 whole numbers over a whole number is often an exact half: encoders round it away from
+    zero. The small surplus keeps the halves halves after single precision.
+    """
+    half = torch.full((), 0.5 + 1e-5, device=values.device)
+    return values.add_(torch.copysign(half, values)).trunc_()
 
 
-@lru_cache(maxsize=1)
-def _dct_matrix() -> Tensor:
+@lru_cache(maxsize=16)
+def _matrix(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    """Copied to a device once, so that later calls do not wait for it."""
+    return torch.tensor(rows, device=device)
+
+
+@lru_cache(maxsize=16)
+def _dct_matrix(device: torch.device) -> Tensor:
     """The two-dimensional DCT-II of an 8 x 8 block, orthonormal, as one matrix [64, 64] on its row-major values."""
     frequency = torch.arange(_BLOCK_SIDE_PX, dtype=torch.float64).view(-1, 1)
     position = torch.arange(_BLOCK_SIDE_PX, dtype=torch.float64)
     matrix = torch.cos((2 * position + 1) * frequency * math.pi / 16) / 2
     matrix[0] /= math.sqrt(2)
-    return torch.kron(matrix, matrix)
+    return torch.kron(matrix, matrix).float().to(device)

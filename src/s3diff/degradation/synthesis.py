@@ -1,101 +1,54 @@
 """Ground truth to low quality: the two-stage degradation of Real-ESRGAN (arXiv 2107.10833, section 3 and figure 2).
 
 ``draw`` makes every random choice of a batch, each one for each image; ``apply`` is a function of the ground truth
-and that draw alone, image after image: after the first resize no two have the same size. The ranges of
-``PRESETS["s3diff"]`` are those that S3Diff (arXiv 2409.17058) was released with.
+and that draw alone. The ranges of ``PRESETS["s3diff"]`` are those that S3Diff (arXiv 2409.17058) was released with.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from s3diff.degradation.jpeg import compress_jpeg
+from s3diff.degradation.application import apply, apply_reference
+from s3diff.degradation.drawn import GAUSSIAN, MIN_SIDE_PX, NOISE_KINDS, POISSON, DegradationDraw, StageDraw
 from s3diff.degradation.kernels import (
     KERNEL_FAMILIES,
     PADDED_SIDE_PX,
     PULSE,
     SINC,
     KernelParameters,
-    filter_per_image,
     pulse_parameters,
-    trim_kernel,
 )
-from s3diff.degradation.noise import MIN_PHOTONS, gaussian_noise, poisson_noise
-from s3diff.degradation.resize import RESIZE_MODES, resize
+from s3diff.degradation.resize import RESIZE_MODES
 from s3diff.degradation.settings import PRESETS, DegradationSettings, StageSettings
 from s3diff.errors import OptionError
 
-__all__ = ["PRESETS", "DegradationDraw", "DegradationSettings", "StageDraw", "StageSettings", "apply", "draw"]
+__all__ = [
+    "GAUSSIAN",
+    "MIN_SIDE_PX",
+    "NOISE_KINDS",
+    "POISSON",
+    "PRESETS",
+    "DegradationDraw",
+    "DegradationSettings",
+    "StageDraw",
+    "StageSettings",
+    "apply",
+    "apply_reference",
+    "draw",
+]
 
-#: Kinds of noise by the number that stands for them in a draw.
-NOISE_KINDS = ("none", "gaussian", "poisson")
-GAUSSIAN, POISSON = 1, 2
-
-#: No picture between the steps gets smaller than this: the largest kernel mirrors 10 px beyond each edge.
-MIN_SIDE_PX = PADDED_SIDE_PX // 2 + 1
-
+#: Seeds of noise are drawn from 0 up to this; a stage's number is added to them.
+_NUM_SEEDS = 2**62
 _SHORTEST_KERNEL_SIDE_PX = 7
 _NUM_KERNEL_SIDES = (PADDED_SIDE_PX - _SHORTEST_KERNEL_SIDE_PX) // 2 + 1
 #: Cut-offs of the sinc kernels, in radians for each pixel, reach from the first value to pi; those of kernels below
 #: 13 px and of the final filter from the second.
 LOWEST_CUTOFF, LOWEST_CUTOFF_SHORT = math.pi / 5, math.pi / 3
 _SHORT_SINC_SIDE_PX = 13
-
-
-@dataclass(frozen=True)
-class StageDraw:
-    """One blur, resize, noise and JPEG for each image of a batch; all tensors on the CPU.
-
-    Attributes:
-        blur: the kernels; family ``pulse`` where there is no blur.
-        size_px: [B, 2] int64, height and width after the resize.
-        resize_mode: [B] int64, index into ``RESIZE_MODES``.
-        noise_kind: [B] int64, index into ``NOISE_KINDS``.
-        noise_strength: [B] float64: standard deviation of Gaussian noise on 0 to 255, or the factor on Poisson noise.
-        noise_is_grey: [B] bool.
-        jpeg_quality: [B] float64, 1 to 100; 0 for no JPEG.
-    """
-
-    blur: KernelParameters
-    size_px: Tensor
-    resize_mode: Tensor
-    noise_kind: Tensor
-    noise_strength: Tensor
-    noise_is_grey: Tensor
-    jpeg_quality: Tensor
-
-
-@dataclass(frozen=True)
-class DegradationDraw:
-    """Every random number of one batch.
-
-    Attributes:
-        settings: what the numbers were drawn from.
-        ground_truth_size_px: height and width of the ground truth.
-        low_quality_size_px: height and width of the result.
-        stages: the first and the second stage. The second one's JPEG comes after or before the final sinc.
-        final_mode: [B] int64, index into ``RESIZE_MODES``: the resize to the result's size.
-        final_sinc: the last filter; family ``pulse`` where there is none.
-        jpeg_is_last: [B] bool: resize and sinc then JPEG, or JPEG then resize and sinc.
-        noise_seed: seed of the noise of every pixel; each image and stage gets its own generator from it.
-    """
-
-    settings: DegradationSettings
-    ground_truth_size_px: tuple[int, int]
-    low_quality_size_px: tuple[int, int]
-    stages: tuple[StageDraw, StageDraw]
-    final_mode: Tensor
-    final_sinc: KernelParameters
-    jpeg_is_last: Tensor
-    noise_seed: int
-
-    @property
-    def batch_size(self) -> int:
-        return len(self.jpeg_is_last)
 
 
 def draw(
@@ -128,7 +81,8 @@ def draw(
     final_sinc = _draw_final_sinc(settings, batch_size, generator)
     jpeg_is_last = _shared(torch.rand(batch_size, generator=generator) < 0.5, share)
     clean_mode = _draw_index(settings.clean_modes, RESIZE_MODES, batch_size, generator)
-    seed = int(torch.randint(2**62, (1,), generator=generator))
+    noise_seeds = torch.randint(_NUM_SEEDS, (batch_size,), generator=generator)
+    shared_noise_seed = int(torch.randint(_NUM_SEEDS, (1,), generator=generator))
 
     drawn = DegradationDraw(
         settings=settings,
@@ -138,82 +92,10 @@ def draw(
         final_mode=final_mode,
         final_sinc=final_sinc,
         jpeg_is_last=jpeg_is_last,
-        noise_seed=seed,
+        noise_seeds=noise_seeds,
+        shared_noise_seed=shared_noise_seed,
     )
     return _without_degradation(drawn, is_clean, clean_mode)
-
-
-def apply(ground_truth: Tensor, drawn: DegradationDraw) -> Tensor:
-    """Degrade every image of a batch by its own row of the draw.
-
-    Args:
-        ground_truth: [B, 3, H, W] float, RGB in [0, 1], of the batch and size that were drawn for.
-        drawn: the result of ``draw``.
-
-    Returns:
-        [B, 3, H / scale, W / scale] float32, RGB in [0, 1], rounded to multiples of 1/255.
-
-    Raises:
-        OptionError: the batch or its pictures are of another size than the draw.
-    """
-    expected = (drawn.batch_size, 3, *drawn.ground_truth_size_px)
-    if tuple(ground_truth.shape) != expected:
-        raise OptionError(f"images have shape {tuple(ground_truth.shape)}, the draw is for {expected}; draw for these")
-    kernels = [stage.blur.kernels().float() for stage in drawn.stages] + [drawn.final_sinc.kernels().float()]
-    with torch.no_grad():
-        results = [
-            _degrade_one(ground_truth[row : row + 1].float(), drawn, [batch[row] for batch in kernels], row)
-            for row in range(drawn.batch_size)
-        ]
-    return torch.cat(results)
-
-
-def _degrade_one(image: Tensor, drawn: DegradationDraw, kernels: list[Tensor], row: int) -> Tensor:
-    first, second = drawn.stages
-    image = _blur(image, kernels[0], int(first.blur.family[row]))
-    image = _resize_and_add_noise(image, drawn, 0, row)
-    image = _compress(image, drawn, 0, row)
-
-    image = _blur(image, kernels[1], int(second.blur.family[row]))
-    image = _resize_and_add_noise(image, drawn, 1, row)
-    jpeg_is_last = bool(drawn.jpeg_is_last[row])
-    if not jpeg_is_last:
-        image = _compress(image, drawn, 1, row)
-    image = resize(image, drawn.low_quality_size_px, RESIZE_MODES[int(drawn.final_mode[row])])
-    image = _blur(image, kernels[2], int(drawn.final_sinc.family[row]))
-    if jpeg_is_last:
-        image = _compress(image, drawn, 1, row)
-    return (image.clamp(0, 1) * 255).round() / 255
-
-
-def _blur(image: Tensor, kernel: Tensor, family: int) -> Tensor:
-    return image if family == PULSE else filter_per_image(image, trim_kernel(kernel)[None])
-
-
-def _resize_and_add_noise(image: Tensor, drawn: DegradationDraw, stage_index: int, row: int) -> Tensor:
-    stage = drawn.stages[stage_index]
-    height, width = stage.size_px[row].tolist()
-    image = resize(image, (height, width), RESIZE_MODES[int(stage.resize_mode[row])])
-    kind, strength = int(stage.noise_kind[row]), stage.noise_strength[row : row + 1]
-    is_grey = stage.noise_is_grey[row : row + 1]
-    like_release = drawn.settings.like_release
-    # One generator for each image and stage: an image's noise does not depend on the rest of the batch.
-    generator = torch.Generator(image.device).manual_seed(drawn.noise_seed + 2 * row + stage_index)
-    if kind == GAUSSIAN:
-        if like_release and bool(is_grey):
-            generator.manual_seed(drawn.noise_seed + 2 * drawn.batch_size + stage_index)
-        image = (image + gaussian_noise(image, strength, is_grey, generator)).clamp(0, 1)
-    elif kind == POISSON:
-        floor = 1 if like_release else MIN_PHOTONS
-        image = (image + poisson_noise(image, strength, is_grey, generator, floor)).clamp(0, 1)
-    return image
-
-
-def _compress(image: Tensor, drawn: DegradationDraw, stage_index: int, row: int) -> Tensor:
-    quality = float(drawn.stages[stage_index].jpeg_quality[row])
-    if quality == 0:
-        return image
-    return compress_jpeg(image, quality, "release" if drawn.settings.like_release else "encoder")
 
 
 def _low_quality_size(height: int, width: int, scale: int) -> tuple[int, int]:

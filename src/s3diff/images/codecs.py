@@ -14,7 +14,8 @@ import stat
 import struct
 import tempfile
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -46,6 +47,8 @@ _FORMATS = {
     ".tif": _Format("TIFF", True, True, 2**31 - 1),
     ".tiff": _Format("TIFF", True, True, 2**31 - 1),
 }
+#: Endings of the file names that are read and written, in lower case.
+PICTURE_EXTENSIONS = tuple(_FORMATS)
 _EXTENSIONS = ".png, .jpg, .jpeg, .webp, .tif or .tiff"
 
 _EXIF_PREFIX = b"Exif\x00\x00"
@@ -131,18 +134,41 @@ def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS) -> Pic
         PictureError: there is no such file, it cannot be opened, is no picture, is damaged, cut off or too large.
     """
     shown, limit = _shown(path), min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise PictureError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on in this process, so damaged pictures would pass for whole ones; "
-            "set it to False"
-        )
-    try:
+    with _reading(shown, limit):
         if os.path.isdir(path):
             raise PictureError(f"{shown} is a folder; give a picture file")
         if os.path.exists(path) and not os.path.isfile(path):
             raise PictureError(f"{shown} is not a regular file; give a picture file")
         with open(path, "rb") as file:
             return _read_open_file(file, Path(path), shown, limit)
+
+
+def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PICTURE_PIXELS) -> Picture:
+    """A picture from a file's whole content, as :func:`read_picture` would read the file.
+
+    Args:
+        data: the content.
+        name: what it is called, for messages.
+        max_pixels: see :func:`read_picture`.
+
+    Raises:
+        PictureError: it is no picture, damaged, cut off or too large.
+    """
+    limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
+    with _reading(name, limit):
+        return _read_open_file(io.BytesIO(data), Path(name), name, limit)
+
+
+@contextmanager
+def _reading(shown: str, limit: int) -> Iterator[None]:
+    """Whatever goes wrong inside becomes one line about the picture."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise PictureError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on in this process, so damaged pictures would pass for whole ones; "
+            "set it to False"
+        )
+    try:
+        yield
     except PictureError:
         raise
     except Image.DecompressionBombError as error:

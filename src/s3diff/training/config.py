@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
+from s3diff.errors import OptionError
+from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
 from s3diff.networks.one_step_generator import GeneratorConfig
 from s3diff.options import Upsampling
+from s3diff.training.discriminator import DiscriminatorConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,20 +18,28 @@ class DataConfig:
 
     Attributes:
         crop_px: side of the square ground-truth crops; a multiple of the generator's ``pad_multiple``.
-        batch_size: crops per step.
+        batch_size: crops that a process handles at once.
+        accumulate: such batches per step; a step's batch is batch_size x accumulate x the number of processes.
         scale: ground-truth side over low-quality side.
         degradations: names of presets of :mod:`s3diff.degradation.synthesis`; each batch takes one of them by chance.
         min_detail: crops whose luma gradient has a mean absolute value below this (levels of 255) are drawn
             again, four draws at most: skies teach little.
-        held_out: names of pictures in the folder that are never trained on.
+        held_out: names of pictures in the folder that are never trained on; they validate the run.
+        num_workers: processes that decode and crop; 0 decodes in the training process.
     """
 
     crop_px: int = 160
     batch_size: int = 8
+    accumulate: int = 1
     scale: int = 4
     degradations: tuple[str, ...] = ("s3diff",)
     min_detail: float = 2.0
     held_out: tuple[str, ...] = ()
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("crop_px", 8), ("batch_size", 1), ("accumulate", 1), ("scale", 1), ("num_workers", 0)):
+            require_at_least(f"data.{name}", getattr(self, name), least)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +52,7 @@ class LossConfig:
         lpips_vgg: LPIPS on VGG16 features (S3Diff: 5.0).
         lpips_alex: LPIPS on AlexNet features.
         dists: DISTS (arXiv 2004.07728).
-        perceptual_crop_px: the VGG terms see a random square of this side.
+        perceptual_crop_px: the VGG terms see a random square of this side; 0 for the whole crop.
         vgg_images: the VGG terms see only the first so many images of the batch, which are as random as the others; 0
             for all. On a CPU they cost more than the generator.
         max_shift_px: the perceptual terms see the crop shifted by a random offset up to this many pixels. Their
@@ -59,10 +71,34 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdversarialConfig:
+    """The GAN (S3Diff section 3.4); a weight of 0 leaves phases 2 and 3 out.
+
+    Attributes:
+        weight: of the generator's adversarial loss (S3Diff: 0.5).
+        discriminator_weight: of the discriminator's own losses (S3Diff: 0.5); it matters where gradients are clipped.
+        discriminator: frozen features, heads, augmentation and labels.
+        learning_rate: of the heads.
+        start_step: phases 2 and 3 begin with this step.
+    """
+
+    weight: float = 0.0
+    discriminator_weight: float = 1.0
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    learning_rate: float = 2e-5
+    start_step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
     """AdamW and its schedule, counted in steps.
 
     The rate rises over ``warmup_steps``, stays, and falls to zero over the last ``decay_steps`` of ``max_steps``.
+
+    Attributes:
+        clip_norm: largest norm of all gradients together.
+        ema_decay: of the average of the trained weights, which is what a run delivers; 0 for none.
+        max_skipped: a step whose gradients are not finite changes nothing; after so many in a row the run ends.
     """
 
     learning_rate: float = 2e-5
@@ -74,47 +110,142 @@ class OptimiserConfig:
     decay_steps: int = 0
     max_steps: int = 50_000
     ema_decay: float = 0.999
+    max_skipped: int = 10
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_steps", 1), ("warmup_steps", 0), ("decay_steps", 0), ("max_skipped", 0)):
+            require_at_least(f"optimiser.{name}", getattr(self, name), least)
 
     def rate_at(self, step: int) -> float:
         """Learning rate of the step with this number, from 0."""
-        rate = self.learning_rate
+        return self.learning_rate * self.factor_at(step)
+
+    def factor_at(self, step: int) -> float:
+        """Share of the learning rate in the step with this number, from 0."""
+        factor = 1.0
         if self.warmup_steps:
-            rate *= min(1.0, (step + 1) / self.warmup_steps)
+            factor *= min(1.0, (step + 1) / self.warmup_steps)
         if self.decay_steps:
-            rate *= min(1.0, max(0, self.max_steps - step) / self.decay_steps)
-        return rate
+            factor *= min(1.0, max(0, self.max_steps - step) / self.decay_steps)
+        return factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """Restoring known pictures on the way, through :class:`~s3diff.restoration.restorer.Restorer`.
+
+    Attributes:
+        every: steps between validations; 0 for none but the first and the last.
+        num_pictures: at most so many pictures, the first by name.
+        crop_px: side of the centre crop that stands for the picture.
+        degradation: name of the preset that makes the low-quality pictures.
+        seed: of the degradation, the same in every validation.
+    """
+
+    every: int = 500
+    num_pictures: int = 8
+    crop_px: int = 512
+    degradation: str = "s3diff"
+    seed: int = 20240917
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 0), ("num_pictures", 1), ("crop_px", 32)):
+            require_at_least(f"validation.{name}", getattr(self, name), least)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedFaults:
+    """Faults of the released training code, reproduced for comparison. All are off but in ``as_released``.
+
+    Its nearly dead start is ``generator.conditioning.identity_start = False``.
+
+    Attributes:
+        degradation_like_release: resize, kind of noise, second blur and order of the last steps drawn once per batch,
+            the same grey noise in all its images, exploding Poisson noise and a transposed JPEG table.
+        discriminator_keeps_gradients: the adversarial phase leaves gradients in the discriminator, and the
+            discriminator's next step uses them.
+        schedule_advances_twice: the learning rate's schedule moves on by two steps in each.
+        trained_weights_in_bfloat16: with ``precision`` bfloat16 the trained weights are rounded to it in each update.
+    """
+
+    degradation_like_release: bool = False
+    discriminator_keeps_gradients: bool = False
+    schedule_advances_twice: bool = False
+    trained_weights_in_bfloat16: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How a run is driven; of these only ``seed`` changes its numbers.
+
+    Attributes:
+        seed: every random number of a step is a function of this seed and the step's number.
+        checkpoint_every: steps between checkpoints.
+        keep_checkpoints: the last so many stay.
+        log_every: steps between lines of the log.
+    """
+
+    seed: int = 0
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    log_every: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint_every", "keep_checkpoints", "log_every"):
+            require_at_least(f"run.{name}", getattr(self, name), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One run of the generator's reconstruction phase.
+    """One run.
 
     Attributes:
         name: the recipe's name; the model folder carries it.
-        generator: shapes of the networks.
-        prompt_tokens: learned prompt embeddings of this many tokens (no text encoder).
+        generator: shapes of the networks; a run that starts from a model takes that model's.
+        start: ``scratch``: fresh networks; ``base``: fresh LoRA and conditioning on a pretrained base model, given with
+            ``--from``; ``model``: a whole model, given with ``--from``.
+        trained: ``everything`` but the estimator, or the ``modulation`` alone as S3Diff does: LoRA factors, the UNet's
+            ``conv_in``, the conditioning's layers and block IDs.
+        estimator_steps: a start from scratch without a given estimator first trains one for so many steps.
+        prompt_tokens: tokens of the learned prompt embeddings of a start from scratch.
         negative_probability: share of images that get the negative prompt and the enlarged low-quality image as
             their target (S3Diff section 3.3, online negative prompting).
+        precision: what the generator computes in; trained weights and optimiser state are float32 in any case.
+        frozen_precision: what the frozen weights of linear layers and convolutions are stored in.
+        gradient_checkpointing: compute the blocks' activations anew in the backward pass: less memory, a third more
+            time.
         upsampling: filter that enlarges the low-quality image, also the model's default.
         exported_residual: factor on the decoder's residual in the exported model. Perceptual losses overshoot on real
             photographs; a factor below 1 takes fidelity back.
-        seed: seed of everything that is drawn.
-        checkpoint_every: steps between checkpoints.
-        log_every: steps between lines of the log.
+        export_precision: what the exported tensors are stored in.
     """
 
     name: str
     generator: GeneratorConfig
+    start: Literal["scratch", "base", "model"] = "scratch"
+    trained: Literal["everything", "modulation"] = "everything"
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    faults: ReleasedFaults = field(default_factory=ReleasedFaults)
+    run: RunConfig = field(default_factory=RunConfig)
     prompt_tokens: int = 4
+    estimator_steps: int = 350
     negative_probability: float = 0.05
+    precision: Literal["float32", "bfloat16"] = "float32"
+    frozen_precision: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
     upsampling: Upsampling = "bicubic"
     exported_residual: float = 1.0
-    seed: int = 0
-    checkpoint_every: int = 100
-    log_every: int = 20
+    export_precision: Literal["float32", "float16"] = "float16"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.negative_probability <= 1:
+            raise OptionError(f"negative_probability is {self.negative_probability}; give 0 to 1")
+        require_at_least("prompt_tokens", self.prompt_tokens, 1)
+        require_at_least("estimator_steps", self.estimator_steps, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,21 +253,33 @@ class EstimatorTrainConfig:
     """One run of the estimator's training (MM-RealSR: rankings and anchors).
 
     Attributes:
+        name: the recipe's name.
+        estimator: shape of the network; the default is the release's.
+        data: what a batch is made of; ``degradations`` names one preset. MM-RealSR's ranges are wider than those that
+            the generator trains on, so that the degrees have room at both ends.
         margin: of the ranking losses.
         ranking_weight: weight of both rankings.
         anchor_weight: weight of both anchors. MM-RealSR trains the estimator jointly with a restoration network at
             0.01 and 1e-4; alone, both terms weigh 1.
-        crop_px: side of the ground-truth crops.
+        optimiser: Adam (no weight decay) and its schedule.
+        run: seed, checkpoints and logs.
     """
 
-    crop_px: int = 128
-    batch_size: int = 4
-    scale: int = 4
+    name: str = "estimator"
+    estimator: DegradationEstimatorConfig = field(default_factory=DegradationEstimatorConfig)
+    data: DataConfig = field(
+        default_factory=lambda: DataConfig(crop_px=192, batch_size=8, degradations=("realesrgan",))
+    )
     margin: float = 0.05
     ranking_weight: float = 1.0
     anchor_weight: float = 1.0
-    learning_rate: float = 1e-3
-    max_steps: int = 350
-    min_detail: float = 2.0
-    held_out: tuple[str, ...] = ()
-    seed: int = 0
+    optimiser: OptimiserConfig = field(
+        default_factory=lambda: OptimiserConfig(learning_rate=2e-4, weight_decay=0.0, clip_norm=10.0, max_steps=70_000)
+    )
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def require_at_least(name: str, value: int, least: int) -> None:
+    """Refuse a count that is too small in one line."""
+    if value < least:
+        raise OptionError(f"{name} is {value}; give {least} or more")

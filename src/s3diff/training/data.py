@@ -1,84 +1,197 @@
-"""Ground-truth crops from a folder of pictures."""
+"""Batches of ground-truth crops for the trainer, decoded by worker processes.
+
+``open_source`` finds the pictures, ``CropDataset`` says which crop comes when, ``crop_batches`` brings them.
+"""
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
+import atexit
+import itertools
+import os
+import signal
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from s3diff.errors import PictureError
-from s3diff.images.codecs import list_pictures, read_picture
+from s3diff.errors import OptionError, S3DiffError, TrainingError
+from s3diff.training.crops import Crop, CropDataset, check_usable
+from s3diff.training.sources import PictureSource, open_source
 
-_LOGGER = logging.getLogger(__name__)
+__all__ = [
+    "Crop",
+    "CropBatch",
+    "CropDataset",
+    "PictureSource",
+    "check_usable",
+    "crop_batches",
+    "open_source",
+]
 
-#: How often a crop is drawn until it has enough detail.
-_MAX_DRAWS = 4
 
+@dataclass(frozen=True, eq=False)
+class CropBatch:
+    """The crops of one process in one step.
 
-class CropSampler:
-    """Random crops and horizontal flips from pictures that are held decoded in memory.
-
-    Args:
-        folder: pictures of any format that ``restore`` reads, in any depth of folders.
-        crop_px: side of the square crops. Smaller pictures are skipped and named in the log.
-        min_detail: see :class:`s3diff.training.config.DataConfig`.
-        held_out: names of pictures that are left out.
-
-    Raises:
-        PictureError: no picture of the folder can be used.
+    Attributes:
+        pixels: [rows, 3, crop_px, crop_px] uint8 RGB.
+        skipped: one line for each picture that was passed over, see :class:`Crop`; each once.
     """
 
-    def __init__(self, folder: Path, crop_px: int, min_detail: float = 0.0, held_out: tuple[str, ...] = ()) -> None:
-        self.crop_px = crop_px
-        self.min_detail = min_detail
-        self.images: list[Tensor] = []
-        skipped = 0
-        for path in list_pictures(folder, recursive=True):
-            if path.name in held_out:
-                continue
-            try:
-                picture = read_picture(path)
-            except PictureError as error:
-                _LOGGER.warning("skipped: %s", error)
-                skipped += 1
-                continue
-            height, width = picture.pixels.shape[:2]
-            if min(height, width) < crop_px or picture.pixels.dtype != "uint8":
-                _LOGGER.warning("skipped %s: %d x %d px, needs 8 bits and sides of %d", path, width, height, crop_px)
-                skipped += 1
-                continue
-            self.images.append(torch.from_numpy(picture.pixels).permute(2, 0, 1).expand(3, -1, -1).contiguous())
-        if not self.images:
-            raise PictureError(
-                f"{folder} holds no picture to train on ({skipped} skipped); give a folder of pictures with sides of "
-                f"at least {crop_px} px"
-            )
-        _LOGGER.info("%d pictures to train on, %d skipped", len(self.images), skipped)
+    pixels: Tensor
+    skipped: tuple[str, ...]
 
-    def draw(self, batch_size: int, generator: torch.Generator) -> Tensor:
-        """[batch_size, 3, crop_px, crop_px] float32, RGB in [0, 1]; pictures are chosen with even chances."""
-        return torch.stack([self._draw_one(generator) for _ in range(batch_size)]).float() / 255.0
-
-    def _draw_one(self, generator: torch.Generator) -> Tensor:
-        for _ in range(_MAX_DRAWS):
-            crop = self._crop(generator)
-            if _mean_gradient(crop) >= self.min_detail:
-                break
-        return crop.flip(-1) if _draw_index(2, generator) else crop
-
-    def _crop(self, generator: torch.Generator) -> Tensor:
-        image = self.images[_draw_index(len(self.images), generator)]
-        top = _draw_index(image.shape[1] - self.crop_px + 1, generator)
-        left = _draw_index(image.shape[2] - self.crop_px + 1, generator)
-        return image[:, top : top + self.crop_px, left : left + self.crop_px]
+    def pin_memory(self) -> CropBatch:
+        """The same in page-locked memory; DataLoader calls it by this name."""
+        return CropBatch(self.pixels.pin_memory(), self.skipped)
 
 
-def _draw_index(num: int, generator: torch.Generator) -> int:
-    return int(torch.randint(num, (), generator=generator))
+def crop_batches(
+    dataset: CropDataset,
+    *,
+    first_step: int,
+    rows: range,
+    global_batch_size: int,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+    prefetch_batches: int = 2,
+    start_method: str | None = None,
+) -> Generator[CropBatch, None, None]:
+    """This process's part of every batch from a step on, without end; ``close()`` stops the workers.
+
+    Leaves torch's global generator untouched. Workers ignore Ctrl-C and a first SIGTERM, which often go to a whole
+    group of processes: the trainer decides when to stop, and ends them.
+
+    Args:
+        dataset: the crops. Its cache is divided among the workers.
+        first_step: step of the first batch.
+        rows: this process's rows of the global batch, e.g. ``range(4, 8)`` for the second of two processes with 4.
+        global_batch_size: crops per step of all processes together.
+        num_workers: processes that decode; 0 decodes in this one.
+        pin_memory: hand the batches out in page-locked memory; without a CUDA device it has no effect.
+        prefetch_batches: batches that each worker prepares ahead.
+        start_method: ``fork``, ``forkserver`` or ``spawn``; None for ``spawn`` with a remote source, since clients of
+            object stores do not survive a fork, and for the platform's usual one otherwise.
+
+    Raises:
+        OptionError: numbers that fit no batch.
+        PictureError, TrainingError: from the iterator, as :class:`CropDataset`; also when a worker dies.
+    """
+    if not rows or rows.step < 1 or rows[0] < 0 or rows[-1] >= global_batch_size:
+        raise OptionError(f"rows are {rows} of a batch of {global_batch_size}; give some that lie within it")
+    if first_step < 0 or num_workers < 0 or prefetch_batches < 1:
+        given = f"first_step is {first_step}, num_workers {num_workers}, prefetch_batches {prefetch_batches}"
+        raise OptionError(f"{given}; give at least 0, 0 and 1")
+    if num_workers and start_method is None and dataset.source.is_remote:
+        start_method = "spawn"
+    loader: DataLoader[Any] = DataLoader(
+        _Batches(dataset),
+        batch_sampler=_Positions(first_step, rows, global_batch_size),
+        num_workers=num_workers,
+        collate_fn=_unchanged,
+        pin_memory=pin_memory and torch.cuda.is_available(),
+        prefetch_factor=prefetch_batches if num_workers else None,
+        worker_init_fn=partial(_start_worker, dataset.cache_bytes // max(1, num_workers)) if num_workers else None,
+        multiprocessing_context=start_method if num_workers else None,
+        generator=torch.Generator(),  # or DataLoader draws its seed from the global one
+    )
+    return _iterate(loader)
 
 
-def _mean_gradient(crop: Tensor) -> float:
-    luma = crop.float().mean(0)
-    return float((luma.diff(dim=0).abs().mean() + luma.diff(dim=1).abs().mean()) / 2)
+def _iterate(loader: DataLoader[Any]) -> Generator[CropBatch, None, None]:
+    with _signals_held_back(loader.num_workers > 0):
+        batches = iter(loader)
+    stop = partial(_stop_workers, batches)
+    atexit.register(stop)  # multiprocessing's own exit sends each worker one SIGTERM, then waits
+    try:
+        while True:
+            batch = next(batches)
+            if isinstance(batch, S3DiffError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) or isinstance(error, S3DiffError):
+            raise
+        raise TrainingError(
+            f"a data worker ended unexpectedly ({' '.join(str(error).split())[:200]}); memory may be short, /dev/shm "
+            "too: use fewer workers or a smaller cache"
+        ) from error
+    finally:
+        atexit.unregister(stop)
+        stop()
+
+
+def _stop_workers(batches: Any) -> None:
+    """Now, and not when the iterator is collected: as part of a cycle its queues may be gone before it can use them."""
+    if hasattr(batches, "_shutdown_workers"):
+        batches._shutdown_workers()
+    for worker in getattr(batches, "_workers", ()):
+        if worker.is_alive():  # stuck in a read, and it ignored the one SIGTERM that was sent
+            worker.kill()
+
+
+class _Positions(Sampler[list[int]]):
+    """The positions of each batch of one process, without end."""
+
+    def __init__(self, first_step: int, rows: range, global_batch_size: int) -> None:
+        self.first_step, self.rows, self.global_batch_size = first_step, rows, global_batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in itertools.count(self.first_step):
+            yield [step * self.global_batch_size + row for row in self.rows]
+
+
+class _Batches(Dataset[Any]):
+    """Whole batches. Our own errors travel as values: DataLoader would wrap them in a worker's traceback."""
+
+    def __init__(self, crops: CropDataset) -> None:
+        self.crops = crops
+
+    def __getitems__(self, positions: list[int]) -> CropBatch | S3DiffError:
+        try:
+            crops = [self.crops[position] for position in positions]
+        except S3DiffError as error:
+            return error
+        skipped = dict.fromkeys(line for crop in crops for line in crop.skipped)
+        return CropBatch(torch.stack([crop.pixels for crop in crops]), tuple(skipped))
+
+
+_Batch = TypeVar("_Batch")
+
+
+def _unchanged(batch: _Batch) -> _Batch:
+    return batch
+
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def _signals_held_back(starts_workers: bool) -> Iterator[None]:
+    """Deliver stop signals later: workers inherit the mask and so cannot be hit before they are ready for them."""
+    if not starts_workers or not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(cache_bytes: int, worker_id: int) -> None:
+    cast(_Batches, get_worker_info().dataset).crops.start_worker(cache_bytes)  # type: ignore[union-attr]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_next_time)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+
+
+def _end_next_time(number: int, frame: object) -> None:
+    """A scheduler sends one SIGTERM to all processes; a second one, from parent or user, means it."""
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))

@@ -1,53 +1,139 @@
-"""Training of the degradation estimator without labels: rankings and anchors (MM-RealSR, arXiv 2205.05065)."""
+"""Training of the degradation estimator without labels: rankings and anchors (MM-RealSR, arXiv 2203.13501)."""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s3diff.checkpoints.config_json import to_json
+from s3diff.checkpoints.weights_file import write_safetensors
 from s3diff.degradation import synthesis, variants
-from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
+from s3diff.networks.degradation_estimator import DegradationEstimator
 from s3diff.training.config import EstimatorTrainConfig
-from s3diff.training.data import CropSampler
+from s3diff.training.crops import CropDataset
+from s3diff.training.loop import Loop, add_means, step_generator
+from s3diff.training.run_checkpoints import RunState
+from s3diff.training.start import ESTIMATOR_FILE
 
-_LOGGER = logging.getLogger(__name__)
 _BLUR, _NOISE = 0, 1
 
 #: Blur and noise of the reduced crop, the worst one, and the reduced one with blur or noise alone.
 _ANCHORS = ((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0))
 
-#: Wider than what the generator trains on (MM-RealSR's ranges), so that the degrees have room at both ends.
-_SETTINGS = synthesis.PRESETS["realesrgan"]
 
+class EstimatorTrainer(Loop):
+    """One run of the estimator's training.
 
-def ranking_and_anchor_losses(
-    estimator: DegradationEstimator, ground_truth: Tensor, config: EstimatorTrainConfig, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Losses of one batch, and how often each ranking holds.
-
-    Low-quality versions of every crop: ``a``; ``b`` = a with larger blur; ``c`` = a with stronger noise; the merely
-    reduced one (anchor 0 for both degrees); the one with every parameter at its maximum (anchor 1). Ours are two
-    more anchors that hold the degrees apart: the reduced one with blur alone (1, 0) and with noise alone (0, 1).
-    Without them a small estimator calls blur what is noise.
+    Args:
+        config: the run.
+        crops: ground-truth crops by position.
+        output: folder of the run.
+        accelerator: processes and devices; None for this process on the best device.
     """
-    size = (ground_truth.shape[0], ground_truth.shape[2], ground_truth.shape[3], config.scale, generator)
-    drawn = synthesis.draw(_SETTINGS, *size)
-    reduced = variants.reduced_only(_SETTINGS, *size)
-    draws = [
+
+    kind = "estimator"
+
+    def __init__(
+        self, config: EstimatorTrainConfig, crops: CropDataset, output: Path, accelerator: Accelerator | None = None
+    ) -> None:
+        super().__init__(config, config.data, config.optimiser, config.run, crops, output, accelerator)
+        self.config = config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.run.seed)
+            self.estimator = DegradationEstimator(config.estimator)
+        self.estimator.to(self.device)
+        self._wrapped: nn.Module = self.accelerator.prepare_model(self.estimator)
+        self._add_optimiser("estimator", self.estimator, config.optimiser.learning_rate)
+
+    def train_step(self, ground_truth: list[Tensor]) -> dict[str, Tensor]:
+        """Rankings and anchors on this process's crops; see :meth:`Loop.train_step`."""
+        generator = step_generator(self.config.run.seed, self.step)
+        for group in self.optimisers["estimator"].param_groups:
+            group["lr"] = self.config.optimiser.rate_at(self.step)
+        values: dict[str, Tensor] = {}
+        for index, crops in enumerate(ground_truth):
+            pictures = crops.to(self.device, non_blocking=True).float() / 255.0
+            batch_size = len(crops) * self.accelerator.num_processes
+            draws = [
+                drawn.rows(*self._own_rows(batch_size))
+                for drawn in draw_versions(self.config, batch_size, pictures.shape[2], generator)
+            ]
+            with self._gathering(self._wrapped, index):
+                losses = ranking_and_anchor_losses(self._wrapped, pictures, draws, self.config)
+                self._backward(losses["total"])
+            add_means(values, losses, len(ground_truth))
+        values["gradient_norm"] = self._update("estimator", self.estimator)
+        self.step += 1
+        return values
+
+    def state(self) -> RunState:
+        """Weights, optimiser and step."""
+        return RunState(
+            kind=self.kind,
+            config=to_json(self.config),
+            step=self.step,
+            batch_size=self.batch_size,
+            source=None,
+            base="",
+            model=self.estimator.state_dict(),
+            average={},
+            optimisers={name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            heads={},
+        )
+
+    def load(self, state: RunState) -> None:
+        """Take over a checkpoint of the same network."""
+        self.estimator.load_state_dict(state.model)
+
+    def export(self) -> Path:
+        """Write ``estimator.safetensors`` into the output folder; the names are those of ``de_net.pth``."""
+        path = self.output / ESTIMATOR_FILE
+        write_safetensors(self.estimator.state_dict(), path)
+        return path
+
+
+def draw_versions(
+    config: EstimatorTrainConfig, batch_size: int, side_px: int, generator: torch.Generator
+) -> list[synthesis.DegradationDraw]:
+    """The low-quality versions of every crop.
+
+    ``a``; ``b`` = a with larger blur; ``c`` = a with stronger noise; the merely reduced one (anchor 0 for both);
+    the one with every parameter at its maximum (anchor 1). Ours are two more anchors that hold the degrees apart: the
+    reduced one with blur alone (1, 0) and with noise alone (0, 1). Without them a small estimator calls blur what is
+    noise.
+    """
+    settings = synthesis.PRESETS[config.data.degradations[0]]
+    size = (batch_size, side_px, side_px, config.data.scale, generator)
+    drawn = synthesis.draw(settings, *size)
+    reduced = variants.reduced_only(settings, *size)
+    return [
         drawn,
         variants.with_stronger_blur(drawn, generator),
         variants.with_stronger_noise(drawn, generator),
         reduced,
-        variants.extreme(_SETTINGS, *size),
+        variants.extreme(settings, *size),
         variants.with_stronger_blur(reduced, generator),
         variants.with_stronger_noise(reduced, generator),
     ]
-    degrees = estimator(torch.cat([synthesis.apply(ground_truth, one) for one in draws]))
-    a, blurrier, noisier, *anchored = degrees.chunk(len(draws))
+
+
+def ranking_and_anchor_losses(
+    estimator: nn.Module, ground_truth: Tensor, draws: list[synthesis.DegradationDraw], config: EstimatorTrainConfig
+) -> dict[str, Tensor]:
+    """Losses of one batch, and how often each ranking holds.
+
+    Args:
+        estimator: [N, 3, h, w] in [0, 1] to degrees [N, 2].
+        ground_truth: [B, 3, H, W] in [0, 1].
+        draws: from :func:`draw_versions`.
+        config: margin and weights.
+    """
+    low_quality = torch.cat([synthesis.apply(ground_truth, one) for one in draws])
+    a, blurrier, noisier, *anchored = estimator(low_quality).chunk(len(draws))
     blur_gap = blurrier[:, _BLUR] - a[:, _BLUR]
     noise_gap = noisier[:, _NOISE] - a[:, _NOISE]
     ranking = F.relu(config.margin - blur_gap).mean() + F.relu(config.margin - noise_gap).mean()
@@ -61,32 +147,3 @@ def ranking_and_anchor_losses(
         "blur_ranked": (blur_gap > 0).float().mean(),
         "noise_ranked": (noise_gap > 0).float().mean(),
     }
-
-
-def train_estimator(
-    shape: DegradationEstimatorConfig, data: Path, config: EstimatorTrainConfig
-) -> DegradationEstimator:
-    """Train an estimator on the pictures of a folder; deterministic for a seed and a machine.
-
-    Raises:
-        PictureError: no usable picture in ``data``.
-    """
-    torch.manual_seed(config.seed)
-    generator = torch.Generator().manual_seed(config.seed)
-    sampler = CropSampler(data, config.crop_px, config.min_detail, config.held_out)
-    estimator = DegradationEstimator(shape)
-    optimiser = torch.optim.Adam(estimator.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.max_steps)
-    recent: list[dict[str, float]] = []
-    for step in range(1, config.max_steps + 1):
-        losses = ranking_and_anchor_losses(estimator, sampler.draw(config.batch_size, generator), config, generator)
-        optimiser.zero_grad()
-        losses["total"].backward()
-        optimiser.step()
-        schedule.step()
-        recent.append({name: float(value.detach()) for name, value in losses.items()})
-        if step % 50 == 0:
-            means = {name: sum(entry[name] for entry in recent) / len(recent) for name in recent[0]}
-            _LOGGER.info("step %d  %s", step, "  ".join(f"{name} {value:.4f}" for name, value in means.items()))
-            recent.clear()
-    return estimator.eval().requires_grad_(False)

@@ -15,15 +15,19 @@ from s3diff.training.config import LossConfig
 class ReconstructionLoss(nn.Module):
     """Weighted sum of the terms that the configuration asks for.
 
+    Args:
+        config: the weights.
+        lpips_vgg: with other weights than the published ones.
+
     Raises:
         MissingExtraError: weights of a perceptual term are not on this machine; the message says how to get them.
     """
 
-    def __init__(self, config: LossConfig) -> None:
+    def __init__(self, config: LossConfig, lpips_vgg: LPIPS | None = None) -> None:
         super().__init__()
         self.config = config
         self.lpips_alex = LPIPS("alex") if config.lpips_alex else None
-        self.lpips_vgg = LPIPS("vgg") if config.lpips_vgg else None
+        self.lpips_vgg = (lpips_vgg or LPIPS("vgg")) if config.lpips_vgg else None
         self.dists = DISTS() if config.dists else None
 
     def forward(self, result: Tensor, target: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -66,6 +70,9 @@ def _shifted(result: Tensor, target: Tensor, max_shift_px: int, generator: torch
 
 
 def _random_square(result: Tensor, target: Tensor, side_px: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Both images' same square; the whole images for a side of 0."""
+    if side_px == 0:
+        return result, target
     height, width = result.shape[-2:]
     side_px = min(side_px, height, width)
     top = int(torch.randint(height - side_px + 1, (), generator=generator))

@@ -1,17 +1,76 @@
-"""Recipes: functions that return a full configuration."""
+"""Recipes: functions that return a full configuration. A user's own is ``my_file.py:my_recipe``."""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from s3diff.errors import OptionError, S3DiffError
 from s3diff.networks.autoencoder import AutoencoderConfig
 from s3diff.networks.degradation_conditioning import ConditioningConfig
 from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
 from s3diff.networks.noise_schedule import NoiseSchedule
 from s3diff.networks.one_step_generator import GeneratorConfig
 from s3diff.networks.unet import UNetConfig
-from s3diff.training.config import DataConfig, LossConfig, OptimiserConfig, TrainConfig
+from s3diff.training.config import (
+    AdversarialConfig,
+    DataConfig,
+    EstimatorTrainConfig,
+    LossConfig,
+    OptimiserConfig,
+    ReleasedFaults,
+    RunConfig,
+    TrainConfig,
+    ValidationConfig,
+)
+from s3diff.training.discriminator import DiscriminatorConfig
 
 #: Shown in the README and used by the tests: the embedded model has not seen them.
 HELD_OUT_PHOTOS = ("budgie-budgie-branch.jpg", "budgie-kitten-on-lawn.jpg")
+
+
+def paper() -> TrainConfig:
+    """S3Diff on SD-Turbo (arXiv 2409.17058, section 4.1, and the released configuration): LoRA, three phases.
+
+    The release's 64 crops per step came of four GPUs: fewer processes take more accumulation.
+    """
+    return TrainConfig(
+        name="paper",
+        generator=GeneratorConfig(autoencoder=AutoencoderConfig(lora_rank=16), unet=UNetConfig(lora_rank=32)),
+        start="base",
+        trained="modulation",
+        data=DataConfig(crop_px=512, batch_size=4, accumulate=4, min_detail=0.0, num_workers=4),
+        loss=LossConfig(l2=2.0, lpips_vgg=5.0, perceptual_crop_px=0),
+        adversarial=AdversarialConfig(
+            weight=0.5, discriminator_weight=0.5, discriminator=DiscriminatorConfig(backbone="dino")
+        ),
+        optimiser=OptimiserConfig(learning_rate=2e-5, max_steps=50_000),
+        precision="bfloat16",
+        frozen_precision="bfloat16",
+    )
+
+
+def as_released() -> TrainConfig:
+    """``paper`` with the release's faults, for comparison; METHOD.md of the project's sources lists them.
+
+    What is not reproduced: a ``max_train_steps`` that stops nothing, and checkpoints that cannot be resumed.
+    """
+    config = paper()
+    return replace(
+        config,
+        name="as_released",
+        generator=replace(config.generator, conditioning=ConditioningConfig(identity_start=False)),
+        optimiser=replace(config.optimiser, ema_decay=0.0),
+        faults=ReleasedFaults(
+            degradation_like_release=True,
+            discriminator_keeps_gradients=True,
+            schedule_advances_twice=True,
+            trained_weights_in_bfloat16=True,
+        ),
+    )
 
 
 def compact_generator() -> GeneratorConfig:
@@ -70,9 +129,138 @@ def compact() -> TrainConfig:
         optimiser=OptimiserConfig(
             learning_rate=7e-4, warmup_steps=50, decay_steps=450, max_steps=1000, weight_decay=0.0, ema_decay=0.995
         ),
+        validation=ValidationConfig(every=100),
+        run=RunConfig(checkpoint_every=50),
         exported_residual=0.5,
-        checkpoint_every=50,
     )
 
 
-RECIPES = {"compact": compact}
+def tune() -> TrainConfig:
+    """An existing model, such as the embedded one, on one's own photographs: all weights, a low rate, a short run."""
+    config = compact()
+    return replace(
+        config,
+        name="tuned",
+        start="model",
+        optimiser=OptimiserConfig(
+            learning_rate=1e-4, warmup_steps=20, decay_steps=150, max_steps=300, weight_decay=0.0, ema_decay=0.98
+        ),
+        exported_residual=1.0,
+    )
+
+
+def debug() -> TrainConfig:
+    """All three phases in seconds, with nothing to fetch: a narrow ``compact``, random features as discriminator."""
+    config = compact()
+    networks = config.generator
+    return replace(
+        config,
+        name="debug",
+        generator=replace(
+            networks,
+            unet=replace(
+                networks.unet, latent_channels=4, block_out_channels=(8, 8, 16), num_heads=(1, 1, 2), lora_rank=2
+            ),
+            autoencoder=replace(
+                networks.autoencoder,
+                latent_channels=4,
+                block_out_channels=(8,),
+                decoder_channels=(4, 8, 8),
+                lora_rank=2,
+            ),
+            estimator=DegradationEstimatorConfig(stage_channels=(4, 8), hidden_channels=8),
+        ),
+        data=DataConfig(crop_px=64, batch_size=2, held_out=HELD_OUT_PHOTOS),
+        loss=LossConfig(l2=2.0, l1=1.0, lpips_vgg=0.0),
+        adversarial=AdversarialConfig(
+            weight=0.01, learning_rate=1e-3, discriminator=DiscriminatorConfig(backbone="random", hidden_channels=8)
+        ),
+        optimiser=OptimiserConfig(learning_rate=1e-3, warmup_steps=2, max_steps=20, ema_decay=0.9),
+        validation=ValidationConfig(every=10, num_pictures=2, crop_px=128),
+        run=RunConfig(checkpoint_every=5, log_every=5),
+        estimator_steps=5,
+        exported_residual=1.0,
+    )
+
+
+def estimator() -> EstimatorTrainConfig:
+    """The release's estimator after MM-RealSR: its shape, ranges, rate and length."""
+    return EstimatorTrainConfig()
+
+
+def compact_estimator() -> EstimatorTrainConfig:
+    """The small estimator of ``compact``, on a CPU."""
+    return EstimatorTrainConfig(
+        name="compact_estimator",
+        estimator=compact_generator().estimator,
+        data=DataConfig(crop_px=128, batch_size=4, degradations=("realesrgan",), held_out=HELD_OUT_PHOTOS),
+        optimiser=OptimiserConfig(
+            learning_rate=1e-3, weight_decay=0.0, decay_steps=350, max_steps=350, clip_norm=10.0, ema_decay=0.0
+        ),
+        run=RunConfig(checkpoint_every=50),
+    )
+
+
+#: Recipes of ``s3diff train`` and of ``s3diff train-estimator``.
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "paper": paper,
+    "as_released": as_released,
+    "compact": compact,
+    "tune": tune,
+    "debug": debug,
+}
+ESTIMATOR_RECIPES: dict[str, Callable[[], EstimatorTrainConfig]] = {
+    "estimator": estimator,
+    "compact_estimator": compact_estimator,
+}
+
+
+def find_recipe(name: str) -> TrainConfig:
+    """The configuration of a recipe of ``s3diff train``: a name, or a user's ``my_file.py:my_recipe``.
+
+    A user's file is run: give only files that you trust.
+
+    Raises:
+        OptionError: no such recipe, no such file or function, or one that returns something else.
+    """
+    recipe = _find(name, RECIPES)
+    if not isinstance(recipe, TrainConfig):
+        raise OptionError(f"{name} returns a {type(recipe).__name__}; a recipe of s3diff train returns a TrainConfig")
+    return recipe
+
+
+def find_estimator_recipe(name: str) -> EstimatorTrainConfig:
+    """The same for ``s3diff train-estimator``."""
+    recipe = _find(name, ESTIMATOR_RECIPES)
+    if not isinstance(recipe, EstimatorTrainConfig):
+        raise OptionError(
+            f"{name} returns a {type(recipe).__name__}; a recipe of s3diff train-estimator returns an "
+            "EstimatorTrainConfig"
+        )
+    return recipe
+
+
+def _find(name: str, known: Mapping[str, Callable[[], object]]) -> object:
+    if name in known:
+        return known[name]()
+    path, separator, function = name.rpartition(":")
+    if not separator or not path.endswith(".py"):
+        raise OptionError(f"recipe is {name!r}; give one of {', '.join(known)}, or your own as my_file.py:my_recipe")
+    if not Path(path).is_file():
+        raise OptionError(f"recipe is {name!r}: {path} does not exist; check the path")
+    spec = importlib.util.spec_from_file_location(f"s3diff_recipe_{Path(path).stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up by name.
+    sys.modules[module.__name__] = module
+    try:
+        spec.loader.exec_module(module)
+        recipe = getattr(module, function, None)
+        if not callable(recipe):
+            raise OptionError(f"{path} has no function {function!r}; a recipe is a function that returns a TrainConfig")
+        return recipe()
+    except S3DiffError:
+        raise
+    except Exception as error:
+        raise OptionError(f"{name} fails: {type(error).__name__}: {error}; correct the recipe") from error

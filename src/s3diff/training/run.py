@@ -1,140 +1,253 @@
-"""A recipe's name, a folder of photographs and a folder for the run: estimator, generator, model folder."""
+"""From a recipe's name, a data set and a folder to a run: what ``s3diff train`` and ``train-estimator`` do."""
 
 from __future__ import annotations
 
-import ast
+import json
 import logging
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from accelerate import Accelerator
 
-from s3diff.checkpoints.model_folder import StoredPrompts, load_model, save_model
-from s3diff.errors import ModelError, OptionError
-from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
+from s3diff.checkpoints.config_json import to_json
+from s3diff.checkpoints.model_folder import ModelDescription, load_model, save_model
+from s3diff.checkpoints.registry import model_folder
+from s3diff.degradation.settings import PRESETS
+from s3diff.errors import OptionError
 from s3diff.training.config import EstimatorTrainConfig, TrainConfig
-from s3diff.training.estimator_trainer import train_estimator
-from s3diff.training.recipes import RECIPES
-from s3diff.training.trainer import Trainer, averaged_model
+from s3diff.training.crops import CropDataset, check_usable
+from s3diff.training.delivery import MODEL_FOLDER, export_model
+from s3diff.training.estimator_trainer import EstimatorTrainer
+from s3diff.training.loop import StepReport, make_accelerator
+from s3diff.training.overrides import with_change
+from s3diff.training.recipes import compact_estimator, find_estimator_recipe, find_recipe
+from s3diff.training.run_checkpoints import require_new_run
+from s3diff.training.sources import open_source
+from s3diff.training.start import Start, prepare_start, require_estimator
+from s3diff.training.trainer import Trainer
+from s3diff.training.validation import Validation, named_pictures
 
-#: Name of the model folder inside a run's folder.
-MODEL_FOLDER = "model"
+_LOGGER = logging.getLogger(__name__)
+
+_CONFIG_FILE = "config.json"
+#: Folder of the estimator's own run, where the recipe trains one first.
+_ESTIMATOR_RUN = "estimator"
+
+Report = Callable[[StepReport], None]
 
 
-def train_recipe(
-    recipe: str,
-    data: Path,
-    output: Path,
-    estimator_from: Path | None = None,
-    *,
-    resume: bool = False,
-    changes: tuple[str, ...] = (),
-) -> Path:
-    """Train a recipe from start to end, or go on with ``resume``.
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """What the user asked for.
 
-    Args:
-        recipe: a name of ``RECIPES``.
-        data: folder of ground-truth pictures.
+    Attributes:
+        recipe: a recipe's name or ``my_file.py:my_recipe``.
+        data: ground-truth pictures: a folder, tar shards, local or remote.
         output: folder of the run.
-        estimator_from: a model folder whose estimator is used; None to train one first.
-        resume: go on from ``output/checkpoint.pt``; its estimator is used.
-        changes: ``field=value`` each, nested fields with dots, such as ``loss.dists=0.5``.
+        source: ``--from``: a model, SD-Turbo's folder, ``random``, or None.
+        estimator: where the estimator comes from; None for the source's own.
+        validate: ground-truth pictures to validate on; None for the held-out ones of ``data``.
+        resume: go on from the newest checkpoint in ``output``.
+        accept_changes: go on with another configuration.
+        changes: ``field=value`` each.
+        cpu: keep to the CPU.
+    """
+
+    recipe: str
+    data: str
+    output: Path
+    source: str | None = None
+    estimator: Path | None = None
+    validate: str | None = None
+    resume: bool = False
+    accept_changes: bool = False
+    changes: tuple[str, ...] = ()
+    cpu: bool = False
+
+
+def resolve_config(request: TrainRequest) -> TrainConfig:
+    """The recipe with the request's changes.
+
+    Raises:
+        OptionError: unknown recipe or field, a value of another type, or one that does not fit the others.
+    """
+    config = find_recipe(request.recipe)
+    for change in request.changes:
+        config = with_change(config, change)
+    _check_degradations(config.data.degradations)
+    _check_degradations((config.validation.degradation,))
+    return config
+
+
+def train(request: TrainRequest, report: Report | None = None) -> Path:
+    """Train a recipe from start to end, or go on with ``resume``.
 
     Returns:
         The model folder that was written, with averaged weights.
 
     Raises:
-        OptionError: unknown recipe or field, or a value of another type.
-        PictureError: no usable picture in ``data``.
-        MissingExtraError: a perceptual measure's weights are missing.
-        ModelError: nothing to resume, or the checkpoint of another recipe.
+        OptionError: the recipe, a field or the combination is wrong.
+        PictureError: no usable picture.
+        MissingExtraError: weights of a perceptual loss, of the discriminator or a package are missing.
+        ModelError: the start or the checkpoint is missing, damaged or does not fit.
+        Stopped: a signal ended the run after a checkpoint.
+        TrainingError: the run cannot go on.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if recipe not in RECIPES:
-        raise OptionError(f"recipe is {recipe!r}; give one of {', '.join(RECIPES)}")
-    config = RECIPES[recipe]()
-    for change in changes:
-        config = with_change(config, change)
-    if resume or estimator_from is not None:
-        shape = config.generator.estimator
-        estimator = DegradationEstimator(shape) if resume else _estimator_of(estimator_from, shape)
-    else:
-        estimator = train_estimator(
-            config.generator.estimator, data, EstimatorTrainConfig(seed=config.seed, held_out=config.data.held_out)
-        )
-    trainer = Trainer(config, data, output, estimator)
-    if resume:
-        trainer.resume(output / "checkpoint.pt")
-    trainer.run()
-    return export_model(trainer, output / MODEL_FOLDER)
-
-
-def export_model(trainer: Trainer, folder: Path) -> Path:
-    """Write the averaged weights as a model folder in float16: half the size, rounded far below a grey level."""
-    model = averaged_model(trainer)
-    if trainer.config.exported_residual != 1.0 and trainer.config.generator.autoencoder.residual:
-        with torch.no_grad():
-            for parameter in model.generator.autoencoder.decoder.conv_out.parameters():
-                parameter.mul_(trainer.config.exported_residual)
-    save_model(
-        folder,
-        model.generator,
-        StoredPrompts(positive=model.positive.detach(), negative=model.negative.detach()),
-        name=trainer.config.name,
-        upsampling=trainer.config.upsampling,
-        licences=("trained from scratch by s3diff train; see MODEL_CARD.md where it is shipped",),
-        dtype=torch.float16,
-    )
+    trainer = prepare_trainer(request, report)
+    trainer.run(report)
+    folder = request.output / MODEL_FOLDER
+    if trainer.accelerator.is_main_process:
+        export_model(trainer.start, trainer.model, trainer.average, folder)
+    trainer.accelerator.wait_for_everyone()
     return folder
 
 
-def with_change(config: TrainConfig, change: str) -> TrainConfig:
-    """The configuration with one field changed by a text such as ``optimiser.learning_rate=1e-4``.
+def prepare_trainer(request: TrainRequest, report: Report | None = None) -> Trainer:
+    """Everything before the first step; raises as :func:`train`."""
+    config = resolve_config(request)
+    if not request.resume:
+        require_new_run(request.output)
+    start = prepare_start(config, request.source, request.estimator)
+    config = start.config
+    check_side(config)
+    accelerator = make_accelerator(cpu=request.cpu)
+    with accelerator.main_process_first():  # which may have to index shards
+        crops = _crops(request.data, config)
+    validation = _validation(request, config) if accelerator.is_main_process else None
+    if not start.has_estimator and not request.resume:
+        start = _with_trained_estimator(start, request, accelerator, report)
+    _write_config(request, config, accelerator)
+    trainer = Trainer(
+        start, crops, request.output, source=request.source, accelerator=accelerator, validation=validation
+    )
+    if request.resume:
+        trainer.resume(accept_changes=request.accept_changes)
+    return trainer
+
+
+def check_side(config: TrainConfig) -> None:
+    """Refuse crops that the networks cannot take whole."""
+    multiple = config.generator.pad_multiple
+    if config.data.crop_px % multiple or config.data.crop_px % config.data.scale:
+        raise OptionError(
+            f"data.crop_px is {config.data.crop_px}; give a multiple of {multiple} and of the scale {config.data.scale}"
+        )
+
+
+def train_estimator(request: TrainRequest, report: Report | None = None) -> Path:
+    """Train a degradation estimator; ``source`` names a model folder that the result is put into, as a copy.
+
+    Returns:
+        ``estimator.safetensors``, or the model folder with the new estimator.
 
     Raises:
-        OptionError: no such field, or a value of another type.
+        As :func:`train`.
     """
-    path, separator, text = change.partition("=")
-    if not separator:
-        raise OptionError(f"--set {change!r} has no =; give FIELD=VALUE, such as loss.dists=0.5")
-    return _changed(config, path.strip().split("."), text.strip(), path)
+    config = find_estimator_recipe(request.recipe)
+    for change in request.changes:
+        config = with_change(config, change)
+    _check_degradations(config.data.degradations)
+    if config.data.crop_px % config.data.scale:
+        raise OptionError(f"data.crop_px is {config.data.crop_px}; give a multiple of the scale {config.data.scale}")
+    if not request.resume:
+        require_new_run(request.output)
+    model = load_model(model_folder(request.source)) if request.source is not None else None
+    if model is not None and model.config.estimator != config.estimator:
+        raise OptionError(
+            f"the model {request.source} needs an estimator of {model.config.estimator}, the recipe {config.name} "
+            f"trains {config.estimator}; change the recipe's estimator to the model's"
+        )
+    accelerator = make_accelerator(cpu=request.cpu)
+    trainer = EstimatorTrainer(config, _crops(request.data, config), request.output, accelerator)
+    if request.resume:
+        trainer.resume(accept_changes=request.accept_changes)
+    _write_config(request, config, accelerator)
+    trainer.run(report)
+    result = request.output / MODEL_FOLDER if model is not None else request.output
+    if accelerator.is_main_process:
+        path = trainer.export()
+        if model is None:
+            result = path
+        else:
+            model.generator.estimator.load_state_dict(trainer.estimator.state_dict())
+            _save_copy(model.description, model, result)
+    accelerator.wait_for_everyone()
+    return result
 
 
-def _changed(config: Any, names: list[str], text: str, path: str) -> Any:
-    known = [field.name for field in fields(config)]
-    if names[0] not in known:
-        raise OptionError(f"--set {path}: there is no field {names[0]!r}; there are {', '.join(known)}")
-    current = getattr(config, names[0])
-    if len(names) > 1:
-        if not is_dataclass(current):
-            raise OptionError(f"--set {path}: {names[0]} has no fields of its own")
-        return replace(config, **{names[0]: _changed(current, names[1:], text, path)})
-    if is_dataclass(current):
-        raise OptionError(f"--set {path}: name one of its fields: {', '.join(f.name for f in fields(current))}")
-    try:
-        return replace(config, **{names[0]: _typed(text, current, path)})
-    except ValueError as error:  # a value that the field's own dataclass refuses
-        raise error if isinstance(error, OptionError) else OptionError(f"--set {path}: {error}") from None
+def _save_copy(description: ModelDescription, model: Any, folder: Path) -> None:
+    save_model(
+        folder,
+        model.generator,
+        model.prompts,
+        name=description.name,
+        upsampling=description.upsampling,
+        licences=description.licences,
+        tokenizer=model.tokenizer,
+        text_encoder=model.text_encoder,
+    )
 
 
-def _typed(text: str, current: Any, path: str) -> Any:
-    if isinstance(current, str):
-        return text
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = None
-    if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not type(current):
-        raise OptionError(f"--set {path}: {text!r} is no {type(current).__name__}; it is now {current!r}")
-    return value
+def _with_trained_estimator(
+    start: Start, request: TrainRequest, accelerator: Accelerator, report: Report | None
+) -> Start:
+    """A start from scratch brings its own small estimator; one on a base model has to be given."""
+    config = start.config
+    if config.start != "scratch":
+        require_estimator(start)
+    recipe = compact_estimator()
+    recipe = replace(
+        recipe,
+        estimator=config.generator.estimator,
+        data=replace(
+            recipe.data,
+            crop_px=min(recipe.data.crop_px, config.data.crop_px),
+            held_out=config.data.held_out,
+            scale=config.data.scale,
+        ),
+        optimiser=replace(
+            recipe.optimiser, max_steps=config.estimator_steps, decay_steps=config.estimator_steps, ema_decay=0.0
+        ),
+        run=replace(recipe.run, seed=config.run.seed),
+    )
+    folder = request.output / _ESTIMATOR_RUN
+    trainer = EstimatorTrainer(recipe, _crops(request.data, recipe), folder, accelerator)
+    _LOGGER.info("first the degradation estimator, %d steps", recipe.optimiser.max_steps)
+    trainer.run(report)
+    start.model.generator.estimator.load_state_dict(trainer.estimator.state_dict())
+    return replace(start, has_estimator=True)
 
 
-def _estimator_of(folder: Path | None, shape: DegradationEstimatorConfig) -> DegradationEstimator:
-    assert folder is not None
-    model = load_model(folder)
-    if model.config.estimator != shape:
-        raise ModelError(f"{folder} has an estimator of another shape than the recipe's {shape}; leave --estimator out")
-    return model.generator.estimator
+def _crops(data: str, config: TrainConfig | EstimatorTrainConfig) -> CropDataset:
+    source = open_source(data, held_out=config.data.held_out)
+    check_usable(source, config.data.crop_px)
+    return CropDataset(source, config.data.crop_px, config.run.seed, min_detail=config.data.min_detail)
+
+
+def _validation(request: TrainRequest, config: TrainConfig) -> Validation | None:
+    if request.validate is not None:
+        source = open_source(request.validate)
+    elif config.data.held_out:
+        source = open_source(request.data)
+    else:
+        return None
+    only = () if request.validate is not None else config.data.held_out
+    numbers = named_pictures(source, only)
+    if not numbers and request.validate is None:
+        return None
+    return Validation(config.validation, config.data.scale, source, numbers, request.output)
+
+
+def _check_degradations(names: tuple[str, ...]) -> None:
+    unknown = [name for name in names if name not in PRESETS]
+    if unknown or not names:
+        raise OptionError(f"degradations is {', '.join(names) or 'empty'}; give some of {', '.join(PRESETS)}")
+
+
+def _write_config(request: TrainRequest, config: Any, accelerator: Accelerator) -> None:
+    if accelerator.is_main_process:
+        request.output.mkdir(parents=True, exist_ok=True)
+        content = {"recipe": request.recipe, "data": request.data, "from": request.source, "config": to_json(config)}
+        (request.output / _CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")

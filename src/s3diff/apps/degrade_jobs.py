@@ -1,0 +1,362 @@
+"""Making low-quality pictures with what was drawn for them written down, and making them again from that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+
+from s3diff.apps.restore_jobs import RestoreJob, distinct_jobs, is_earlier_result, place_of, plan_jobs
+from s3diff.checkpoints.config_json import from_json, to_json
+from s3diff.checkpoints.weights_file import replaced_when_whole
+from s3diff.degradation.records import from_records, to_records
+from s3diff.degradation.settings import DegradationSettings
+from s3diff.degradation.synthesis import MIN_SIDE_PX, PRESETS, DegradationDraw, apply, draw
+from s3diff.errors import OptionError, OutputError, PictureError
+from s3diff.images.codecs import Picture, check_writable, read_picture, write_picture
+from s3diff.version import __version__
+
+#: In an output folder; beside a single picture the record has its name with .json.
+RECORD_NAME = "degradations.json"
+_FORMAT, _FORMAT_VERSION = "s3diff-degradations", 1
+#: Seeds that a torch.Generator takes.
+_LOWEST_SEED, _HIGHEST_SEED = -(2**63), 2**64 - 1
+_TEXTS = ("name", "source", "source_sha256", "low_quality_sha256")
+_ENTRY_FIELDS = (*_TEXTS, "source_bytes", "crop_px", "degradation")
+
+
+@dataclass(frozen=True)
+class DegradeJob:
+    """One picture.
+
+    Attributes:
+        source: the ground truth's file.
+        target: the low-quality picture to write.
+        source_name: the source's name relative to the input, with "/": what its draw depends on.
+        name: the same of the target.
+        truth: where the cropped ground truth goes, if anywhere.
+        recorded: what a record says of the picture, if it is to be made again.
+    """
+
+    source: Path
+    target: Path
+    source_name: str
+    name: str
+    truth: Path | None = None
+    recorded: Recorded | None = None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One picture of a record, checked."""
+
+    name: str
+    source_name: str
+    source_bytes: int
+    source_sha256: str
+    low_quality_sha256: str
+    drawn: DegradationDraw
+    made_with: str
+
+
+@dataclass(frozen=True)
+class DegradeOptions:
+    """What a set is made with: the preset's name, ground truth side over low-quality side, and the seed.
+
+    Raises:
+        OptionError: an option is outside what it allows.
+    """
+
+    preset: str
+    scale: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise OptionError(f"preset is {self.preset!r}; give one of {', '.join(PRESETS)}")
+        if not 1 <= self.scale <= 64:
+            raise OptionError(f"scale is {self.scale}; give a whole number from 1 to 64")
+        if not _LOWEST_SEED <= self.seed <= _HIGHEST_SEED:
+            raise OptionError(f"seed is {self.seed}; give a whole number from -2^63 to 2^64 - 1")
+
+
+# ---------------------------------------------------------------------------------------------- planning
+
+
+def plan_degrading(source: str, output: str, truth: str | None, *, recursive: bool) -> tuple[list[DegradeJob], Path]:
+    """Pair every ground truth with its low-quality picture, and say where the record goes.
+
+    Args:
+        source: a picture or a folder.
+        output: a .png file for one picture, otherwise a folder, in which a picture keeps its place and its name but
+            for the extension.
+        truth: folder for the cropped ground truths, under the names of the low-quality pictures.
+        recursive: descend into folders, the output and the truth folder excepted.
+
+    Raises:
+        PictureError: the input does not exist or holds no picture.
+        OutputError: an output is an input or another's output, or cannot be written.
+    """
+    planned, _ = plan_jobs([source], output, recursive=recursive, skip_existing=False, quality=95)
+    root, folder = Path(source), Path(output)
+    is_file = len(planned) == 1 and planned[0].target == folder
+    if truth is not None and root.is_dir():
+        planned = [job for job in planned if not is_earlier_result(job.source, root, Path(truth))]
+    jobs = []
+    for job in planned:
+        relative = job.source.relative_to(root) if root.is_dir() else Path(job.source.name)
+        name = Path(folder.name) if is_file else relative.with_suffix(".png")
+        jobs.append(DegradeJob(job.source, folder if is_file else folder / name, relative.as_posix(), name.as_posix()))
+    if not jobs:
+        raise PictureError(f"{source} holds no pictures but those of {truth}; give another folder")
+    record = folder.with_suffix(".json") if is_file else folder / RECORD_NAME
+    return _with_truth(jobs, truth), _free_record(record)
+
+
+def plan_rebuilding(source: str, output: str, truth: str | None, record: str) -> list[DegradeJob]:
+    """The jobs that make the pictures of a record again; nothing is read but the record.
+
+    Raises:
+        OptionError: the record is none, or of several pictures where one file is given.
+        OutputError: an output is an input or another's output, or cannot be written.
+    """
+    recorded, root, folder = read_record(Path(record)), Path(source), Path(output)
+    if not source or not output:
+        raise OptionError("a name is empty; give INPUT and OUTPUT, the second one may be new")
+    if not root.is_dir():
+        if len(recorded) > 1:
+            raise OptionError(f"{record} is of {len(recorded)} pictures, but {source} is no folder; give their folder")
+        target = folder if folder.suffix.lower() == ".png" and not folder.is_dir() else folder / recorded[0].name
+        jobs = [DegradeJob(root, target, recorded[0].source_name, recorded[0].name, recorded=recorded[0])]
+    else:
+        jobs = [
+            DegradeJob(root / one.source_name, folder / one.name, one.source_name, one.name, recorded=one)
+            for one in recorded
+        ]
+    return _with_truth(jobs, truth)
+
+
+def _with_truth(jobs: list[DegradeJob], truth: str | None) -> list[DegradeJob]:
+    """The jobs with their ground truths' places, all of them checked."""
+    if truth is not None:
+        jobs = [replace(job, truth=Path(truth) / job.name) for job in jobs]
+    low_quality = [job.target for job in jobs]
+    truths = [job.truth for job in jobs if job.truth is not None]
+    firsts: dict[object, DegradeJob] = {}
+    for job in jobs:
+        if (first := firsts.setdefault(place_of(job.target), job)) is not job:
+            raise OutputError(
+                f"{first.source} and {job.source} would both be written to {job.target}; "
+                "rename one of them, or degrade them into different folders"
+            )
+    for targets in filter(None, (low_quality, truths)):
+        distinct_jobs([RestoreJob(job.source, target) for job, target in zip(jobs, targets, strict=True)])
+        for target in targets:
+            if target.suffix.lower() != ".png":
+                raise OutputError(f"{target}: low-quality pictures are written as PNG alone; end the name in .png")
+            check_writable(target)
+    if taken := {place_of(path) for path in low_quality} & {place_of(path) for path in truths}:
+        raise OutputError(f"{truth} is where the low-quality pictures go ({len(taken)} alike); give --truth another")
+    return jobs
+
+
+def _free_record(path: Path) -> Path:
+    """The record's path, where nothing is lost that is not a record."""
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder, but the drawn parameters go there; remove it or choose another output")
+    if path.exists():
+        try:
+            _read_format(path)
+        except OptionError as error:
+            raise OutputError(f"{path} is in the way of the drawn parameters and is no record; move it") from error
+    return path
+
+
+# ---------------------------------------------------------------------------------------------- the work
+
+
+def degrade_picture(job: DegradeJob, options: DegradeOptions) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Make one low-quality picture, by a draw that depends on the seed and the picture's relative name alone.
+
+    Returns:
+        Its entry in the record, and notes on what was left out.
+
+    Raises:
+        PictureError: it cannot be read, or is too small.
+        OutputError: it cannot be written.
+    """
+    picture, identity = _read(job.source)
+    height, width = (side - side % options.scale for side in (picture.height, picture.width))
+    if min(height, width) < MIN_SIDE_PX * options.scale:
+        raise PictureError(
+            f"{job.source} is {picture.width} x {picture.height} px; scale {options.scale} needs at least "
+            f"{MIN_SIDE_PX * options.scale} px a side; give a larger picture or a smaller scale"
+        )
+    seed = hashlib.sha256(os.fsencode(f"{options.seed}/{job.source_name}")).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(seed[:8], "little"))
+    drawn = draw(PRESETS[options.preset], 1, height, width, options.scale, generator)
+    made_sha256 = _make(job, picture, drawn)
+    entry = {
+        "name": job.name,
+        "source": job.source_name,
+        **identity,
+        "crop_px": {"top": 0, "left": 0, "height": height, "width": width},
+        "low_quality_sha256": made_sha256,
+        "degradation": to_records(drawn)[0],
+    }
+    return entry, _notes(picture)
+
+
+def rebuild_picture(job: DegradeJob) -> tuple[str, ...]:
+    """Make one low-quality picture again from its record; returns notes on what was left out.
+
+    Raises:
+        PictureError: its source is missing or changed, or the result has other pixels than the recorded one.
+        OutputError: it cannot be written.
+    """
+    recorded = job.recorded
+    assert recorded is not None, "a job of plan_rebuilding"
+    if not job.source.exists():
+        raise PictureError(f"{job.source} is missing; put back the picture that the record was made of")
+    picture, identity = _read(job.source)
+    expected = {"source_bytes": recorded.source_bytes, "source_sha256": recorded.source_sha256}
+    height, width = recorded.drawn.ground_truth_size_px
+    if identity != expected or height > picture.height or width > picture.width:
+        raise PictureError(f"{job.source} has changed since the record was made; put back the picture it was made of")
+    if _make(job, picture, recorded.drawn) != recorded.low_quality_sha256:
+        raise PictureError(
+            f"{job.target} is made, but has other pixels than when recorded ({recorded.made_with}, "
+            f"now {_made_with(_versions())}); use those versions for an exact copy"
+        )
+    return _notes(picture)
+
+
+def _make(job: DegradeJob, picture: Picture, drawn: DegradationDraw) -> str:
+    """Write the low-quality picture, and the truth where it is wanted; returns the SHA-256 of the former's pixels."""
+    height, width = drawn.ground_truth_size_px
+    truth = _rgb_8_bits(picture)[:height, :width]
+    image = torch.from_numpy(np.ascontiguousarray(truth.transpose(2, 0, 1)))[None].float() / 255
+    levels = (apply(image, drawn)[0] * 255).round().to(torch.uint8)
+    pixels = np.ascontiguousarray(levels.permute(1, 2, 0).numpy())
+    profile = None if picture.is_grey else picture.icc_profile
+    if job.truth is not None:
+        write_picture(Picture(truth, icc_profile=profile), job.truth)
+    write_picture(Picture(pixels, icc_profile=profile), job.target)
+    return hashlib.sha256(pixels.data).hexdigest()
+
+
+def _read(path: Path) -> tuple[Picture, dict[str, Any]]:
+    picture = read_picture(path)
+    data = path.read_bytes()
+    return picture, {"source_bytes": len(data), "source_sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _rgb_8_bits(picture: Picture) -> np.ndarray:
+    pixels = picture.pixels
+    if pixels.dtype == np.uint16:
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257: exact rounding
+    return pixels if pixels.shape[2] == 3 else pixels.repeat(3, axis=2)
+
+
+def _notes(picture: Picture) -> tuple[str, ...]:
+    return (*picture.notes, *(["transparency was left out"] if picture.is_transparent else []))
+
+
+# ---------------------------------------------------------------------------------------------- the record
+
+
+def write_record(path: Path, options: DegradeOptions, entries: Iterable[dict[str, Any]]) -> None:
+    """Write what was drawn, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    record = {
+        "format": _FORMAT,
+        "version": _FORMAT_VERSION,
+        "preset": options.preset,
+        "scale": options.scale,
+        "seed": options.seed,
+        "versions": _versions(),
+        "settings": to_json(PRESETS[options.preset]),
+        "pictures": list(entries),
+    }
+    with replaced_when_whole(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+def read_record(path: Path) -> list[Recorded]:
+    """The pictures of a record, every value checked.
+
+    Raises:
+        OptionError: it cannot be read, is no record, or a value in it is missing or not allowed.
+        ModelError: a value of its settings is not allowed.
+    """
+    record = _read_format(path)
+    settings = from_json(DegradationSettings, record.get("settings"), f"{path}: settings")
+    entries, made_with = record.get("pictures"), _made_with(record.get("versions"))
+    if not isinstance(entries, list) or not entries:
+        raise OptionError(f"{path} names no pictures; give a record that `s3diff degrade` wrote")
+    found = []
+    for number, entry in enumerate(entries):
+        try:
+            found.append(_recorded(entry, settings, made_with))
+        except OptionError as error:
+            raise OptionError(f"{path}: pictures[{number}]: {error}") from error
+    return found
+
+
+def _recorded(entry: Any, settings: DegradationSettings, made_with: str) -> Recorded:
+    if not isinstance(entry, dict) or any(name not in entry for name in _ENTRY_FIELDS):
+        raise OptionError(f"an entry needs {', '.join(_ENTRY_FIELDS)}; give the record as it was written")
+    if wrong := [name for name in _TEXTS if not isinstance(entry[name], str)]:
+        raise OptionError(f"{wrong[0]} is {entry[wrong[0]]!r}; a text is needed")
+    for name in (entry["name"], entry["source"]):
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or "\0" in name or Path(name).is_absolute() or Path(name).drive:
+            raise OptionError(f"{name!r} is no name inside the folder; give the record as it was written")
+    drawn = from_records([entry["degradation"]], settings)
+    height, width = drawn.ground_truth_size_px
+    if entry["crop_px"] != {"top": 0, "left": 0, "height": height, "width": width}:
+        raise OptionError(f"crop_px is {entry['crop_px']!r} for a draw of {height} x {width} px; both must agree")
+    return Recorded(
+        name=entry["name"],
+        source_name=entry["source"],
+        source_bytes=entry["source_bytes"],
+        source_sha256=entry["source_sha256"],
+        low_quality_sha256=entry["low_quality_sha256"],
+        drawn=drawn,
+        made_with=made_with,
+    )
+
+
+def _read_format(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        reason = error.strerror.lower() if error.strerror else error
+        raise OptionError(f"{path} cannot be read ({reason}); give a record that `s3diff degrade` wrote") from error
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"{path} is no JSON; give a record that `s3diff degrade` wrote") from error
+    if not isinstance(record, dict) or record.get("format") != _FORMAT:
+        raise OptionError(f"{path} is no record of degradations; give one that `s3diff degrade` wrote")
+    if record.get("version") != _FORMAT_VERSION:
+        given = record.get("version")
+        raise OptionError(f"{path} is of version {given!r}, known is {_FORMAT_VERSION}; a newer s3diff may be needed")
+    return record
+
+
+def _versions() -> dict[str, str]:
+    return {"s3diff": __version__, "torch": torch.__version__}
+
+
+def _made_with(versions: Any) -> str:
+    known = versions if isinstance(versions, dict) else {}
+    return ", ".join(f"{name} {known.get(name, 'unknown')}" for name in ("s3diff", "torch"))

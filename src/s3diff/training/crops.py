@@ -1,0 +1,270 @@
+"""Which crop comes when, and what it holds.
+
+**A crop is a pure function of (data set, seed, position)**; the position is the running number of the crop in the whole
+run: step ``s``, row ``r`` of a global batch of ``n`` is position ``s * n + r``. So a run goes on from its step alone,
+any number of workers gives the same bits, and two processes with batch ``n`` see what one with ``2 n`` sees.
+
+Position ``p`` takes picture ``p % N`` of epoch ``p // N``; each epoch goes through all ``N`` pictures once. All random
+numbers are raw output of the Philox counter generator (Salmon et al., SC 2011), keyed by seed and purpose with the
+position as counter: numpy guarantees that stream across versions and platforms, which it does not for its
+distributions, and a crop needs no state of the crops before it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from s3diff.errors import OptionError, PictureError
+from s3diff.training.sources import PictureSource
+from s3diff.training.storage import printable
+
+#: How often the place of a crop is drawn until it has enough detail.
+MAX_PLACE_DRAWS = 4
+
+#: Pictures tried for one crop until the data set counts as broken.
+MAX_PICTURE_DRAWS = 100
+
+#: Shards whose pictures are mixed with each other.
+WINDOW_SHARDS = 8
+
+DEFAULT_CACHE_BYTES = 1 << 30
+
+#: The second half of Philox's key: what the numbers are for.
+_FOR_ORDER, _FOR_PLACE, _FOR_REPLACEMENT = 1, 2, 3
+_WORD = (1 << 64) - 1
+
+
+def _random_words(seed: int, purpose: int, number: int, part: int, num_words: int) -> np.ndarray:
+    """[num_words] uint64, all bits random; each (seed, purpose, number, part) has a stream of its own."""
+    key = np.array([seed & _WORD, purpose], dtype=np.uint64)
+    counter = np.array([0, number, part, 0], dtype=np.uint64)  # Philox itself counts in the first word
+    return np.random.Philox(key=key, counter=counter).random_raw(num_words)
+
+
+def _below(bound: int, word: int) -> int:
+    """0 to bound - 1 from 64 random bits; the chances differ by less than bound / 2^64."""
+    return int(word) * bound >> 64
+
+
+def epoch_order(group_sizes: Sequence[int], seed: int, epoch: int) -> np.ndarray:
+    """The order in which one epoch goes through the pictures: a permutation of their numbers.
+
+    One group (a folder): all orders are equally likely. Several (shards): the shards are permuted, then the pictures
+    within each window of ``WINDOW_SHARDS`` shards, so that reading stays within a few files at a time.
+
+    Permutations come from sorting random words, which takes 0.2 s and 12 MB for a million pictures, once per epoch and
+    process. A bijection by formula (affine, Feistel) would need neither, but an affine one is visibly regular and a
+    Feistel one costs more per crop than the sorting.
+
+    Args:
+        group_sizes: numbers of pictures that lie together.
+        seed: of the run.
+        epoch: from 0.
+
+    Returns:
+        [sum of group_sizes] int64.
+    """
+    sizes = np.asarray(group_sizes, dtype=np.int64)
+    starts = np.cumsum(sizes) - sizes
+    groups = np.argsort(_random_words(seed, _FOR_ORDER, epoch, 0, len(sizes)), kind="stable")
+    windows = []
+    for number, first in enumerate(range(0, len(groups), WINDOW_SHARDS), start=1):
+        chosen = groups[first : first + WINDOW_SHARDS]
+        members = np.concatenate([np.arange(starts[group], starts[group] + sizes[group]) for group in chosen])
+        words = _random_words(seed, _FOR_ORDER, epoch, number, len(members))
+        windows.append(members[np.argsort(words, kind="stable")])
+    return np.concatenate(windows)
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """One training crop.
+
+    Attributes:
+        pixels: [3, crop_px, crop_px] uint8 RGB.
+        skipped: one line for each picture that was passed over for this crop: its name and what is wrong with it. The
+            line of a picture is always the same, so that it can be logged once.
+    """
+
+    pixels: Tensor
+    skipped: tuple[str, ...]
+
+
+class CropDataset(Dataset[Crop]):
+    """Random crops and horizontal flips; ``dataset[position]`` for any position from 0, without end.
+
+    A picture that cannot be read or is smaller than the crop is replaced by another one, drawn for this position.
+    Decoded pictures are kept, the least recently used dropped first, so that a small set is decoded once.
+
+    Args:
+        source: from :func:`open_source`.
+        crop_px: side of the square crops.
+        seed: of the run; a data set and a seed fix all crops.
+        min_detail: the place is drawn again, four draws at most, while the mean absolute difference of neighbouring
+            luma values is below this (levels of 255).
+        cache_bytes: bound of the decoded pictures kept in this process; :func:`crop_batches` divides it among workers.
+
+    Raises:
+        OptionError: ``crop_px`` is below 1.
+    """
+
+    def __init__(
+        self,
+        source: PictureSource,
+        crop_px: int,
+        seed: int,
+        min_detail: float = 0.0,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+    ) -> None:
+        if crop_px < 1:
+            raise OptionError(f"crop_px is {crop_px}; give at least 1")
+        self.source = source
+        self.crop_px = crop_px
+        self.seed = seed
+        self.min_detail = min_detail
+        self.cache_bytes = cache_bytes
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pictures: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._unusable: dict[int, str] = {}
+        self._order: tuple[int, np.ndarray] | None = None
+        self.cached_bytes = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("source", "crop_px", "seed", "min_detail", "cache_bytes")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def start_worker(self, cache_bytes: int) -> None:
+        """Begin anew in a process that inherited this object: own files, nothing cached, another bound."""
+        self.cache_bytes = cache_bytes
+        self._forget()
+
+    @property
+    def num_pictures(self) -> int:
+        """Pictures of the source, usable or not: the length of an epoch."""
+        return len(self.source)
+
+    def __getitem__(self, position: int) -> Crop:
+        """The crop of a position.
+
+        Raises:
+            PictureError: too many pictures in a row cannot be used.
+            TrainingError: a remote source cannot be reached.
+        """
+        index = self._picture_number(position)
+        skipped: list[str] = []
+        replacements: np.ndarray | None = None
+        for attempt in range(MAX_PICTURE_DRAWS):
+            pixels = self._usable_pixels(index)
+            if isinstance(pixels, np.ndarray):
+                return Crop(self._crop(pixels, position), tuple(dict.fromkeys(skipped)))
+            skipped.append(pixels)
+            if replacements is None:
+                replacements = _random_words(self.seed, _FOR_REPLACEMENT, position, 0, MAX_PICTURE_DRAWS)
+            index = _below(len(self.source), replacements[attempt])
+        raise PictureError(
+            f"{printable(self.source.location)}: {MAX_PICTURE_DRAWS} pictures in a row cannot be used "
+            f"({'; '.join(list(dict.fromkeys(skipped))[:3])}); check the data set"
+        )
+
+    def _picture_number(self, position: int) -> int:
+        epoch, place = divmod(position, len(self.source))
+        if self._order is None or self._order[0] != epoch:
+            numbers = epoch_order(self.source.group_sizes, self.seed, epoch)
+            self._order = (epoch, numbers.astype(np.int32) if len(numbers) < 2**31 else numbers)
+        return int(self._order[1][place])
+
+    def _usable_pixels(self, index: int) -> np.ndarray | str:
+        """[H, W, 3] uint8, or the line that says why not."""
+        if index in self._unusable:
+            return self._unusable[index]
+        pixels = self._pictures.pop(index, None)
+        if pixels is None:
+            read = read_usable(self.source, index, self.crop_px)
+            if isinstance(read, str):
+                self._unusable[index] = read
+                return read
+            if read.nbytes > self.cache_bytes:
+                return read
+            pixels = read
+            self.cached_bytes += pixels.nbytes
+        self._pictures[index] = pixels
+        while self.cached_bytes > self.cache_bytes:
+            self.cached_bytes -= self._pictures.popitem(last=False)[1].nbytes
+        return pixels
+
+    def _crop(self, pixels: np.ndarray, position: int) -> Tensor:
+        words = iter(_random_words(self.seed, _FOR_PLACE, position, 0, 1 + 2 * MAX_PLACE_DRAWS))
+        flip = _below(2, next(words))
+        for _ in range(MAX_PLACE_DRAWS):
+            top = _below(pixels.shape[0] - self.crop_px + 1, next(words))
+            left = _below(pixels.shape[1] - self.crop_px + 1, next(words))
+            crop = pixels[top : top + self.crop_px, left : left + self.crop_px]
+            if self.min_detail <= 0 or _mean_difference(crop) >= self.min_detail:
+                break
+        if flip:
+            crop = crop[:, ::-1]
+        return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))
+
+
+def _mean_difference(crop: np.ndarray) -> float:
+    """Mean absolute difference of neighbouring luma values in levels of 255, of [H, W, 3] uint8.
+
+    In whole numbers: a floating-point sum depends on the number of threads, and with it would the crops.
+    """
+    three_luma = crop.sum(axis=2, dtype=np.int16)
+    means = [np.abs(np.diff(three_luma, axis=axis)).sum(dtype=np.int64) / 3 for axis in (0, 1)]
+    return float(sum(means)) / 2 / max(1, crop.shape[0] * (crop.shape[0] - 1))
+
+
+def read_usable(source: PictureSource, index: int, crop_px: int) -> np.ndarray | str:
+    """[H, W, 3] uint8 of one picture, or the line that says why it cannot be used.
+
+    Raises:
+        TrainingError: a remote source cannot be reached.
+    """
+    try:
+        pixels = source.read(index)
+    except PictureError as error:
+        return str(error)
+    height, width = pixels.shape[:2]
+    if min(height, width) < crop_px:
+        return f"{source.name(index)} has {width} x {height} px; a crop needs sides of {crop_px} px"
+    return np.ascontiguousarray(pixels)
+
+
+def check_usable(source: PictureSource, crop_px: int) -> tuple[str, ...]:
+    """Read pictures in order until one can be used; for the start of a run.
+
+    Returns:
+        The lines of those that were passed over, as in :class:`Crop`.
+
+    Raises:
+        PictureError: none can be used.
+        TrainingError: a remote source cannot be reached.
+    """
+    lines: list[str] = []
+    for index in range(len(source)):
+        found = read_usable(source, index, crop_px)
+        if not isinstance(found, str):
+            return tuple(lines)
+        lines.append(found)
+    names = ", ".join(source.name(index) for index in range(min(3, len(source))))
+    more = ", ..." if len(source) > 3 else ""
+    raise PictureError(
+        f"{printable(source.location)} holds no picture to train on ({len(source)} skipped: {names}{more}; the first: "
+        f"{lines[0]}); give pictures with sides of at least {crop_px} px"
+    )

@@ -1,0 +1,238 @@
+"""The discriminator of vision-aided GAN (arXiv 2112.09130) as S3Diff trains with it: frozen features, small heads.
+
+Known from the library that the released training uses, and followed here:
+
+- each of two patch maps (DINO: 768 x 14 x 14) goes through a blur with 2 zeros of padding, a 3 x 3 convolution to 128
+  channels of stride 2 without padding, LeakyReLU 0.2, a blur with 1 zero of padding, and a 1 x 1 convolution of stride
+  2 to one score per place (14 -> 15 -> 7 -> 6 -> 3); the class token through a linear layer, LeakyReLU and a linear
+  layer to one score. The blur is the 4 x 4 binomial filter; spectral norm is on every convolution and linear layer;
+- augmentation (color, translation, cutout) is applied to the images at their own size, before the resize;
+- binary cross-entropy per score, averaged over places and images, summed over the three levels. What counts as real is
+  labelled 0.8 for the discriminator **and** for the generator's own loss; fakes are labelled 0;
+- the released training weighs the losses of both sides by 0.5 and steps once on real, once on generated images.
+
+Ours: features of :class:`~s3diff.training.backbones.Vgg16Backbone` at the images' own size; heads in float32 also
+under autocast; spectral norm by torch's parametrization, whose 15 power iterations at the start the library lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from s3diff.errors import OptionError, PictureError
+from s3diff.training.augmentation import AUGMENTATIONS, AugmentationDraw, augment, check_augmentations
+from s3diff.training.backbones import Backbone, DinoBackbone, RandomBackbone, Vgg16Backbone, load_dino_weights
+
+BackboneName = Literal["dino", "vgg16", "random", "none"]
+
+#: What the discriminator is taught to answer for real images (one-sided smoothing), and the generator strives for.
+RELEASED_REAL_LABEL = 0.8
+
+_LEAKY_SLOPE = 0.2
+_BINOMIAL = (1.0, 3.0, 3.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """What judges the generated images.
+
+    Attributes:
+        backbone: ``dino`` (S3Diff), ``vgg16`` (no hub needed), ``random`` (tests, dry runs), or ``none``: the run has
+            no adversarial phase.
+        backbone_weights: safetensors file with the weights of ``dino``; None to look in the caches and on the hub.
+        hidden_channels: channels between the two layers of each head.
+        real_label: label of real images, also in the generator's loss.
+        augmentation: some of ``color``, ``translation``, ``cutout``.
+
+    Raises:
+        OptionError: a value that does not exist or is out of range.
+    """
+
+    backbone: BackboneName = "dino"
+    backbone_weights: str | None = None
+    hidden_channels: int = 128
+    real_label: float = RELEASED_REAL_LABEL
+    augmentation: tuple[str, ...] = AUGMENTATIONS
+
+    def __post_init__(self) -> None:
+        if self.backbone not in get_args(BackboneName):
+            raise OptionError(f"backbone is {self.backbone!r}; give one of {', '.join(get_args(BackboneName))}")
+        if self.backbone_weights is not None and self.backbone != "dino":
+            raise OptionError(f"backbone_weights is for the backbone dino, not {self.backbone}; leave it out")
+        if self.hidden_channels < 1:
+            raise OptionError(f"hidden_channels is {self.hidden_channels}; give 1 or more")
+        if not 0.5 < self.real_label <= 1:
+            raise OptionError(f"real_label is {self.real_label}; give a value above 0.5, at most 1")
+        check_augmentations(self.augmentation)
+
+
+class Discriminator(nn.Module):
+    """Frozen backbone, one trainable head per level.
+
+    The backbone is no submodule: ``parameters()`` and ``state_dict()`` hold the heads only (an optimiser, a checkpoint
+    and data-parallel wrappers never see it), ``train()`` does not reach it, and ``to()`` takes it along.
+
+    In training mode every forward pass, under :func:`frozen` too, runs one power iteration of each spectral norm, which
+    changes its buffers. They depend on the weights and the number of passes only: processes that start equal and run
+    the same number of passes stay equal without communication, and a saved state goes on bit by bit.
+
+    Args:
+        config: of a backbone other than ``none``.
+        backbone: instead of the one that ``config`` names.
+
+    Raises:
+        OptionError: the backbone is ``none``.
+        MissingExtraError: the backbone's weights are not on this machine; the message says how to get them.
+        ModelError: a file of weights is damaged or does not fit.
+    """
+
+    def __init__(self, config: DiscriminatorConfig, backbone: Backbone | None = None) -> None:
+        super().__init__()
+        self.config = config
+        backbone = _build_backbone(config) if backbone is None else backbone
+        # Inside a list, where nn.Module does not look for submodules.
+        self._unregistered = [backbone.requires_grad_(False).eval()]
+        hidden = config.hidden_channels
+        heads = [_map_head(channels, hidden) for channels in backbone.map_channels]
+        self.heads = nn.ModuleList([*heads, _vector_head(backbone.vector_channels, hidden)])
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen network."""
+        return self._unregistered[0]
+
+    def forward(self, images: Tensor, augmentation: AugmentationDraw | None = None) -> list[Tensor]:
+        """How real the images look: positive logits for real.
+
+        Args:
+            images: [B, 3, H, W] in [-1, 1]. Gradients flow back to them.
+            augmentation: drawn for B images of H x W pixels; None to judge the images as they are.
+
+        Returns:
+            One tensor of float32 logits per level: [B, 1, h, w] for each map, [B, 1] for the vector.
+
+        Raises:
+            PictureError: not such a tensor, or too small for the backbone.
+        """
+        smallest_px = self.backbone.smallest_px
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < smallest_px:
+            raise PictureError(
+                f"the discriminator was given a tensor of shape {tuple(images.shape)}; give [B, 3, H, W] of at least "
+                f"{smallest_px} x {smallest_px} pixels for the backbone {self.config.backbone}"
+            )
+        images = images.float()
+        if augmentation is not None:
+            images = augment(images, augmentation)
+        maps, vector = self.backbone(images)
+        # Under autocast the power iteration would run in half precision (and has failed: pytorch issue 125544).
+        with torch.autocast(images.device.type, enabled=False):
+            return [head(level.float()) for head, level in zip(self.heads, [*maps, vector], strict=True)]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Every move and cast of a module comes through here."""
+        if recurse:
+            self.backbone._apply(fn)
+        return super()._apply(fn, recurse)
+
+
+def adversarial_loss(logits: Sequence[Tensor], label: float) -> Tensor:
+    """Binary cross-entropy of every logit against one label: mean over a level's places and images, sum over levels.
+
+    Args:
+        logits: from :class:`Discriminator`.
+        label: 0 for generated, ``real_label`` for real.
+    """
+    losses = [
+        F.binary_cross_entropy_with_logits(level.float(), torch.full_like(level, label, dtype=torch.float32))
+        for level in logits
+    ]
+    return torch.stack(losses).sum()
+
+
+def generator_loss(logits: Sequence[Tensor], real_label: float = RELEASED_REAL_LABEL) -> Tensor:
+    """The generator's loss for the logits of its images: they shall count as real.
+
+    The label is the discriminator's own, 0.8 in the released training: the loss is least where the discriminator says
+    a probability of 0.8, and pushes back beyond. Give 1 for the unsmoothed loss.
+    """
+    return adversarial_loss(logits, real_label)
+
+
+def discriminator_loss(
+    real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor], real_label: float = RELEASED_REAL_LABEL
+) -> Tensor:
+    """The discriminator's loss: real images against ``real_label``, generated (detached) ones against 0."""
+    return adversarial_loss(real_logits, real_label) + adversarial_loss(fake_logits, 0.0)
+
+
+@contextmanager
+def frozen(discriminator: nn.Module) -> Iterator[None]:
+    """Inside, forward passes record no gradients for the heads: for the generator's adversarial phase.
+
+    Only the forward pass needs to be inside. Under data-parallel training give the discriminator itself, not its
+    wrapper, here and for the pass: the wrapper would wait for gradients that do not come.
+    """
+    trainable = [parameter for parameter in discriminator.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+class _Blur(nn.Module):
+    """The 4 x 4 binomial filter on every channel, zeros around (anti-aliasing before a stride, arXiv 1904.11486)."""
+
+    kernel: Tensor
+
+    def __init__(self, padding_px: int) -> None:
+        super().__init__()
+        self.padding_px = padding_px
+        row = torch.tensor(_BINOMIAL) / sum(_BINOMIAL)
+        self.register_buffer("kernel", torch.outer(row, row)[None, None], persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        channels = features.shape[1]
+        kernel = self.kernel.expand(channels, -1, -1, -1)
+        return F.conv2d(features, kernel, padding=self.padding_px, groups=channels)
+
+
+def _map_head(channels: int, hidden_channels: int) -> nn.Sequential:
+    """[B, C, n, n] to [B, 1, n // 4, n // 4]: 3 x 3 scores for the 14 x 14 patches of DINO."""
+    return nn.Sequential(
+        _Blur(padding_px=2),
+        spectral_norm(nn.Conv2d(channels, hidden_channels, kernel_size=3, stride=2)),
+        nn.LeakyReLU(_LEAKY_SLOPE),
+        _Blur(padding_px=1),
+        spectral_norm(nn.Conv2d(hidden_channels, 1, kernel_size=1, stride=2)),
+    )
+
+
+def _vector_head(channels: int, hidden_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        spectral_norm(nn.Linear(channels, hidden_channels)),
+        nn.LeakyReLU(_LEAKY_SLOPE),
+        spectral_norm(nn.Linear(hidden_channels, 1)),
+    )
+
+
+def _build_backbone(config: DiscriminatorConfig) -> Backbone:
+    if config.backbone == "dino":
+        path = config.backbone_weights
+        return DinoBackbone(load_dino_weights(Path(path).expanduser() if path is not None else None))
+    if config.backbone == "vgg16":
+        return Vgg16Backbone()
+    if config.backbone == "random":
+        return RandomBackbone()
+    raise OptionError("backbone is none: such a run has no discriminator; give dino, vgg16 or random")

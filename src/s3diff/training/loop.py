@@ -1,0 +1,344 @@
+"""What every training shares: crops in, steps, reports, checkpoints, signals, one process or many.
+
+Everything random in step s is a function of the seed and s, and every process draws the numbers of the whole batch and
+takes its rows. So a run needs no random state to go on, and does not depend on how many processes share its batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from s3diff.checkpoints.config_json import to_json
+from s3diff.errors import TrainingError
+from s3diff.training.config import DataConfig, OptimiserConfig, RunConfig
+from s3diff.training.crops import CropDataset
+from s3diff.training.data import crop_batches
+from s3diff.training.run_checkpoints import RunState, load_checkpoint, require_same_run, save_checkpoint
+from s3diff.training.tracking import Tracker
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a run tells whoever watches it.
+
+    Attributes:
+        step: updates made.
+        max_steps: of the run.
+        values: means since the last report: losses before weighting, gradient norm, learning rate, images per second.
+    """
+
+    step: int
+    max_steps: int
+    values: Mapping[str, float]
+
+
+class Stopped(Exception):
+    """A signal ended the run after a checkpoint; ``signal_number`` says which."""
+
+    def __init__(self, step: int, signal_number: int) -> None:
+        super().__init__(f"stopped at step {step}")
+        self.step = step
+        self.signal_number = signal_number
+
+
+class Loop(ABC):
+    """Steps of a run until its end. What a step does is the subclass's.
+
+    Args:
+        config: of the run; a dataclass with ``name``.
+        data: what a batch is made of.
+        optimiser: AdamW and its schedule.
+        run: seed, checkpoints, logs.
+        crops: ground-truth crops by position.
+        output: folder of the run.
+        accelerator: processes and devices; None for this process on the best device.
+    """
+
+    #: Which training a checkpoint belongs to.
+    kind: str
+
+    def __init__(
+        self,
+        config: Any,
+        data: DataConfig,
+        optimiser: OptimiserConfig,
+        run: RunConfig,
+        crops: CropDataset,
+        output: Path,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        self._all, self._data, self._optimiser, self._run = config, data, optimiser, run
+        self.crops, self.output = crops, output
+        self.accelerator = accelerator or make_accelerator()
+        self.device = self.accelerator.device
+        self.step = 0
+        self.batch_size = data.batch_size * data.accumulate * self.accelerator.num_processes
+        self.optimisers: dict[str, torch.optim.Optimizer] = {}
+        self._num_skipped = 0
+
+    @abstractmethod
+    def train_step(self, ground_truth: list[Tensor]) -> dict[str, Tensor]:
+        """One step on this process's crops: uint8 [B, 3, H, W] for each accumulated batch. Returns detached scalars."""
+
+    @abstractmethod
+    def state(self) -> RunState:
+        """Everything needed to go on."""
+
+    @abstractmethod
+    def load(self, state: RunState) -> None:
+        """Take over a state that fits."""
+
+    def validate(self, tracker: Tracker) -> None:  # noqa: B027 - nothing, unless a training has something to score
+        """Score the model on known pictures, at the start, on the way and at the end."""
+
+    @property
+    def base_fingerprint(self) -> str:
+        """Of the weights that a checkpoint does not store."""
+        return ""
+
+    @property
+    def validate_every(self) -> int:
+        """Steps between validations; 0 for the first and the last alone."""
+        return 0
+
+    def run(self, report: Callable[[StepReport], None] | None = None) -> None:
+        """Train until ``max_steps``: reports, validations and checkpoints on the way and at the end.
+
+        Raises:
+            Stopped: SIGTERM or Ctrl-C came; the run was saved after the step in hand.
+            TrainingError: gradients stay not finite, or a checkpoint cannot be written.
+            PictureError: no usable picture is left.
+        """
+        is_main, max_steps = self.accelerator.is_main_process, self._optimiser.max_steps
+        self.output.mkdir(parents=True, exist_ok=True)
+        tracker = Tracker(self.output, self._all.name, to_json(self._all), is_main=is_main)
+        recent = _Recent(self.batch_size)
+        batches = self._batches()
+        try:
+            with _noticed_signals() as received:
+                if self.step == 0:
+                    self.validate(tracker)
+                while self.step < max_steps:
+                    recent.add(self.train_step(next(batches)))
+                    is_last = self.step == max_steps
+                    if is_last or self.step % self._run.log_every == 0:
+                        values = self._mean_over_processes(recent.take())
+                        tracker.write(self.step, values)
+                        if report is not None and is_main:
+                            report(StepReport(self.step, max_steps, values))
+                    if is_last or (self.validate_every and self.step % self.validate_every == 0):
+                        self.validate(tracker)
+                    signal_number = self._agreed_signal(received)
+                    if is_last or signal_number or self.step % self._run.checkpoint_every == 0:
+                        self.save()
+                    if signal_number and not is_last:
+                        raise Stopped(self.step, signal_number)
+        finally:
+            batches.close()
+            tracker.close()
+
+    def save(self) -> None:
+        """Write a checkpoint; the processes wait for the one that writes.
+
+        Raises:
+            TrainingError: it cannot be written.
+        """
+        failure = ""
+        if self.accelerator.is_main_process:
+            try:
+                save_checkpoint(self.state(), self.output, self._run.keep_checkpoints)
+            except TrainingError as error:
+                failure = str(error)
+        if self._largest(float(bool(failure))):
+            raise TrainingError(failure or f"step {self.step}: the first process could not write the checkpoint")
+
+    def resume(self, *, accept_changes: bool = False) -> None:
+        """Go on from the newest checkpoint of the output folder.
+
+        Args:
+            accept_changes: also with another configuration, as long as the networks are the same.
+
+        Raises:
+            ModelError: there is no checkpoint, or a damaged one.
+            OptionError: the run was started with another configuration; its fields are named.
+        """
+        state = load_checkpoint(self.output, self.kind)
+        base = self.base_fingerprint
+        for line in require_same_run(state, self._all, self.batch_size, base, accept_changes=accept_changes):
+            _LOGGER.info("changed: %s", line)
+        self.load(state)
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state.optimisers[name])
+        self.step = state.step
+
+    def _add_optimiser(self, name: str, module: nn.Module, rate: float) -> None:
+        settings = self._optimiser
+        self.optimisers[name] = torch.optim.AdamW(
+            [parameter for parameter in module.parameters() if parameter.requires_grad],
+            lr=rate,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        )
+
+    def _backward(self, loss: Tensor) -> None:
+        (loss / self._data.accumulate).backward()
+
+    def _gathering(self, wrapped: nn.Module, index: int) -> Any:
+        """For the passes of an accumulated batch: gradients travel between the processes with the last one alone."""
+        return nullcontext() if index == self._data.accumulate - 1 else self.accelerator.no_sync(wrapped)
+
+    def _update(self, name: str, module: nn.Module) -> Tensor:
+        """Clip, check, step, clear; returns the gradients' norm before clipping."""
+        optimiser = self.optimisers[name]
+        trained = [parameter for parameter in module.parameters() if parameter.grad is not None]
+        norm = nn.utils.clip_grad_norm_(trained, self._optimiser.clip_norm)
+        # Gradients are the mean over all processes, so all of them decide alike.
+        if bool(torch.isfinite(norm)):
+            optimiser.step()
+            self._num_skipped = 0
+        else:
+            self._num_skipped += 1
+            _LOGGER.warning("step %d: the %s's gradients are not finite; it stays as it was", self.step, name)
+            if self._num_skipped > self._optimiser.max_skipped:
+                raise TrainingError(
+                    f"step {self.step}: the gradients of {self._num_skipped} updates in a row are not finite; go on "
+                    "from the last checkpoint with a lower optimiser.learning_rate (--resume --accept-changes)"
+                )
+        optimiser.zero_grad(set_to_none=True)
+        return norm.detach()
+
+    def _own_rows(self, batch_size: int) -> tuple[int, int]:
+        """The rows of a batch over all processes that are this process's."""
+        size = batch_size // self.accelerator.num_processes
+        return size * self.accelerator.process_index, size * (self.accelerator.process_index + 1)
+
+    def _batches(self) -> Generator[list[Tensor], None, None]:
+        """This process's crops of each step from the present one on, a list of accumulated batches."""
+        data = self._data
+        size = data.batch_size * self.accelerator.num_processes
+        named: set[str] = set()
+        crops = crop_batches(
+            self.crops,
+            first_step=self.step * data.accumulate,
+            rows=range(*self._own_rows(size)),
+            global_batch_size=size,
+            num_workers=data.num_workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        try:
+            while True:
+                step: list[Tensor] = []
+                for _ in range(data.accumulate):
+                    batch = next(crops)
+                    for name in batch.skipped:
+                        if name not in named:
+                            named.add(name)
+                            _LOGGER.warning("skipped (%d so far): %s", len(named), name)
+                    step.append(batch.pixels)
+                yield step
+        finally:
+            crops.close()
+
+    def _mean_over_processes(self, values: dict[str, Tensor]) -> dict[str, float]:
+        names = sorted(values)
+        stacked = torch.stack([values[name].float().to(self.device) for name in names])
+        means = self.accelerator.reduce(stacked, reduction="mean").tolist()
+        rate = next(iter(self.optimisers.values())).param_groups[0]["lr"]
+        return dict(zip(names, means, strict=True)) | {"learning_rate": rate}
+
+    def _agreed_signal(self, received: list[int]) -> int:
+        """A signal that any process received, the same answer in all of them."""
+        return int(self._largest(float(received[0] if received else 0)))
+
+    def _largest(self, value: float) -> float:
+        """Of the values of all processes."""
+        if self.accelerator.num_processes == 1:
+            return value
+        return float(self.accelerator.gather(torch.tensor([value], device=self.device)).max())
+
+
+def make_accelerator(*, cpu: bool = False) -> Accelerator:
+    """This run's processes and device; ``accelerate launch`` and ``torchrun`` set them through the environment."""
+    # Buffers are equal in all processes from the start and stay so; nothing has to be sent.
+    return Accelerator(cpu=cpu, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The source of all random numbers of one step, on the CPU."""
+    # Hashed, not added: neighbouring seeds would otherwise share the numbers of neighbouring steps.
+    digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def add_means(values: dict[str, Tensor], losses: Mapping[str, Tensor], count: int) -> None:
+    """Add each loss's share of a mean over ``count`` accumulated batches, without its graph."""
+    for name, loss in losses.items():
+        share = loss.detach() / count
+        values[name] = values[name] + share if name in values else share
+
+
+class _Recent:
+    """Means of the scalars since the last report, kept on the device until asked for."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._clear()
+
+    def _clear(self) -> None:
+        self._started = time.monotonic()
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._num_steps = 0
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        self._num_steps += 1
+        for name, value in values.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, Tensor]:
+        seconds = max(1e-9, time.monotonic() - self._started)
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        means["images_per_second"] = torch.tensor(self._num_steps * self._batch_size / seconds)
+        self._clear()
+        return means
+
+
+@contextmanager
+def _noticed_signals() -> Iterator[list[int]]:
+    """SIGTERM and Ctrl-C are noted once instead of ending the process; a second one ends it as usual."""
+    received: list[int] = []
+    before: dict[int, Any] = {}
+
+    def notice(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, before[number])
+
+    try:
+        for name in ("SIGINT", "SIGTERM"):
+            number = int(getattr(signal, name))
+            before[number] = signal.signal(number, notice)
+    except ValueError:  # not the main thread, where Python allows no handlers
+        before.clear()
+    try:
+        yield received
+    finally:
+        for noticed, handler in before.items():
+            signal.signal(noticed, handler)

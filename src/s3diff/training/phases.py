@@ -1,0 +1,140 @@
+"""The three phases of a step (S3Diff sections 3.3 and 3.4), each a function from a batch to losses.
+
+1. *Reconstruction*: some images get the negative prompt and the enlarged low-quality image as their target.
+2. *Adversarial*: positive prompts; the discriminator shall take the results for real.
+3. *Discriminator*: real pictures, then the results of phase 2.
+
+A phase computes; the trainer calls backward and steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from s3diff.degradation.synthesis import PRESETS, DegradationDraw, DegradationSettings, apply, draw
+from s3diff.images.resampling import enlarge, to_network_range
+from s3diff.options import Upsampling
+from s3diff.training.augmentation import AugmentationDraw, draw_augmentation
+from s3diff.training.config import TrainConfig
+from s3diff.training.discriminator import adversarial_loss, generator_loss
+from s3diff.training.losses import ReconstructionLoss
+
+#: Runs the generator: the trainable model, or the same wrapped for several processes.
+Model = nn.Module
+
+
+@dataclass(frozen=True)
+class BatchDraw:
+    """Every random number of a batch. Every process draws those of the whole batch and takes its rows.
+
+    Attributes:
+        degradation: how low quality is made.
+        is_negative: [B] bool, which images get the negative prompt in phase 1.
+        latent_noise: [B, C, h, w] standard normal, of phase 1.
+        adversarial_noise: the same for phase 2, which encodes anew.
+        augmentations: of the results in phase 2, and of real and generated pictures in phase 3.
+    """
+
+    degradation: DegradationDraw
+    is_negative: Tensor
+    latent_noise: Tensor
+    adversarial_noise: Tensor
+    augmentations: tuple[AugmentationDraw, AugmentationDraw, AugmentationDraw]
+
+    def rows(self, start: int, stop: int) -> BatchDraw:
+        """The draw of these images alone."""
+        adversarial, real, fake = (one.rows(start, stop) for one in self.augmentations)
+        return BatchDraw(
+            degradation=self.degradation.rows(start, stop),
+            is_negative=self.is_negative[start:stop],
+            latent_noise=self.latent_noise[start:stop],
+            adversarial_noise=self.adversarial_noise[start:stop],
+            augmentations=(adversarial, real, fake),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the phases read, on the device.
+
+    Attributes:
+        low_quality: [B, 3, h, w] in [0, 1].
+        image: [B, 3, H, W] in [-1, 1], the enlarged low quality.
+        ground_truth: [B, 3, H, W] in [-1, 1].
+        drawn: the batch's random numbers.
+    """
+
+    low_quality: Tensor
+    image: Tensor
+    ground_truth: Tensor
+    drawn: BatchDraw
+
+
+def draw_batch(config: TrainConfig, batch_size: int, generator: torch.Generator) -> BatchDraw:
+    """Draw what a batch of ``batch_size`` images needs; ``generator``: on the CPU."""
+    data, autoencoder = config.data, config.generator.autoencoder
+    preset = data.degradations[int(torch.randint(len(data.degradations), (), generator=generator))]
+    settings = degradation_settings(preset, like_release=config.faults.degradation_like_release)
+    side = data.crop_px // autoencoder.downscale
+    latent_shape = (batch_size, autoencoder.latent_channels, side, side)
+    shape = (batch_size, data.crop_px, data.crop_px, generator, config.adversarial.discriminator.augmentation)
+    return BatchDraw(
+        degradation=draw(settings, batch_size, data.crop_px, data.crop_px, data.scale, generator),
+        is_negative=torch.rand(batch_size, generator=generator) < config.negative_probability,
+        latent_noise=torch.randn(latent_shape, generator=generator),
+        adversarial_noise=torch.randn(latent_shape, generator=generator),
+        augmentations=(
+            draw_augmentation(*shape),
+            draw_augmentation(*shape),
+            draw_augmentation(*shape),
+        ),
+    )
+
+
+def make_batch(ground_truth: Tensor, drawn: BatchDraw, upsampling: Upsampling) -> Batch:
+    """Degrade and enlarge on the ground truth's device; ``ground_truth``: [B, 3, H, W] uint8."""
+    truth = ground_truth.float() / 255.0
+    low_quality = apply(truth, drawn.degradation)
+    height, width = truth.shape[2:]
+    image = to_network_range(enlarge(low_quality, height, width, mode=upsampling))
+    return Batch(low_quality, image, to_network_range(truth), drawn)
+
+
+def reconstruction(
+    model: Model, batch: Batch, loss: ReconstructionLoss, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Phase 1 with online negative prompting; the terms of the loss, ``total`` among them.
+
+    ``generator``: where the perceptual terms look, drawn alike in all processes.
+    """
+    is_negative = batch.drawn.is_negative.to(batch.image.device)
+    target = torch.where(is_negative[:, None, None, None], batch.image, batch.ground_truth)
+    noise = batch.drawn.latent_noise.to(batch.image.device)
+    result = model(batch.low_quality, batch.image, is_negative, noise)
+    return loss(result, target, generator)
+
+
+def adversarial(model: Model, discriminator: nn.Module, batch: Batch, real_label: float) -> tuple[Tensor, Tensor]:
+    """Phase 2: the generator's loss, and its results without gradients for phase 3."""
+    positive = torch.zeros(len(batch.image), dtype=torch.bool, device=batch.image.device)
+    noise = batch.drawn.adversarial_noise.to(batch.image.device)
+    result = model(batch.low_quality, batch.image, positive, noise)
+    return generator_loss(discriminator(result, batch.drawn.augmentations[0]), real_label), result.detach()
+
+
+def discriminate_real(discriminator: nn.Module, batch: Batch, real_label: float) -> Tensor:
+    """Phase 3, first half: real pictures and their label (0.8 in S3Diff)."""
+    return adversarial_loss(discriminator(batch.ground_truth, batch.drawn.augmentations[1]), real_label)
+
+
+def discriminate_fake(discriminator: nn.Module, result: Tensor, batch: Batch) -> Tensor:
+    """Phase 3, second half: the results of phase 2 and label 0."""
+    return adversarial_loss(discriminator(result, batch.drawn.augmentations[2]), 0.0)
+
+
+def degradation_settings(preset: str, *, like_release: bool = False) -> DegradationSettings:
+    """The preset of that name, with the release's faults where asked for."""
+    return replace(PRESETS[preset], like_release=True) if like_release else PRESETS[preset]

@@ -1,0 +1,185 @@
+"""Checkpoints of a run: everything needed to go on, written whole or not at all, the last few kept."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from s3diff.checkpoints.config_json import to_json
+from s3diff.checkpoints.weights_file import first_line, read_torch_file
+from s3diff.errors import ModelError, OptionError, TrainingError
+
+#: Folder of the checkpoints inside a run's folder.
+FOLDER = "checkpoints"
+_NAME = re.compile(r"step-(\d{8})\.pt")
+_KEYS = {"format", "kind", "config", "step", "batch_size", "source", "base", "model", "average", "optimisers", "heads"}
+_FORMAT = "s3diff-run 1"
+
+#: Fields that a resumed run may change without a word: they decide how it is driven, not what it computes.
+_DRIVING_FIELDS = re.compile(
+    r"run\.(checkpoint_every|keep_checkpoints|log_every)|validation\..*|data\.num_workers|gradient_checkpointing"
+    r"|estimator_steps|exported_residual|export_precision|optimiser\.(max_skipped|max_steps)"
+)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a checkpoint holds.
+
+    Attributes:
+        kind: ``generator`` or ``estimator``: which training it belongs to.
+        config: the run's configuration as JSON values.
+        step: updates made so far; with the seed it decides every later random number and the position in the data.
+        batch_size: crops of one step over all processes.
+        source: what ``--from`` was given; None for a start from scratch.
+        base: fingerprint of the frozen base weights, which are not stored.
+        model: tensors by name.
+        average: averaged trained tensors by name; empty where none are kept.
+        optimisers: state of each optimiser by name.
+        heads: the discriminator's trained tensors and buffers.
+    """
+
+    kind: str
+    config: dict[str, Any]
+    step: int
+    batch_size: int
+    source: str | None
+    base: str
+    model: dict[str, Any]
+    average: dict[str, Any]
+    optimisers: dict[str, Any]
+    heads: dict[str, Any]
+
+
+def save_checkpoint(state: RunState, output: Path, keep: int) -> Path:
+    """Write ``checkpoints/step-NNNNNNNN.pt`` and remove all but the last ``keep``.
+
+    The file is flushed to the disk before it gets its name, and older ones go only then: neither a kill nor a power cut
+    in the middle leaves the run without a whole checkpoint.
+
+    Raises:
+        TrainingError: the disk is full or the place cannot be written; older checkpoints stay.
+    """
+    folder = output / FOLDER
+    path = folder / f"step-{state.step:08d}.pt"
+    temporary = path.with_suffix(".partial")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_partial(folder)
+        with open(temporary, "wb") as file:
+            torch.save({"format": _FORMAT, **vars(state)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _flush_folder(folder)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        _remove_partial(folder)
+        kept = checkpoint_paths(output)
+        rest = f"{kept[-1].name} stays and --resume goes on from it" if kept else "there is no earlier one"
+        raise TrainingError(
+            f"step {state.step}: the checkpoint {path} cannot be written ({first_line(error)}); {rest}: "
+            "make room or choose another --output"
+        ) from error
+    for old in checkpoint_paths(output)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def checkpoint_paths(output: Path) -> list[Path]:
+    """The whole checkpoints of a run, oldest first."""
+    folder = output / FOLDER
+    return sorted(path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name)) if folder.is_dir() else []
+
+
+def load_checkpoint(output: Path, kind: str) -> RunState:
+    """The newest checkpoint of a run.
+
+    Raises:
+        ModelError: there is none, it is damaged, or belongs to another kind of training.
+    """
+    paths = checkpoint_paths(output)
+    if not paths:
+        raise ModelError(f"{output} holds no checkpoint to go on from; start without --resume")
+    content = read_torch_file(paths[-1])
+    if not isinstance(content, dict) or content.keys() != _KEYS or content["format"] != _FORMAT:
+        raise ModelError(f"{paths[-1]} is no checkpoint of this version's s3diff train; start without --resume")
+    del content["format"]
+    state = RunState(**content)
+    if state.kind != kind:
+        raise ModelError(f"{output} is a run of the {state.kind}'s training, not the {kind}'s; give its own folder")
+    return state
+
+
+def require_new_run(output: Path) -> None:
+    """Refuse a folder that already holds a run.
+
+    Raises:
+        OptionError: it holds checkpoints.
+    """
+    if paths := checkpoint_paths(output):
+        raise OptionError(
+            f"{output} already holds a run ({paths[-1].name}); go on with --resume, or choose another --output"
+        )
+
+
+def require_same_run(state: RunState, config: Any, batch_size: int, base: str, *, accept_changes: bool) -> list[str]:
+    """Compare a checkpoint with the run that is to go on from it.
+
+    Returns:
+        One line for each accepted difference.
+
+    Raises:
+        OptionError: it was made by another configuration (the fields are named), batch or base model.
+    """
+    if state.base != base:
+        raise OptionError("the run was made on another base model; give the --from that it was started with")
+    differences = differing_fields(state.config, to_json(config))
+    if state.batch_size != batch_size:
+        differences.append(
+            f"crops per step {state.batch_size} -> {batch_size} (data.batch_size x data.accumulate x processes)"
+        )
+    fixed = [line for line in differences if line.startswith(("generator.", "estimator."))]
+    if fixed or (differences and not accept_changes):
+        named = fixed or differences
+        remedy = "these cannot change" if fixed else "leave them as they were, or add --accept-changes"
+        raise OptionError(f"the run was started with another configuration: {'; '.join(named)}; {remedy}")
+    return differences
+
+
+def differing_fields(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """``field before -> now`` for every field that decides what a run computes."""
+    old, new = _flat(before), _flat(now)
+    return [
+        f"{name} {old.get(name)!r} -> {new.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and not _DRIVING_FIELDS.fullmatch(name)
+    ]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _remove_partial(folder: Path) -> None:
+    if folder.is_dir():
+        for path in folder.glob("step-*.partial"):
+            path.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """The new name itself must reach the disk; Windows does this on its own and cannot open folders."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

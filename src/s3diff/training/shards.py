@@ -1,0 +1,193 @@
+"""Where each picture lies in tar shards (WebDataset layout).
+
+The headers of a shard are read once into an index of (member name, offset, size); a picture is then one read of exactly
+its bytes, in any order, from a local disk or an object store. Indices are kept in ``<cache folder>/shard-index/``,
+one file per shard, named after the shard's address, size and fingerprint: a shard that was written again is indexed
+again, one that was added costs only itself, and a scan that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tarfile
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from s3diff.checkpoints.hub import default_cache_folder
+from s3diff.errors import PictureError
+from s3diff.images.codecs import PICTURE_EXTENSIONS
+from s3diff.training.storage import extension, is_remote, printable, read_headers, size_and_fingerprint
+
+_LOGGER = logging.getLogger(__name__)
+
+#: Remote shards whose headers are read at the same time: each read waits for the network, not for the processor.
+_SCANS_AT_ONCE = 16
+
+_BLOCK_BYTES = 512
+#: Zeros that writers put behind the end mark; more than that is data that no reader would find.
+_LARGEST_PADDING_BYTES = 1 << 20
+_INDEX_VERSION = 1
+
+
+class PackedNames(Sequence[str]):
+    """Names as one block of bytes: far less memory than a list, and reading does not make workers copy it."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+        self._data = b"".join(encoded)
+        self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]  # no slices
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._data[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, eq=False)
+class ShardIndex:
+    """The pictures of one shard in the order of the file.
+
+    Attributes:
+        url: the shard.
+        names: of the members, with their folders.
+        offsets: int64, first byte of each picture.
+        sizes: int64, bytes of each picture.
+        damage: one sentence where the shard is cut off or damaged, else None.
+    """
+
+    url: str
+    names: Sequence[str]
+    offsets: np.ndarray
+    sizes: np.ndarray
+    damage: str | None = None
+
+
+def index_shards(urls: Sequence[str], cache_folder: Path | None = None) -> list[ShardIndex]:
+    """The index of each shard, from the cache where it is there.
+
+    A shard that is cut off is used as far as it can be read, and named in a warning at every start.
+
+    Args:
+        urls: addresses or local paths of uncompressed tar files.
+        cache_folder: where ``shard-index/`` lies; None for s3diff's cache folder.
+
+    Raises:
+        PictureError: a shard is missing, no tar file, without a picture, or holds two members of one name.
+        MissingExtraError: the protocol needs a package that is not installed.
+        TrainingError: a store cannot be reached.
+    """
+    folder = (cache_folder or default_cache_folder()) / "shard-index"
+    remote = any(is_remote(url) for url in urls)
+    with ThreadPoolExecutor(_SCANS_AT_ONCE if remote else 1) as pool:
+        indices = list(pool.map(lambda url: _index(url, folder), urls))
+    for index in indices:
+        if index.damage:
+            _LOGGER.warning("%s %s", printable(index.url), index.damage)
+    return indices
+
+
+def _index(url: str, folder: Path) -> ShardIndex:
+    size_bytes, fingerprint = size_and_fingerprint(url)
+    place = url if is_remote(url) else os.path.abspath(url)
+    key = json.dumps([_INDEX_VERSION, place, size_bytes, fingerprint])
+    path = folder / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:40]}.json"
+    known = _load(path, url, size_bytes)
+    if known is not None:
+        return known
+    _LOGGER.info("reading the headers of %s", printable(url))
+    index = read_headers(url, lambda file: _scan(url, file, size_bytes))
+    _save(path, index)
+    return index
+
+
+def _scan(url: str, file: BinaryIO, size_bytes: int) -> ShardIndex:
+    shown = printable(url)
+    found: dict[str, tuple[int, int]] = {}
+    num_members, damaged = 0, False
+    try:
+        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - closed below; only opening has this error
+    except tarfile.TarError as error:
+        raise PictureError(f"{shown} is no uncompressed tar file ({error}); give .tar shards") from error
+    with archive:
+        for member in _whole_members(archive):
+            num_members += 1
+            end = member.offset_data + member.size
+            damaged |= end > size_bytes
+            if _is_picture(member) and end <= size_bytes:
+                if member.name in found:
+                    what = f"{shown} holds two members named {printable(member.name)}"
+                    raise PictureError(f"{what}; write the shard again with one name per picture")
+                found[member.name] = (member.offset_data, member.size)
+        damaged |= not _has_end_mark(file, archive.offset, size_bytes)
+    if not found:
+        names = ", ".join(PICTURE_EXTENSIONS)
+        raise PictureError(f"{shown} holds no picture among its {num_members} members; put {names} files into it")
+    damage = f"is cut off or damaged; its first {len(found)} pictures are used, fetch it again" if damaged else None
+    places = np.array(list(found.values()), dtype=np.int64)
+    return ShardIndex(url, PackedNames(found), places[:, 0].copy(), places[:, 1].copy(), damage)
+
+
+def _whole_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members up to the end or the first damage, which ``_has_end_mark`` then notices."""
+    with suppress(tarfile.TarError):
+        yield from archive
+
+
+def _is_picture(member: tarfile.TarInfo) -> bool:
+    """Hidden files are left out (macOS packs ``._name.jpg`` beside ``name.jpg``), and sparse ones, stored in pieces."""
+    hidden = any(part.startswith(".") and part != "." for part in member.name.split("/"))
+    return member.isreg() and not member.issparse() and not hidden and extension(member.name) in PICTURE_EXTENSIONS
+
+
+def _has_end_mark(file: BinaryIO, offset: int, size_bytes: int) -> bool:
+    """Whether the place where reading stopped is the archive's end. tarfile takes any unreadable header for the end."""
+    file.seek(offset)
+    block = file.read(_BLOCK_BYTES)
+    return len(block) == _BLOCK_BYTES and not any(block) and size_bytes - offset <= _LARGEST_PADDING_BYTES
+
+
+def _save(path: Path, index: ShardIndex) -> None:
+    content = {
+        "version": _INDEX_VERSION,
+        "url": index.url,
+        "damage": index.damage,
+        "names": list(index.names),
+        "offsets": index.offsets.tolist(),
+        "sizes": index.sizes.tolist(),
+    }
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        _LOGGER.warning("the index of %s was not saved (%s); it is read again next time", printable(index.url), error)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _load(path: Path, url: str, size_bytes: int) -> ShardIndex | None:
+    """A saved index; None where there is none or it is not whole."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names, damage = content["names"], content["damage"]
+        offsets, sizes = (np.array(content[name], dtype=np.int64) for name in ("offsets", "sizes"))
+        whole = len(names) == len(offsets) == len(sizes) > 0 and all(isinstance(name, str) for name in names)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
+    if not whole or offsets.min() < 0 or sizes.min() < 0 or (offsets + sizes).max() > size_bytes:
+        return None
+    return ShardIndex(url, PackedNames(names), offsets, sizes, damage)

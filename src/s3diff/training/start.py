@@ -1,0 +1,189 @@
+"""Where a run begins: fresh networks, fresh LoRA on a base model, or a whole model."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from s3diff.checkpoints.convert import NEGATIVE_PROMPT, POSITIVE_PROMPT, RELEASE_LICENCES
+from s3diff.checkpoints.model_folder import LoadedModel, StoredPrompts, load_model
+from s3diff.checkpoints.official_pickle import read_official_estimator
+from s3diff.checkpoints.registry import model_folder
+from s3diff.checkpoints.sd_turbo import read_sd_turbo
+from s3diff.checkpoints.weights_file import check_tensors, read_safetensors
+from s3diff.errors import ModelError, OptionError
+from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
+from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
+from s3diff.networks.prompts import encode_prompts
+from s3diff.training.config import TrainConfig
+from s3diff.training.trainable import TrainableModel, fresh_prompts, initialise_without_norms
+
+_LOGGER = logging.getLogger(__name__)
+
+#: What ``--from`` takes besides models and folders: fresh weights in place of a pretrained base, to measure speed.
+RANDOM_BASE = "random"
+#: File that ``train-estimator`` writes into its output folder.
+ESTIMATOR_FILE = "estimator.safetensors"
+_SCRATCH_LICENCES = ("trained from scratch by s3diff train; see MODEL_CARD.md where it is shipped",)
+_PROMPT_TOKENS = 77
+#: Values of each frozen tensor that its fingerprint looks at: gigabytes would take seconds.
+_SAMPLES_PER_TENSOR = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A run's first state.
+
+    Attributes:
+        config: the run's configuration; ``generator`` is what the networks really are.
+        model: on the CPU, float32.
+        prompts: texts of the two prompts; embeddings of a learned pair change with training.
+        tokenizer: folder that encodes other prompts, None where there is none.
+        text_encoder: the same for the text encoder.
+        licences: one line per part of the model.
+        has_estimator: False where the estimator still has to be trained or given.
+    """
+
+    config: TrainConfig
+    model: TrainableModel
+    prompts: StoredPrompts
+    tokenizer: Path | None = None
+    text_encoder: Path | None = None
+    licences: tuple[str, ...] = _SCRATCH_LICENCES
+    has_estimator: bool = False
+
+
+def prepare_start(config: TrainConfig, source: str | None, estimator: Path | None) -> Start:
+    """Build the model that a run starts from; deterministic for the configuration's seed.
+
+    Args:
+        config: the run.
+        source: what ``--from`` was given: a model's name or folder, SD-Turbo's folder, ``random``, or None.
+        estimator: a model folder, a folder of ``train-estimator`` or a ``de_net.pth``; None for the start's own.
+
+    Raises:
+        OptionError: the recipe needs a source, or takes none.
+        ModelError: the source or the estimator is missing, damaged or does not fit.
+    """
+    needs = {"base": "SD-Turbo's folder or a model", "model": "a model's name or folder"}
+    if source is None and config.start != "scratch":
+        raise OptionError(f"the recipe {config.name} does not start from scratch; give --from: {needs[config.start]}")
+    if source is not None and config.start == "scratch":
+        raise OptionError(f"the recipe {config.name} starts from scratch; leave --from out, or take another recipe")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        if source is None or source == RANDOM_BASE:
+            start = _from_scratch(config)
+        elif (Path(source) / "unet").is_dir():
+            start = _from_base(config, Path(source))
+        else:
+            start = _from_model(config, load_model(model_folder(source)))
+    if estimator is None:
+        return start
+    start.model.generator.estimator.load_state_dict(load_estimator(estimator, start.config.generator.estimator))
+    return replace(start, has_estimator=True)
+
+
+def load_estimator(source: Path, shape: DegradationEstimatorConfig) -> Mapping[str, Tensor]:
+    """The tensors of a trained estimator.
+
+    Args:
+        source: a model folder, the folder of an estimator's training, or a ``de_net.pth``.
+        shape: the shape that the run needs.
+
+    Raises:
+        ModelError: there is none, it is damaged, or of another shape.
+    """
+    if not source.is_dir():
+        return read_official_estimator(source, shape)
+    tensors = read_safetensors(source / ESTIMATOR_FILE)
+    expected = {name: tuple(tensor.shape) for name, tensor in DegradationEstimator(shape).state_dict().items()}
+    check_tensors(tensors, expected, f"the estimator in {source}, for a recipe of {shape},")
+    return {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
+
+
+def sampled_fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """``sampled:`` and a hash over every tensor's name, shape and a few values; tells base models apart quickly."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        flat = tensors[name].detach().flatten()
+        step = max(1, flat.numel() // _SAMPLES_PER_TENSOR)
+        digest.update(f"{name}\0{tuple(tensors[name].shape)}\0".encode())
+        digest.update(flat[::step].float().cpu().contiguous().view(torch.uint8).numpy().data)
+    return f"sampled:{digest.hexdigest()}"
+
+
+def _from_scratch(config: TrainConfig) -> Start:
+    generator = OneStepGenerator(config.generator)
+    if config.generator.unet.norm == "none":
+        initialise_without_norms(generator)
+    num_tokens = config.prompt_tokens if config.start == "scratch" else _PROMPT_TOKENS
+    positive, negative = fresh_prompts(num_tokens, config.generator.unet.context_channels)
+    model = TrainableModel(generator, positive, negative, trained=config.trained, precision=config.precision)
+    is_complete = config.start != "scratch"
+    return Start(config=config, model=model, prompts=StoredPrompts(positive, negative), has_estimator=is_complete)
+
+
+def _from_base(config: TrainConfig, folder: Path) -> Start:
+    """The configuration's ranks and conditioning on the base model's networks."""
+    base = read_sd_turbo(folder)
+    shapes = replace(
+        config.generator,
+        unet=replace(base.config.unet, lora_rank=config.generator.unet.lora_rank),
+        autoencoder=replace(base.config.autoencoder, lora_rank=config.generator.autoencoder.lora_rank),
+        schedule=base.config.schedule,
+    )
+    generator = OneStepGenerator(shapes)
+    ours = generator.state_dict()
+    with torch.no_grad():
+        for name, tensor in base.state.items():
+            ours[name].copy_(tensor)
+    texts = (POSITIVE_PROMPT, NEGATIVE_PROMPT)
+    positive, negative = encode_prompts(base.tokenizer, base.text_encoder, texts).unbind(0)
+    return Start(
+        config=_with_networks(config, shapes),
+        model=TrainableModel(generator, positive, negative, trained=config.trained, precision=config.precision),
+        prompts=StoredPrompts(positive, negative, *texts),
+        tokenizer=base.tokenizer,
+        text_encoder=base.text_encoder,
+        licences=RELEASE_LICENCES,
+    )
+
+
+def _from_model(config: TrainConfig, loaded: LoadedModel) -> Start:
+    prompts = loaded.prompts
+    embeddings = prompts.positive, prompts.negative
+    return Start(
+        config=_with_networks(config, loaded.config),
+        model=TrainableModel(loaded.generator, *embeddings, trained=config.trained, precision=config.precision),
+        prompts=prompts,
+        tokenizer=loaded.tokenizer,
+        text_encoder=loaded.text_encoder,
+        licences=loaded.description.licences,
+        has_estimator=True,
+    )
+
+
+def _with_networks(config: TrainConfig, shapes: GeneratorConfig) -> TrainConfig:
+    if shapes != config.generator:
+        _LOGGER.info("the networks are those of --from, not the recipe's")
+    return replace(config, generator=shapes)
+
+
+def require_estimator(start: Start) -> None:
+    """Refuse a start whose estimator is random.
+
+    Raises:
+        ModelError: it was neither given nor part of the source.
+    """
+    if not start.has_estimator:
+        raise ModelError(
+            f"the recipe {start.config.name} needs a trained degradation estimator; give --estimator: de_net.pth, "
+            "a model folder or the output of s3diff train-estimator"
+        )

@@ -1,0 +1,187 @@
+"""The model as training sees it: generator and prompts, what of them is trained, and its start from scratch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from s3diff.networks.blocks import ResnetBlock, SpatialTransformer
+from s3diff.networks.one_step_generator import OneStepGenerator
+
+Trained = Literal["everything", "modulation"]
+
+#: Log-variance that a fresh encoder starts from: a latent noise of std 0.05, which training may change.
+_START_LOG_VARIANCE = -6.0
+#: SiLU of a unit Gaussian has a mean square of 0.356.
+_SILU_GAIN = 1.68
+#: Fresh residual branches start at a tenth, so that networks without norms begin near the identity.
+_START_BRANCH_SCALE = 0.1
+
+
+class TrainableModel(nn.Module):
+    """The generator and its two prompts, with gradients where they are trained.
+
+    Args:
+        generator: the networks; the estimator stays frozen.
+        positive: [T, C], the positive prompt's embedding.
+        negative: [T, C], the negative prompt's.
+        trained: see :class:`s3diff.training.config.TrainConfig`. ``modulation`` leaves the prompts alone.
+        precision: what the networks compute in; the weights stay as they are.
+    """
+
+    def __init__(
+        self,
+        generator: OneStepGenerator,
+        positive: Tensor,
+        negative: Tensor,
+        *,
+        trained: Trained,
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
+        super().__init__()
+        self.generator = generator
+        self.precision = precision
+        self.positive = nn.Parameter(positive.detach().clone())
+        self.negative = nn.Parameter(negative.detach().clone())
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(_is_trained(name, trained))
+
+    def forward(self, low_quality: Tensor, image: Tensor, is_negative: Tensor, noise: Tensor | None) -> Tensor:
+        """Restored images with one prompt each.
+
+        Args:
+            low_quality: [B, 3, h, w] in [0, 1].
+            image: [B, 3, H, W] in [-1, 1], the enlarged low-quality image.
+            is_negative: [B] bool, which images get the negative prompt.
+            noise: standard normal of the latent's shape, or None for the mean.
+
+        Returns:
+            [B, 3, H, W] float32 in [-1, 1].
+        """
+        generator = self.generator
+        with torch.no_grad():
+            degrees = generator.estimator(low_quality)
+        for_encoder, for_unet = generator.conditioning(degrees)
+        # Both prompts take part in every batch, so that every parameter has a gradient in every process.
+        context = torch.where(is_negative[:, None, None], self.negative, self.positive)
+        with self._autocast(image.device.type):
+            latent = generator.encode(image, for_encoder, noise)
+            prediction = generator.predict(latent, context, for_unet)
+            return generator.decode(generator.config.schedule.clean_latent(latent, prediction), image)
+
+    def _autocast(self, device_type: str) -> Any:
+        return nullcontext() if self.precision == "float32" else torch.autocast(device_type, torch.bfloat16)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The trained parameters by name: the model's own tensors."""
+        return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
+
+    def small_state(self) -> dict[str, Tensor]:
+        """What a checkpoint stores of the model: all but the frozen weights of a pretrained base model."""
+        base = {
+            name
+            for name, value in self.named_parameters()
+            if not value.requires_grad and name.startswith(("generator.unet.", "generator.autoencoder."))
+        }
+        return {name: value for name, value in self.state_dict().items() if name not in base}
+
+    def frozen_base(self) -> dict[str, Tensor]:
+        """The frozen weights that :meth:`small_state` leaves out."""
+        small = self.small_state()
+        return {name: value for name, value in self.state_dict().items() if name not in small}
+
+
+def fresh_prompts(num_tokens: int, channels: int) -> tuple[Tensor, Tensor]:
+    """Two embeddings [T, C] to be learned, drawn from torch's global generator."""
+    return torch.randn(num_tokens, channels), torch.randn(num_tokens, channels)
+
+
+def gradient_norms(model: TrainableModel) -> dict[str, Tensor]:
+    """L2 norm of the gradients of each group of trained parameters.
+
+    The groups of the method: ``unet_lora_A``, ``unet_lora_B``, ``unet_conv_in``, ``encoder_lora_A``,
+    ``encoder_lora_B``, and for each network ``..._degree_mlp``, ``..._block_mlp``, ``..._fuse`` and ``..._block_ids``;
+    everything else by its network.
+    """
+    squares: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            group = parameter_group(name)
+            squares[group] = squares.get(group, 0) + parameter.grad.detach().double().square().sum()
+    return {group: square.sqrt() for group, square in squares.items()}
+
+
+def parameter_group(name: str) -> str:
+    """The group of :func:`gradient_norms` that a parameter belongs to."""
+    parts = name.removeprefix("generator.").split(".")
+    if parts[0] == "conditioning":
+        return f"{parts[1]}_{parts[2]}"
+    network = "encoder" if parts[:2] == ["autoencoder", "encoder"] else parts[0]
+    if parts[-1] in ("lora_A", "lora_B"):
+        return f"{network}_{parts[-1]}"
+    return "unet_conv_in" if parts[:2] == ["unet", "conv_in"] else network
+
+
+def freeze_in_bfloat16(model: TrainableModel) -> None:
+    """Store the frozen weights of the base model's linear layers and convolutions in bfloat16; norms stay float32."""
+    for network in (model.generator.unet, model.generator.autoencoder):
+        for module in network.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                for parameter in (module.weight, module.bias):
+                    if parameter is not None and not parameter.requires_grad:
+                        parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def checkpoint_gradients(model: TrainableModel) -> None:
+    """Compute the activations inside ResNet blocks and transformers anew in the backward pass."""
+    for module in model.modules():
+        if isinstance(module, ResnetBlock | SpatialTransformer):
+            module.forward = partial(_checkpointed, module.forward)  # type: ignore[method-assign]
+
+
+def _checkpointed(forward: Callable[..., Tensor], *args: Tensor | None) -> Tensor:
+    if not torch.is_grad_enabled():
+        return forward(*args)
+    result: Tensor = checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False)
+    return result
+
+
+def _is_trained(name: str, trained: Trained) -> bool:
+    if name.startswith("generator.estimator."):
+        return False
+    if trained == "everything":
+        return True
+    is_conditioning = name.startswith("generator.conditioning.")
+    return is_conditioning or name.endswith((".lora_A", ".lora_B")) or name.startswith("generator.unet.conv_in.")
+
+
+def initialise_without_norms(generator: OneStepGenerator) -> None:
+    """Start values for networks without norms: the signal keeps its size on its way, residual branches start small.
+
+    torch's own start shrinks the signal by about 0.3 at every SiLU and convolution; after the dozen in a row that the
+    three networks are, the last layer sees nothing and learns nothing.
+    """
+    autoencoder, config = generator.autoencoder, generator.config.autoencoder
+    for network in (autoencoder, generator.unet):
+        for name, module in network.named_modules():
+            if not isinstance(module, nn.Conv2d | nn.Linear):
+                continue
+            gain = _SILU_GAIN if name.endswith(("conv1", "conv2", "conv_out")) else 1.0
+            if name.endswith((".conv2", ".proj_out", ".time_emb_proj")):
+                gain *= _START_BRANCH_SCALE
+            nn.init.normal_(module.weight, std=gain / math.sqrt(module.weight[0].numel()))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    if config.residual:
+        # The start is the enlarged input itself.
+        nn.init.zeros_(autoencoder.decoder.conv_out.weight)
+    weight, bias = autoencoder.quant_conv.parameters()
+    weight.data[config.latent_channels :] *= _START_BRANCH_SCALE
+    bias.data[config.latent_channels :] = _START_LOG_VARIANCE
