@@ -100,7 +100,9 @@ def measure(trainer, steps: int) -> dict[str, object]:  # noqa: ANN001
     config = trainer.config
     return {
         "recipe": config.name,
-        "device": torch.cuda.get_device_name() if on_gpu else f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name()
+        if on_gpu
+        else f"{platform.machine()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "crop_px": config.data.crop_px,
         "crops_per_step": trainer.batch_size,

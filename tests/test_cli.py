@@ -565,7 +565,11 @@ def test_writing_back_of_wrong_places(command: Command, place: Path, tiny: Path)
         ([tiny, "back.pkl", "--estimator", "two/../back.pkl"], "cannot take both files"),
         ([tiny, tiny / "unet.safetensors"], "would change the model folder"),
         ([tiny, tiny], "would change the model folder"),
-        ([tiny, "back.pkl", "--base", "two"], "leave out --base and --s3diff"),
+        ([tiny, "back.pkl", "--base", "two"], "leave out --base, --s3diff, --half and --name"),
+        ([tiny, "back.pkl", "--half"], "leave out --base, --s3diff, --half and --name"),
+        ([tiny, "a.png"], "a.png exists and would be replaced"),
+        ([tiny, "two"], "two exists and would be replaced"),
+        ([tiny, "back.pkl", "--estimator", "a.png"], "a.png exists and would be replaced"),
     ):
         assert message in command("convert", "--to-official", *arguments).error
     assert tree(place) == before

@@ -118,4 +118,4 @@ def _require_size(size: Any) -> None:
     ok = isinstance(size, tuple) and len(size) == 2
     ok = ok and all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size)
     if not ok:
-        raise OptionError(f"size is {size!r}; give width and height in whole pixels above 0, such as (1920, 1080)")
+        raise OptionError(f"size is {size!r}; give whole pixels above 0: (1920, 1080), or 1920x1080 to --size")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s3diff.apps.degrade_command import degrade
-from s3diff.apps.terminal import EXIT_SOME_FAILED, on_one_line, one_line_errors, remark, remarks
+from s3diff.apps.terminal import EXIT_SOME_FAILED, load_torch, on_one_line, one_line_errors, remark, remarks
 from s3diff.apps.training_commands import train, train_estimator
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.options import MAX_OUTPUT_PIXELS, RestoreOptions
@@ -89,7 +89,7 @@ def restore(
     model: Annotated[
         str, typer.Option("--model", "-m", help="compact (embedded), s3diff (fetched on first use) or a model folder.")
     ] = "compact",
-    scale: Annotated[float, typer.Option(help="Output side over input side, any number above 0.")] = 4.0,
+    scale: Annotated[float, typer.Option(help="Output side over input side, a number above 0.")] = 4.0,
     size: Annotated[
         str | None, typer.Option(metavar="WxH", help="Exact output size in pixels; replaces --scale.")
     ] = None,
@@ -143,6 +143,7 @@ def restore(
             grey=grey.value,
             max_output_pixels=_pixels(max_megapixels),
         )
+        load_torch()
         from s3diff.apps.restore_jobs import open_picture, plan_jobs
 
         jobs, skipped = plan_jobs(inputs, output, recursive=recursive, skip_existing=skip_existing, quality=quality)
@@ -197,9 +198,10 @@ def convert_command(
     """
     with one_line_errors():
         if to_official is not None:
-            if base is not None or s3diff is not None:
-                raise OptionError("--to-official reads a model folder; leave out --base and --s3diff")
+            if base is not None or s3diff is not None or half or name != "s3diff":
+                raise OptionError("--to-official reads a model folder; leave out --base, --s3diff, --half and --name")
             _require_places(to_official, [output, estimator] if estimator else [output])
+            load_torch()
             from s3diff.checkpoints.convert import to_official as write_back
 
             write_back(to_official, output, estimator)
@@ -209,8 +211,7 @@ def convert_command(
             raise OptionError(
                 "convert needs three inputs: --base SD_TURBO_FOLDER --s3diff s3diff.pkl --estimator de_net.pth OUT"
             )
-        import torch
-
+        torch = load_torch()
         from s3diff.checkpoints.convert import convert
 
         dtype = torch.float16 if half else torch.float32
@@ -255,11 +256,16 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    app()
+    # What typer itself prints and reads: --help into a full disk, Ctrl-C before a command begins.
+    try:
+        with one_line_errors():
+            app()
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
 
 
 def _require_places(model: Path, outputs: list[Path]) -> None:
-    """Each file has its own place outside the model that it is made of, in a folder that is there."""
+    """Each file has its own new place outside the model that it is made of, in a folder that is there."""
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise OptionError(f"{outputs[0]} cannot take both files; give --estimator another name than OUT")
     for path in outputs:
@@ -267,6 +273,8 @@ def _require_places(model: Path, outputs: list[Path]) -> None:
             raise OutputError(f"{path} would change the model folder {model}; choose another place")
         if not path.parent.is_dir():
             raise OutputError(f"{path} cannot be written: {path.parent} is no folder; make it first")
+        if os.path.lexists(path):
+            raise OutputError(f"{path} exists and would be replaced; remove it, or choose a new name")
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:

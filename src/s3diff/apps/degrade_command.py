@@ -19,6 +19,7 @@ class PresetChoice(str, Enum):
     realesrgan = "realesrgan"
     s3diff = "s3diff"
     mild = "mild"
+    camera = "camera"
     bicubic = "bicubic"
 
 
@@ -29,7 +30,7 @@ def degrade(
     ],
     preset: Annotated[
         PresetChoice | None,
-        typer.Option(help="What is drawn from; mild suits recent cameras, bicubic reduces only. [default: s3diff]"),
+        typer.Option(help="What is drawn from; bicubic reduces and nothing else. [default: s3diff]"),
     ] = None,
     scale: Annotated[int | None, typer.Option(help="Input side over output side, a whole number. [default: 4]")] = None,
     seed: Annotated[

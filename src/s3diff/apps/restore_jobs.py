@@ -56,6 +56,8 @@ def plan_jobs(
     if target.is_dir() or output.endswith(("/", os.sep)) or len(sources) > 1 or Path(inputs[0]).is_dir():
         if target.is_file() or (is_file_name and not output.endswith(("/", os.sep))):
             given = f"there are {len(sources)} pictures" if len(sources) > 1 else f"{inputs[0]} is a folder"
+            if output.endswith(("/", os.sep)):
+                given = "its name ends like a folder's"
             raise OutputError(f"{output} is one file, but {given}; give a folder, such as restored/")
         jobs = [RestoreJob(source, target / relative) for source, relative in sources]
     elif not target.suffix:

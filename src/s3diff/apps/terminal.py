@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -42,10 +46,23 @@ def one_line_errors() -> Iterator[None]:
         sys.stderr.close()
         raise typer.Exit(EXIT_USER_ERROR) from None
     except OSError as error:  # the machine's refusals, such as a name too long or a folder closed to the user
-        where = f"{error.filename}: " if error.filename is not None else ""
+        where = f"{error.filename}: " if error.filename is not None else "the command's own output: "
         reason = error.strerror.lower() if error.strerror else error
         remark(f"s3diff: {where}{reason}; check the path, its permissions and the disk")
         raise typer.Exit(EXIT_USER_ERROR) from None
+
+
+def load_torch() -> Any:
+    """Import torch. Ctrl-C meanwhile ends the process at once: inside its libraries it would end in a C++ abort."""
+    before = signal.getsignal(signal.SIGINT)
+    is_usual = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if is_usual:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return importlib.import_module("torch")
+    finally:
+        if is_usual:
+            signal.signal(signal.SIGINT, before)
 
 
 def remark(text: str) -> None:

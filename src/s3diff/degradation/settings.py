@@ -127,7 +127,8 @@ def _is_number(value: Any) -> bool:
 
 #: ``s3diff``: what S3Diff was trained with (arXiv 2409.17058, its released configuration). ``realesrgan``: the harder
 #: ranges of Real-ESRGAN (arXiv 2107.10833), with the same order of steps. ``mild``: ours, for pictures of a recent
-#: camera or a fair web page. ``bicubic``: the clean bicubic reduction of the benchmarks.
+#: camera or a fair web page. ``camera``: ours, mostly optical blur, as in RealSR's pairs. ``bicubic``: the clean
+#: bicubic reduction of the benchmarks.
 PRESETS: dict[str, DegradationSettings] = {
     "s3diff": DegradationSettings(
         first=StageSettings(
@@ -199,6 +200,33 @@ PRESETS: dict[str, DegradationSettings] = {
         clean_probability=0.05,
     ),
 }
+PRESETS["camera"] = DegradationSettings(
+    first=StageSettings(
+        blur_sigma_px=(0.8, 4.0),
+        sinc_probability=0.05,
+        resize_probabilities=(0.1, 0.3, 0.6),
+        resize_factor=(0.6, 1.2),
+        noise_probability=0.8,
+        gaussian_sigma=(0.5, 8),
+        poisson_scale=(0.05, 0.8),
+        jpeg_probability=0.3,
+        jpeg_quality=(80, 98),
+    ),
+    second=StageSettings(
+        blur_probability=0.4,
+        blur_sigma_px=(0.2, 1.0),
+        sinc_probability=0.05,
+        resize_probabilities=(0.1, 0.2, 0.7),
+        resize_factor=(0.8, 1.2),
+        noise_probability=0.4,
+        gaussian_sigma=(0.5, 5),
+        poisson_scale=(0.05, 0.5),
+        jpeg_probability=0.4,
+        jpeg_quality=(80, 100),
+    ),
+    final_sinc_probability=0.3,
+    clean_probability=0.02,
+)
 PRESETS["bicubic"] = DegradationSettings(
     first=PRESETS["mild"].first,
     second=PRESETS["mild"].second,

@@ -169,8 +169,10 @@ def _reading(shown: str, limit: int) -> Iterator[None]:
         )
     try:
         yield
-    except PictureError:
-        raise
+    except PictureError as error:
+        if str(error).startswith(shown):
+            raise
+        raise PictureError(f"{shown}: {error}") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"{shown} is too large, the limit is {limit} pixels; give a smaller picture") from error
     except FileNotFoundError as error:

@@ -8,7 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3diff.networks.blocks import Downsampler, ImageAttention, Norm, ResnetBlock, Upsample, Upsampler, spatial_norm
+from s3diff.networks.blocks import (
+    MAX_LAYERS_PER_BLOCK,
+    Downsampler,
+    ImageAttention,
+    Norm,
+    ResnetBlock,
+    Upsample,
+    Upsampler,
+    norm_layer,
+    require_within,
+)
 from s3diff.networks.modulated_lora import ModulatedConv2d, ModulatedNetwork
 
 
@@ -21,7 +31,7 @@ class AutoencoderConfig:
         decoder_channels: widths of the decoder's blocks, finest first; None for those of the encoder.
         layers_per_block: ResNet blocks of an encoder block; a decoder block has one more.
         pixel_unshuffle: the encoder first moves f x f pixels into channels; the decoder's upsamplers make up for it.
-        norm: ``group``, or ``none`` for a network without statistics over the picture.
+        norm: ``group``; ``channel`` or ``none`` for a network without statistics over the picture.
         attention: self-attention over the whole feature map in both mid blocks.
         upsample: filter of the decoder's upsamplers.
         residual: the decoder's picture is added to the enlarged input.
@@ -48,6 +58,13 @@ class AutoencoderConfig:
     base_sharpening: float = 0.0
     scaling_factor: float = 0.18215
     lora_rank: int = 16
+
+    def __post_init__(self) -> None:
+        require_within("layers_per_block", self.layers_per_block, 1, MAX_LAYERS_PER_BLOCK)
+        require_within("pixel_unshuffle", self.pixel_unshuffle, 1, 64)
+        require_within("grid_period_px", self.grid_period_px, 0, 64)
+        require_within("base_sharpening", self.base_sharpening, 0, 10)
+        require_within("scaling_factor", self.scaling_factor, 1e-4, 1e4)
 
     @property
     def downscale(self) -> int:
@@ -144,7 +161,7 @@ class Encoder(ModulatedNetwork):
             for i, width in enumerate(widths)
         )
         self.mid_block = MidBlock(widths[-1], config, rank)
-        self.conv_norm_out = spatial_norm(config.norm, config.norm_num_groups, widths[-1], config.norm_eps)
+        self.conv_norm_out = norm_layer(config.norm, config.norm_num_groups, widths[-1], config.norm_eps)
         self.conv_out = ModulatedConv2d(widths[-1], 2 * config.latent_channels, 3, padding=1, lora_rank=rank)
 
     def modulation_row(self, layer: str) -> int:
@@ -183,7 +200,7 @@ class Decoder(nn.Module):
             DecoderBlock(widths[max(i - 1, 0)], width, config, upsample=i < len(widths) - 1)
             for i, width in enumerate(widths)
         )
-        self.conv_norm_out = spatial_norm(config.norm, config.norm_num_groups, widths[-1], config.norm_eps)
+        self.conv_norm_out = norm_layer(config.norm, config.norm_num_groups, widths[-1], config.norm_eps)
         self.conv_out = nn.Conv2d(widths[-1], config.image_channels, 3, padding=1)
 
     def forward(self, latent: Tensor) -> Tensor:

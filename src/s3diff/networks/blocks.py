@@ -13,12 +13,41 @@ from torch.nn import functional as F
 
 from s3diff.networks.modulated_lora import ModulatedConv2d, ModulatedLinear
 
-Norm = Literal["group", "none"]
+#: More is no network of this kind; a damaged configuration would build them for minutes.
+MAX_LAYERS_PER_BLOCK = 64
+
+Norm = Literal["group", "channel", "none"]
 Upsample = Literal["nearest", "bilinear"]
 
 
-def spatial_norm(kind: Norm, num_groups: int, channels: int, eps: float) -> nn.Module:
-    """GroupNorm, or nothing: without statistics over the picture, tiles with a halo are exact."""
+class ChannelNorm(nn.Module):
+    """Every pixel's channels over their root mean square, times a weight (arXiv 1910.07467); no other pixel counts."""
+
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] -> [B, C, h, w]."""
+        scale = torch.rsqrt(x.square().mean(dim=1, keepdim=True) + self.eps)
+        return x * scale * self.weight[:, None, None]
+
+
+def require_within(name: str, value: float, lowest: float, highest: float) -> None:
+    """Refuse a value of a configuration.
+
+    Raises:
+        ValueError: it lies outside the range.
+    """
+    if not lowest <= value <= highest:
+        raise ValueError(f"{name} is {value}; allowed: {lowest} to {highest}")
+
+
+def norm_layer(kind: Norm, num_groups: int, channels: int, eps: float) -> nn.Module:
+    """GroupNorm (SD-Turbo); or a norm for each pixel, or none: without statistics over the picture tiles are exact."""
+    if kind == "channel":
+        return ChannelNorm(channels, eps)
     return nn.GroupNorm(num_groups, channels, eps=eps) if kind == "group" else nn.Identity()
 
 
@@ -37,10 +66,10 @@ class ResnetBlock(nn.Module):
         lora_rank: int = 0,
     ) -> None:
         super().__init__()
-        self.norm1 = spatial_norm(norm, norm_num_groups, in_channels, norm_eps)
+        self.norm1 = norm_layer(norm, norm_num_groups, in_channels, norm_eps)
         self.conv1 = ModulatedConv2d(in_channels, out_channels, 3, padding=1, lora_rank=lora_rank)
         self.time_emb_proj = nn.Linear(time_channels, out_channels) if time_channels else None
-        self.norm2 = spatial_norm(norm, norm_num_groups, out_channels, norm_eps)
+        self.norm2 = norm_layer(norm, norm_num_groups, out_channels, norm_eps)
         self.conv2 = ModulatedConv2d(out_channels, out_channels, 3, padding=1, lora_rank=lora_rank)
         self.conv_shortcut = (
             ModulatedConv2d(in_channels, out_channels, 1, lora_rank=lora_rank) if in_channels != out_channels else None
@@ -200,7 +229,7 @@ class SpatialTransformer(nn.Module):
     ) -> None:
         super().__init__()
         # 1e-6 here, whatever the ResNet blocks use: the published checkpoints were made so.
-        self.norm = spatial_norm(norm, norm_num_groups, channels, eps=1e-6)
+        self.norm = norm_layer(norm, norm_num_groups, channels, eps=1e-6)
         self.proj_in = ModulatedLinear(channels, channels, lora_rank=lora_rank)
         self.transformer_blocks = nn.ModuleList(
             [

@@ -9,6 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+MAX_TIMESTEPS = 100_000
+
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
 BetaSchedule = Literal["linear", "scaled_linear"]
 
@@ -35,6 +37,8 @@ class NoiseSchedule:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(get_args(choices))}")
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ValueError(f"betas go from {self.beta_start} to {self.beta_end}; allowed: 0 < start <= end < 1")
+        if not 1 <= self.num_train_timesteps <= MAX_TIMESTEPS:
+            raise ValueError(f"num_train_timesteps is {self.num_train_timesteps}; allowed: 1 to {MAX_TIMESTEPS}")
         if not 0 <= self.timestep < self.num_train_timesteps:
             raise ValueError(f"timestep is {self.timestep}; allowed: 0 to {self.num_train_timesteps - 1}")
 

@@ -45,6 +45,9 @@ class OneStepGenerator(nn.Module):
                 f"the UNet takes {config.unet.latent_channels} latent channels, "
                 f"the autoencoder makes {config.autoencoder.latent_channels}"
             )
+        period = config.autoencoder.grid_period_px
+        if period and config.pad_multiple % period:
+            raise ValueError(f"grid_period_px is {period}; allowed: divisors of {config.pad_multiple}, or 0")
         self.config = config
         self.estimator = DegradationEstimator(config.estimator)
         self.autoencoder = Autoencoder(config.autoencoder)

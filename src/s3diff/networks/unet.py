@@ -9,14 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3diff.networks.blocks import (
+    MAX_LAYERS_PER_BLOCK,
     Downsampler,
     Norm,
     ResnetBlock,
     SpatialTransformer,
     Upsample,
     Upsampler,
+    norm_layer,
+    require_within,
     sinusoidal_features,
-    spatial_norm,
 )
 from s3diff.networks.modulated_lora import ModulatedConv2d, ModulatedNetwork
 
@@ -31,7 +33,7 @@ class UNetConfig:
         cross_attention: for each down block, whether it attends to the prompt; the mid block always does.
         self_attention: whether the transformer blocks attend to the whole feature map as well.
         context_channels: width of the prompt embeddings.
-        norm: ``group``, or ``none`` for a network without statistics over the picture.
+        norm: ``group``; ``channel`` or ``none`` for a network without statistics over the picture.
         lora_rank: rank of the modulated LoRA; 0 for none.
     """
 
@@ -47,6 +49,9 @@ class UNetConfig:
     norm_eps: float = 1e-5
     upsample: Upsample = "nearest"
     lora_rank: int = 32
+
+    def __post_init__(self) -> None:
+        require_within("layers_per_block", self.layers_per_block, 1, MAX_LAYERS_PER_BLOCK)
 
     @property
     def downscale(self) -> int:
@@ -179,7 +184,7 @@ class UNet(ModulatedNetwork):
         self.down_blocks = nn.ModuleList(DownBlock(config, level) for level in range(len(widths)))
         self.mid_block = UNetMidBlock(config)
         self.up_blocks = nn.ModuleList(UpBlock(config, level) for level in reversed(range(len(widths))))
-        self.conv_norm_out = spatial_norm(config.norm, config.norm_num_groups, widths[0], config.norm_eps)
+        self.conv_norm_out = norm_layer(config.norm, config.norm_num_groups, widths[0], config.norm_eps)
         self.conv_out = ModulatedConv2d(widths[0], config.latent_channels, 3, padding=1, lora_rank=config.lora_rank)
 
     def modulation_row(self, layer: str) -> int:

@@ -22,7 +22,7 @@ from s3diff.networks.degradation_estimator import DegradationEstimator, Degradat
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 from s3diff.networks.prompts import encode_prompts
 from s3diff.training.config import TrainConfig
-from s3diff.training.trainable import TrainableModel, fresh_prompts, initialise_without_norms
+from s3diff.training.trainable import TrainableModel, fresh_prompts, initialise_from_scratch
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -121,8 +121,8 @@ def sampled_fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 def _from_scratch(config: TrainConfig) -> Start:
     generator = OneStepGenerator(config.generator)
-    if config.generator.unet.norm == "none":
-        initialise_without_norms(generator)
+    if config.start == "scratch":
+        initialise_from_scratch(generator)
     num_tokens = config.prompt_tokens if config.start == "scratch" else _PROMPT_TOKENS
     positive, negative = fresh_prompts(num_tokens, config.generator.unet.context_channels)
     model = TrainableModel(generator, positive, negative, trained=config.trained, precision=config.precision)

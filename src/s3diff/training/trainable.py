@@ -21,7 +21,7 @@ Trained = Literal["everything", "modulation"]
 _START_LOG_VARIANCE = -6.0
 #: SiLU of a unit Gaussian has a mean square of 0.356.
 _SILU_GAIN = 1.68
-#: Fresh residual branches start at a tenth, so that networks without norms begin near the identity.
+#: Fresh residual branches start at a tenth, so that the networks begin near the identity.
 _START_BRANCH_SCALE = 0.1
 
 
@@ -162,11 +162,11 @@ def _is_trained(name: str, trained: Trained) -> bool:
     return is_conditioning or name.endswith((".lora_A", ".lora_B")) or name.startswith("generator.unet.conv_in.")
 
 
-def initialise_without_norms(generator: OneStepGenerator) -> None:
-    """Start values for networks without norms: the signal keeps its size on its way, residual branches start small.
+def initialise_from_scratch(generator: OneStepGenerator) -> None:
+    """Start values for networks from scratch: the signal keeps its size on its way, residual branches start small.
 
-    torch's own start shrinks the signal by about 0.3 at every SiLU and convolution; after the dozen in a row that the
-    three networks are, the last layer sees nothing and learns nothing.
+    torch's own start shrinks the signal by about 0.3 at every SiLU and convolution; without norms, after the dozen in a
+    row that the three networks are, the last layer sees nothing and learns nothing.
     """
     autoencoder, config = generator.autoencoder, generator.config.autoencoder
     for network in (autoencoder, generator.unet):
