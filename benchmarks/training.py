@@ -25,6 +25,7 @@ from s3diff.evaluation.perceptual import LPIPS, recipe_weights
 from s3diff.images.codecs import from_array, write_picture
 from s3diff.training import losses
 from s3diff.training.run import TrainRequest, prepare_trainer
+from s3diff.training.trainer import Trainer
 from s3diff.training.vision_transformer import VisionTransformer, VisionTransformerConfig
 
 #: SD-Turbo's layout at a size that a CPU trains.
@@ -85,7 +86,7 @@ def main() -> None:
         given.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
 
 
-def measure(trainer, steps: int) -> dict[str, object]:  # noqa: ANN001
+def measure(trainer: Trainer, steps: int) -> dict[str, object]:
     """Median seconds of a step, and the memory at its peak."""
     on_gpu, seconds = trainer.device.type == "cuda", []
     batches = trainer._batches()
@@ -100,9 +101,8 @@ def measure(trainer, steps: int) -> dict[str, object]:  # noqa: ANN001
     config = trainer.config
     return {
         "recipe": config.name,
-        "device": torch.cuda.get_device_name()
-        if on_gpu
-        else f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
+        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "crop_px": config.data.crop_px,
         "crops_per_step": trainer.batch_size,

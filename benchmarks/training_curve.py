@@ -63,7 +63,7 @@ def main() -> None:
         elements += draw_curve(points, title, index * WIDTH_PX)
         for step, value in points:
             print(f"{name} {step:6d} {value:.4f}")
-    style = f"text{{font:12px sans-serif}} .axis{{fill:none;stroke:{TEXT}}} .curve{{fill:none;stroke:{LINE};stroke-width:2}}"
+    style = f"text{{font:12px sans-serif}} polyline{{fill:none;stroke:{TEXT}}} .curve{{stroke:{LINE};stroke-width:2}}"
     body = "\n".join(elements)
     size = f'width="{2 * WIDTH_PX}" height="{HEIGHT_PX}" viewBox="0 0 {2 * WIDTH_PX} {HEIGHT_PX}"'
     given.output.write_text(
