@@ -283,7 +283,7 @@ def test_folded_networks_are_the_per_sample_ones() -> None:
 def test_folding_again_does_not_drift() -> None:
     unet = small_generator(torch.float32).unet
     before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
-    kept = unet.lora_weights(copy=True)
+    kept = unet.lora_weights()
     first, other = draw(1, unet.num_modulation_rows, 3, 3, seed=1), draw(1, unet.num_modulation_rows, 3, 3, seed=2)
     folded = fold(kept, first)
     for _ in range(3):
@@ -298,7 +298,7 @@ def test_folding_again_does_not_drift() -> None:
 def test_folding_in_float32_then_casting() -> None:
     unet = small_generator(torch.float32).unet
     modulation = draw(1, unet.num_modulation_rows, 3, 3, seed=1)
-    kept = unet.lora_weights(copy=True)
+    kept = unet.lora_weights()
     in_float32 = fold(kept, modulation)
     unet.to(torch.bfloat16)
     after_cast = fold(kept, modulation, torch.bfloat16)

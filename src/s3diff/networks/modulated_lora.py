@@ -146,21 +146,18 @@ class ModulatedNetwork(nn.Module):
             if isinstance(module, ModulatedLinear | ModulatedConv2d) and module.lora_rank > 0
         }
 
-    def lora_weights(self, *, copy: bool = False) -> dict[str, LoraWeights]:
-        """The weights that folding starts from, by layer name.
+    def lora_weights(self) -> dict[str, LoraWeights]:
+        """The weights that folding starts from, by layer name: the network's own tensors.
 
-        Args:
-            copy: keep float32 copies, so that the network may then be cast to a smaller dtype; otherwise the network's
-                own tensors are used.
+        A cast of the network afterwards gives it new ones, so these keep their dtype.
         """
-
-        def keep(tensor: Tensor) -> Tensor:
-            detached = tensor.detach()
-            return detached.to(torch.float32, copy=True) if copy else detached
-
         return {
             name: LoraWeights(
-                keep(layer.weight), keep(layer.lora_A), keep(layer.lora_B), layer.lora_scale, self.modulation_row(name)
+                layer.weight.detach(),
+                layer.lora_A.detach(),
+                layer.lora_B.detach(),
+                layer.lora_scale,
+                self.modulation_row(name),
             )
             for name, layer in self.modulated_layers().items()
         }
