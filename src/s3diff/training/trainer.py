@@ -60,12 +60,12 @@ class Trainer(Loop):
         super().__init__(config, config.data, config.optimiser, config.run, crops, output, accelerator)
         self.config, self.start, self.source, self.validation = config, start, source, validation
         self.model = start.model
+        self._base_fingerprint = sampled_fingerprint(self.model.frozen_base())
         if config.frozen_precision == "bfloat16":
             freeze_in_bfloat16(self.model)
         if config.gradient_checkpointing:
             checkpoint_gradients(self.model)
         self.model.to(self.device)
-        self._base_fingerprint = sampled_fingerprint(self.model.frozen_base())
         self._wrapped: nn.Module = self.accelerator.prepare_model(self.model)
         self.loss = ReconstructionLoss(config.loss).to(self.device)
         self._add_optimiser("generator", self.model, config.optimiser.learning_rate)
