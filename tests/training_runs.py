@@ -38,8 +38,6 @@ def tiny_config(**changes: object) -> TrainConfig:
     config = replace(
         config,
         name="tiny",
-        # Without the mask the start is the enlarged input itself.
-        generator=replace(config.generator, autoencoder=replace(config.generator.autoencoder, base_sharpening=0.0)),
         data=replace(config.data, held_out=()),
         adversarial=replace(config.adversarial, weight=0.0),
         optimiser=replace(config.optimiser, max_steps=4),

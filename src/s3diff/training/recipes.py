@@ -126,9 +126,9 @@ def compact() -> TrainConfig:
         name="compact",
         generator=compact_generator(),
         data=DataConfig(crop_px=128, batch_size=8, degradations=("camera", "s3diff", "mild"), held_out=HELD_OUT_PHOTOS),
-        loss=LossConfig(l2=0.0, l1=2.0, lpips_vgg=0.0, lpips_alex=0.7, dists=1.0, perceptual_crop_px=96, vgg_images=4),
+        loss=LossConfig(l2=0.0, l1=1.0, lpips_vgg=0.0, lpips_alex=1.0, dists=1.0, perceptual_crop_px=96, vgg_images=4),
         optimiser=OptimiserConfig(
-            learning_rate=7e-4, warmup_steps=50, decay_steps=450, max_steps=1000, weight_decay=0.0, ema_decay=0.995
+            learning_rate=4e-4, warmup_steps=50, decay_steps=450, max_steps=1000, weight_decay=0.0, ema_decay=0.99
         ),
         validation=ValidationConfig(every=100),
         run=RunConfig(checkpoint_every=50),

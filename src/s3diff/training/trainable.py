@@ -23,6 +23,8 @@ _START_LOG_VARIANCE = -6.0
 _SILU_GAIN = 1.68
 #: Fresh residual branches start at a tenth, so that the networks begin near the identity.
 _START_BRANCH_SCALE = 0.1
+#: And the residual to the enlarged input at a twentieth.
+_START_RESIDUAL_SCALE = 0.05
 
 
 class TrainableModel(nn.Module):
@@ -180,8 +182,9 @@ def initialise_from_scratch(generator: OneStepGenerator) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     if config.residual:
-        # The start is the enlarged input itself.
-        nn.init.zeros_(autoencoder.decoder.conv_out.weight)
+        # The start is nearly the enlarged input. Not quite: behind a layer of zeros the gradients are so small that Adam
+        # blows their rounding up to full steps, and the features drift to a constant from which nothing is learned.
+        autoencoder.decoder.conv_out.weight.data *= _START_RESIDUAL_SCALE
     weight, bias = autoencoder.quant_conv.parameters()
     weight.data[config.latent_channels :] *= _START_BRANCH_SCALE
     bias.data[config.latent_channels :] = _START_LOG_VARIANCE
