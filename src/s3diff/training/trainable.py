@@ -182,8 +182,8 @@ def initialise_from_scratch(generator: OneStepGenerator) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     if config.residual:
-        # The start is nearly the enlarged input. Not quite: behind a layer of zeros the gradients are so small that Adam
-        # blows their rounding up to full steps, and the features drift to a constant from which nothing is learned.
+        # The start is nearly the enlarged input. Not quite: behind a layer of zeros the gradients are so small that
+        # Adam blows their rounding up to full steps, and the features drift to a constant that learns nothing.
         autoencoder.decoder.conv_out.weight.data *= _START_RESIDUAL_SCALE
     weight, bias = autoencoder.quant_conv.parameters()
     weight.data[config.latent_channels :] *= _START_BRANCH_SCALE
