@@ -84,9 +84,9 @@ def compact_generator() -> GeneratorConfig:
     """
     return GeneratorConfig(
         unet=UNetConfig(
-            latent_channels=16,
-            block_out_channels=(64, 64, 96),
-            num_heads=(2, 2, 3),
+            latent_channels=32,
+            block_out_channels=(64, 96, 128),
+            num_heads=(2, 3, 4),
             cross_attention=(False, False, True),
             self_attention=False,
             layers_per_block=1,
@@ -96,9 +96,9 @@ def compact_generator() -> GeneratorConfig:
             lora_rank=8,
         ),
         autoencoder=AutoencoderConfig(
-            latent_channels=16,
-            block_out_channels=(48,),
-            decoder_channels=(16, 24, 48),
+            latent_channels=32,
+            block_out_channels=(64,),
+            decoder_channels=(16, 32, 64),
             layers_per_block=1,
             pixel_unshuffle=4,
             norm="channel",
