@@ -2,9 +2,9 @@
 
     python benchmarks/degrees.py PICTURES [--model compact] [--json FILE]
 
-Every picture is blurred by Gaussians of several widths, or reduced and given Gaussian noise of several strengths, and
-the degrees of the reduced picture are estimated. *Pooled* ranks all pictures and strengths together, so that one picture
-that looks blurred by nature counts against it; *within* is the mean over pictures, each ranked alone.
+Every picture is blurred by Gaussians of several widths and reduced, or reduced and given Gaussian noise of several
+strengths; then its degrees are estimated. *Pooled* ranks all pictures and strengths together, so that a picture that is
+soft by nature counts against it; *within* is the mean over pictures, each ranked alone.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def main() -> None:
         }
         report[name] = figures
         means = "  ".join(f"{strength}: {value:.3f}" for strength, value in figures["means"].items())
-        print(f"{name:5}  Spearman pooled {figures['pooled']:.3f}, within {figures['within']:.3f}   mean degree {means}")
+        print(f"{name:5}  Spearman pooled {figures['pooled']:.3f}, within {figures['within']:.3f}   means {means}")
     if given.json:
         given.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
 

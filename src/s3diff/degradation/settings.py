@@ -202,13 +202,13 @@ PRESETS: dict[str, DegradationSettings] = {
 }
 PRESETS["camera"] = DegradationSettings(
     first=StageSettings(
-        blur_sigma_px=(0.8, 4.0),
+        blur_sigma_px=(1.0, 4.0),
         sinc_probability=0.05,
         resize_probabilities=(0.1, 0.3, 0.6),
         resize_factor=(0.6, 1.2),
         noise_probability=0.8,
-        gaussian_sigma=(0.5, 8),
-        poisson_scale=(0.05, 0.8),
+        gaussian_sigma=(0.3, 5),
+        poisson_scale=(0.05, 0.5),
         jpeg_probability=0.3,
         jpeg_quality=(80, 98),
     ),
@@ -219,7 +219,7 @@ PRESETS["camera"] = DegradationSettings(
         resize_probabilities=(0.1, 0.2, 0.7),
         resize_factor=(0.8, 1.2),
         noise_probability=0.4,
-        gaussian_sigma=(0.5, 5),
+        gaussian_sigma=(0.3, 3),
         poisson_scale=(0.05, 0.5),
         jpeg_probability=0.4,
         jpeg_quality=(80, 100),

@@ -120,19 +120,31 @@ def compact() -> TrainConfig:
 
     From scratch the perceptual terms have to outweigh the pixels, or nothing is learned (docs/training.md). LPIPS on
     AlexNet alone draws double contours at edges and cannot see them itself; DISTS, on VGG features, takes them away
-    again. The model card tells how the shipped weights came about, which are older than this recipe.
+    again. Half of the batches are degraded as real cameras do it: by blur more than by noise.
     """
     return TrainConfig(
         name="compact",
         generator=compact_generator(),
-        data=DataConfig(crop_px=128, batch_size=8, degradations=("camera", "s3diff", "mild"), held_out=HELD_OUT_PHOTOS),
+        data=DataConfig(
+            crop_px=128,
+            batch_size=8,
+            degradations=("camera", "camera", "s3diff", "mild"),
+            held_out=HELD_OUT_PHOTOS,
+        ),
         loss=LossConfig(l2=0.0, l1=1.0, lpips_vgg=0.0, lpips_alex=1.0, dists=1.0, perceptual_crop_px=96, vgg_images=4),
         optimiser=OptimiserConfig(
-            learning_rate=4e-4, warmup_steps=50, decay_steps=450, max_steps=1000, weight_decay=0.0, ema_decay=0.99
+            learning_rate=6e-4,
+            betas=(0.9, 0.99),
+            warmup_steps=100,
+            decay_steps=3000,
+            max_steps=4000,
+            weight_decay=0.0,
+            ema_decay=0.998,
         ),
-        validation=ValidationConfig(every=100),
-        run=RunConfig(checkpoint_every=50),
-        exported_residual=0.5,
+        validation=ValidationConfig(every=500),
+        run=RunConfig(checkpoint_every=100),
+        estimator_steps=1200,
+        precision="bfloat16",
     )
 
 
@@ -147,7 +159,7 @@ def tune() -> TrainConfig:
         optimiser=OptimiserConfig(
             learning_rate=1e-4, warmup_steps=20, decay_steps=150, max_steps=300, weight_decay=0.0, ema_decay=0.98
         ),
-        exported_residual=1.0,
+        precision="float32",
     )
 
 
@@ -181,7 +193,7 @@ def debug() -> TrainConfig:
         validation=ValidationConfig(every=10, num_pictures=2, crop_px=128),
         run=RunConfig(checkpoint_every=5, log_every=5),
         estimator_steps=5,
-        exported_residual=1.0,
+        precision="float32",
     )
 
 
@@ -195,9 +207,9 @@ def compact_estimator() -> EstimatorTrainConfig:
     return EstimatorTrainConfig(
         name="compact_estimator",
         estimator=compact_generator().estimator,
-        data=DataConfig(crop_px=128, batch_size=4, degradations=("realesrgan",), held_out=HELD_OUT_PHOTOS),
+        data=DataConfig(crop_px=128, batch_size=8, degradations=("realesrgan",), held_out=HELD_OUT_PHOTOS),
         optimiser=OptimiserConfig(
-            learning_rate=1e-3, weight_decay=0.0, decay_steps=350, max_steps=350, clip_norm=10.0, ema_decay=0.0
+            learning_rate=1e-3, weight_decay=0.0, decay_steps=900, max_steps=1200, clip_norm=10.0, ema_decay=0.0
         ),
         run=RunConfig(checkpoint_every=50),
     )

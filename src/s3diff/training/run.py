@@ -24,7 +24,7 @@ from s3diff.training.loop import StepReport, make_accelerator
 from s3diff.training.overrides import with_change
 from s3diff.training.recipes import compact_estimator, find_estimator_recipe, find_recipe
 from s3diff.training.run_checkpoints import require_new_run
-from s3diff.training.sources import open_source
+from s3diff.training.sources import names_digest, open_source
 from s3diff.training.start import Start, prepare_start, require_estimator
 from s3diff.training.trainer import Trainer
 from s3diff.training.validation import Validation, named_pictures
@@ -118,7 +118,7 @@ def prepare_trainer(request: TrainRequest, report: Report | None = None) -> Trai
     validation = _validation(request, config) if accelerator.is_main_process else None
     if not start.has_estimator and not request.resume:
         start = _with_trained_estimator(start, request, accelerator, report)
-    _write_config(request, config, accelerator)
+    _write_config(request, config, crops, accelerator)
     trainer = Trainer(
         start, crops, request.output, source=request.source, accelerator=accelerator, validation=validation
     )
@@ -160,10 +160,11 @@ def train_estimator(request: TrainRequest, report: Report | None = None) -> Path
             f"trains {config.estimator}; change the recipe's estimator to the model's"
         )
     accelerator = make_accelerator(cpu=request.cpu)
-    trainer = EstimatorTrainer(config, _crops(request.data, config), request.output, accelerator)
+    crops = _crops(request.data, config)
+    trainer = EstimatorTrainer(config, crops, request.output, accelerator)
     if request.resume:
         trainer.resume(accept_changes=request.accept_changes)
-    _write_config(request, config, accelerator)
+    _write_config(request, config, crops, accelerator)
     trainer.run(report)
     result = request.output / MODEL_FOLDER if model is not None else request.output
     if accelerator.is_main_process:
@@ -208,7 +209,7 @@ def _with_trained_estimator(
             scale=config.data.scale,
         ),
         optimiser=replace(
-            recipe.optimiser, max_steps=config.estimator_steps, decay_steps=config.estimator_steps, ema_decay=0.0
+            recipe.optimiser, max_steps=config.estimator_steps, decay_steps=config.estimator_steps * 3 // 4
         ),
         run=replace(recipe.run, seed=config.run.seed),
     )
@@ -246,8 +247,17 @@ def _check_degradations(names: tuple[str, ...]) -> None:
         raise OptionError(f"degradations is {', '.join(names) or 'empty'}; give some of {', '.join(PRESETS)}")
 
 
-def _write_config(request: TrainRequest, config: Any, accelerator: Accelerator) -> None:
-    if accelerator.is_main_process:
-        request.output.mkdir(parents=True, exist_ok=True)
-        content = {"recipe": request.recipe, "data": request.data, "from": request.source, "config": to_json(config)}
-        (request.output / _CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+def _write_config(request: TrainRequest, config: Any, crops: CropDataset, accelerator: Accelerator) -> None:
+    """What the run is, beside its results: the request, the pictures it draws from, the full configuration."""
+    if not accelerator.is_main_process:
+        return
+    request.output.mkdir(parents=True, exist_ok=True)
+    content = {
+        "recipe": request.recipe,
+        "data": request.data,
+        "pictures": len(crops.source),
+        "picture_names_sha256": names_digest(crops.source),
+        "from": request.source,
+        "config": to_json(config),
+    }
+    (request.output / _CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")

@@ -5,6 +5,7 @@ All give pictures by number as uint8 RGB; :func:`open_source` finds out which it
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -184,6 +185,14 @@ def _kept(names: Sequence[str], held_out: tuple[str, ...]) -> np.ndarray:
 def _require_some(location: str, num_found: int, num_kept: int) -> None:
     if not num_kept:
         raise PictureError(f"all {num_found} pictures of {printable(location)} are held out; leave some to train on")
+
+
+def names_digest(source: PictureSource) -> str:
+    """SHA-256 over the names of all pictures in their order: tells whether two runs drew from the same set."""
+    digest = hashlib.sha256()
+    for index in range(len(source)):
+        digest.update(source.name(index).encode() + b"\0")
+    return digest.hexdigest()
 
 
 def rgb_8_bits(picture: Picture) -> np.ndarray:
