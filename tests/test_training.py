@@ -15,6 +15,7 @@ from golden_models import official_files
 from s3diff.checkpoints.model_folder import load_model
 from s3diff.checkpoints.official_pickle import write_official_pickle
 from s3diff.errors import ModelError, OptionError, TrainingError
+from s3diff.evaluation.perceptual import LPIPS, recipe_weights
 from s3diff.images.codecs import from_array, read_picture
 from s3diff.networks.autoencoder import AutoencoderConfig
 from s3diff.networks.degradation_conditioning import ConditioningConfig
@@ -25,14 +26,14 @@ from s3diff.training import phases
 from s3diff.training.config import AdversarialConfig, DataConfig, LossConfig, OptimiserConfig, ReleasedFaults
 from s3diff.training.delivery import delivered_model, export_model
 from s3diff.training.discriminator import DiscriminatorConfig
-from s3diff.training.loop import step_generator
+from s3diff.training.loop import StepReport, make_accelerator, step_generator
 from s3diff.training.losses import ReconstructionLoss
 from s3diff.training.recipes import compact, compact_generator, debug, paper
 from s3diff.training.run import TrainRequest, prepare_trainer, train
 from s3diff.training.run_checkpoints import checkpoint_paths
 from s3diff.training.sources import open_source
 from s3diff.training.start import prepare_start
-from s3diff.training.trainable import TrainableModel, gradient_norms
+from s3diff.training.trainable import TrainableModel, gradient_norms, wake_lora
 from s3diff.training.validation import Validation
 from training_runs import (
     adversarial_config,
@@ -89,7 +90,10 @@ def test_the_released_start_is_dead_and_ours_is_not() -> None:
         config = replace(
             debug().generator, conditioning=ConditioningConfig(identity_start=identity_start), autoencoder=_pretrained()
         )
-        model = TrainableModel(OneStepGenerator(config), torch.randn(4, 64), torch.randn(4, 64), trained="modulation")
+        networks = OneStepGenerator(config)
+        if identity_start:  # as every start on a base model does
+            wake_lora(networks)
+        model = TrainableModel(networks, torch.randn(4, 64), torch.randn(4, 64), trained="modulation")
         optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.0)
         random = torch.Generator().manual_seed(1)
         image = torch.rand(2, 3, 64, 64, generator=random) * 2 - 1
@@ -103,14 +107,35 @@ def test_the_released_start_is_dead_and_ours_is_not() -> None:
             optimiser.step()
         return steps
 
-    (released, _), (first, second) = gradients(False), gradients(True)
+    (released, released_second), (first, second) = gradients(False), gradients(True)
     dead = [name for name in released if name.endswith(("lora_A", "fuse", "mlp", "block_ids"))]
     assert len(dead) == 10
     for name in dead:
         assert released[name] == 0, name
-        assert second[name] > 0, f"{name} is alive from the second step on"
+        assert first[name] > 0, f"{name} is alive from the first step on"
+        assert second[name] > 100 * released_second[name], name
     for name in ("unet_lora_B", "encoder_lora_B"):
         assert released[name] < 1e-8 < 1e-5 < first[name]
+
+
+def test_waking_the_lora_changes_a_base_model_less_than_float16_does(photos: Path, tmp_path: Path) -> None:
+    awake = prepare_trainer(paper_on_tiny(photos, tmp_path / "awake")).model
+    assert all(float(value.abs().max()) > 0 for name, value in awake.named_parameters() if name.endswith("lora_B"))
+    changes = (*paper_on_tiny(photos, tmp_path).changes, "generator.conditioning.identity_start=false")
+    released = prepare_trainer(paper_on_tiny(photos, tmp_path / "released", changes=changes)).model
+    assert not any(value.any() for name, value in released.named_parameters() if name.endswith("lora_B"))
+    half = prepare_trainer(paper_on_tiny(photos, tmp_path / "half", changes=changes)).model
+    for parameter in half.parameters():
+        parameter.data = parameter.data.half().float()
+    random = torch.Generator().manual_seed(0)
+    latent = torch.randn(1, 4, 8, 8, generator=random)
+    degrees = torch.tensor([[0.3, 0.6]])
+    results = []
+    with torch.no_grad():
+        for model in (awake, released, half):
+            _, for_unet = model.generator.conditioning(degrees)
+            results.append(model.generator.predict(latent, released.positive[None], for_unet))
+    assert 0 < float((results[0] - results[1]).norm()) < float((results[2] - results[1]).norm())
 
 
 def _pretrained() -> AutoencoderConfig:
@@ -141,7 +166,7 @@ def test_online_negatives_get_the_negative_prompt_and_the_enlarged_input(photos:
 
 
 def test_gradients_that_are_not_finite_change_nothing_and_end_the_run(photos: Path, tmp_path: Path) -> None:
-    config = tiny_config(optimiser=OptimiserConfig(max_steps=9, max_skipped=2))
+    config = tiny_config(optimiser=OptimiserConfig(max_steps=9, max_skipped=3))
     trainer = make_trainer(config, photos, tmp_path)
     real = trainer.loss.forward
     trainer.loss.forward = lambda *a: {name: value * float("nan") for name, value in real(*a).items()}
@@ -150,8 +175,67 @@ def test_gradients_that_are_not_finite_change_nothing_and_end_the_run(photos: Pa
     assert trainer.step == 2
     changed = [name for name in differing(before, everything(trainer)) if not name.startswith("average.")]
     assert not changed
-    with pytest.raises(TrainingError, match=r"not finite.*lower optimiser\.learning_rate"):
+    with pytest.raises(TrainingError, match=r"not finite 3 times in a row.*lower optimiser\.learning_rate"):
         run_steps(trainer, 1)
+
+
+def test_a_loss_that_is_not_finite_counts_though_its_gradients_are(photos: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_config(), photos, tmp_path)
+    real = trainer.loss.forward
+    trainer.loss.forward = lambda *a: {**real(*a), "total": real(*a)["total"] + float("nan")}
+    before = everything(trainer)
+    run_steps(trainer, 1)
+    assert not [name for name in differing(before, everything(trainer)) if not name.startswith("average.")]
+    trainer.run()
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert all(json.loads(line, parse_constant=pytest.fail)["total"] is None for line in lines if "total" in line)
+
+
+def test_a_discriminator_that_learns_does_not_hide_a_generator_that_cannot(photos: Path, tmp_path: Path) -> None:
+    config = adversarial_config(optimiser=OptimiserConfig(max_steps=9, max_skipped=4))
+    trainer = make_trainer(config, photos, tmp_path)
+    real = trainer._update
+
+    def broken(name: str, module: torch.nn.Module, loss: torch.Tensor) -> torch.Tensor:
+        return real(name, module, loss * float("nan") if name == "generator" else loss)
+
+    trainer._update = broken
+    with pytest.raises(TrainingError, match="of the generator are not finite 4 times in a row"):
+        run_steps(trainer, 9)
+    assert trainer.step == 1, "two updates of the generator in each step"
+
+
+def test_the_vgg_terms_of_two_processes_are_those_of_one_with_both_batches() -> None:
+    config = LossConfig(l2=0.0, l1=1.0, lpips_vgg=1.0, perceptual_crop_px=32, vgg_images=3)
+    loss = ReconstructionLoss(config, LPIPS("vgg", recipe_weights("lpips_vgg")))
+    random = torch.Generator().manual_seed(0)
+    result, target = (torch.rand(8, 3, 48, 48, generator=random) * 2 - 1 for _ in range(2))
+    chosen = phases.evenly_chosen(8, 3)
+    assert int(chosen.sum()) == 3
+    assert chosen[:4].any()
+    assert chosen[4:].any()
+    assert phases.evenly_chosen(8, 0).all()
+    assert phases.evenly_chosen(8, 9).all()
+
+    def total(rows: slice) -> torch.Tensor:
+        look = torch.Generator().manual_seed(1)
+        return loss(result[rows], target[rows], look, chosen[rows], 3 / 8)["total"]
+
+    whole = total(slice(0, 8))
+    halves = (total(slice(0, 4)) + total(slice(4, 8))) / 2
+    assert float(halves) == pytest.approx(float(whole), rel=1e-5)
+    look = torch.Generator().manual_seed(1)
+    alone = loss(result[chosen], target[chosen], look)["lpips_vgg"]
+    look = torch.Generator().manual_seed(1)
+    assert float(loss(result, target, look, chosen, 3 / 8)["lpips_vgg"]) == pytest.approx(float(alone), rel=1e-5)
+
+
+def test_what_accelerate_was_configured_for_changes_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert make_accelerator(cpu=True).mixed_precision == "no"
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(OptionError, match="ask for FSDP"):
+        make_accelerator(cpu=True)
 
 
 # -------------------------------------------------------------------------------------------------- three phases
@@ -338,6 +422,109 @@ def test_resume_names_what_differs(photos: Path, tmp_path: Path, change: dict, n
     assert "\n" not in str(error.value)
     other.resume(accept_changes=True)
     assert other.step == 1
+
+
+def test_accepted_changes_reach_the_optimiser(photos: Path, tmp_path: Path) -> None:
+    config = tiny_config()
+    trainer = make_trainer(config, photos, tmp_path)
+    run_steps(trainer, 1)
+    trainer.save()
+    changed = replace(config.optimiser, weight_decay=0.5, betas=(0.5, 0.6), eps=1e-4)
+    other = make_trainer(replace(config, optimiser=changed), photos, tmp_path)
+    other.resume(accept_changes=True)
+    group = other.optimisers["generator"].param_groups[0]
+    assert (group["weight_decay"], group["betas"], group["eps"]) == (0.5, (0.5, 0.6), 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"prompt_tokens": 7}, "prompt_tokens 4 -> 7"),
+        ({"trained": "modulation"}, "trained 'everything' -> 'modulation'"),
+        (
+            {"adversarial": replace(debug().adversarial, discriminator=DiscriminatorConfig(backbone="random"))},
+            "adversarial.discriminator.hidden_channels 8 ->",
+        ),
+    ],
+)
+def test_what_decides_the_tensors_cannot_change(photos: Path, tmp_path: Path, change: dict, named: str) -> None:
+    config = adversarial_config()
+    trainer = make_trainer(config, photos, tmp_path)
+    run_steps(trainer, 1)
+    trainer.save()
+    with pytest.raises(OptionError) as error:
+        make_trainer(replace(config, **change), photos, tmp_path).resume(accept_changes=True)
+    assert named in str(error.value)
+    assert "these cannot change" in str(error.value)
+
+
+def test_other_pictures_and_another_length_of_a_falling_rate_are_named(photos: Path, tmp_path: Path) -> None:
+    falling = replace(tiny_config().optimiser, decay_steps=2)
+    config = tiny_config(optimiser=falling)
+    trainer = make_trainer(config, photos, tmp_path)
+    run_steps(trainer, 1)
+    trainer.save()
+    more = write_photos(tmp_path / "more", count=4)
+    with pytest.raises(OptionError, match="the pictures of --data"):
+        make_trainer(config, more, tmp_path).resume()
+    with pytest.raises(OptionError, match=r"optimiser\.max_steps 4 -> 8"):
+        make_trainer(replace(config, optimiser=replace(falling, max_steps=8)), photos, tmp_path).resume()
+    short = OptimiserConfig(learning_rate=1.0, decay_steps=100, max_steps=4)
+    assert [short.rate_at(step) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
+
+
+def test_a_damaged_checkpoint_is_passed_over(photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = make_trainer(tiny_config(), photos, tmp_path)
+    for _ in range(2):
+        run_steps(trainer, 1)
+        trainer.save()
+    newest = checkpoint_paths(tmp_path)[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    other = make_trainer(tiny_config(), photos, tmp_path)
+    other.resume()
+    assert other.step == 1
+    assert f"{newest} is damaged" in caplog.text
+    checkpoint_paths(tmp_path)[0].write_bytes(b"x")
+    with pytest.raises(ModelError, match="no checkpoint can be read"):
+        make_trainer(tiny_config(), photos, tmp_path).resume()
+
+
+def test_the_log_of_a_killed_run_is_cut_where_it_goes_on(photos: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_config(optimiser=replace(tiny_config().optimiser, max_steps=2)), photos, tmp_path)
+    trainer.run()
+    with open(tmp_path / "log.jsonl", "a", encoding="utf-8") as log:
+        log.write('{"step": 3, "total": 1.0}\n{"step": 4, "tot')
+    other = make_trainer(tiny_config(), photos, tmp_path)
+    other.resume()
+    other.run()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]
+
+
+def test_a_run_stopped_in_its_estimators_training_goes_on_there(photos: Path, tmp_path: Path) -> None:
+    def request(name: str, resume: bool = False) -> TrainRequest:
+        changes = ("estimator_steps=60", "optimiser.max_steps=1", "data.held_out=()", "validation.every=0")
+        return TrainRequest(
+            recipe="debug", data=str(photos), output=tmp_path / name, changes=changes, cpu=True, resume=resume
+        )
+
+    class Power(Exception):
+        pass
+
+    def cut(report: StepReport) -> None:
+        if report.step == 60:
+            raise Power
+
+    whole = prepare_trainer(request("whole"))
+    with pytest.raises(Power):
+        prepare_trainer(request("parts"), cut)
+    with pytest.raises(OptionError, match="already holds a run"):
+        prepare_trainer(request("parts"))
+    parts = prepare_trainer(request("parts", resume=True))
+    first, second = (dict(one.model.generator.estimator.state_dict()) for one in (whole, parts))
+    assert not differing(first, second)
+    parts.run()
+    assert checkpoint_paths(tmp_path / "parts")
 
 
 def test_resume_accepts_what_changes_no_number_and_refuses_other_networks(photos: Path, tmp_path: Path) -> None:

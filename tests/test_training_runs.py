@@ -264,6 +264,15 @@ def test_a_full_disk_during_a_save_is_one_line_and_the_previous_checkpoint_stays
         (("train", "tune", "--from", "nowhere"), "neither a model's name"),
         (("train-estimator", "--recipe", "nothing"), "give one of estimator, compact_estimator"),
         (("train-estimator", "--recipe", "estimator", "--model", "compact"), "change the recipe's estimator"),
+        (("train-estimator", "--set", "optimiser.ema_decay=0.9"), "the estimator's weights are not averaged"),
+        (("train-estimator", "--set", "data.degradations=mild,s3diff"), "the estimator takes one"),
+        (("train", "debug", "--accept-changes"), "--accept-changes belongs to --resume"),
+        (("train", "debug", "--set", "loss.l1=0", "--set", "loss.l2=0"), "every weight of loss is 0"),
+        (("train", "debug", "--set", "data.crop_px=16"), "data.crop_px is 16"),
+        (("train", "debug", "--set", "validation.crop_px=33"), "validation.crop_px is 33; at scale 4 give"),
+        (("train", "debug", "--set", "loss.lpips_alex=1", "--set", "loss.max_shift_px=50"), "give 33 or less"),
+        (("train", "debug", "--set", "loss.dists=1", "--set", "loss.perceptual_crop_px=5"), "give 31 or more"),
+        (("train", "debug", "--set", "frozen_precision=bfloat16"), "change one of them"),
     ],
 )
 def test_mistakes_are_one_line(photos: Path, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -273,7 +282,7 @@ def test_mistakes_are_one_line(photos: Path, tmp_path: Path, arguments: tuple[st
     assert error.startswith("s3diff: ")
     assert error.count("\n") == 1
     assert not out
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_data_is_an_error_at_the_start(tmp_path: Path) -> None:
@@ -296,6 +305,40 @@ def test_missing_perceptual_weights_are_named_with_the_remedy(
     assert code == 1
     assert "python -m s3diff.evaluation.perceptual_weights" in error.splitlines()[-1]
     assert "Traceback" not in error
+    assert not (tmp_path / "run").exists(), "said before the estimator is trained"
+
+
+def test_a_refused_resume_leaves_the_runs_configuration(photos: Path, tmp_path: Path) -> None:
+    arguments = (
+        "train",
+        "debug",
+        "--data",
+        photos,
+        "--output",
+        tmp_path,
+        "--cpu",
+        *QUICK,
+        "--set",
+        "estimator_steps=1",
+    )
+    code, _, error = invoke(*arguments, "--set", "optimiser.max_steps=1")
+    assert code == 0, error
+    assert "no validation: the recipe holds no pictures out" in error
+    before = (tmp_path / "config.json").read_text()
+    assert json.loads(before)["pictures"] == 5
+    code, _, error = invoke(*arguments, "--resume", "--set", "loss.l2=9")
+    assert code == 1
+    assert "loss.l2 2.0 -> 9.0" in error
+    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_a_folder_without_the_recipes_held_out_pictures_is_not_validated_and_says_so(
+    photos: Path, tmp_path: Path
+) -> None:
+    changes = ("--set", "optimiser.max_steps=1", "--set", "estimator_steps=1")
+    code, _, error = invoke("train", "debug", "--data", photos, "--output", tmp_path, "--cpu", *changes)
+    assert code == 0, error
+    assert "no validation: --data holds none of the recipe's held-out pictures" in error
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(photos: Path, tmp_path: Path) -> None:
@@ -303,7 +346,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(photos: Path, tmp_path: Pa
         "train", "compact", "--data", photos, "--output", tmp_path / "run", "--dry-run", "--set", "data.crop_px=64"
     )
     assert code == 0, error
-    assert "trained 3,5" in out or "trained 3,6" in out
+    assert "trained 5,8" in out
     assert "unet_lora_A" in out
     assert "frozen" in out
     assert "5 pictures: 0.6 steps per epoch" in out
@@ -362,6 +405,20 @@ def test_a_users_own_recipe(photos: Path, tmp_path: Path) -> None:
         ("gradient_checkpointing=2", "is no bool"),
         ("adversarial.discriminator.backbone=resnet", "give one of dino, vgg16, random, none"),
         ("negative_probability=2.0", "give 0 to 1"),
+        ("optimiser.learning_rate=-1", "optimiser.learning_rate is -1.0; give 0 or more"),
+        ("optimiser.betas=2,2", "from 0 to below 1"),
+        ("optimiser.ema_decay=2", "from 0 to below 1"),
+        ("optimiser.eps=-1", "give a number above 0"),
+        ("optimiser.clip_norm=-1", "give a number above 0"),
+        ("optimiser.weight_decay=-1", "give 0 or more"),
+        ("adversarial.learning_rate=-1", "give 0 or more"),
+        ("adversarial.weight=-1", "give 0 or more"),
+        ("adversarial.start_step=-3", "give 0 or more"),
+        ("loss.l1=-1", "give 0 or more"),
+        ("loss.vgg_images=-3", "give 0 or more"),
+        ("loss.max_shift_px=-1", "give 0 or more"),
+        ("data.min_detail=-1", "give 0 or more"),
+        ("run.seed=99999999999999999999999", "give a whole number from 0"),
     ],
 )
 def test_changes_are_typed_and_checked(change: str, message: str) -> None:

@@ -190,8 +190,8 @@ def _is_main_process() -> bool:
 
 
 class _Remarks(logging.Handler):
-    """Log records as remarks on stderr, of the main process alone."""
+    """Log records as remarks on stderr: those of the main process, and what every process has to say for itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if _is_main_process() or record.levelno >= logging.ERROR:
+        if _is_main_process() or record.levelno >= logging.ERROR or hasattr(record, "every_process"):
             remark(record.getMessage())

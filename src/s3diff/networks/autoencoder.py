@@ -109,7 +109,9 @@ class EncoderBlock(nn.Module):
         )
         self.downsamplers = nn.ModuleList()
         if downsample:
-            self.downsamplers.append(Downsampler(out_channels, asymmetric=True, lora_rank=rank))
+            self.downsamplers.append(
+                Downsampler(out_channels, asymmetric=True, norm=config.norm, norm_eps=config.norm_eps, lora_rank=rank)
+            )
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         """[B, in, h, w] -> [B, out, h / 2, w / 2] (the last block keeps the side)."""
@@ -131,7 +133,9 @@ class DecoderBlock(nn.Module):
         )
         self.upsamplers = nn.ModuleList()
         if upsample:
-            self.upsamplers.append(Upsampler(out_channels, upsample=config.upsample))
+            self.upsamplers.append(
+                Upsampler(out_channels, upsample=config.upsample, norm=config.norm, norm_eps=config.norm_eps)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, h, w] -> [B, out, 2 h, 2 w] (the last block keeps the side)."""

@@ -51,6 +51,13 @@ def norm_layer(kind: Norm, num_groups: int, channels: int, eps: float) -> nn.Mod
     return nn.GroupNorm(num_groups, channels, eps=eps) if kind == "group" else nn.Identity()
 
 
+def _sampler_norm(kind: Norm, channels: int, eps: float) -> nn.Module:
+    """Of a sampler's input: none in a diffusers checkpoint. Networks of ``channel`` norms are trained from scratch, and
+    without it the convolutions between the resolutions, one behind the other, multiplied the signal by 10^5.
+    """
+    return ChannelNorm(channels, eps) if kind == "channel" else nn.Identity()
+
+
 class ResnetBlock(nn.Module):
     """norm, SiLU, 3x3, + time, norm, SiLU, 3x3, + input (through a 1x1 where the width changes)."""
 
@@ -87,15 +94,17 @@ class ResnetBlock(nn.Module):
 class Downsampler(nn.Module):
     """3x3 convolution of stride 2. The VAE pads right and bottom only, the UNet on every side."""
 
-    def __init__(self, channels: int, *, asymmetric: bool, lora_rank: int = 0) -> None:
+    def __init__(self, channels: int, *, asymmetric: bool, norm: Norm, norm_eps: float, lora_rank: int = 0) -> None:
         super().__init__()
         self.asymmetric = asymmetric
+        self.norm = _sampler_norm(norm, channels, norm_eps)
         self.conv = ModulatedConv2d(
             channels, channels, 3, stride=2, padding=0 if asymmetric else 1, lora_rank=lora_rank
         )
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         """[B, C, h, w] -> [B, C, ceil(h / 2), ceil(w / 2)] (floor for the asymmetric padding)."""
+        x = self.norm(x)
         if self.asymmetric:
             x = F.pad(x, (0, 1, 0, 1))
         return self.conv(x, modulation)
@@ -104,13 +113,15 @@ class Downsampler(nn.Module):
 class Upsampler(nn.Module):
     """Enlargement to a given size, then a 3x3 convolution. Both filters map a constant to a constant: no grid."""
 
-    def __init__(self, channels: int, *, upsample: Upsample, lora_rank: int = 0) -> None:
+    def __init__(self, channels: int, *, upsample: Upsample, norm: Norm, norm_eps: float, lora_rank: int = 0) -> None:
         super().__init__()
         self.upsample = upsample
+        self.norm = _sampler_norm(norm, channels, norm_eps)
         self.conv = ModulatedConv2d(channels, channels, 3, padding=1, lora_rank=lora_rank)
 
     def forward(self, x: Tensor, size: tuple[int, int], modulation: Tensor | None = None) -> Tensor:
         """[B, C, h, w] -> [B, C, *size]."""
+        x = self.norm(x)
         if self.upsample == "nearest":
             enlarged = F.interpolate(x, size=size, mode="nearest")
         else:

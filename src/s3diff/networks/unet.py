@@ -88,7 +88,15 @@ class DownBlock(_UNetBlock):
         self.attentions = _transformers(config, level, config.layers_per_block)
         self.downsamplers = nn.ModuleList()
         if level < len(widths) - 1:
-            self.downsamplers.append(Downsampler(width, asymmetric=False, lora_rank=config.lora_rank))
+            self.downsamplers.append(
+                Downsampler(
+                    width,
+                    asymmetric=False,
+                    norm=config.norm,
+                    norm_eps=config.norm_eps,
+                    lora_rank=config.lora_rank,
+                )
+            )
 
     def forward(
         self, x: Tensor, time: Tensor, context: Tensor, modulation: Tensor | None = None
@@ -133,7 +141,15 @@ class UpBlock(_UNetBlock):
         self.attentions = _transformers(config, level, num_layers)
         self.upsamplers = nn.ModuleList()
         if level > 0:
-            self.upsamplers.append(Upsampler(width, upsample=config.upsample, lora_rank=config.lora_rank))
+            self.upsamplers.append(
+                Upsampler(
+                    width,
+                    upsample=config.upsample,
+                    norm=config.norm,
+                    norm_eps=config.norm_eps,
+                    lora_rank=config.lora_rank,
+                )
+            )
 
     def forward(
         self,

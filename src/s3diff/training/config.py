@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from s3diff.errors import OptionError
@@ -40,6 +40,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         for name, least in (("crop_px", 8), ("batch_size", 1), ("accumulate", 1), ("scale", 1), ("num_workers", 0)):
             require_at_least(f"data.{name}", getattr(self, name), least)
+        require_at_least("data.min_detail", self.min_detail, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +54,11 @@ class LossConfig:
         lpips_alex: LPIPS on AlexNet features.
         dists: DISTS (arXiv 2004.07728).
         perceptual_crop_px: the VGG terms see a random square of this side; 0 for the whole crop.
-        vgg_images: the VGG terms see only the first so many images of the batch, which are as random as the others; 0
-            for all. On a CPU they cost more than the generator.
-        max_shift_px: the perceptual terms see the crop shifted by a random offset up to this many pixels. Their
-            strides (2 to 16 px) would otherwise meet the same phase of the low-quality grid in every step and print
-            themselves into the result.
+        vgg_images: the VGG terms see only so many images of a batch over all processes; 0 for all. On a CPU they cost
+            more than the generator.
+        max_shift_px: LPIPS on AlexNet sees the crop shifted by a random offset up to this many pixels, as the random
+            square of the VGG terms is. Their strides (2 to 16 px) would otherwise meet the same phase of the
+            low-quality grid in every step and print themselves into the result.
     """
 
     l2: float = 2.0
@@ -68,6 +69,10 @@ class LossConfig:
     perceptual_crop_px: int = 112
     vgg_images: int = 0
     max_shift_px: int = 15
+
+    def __post_init__(self) -> None:
+        for field_ in fields(self):
+            require_at_least(f"loss.{field_.name}", getattr(self, field_.name), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,17 +93,23 @@ class AdversarialConfig:
     learning_rate: float = 2e-5
     start_step: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("weight", "discriminator_weight", "learning_rate", "start_step"):
+            require_at_least(f"adversarial.{name}", getattr(self, name), 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
     """AdamW and its schedule, counted in steps.
 
-    The rate rises over ``warmup_steps``, stays, and falls to zero over the last ``decay_steps`` of ``max_steps``.
+    The rate rises over ``warmup_steps``, stays, and falls to zero over the last ``decay_steps`` of ``max_steps`` (over
+    all of them where there are fewer).
 
     Attributes:
         clip_norm: largest norm of all gradients together.
         ema_decay: of the average of the trained weights, which is what a run delivers; 0 for none.
-        max_skipped: a step whose gradients are not finite changes nothing; after so many in a row the run ends.
+        max_skipped: an update whose loss or gradients are not finite is left out; after so many in a row of one
+            network the run ends.
     """
 
     learning_rate: float = 2e-5
@@ -113,8 +124,22 @@ class OptimiserConfig:
     max_skipped: int = 10
 
     def __post_init__(self) -> None:
-        for name, least in (("max_steps", 1), ("warmup_steps", 0), ("decay_steps", 0), ("max_skipped", 0)):
+        for name, least in (
+            ("max_steps", 1),
+            ("warmup_steps", 0),
+            ("decay_steps", 0),
+            ("max_skipped", 1),
+            ("learning_rate", 0),
+            ("weight_decay", 0),
+        ):
             require_at_least(f"optimiser.{name}", getattr(self, name), least)
+        for name in ("eps", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise OptionError(f"optimiser.{name} is {getattr(self, name)}; give a number above 0")
+        if not 0 <= self.ema_decay < 1 or not all(0 <= beta < 1 for beta in self.betas):
+            raise OptionError(
+                f"optimiser.betas are {self.betas} and ema_decay {self.ema_decay}; give numbers from 0 to below 1"
+            )
 
     def rate_at(self, step: int) -> float:
         """Learning rate of the step with this number, from 0."""
@@ -126,7 +151,7 @@ class OptimiserConfig:
         if self.warmup_steps:
             factor *= min(1.0, (step + 1) / self.warmup_steps)
         if self.decay_steps:
-            factor *= min(1.0, max(0, self.max_steps - step) / self.decay_steps)
+            factor *= min(1.0, max(0, self.max_steps - step) / min(self.decay_steps, self.max_steps))
         return factor
 
 
@@ -193,6 +218,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in ("checkpoint_every", "keep_checkpoints", "log_every"):
             require_at_least(f"run.{name}", getattr(self, name), 1)
+        if not 0 <= self.seed < 2**63:
+            raise OptionError(f"run.seed is {self.seed}; give a whole number from 0 to {2**63 - 1}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,12 +301,22 @@ class EstimatorTrainConfig:
     ranking_weight: float = 1.0
     anchor_weight: float = 1.0
     optimiser: OptimiserConfig = field(
-        default_factory=lambda: OptimiserConfig(learning_rate=2e-4, weight_decay=0.0, clip_norm=10.0, max_steps=70_000)
+        default_factory=lambda: OptimiserConfig(
+            learning_rate=2e-4, weight_decay=0.0, clip_norm=10.0, max_steps=70_000, ema_decay=0.0
+        )
     )
     run: RunConfig = field(default_factory=RunConfig)
 
+    def __post_init__(self) -> None:
+        if len(self.data.degradations) != 1:
+            raise OptionError(f"data.degradations is {', '.join(self.data.degradations)}; the estimator takes one")
+        if self.optimiser.ema_decay:
+            raise OptionError(
+                f"optimiser.ema_decay is {self.optimiser.ema_decay}; the estimator's weights are not averaged, give 0"
+            )
 
-def require_at_least(name: str, value: int, least: int) -> None:
-    """Refuse a count that is too small in one line."""
+
+def require_at_least(name: str, value: float, least: int) -> None:
+    """Refuse a value that is too small in one line."""
     if value < least:
         raise OptionError(f"{name} is {value}; give {least} or more")

@@ -66,7 +66,7 @@ class EstimatorTrainer(Loop):
                 losses = ranking_and_anchor_losses(self._wrapped, pictures, draws, self.config)
                 self._backward(losses["total"])
             add_means(values, losses, len(ground_truth))
-        values["gradient_norm"] = self._update("estimator", self.estimator)
+        values["gradient_norm"] = self._update("estimator", self.estimator, values["total"])
         self.step += 1
         return values
 
@@ -79,6 +79,7 @@ class EstimatorTrainer(Loop):
             batch_size=self.batch_size,
             source=None,
             base="",
+            pictures=self.pictures,
             model=self.estimator.state_dict(),
             average={},
             optimisers={name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -23,14 +24,20 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from s3diff.checkpoints.config_json import to_json
-from s3diff.errors import TrainingError
+from s3diff.errors import OptionError, TrainingError
 from s3diff.training.config import DataConfig, OptimiserConfig, RunConfig
 from s3diff.training.crops import CropDataset
 from s3diff.training.data import crop_batches
 from s3diff.training.run_checkpoints import RunState, load_checkpoint, require_same_run, save_checkpoint
+from s3diff.training.sources import names_digest
 from s3diff.training.tracking import Tracker
 
 _LOGGER = logging.getLogger(__name__)
+
+#: Marks a log record that each process has to show, not the main one alone.
+EVERY_PROCESS = {"every_process": True}
+#: Environment variables by which ``accelerate launch`` asks for ways of training that would bypass this loop.
+_OTHER_ENGINES = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,8 @@ class Loop(ABC):
         self.step = 0
         self.batch_size = data.batch_size * data.accumulate * self.accelerator.num_processes
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
-        self._num_skipped = 0
+        self._num_skipped: dict[str, int] = {}
+        self._pictures = names_digest(crops.source)
 
     @abstractmethod
     def train_step(self, ground_truth: list[Tensor]) -> dict[str, Tensor]:
@@ -106,6 +114,11 @@ class Loop(ABC):
 
     def validate(self, tracker: Tracker) -> None:  # noqa: B027 - nothing, unless a training has something to score
         """Score the model on known pictures, at the start, on the way and at the end."""
+
+    @property
+    def pictures(self) -> str:
+        """Digest of the names of the pictures that the run draws from."""
+        return self._pictures
 
     @property
     def base_fingerprint(self) -> str:
@@ -127,7 +140,7 @@ class Loop(ABC):
         """
         is_main, max_steps = self.accelerator.is_main_process, self._optimiser.max_steps
         self.output.mkdir(parents=True, exist_ok=True)
-        tracker = Tracker(self.output, self._all.name, to_json(self._all), is_main=is_main)
+        tracker = Tracker(self.output, self._all.name, to_json(self._all), self.step, is_main=is_main)
         recent = _Recent(self.batch_size)
         batches = self._batches()
         try:
@@ -180,22 +193,25 @@ class Loop(ABC):
         """
         state = load_checkpoint(self.output, self.kind)
         base = self.base_fingerprint
-        for line in require_same_run(state, self._all, self.batch_size, base, accept_changes=accept_changes):
+        differences = require_same_run(
+            state, self._all, self.batch_size, base, self.pictures, accept_changes=accept_changes
+        )
+        for line in differences:
             _LOGGER.info("changed: %s", line)
         self.load(state)
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state.optimisers[name])
+            for group in optimiser.param_groups:  # the moments are the checkpoint's, the settings this run's
+                group.update(self._optimiser_settings())
         self.step = state.step
 
     def _add_optimiser(self, name: str, module: nn.Module, rate: float) -> None:
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.optimisers[name] = torch.optim.AdamW(trained, lr=rate, **self._optimiser_settings())
+
+    def _optimiser_settings(self) -> dict[str, Any]:
         settings = self._optimiser
-        self.optimisers[name] = torch.optim.AdamW(
-            [parameter for parameter in module.parameters() if parameter.requires_grad],
-            lr=rate,
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-        )
+        return {"betas": settings.betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
 
     def _backward(self, loss: Tensor) -> None:
         (loss / self._data.accumulate).backward()
@@ -204,21 +220,24 @@ class Loop(ABC):
         """For the passes of an accumulated batch: gradients travel between the processes with the last one alone."""
         return nullcontext() if index == self._data.accumulate - 1 else self.accelerator.no_sync(wrapped)
 
-    def _update(self, name: str, module: nn.Module) -> Tensor:
-        """Clip, check, step, clear; returns the gradients' norm before clipping."""
+    def _update(self, name: str, module: nn.Module, loss: Tensor) -> Tensor:
+        """Clip, check, step, clear; returns the gradients' norm before clipping.
+
+        ``loss``: what the gradients are of. Both are looked at on the device, and one flag is read from it.
+        """
         optimiser = self.optimisers[name]
         trained = [parameter for parameter in module.parameters() if parameter.grad is not None]
         norm = nn.utils.clip_grad_norm_(trained, self._optimiser.clip_norm)
-        # Gradients are the mean over all processes, so all of them decide alike.
-        if bool(torch.isfinite(norm)):
+        # Gradients are the mean over all processes, and so is this loss: all of them decide alike.
+        if bool(torch.isfinite(norm) & torch.isfinite(self.accelerator.reduce(loss.detach(), reduction="mean"))):
             optimiser.step()
-            self._num_skipped = 0
+            self._num_skipped[name] = 0
         else:
-            self._num_skipped += 1
-            _LOGGER.warning("step %d: the %s's gradients are not finite; it stays as it was", self.step, name)
-            if self._num_skipped > self._optimiser.max_skipped:
+            skipped = self._num_skipped[name] = self._num_skipped.get(name, 0) + 1
+            _LOGGER.warning("step %d: the %s's loss or gradients are not finite; it stays as it was", self.step, name)
+            if skipped >= self._optimiser.max_skipped:
                 raise TrainingError(
-                    f"step {self.step}: the gradients of {self._num_skipped} updates in a row are not finite; go on "
+                    f"step {self.step}: loss or gradients of the {name} are not finite {skipped} times in a row; go on "
                     "from the last checkpoint with a lower optimiser.learning_rate (--resume --accept-changes)"
                 )
         optimiser.zero_grad(set_to_none=True)
@@ -250,7 +269,7 @@ class Loop(ABC):
                     for name in batch.skipped:
                         if name not in named:
                             named.add(name)
-                            _LOGGER.warning("skipped (%d so far): %s", len(named), name)
+                            _LOGGER.warning("skipped (%d so far): %s", len(named), name, extra=EVERY_PROCESS)
                     step.append(batch.pixels)
                 yield step
         finally:
@@ -276,8 +295,20 @@ class Loop(ABC):
 
 def make_accelerator(*, cpu: bool = False) -> Accelerator:
     """This run's processes and device; ``accelerate launch`` and ``torchrun`` set them through the environment."""
-    # Buffers are equal in all processes from the start and stay so; nothing has to be sent.
-    return Accelerator(cpu=cpu, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    for name, engine in _OTHER_ENGINES.items():
+        if os.environ.get(name, "false").lower() in ("1", "true", "yes"):
+            raise OptionError(
+                f"accelerate's settings ask for {engine}, which s3diff train does not use; launch with "
+                "--multi_gpu, or with torchrun"
+            )
+    # Buffers are equal in all processes from the start and stay so; nothing has to be sent. The precision is the
+    # recipe's: what `accelerate config` wrote on this machine must not change a run's numbers.
+    return Accelerator(
+        cpu=cpu,
+        mixed_precision="no",
+        dynamo_backend="no",
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

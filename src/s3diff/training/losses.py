@@ -30,8 +30,22 @@ class ReconstructionLoss(nn.Module):
         self.lpips_vgg = (lpips_vgg or LPIPS("vgg")) if config.lpips_vgg else None
         self.dists = DISTS() if config.dists else None
 
-    def forward(self, result: Tensor, target: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """``result``, ``target``: [B, 3, H, W] in [-1, 1].
+    def forward(
+        self,
+        result: Tensor,
+        target: Tensor,
+        generator: torch.Generator,
+        in_vgg: Tensor | None = None,
+        vgg_share: float = 1.0,
+    ) -> dict[str, Tensor]:
+        """The loss of a process's rows; its mean over the processes is the loss of the whole batch.
+
+        Args:
+            result: [B, 3, H, W] in [-1, 1].
+            target: the same.
+            generator: where the perceptual terms look.
+            in_vgg: [B] bool, images that the VGG terms see; None for all.
+            vgg_share: share of such images in the batch over all processes.
 
         Returns:
             Each term before weighting, a scalar by name, and their weighted sum as ``total``.
@@ -45,22 +59,27 @@ class ReconstructionLoss(nn.Module):
         if self.lpips_alex is not None:
             views = _shifted(result, target, config.max_shift_px, generator)
             terms["lpips_alex"] = _distance(self.lpips_alex, *views)
-        result, target = (images[: config.vgg_images or None] for images in (result, target))
+        # A process may hold more or fewer of these images than the next one: a sum over the expected number of them.
+        expected = vgg_share * len(result)
+        if in_vgg is not None:
+            result, target = result[in_vgg], target[in_vgg]
         if self.lpips_vgg is not None:
             views = _random_square(result, target, config.perceptual_crop_px, generator)
-            terms["lpips_vgg"] = _distance(self.lpips_vgg, *views)
+            terms["lpips_vgg"] = _distance(self.lpips_vgg, *views, expected)
         if self.dists is not None:
             first, second = _random_square(result, target, config.perceptual_crop_px, generator)
-            terms["dists"] = _distance(self.dists, first * 0.5 + 0.5, second * 0.5 + 0.5)
+            terms["dists"] = _distance(self.dists, first * 0.5 + 0.5, second * 0.5 + 0.5, expected)
         terms["total"] = torch.stack([getattr(config, name) * value for name, value in terms.items()]).sum()
         return terms
 
 
-def _distance(metric: Any, result: Tensor, target: Tensor) -> Tensor:
-    """Mean distance by LPIPS or DISTS; the target's features are computed without gradients."""
+def _distance(metric: Any, result: Tensor, target: Tensor, count: float | None = None) -> Tensor:
+    """Sum of the distances by LPIPS or DISTS over ``count``, or their mean; the target's features have no gradients."""
+    if len(result) == 0:
+        return result.sum()
     with torch.no_grad():
         wanted = metric.features(target)
-    return metric.distance(metric.features(result), wanted).mean()
+    return metric.distance(metric.features(result), wanted).sum() / (count or len(result))
 
 
 def _shifted(result: Tensor, target: Tensor, max_shift_px: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

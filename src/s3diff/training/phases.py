@@ -33,6 +33,8 @@ class BatchDraw:
     Attributes:
         degradation: how low quality is made.
         is_negative: [B] bool, which images get the negative prompt in phase 1.
+        in_vgg: [B] bool, which images the VGG terms of the loss see.
+        vgg_share: share of such images in the whole batch.
         latent_noise: [B, C, h, w] standard normal, of phase 1.
         adversarial_noise: the same for phase 2, which encodes anew.
         augmentations: of the results in phase 2, and of real and generated pictures in phase 3.
@@ -40,6 +42,8 @@ class BatchDraw:
 
     degradation: DegradationDraw
     is_negative: Tensor
+    in_vgg: Tensor
+    vgg_share: float
     latent_noise: Tensor
     adversarial_noise: Tensor
     augmentations: tuple[AugmentationDraw, AugmentationDraw, AugmentationDraw]
@@ -47,9 +51,11 @@ class BatchDraw:
     def rows(self, start: int, stop: int) -> BatchDraw:
         """The draw of these images alone."""
         adversarial, real, fake = (one.rows(start, stop) for one in self.augmentations)
-        return BatchDraw(
+        return replace(
+            self,
             degradation=self.degradation.rows(start, stop),
             is_negative=self.is_negative[start:stop],
+            in_vgg=self.in_vgg[start:stop],
             latent_noise=self.latent_noise[start:stop],
             adversarial_noise=self.adversarial_noise[start:stop],
             augmentations=(adversarial, real, fake),
@@ -81,9 +87,12 @@ def draw_batch(config: TrainConfig, batch_size: int, generator: torch.Generator)
     side = data.crop_px // autoencoder.downscale
     latent_shape = (batch_size, autoencoder.latent_channels, side, side)
     shape = (batch_size, data.crop_px, data.crop_px, generator, config.adversarial.discriminator.augmentation)
+    in_vgg = evenly_chosen(batch_size, config.loss.vgg_images)
     return BatchDraw(
         degradation=draw(settings, batch_size, data.crop_px, data.crop_px, data.scale, generator),
         is_negative=torch.rand(batch_size, generator=generator) < config.negative_probability,
+        in_vgg=in_vgg,
+        vgg_share=float(in_vgg.double().mean()),
         latent_noise=torch.randn(latent_shape, generator=generator),
         adversarial_noise=torch.randn(latent_shape, generator=generator),
         augmentations=(
@@ -92,6 +101,18 @@ def draw_batch(config: TrainConfig, batch_size: int, generator: torch.Generator)
             draw_augmentation(*shape),
         ),
     )
+
+
+def evenly_chosen(batch_size: int, count: int) -> Tensor:
+    """[B] bool: ``count`` images at equal distances, so that processes which share the batch share the work; 0 for all.
+
+    The images are random already: which of them are chosen does not matter.
+    """
+    if not 0 < count < batch_size:
+        return torch.ones(batch_size, dtype=torch.bool)
+    chosen = torch.zeros(batch_size, dtype=torch.bool)
+    chosen[torch.arange(count) * batch_size // count] = True
+    return chosen
 
 
 def make_batch(ground_truth: Tensor, drawn: BatchDraw, upsampling: Upsampling) -> Batch:
@@ -114,7 +135,7 @@ def reconstruction(
     target = torch.where(is_negative[:, None, None, None], batch.image, batch.ground_truth)
     noise = batch.drawn.latent_noise.to(batch.image.device)
     result = model(batch.low_quality, batch.image, is_negative, noise)
-    return loss(result, target, generator)
+    return loss(result, target, generator, batch.drawn.in_vgg.to(result.device), batch.drawn.vgg_share)
 
 
 def adversarial(model: Model, discriminator: nn.Module, batch: Batch, real_label: float) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from s3diff.errors import OptionError
 from s3diff.training.config import TrainConfig
 from s3diff.training.crops import check_usable
-from s3diff.training.run import TrainRequest, check_side, resolve_config
+from s3diff.training.run import TrainRequest, check_consistent, resolve_config
 from s3diff.training.sources import open_source
 from s3diff.training.start import prepare_start, require_estimator
 from s3diff.training.trainable import TrainableModel, checkpoint_gradients, freeze_in_bfloat16, parameter_group
@@ -64,7 +64,7 @@ def plan_run(request: TrainRequest) -> RunPlan:
     config = resolve_config(request)
     start = prepare_start(config, request.source, request.estimator)
     config = start.config
-    check_side(config)
+    check_consistent(config)
     if config.start != "scratch":
         require_estimator(start)
     source = open_source(request.data, held_out=config.data.held_out)

@@ -133,11 +133,11 @@ def compact() -> TrainConfig:
         ),
         loss=LossConfig(l2=0.0, l1=1.0, lpips_vgg=0.0, lpips_alex=1.0, dists=1.0, perceptual_crop_px=96, vgg_images=4),
         optimiser=OptimiserConfig(
-            learning_rate=6e-4,
+            learning_rate=5e-4,
             betas=(0.9, 0.99),
             warmup_steps=100,
-            decay_steps=3000,
-            max_steps=4000,
+            decay_steps=2800,
+            max_steps=3600,
             weight_decay=0.0,
             ema_decay=0.998,
         ),
@@ -276,5 +276,5 @@ def _find(name: str, known: Mapping[str, Callable[[], object]]) -> object:
         return recipe()
     except S3DiffError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise OptionError(f"{name} fails: {type(error).__name__}: {error}; correct the recipe") from error

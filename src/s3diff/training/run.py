@@ -15,6 +15,7 @@ from s3diff.checkpoints.config_json import to_json
 from s3diff.checkpoints.model_folder import ModelDescription, load_model, save_model
 from s3diff.checkpoints.registry import model_folder
 from s3diff.degradation.settings import PRESETS
+from s3diff.degradation.synthesis import MIN_SIDE_PX
 from s3diff.errors import OptionError
 from s3diff.training.config import EstimatorTrainConfig, TrainConfig
 from s3diff.training.crops import CropDataset, check_usable
@@ -23,7 +24,7 @@ from s3diff.training.estimator_trainer import EstimatorTrainer
 from s3diff.training.loop import StepReport, make_accelerator
 from s3diff.training.overrides import with_change
 from s3diff.training.recipes import compact_estimator, find_estimator_recipe, find_recipe
-from s3diff.training.run_checkpoints import require_new_run
+from s3diff.training.run_checkpoints import checkpoint_paths, require_new_run
 from s3diff.training.sources import names_digest, open_source
 from s3diff.training.start import Start, prepare_start, require_estimator
 from s3diff.training.trainer import Trainer
@@ -31,6 +32,8 @@ from s3diff.training.validation import Validation, named_pictures
 
 _LOGGER = logging.getLogger(__name__)
 
+#: LPIPS on AlexNet has nothing left after its second pooling below this side.
+SMALLEST_LPIPS_PX = 31
 _CONFIG_FILE = "config.json"
 #: Folder of the estimator's own run, where the recipe trains one first.
 _ESTIMATOR_RUN = "estimator"
@@ -105,34 +108,77 @@ def train(request: TrainRequest, report: Report | None = None) -> Path:
 
 
 def prepare_trainer(request: TrainRequest, report: Report | None = None) -> Trainer:
-    """Everything before the first step; raises as :func:`train`."""
+    """Everything before the first step; raises as :func:`train`. What can be wrong is found before anything is written.
+
+    A resumed run goes on from its newest checkpoint, or from its estimator's where it got no further than that.
+    """
     config = resolve_config(request)
+    estimator_run = request.output / _ESTIMATOR_RUN
+    _require_consistent(request)
     if not request.resume:
         require_new_run(request.output)
+        require_new_run(estimator_run)
     start = prepare_start(config, request.source, request.estimator)
     config = start.config
-    check_side(config)
+    check_consistent(config)
     accelerator = make_accelerator(cpu=request.cpu)
     with accelerator.main_process_first():  # which may have to index shards
         crops = _crops(request.data, config)
     validation = _validation(request, config) if accelerator.is_main_process else None
-    if not start.has_estimator and not request.resume:
-        start = _with_trained_estimator(start, request, accelerator, report)
-    _write_config(request, config, crops, accelerator)
+    if config.start != "scratch":
+        require_estimator(start)
     trainer = Trainer(
         start, crops, request.output, source=request.source, accelerator=accelerator, validation=validation
     )
-    if request.resume:
+    is_further = bool(checkpoint_paths(request.output)) or not checkpoint_paths(estimator_run)
+    if request.resume and is_further:
         trainer.resume(accept_changes=request.accept_changes)
+        _write_config(request, config, crops, accelerator)
+        return trainer
+    _write_config(request, config, crops, accelerator)
+    if not start.has_estimator:
+        _train_own_estimator(start, request, accelerator, report)
     return trainer
 
 
-def check_side(config: TrainConfig) -> None:
-    """Refuse crops that the networks cannot take whole."""
-    multiple = config.generator.pad_multiple
-    if config.data.crop_px % multiple or config.data.crop_px % config.data.scale:
+def _require_consistent(request: TrainRequest) -> None:
+    if request.accept_changes and not request.resume:
+        raise OptionError("--accept-changes belongs to --resume; leave it out to start a new run")
+
+
+def check_consistent(config: TrainConfig) -> None:
+    """Refuse fields that do not fit each other, before anything is written.
+
+    Raises:
+        OptionError: the fields are named.
+    """
+    data, loss, multiple = config.data, config.loss, config.generator.pad_multiple
+    least = MIN_SIDE_PX * data.scale
+    if data.crop_px % multiple or data.crop_px % data.scale or data.crop_px < least:
         raise OptionError(
-            f"data.crop_px is {config.data.crop_px}; give a multiple of {multiple} and of the scale {config.data.scale}"
+            f"data.crop_px is {data.crop_px}; give a multiple of {multiple} and of the scale {data.scale}, "
+            f"{least} or more"
+        )
+    if config.validation.crop_px < least:
+        raise OptionError(
+            f"validation.crop_px is {config.validation.crop_px}; at scale {data.scale} give {least} or more"
+        )
+    if not any((loss.l1, loss.l2, loss.lpips_vgg, loss.lpips_alex, loss.dists)):
+        raise OptionError("every weight of loss is 0, so there is nothing to learn; give one, such as loss.l2=2")
+    if loss.lpips_alex and data.crop_px - loss.max_shift_px < SMALLEST_LPIPS_PX:
+        raise OptionError(
+            f"loss.max_shift_px is {loss.max_shift_px} of crops of {data.crop_px} px; LPIPS needs {SMALLEST_LPIPS_PX} "
+            f"px, so give {max(0, data.crop_px - SMALLEST_LPIPS_PX)} or less"
+        )
+    if (loss.lpips_vgg or loss.dists) and 0 < loss.perceptual_crop_px < SMALLEST_LPIPS_PX:
+        raise OptionError(
+            f"loss.perceptual_crop_px is {loss.perceptual_crop_px}; give {SMALLEST_LPIPS_PX} or more, or 0 for the "
+            "whole crop"
+        )
+    if config.frozen_precision == "bfloat16" and config.precision != "bfloat16":
+        raise OptionError(
+            f"frozen_precision is bfloat16 and precision {config.precision}: weights in bfloat16 need a network that "
+            "computes in it; change one of them"
         )
 
 
@@ -148,6 +194,7 @@ def train_estimator(request: TrainRequest, report: Report | None = None) -> Path
     config = find_estimator_recipe(request.recipe)
     for change in request.changes:
         config = with_change(config, change)
+    _require_consistent(request)
     _check_degradations(config.data.degradations)
     if config.data.crop_px % config.data.scale:
         raise OptionError(f"data.crop_px is {config.data.crop_px}; give a multiple of the scale {config.data.scale}")
@@ -191,13 +238,9 @@ def _save_copy(description: ModelDescription, model: Any, folder: Path) -> None:
     )
 
 
-def _with_trained_estimator(
-    start: Start, request: TrainRequest, accelerator: Accelerator, report: Report | None
-) -> Start:
-    """A start from scratch brings its own small estimator; one on a base model has to be given."""
+def _train_own_estimator(start: Start, request: TrainRequest, accelerator: Accelerator, report: Report | None) -> None:
+    """A start from scratch trains its own small estimator first, in a run of its own inside the run's folder."""
     config = start.config
-    if config.start != "scratch":
-        require_estimator(start)
     recipe = compact_estimator()
     recipe = replace(
         recipe,
@@ -215,10 +258,11 @@ def _with_trained_estimator(
     )
     folder = request.output / _ESTIMATOR_RUN
     trainer = EstimatorTrainer(recipe, _crops(request.data, recipe), folder, accelerator)
+    if request.resume:
+        trainer.resume(accept_changes=request.accept_changes)
     _LOGGER.info("first the degradation estimator, %d steps", recipe.optimiser.max_steps)
     trainer.run(report)
     start.model.generator.estimator.load_state_dict(trainer.estimator.state_dict())
-    return replace(start, has_estimator=True)
 
 
 def _crops(data: str, config: TrainConfig | EstimatorTrainConfig) -> CropDataset:
@@ -233,10 +277,12 @@ def _validation(request: TrainRequest, config: TrainConfig) -> Validation | None
     elif config.data.held_out:
         source = open_source(request.data)
     else:
+        _LOGGER.warning("no validation: the recipe holds no pictures out; --validate names some")
         return None
     only = () if request.validate is not None else config.data.held_out
     numbers = named_pictures(source, only)
     if not numbers and request.validate is None:
+        _LOGGER.warning("no validation: --data holds none of the recipe's held-out pictures; --validate names others")
         return None
     return Validation(config.validation, config.data.scale, source, numbers, request.output)
 
@@ -260,4 +306,7 @@ def _write_config(request: TrainRequest, config: Any, crops: CropDataset, accele
         "from": request.source,
         "config": to_json(config),
     }
-    (request.output / _CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    path = request.output / _CONFIG_FILE
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    temporary.replace(path)

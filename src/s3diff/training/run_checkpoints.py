@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,20 @@ from s3diff.checkpoints.config_json import to_json
 from s3diff.checkpoints.weights_file import first_line, read_torch_file
 from s3diff.errors import ModelError, OptionError, TrainingError
 
+_LOGGER = logging.getLogger(__name__)
+
 #: Folder of the checkpoints inside a run's folder.
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{8})\.pt")
-_KEYS = {"format", "kind", "config", "step", "batch_size", "source", "base", "model", "average", "optimisers", "heads"}
-_FORMAT = "s3diff-run 1"
+_FORMAT = "s3diff-run 2"
 
 #: Fields that a resumed run may change without a word: they decide how it is driven, not what it computes.
 _DRIVING_FIELDS = re.compile(
     r"run\.(checkpoint_every|keep_checkpoints|log_every)|validation\..*|data\.num_workers|gradient_checkpointing"
     r"|estimator_steps|exported_residual|export_precision|optimiser\.(max_skipped|max_steps)"
 )
+#: Fields that no resumed run may change: they decide which tensors there are.
+_FIXED_FIELDS = re.compile(r"(generator|estimator|adversarial\.discriminator)\..*|start|trained|prompt_tokens")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class RunState:
         batch_size: crops of one step over all processes.
         source: what ``--from`` was given; None for a start from scratch.
         base: fingerprint of the frozen base weights, which are not stored.
+        pictures: digest of the names of the data set's pictures.
         model: tensors by name.
         average: averaged trained tensors by name; empty where none are kept.
         optimisers: state of each optimiser by name.
@@ -50,10 +55,14 @@ class RunState:
     batch_size: int
     source: str | None
     base: str
+    pictures: str
     model: dict[str, Any]
     average: dict[str, Any]
     optimisers: dict[str, Any]
     heads: dict[str, Any]
+
+
+_KEYS = {"format", *(field.name for field in fields(RunState))}
 
 
 def save_checkpoint(state: RunState, output: Path, keep: int) -> Path:
@@ -97,22 +106,36 @@ def checkpoint_paths(output: Path) -> list[Path]:
 
 
 def load_checkpoint(output: Path, kind: str) -> RunState:
-    """The newest checkpoint of a run.
+    """The newest checkpoint of a run that can be read.
 
     Raises:
-        ModelError: there is none, it is damaged, or belongs to another kind of training.
+        ModelError: there is none, or it belongs to another version or another kind of training.
     """
-    paths = checkpoint_paths(output)
-    if not paths:
-        raise ModelError(f"{output} holds no checkpoint to go on from; start without --resume")
-    content = read_torch_file(paths[-1])
+    content, path = _newest_readable(output)
     if not isinstance(content, dict) or content.keys() != _KEYS or content["format"] != _FORMAT:
-        raise ModelError(f"{paths[-1]} is no checkpoint of this version's s3diff train; start without --resume")
+        raise ModelError(
+            f"{path} is no checkpoint of this version's s3diff train; go on with the version that wrote it, or start "
+            "again in another --output"
+        )
     del content["format"]
     state = RunState(**content)
     if state.kind != kind:
         raise ModelError(f"{output} is a run of the {state.kind}'s training, not the {kind}'s; give its own folder")
     return state
+
+
+def _newest_readable(output: Path) -> tuple[Any, Path]:
+    paths = checkpoint_paths(output)
+    if not paths:
+        raise ModelError(f"{output} holds no checkpoint to go on from; start without --resume")
+    for path in reversed(paths):
+        try:
+            return read_torch_file(path), path
+        except ModelError:
+            _LOGGER.warning("%s is damaged", path)
+    raise ModelError(
+        f"{output}: no checkpoint can be read ({', '.join(path.name for path in paths)}); remove them and start again"
+    )
 
 
 def require_new_run(output: Path) -> None:
@@ -127,23 +150,27 @@ def require_new_run(output: Path) -> None:
         )
 
 
-def require_same_run(state: RunState, config: Any, batch_size: int, base: str, *, accept_changes: bool) -> list[str]:
+def require_same_run(
+    state: RunState, config: Any, batch_size: int, base: str, pictures: str, *, accept_changes: bool
+) -> list[str]:
     """Compare a checkpoint with the run that is to go on from it.
 
     Returns:
         One line for each accepted difference.
 
     Raises:
-        OptionError: it was made by another configuration (the fields are named), batch or base model.
+        OptionError: it was made by another configuration (the fields are named), batch, data set or base model.
     """
-    if state.base != base:
-        raise OptionError("the run was made on another base model; give the --from that it was started with")
     differences = differing_fields(state.config, to_json(config))
+    fixed = [line for line in differences if _FIXED_FIELDS.fullmatch(line.split(" ", 1)[0])]
+    if not fixed and state.base != base:
+        raise OptionError("the run was made on another base model; give the --from that it was started with")
+    if state.pictures != pictures:
+        differences.append("the pictures of --data (their names are not those that the run was started with)")
     if state.batch_size != batch_size:
         differences.append(
             f"crops per step {state.batch_size} -> {batch_size} (data.batch_size x data.accumulate x processes)"
         )
-    fixed = [line for line in differences if line.startswith(("generator.", "estimator."))]
     if fixed or (differences and not accept_changes):
         named = fixed or differences
         remedy = "these cannot change" if fixed else "leave them as they were, or add --accept-changes"
@@ -154,10 +181,13 @@ def require_same_run(state: RunState, config: Any, batch_size: int, base: str, *
 def differing_fields(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """``field before -> now`` for every field that decides what a run computes."""
     old, new = _flat(before), _flat(now)
+    # The rate falls towards the end of the run, so its length decides what is computed.
+    has_decay = bool(new.get("optimiser.decay_steps"))
     return [
         f"{name} {old.get(name)!r} -> {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and not _DRIVING_FIELDS.fullmatch(name)
+        if old.get(name) != new.get(name)
+        and (not _DRIVING_FIELDS.fullmatch(name) or (has_decay and name == "optimiser.max_steps"))
     ]
 
 

@@ -22,7 +22,7 @@ from s3diff.networks.degradation_estimator import DegradationEstimator, Degradat
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 from s3diff.networks.prompts import encode_prompts
 from s3diff.training.config import TrainConfig
-from s3diff.training.trainable import TrainableModel, fresh_prompts, initialise_from_scratch
+from s3diff.training.trainable import TrainableModel, fresh_prompts, initialise_from_scratch, wake_lora
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -123,6 +123,8 @@ def _from_scratch(config: TrainConfig) -> Start:
     generator = OneStepGenerator(config.generator)
     if config.start == "scratch":
         initialise_from_scratch(generator)
+    elif config.generator.conditioning.identity_start:
+        wake_lora(generator)
     num_tokens = config.prompt_tokens if config.start == "scratch" else _PROMPT_TOKENS
     positive, negative = fresh_prompts(num_tokens, config.generator.unet.context_channels)
     model = TrainableModel(generator, positive, negative, trained=config.trained, precision=config.precision)
@@ -144,6 +146,8 @@ def _from_base(config: TrainConfig, folder: Path) -> Start:
     with torch.no_grad():
         for name, tensor in base.state.items():
             ours[name].copy_(tensor)
+    if config.generator.conditioning.identity_start:
+        wake_lora(generator)
     texts = (POSITIVE_PROMPT, NEGATIVE_PROMPT)
     positive, negative = encode_prompts(base.tokenizer, base.text_encoder, texts).unbind(0)
     return Start(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 LOG_FILE = "log.jsonl"
+_STEP = re.compile(r'\{"step": (\d+),.*\}\n')
 
 
 class Tracker:
@@ -21,10 +24,13 @@ class Tracker:
         output: folder of the run.
         name: the run's name.
         config: the configuration as JSON values.
+        step: where the run begins; lines of the log from later steps are of a run that was killed, and go.
         is_main: whether this process writes.
     """
 
-    def __init__(self, output: Path, name: str, config: Mapping[str, Any], *, is_main: bool) -> None:
+    def __init__(self, output: Path, name: str, config: Mapping[str, Any], step: int, *, is_main: bool) -> None:
+        if is_main:
+            _cut_log(output / LOG_FILE, step)
         self._log = open(output / LOG_FILE, "a", encoding="utf-8") if is_main else None  # noqa: SIM115
         self._board: Any = None
         self._wandb: Any = None
@@ -44,7 +50,8 @@ class Tracker:
         """One line of figures."""
         if self._log is None:
             return
-        self._log.write(json.dumps({"step": step, **values}) + "\n")
+        figures = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        self._log.write(json.dumps({"step": step, **figures}) + "\n")
         self._log.flush()
         if self._board is not None:
             for name, value in values.items():
@@ -69,6 +76,18 @@ class Tracker:
             self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Leave out lines of later steps; the file appears whole."""
+    if not path.is_file():
+        return
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if (found := _STEP.match(line)) and int(found[1]) <= step]
+    if len(kept) < len(lines):
+        temporary = path.with_suffix(".partial")
+        temporary.write_text("".join(kept), "utf-8")
+        temporary.replace(path)
 
 
 def _is_installed(package: str) -> bool:

@@ -21,6 +21,8 @@ Trained = Literal["everything", "modulation"]
 _START_LOG_VARIANCE = -6.0
 #: SiLU of a unit Gaussian has a mean square of 0.356.
 _SILU_GAIN = 1.68
+#: Of a fresh B on a base model: a layer's output moves by about 2e-4 of itself, the rounding of float16 is 5e-4.
+_WAKING_STD = 1e-4
 #: Fresh residual branches start at a tenth, so that the networks begin near the identity.
 _START_BRANCH_SCALE = 0.1
 #: And the residual to the enlarged input at a twentieth.
@@ -162,6 +164,17 @@ def _is_trained(name: str, trained: Trained) -> bool:
         return True
     is_conditioning = name.startswith("generator.conditioning.")
     return is_conditioning or name.endswith((".lora_A", ".lora_B")) or name.startswith("generator.unet.conv_in.")
+
+
+def wake_lora(generator: OneStepGenerator) -> None:
+    """Start every B at a Gaussian so small that it changes less than float16 rounds, instead of at zero.
+
+    Behind a B of zeros the first gradients of A, of M and of all that makes M are exactly zero.
+    """
+    with torch.no_grad():
+        for name, parameter in generator.named_parameters():
+            if name.endswith(".lora_B"):
+                parameter.normal_(std=_WAKING_STD)
 
 
 def initialise_from_scratch(generator: OneStepGenerator) -> None:

@@ -99,7 +99,7 @@ class Trainer(Loop):
                 losses = phases.reconstruction(self._wrapped, batch, self.loss, generator)
                 self._backward(losses["total"])
             add_means(values, losses, len(batches))
-        values["gradient_norm"] = self._update_generator()
+        values["gradient_norm"] = self._update_generator(values["total"])
 
         if self.discriminator is not None and self.step >= config.adversarial.start_step:
             self._adversarial_phases(self.discriminator, batches, values)
@@ -124,21 +124,21 @@ class Trainer(Loop):
                 self._backward(config.weight * loss)
             results.append(result)
             add_means(values, {"adversarial": loss}, len(batches))
-        values["adversarial_gradient_norm"] = self._update_generator()
+        values["adversarial_gradient_norm"] = self._update_generator(values["adversarial"])
 
         for index, batch in enumerate(batches):
             with self._gathering(wrapped, index):
                 loss = phases.discriminate_real(wrapped, batch, label)
                 self._backward(config.discriminator_weight * loss)
             add_means(values, {"discriminator_real": loss}, len(batches))
-        self._update("discriminator", discriminator)
+        self._update("discriminator", discriminator, values["discriminator_real"])
 
         for index, (batch, result) in enumerate(zip(batches, results, strict=True)):
             with self._gathering(wrapped, index):
                 loss = phases.discriminate_fake(wrapped, result, batch)
                 self._backward(config.discriminator_weight * loss)
             add_means(values, {"discriminator_fake": loss}, len(batches))
-        self._update("discriminator", discriminator)
+        self._update("discriminator", discriminator, values["discriminator_fake"])
 
     def _make_batch(self, crops: Tensor, generator: torch.Generator) -> phases.Batch:
         """``crops``: this process's rows of the batch that ``generator`` draws for."""
@@ -146,8 +146,8 @@ class Trainer(Loop):
         drawn = phases.draw_batch(self.config, batch_size, generator).rows(*self._own_rows(batch_size))
         return phases.make_batch(crops.to(self.device, non_blocking=True), drawn, self.config.upsampling)
 
-    def _update_generator(self) -> Tensor:
-        norm = self._update("generator", self.model)
+    def _update_generator(self, loss: Tensor) -> Tensor:
+        norm = self._update("generator", self.model, loss)
         if self.config.faults.trained_weights_in_bfloat16 and self.config.precision == "bfloat16":
             for parameter in self.model.trained_state().values():
                 parameter.copy_(parameter.to(torch.bfloat16))
@@ -201,6 +201,7 @@ class Trainer(Loop):
             batch_size=self.batch_size,
             source=self.source,
             base=self._base_fingerprint,
+            pictures=self.pictures,
             model=self.model.small_state(),
             average=self.average,
             optimisers={name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
