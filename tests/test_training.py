@@ -120,7 +120,7 @@ def test_the_released_start_is_dead_and_ours_is_not() -> None:
 
 def test_waking_the_lora_changes_a_base_model_less_than_float16_does(photos: Path, tmp_path: Path) -> None:
     awake = prepare_trainer(paper_on_tiny(photos, tmp_path / "awake")).model
-    assert all(float(value.abs().max()) > 0 for name, value in awake.named_parameters() if name.endswith("lora_B"))
+    assert all(value.any() for name, value in awake.named_parameters() if name.endswith("lora_B"))
     changes = (*paper_on_tiny(photos, tmp_path).changes, "generator.conditioning.identity_start=false")
     released = prepare_trainer(paper_on_tiny(photos, tmp_path / "released", changes=changes)).model
     assert not any(value.any() for name, value in released.named_parameters() if name.endswith("lora_B"))
@@ -151,7 +151,7 @@ def test_online_negatives_get_the_negative_prompt_and_the_enlarged_input(photos:
     batch = phases.make_batch(crops, drawn, "bicubic")
     seen = []
 
-    def loss(result: torch.Tensor, target: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def loss(result: torch.Tensor, target: torch.Tensor, *_: object) -> dict[str, torch.Tensor]:
         seen.append(target)
         return {"total": result.square().mean()}
 

@@ -24,7 +24,7 @@ from s3diff.training.estimator_trainer import EstimatorTrainer
 from s3diff.training.loop import StepReport, make_accelerator
 from s3diff.training.overrides import with_change
 from s3diff.training.recipes import compact_estimator, find_estimator_recipe, find_recipe
-from s3diff.training.run_checkpoints import checkpoint_paths, require_new_run
+from s3diff.training.run_checkpoints import checkpoint_paths, require_new_run, require_run
 from s3diff.training.sources import names_digest, open_source
 from s3diff.training.start import Start, prepare_start, require_estimator
 from s3diff.training.trainer import Trainer
@@ -118,6 +118,8 @@ def prepare_trainer(request: TrainRequest, report: Report | None = None) -> Trai
     if not request.resume:
         require_new_run(request.output)
         require_new_run(estimator_run)
+    elif not checkpoint_paths(estimator_run):
+        require_run(request.output)
     start = prepare_start(config, request.source, request.estimator)
     config = start.config
     check_consistent(config)

@@ -125,9 +125,8 @@ def load_checkpoint(output: Path, kind: str) -> RunState:
 
 
 def _newest_readable(output: Path) -> tuple[Any, Path]:
+    require_run(output)
     paths = checkpoint_paths(output)
-    if not paths:
-        raise ModelError(f"{output} holds no checkpoint to go on from; start without --resume")
     for path in reversed(paths):
         try:
             return read_torch_file(path), path
@@ -136,6 +135,16 @@ def _newest_readable(output: Path) -> tuple[Any, Path]:
     raise ModelError(
         f"{output}: no checkpoint can be read ({', '.join(path.name for path in paths)}); remove them and start again"
     )
+
+
+def require_run(output: Path) -> None:
+    """Refuse a folder that holds no run.
+
+    Raises:
+        ModelError: it holds no checkpoint.
+    """
+    if not checkpoint_paths(output):
+        raise ModelError(f"{output} holds no checkpoint to go on from; start without --resume")
 
 
 def require_new_run(output: Path) -> None:
@@ -163,7 +172,8 @@ def require_same_run(
     """
     differences = differing_fields(state.config, to_json(config))
     fixed = [line for line in differences if _FIXED_FIELDS.fullmatch(line.split(" ", 1)[0])]
-    if not fixed and state.base != base:
+    # Another base model may have other networks; other fields decide by themselves what is frozen.
+    if state.base != base and all(line.startswith("generator.") for line in fixed):
         raise OptionError("the run was made on another base model; give the --from that it was started with")
     if state.pictures != pictures:
         differences.append("the pictures of --data (their names are not those that the run was started with)")

@@ -21,8 +21,8 @@ Trained = Literal["everything", "modulation"]
 _START_LOG_VARIANCE = -6.0
 #: SiLU of a unit Gaussian has a mean square of 0.356.
 _SILU_GAIN = 1.68
-#: Of a fresh B on a base model: a layer's output moves by about 2e-4 of itself, the rounding of float16 is 5e-4.
-_WAKING_STD = 1e-4
+#: Of a fresh B on a base model: a layer's output moves by about 1e-4 of itself, the rounding of float16 is 5e-4.
+_WAKING_STD = 3e-5
 #: Fresh residual branches start at a tenth, so that the networks begin near the identity.
 _START_BRANCH_SCALE = 0.1
 #: And the residual to the enlarged input at a twentieth.
