@@ -1,9 +1,11 @@
-"""Quality of bicubic, of bicubic with a plain unsharp mask, and of a model on a folder of pairs, in one run.
+"""Quality and speed of bicubic, a model, Real-ESRGAN and anyone's results on a folder of pairs, in one run.
 
-    python benchmarks/quality.py LR TRUTH [--model compact] [--limit N] [--json FILE]
+    python benchmarks/quality.py LR TRUTH [--model compact] [--results NAME=FOLDER]... [--limit N] [--json FILE]
 
-Bicubic is torch's, clamped and rounded like every result. Needs the perceptual weights
-(``python -m s3diff.evaluation.perceptual_weights``).
+Prints PSNR-Y, SSIM-Y, LPIPS (AlexNet), DISTS and the grid measure over all pairs, then the seconds that 128 -> 512 and
+256 -> 1024 px take on this CPU. Bicubic is torch's, clamped and rounded like every result. Real-ESRGAN takes part where
+its two packages are installed (see ``real_esrgan.py``), other results by ``--results``, files named like the pairs.
+Needs the perceptual weights (``python -m s3diff.evaluation.perceptual_weights``).
 """
 
 from __future__ import annotations
@@ -11,42 +13,60 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import real_esrgan
 import torch
 
 from s3diff import Restorer
 from s3diff.evaluation.benchmarks import mean_scores, score_folder
-from s3diff.images.codecs import from_tensor, list_pictures, read_picture, to_tensor, write_picture
+from s3diff.images.codecs import Picture, from_array, from_tensor, list_pictures, read_picture, to_tensor, write_picture
 from s3diff.images.resampling import enlarge
-from s3diff.networks.autoencoder import unsharp_mask
 
 SCALE = 4
-#: What a filter without any network reaches: the mask that the first embedded model sharpens its base with.
-SHARPENING = 0.7
+#: Sides of the inputs that are timed.
+TIMED_PX = (128, 256)
+TIMED_RUNS = 5
 
 
-def write_bicubic(low_quality: Path, output: Path, limit: int, sharpening: float = 0.0) -> None:
-    """Enlarge every picture of a folder by bicubic interpolation, and sharpen it by an unsharp mask."""
-    for path in list_pictures(low_quality)[:limit]:
-        picture = read_picture(path)
-        image = enlarge(to_tensor(picture), SCALE * picture.height, SCALE * picture.width, mode="bicubic")
-        image = unsharp_mask(image, sharpening).clamp(0, 1)
-        write_picture(replace(picture, pixels=from_tensor(image, picture)), output / f"{path.stem}.png")
+def bicubic(picture: Picture) -> Picture:
+    """The picture, enlarged by bicubic interpolation."""
+    image = enlarge(to_tensor(picture), SCALE * picture.height, SCALE * picture.width, mode="bicubic")
+    return replace(picture, pixels=from_tensor(image.clamp(0, 1), picture))
 
 
-def write_restored(low_quality: Path, output: Path, model: str, limit: int) -> float:
-    """Restore every picture of a folder; returns the mean seconds per picture after the first."""
-    restorer, seconds = Restorer.from_pretrained(model), []
-    for path in list_pictures(low_quality)[:limit]:
+def methods(model: str) -> dict[str, Callable[[Picture], Picture]]:
+    """What is compared, by name: each takes a picture and gives one four times as large."""
+    restorer = Restorer.from_pretrained(model, device="cpu")
+    found = {"bicubic": bicubic, Path(model).name: lambda picture: restorer.restore(picture).picture}
+    if (files := real_esrgan.model_files()) is not None:
+        network = real_esrgan.RealEsrgan(files, torch.get_num_threads())
+        found[real_esrgan.NAME] = lambda picture: from_array(
+            network(np.broadcast_to(picture.pixels, (*picture.pixels.shape[:2], 3)))
+        )
+    return found
+
+
+def median_seconds(method: Callable[[Picture], Picture], picture: Picture) -> float:
+    """Of one picture, after one that warms up."""
+    seconds = []
+    for _ in range(1 + TIMED_RUNS):
         started = time.perf_counter()
-        restored = restorer.restore(path)
+        method(picture)
         seconds.append(time.perf_counter() - started)
-        restored.save(output / f"{path.stem}.png")
-    return sum(seconds[1:]) / max(1, len(seconds) - 1)
+    return statistics.median(seconds[1:])
+
+
+def square(picture: Picture, side_px: int) -> Picture:
+    """The picture's content at another size, for timing."""
+    image = enlarge(to_tensor(picture), side_px, side_px, mode="bicubic")
+    return from_array((image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
 
 
 def main() -> None:
@@ -54,27 +74,43 @@ def main() -> None:
     parser.add_argument("low_quality", type=Path)
     parser.add_argument("truth", type=Path)
     parser.add_argument("--model", default="compact")
+    parser.add_argument("--results", action="append", default=[], metavar="NAME=FOLDER", help="results of others")
     parser.add_argument("--limit", type=int, default=10**9, help="only the first N pictures")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
-    report: dict[str, object] = {
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-        "low_quality": str(given.low_quality),
-    }
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    paths = list_pictures(given.low_quality)[: given.limit]
+    report: dict[str, dict[str, float]] = {}
+    compared = methods(given.model)
     with tempfile.TemporaryDirectory() as scratch:
-        for name in ("bicubic", "sharpened", given.model):
-            folder = Path(scratch) / Path(name).name
-            if name in ("bicubic", "sharpened"):
-                write_bicubic(given.low_quality, folder, given.limit, SHARPENING * (name == "sharpened"))
-            else:
-                report["seconds_per_picture"] = write_restored(given.low_quality, folder, name, given.limit)
-            scores = score_folder(folder, given.truth)
-            means = mean_scores(scores)
-            report[name] = {"pictures": len(scores), **means}
-            print(f"{name:10}", "  ".join(f"{metric} {value:.4f}" for metric, value in means.items()), flush=True)
-    print(f"{report['seconds_per_picture']:.2f} s per picture on {report['machine']}")
+        for name, method in compared.items():
+            folder = Path(scratch) / name
+            folder.mkdir()
+            for path in paths:
+                write_picture(method(read_picture(path)), folder / f"{path.stem}.png")
+            report[name] = scored(name, folder, given.truth)
+    for text in given.results:
+        name, _, folder = text.partition("=")
+        report[name] = scored(name, Path(folder), given.truth)
+    first = read_picture(paths[0])
+    for side in TIMED_PX:
+        for name, method in compared.items():
+            seconds = median_seconds(method, square(first, side))
+            report[name][f"seconds_{side}_to_{SCALE * side}"] = seconds
+            print(f"{name:12} {side} -> {SCALE * side} px: {seconds:.3f} s", flush=True)
+    print(machine)
     if given.json:
-        given.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+        content = {"machine": machine, "low_quality": str(given.low_quality), "results": report}
+        given.json.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def scored(name: str, folder: Path, truth: Path) -> dict[str, float]:
+    """The means of a folder of results, printed as one line."""
+    scores = score_folder(folder, truth)
+    means = mean_scores(scores)
+    figures = "  ".join(f"{metric} {value:.4f}" for metric, value in means.items())
+    print(f"{name:12} {len(scores)} pictures  {figures}", flush=True)
+    return {"pictures": len(scores), **means}
 
 
 if __name__ == "__main__":
