@@ -18,9 +18,15 @@ from golden_models import official_files
 from s3diff.checkpoints.config_json import from_json, to_json
 from s3diff.checkpoints.model_folder import COMPONENTS, load_model, read_description, save_model
 from s3diff.checkpoints.weights_file import fingerprint
-from s3diff.errors import ModelError, OutputError
+from s3diff.errors import ModelError, OptionError, OutputError
+from s3diff.networks.autoencoder import AutoencoderConfig
+from s3diff.networks.degradation_conditioning import ConditioningConfig
+from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
 from s3diff.networks.one_step_generator import GeneratorConfig
 from s3diff.networks.unet import UNetConfig
+from s3diff.training.overrides import with_change
+from s3diff.training.recipes import debug
+from s3diff.training.start import prepare_start
 from tiny_models import COMPACT, compact_parts, edit_json, one_line, save_compact
 
 
@@ -147,9 +153,34 @@ def edit_generator(folder: Path, part: str, **fields: Any) -> None:
         ("unet", "norm", "batch", "norm is 'batch'; allowed are 'group', 'channel', 'none'"),
         ("unet", "block_out_channels", 8, "a list is needed"),
         ("unet", "block_out_channels", [8, "12"], r"block_out_channels\[1\] is '12'"),
-        ("unet", "block_out_channels", [], "cannot be built|does not fit"),
-        ("unet", "block_out_channels", [8, -12], "cannot be built"),
-        ("unet", "num_heads", [2], "cannot be built"),
+        ("unet", "block_out_channels", [], r"block_out_channels is \[\]; allowed: 1 to 16 widths"),
+        ("unet", "block_out_channels", [8] * 17, "allowed: 1 to 16 widths"),
+        ("unet", "block_out_channels", [8, -12], r"block_out_channels\[1\] is -12; allowed: 1 to 65536"),
+        ("unet", "block_out_channels", [9, 12], r"block_out_channels\[0\] is 9; allowed: even widths"),
+        ("unet", "num_heads", [2], "cannot be built .*num_heads 1, .*give one per block"),
+        ("unet", "num_heads", [2, 0], r"num_heads\[1\] is 0; allowed: 1 to"),
+        ("unet", "num_heads", [2, 7], r"cannot be built \(num_heads\[1\] is 7; allowed: divisors of the width 12\)"),
+        ("unet", "num_heads", [3, 2], r"num_heads\[0\] is 3; allowed: divisors of the width 8"),
+        ("unet", "norm", "group", "norm_num_groups is 32; allowed: divisors of the width 8"),
+        ("unet", "norm_num_groups", 0, "norm_num_groups is 0; allowed: 1 to"),
+        ("unet", "norm_eps", -1, r"norm_eps is -1\.0; allowed: 1e-12 to 1"),
+        ("unet", "context_channels", 0, "context_channels is 0; allowed: 1 to"),
+        ("unet", "latent_channels", 0, "latent_channels is 0; allowed: 1 to"),
+        ("unet", "lora_rank", -1, "lora_rank is -1; allowed: 0 to 1024"),
+        ("unet", "lora_rank", 10**9, "lora_rank is 1000000000; allowed: 0 to 1024"),
+        ("unet", "upsample", "area", "upsample is 'area'; allowed are 'nearest', 'bilinear'"),
+        ("autoencoder", "image_channels", 2, "image_channels is 2; allowed: 3"),
+        ("autoencoder", "norm_eps", 0, r"norm_eps is 0\.0; allowed"),
+        ("autoencoder", "norm", "group", "norm_num_groups is 32; allowed: divisors of the width 8"),
+        ("autoencoder", "attention", True, "norm_num_groups is 32; allowed: divisors of the width 8"),
+        ("autoencoder", "pixel_unshuffle", 0, "pixel_unshuffle is 0; allowed: 1 to 64"),
+        ("autoencoder", "lora_rank", -2, "lora_rank is -2; allowed: 0 to 1024"),
+        ("autoencoder", "decoder_channels", [8, 8, 0], r"decoder_channels\[2\] is 0; allowed"),
+        ("autoencoder", "decoder_channels", [], "allowed: 1 to 16 widths"),
+        ("estimator", "stage_channels", [4, 0], r"stage_channels\[1\] is 0; allowed"),
+        ("estimator", "hidden_channels", -8, "hidden_channels is -8; allowed"),
+        ("conditioning", "num_frequencies", 0, "num_frequencies is 0; allowed"),
+        ("conditioning", "block_channels", -1, "block_channels is -1; allowed"),
         ("unet", "cross_attention", [1, 1], r"cross_attention\[0\] is 1; a value of type bool"),
         ("unet", "layers_per_block", 1.0, "value of type int"),
         ("unet", "lora_rank", 3, "does not fit: misshapen"),
@@ -175,6 +206,52 @@ def test_broken_configurations(tmp_path: Path, part: str, field: str, value: Any
     with pytest.raises(ModelError, match=message) as error:
         load_model(tmp_path / "m", verify=False)
     one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "value"),
+    [
+        (UNetConfig, "norm", "batch"),
+        (UNetConfig, "upsample", "area"),
+        (UNetConfig, "num_heads", (5, 10, 20, 0)),
+        (UNetConfig, "norm_eps", float("nan")),
+        (AutoencoderConfig, "norm", "batch"),
+        (AutoencoderConfig, "upsample", "area"),
+        (AutoencoderConfig, "image_channels", 4),
+        (DegradationEstimatorConfig, "stage_channels", (4, 5, 6)),
+        (ConditioningConfig, "hidden_channels", 0),
+    ],
+)
+def test_configurations_check_themselves(config: type, field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{field}.* is .*; allowed: ") as error:
+        config(**{field: value})
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("generator.unet.num_heads=1,1,0", r"--set generator\.unet\.num_heads: num_heads\[2\] is 0; allowed"),
+        ("generator.unet.norm_eps=-1", "norm_eps is -1"),
+        ("generator.autoencoder.image_channels=2", "image_channels is 2; allowed: 3"),
+        ("generator.estimator.hidden_channels=0", "hidden_channels is 0"),
+        ("generator.conditioning.num_frequencies=0", "num_frequencies is 0"),
+    ],
+)
+def test_training_refuses_the_same_values_in_one_line(change: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message) as error:
+        with_change(debug(), change)
+    one_line(error)
+
+
+def test_training_refuses_fields_that_do_not_agree_in_one_line() -> None:
+    """Two fields are set one after the other, so that what they must agree on is known when the networks are built."""
+    wider = with_change(debug(), "generator.unet.block_out_channels=10,10,20")
+    prepare_start(with_change(wider, "generator.unet.num_heads=5,5,4"), None, None)
+    for change in ("generator.unet.num_heads=5,5,7", "generator.unet.num_heads=5"):
+        with pytest.raises(ModelError, match="num_heads") as error:
+            prepare_start(with_change(wider, change), None, None)
+        one_line(error)
 
 
 def test_model_tensors_are_strict(tmp_path: Path) -> None:
