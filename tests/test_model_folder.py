@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from golden_models import official_files
-from s3diff.checkpoints.config_json import from_json, to_json
-from s3diff.checkpoints.model_folder import COMPONENTS, load_model, read_description, save_model
+from s3diff.checkpoints.config_json import canonical_json, from_json, to_json
+from s3diff.checkpoints.model_folder import COMPONENTS, StoredPrompts, load_model, read_description, save_model
 from s3diff.checkpoints.weights_file import fingerprint
 from s3diff.errors import ModelError, OptionError, OutputError
 from s3diff.networks.autoencoder import AutoencoderConfig
@@ -67,10 +68,11 @@ def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
 
 def test_saving_replaces_a_model_and_nothing_else(tmp_path: Path) -> None:
     save_compact(tmp_path / "m", upsampling="bilinear")
-    (tmp_path / "m" / "left-over.txt").write_text("of the older model")
+    (tmp_path / "m" / "MODEL_CARD.md").write_text("of the older model")
+    (tmp_path / "m" / "tokenizer").mkdir()
     save_compact(tmp_path / "m", upsampling="bicubic")
     assert load_model(tmp_path / "m").upsampling == "bicubic"
-    assert not (tmp_path / "m" / "left-over.txt").exists()
+    assert not (tmp_path / "m" / "MODEL_CARD.md").exists()
 
     (tmp_path / "empty").mkdir()
     save_compact(tmp_path / "empty")
@@ -83,6 +85,32 @@ def test_saving_replaces_a_model_and_nothing_else(tmp_path: Path) -> None:
         one_line(error)
     assert (tmp_path / "photos" / "a.jpg").read_text() == (tmp_path / "file").read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "m", "photos"]
+
+
+@pytest.mark.parametrize("other", ["photos/a.jpg", "notes.txt", ".hidden"])
+def test_a_model_folder_with_somebodys_own_files_is_left_alone(tmp_path: Path, other: str) -> None:
+    save_compact(tmp_path / "m")
+    (tmp_path / "m" / other).parent.mkdir(exist_ok=True)
+    (tmp_path / "m" / other).write_text("precious")
+    before = {path: path.read_bytes() for path in (tmp_path / "m").rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match=f"holds {re.escape(other.split('/')[0])}, .*move it away") as error:
+        save_compact(tmp_path / "m", upsampling="bicubic")
+    one_line(error)
+    assert {path: path.read_bytes() for path in (tmp_path / "m").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative"), [((5, 7), (5, 7)), ((5, 6), (4, 6)), ((6,), (6,)), ((0, 6), (0, 6)), ((1, 5, 6), (5, 6))]
+)
+def test_prompts_that_the_unet_cannot_take_are_not_written(
+    tmp_path: Path, positive: tuple[int, ...], negative: tuple[int, ...]
+) -> None:
+    generator, _ = compact_parts()
+    prompts = StoredPrompts(torch.zeros(positive), torch.zeros(negative))
+    with pytest.raises(ModelError, match=r"the UNet takes two of \[tokens, 6\]") as error:
+        save_model(tmp_path / "m", generator, prompts, name="x")
+    one_line(error)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_save_changes_nothing(tmp_path: Path) -> None:
@@ -285,6 +313,40 @@ def test_fingerprint_guards_small_models(tmp_path: Path) -> None:
     load_model(tmp_path / "m", verify=False)
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [("schedule", "timestep", 998), ("autoencoder", "scaling_factor", 0.5), ("unet", "num_heads", [4, 2])],
+)
+def test_fingerprint_guards_what_the_tensors_cannot_show(tmp_path: Path, part: str, field: str, value: Any) -> None:
+    save_compact(tmp_path / "m")
+    edit_generator(tmp_path / "m", part, **{field: value})
+    with pytest.raises(ModelError, match="files were changed or mixed"):
+        load_model(tmp_path / "m")
+    save_compact(tmp_path / "m")
+    edit_json(tmp_path / "m" / "config.json", upsampling="bicubic")
+    with pytest.raises(ModelError, match="files were changed or mixed"):
+        load_model(tmp_path / "m")
+
+
+def test_fingerprint_is_the_same_for_equal_values(tmp_path: Path) -> None:
+    """However they are written down, and in whatever order."""
+    save_compact(tmp_path / "m")
+    path = tmp_path / "m" / "config.json"
+    content = json.loads(path.read_text())
+    content["generator"]["schedule"]["beta_end"] = content["generator"]["schedule"].pop("beta_end")
+    content["generator"]["autoencoder"]["base_sharpening"] = 0
+    del content["generator"]["unet"]["norm_eps"]  # at its default, as in files from before the field existed
+    path.write_text(json.dumps(dict(reversed(content.items()))))
+    load_model(tmp_path / "m", verify=True)
+
+
+def test_canonical_json() -> None:
+    assert canonical_json(GeneratorConfig()) == "{}"
+    one = AutoencoderConfig(scaling_factor=2, block_out_channels=(8,), base_sharpening=-0.0)
+    assert canonical_json(one) == '{"block_out_channels":[8],"scaling_factor":2.0}'
+    assert canonical_json(GeneratorConfig(autoencoder=one)) == f'{{"autoencoder":{canonical_json(one)}}}'
+
+
 def test_large_models_are_verified_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_compact(tmp_path / "m")
     edit_json(tmp_path / "m" / "config.json", fingerprint="sha256:0")
@@ -294,7 +356,7 @@ def test_large_models_are_verified_on_demand(tmp_path: Path, monkeypatch: pytest
         load_model(tmp_path / "m", verify=True)
 
 
-def test_fingerprint_covers_names_shapes_types_and_bytes() -> None:
+def test_fingerprint_covers_names_shapes_types_bytes_and_settings() -> None:
     one = {"a": {"x": torch.arange(6.0)}}
     others = [
         {"b": {"x": torch.arange(6.0)}},
@@ -303,12 +365,12 @@ def test_fingerprint_covers_names_shapes_types_and_bytes() -> None:
         {"a": {"x": torch.arange(6.0).view(torch.int32)}},
         {"a": {"x": torch.arange(6.0).flip(0)}},
     ]
-    assert fingerprint(one) == fingerprint(copy.deepcopy(one))
-    assert len({fingerprint(value) for value in (one, *others)}) == 6
+    assert fingerprint(one, "{}") == fingerprint(copy.deepcopy(one), "{}")
+    assert len({*(fingerprint(value, "{}") for value in (one, *others)), fingerprint(one, '{"a":1}')}) == 7
     strided = torch.arange(12.0).reshape(6, 2)[:, 0] / 2
-    assert fingerprint({"a": {"x": strided}}) == fingerprint(one)
+    assert fingerprint({"a": {"x": strided}}, "") == fingerprint(one, "")
     two = {"x": torch.ones(1), "y": torch.zeros(1)}
-    assert fingerprint({"a": two}) == fingerprint({"a": dict(reversed(two.items()))})
+    assert fingerprint({"a": two}, "") == fingerprint({"a": dict(reversed(two.items()))}, "")
 
 
 def test_description_alone_reads_no_weights(tmp_path: Path) -> None:
