@@ -21,17 +21,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from packaging.requirements import Requirement
 from PIL import Image
 
 import s3diff
 from conftest import goldens_path
 from golden_models import official_files, tiny_model_folder
 from s3diff.apps.cli import main
+from s3diff.checkpoints.registry import NAMED_MODELS
 from s3diff.images.codecs import read_picture
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.version import __version__
+from test_project import project_table
 
+SCRIPT = project_table()["scripts"]["s3diff"].split(":")  # what the installed command calls: module and function
 COMMANDS = ("restore", "convert", "models", "doctor", "degrade", "train", "train-estimator")
 
 
@@ -309,7 +313,7 @@ BAD_PICTURES = {
     "cut.png -o o.png": "cut.png cannot be read",
     "text.png -o o.png": "text.png is not a PNG, JPEG, WebP or TIFF picture",
     "nothing.png -o o.png": "nothing.png is empty",
-    "zero.png -o o.png": "zero.png",
+    "zero.png -o o.png": "zero.png has 0 pixels .0 x 5.; give a picture of at least 1 x 1",
     "huge.png -o o.png": "100000 x 100000 pixels, the limit is",
     "a.png absent.png -o o": "absent.png does not exist",
 }
@@ -404,7 +408,8 @@ def test_links_do_not_hide_the_input(command: Command, tiny: Path, place: Path) 
         ("two", "link"),
     ):
         assert "would overwrite the input" in command("restore", inputs, "-o", output, "-m", tiny).error
-    assert "does not exist" in command("restore", "loop.png", "-o", "o.png", "-m", tiny).error
+    in_circle = command("restore", "loop.png", "-o", "o.png", "-m", tiny).error
+    assert "loop.png is a symbolic link that leads nowhere, or back to itself" in in_circle
     assert "loop.png cannot be written" in command("restore", "a.png", "-o", "loop.png", "-m", tiny).error
     os.mkfifo("pipe.png")
     assert "not a regular file" in command("restore", "pipe.png", "-o", "o.png", "-m", tiny).error
@@ -440,10 +445,10 @@ def test_what_no_picture_can_get_stops_the_run_at_once(command: Command, tiny: P
     """A prompt without text encoder is said once, not for every picture."""
     own = shutil.copytree(tiny, place / "own model")
     shutil.rmtree(own / "text_encoder")
-    outcome = command("restore", "two", "-o", "o", "-m", own, "--prompt", "something")
-    assert outcome.code == 1
-    assert outcome.err.count("s3diff: ") == 1
-    assert "only its stored prompts" in outcome.err
+    for model, inputs, output in ((own, "two", "o"), (own, "a.png", "o.png"), ("compact", "a.png", "o.png")):
+        outcome = command("restore", inputs, "-o", output, "-m", model, "--prompt", "something")
+        assert "only its stored prompts" in outcome.error
+    assert not Path("o").exists()
 
 
 def test_too_little_memory(command: Command, tiny: Path, place: Path) -> None:
@@ -513,13 +518,40 @@ def test_convert_and_back(command: Command, place: Path, tiny: Path) -> None:
         assert path.read_bytes() == Path("again", path.name).read_bytes(), path.name
 
 
+def test_convert_replaces_nothing(command: Command, place: Path, tiny: Path) -> None:
+    """Not even a model, and it says so before the other files are looked at; an empty folder is nobody's loss."""
+    shutil.copytree(tiny, "model")
+    os.symlink("nowhere", "link")
+    before = tree(place)
+    for output in ("model", "link", "a.png"):
+        arguments = convert_arguments(base="absent", s3diff="absent", estimator="absent")
+        assert command("convert", *arguments, output).error == (
+            f"s3diff: {output} exists; remove it, or choose a new name"
+        )
+    assert tree(place) == before
+    assert command("convert", *convert_arguments(), "empty").code == 0
+    assert Path("empty/config.json").is_file()
+
+
+def test_convert_with_another_text_encoder(command: Command, place: Path) -> None:
+    """Its embeddings are of a width that the UNet does not take: nothing is written that could not be loaded."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    base = shutil.copytree(official_files().base, place / "base")
+    config = CLIPTextConfig.from_pretrained(base / "text_encoder", hidden_size=48, num_attention_heads=2)
+    CLIPTextModel(config).save_pretrained(base / "text_encoder")
+    outcome = command("convert", *convert_arguments(base=base), "OUT")
+    assert "the prompts' embeddings are [77, 48] and [77, 48], the UNet takes two of [tokens, 32]" in outcome.error
+    assert not Path("OUT").exists()
+
+
 @pytest.mark.parametrize("write", [torch.save, pickle.dump], ids=["torch", "pickle"])
 def test_convert_runs_no_code(command: Command, place: Path, write: Callable[..., None]) -> None:
     for part in ("s3diff", "estimator"):
         with open("evil.pkl", "wb") as file:
             write({"state_dict_unet": Code()}, file)
         outcome = command("convert", *convert_arguments(**{part: "evil.pkl"}), "OUT")
-        assert "evil.pkl carries code or is no torch file" in outcome.error
+        assert "evil.pkl carries code" in outcome.error
     assert not (place / "OUT").exists()
     assert not (place / "it ran").exists()
     with open("evil.pkl", "rb") as file:  # the file is what it is said to be
@@ -534,11 +566,11 @@ def test_convert_of_wrong_files(command: Command, place: Path) -> None:
     torch.save({name: value for name, value in content.items() if name != "w"}, "part.pkl")
     before = tree(place)
     for changes, message in (
-        ({"s3diff": "rank.pkl"}, r"rank 8 in the UNet.*misshapen.*\[6, 16, 3, 3\] instead of \[8, 16, 3, 3\]"),
+        ({"s3diff": "rank.pkl"}, r"rank 8 in the UNet.*misshapen.*\[6, 16\] instead of \[8, 16\]"),
         ({"s3diff": "part.pkl"}, "part.pkl is no s3diff.pkl: missing w"),
         ({"s3diff": "absent.pkl"}, "absent.pkl does not exist"),
         ({"s3diff": "two"}, "two is a folder"),
-        ({"s3diff": "a.png"}, "a.png carries code or is no torch file|a.png is damaged"),
+        ({"s3diff": "a.png"}, "a.png (carries code, )?is cut off,? .*no torch file"),
         ({"s3diff": files.estimator}, "de_net.pth is no s3diff.pkl: missing unet_lora_target_modules"),
         ({"estimator": files.pickle}, "s3diff_tiny.pkl does not fit: missing 80"),
         ({"base": "absent"}, "absent is no folder"),
@@ -546,8 +578,8 @@ def test_convert_of_wrong_files(command: Command, place: Path) -> None:
     ):
         assert re.search(message, command("convert", *convert_arguments(**changes), "OUT").error), message
     for output, message in (
-        ("a.png", "a.png exists and is no model folder"),
-        ("two", "two exists and is no model folder"),
+        ("a.png", "a.png exists; remove it, or choose a new name"),
+        ("two", "two exists; remove it, or choose a new name"),
         ("a.png/OUT", "a.png/OUT cannot be written"),
     ):
         assert message in command("convert", *convert_arguments(), output).error
@@ -620,15 +652,37 @@ def test_models(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert re.match(r"compact +ready ", compact)
     assert re.search(r"models/compact  sha256:[0-9a-f]{16}$", where.replace(os.sep, "/"))
     assert re.match(r"s3diff +not fetched yet +the authors' release on SD-Turbo", release)
-    shutil.copytree(tiny_model_folder(), tmp_path / "cache" / "models" / "s3diff")
-    assert re.search(r"^s3diff +ready ", command("models").out, re.MULTILINE)
+    shutil.copytree(tiny_model_folder(), NAMED_MODELS["s3diff"].folder())
+    present = command("models").out
+    assert re.search(r"^s3diff +ready ", present, re.MULTILINE)
+    assert str(tmp_path / "cache" / "models" / "s3diff-41b5e9b62588-b261bac6fd2c") in present
+
+
+def test_models_verified(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3DIFF_CACHE", str(tmp_path / "cache"))
+    outcome = command("models", "--verify")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert re.search(r"^compact +verified ", outcome.out, re.MULTILINE)
+    assert re.search(r"^s3diff +not fetched yet ", outcome.out, re.MULTILINE)
+    folder = shutil.copytree(tiny_model_folder(), NAMED_MODELS["s3diff"].folder())
+    assert re.search(r"^s3diff +verified ", command("models", "--verify").out, re.MULTILINE)
+    weights = bytearray((folder / "estimator.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "estimator.safetensors").write_bytes(weights)
+    outcome = command("models", "--verify")
+    assert outcome.code == 1
+    assert re.fullmatch(
+        rf"s3diff: {re.escape(str(folder))} has the fingerprint .* files were changed .*\n", outcome.err
+    )
+    assert re.search(r"^compact +verified ", outcome.out, re.MULTILINE), "one damaged model hides no other"
+    assert re.search(r"^s3diff +damaged ", outcome.out, re.MULTILINE)
 
 
 def test_a_named_model_that_lies_in_the_cache(
     command: Command, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("S3DIFF_CACHE", str(tmp_path / "cache"))
-    shutil.copytree(tiny_model_folder(), tmp_path / "cache" / "models" / "s3diff")
+    shutil.copytree(tiny_model_folder(), NAMED_MODELS["s3diff"].folder())
     assert command("restore", "a.png", "-o", "o.png", "-m", "s3diff", "-q") == Outcome(0, "", "")
     assert levels(place / "o.png").shape == (20, 24, 3)
 
@@ -644,14 +698,30 @@ def test_doctor(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert any(re.match(r"  cpu +\d+ threads, \d+ cores$", line) for line in lines)
     assert "  compact          ready" in lines
     assert any(re.match(r"  s3diff +not fetched yet", line) for line in lines)
-    assert any(re.match(r"  pytest +\d", line) for line in lines)
+    assert any(re.match(r"    pytest +\d", line) for line in lines)
 
 
 def test_doctor_without_optional_packages(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)  # Python's own way to say that there is none
     outcome = command("doctor")
     assert outcome.code == 0
-    assert re.search(r"^  diffusers +not installed \(pip install .*\): tests", outcome.out, re.MULTILINE)
+    assert re.search(r"^    diffusers +not installed$", outcome.out, re.MULTILINE)
+    assert re.search(r'^  test +incomplete \(pip install .*"\.\[test\]"\): the tests', outcome.out, re.MULTILINE)
+
+
+def test_doctor_lists_every_extra_of_the_project(command: Command) -> None:
+    """pyproject.toml decides what there is; an extra that includes another one needs not repeat its packages."""
+    extras = project_table()["optional-dependencies"]
+    lines = command("doctor").out.splitlines()
+    listed = lines[lines.index("extras") + 1 : lines.index("weights")]
+    assert [line.split()[0] for line in listed if not line.startswith("    ")] == list(extras)
+    for extra, requirements in extras.items():
+        start = next(index for index, line in enumerate(listed) if re.match(rf"  {extra} +(ready|incomplete)", line))
+        packages = [requirement.name for requirement in map(Requirement, requirements)]
+        own = [package for package in packages if package != "s3diff"]
+        assert [line.split()[0] for line in listed[start + 1 : start + 1 + len(own)]] == own
+        if "incomplete" in listed[start]:
+            assert f'".[{extra}]"' in listed[start]
 
 
 # ---------------------------------------------------------------------------------------------- as a process of its own
@@ -718,6 +788,29 @@ def test_ctrl_c_leaves_whole_files_and_one_line(tiny: Path, place: Path) -> None
         assert levels(place / "o" / name).shape == (96, 96, 3)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen).replace("\r", "\n")
     assert re.search(r"^o/00 \[red\]\.png  96x96  blur .* s$", plain, re.MULTILINE), "a line of its own, not in the bar"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_ctrl_c_while_the_command_is_being_imported_is_one_line(tmp_path: Path) -> None:
+    """A typer that gets Ctrl-C on its import stands before the real one on the path."""
+    (tmp_path / "typer.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport time\ntime.sleep(9)"
+    )
+    path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+    for start in (["-m", "s3diff.apps"], ["-c", f"import {SCRIPT[0]} as module; module.{SCRIPT[1]}()"]):
+        process = subprocess.run(
+            [sys.executable, *start], env=environment(PYTHONPATH=path), capture_output=True, text=True, timeout=60
+        )
+        assert process.returncode == 130
+        assert process.stderr == "s3diff: stopped; nothing half written is left\n"
+
+
+def test_both_ways_in_are_the_same_command() -> None:
+    for module in ("s3diff.apps", "s3diff.apps.cli"):
+        process = subprocess.run(
+            [sys.executable, "-m", module, "--version"], env=environment(), capture_output=True, text=True, check=True
+        )
+        assert process.stdout == f"s3diff {__version__}\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal")

@@ -6,12 +6,13 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,10 +20,14 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from PIL import Image
 
-from s3diff.checkpoints import hub
+from golden_models import official_files
+from s3diff.checkpoints import hub, registry
+from s3diff.checkpoints.model_folder import load_model
 from s3diff.checkpoints.release import RECORD_NAME, RELEASE, NeededFile, Release
 from s3diff.errors import DownloadError
+from tiny_models import save_compact
 
 METHOD, BASE = RELEASE.method.name, RELEASE.base.name
 METHOD_COMMIT, BASE_COMMIT = RELEASE.method.revision, RELEASE.base.revision
@@ -60,13 +65,13 @@ BASE_FILES = {
 }
 
 
-def small(release: Release) -> Release:
+def sized(release: Release, sizes: Mapping[str, int]) -> Release:
     """The release with the sizes of the server's small files; everything else as shipped."""
-    files = tuple(NeededFile(path=file.path, size_bytes=METHOD_FILES[file.path]) for file in release.method.files)
+    files = tuple(NeededFile(path=file.path, size_bytes=sizes[file.path]) for file in release.method.files)
     return replace(release, method=replace(release.method, files=files))
 
 
-SMALL = small(RELEASE)
+SMALL = sized(RELEASE, METHOD_FILES)
 
 
 class Request(NamedTuple):
@@ -253,7 +258,15 @@ def test_plan_states_sizes_and_licences_before_any_file_is_asked_for(server: Hub
     assert plan.total_bytes == plan.missing_bytes == 49_000 + sum(BASE_FILES[path] for path in wanted)
     assert (plan.method.commit, plan.base.commit) == (METHOD_COMMIT, BASE_COMMIT)
     summary = plan.summary()
-    for part in ("Apache-2.0", "Stability AI", f"{BASE}/blob/{BASE_COMMIT}/LICENSE.md", "3.1 MB", str(caches.hub)):
+    assert "up to 3.1 MB more" in summary
+    for part in (
+        "Apache-2.0",
+        "Stability AI",
+        f"{BASE}/blob/{BASE_COMMIT}/LICENSE.md",
+        "3.1 MB",
+        str(caches.hub),
+        str(caches.record),
+    ):
         assert part in summary
     assert not caches.hub.exists()
 
@@ -515,6 +528,15 @@ def test_too_little_space_is_said_before_the_download(server: HubServer, caches:
     assert server.file_requests() == []
 
 
+def test_the_converted_model_needs_space_as_well(server: HubServer, caches: Caches) -> None:
+    """Enough for the download alone, not for the model that is made of it and stays beside it."""
+    server.listed_bytes[UNET] = int(0.7 * shutil.disk_usage(caches.hub.parent).free)
+    with pytest.raises(DownloadError) as error:
+        hub.fetch_release(caches.record, **caches.choices(server))
+    assert_one_line(error, "to download and", "for the converted model", "free", "S3DIFF_CACHE")
+    assert server.file_requests() == []
+
+
 def test_cache_that_cannot_be_written(server: HubServer, caches: Caches) -> None:
     caches.hub.write_text("a file where the folder should be")
     with pytest.raises(DownloadError) as error:
@@ -600,7 +622,7 @@ def run_script(tmp_path: Path, script: str = SCRIPT, **variables: str) -> subpro
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "S3DIFF_"))}
     environment |= {"HF_HOME": str(tmp_path / "hf"), "S3DIFF_CACHE": str(tmp_path / "s3diff"), **variables}
     return subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -634,3 +656,108 @@ def test_importing_is_instant(tmp_path: Path) -> None:
         "print([name for name in ('huggingface_hub', 'torch', 'numpy', 'transformers') if name in sys.modules])"
     )
     assert run_script(tmp_path, script).stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------------------------------------- the model by its name
+
+COMMAND = """
+import dataclasses, sys
+from s3diff.checkpoints import hub
+from s3diff.checkpoints.release import NeededFile, RELEASE
+from s3diff.apps.__main__ import main
+sizes = {sizes}
+files = tuple(NeededFile(path=path, size_bytes=size) for path, size in sizes.items())
+method = dataclasses.replace(RELEASE.method, files=files)
+hub.plan_download.__kwdefaults__["release"] = dataclasses.replace(RELEASE, method=method)
+sys.argv = ["s3diff", *{arguments}]
+main()
+"""
+
+
+@pytest.fixture
+def tiny_release(server: HubServer) -> Release:
+    """The server holds the goldens' tiny models as the release; their sizes are what the release states."""
+    files = official_files()
+    server.files[METHOD] = {"s3diff.pkl": files.pickle.read_bytes(), "de_net.pth": files.estimator.read_bytes()}
+    server.files[BASE] = snapshot_bytes(files.base)
+    return sized(RELEASE, {path: len(data) for path, data in server.files[METHOD].items()})
+
+
+def test_the_command_fetches_converts_and_restores(server: HubServer, tiny_release: Release, tmp_path: Path) -> None:
+    """From the name to a picture; the second run asks nobody, and gives the same bytes."""
+    Image.effect_noise((6, 5), 90).convert("RGB").save(tmp_path / "a.png")
+    sizes = {file.path: file.size_bytes for file in tiny_release.method.files}
+    for name in ("first.png", "second.png"):
+        arguments = ["restore", str(tmp_path / "a.png"), "-o", str(tmp_path / name), "--model", "s3diff"]
+        script = COMMAND.format(sizes=sizes, arguments=[*arguments, "--device", "cpu"])
+        done = run_script(tmp_path, script, HF_ENDPOINT=server.address)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"{tmp_path / name}  24x20  blur ")
+        first = name == "first.png"
+        assert ("to download: " in done.stderr) == ("Stability AI" in done.stderr) == first
+        assert "model s3diff  device cpu  precision float32" in done.stderr
+        assert bool(server.requests) == first
+        server.requests.clear()
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+    (folder,) = (tmp_path / "s3diff" / "models").iterdir()
+    assert folder.name == f"s3diff-{METHOD_COMMIT[:12]}-{BASE_COMMIT[:12]}"
+
+
+@pytest.fixture
+def by_name(
+    server: HubServer, tiny_release: Release, caches: Caches, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """The registry with the tiny release, in this test's caches."""
+    monkeypatch.setitem(hub.plan_download.__kwdefaults__, "release", tiny_release)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(caches.hub))
+    monkeypatch.setenv("S3DIFF_CACHE", str(caches.record))
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    return registry.model_folder
+
+
+def test_another_revision_is_another_model(
+    server: HubServer, by_name: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = by_name("s3diff")
+    server.commits[METHOD] = "a" * 40
+    monkeypatch.setenv("S3DIFF_REVISION", "main")
+    assert not registry.NAMED_MODELS["s3diff"].is_present
+    newest = by_name("s3diff")
+    assert newest.name == f"s3diff-{'a' * 12}-{BASE_COMMIT[:12]}"
+    assert newest == registry.NAMED_MODELS["s3diff"].folder()
+    assert load_model(newest).fingerprint == load_model(pinned).fingerprint
+
+    server.requests.clear()
+    server.commits[METHOD] = "b" * 40
+    assert by_name("s3diff") == newest, "the branch was resolved once"
+    monkeypatch.setenv("S3DIFF_REVISION", "a" * 40)
+    assert by_name("s3diff") == newest
+    monkeypatch.delenv("S3DIFF_REVISION")
+    assert by_name("s3diff") == pinned
+    assert server.requests == []
+    monkeypatch.setenv("S3DIFF_REVISION", "b" * 40)
+    assert by_name("s3diff").name.startswith(f"s3diff-{'b' * 12}-")
+
+
+def test_a_model_folder_of_the_same_name_is_pointed_at(
+    server: HubServer, by_name: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hint = "there is also the model folder ./s3diff: give ./s3diff to use it"
+    server.statuses["/api/models"] = 500
+    save_compact(tmp_path / "elsewhere")
+    with pytest.raises(DownloadError) as error:
+        by_name("s3diff")
+    assert hint not in str(error.value), "there is none here"
+    save_compact(tmp_path / "here" / "s3diff")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DownloadError) as error:
+        by_name("s3diff")
+    assert str(error.value).endswith(hint)
+    assert "\n" not in str(error.value)
+    server.statuses.clear()
+    summaries: list[str] = []
+    folder = by_name("s3diff", announce=lambda plan: summaries.append(plan.summary()))
+    assert summaries[0].splitlines()[-1] == hint
+    assert folder.name.startswith("s3diff-"), "the name still means the release"
+    assert by_name("./s3diff") == Path("s3diff")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from golden_models import official_files
-from s3diff.checkpoints.config_json import from_json, to_json
-from s3diff.checkpoints.model_folder import COMPONENTS, load_model, read_description, save_model
+from s3diff.checkpoints.config_json import canonical_json, from_json, to_json
+from s3diff.checkpoints.model_folder import COMPONENTS, StoredPrompts, load_model, read_description, save_model
 from s3diff.checkpoints.weights_file import fingerprint
-from s3diff.errors import ModelError, OutputError
+from s3diff.errors import ModelError, OptionError, OutputError
+from s3diff.networks.autoencoder import AutoencoderConfig
+from s3diff.networks.degradation_conditioning import ConditioningConfig
+from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
 from s3diff.networks.one_step_generator import GeneratorConfig
 from s3diff.networks.unet import UNetConfig
+from s3diff.training.overrides import with_change
+from s3diff.training.recipes import debug
+from s3diff.training.start import prepare_start
 from tiny_models import COMPACT, compact_parts, edit_json, one_line, save_compact
 
 
@@ -61,10 +68,11 @@ def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
 
 def test_saving_replaces_a_model_and_nothing_else(tmp_path: Path) -> None:
     save_compact(tmp_path / "m", upsampling="bilinear")
-    (tmp_path / "m" / "left-over.txt").write_text("of the older model")
+    (tmp_path / "m" / "MODEL_CARD.md").write_text("of the older model")
+    (tmp_path / "m" / "tokenizer").mkdir()
     save_compact(tmp_path / "m", upsampling="bicubic")
     assert load_model(tmp_path / "m").upsampling == "bicubic"
-    assert not (tmp_path / "m" / "left-over.txt").exists()
+    assert not (tmp_path / "m" / "MODEL_CARD.md").exists()
 
     (tmp_path / "empty").mkdir()
     save_compact(tmp_path / "empty")
@@ -77,6 +85,32 @@ def test_saving_replaces_a_model_and_nothing_else(tmp_path: Path) -> None:
         one_line(error)
     assert (tmp_path / "photos" / "a.jpg").read_text() == (tmp_path / "file").read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "m", "photos"]
+
+
+@pytest.mark.parametrize("other", ["photos/a.jpg", "notes.txt", ".hidden"])
+def test_a_model_folder_with_somebodys_own_files_is_left_alone(tmp_path: Path, other: str) -> None:
+    save_compact(tmp_path / "m")
+    (tmp_path / "m" / other).parent.mkdir(exist_ok=True)
+    (tmp_path / "m" / other).write_text("precious")
+    before = {path: path.read_bytes() for path in (tmp_path / "m").rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match=f"holds {re.escape(other.split('/')[0])}, .*move it away") as error:
+        save_compact(tmp_path / "m", upsampling="bicubic")
+    one_line(error)
+    assert {path: path.read_bytes() for path in (tmp_path / "m").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative"), [((5, 7), (5, 7)), ((5, 6), (4, 6)), ((6,), (6,)), ((0, 6), (0, 6)), ((1, 5, 6), (5, 6))]
+)
+def test_prompts_that_the_unet_cannot_take_are_not_written(
+    tmp_path: Path, positive: tuple[int, ...], negative: tuple[int, ...]
+) -> None:
+    generator, _ = compact_parts()
+    prompts = StoredPrompts(torch.zeros(positive), torch.zeros(negative))
+    with pytest.raises(ModelError, match=r"the UNet takes two of \[tokens, 6\]") as error:
+        save_model(tmp_path / "m", generator, prompts, name="x")
+    one_line(error)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_save_changes_nothing(tmp_path: Path) -> None:
@@ -147,9 +181,34 @@ def edit_generator(folder: Path, part: str, **fields: Any) -> None:
         ("unet", "norm", "batch", "norm is 'batch'; allowed are 'group', 'channel', 'none'"),
         ("unet", "block_out_channels", 8, "a list is needed"),
         ("unet", "block_out_channels", [8, "12"], r"block_out_channels\[1\] is '12'"),
-        ("unet", "block_out_channels", [], "cannot be built|does not fit"),
-        ("unet", "block_out_channels", [8, -12], "cannot be built"),
-        ("unet", "num_heads", [2], "cannot be built"),
+        ("unet", "block_out_channels", [], r"block_out_channels is \[\]; allowed: 1 to 16 widths"),
+        ("unet", "block_out_channels", [8] * 17, "allowed: 1 to 16 widths"),
+        ("unet", "block_out_channels", [8, -12], r"block_out_channels\[1\] is -12; allowed: 1 to 65536"),
+        ("unet", "block_out_channels", [9, 12], r"block_out_channels\[0\] is 9; allowed: even widths"),
+        ("unet", "num_heads", [2], "cannot be built .*num_heads 1, .*give one per block"),
+        ("unet", "num_heads", [2, 0], r"num_heads\[1\] is 0; allowed: 1 to"),
+        ("unet", "num_heads", [2, 7], r"cannot be built \(num_heads\[1\] is 7; allowed: divisors of the width 12\)"),
+        ("unet", "num_heads", [3, 2], r"num_heads\[0\] is 3; allowed: divisors of the width 8"),
+        ("unet", "norm", "group", "norm_num_groups is 32; allowed: divisors of the width 8"),
+        ("unet", "norm_num_groups", 0, "norm_num_groups is 0; allowed: 1 to"),
+        ("unet", "norm_eps", -1, r"norm_eps is -1\.0; allowed: 1e-12 to 1"),
+        ("unet", "context_channels", 0, "context_channels is 0; allowed: 1 to"),
+        ("unet", "latent_channels", 0, "latent_channels is 0; allowed: 1 to"),
+        ("unet", "lora_rank", -1, "lora_rank is -1; allowed: 0 to 1024"),
+        ("unet", "lora_rank", 10**9, "lora_rank is 1000000000; allowed: 0 to 1024"),
+        ("unet", "upsample", "area", "upsample is 'area'; allowed are 'nearest', 'bilinear'"),
+        ("autoencoder", "image_channels", 2, "image_channels is 2; allowed: 3"),
+        ("autoencoder", "norm_eps", 0, r"norm_eps is 0\.0; allowed"),
+        ("autoencoder", "norm", "group", "norm_num_groups is 32; allowed: divisors of the width 8"),
+        ("autoencoder", "attention", True, "norm_num_groups is 32; allowed: divisors of the width 8"),
+        ("autoencoder", "pixel_unshuffle", 0, "pixel_unshuffle is 0; allowed: 1 to 64"),
+        ("autoencoder", "lora_rank", -2, "lora_rank is -2; allowed: 0 to 1024"),
+        ("autoencoder", "decoder_channels", [8, 8, 0], r"decoder_channels\[2\] is 0; allowed"),
+        ("autoencoder", "decoder_channels", [], "allowed: 1 to 16 widths"),
+        ("estimator", "stage_channels", [4, 0], r"stage_channels\[1\] is 0; allowed"),
+        ("estimator", "hidden_channels", -8, "hidden_channels is -8; allowed"),
+        ("conditioning", "num_frequencies", 0, "num_frequencies is 0; allowed"),
+        ("conditioning", "block_channels", -1, "block_channels is -1; allowed"),
         ("unet", "cross_attention", [1, 1], r"cross_attention\[0\] is 1; a value of type bool"),
         ("unet", "layers_per_block", 1.0, "value of type int"),
         ("unet", "lora_rank", 3, "does not fit: misshapen"),
@@ -175,6 +234,52 @@ def test_broken_configurations(tmp_path: Path, part: str, field: str, value: Any
     with pytest.raises(ModelError, match=message) as error:
         load_model(tmp_path / "m", verify=False)
     one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "value"),
+    [
+        (UNetConfig, "norm", "batch"),
+        (UNetConfig, "upsample", "area"),
+        (UNetConfig, "num_heads", (5, 10, 20, 0)),
+        (UNetConfig, "norm_eps", float("nan")),
+        (AutoencoderConfig, "norm", "batch"),
+        (AutoencoderConfig, "upsample", "area"),
+        (AutoencoderConfig, "image_channels", 4),
+        (DegradationEstimatorConfig, "stage_channels", (4, 5, 6)),
+        (ConditioningConfig, "hidden_channels", 0),
+    ],
+)
+def test_configurations_check_themselves(config: type, field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{field}.* is .*; allowed: ") as error:
+        config(**{field: value})
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("generator.unet.num_heads=1,1,0", r"--set generator\.unet\.num_heads: num_heads\[2\] is 0; allowed"),
+        ("generator.unet.norm_eps=-1", "norm_eps is -1"),
+        ("generator.autoencoder.image_channels=2", "image_channels is 2; allowed: 3"),
+        ("generator.estimator.hidden_channels=0", "hidden_channels is 0"),
+        ("generator.conditioning.num_frequencies=0", "num_frequencies is 0"),
+    ],
+)
+def test_training_refuses_the_same_values_in_one_line(change: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message) as error:
+        with_change(debug(), change)
+    one_line(error)
+
+
+def test_training_refuses_fields_that_do_not_agree_in_one_line() -> None:
+    """Two fields are set one after the other, so that what they must agree on is known when the networks are built."""
+    wider = with_change(debug(), "generator.unet.block_out_channels=10,10,20")
+    prepare_start(with_change(wider, "generator.unet.num_heads=5,5,4"), None, None)
+    for change in ("generator.unet.num_heads=5,5,7", "generator.unet.num_heads=5"):
+        with pytest.raises(ModelError, match="num_heads") as error:
+            prepare_start(with_change(wider, change), None, None)
+        one_line(error)
 
 
 def test_model_tensors_are_strict(tmp_path: Path) -> None:
@@ -208,6 +313,40 @@ def test_fingerprint_guards_small_models(tmp_path: Path) -> None:
     load_model(tmp_path / "m", verify=False)
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [("schedule", "timestep", 998), ("autoencoder", "scaling_factor", 0.5), ("unet", "num_heads", [4, 2])],
+)
+def test_fingerprint_guards_what_the_tensors_cannot_show(tmp_path: Path, part: str, field: str, value: Any) -> None:
+    save_compact(tmp_path / "m")
+    edit_generator(tmp_path / "m", part, **{field: value})
+    with pytest.raises(ModelError, match="files were changed or mixed"):
+        load_model(tmp_path / "m")
+    save_compact(tmp_path / "m")
+    edit_json(tmp_path / "m" / "config.json", upsampling="bicubic")
+    with pytest.raises(ModelError, match="files were changed or mixed"):
+        load_model(tmp_path / "m")
+
+
+def test_fingerprint_is_the_same_for_equal_values(tmp_path: Path) -> None:
+    """However they are written down, and in whatever order."""
+    save_compact(tmp_path / "m")
+    path = tmp_path / "m" / "config.json"
+    content = json.loads(path.read_text())
+    content["generator"]["schedule"]["beta_end"] = content["generator"]["schedule"].pop("beta_end")
+    content["generator"]["autoencoder"]["base_sharpening"] = 0
+    del content["generator"]["unet"]["norm_eps"]  # at its default, as in files from before the field existed
+    path.write_text(json.dumps(dict(reversed(content.items()))))
+    load_model(tmp_path / "m", verify=True)
+
+
+def test_canonical_json() -> None:
+    assert canonical_json(GeneratorConfig()) == "{}"
+    one = AutoencoderConfig(scaling_factor=2, block_out_channels=(8,), base_sharpening=-0.0)
+    assert canonical_json(one) == '{"block_out_channels":[8],"scaling_factor":2.0}'
+    assert canonical_json(GeneratorConfig(autoencoder=one)) == f'{{"autoencoder":{canonical_json(one)}}}'
+
+
 def test_large_models_are_verified_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_compact(tmp_path / "m")
     edit_json(tmp_path / "m" / "config.json", fingerprint="sha256:0")
@@ -217,7 +356,7 @@ def test_large_models_are_verified_on_demand(tmp_path: Path, monkeypatch: pytest
         load_model(tmp_path / "m", verify=True)
 
 
-def test_fingerprint_covers_names_shapes_types_and_bytes() -> None:
+def test_fingerprint_covers_names_shapes_types_bytes_and_settings() -> None:
     one = {"a": {"x": torch.arange(6.0)}}
     others = [
         {"b": {"x": torch.arange(6.0)}},
@@ -226,12 +365,12 @@ def test_fingerprint_covers_names_shapes_types_and_bytes() -> None:
         {"a": {"x": torch.arange(6.0).view(torch.int32)}},
         {"a": {"x": torch.arange(6.0).flip(0)}},
     ]
-    assert fingerprint(one) == fingerprint(copy.deepcopy(one))
-    assert len({fingerprint(value) for value in (one, *others)}) == 6
+    assert fingerprint(one, "{}") == fingerprint(copy.deepcopy(one), "{}")
+    assert len({*(fingerprint(value, "{}") for value in (one, *others)), fingerprint(one, '{"a":1}')}) == 7
     strided = torch.arange(12.0).reshape(6, 2)[:, 0] / 2
-    assert fingerprint({"a": {"x": strided}}) == fingerprint(one)
+    assert fingerprint({"a": {"x": strided}}, "") == fingerprint(one, "")
     two = {"x": torch.ones(1), "y": torch.zeros(1)}
-    assert fingerprint({"a": two}) == fingerprint({"a": dict(reversed(two.items()))})
+    assert fingerprint({"a": two}, "") == fingerprint({"a": dict(reversed(two.items()))}, "")
 
 
 def test_description_alone_reads_no_weights(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,31 +16,31 @@ from s3diff.errors import OptionError, S3DiffError
 from s3diff.options import MAX_OUTPUT_PIXELS, RestoreOptions
 
 ALLOWED: dict[str, list[Any]] = {
-    "scale": [4, 2.5, 1, 0.01, 1e-300, np.float64(3)],
-    "size": [None, (1, 1), (1920, 1080)],
-    "guidance": [1.07, 1, 0, -3.5, 12],
+    "scale": [4, 2.5, 1, 0.01, 1e-300, np.float64(3), np.float32(2.5), np.int64(2), Fraction(5, 2)],
+    "size": [None, (1, 1), (1920, 1080)],  # other sequences: below
+    "guidance": [1.07, 1, 0, -3.5, 12, np.float16(1.5)],
     "positive_prompt": [None, "", "a photograph", "日本"],
     "negative_prompt": [None, "", "blur"],
     "color_match": ["wavelet", "adain", "none"],
-    "blur": [None, 0, 1, 0.5],
+    "blur": [None, 0, 1, 0.5, np.float32(0.5)],
     "noise": [None, 0, 1, 0.25],
     "latent": ["mean", "sample"],
-    "seed": [0, 1, 2**63 - 1],
+    "seed": [0, 1, 2**63 - 1, np.uint8(3), np.int64(4)],
     "upsampling": [None, "bilinear", "bicubic"],
     "grey": ["auto", "keep", "color"],
-    "max_output_pixels": [1, 10**9],
+    "max_output_pixels": [1, 10**9, np.int32(5)],
 }
 REFUSED: dict[str, list[Any]] = {
-    "scale": [0, -1, -0.0, math.nan, math.inf, -math.inf, 1e308, 10**400, "4", None, True, (4, 4)],
-    "size": [(0, 5), (5, -1), (5,), (5, 5, 5), (5.0, 5), (True, 5), [5, 5], "5x5", 5],
-    "guidance": [math.nan, math.inf, 1e38, -(10**400), "1", None, False],
+    "scale": [0, -1, -0.0, math.nan, math.inf, -math.inf, 1e308, 10**400, "4", None, True, (4, 4), np.float32(0)],
+    "size": [(0, 5), (5, -1), (5,), (5, 5, 5), (5.0, 5), (True, 5), [5, 0], [5], "5x5", "55", b"55", 5, {5, 6}],
+    "guidance": [math.nan, math.inf, 1e38, -(10**400), "1", None, False, np.True_, 2j],
     "positive_prompt": [3, b"text", ["text"]],
     "negative_prompt": [3, b"text", ["text"]],
     "color_match": ["", "Wavelet", None, 1, []],
     "blur": [-0.01, 1.01, 2, math.nan, "0.5", True],
     "noise": [-0.01, 1.01, 2, math.nan, "0.5", True],
     "latent": ["", "mode", None, 0],
-    "seed": [-1, 2**63, 1.0, "1", None, True],
+    "seed": [-1, 2**63, 1.0, "1", None, True, np.float64(1), np.int8(-1)],
     "upsampling": ["nearest", "", 1],
     "grey": ["gray", None, True],
     "max_output_pixels": [0, -1, 1.5, math.inf, None, True],
@@ -53,7 +54,18 @@ def test_every_field_is_tried() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ALLOWED.items() for value in values])
 def test_allowed(name: str, value: Any) -> None:
-    assert getattr(RestoreOptions(**{name: value}), name) == value
+    kept = getattr(RestoreOptions(**{name: value}), name)
+    assert kept == value
+    assert type(kept) in (float, int, str, tuple, type(None)), "Python's own, whatever was given"
+
+
+@pytest.mark.parametrize("size", [[20, 30], np.array([20, 30]), (np.int64(20), np.uint16(30)), range(20, 31, 10)])
+def test_a_size_is_kept_as_two_python_numbers(size: Any) -> None:
+    options = RestoreOptions(size=size)
+    assert options.size == (20, 30)
+    assert [type(side) for side in options.size or ()] == [int, int]
+    assert hash(options) == hash(RestoreOptions(size=(20, 30)))
+    assert options.output_size(1, 1) == (20, 30)
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in REFUSED.items() for value in values])

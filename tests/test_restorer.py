@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
-import json
 import os
 import shutil
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,15 +22,16 @@ from PIL import Image, ImageCms
 import s3diff
 from conftest import goldens_path
 from golden_models import tiny_model_folder
-from s3diff.checkpoints.model_folder import load_model
+from s3diff.checkpoints.model_folder import load_model, save_model
 from s3diff.errors import ModelError, OptionError, OutputError, PictureError, S3DiffError
 from s3diff.images.codecs import Picture, from_array, read_picture
 from s3diff.options import RestoreOptions
 from s3diff.restoration import restorer as restorer_module
+from s3diff.restoration import shortcut
 from s3diff.restoration.restored import Restored
 from s3diff.restoration.restorer import Restorer
 
-STAGES = {"estimate", "fold", "encode", "predict", "decode", "color"}
+STAGES = {"prepare", "estimate", "fold", "encode", "predict", "decode", "color"}
 
 
 def noise(*shape: int, kind: type = np.uint8, seed: int = 0) -> np.ndarray:
@@ -242,9 +244,9 @@ def test_a_sampled_latent_is_the_seeds(tiny: Restorer, photo: np.ndarray, defaul
 def test_the_filter_is_the_models_unless_chosen(
     tiny: Restorer, photo: np.ndarray, default: Restored, own_model: Path
 ) -> None:
-    config = json.loads((own_model / "config.json").read_text(encoding="utf-8"))
-    assert config["upsampling"] == "bilinear"
-    (own_model / "config.json").write_text(json.dumps({**config, "upsampling": "bicubic"}), encoding="utf-8")
+    model = load_model(own_model)
+    assert model.upsampling == "bilinear"
+    save_model(own_model, model.generator, model.prompts, name="bicubic", upsampling="bicubic")
     of_model = Restorer.from_pretrained(own_model, device="cpu").restore(photo)
     chosen = tiny.restore(photo, RestoreOptions(upsampling="bicubic"))
     assert of_model.options.upsampling == chosen.options.upsampling == "bicubic"
@@ -345,12 +347,28 @@ def test_one_bad_picture_stops_a_batch_before_it_starts(tiny: Restorer, photo: n
             tiny.restore_batch([photo, "absent.png"])
         with pytest.raises(PictureError, match="megapixels"):
             tiny.restore_batch([photo, noise(40, 40, 3)], RestoreOptions(max_output_pixels=48 * 56))
-        for single in ("photo.png", Path("photo.png"), from_array(photo)):
+        for single in (
+            "photo.png",
+            Path("photo.png"),
+            from_array(photo),
+            photo,
+            photo[..., 0],
+            Image.fromarray(photo),
+            5,
+        ):
             with pytest.raises(OptionError, match="give a list") as error:
                 tiny.restore_batch(single)  # type: ignore[arg-type]
             one_line(error)
     assert batches == []
     assert tiny.restore_batch([]) == []
+
+
+def test_any_series_of_pictures_is_a_batch(tiny: Restorer, photo: np.ndarray, default: Restored) -> None:
+    sources = np.stack([photo, photo[::-1]])
+    for series in (sources, iter(sources), (Image.fromarray(each) for each in sources)):
+        first, second = tiny.restore_batch(series)
+        assert difference(first.array, default.array).max() <= 1
+        assert difference(second.array, default.array).max() > 1
 
 
 # ---------------------------------------------------------------------------------------------- what a picture carries
@@ -503,6 +521,30 @@ def test_models_that_are_not_there(model: str) -> None:
     with pytest.raises(ModelError) as error:
         Restorer.from_pretrained(model)
     one_line(error)
+
+
+@pytest.mark.parametrize("model", [None, 5, ["compact"], b"compact"])
+def test_models_that_are_no_name_and_no_path(model: object, photo: np.ndarray) -> None:
+    for load in (Restorer.from_pretrained, lambda given: s3diff.restore(photo, model=given)):
+        with pytest.raises(OptionError, match=r"model is .*give a name .*or a model folder") as error:
+            load(model)  # type: ignore[arg-type]
+        one_line(error)
+
+
+def test_the_one_liner_never_holds_two_models(photo: np.ndarray) -> None:
+    """The model of the call before is gone before the next one is looked for."""
+    s3diff.restore(photo, model=tiny_model_folder(), device="cpu", scale=1)
+    (held,) = shortcut._kept.values()
+    before = weakref.ref(held)
+    del held
+    s3diff.restore(photo, model=tiny_model_folder(), device="cpu", scale=1)
+    (held,) = shortcut._kept.values()
+    assert before() is held, "it stays loaded for the next call"
+    del held
+    with pytest.raises(ModelError):
+        s3diff.restore(photo, model="absent", device="cpu")
+    gc.collect()
+    assert before() is None
 
 
 def test_the_one_liner(photo: np.ndarray, default: Restored) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -23,6 +27,8 @@ MAX_OUTPUT_PIXELS = 4096 * 4096
 @dataclass(frozen=True, kw_only=True)
 class RestoreOptions:
     """How one picture is restored. Values are checked when the object is made.
+
+    Numbers may be numpy's and a size may be a list; they are kept as Python's own.
 
     Attributes:
         scale: output side over input side, any number above 0 (ignored when ``size`` is given).
@@ -62,14 +68,13 @@ class RestoreOptions:
     max_output_pixels: int = MAX_OUTPUT_PIXELS
 
     def __post_init__(self) -> None:
-        _require_number("scale", self.scale, "a number above 0, such as 4 or 2.5", above=0)
+        self._keep_number("scale", "a number above 0, such as 4 or 2.5", above=0)
         if self.size is not None:
-            _require_size(self.size)
-        _require_number("guidance", self.guidance, "a finite number; 1.07 is the method's, 1 skips the negative pass")
+            object.__setattr__(self, "size", _checked_size(self.size))
+        self._keep_number("guidance", "a finite number; 1.07 is the method's, 1 skips the negative pass")
         for name in ("blur", "noise"):
-            value = getattr(self, name)
-            if value is not None:
-                _require_number(name, value, "a degree from 0 to 1, or nothing to use the estimate", low=0, high=1)
+            if getattr(self, name) is not None:
+                self._keep_number(name, "a degree from 0 to 1, or nothing to use the estimate", low=0, high=1)
         for name in ("positive_prompt", "negative_prompt"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -79,8 +84,32 @@ class RestoreOptions:
         _require_choice("grey", self.grey, get_args(Grey))
         if self.upsampling is not None:
             _require_choice("upsampling", self.upsampling, get_args(Upsampling))
-        _require_integer("seed", self.seed, low=0, high=2**63 - 1)
-        _require_integer("max_output_pixels", self.max_output_pixels, low=1, high=2**63 - 1)
+        self._keep_integer("seed", low=0, high=2**63 - 1)
+        self._keep_integer("max_output_pixels", low=1, high=2**63 - 1)
+
+    def _keep_number(
+        self,
+        name: str,
+        allowed: str,
+        *,
+        above: float | None = None,
+        low: float | None = None,
+        high: float | None = None,
+    ) -> None:
+        value = getattr(self, name)
+        number = _real(value)
+        ok = abs(number) <= _LARGEST and (above is None or number > above)
+        ok = ok and (low is None or number >= low) and (high is None or number <= high)
+        if not ok:
+            raise OptionError(f"{name} is {value!r}; give {allowed}")
+        object.__setattr__(self, name, number)
+
+    def _keep_integer(self, name: str, *, low: int, high: int) -> None:
+        value = getattr(self, name)
+        whole = _whole(value)
+        if whole is None or not low <= whole <= high:
+            raise OptionError(f"{name} is {value!r}; give a whole number from {low} to {high}")
+        object.__setattr__(self, name, whole)
 
     def output_size(self, width: int, height: int) -> tuple[int, int]:
         """The output's (width, height) in pixels for an input of that size, at least 1 x 1."""
@@ -89,33 +118,30 @@ class RestoreOptions:
         return max(1, round(width * self.scale)), max(1, round(height * self.scale))
 
 
-def _require_number(
-    name: str,
-    value: Any,
-    allowed: str,
-    *,
-    above: float | None = None,
-    low: float | None = None,
-    high: float | None = None,
-) -> None:
-    ok = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
-    ok = ok and (above is None or value > above) and (low is None or value >= low) and (high is None or value <= high)
-    if not ok:
-        raise OptionError(f"{name} is {value!r}; give {allowed}")
-
-
-def _require_integer(name: str, value: Any, *, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise OptionError(f"{name} is {value!r}; give a whole number from {low} to {high}")
-
-
 def _require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise OptionError(f"{name} is {value!r}; give one of {', '.join(choices)}")
 
 
-def _require_size(size: Any) -> None:
-    ok = isinstance(size, tuple) and len(size) == 2
-    ok = ok and all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size)
-    if not ok:
+def _real(value: Any) -> float:
+    """A number of whatever type as Python's float, NaN for anything else; True is none here."""
+    try:
+        return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.inf
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number of whatever type as Python's, None for anything else; True is none here."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def _checked_size(size: Any) -> tuple[int, int]:
+    is_sequence = isinstance(size, Sequence) or hasattr(size, "__array__")
+    sides = [_whole(side) for side in size] if is_sequence and not isinstance(size, str | bytes) else []
+    if len(sides) != 2 or sides[0] is None or sides[1] is None or min(sides[0], sides[1]) < 1:
         raise OptionError(f"size is {size!r}; give whole pixels above 0: (1920, 1080), or 1920x1080 to --size")
+    return sides[0], sides[1]

@@ -15,9 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s3diff.apps.degrade_command import degrade
-from s3diff.apps.terminal import EXIT_SOME_FAILED, load_torch, on_one_line, one_line_errors, remark, remarks
+from s3diff.apps.terminal import (
+    EXIT_SOME_FAILED,
+    EXIT_USER_ERROR,
+    load_torch,
+    on_one_line,
+    one_line_errors,
+    remark,
+    remarks,
+)
 from s3diff.apps.training_commands import train, train_estimator
-from s3diff.errors import OptionError, OutputError, PictureError
+from s3diff.errors import ModelError, OptionError, OutputError, PictureError
 from s3diff.options import MAX_OUTPUT_PIXELS, RestoreOptions
 from s3diff.version import __version__
 
@@ -154,6 +162,7 @@ def restore(
         # A picture on its own is looked at before a model is loaded, let alone fetched.
         only = open_picture(jobs[0], options) if len(jobs) == 1 and not skipped else None
         restorer = _load(model, device, precision.value, quiet)
+        restorer.check(options)
         if not quiet:
             remark(f"model {restorer.model.name}  device {restorer.device}  precision {restorer.precision}")
         num_failed = 0
@@ -192,7 +201,7 @@ def convert_command(
     half: Annotated[bool, typer.Option("--half", help="Store the base model in float16: half the size.")] = False,
     name: Annotated[str, typer.Option(help="Name of the model.")] = "s3diff",
 ) -> None:
-    """Make a model folder of the authors' files, or (--to-official) write the authors' layout back.
+    """Make a model folder of the authors' files, or (--to-official) write the authors' layout back; OUT must be new.
 
     Only tensors are read; no code in a file ever runs.
     """
@@ -211,6 +220,8 @@ def convert_command(
             raise OptionError(
                 "convert needs three inputs: --base SD_TURBO_FOLDER --s3diff s3diff.pkl --estimator de_net.pth OUT"
             )
+        if os.path.lexists(output) and not (output.is_dir() and not any(output.iterdir())):
+            raise OutputError(f"{output} exists; remove it, or choose a new name")
         torch = load_torch()
         from s3diff.checkpoints.convert import convert
 
@@ -220,21 +231,38 @@ def convert_command(
 
 
 @app.command()
-def models() -> None:
-    """List the models that --model knows by name, and where they lie."""
+def models(
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Load every model that is there and compare it with its fingerprint.")
+    ] = False,
+) -> None:
+    """List the models that --model knows by name, and where they lie: a folder that may be removed as a whole."""
     with one_line_errors():
-        from s3diff.checkpoints.registry import NAMED_MODELS, read_description
+        if verify:
+            load_torch()
+        from s3diff.checkpoints.registry import NAMED_MODELS, load_model, read_description
 
+        num_damaged = 0
         for named in NAMED_MODELS.values():
             state = "ready" if named.is_present else "missing" if named.kind == "embedded" else "not fetched yet"
+            if named.is_present and verify:
+                try:
+                    load_model(named.folder(), verify=True)
+                    state = "verified"
+                except ModelError as error:
+                    remark(f"s3diff: {error}")
+                    state, num_damaged = "damaged", num_damaged + 1
             typer.echo(f"{named.name:10} {state:16} {named.summary}")
             if named.is_present:
-                typer.echo(f"{'':10} {'':16} {named.folder()}  {read_description(named.folder()).fingerprint[:23]}")
+                known = "" if state == "damaged" else f"  {read_description(named.folder()).fingerprint[:23]}"
+                typer.echo(f"{'':10} {'':16} {named.folder()}{known}")
+        if num_damaged:
+            raise typer.Exit(EXIT_USER_ERROR)
 
 
 @app.command()
 def doctor() -> None:
-    """Print versions, devices, optional packages and what each would enable."""
+    """Print versions, devices, models, and the extras with what each would enable."""
     with one_line_errors(), warnings.catch_warnings():
         warnings.simplefilter("default")  # why a device is not found is said in warnings
         from s3diff.apps.diagnosis import diagnose

@@ -12,15 +12,29 @@ from importlib.util import find_spec
 from s3diff.version import __version__
 
 _CORE = ("torch", "numpy", "pillow", "safetensors", "huggingface_hub", "transformers", "typer", "rich")
-#: Optional modules, the command that installs each, and what it enables.
-_OPTIONAL = (
-    ("diffusers", 'pip install -e ".[test]"', "tests that prove the networks equal to diffusers'"),
-    ("pytest", 'pip install -e ".[test]"', "running the tests"),
-)
+#: Every extra of ``pyproject.toml``: the command that installs it, what it enables, and its packages, each with the
+#: module that shows that it is there.
+_EXTRAS = {
+    "train": (
+        'pip install -c constraints.txt ".[train]"',
+        "s3diff train and s3diff train-estimator",
+        {"accelerate": "accelerate", "fsspec": "fsspec", "tensorboard": "tensorboard"},
+    ),
+    "test": (
+        'pip install -c constraints.txt -e ".[test]"',
+        "the tests, some of which compare with diffusers and scipy",
+        {"pytest": "pytest", "hypothesis": "hypothesis", "diffusers": "diffusers", "scipy": "scipy"},
+    ),
+    "dev": (
+        'pip install -c constraints.txt -e ".[dev]"',
+        "the checks that every change has to pass",
+        {"ruff": "ruff", "mypy": "mypy", "import-linter": "importlinter"},
+    ),
+}
 
 
 def diagnose() -> Iterator[str]:
-    """Lines on versions, devices, models, optional packages and perceptual weights."""
+    """Lines on versions, devices, models, extras with their packages, and perceptual weights."""
     yield f"s3diff {__version__}  Python {platform.python_version()}  {platform.platform()}"
     for package in _CORE:
         yield f"  {package:16} {_version(package) or 'missing: install s3diff again'}"
@@ -32,10 +46,7 @@ def diagnose() -> Iterator[str]:
         embedded = named.kind == "embedded"
         absent = "missing: install s3diff again" if embedded else "not fetched yet; fetched on first use"
         yield f"  {named.name:16} {'ready' if named.is_present else absent}"
-    yield "optional"
-    for module, command, purpose in _OPTIONAL:
-        state = (_version(module) or "installed") if find_spec(module) else f"not installed ({command})"
-        yield f"  {module:16} {state}: {purpose}"
+    yield from _extras()
     yield from _perceptual_weights()
 
 
@@ -55,9 +66,22 @@ def _devices() -> Iterator[str]:
         yield f"  {name:16} {detail}"
 
 
+def _extras() -> Iterator[str]:
+    yield "extras"
+    for extra, (command, purpose, packages) in _EXTRAS.items():
+        versions = {
+            package: _version(package) or "installed" for package, module in packages.items() if find_spec(module)
+        }
+        state = "ready" if len(versions) == len(packages) else f"incomplete ({command})"
+        yield f"  {extra:16} {state}: {purpose}"
+        for package in packages:
+            yield f"    {package:14} {versions.get(package, 'not installed')}"
+
+
 def _perceptual_weights() -> Iterator[str]:
     from s3diff.evaluation.perceptual_weights import perceptual_folder
 
+    yield "weights"
     folder = perceptual_folder()
     command = f"{os.path.basename(sys.executable)} -m s3diff.evaluation.perceptual_weights"
     for name in ("lpips_alex", "lpips_vgg", "dists"):

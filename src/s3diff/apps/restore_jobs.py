@@ -95,6 +95,10 @@ def _pictures(name: str, recursive: bool, output: Path) -> list[tuple[Path, Path
             hint = "" if recursive else "; folders inside it are read with --recursive"
             raise PictureError(f"{entry} holds no pictures (.png, .jpg, .jpeg, .webp, .tif, .tiff){hint}")
         return [(path, path.relative_to(entry)) for path in found]
+    if entry.is_symlink() and not entry.exists():
+        raise PictureError(
+            f"{entry} is a symbolic link that leads nowhere, or back to itself; give the picture or folder it means"
+        )
     if not entry.exists():
         raise PictureError(f"{entry} does not exist; give a picture or a folder of pictures")
     return [(entry, Path(entry.name))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 from collections.abc import Mapping
@@ -44,6 +45,30 @@ def from_json(kind: type[Config], value: Any, where: str) -> Config:
         return kind(**fields)
     except (TypeError, ValueError) as error:
         raise ModelError(f"{where}: {error}") from error
+
+
+def canonical_json(config: Any) -> str:
+    """One text for equal values: names sorted, no blanks, whole numbers of a ``float`` field as floats.
+
+    Fields at their default are left out, nested ones too: a field that a later version adds changes no text.
+
+    Args:
+        config: a dataclass whose fields all have defaults.
+    """
+    return json.dumps(_changed_fields(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _changed_fields(config: Any) -> dict[str, Any]:
+    hints, defaults = get_type_hints(type(config)), type(config)()
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            if inner := _changed_fields(value):
+                changed[field.name] = inner
+        elif value != getattr(defaults, field.name):
+            changed[field.name] = float(value) if hints[field.name] is float else _value_to_json(value)
+    return changed
 
 
 def _value_to_json(value: Any) -> Any:

@@ -11,7 +11,8 @@ that cannot reach the hub: the commits come from public copies of the hub's page
 the same ones, not from a download of ours. Should one be gone, the environment variables ``S3DIFF_REVISION`` and
 ``S3DIFF_BASE_REVISION`` (a commit, tag or branch, ``main`` for the newest) replace them. Whatever was asked for is
 resolved once: the first complete download records commits, sizes and digests in s3diff's cache, and they hold from
-then on, without asking the hub, until another revision is asked for or the record is deleted.
+then on, without asking the hub, until another revision is fetched or the record is deleted. The folder of the converted
+model is named after both commits (:mod:`s3diff.checkpoints.registry`), so that another revision is another model.
 
 **Transfers.** Files land in the ordinary cache of huggingface_hub (``HF_HOME``, ``HF_HUB_CACHE``), in its documented
 layout: copies that other programs fetched are used, and ours serve them. The bytes are moved here because
@@ -78,7 +79,7 @@ def plan_download(
     asked, needed files that all lie in the hub's cache are taken as they are.
 
     Args:
-        cache_folder: where :func:`fetch_release` keeps its record.
+        cache_folder: where :func:`fetch_release` keeps its record, and where the converted model will lie.
         release: what is wanted.
         weights: number format of the base model's files. ``float16`` halves the download (about 2.6 instead of
             5.2 GB); ``float32`` are the files that the released code loads.
@@ -95,7 +96,7 @@ def plan_download(
         raise failure(release, _not_an_address(endpoint))
 
     def planned(repository: Repository, asked: str | None) -> PlannedRepository:
-        asked = asked or os.environ.get(repository.revision_variable) or repository.revision
+        asked = repository.asked_revision(asked)
         commit, listing = read_record(cache_folder, repository, asked) or _resolve(
             release, repository, asked, endpoint, hub_cache
         )
@@ -115,6 +116,7 @@ def plan_download(
         base=planned(release.base, base_revision),
         endpoint=endpoint,
         hub_cache=hub_cache,
+        cache_folder=cache_folder,
     )
 
 
@@ -200,7 +202,7 @@ def fetch_single_file(
     from huggingface_hub import try_to_load_from_cache
 
     (needed,) = repository.files
-    asked = os.environ.get(repository.revision_variable) or repository.revision
+    asked = repository.asked_revision()
     endpoint, hub_cache = _places(endpoint, hub_cache)
     cached = try_to_load_from_cache(repository.name, needed.path, cache_dir=hub_cache, revision=asked)
     if isinstance(cached, str):
@@ -410,17 +412,30 @@ def _link(blob: Path, pointer: Path) -> None:
 
 
 def _require_space(plan: DownloadPlan) -> None:
+    """Room for what is still to come, and for the model that is made of it: both stay on disk."""
     partial_bytes = sum(
         _size(part.folder / "blobs" / f"{file.digest}.incomplete")
         for part in (plan.method, plan.base)
         for file in part.files
         if not file.is_cached
     )
-    folder = next(folder for folder in (plan.hub_cache, *plan.hub_cache.absolute().parents) if folder.is_dir())
-    free_bytes = shutil.disk_usage(folder).free
-    if plan.missing_bytes - partial_bytes > free_bytes:
-        needed, free = megabytes(plan.missing_bytes - partial_bytes), megabytes(free_bytes)
-        raise failure(plan.release, f"{needed} to download, but {free} free in {folder} (HF_HOME names another place)")
+    download = (plan.missing_bytes - partial_bytes, "to download", _existing(plan.hub_cache))
+    converted = (plan.converted_bytes, "for the converted model", _existing(plan.cache_folder))
+    is_one_disk = download[2].stat().st_dev == converted[2].stat().st_dev
+    for parts in [(download, converted)] if is_one_disk else [(download,), (converted,)]:
+        folder = parts[0][2]
+        free_bytes = shutil.disk_usage(folder).free
+        if sum(size_bytes for size_bytes, _, _ in parts) > free_bytes:
+            needed = " and ".join(f"{megabytes(size_bytes)} {what}" for size_bytes, what, _ in parts)
+            raise failure(
+                plan.release,
+                f"{needed}, but {megabytes(free_bytes)} free in {folder} (HF_HOME and S3DIFF_CACHE name other places)",
+            )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that is there."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
 
 
 def _size(path: Path) -> int:

@@ -2,16 +2,19 @@
 
 ::
 
-    config.json                format, version, name, every shape, schedule, prompts' texts, defaults, licences
+    config.json                format, version, name, every shape, schedule, prompts' texts, defaults, licences,
+                               fingerprint over tensors, shapes, schedule and the default filter
     unet.safetensors           autoencoder.safetensors    estimator.safetensors    conditioning.safetensors
     prompts.safetensors        positive [T, C], negative [T, C]
     tokenizer/  text_encoder/  only where other prompts can be encoded
+    MODEL_CARD.md              where somebody has written one
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,9 +26,16 @@ import torch
 from torch import Tensor
 
 from s3diff.checkpoints.assembly import assemble
-from s3diff.checkpoints.config_json import from_json, to_json
+from s3diff.checkpoints.config_json import canonical_json, from_json, to_json
 from s3diff.checkpoints.sd_turbo import component_files, read_json
-from s3diff.checkpoints.weights_file import check_tensors, fingerprint, first_line, read_safetensors, write_safetensors
+from s3diff.checkpoints.weights_file import (
+    check_tensors,
+    fingerprint,
+    first_line,
+    printable,
+    read_safetensors,
+    write_safetensors,
+)
 from s3diff.errors import ModelError, OutputError
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 from s3diff.options import Upsampling
@@ -39,6 +49,9 @@ MAX_BYTES_VERIFIED = 64 * 1024**2
 
 _CONFIG_FILE = "config.json"
 _PROMPTS_FILE = "prompts.safetensors"
+_FOLDERS = ("tokenizer", "text_encoder")
+#: Everything that a model folder can hold; whatever else lies in one is somebody's own and is never replaced.
+_NAMES = (_CONFIG_FILE, _PROMPTS_FILE, *(f"{name}.safetensors" for name in COMPONENTS), *_FOLDERS, "MODEL_CARD.md")
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,8 @@ class ModelDescription:
         negative_prompt: text of the stored negative prompt.
         upsampling: filter that enlarges the input unless the user asks for another.
         licences: one line per part: what it is, whose, under which licence.
-        fingerprint: ``sha256:...`` over every stored tensor.
+        fingerprint: ``sha256:...`` over the tensors of the safetensors files, ``generator`` and ``upsampling``. The
+            files of tokenizer and text encoder are not covered, nor are names, prompts' texts and licences.
     """
 
     name: str
@@ -113,7 +127,7 @@ class LoadedModel:
 
     @property
     def fingerprint(self) -> str:
-        """``sha256:...`` over every stored tensor."""
+        """``sha256:...``; see :class:`ModelDescription` for what it covers."""
         return self.description.fingerprint
 
     @property
@@ -138,7 +152,8 @@ def save_model(
     """Write a model folder, whole or not at all.
 
     Args:
-        folder: where to; an older model folder there is replaced, anything else is left alone.
+        folder: where to; an older model folder there is replaced, anything else is left alone, and so is a model
+            folder with other files in it.
         generator: the networks.
         prompts: the stored prompts.
         name: the model's name.
@@ -153,12 +168,13 @@ def save_model(
         What was written into ``config.json``.
 
     Raises:
-        ModelError: the dtype is another one, or a tensor does not fit into float16.
-        OutputError: ``folder`` is something else than a model folder, or cannot be written.
+        ModelError: the dtype is another one, a tensor does not fit into float16, or the prompts do not fit the UNet.
+        OutputError: ``folder`` is something else than a model folder, holds other files, or cannot be written.
     """
     if dtype not in (torch.float32, torch.float16):
         raise ModelError(f"dtype is {dtype}; a model folder stores torch.float32 or torch.float16")
     check_output_folder(folder)
+    _require_fitting_prompts(generator, prompts)
     components = _components(generator, prompts, dtype, float32_names)
     description = ModelDescription(
         name=name,
@@ -167,7 +183,7 @@ def save_model(
         negative_prompt=prompts.negative_text,
         upsampling=upsampling,
         licences=licences,
-        fingerprint=fingerprint(components),
+        fingerprint=fingerprint(components, _settings(generator.config, upsampling)),
     )
     with _folder_replaced_when_whole(folder) as temporary:
         for component, tensors in components.items():
@@ -188,7 +204,7 @@ def load_model(folder: Path, *, verify: bool | None = None) -> LoadedModel:
 
     Args:
         folder: the folder.
-        verify: whether to compare the tensors with the stored fingerprint; None for models below 64 MB only.
+        verify: whether to compare tensors and settings with the stored fingerprint; None for models below 64 MB.
 
     Raises:
         ModelError: no such folder, no model folder, another format or version, a damaged or missing file, an unknown
@@ -200,7 +216,7 @@ def load_model(folder: Path, *, verify: bool | None = None) -> LoadedModel:
     }
     num_bytes = sum(tensor.nbytes for tensors in components.values() for tensor in tensors.values())
     if verify or (verify is None and num_bytes < MAX_BYTES_VERIFIED):
-        found = fingerprint(components)
+        found = fingerprint(components, _settings(description.generator, description.upsampling))
         if found != description.fingerprint:
             raise ModelError(
                 f"{folder} has the fingerprint {found[:19]}..., its {_CONFIG_FILE} states "
@@ -215,8 +231,8 @@ def load_model(folder: Path, *, verify: bool | None = None) -> LoadedModel:
         description=description,
         generator=assemble(description.generator, state, str(folder)),
         prompts=prompts,
-        tokenizer=_folder_or_none(folder / "tokenizer"),
-        text_encoder=_folder_or_none(folder / "text_encoder"),
+        tokenizer=_folder_or_none(folder / _FOLDERS[0]),
+        text_encoder=_folder_or_none(folder / _FOLDERS[1]),
     )
 
 
@@ -242,6 +258,21 @@ def read_description(folder: Path) -> ModelDescription:
         raise ModelError(f"{path} lacks {', '.join(missing)}; copy or convert the model again")
     licences = content.get("licences", [])
     return from_json(ModelDescription, {**content, "licences": licences}, str(path))
+
+
+def _settings(generator: GeneratorConfig, upsampling: Upsampling) -> str:
+    """What the fingerprint covers besides the tensors."""
+    return f'{{"generator":{canonical_json(generator)},"upsampling":"{upsampling}"}}'
+
+
+def _require_fitting_prompts(generator: OneStepGenerator, prompts: StoredPrompts) -> None:
+    width = generator.config.unet.context_channels
+    shapes = [list(tensor.shape) for tensor in (prompts.positive, prompts.negative)]
+    if shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][0] < 1 or shapes[0][1] != width:
+        raise ModelError(
+            f"the prompts' embeddings are {shapes[0]} and {shapes[1]}, the UNet takes two of [tokens, {width}]; "
+            "use the text encoder of the same base model"
+        )
 
 
 def _components(
@@ -299,7 +330,8 @@ def _copy_text_encoder(source: Path, target: Path) -> None:
     shutil.copyfile(files[0], target / "model.safetensors")
 
 
-def _is_model_folder(folder: Path) -> bool:
+def is_model_folder(folder: Path) -> bool:
+    """Whether ``config.json`` says that this is one, whatever else is wrong with it."""
     try:
         content: Any = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -308,9 +340,26 @@ def _is_model_folder(folder: Path) -> bool:
 
 
 def check_output_folder(folder: Path) -> None:
-    is_empty_folder = folder.is_dir() and not any(folder.iterdir())
-    if (folder.exists() or folder.is_symlink()) and not is_empty_folder and not _is_model_folder(folder):
+    """Make sure that nothing but a model would be replaced.
+
+    Raises:
+        OutputError: something else is there, or lies in the model folder that is there.
+    """
+    if not os.path.lexists(folder) or is_empty_folder(folder):
+        return
+    if not is_model_folder(folder):
         raise OutputError(f"{folder} exists and is no model folder; choose a new name, nothing was changed")
+    others = sorted(path.name for path in folder.iterdir() if path.name not in _NAMES)
+    if others:
+        raise OutputError(
+            f"{folder} holds {printable(others[0])}, which is no part of a model and would be lost; move it away, or "
+            "choose a new name"
+        )
+
+
+def is_empty_folder(folder: Path) -> bool:
+    """Whether this is a folder with nothing in it."""
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 @contextlib.contextmanager

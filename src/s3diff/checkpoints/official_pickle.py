@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from s3diff.checkpoints.assembly import generator_on_meta, shapes_of
 from s3diff.checkpoints.weights_file import check_tensors, printable, read_torch_file, write_torch_file
 from s3diff.errors import ModelError
+from s3diff.networks.autoencoder import AutoencoderConfig
 from s3diff.networks.degradation_conditioning import ConditioningConfig
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
+from s3diff.networks.modulated_lora import MAX_LORA_RANK
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 
 #: Which layers the release adapts, in the words of its LoRA library; stored in the pickle, read by the release.
@@ -49,6 +51,9 @@ _BLOCK_IDS = {
     "state_dict_vae_block": "conditioning.encoder.block_ids",
     "state_dict_unet_block": "conditioning.unet.block_ids",
 }
+
+#: The order of a network's parts in the release's file.
+_PARTS_OF_RELEASE = ("conv_in", "down_blocks", "up_blocks", "mid_block", "conv_out")
 
 #: The release's widths; the pickle does not state them.
 _CONDITIONING_CONFIG = ConditioningConfig(identity_start=False)
@@ -88,8 +93,9 @@ def read_official_pickle(path: Path, base: GeneratorConfig) -> OfficialWeights:
         base: shapes of the base model that the file was trained on (its LoRA ranks are ignored).
 
     Raises:
-        ModelError: the file is missing, damaged or carries code; or it names every tensor that is missing, unexpected
-            or misshapen for this base model and the rank that the file states.
+        ModelError: the file is missing, damaged or carries code; it states a rank that is none, or other layers than
+            the release's; or it names every tensor that is missing, unexpected or misshapen for this base model and
+            the rank that the file states.
     """
     content = _checked_entries(read_torch_file(path), path)
     config = dataclasses.replace(
@@ -181,18 +187,27 @@ def write_official_estimator(estimator: DegradationEstimator, path: Path) -> Non
 
 
 def official_names(generator: OneStepGenerator) -> dict[str, str]:
-    """Our name -> the pickle's ``entry/tensor`` for everything that S3Diff trains on top of the base model."""
+    """Our name -> the pickle's ``entry/tensor`` for everything that S3Diff trains on top of the base model.
+
+    In the order of the release's file.
+    """
     names = {f"unet.conv_in.{kind}": f"state_dict_unet/conv_in.{kind}" for kind in ("weight", "bias")}
-    for layer in generator.unet.modulated_layers():
+    for layer in sorted(generator.unet.modulated_layers(), key=_place_in_release):
         for factor in ("lora_A", "lora_B"):
             names[f"unet.{layer}.{factor}"] = f"state_dict_unet/{layer}.{factor}.default.weight"
-    for layer in generator.autoencoder.encoder.modulated_layers():
+    for layer in sorted(generator.autoencoder.encoder.modulated_layers(), key=_place_in_release):
         for factor in ("lora_A", "lora_B"):
             names[f"autoencoder.encoder.{layer}.{factor}"] = f"state_dict_vae/encoder.{layer}.{factor}.vae_skip.weight"
     names |= {ours: f"{group}/{key}" for group, key, ours in _CONDITIONING}
     names[_FREQUENCIES] = "w/"
     names |= {ours: f"state_embeddings/{group}/weight" for group, ours in _BLOCK_IDS.items()}
     return names
+
+
+def _place_in_release(layer: str) -> tuple[int, int, bool]:
+    """Sorts layers as diffusers registers them: the mid block last, and in every block attentions before ResNets."""
+    part, *rest = layer.split(".")
+    return _PARTS_OF_RELEASE.index(part), int(rest[0]) if part.endswith("_blocks") else 0, "attentions" not in rest
 
 
 def _checked_entries(content: Any, path: Path) -> dict[str, Any]:
@@ -208,9 +223,27 @@ def _checked_entries(content: Any, path: Path) -> dict[str, Any]:
     if faults:
         raise ModelError(f"{path} is no s3diff.pkl: {', '.join(faults[:6])}; take the file from its authors")
     for name in ("rank_unet", "rank_vae"):
-        if isinstance(content[name], bool) or content[name] < 1:
-            raise ModelError(f"{path} states {name} {printable(content[name])}; a whole number from 1 is needed")
+        if isinstance(content[name], bool) or not 1 <= content[name] <= MAX_LORA_RANK:
+            raise ModelError(
+                f"{path} states {name} {printable(content[name])}; allowed 1 to {MAX_LORA_RANK}: take the file from "
+                "its authors"
+            )
+    _require_official_layers(content, path)
     return content
+
+
+def _require_official_layers(content: Mapping[str, Any], path: Path) -> None:
+    """The layers that the file says it adapts are those that are adapted here."""
+    listed = [printable(name) for name in content["unet_lora_target_modules"]]
+    faults = [f"without {name}" for name in UNET_LORA_TARGET_MODULES if name not in listed]
+    faults += [f"with {name}" for name in listed if name not in UNET_LORA_TARGET_MODULES]
+    if content["vae_lora_target_modules"] != VAE_LORA_TARGET_MODULES:
+        faults.append(f"the VAE's are {printable(content['vae_lora_target_modules'])}")
+    if faults:
+        raise ModelError(
+            f"{path} adapts other layers than the release ({', '.join(faults[:6])}); only the release's are known "
+            "here: take the file from its authors"
+        )
 
 
 def _flatten(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,6 +276,11 @@ def _require_official_architecture(config: GeneratorConfig) -> None:
             (autoencoder.pixel_unshuffle != 1, "its autoencoder moves pixels into channels"),
             (autoencoder.decoder_channels is not None, "its decoder has widths of its own"),
             (autoencoder.residual, "its decoder adds the input"),
+            (autoencoder.grid_period_px != 0, "it takes a grid out of the decoder's picture"),
+            (autoencoder.base_sharpening != 0, "it sharpens the input"),
+            (autoencoder.norm_eps != AutoencoderConfig.norm_eps, "its autoencoder's norms have another norm_eps"),
+            (config.estimator != DegradationEstimatorConfig(), "its estimator has another shape than the release's"),
+            (config.schedule.timestep != config.schedule.num_train_timesteps - 1, "it starts from another timestep"),
             (not has_official_widths, "its conditioning has other widths"),
         )
         if wrong

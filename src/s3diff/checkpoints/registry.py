@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -12,8 +14,9 @@ import torch
 
 from s3diff.checkpoints import hub
 from s3diff.checkpoints.convert import convert
-from s3diff.checkpoints.model_folder import load_model, read_description
-from s3diff.errors import ModelError
+from s3diff.checkpoints.model_folder import is_model_folder, load_model, read_description
+from s3diff.checkpoints.release import RELEASE, known_commit
+from s3diff.errors import DownloadError, ModelError, OptionError
 
 DEFAULT_MODEL = "compact"
 
@@ -33,10 +36,19 @@ class NamedModel:
     kind: Literal["embedded", "release"]
 
     def folder(self) -> Path:
-        """Where the model lies, or will lie after the first use."""
+        """Where the model lies, or will lie after the first use.
+
+        The release's folder carries both commits. A branch or tag that was never fetched has none yet: its own name
+        stands there, and nothing is ever written to such a folder.
+        """
         if self.kind == "embedded":
             return Path(str(files("s3diff") / "models" / self.name))
-        return hub.default_cache_folder() / "models" / self.name
+        cache = hub.default_cache_folder()
+        method, base = (
+            known_commit(cache, repository) or repository.asked_revision()
+            for repository in (RELEASE.method, RELEASE.base)
+        )
+        return _release_folder(self.name, method, base)
 
     @property
     def is_present(self) -> bool:
@@ -75,9 +87,12 @@ def model_folder(
         progress: called with (bytes done, bytes in all) while downloading.
 
     Raises:
+        OptionError: neither a text nor a path.
         ModelError: neither a known name nor a folder.
         DownloadError: the release could not be fetched.
     """
+    if not isinstance(model, str | os.PathLike):
+        raise OptionError(f"model is {model!r}; give a name ({', '.join(NAMED_MODELS)}) or a model folder")
     named = NAMED_MODELS.get(model) if isinstance(model, str) else None
     if named is None:
         folder = Path(model)
@@ -87,15 +102,44 @@ def model_folder(
                 "give one of them, or make a model folder with s3diff convert"
             )
         return folder
-    folder = named.folder()
-    if not named.is_present:
-        if named.kind == "embedded":
-            raise ModelError(f"the embedded model {named.name} is missing from {folder}; install s3diff again")
-        paths = hub.fetch_release(announce=announce, progress=progress)
+    if named.is_present:
+        return named.folder()
+    if named.kind == "embedded":
+        raise ModelError(f"the embedded model {named.name} is missing from {named.folder()}; install s3diff again")
+    return _fetched_and_converted(named.name, announce, progress)
+
+
+def _fetched_and_converted(
+    name: str,
+    announce: Callable[[hub.DownloadPlan], None] | None,
+    progress: Callable[[int, int], None] | None,
+) -> Path:
+    """The release's model folder, made of what the hub sends or its cache holds."""
+    # Somebody with a model folder of that name may have meant it; the name still means the release.
+    note = f"there is also the model folder ./{name}: give ./{name} to use it" if is_model_folder(Path(name)) else ""
+
+    def announce_with_note(plan: hub.DownloadPlan) -> None:
+        if announce is not None:
+            announce(replace(plan, note=note))
+
+    try:
+        paths = hub.fetch_release(announce=announce_with_note, progress=progress)
+    except DownloadError as error:
+        if not note:
+            raise
+        raise DownloadError(f"{error}; {note}") from error
+    # The files lie in folders named after their commits, which a branch or tag is known by only now.
+    folder = _release_folder(name, paths.s3diff_pickle.parent.name, paths.base_folder.name)
+    if not (folder / "config.json").is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         # The base model is fetched in float16: storing more would only double the folder.
         convert(paths.base_folder, paths.s3diff_pickle, paths.estimator_file, folder, dtype=torch.float16)
     return folder
+
+
+def _release_folder(name: str, method_commit: str, base_commit: str) -> Path:
+    short = (re.sub("[^0-9A-Za-z]", "-", commit)[:12] for commit in (method_commit, base_commit))
+    return hub.default_cache_folder() / "models" / "-".join([name, *short])
 
 
 __all__ = ["DEFAULT_MODEL", "NAMED_MODELS", "NamedModel", "load_model", "model_folder", "read_description"]

@@ -78,6 +78,10 @@ class Repository:
     licence_file: str | None
     files: tuple[NeededFile, ...]
 
+    def asked_revision(self, given: str | None = None) -> str:
+        """The commit, tag or branch that is wanted: as given, or by the variable, or the pinned commit."""
+        return given or os.environ.get(self.revision_variable) or self.revision
+
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
@@ -172,6 +176,8 @@ class DownloadPlan:
         base: the base model's repository, resolved.
         endpoint: address of the hub or of a mirror.
         hub_cache: cache folder of huggingface_hub.
+        cache_folder: s3diff's own cache, which gets the converted model.
+        note: something that the user should know besides; one line, or empty.
     """
 
     release: Release
@@ -179,6 +185,8 @@ class DownloadPlan:
     base: PlannedRepository
     endpoint: str
     hub_cache: Path
+    cache_folder: Path
+    note: str = ""
 
     @property
     def files(self) -> tuple[PlannedFile, ...]:
@@ -196,6 +204,11 @@ class DownloadPlan:
         return sum(file.size_bytes for file in self.files if not file.is_cached)
 
     @property
+    def converted_bytes(self) -> int:
+        """What the converted model takes on disk besides the files it is made of: at most as much as they do."""
+        return self.total_bytes
+
+    @property
     def licences(self) -> tuple[str, ...]:
         """One line per repository: its name, its licence and where the text of the licence is."""
         lines = []
@@ -207,12 +220,16 @@ class DownloadPlan:
         return tuple(lines)
 
     def summary(self) -> str:
-        """What to show before the download starts: licences, commits, sizes and the folder; several lines."""
+        """What to show before the download starts: licences, commits, sizes and folders; several lines."""
         lines = []
         for part, licence in zip((self.method, self.base), self.licences, strict=True):
             size = megabytes(sum(file.size_bytes for file in part.files))
             lines += [licence, f"  commit {part.commit[:12]}, {len(part.files)} files, {size}"]
-        return "\n".join([*lines, f"to download: {megabytes(self.missing_bytes)} into {self.hub_cache}"])
+        lines += [
+            f"to download: {megabytes(self.missing_bytes)} into {self.hub_cache}",
+            f"the model made of it: up to {megabytes(self.converted_bytes)} more in {self.cache_folder}",
+        ]
+        return "\n".join([*lines, self.note] if self.note else lines)
 
 
 class ReleasePaths(NamedTuple):
@@ -292,6 +309,15 @@ def read_record(cache_folder: Path, repository: Repository, asked_revision: str)
         return (entry["commit"], listing) if is_sound and entry["revision"] == asked_revision else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def known_commit(cache_folder: Path, repository: Repository) -> str | None:
+    """The commit of the revision that is wanted, as far as it is known without the hub."""
+    asked = repository.asked_revision()
+    if COMMIT_PATTERN.fullmatch(asked):
+        return asked
+    recorded = read_record(cache_folder, repository, asked)
+    return recorded[0] if recorded else None
 
 
 def write_record(cache_folder: Path, plan: DownloadPlan) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from s3diff.errors import ModelError
 from s3diff.networks.autoencoder import AutoencoderConfig
 from s3diff.networks.noise_schedule import NoiseSchedule
 from s3diff.networks.unet import UNetConfig
+
+Config = TypeVar("Config")
 
 #: Fields that change nothing in what the networks compute in float32.
 _UNET_WITHOUT_EFFECT = ("sample_size", "upcast_attention", "dropout", "addition_embed_type_num_heads")
@@ -96,6 +98,13 @@ class _Fields:
             raise self.refuse(name, value, "a list of whole numbers from 1")
         return tuple(value)
 
+    def made(self, kind: type[Config], **values: Any) -> Config:
+        """The configuration of these values; what it refuses is said of this file."""
+        try:
+            return kind(**values)
+        except ValueError as error:
+            raise ModelError(f"{self.where}: {error}; take the files of SD-Turbo") from error
+
     def finish(self, fixed: Mapping[str, tuple[Any, ...]], without_effect: tuple[str, ...]) -> None:
         for name, choices in fixed.items():
             self.choice(name, choices[0], choices)
@@ -121,7 +130,8 @@ def unet_config(content: Mapping[str, Any], where: str) -> UNetConfig:
     latent_channels = fields.whole_number("in_channels", 4)
     fields.choice("out_channels", 4, (latent_channels,))
     fields.choice("time_embedding_dim", None, (None, 4 * widths[0]))
-    config = UNetConfig(
+    config = fields.made(
+        UNetConfig,
         latent_channels=latent_channels,
         block_out_channels=widths,
         num_heads=num_heads,
@@ -149,10 +159,10 @@ def autoencoder_config(content: Mapping[str, Any], where: str) -> AutoencoderCon
     widths = fields.widths("block_out_channels", (64,))
     for name, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
         fields.choice(name, [kind], ([kind] * len(widths),))
-    image_channels = fields.whole_number("in_channels", 3)
-    fields.choice("out_channels", 3, (image_channels,))
-    config = AutoencoderConfig(
-        image_channels=image_channels,
+    for name in ("in_channels", "out_channels"):
+        fields.choice(name, 3, (3,))
+    config = fields.made(
+        AutoencoderConfig,
         latent_channels=fields.whole_number("latent_channels", 4),
         block_out_channels=widths,
         layers_per_block=fields.whole_number("layers_per_block", 1),
@@ -176,7 +186,8 @@ def noise_schedule(content: Mapping[str, Any], where: str) -> NoiseSchedule:
     beta_start, beta_end = fields.positive("beta_start", 0.0001), fields.positive("beta_end", 0.02)
     if not beta_start <= beta_end < 1:
         raise fields.refuse("beta_end", beta_end, "a number from beta_start to below 1")
-    schedule = NoiseSchedule(
+    schedule = fields.made(
+        NoiseSchedule,
         num_train_timesteps=num_train_timesteps,
         beta_start=beta_start,
         beta_end=beta_end,

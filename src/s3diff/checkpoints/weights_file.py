@@ -53,15 +53,19 @@ def read_torch_file(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked_for = re.search(r"GLOBAL (\S+)", str(error))
-        wanted = f" (it asks for {printable(asked_for.group(1))})" if asked_for else ""
+        if asked_for is None:
+            raise ModelError(
+                f"{path} carries code, is cut off or is no torch file; allowed are tensors and plain values, and "
+                "nothing was run: take the file from its authors"
+            ) from error
         raise ModelError(
-            f"{path} carries code or is no torch file{wanted}; allowed are tensors and plain values, and nothing was "
-            "run: take the file from its authors"
+            f"{path} carries code (it asks for {printable(asked_for.group(1))}); allowed are tensors and plain values, "
+            "and nothing was run: take the file from its authors"
         ) from error
-    except _UNREADABLE as error:
-        raise ModelError(
-            f"{path} is damaged or no torch file ({first_line(error)}); fetch it again from its authors"
-        ) from error
+    except PermissionError as error:
+        raise ModelError(f"{path} cannot be opened: permission denied; make the file readable") from error
+    except _UNREADABLE as error:  # torch's words for it are for programmers, and cut off in the middle of a sentence
+        raise ModelError(f"{path} is cut off, damaged or no torch file; fetch it again from its authors") from error
 
 
 def write_torch_file(value: Any, path: Path) -> None:
@@ -148,9 +152,14 @@ def check_tensors(found: Mapping[str, Any], expected: Mapping[str, tuple[int, ..
         raise ModelError(f"{where} does not fit: {'; '.join(faults)}; use the files that belong together")
 
 
-def fingerprint(components: Mapping[str, Mapping[str, Tensor]]) -> str:
-    """``sha256:`` over every tensor's component, name, dtype, shape and bytes, in the order of the names."""
-    digest = hashlib.sha256()
+def fingerprint(components: Mapping[str, Mapping[str, Tensor]], settings: str) -> str:
+    """``sha256:`` over every tensor's component, name, dtype, shape and bytes, in the order of the names.
+
+    Args:
+        components: tensors by name, by component.
+        settings: what the tensors mean nothing without, as one canonical text; it is covered first.
+    """
+    digest = hashlib.sha256(settings.encode() + b"\0")
     for component in sorted(components):
         for name, tensor in sorted(components[component].items()):
             kind = f"{component}\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0"

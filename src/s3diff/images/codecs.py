@@ -51,6 +51,7 @@ _FORMATS = {
 PICTURE_EXTENSIONS = tuple(_FORMATS)
 _EXTENSIONS = ".png, .jpg, .jpeg, .webp, .tif or .tiff"
 
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 _EXIF_PREFIX = b"Exif\x00\x00"
 _MAX_JPEG_EXIF_BYTES = 65533
 _ORIENTATION_TAG = 0x0112
@@ -179,6 +180,12 @@ def _reading(shown: str, limit: int) -> Iterator[None]:
         raise PictureError(f"{shown}: no such file; check the path") from error
     except PermissionError as error:
         raise PictureError(f"{shown}: permission denied; make the file readable") from error
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise PictureError(f"{shown} cannot be read as a picture ({_reason(error)}); it may be damaged") from error
+        raise PictureError(
+            f"{shown} is a symbolic link that leads back to itself; give the picture it means"
+        ) from error
     except Exception as error:  # what a decoder raises on damaged data is open-ended: struct, zlib, index errors ..
         raise PictureError(f"{shown} cannot be read as a picture ({_reason(error)}); it may be damaged") from error
 
@@ -243,6 +250,10 @@ def list_pictures(folder: PicturePath, recursive: bool = False) -> list[Path]:
 def _read_open_file(file: BinaryIO, path: Path, shown: str, limit: int) -> Picture:
     head = file.read(32)
     file.seek(0)
+    if head.startswith(_PNG_START) and len(head) >= 24 and 0 in struct.unpack(">II", head[16:24]):
+        # Pillow calls it a file of another kind.
+        width, height = struct.unpack(">II", head[16:24])
+        raise PictureError(f"{shown} has 0 pixels ({width} x {height}); give a picture of at least 1 x 1")
     image = _recognise(file, head)
     if image is None:
         given = "is not a PNG, JPEG, WebP or TIFF picture" if head else "is empty"
@@ -268,7 +279,7 @@ def _read_open_file(file: BinaryIO, path: Path, shown: str, limit: int) -> Pictu
 
 def _recognise(file: BinaryIO, head: bytes) -> ImageFile.ImageFile | None:
     """The opened header. ``Image.open`` would do the same, but warns or fails at a pixel limit that is not ours."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+    if head.startswith(_PNG_START):
         return PngImagePlugin.PngImageFile(file)
     if head.startswith(b"\xff\xd8\xff"):
         return JpegImagePlugin.jpeg_factory(file)

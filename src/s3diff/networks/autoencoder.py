@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s3diff.errors import ModelError
 from s3diff.networks.blocks import (
+    EPS_RANGE,
     MAX_LAYERS_PER_BLOCK,
+    MAX_WIDTH,
     Downsampler,
     ImageAttention,
     Norm,
@@ -17,9 +20,12 @@ from s3diff.networks.blocks import (
     Upsample,
     Upsampler,
     norm_layer,
+    require_choice,
+    require_divisor,
+    require_widths,
     require_within,
 )
-from s3diff.networks.modulated_lora import ModulatedConv2d, ModulatedNetwork
+from s3diff.networks.modulated_lora import MAX_LORA_RANK, ModulatedConv2d, ModulatedNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +33,7 @@ class AutoencoderConfig:
     """Shape of the autoencoder. The defaults are SD-Turbo's.
 
     Attributes:
+        image_channels: always 3, RGB.
         block_out_channels: widths of the encoder's blocks, finest first.
         decoder_channels: widths of the decoder's blocks, finest first; None for those of the encoder.
         layers_per_block: ResNet blocks of an encoder block; a decoder block has one more.
@@ -40,6 +47,10 @@ class AutoencoderConfig:
         base_sharpening: amount of unsharp masking of the enlarged input that the residual is added to.
         scaling_factor: latent = sample * scaling_factor.
         lora_rank: rank of the encoder's modulated LoRA; 0 for none.
+
+    Raises:
+        ValueError: a value is outside what it allows. What several fields must agree on is checked by
+            :class:`Autoencoder`.
     """
 
     image_channels: int = 3
@@ -60,11 +71,22 @@ class AutoencoderConfig:
     lora_rank: int = 16
 
     def __post_init__(self) -> None:
+        if self.image_channels != 3:
+            raise ValueError(f"image_channels is {self.image_channels}; allowed: 3")
+        require_within("latent_channels", self.latent_channels, 1, MAX_WIDTH)
+        require_widths("block_out_channels", self.block_out_channels)
+        if self.decoder_channels is not None:
+            require_widths("decoder_channels", self.decoder_channels)
         require_within("layers_per_block", self.layers_per_block, 1, MAX_LAYERS_PER_BLOCK)
         require_within("pixel_unshuffle", self.pixel_unshuffle, 1, 64)
+        require_choice("norm", self.norm, Norm)
+        require_within("norm_num_groups", self.norm_num_groups, 1, MAX_WIDTH)
+        require_within("norm_eps", self.norm_eps, *EPS_RANGE)
+        require_choice("upsample", self.upsample, Upsample)
         require_within("grid_period_px", self.grid_period_px, 0, 64)
         require_within("base_sharpening", self.base_sharpening, 0, 10)
         require_within("scaling_factor", self.scaling_factor, 1e-4, 1e4)
+        require_within("lora_rank", self.lora_rank, 0, MAX_LORA_RANK)
 
     @property
     def downscale(self) -> int:
@@ -216,16 +238,25 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Encoder and decoder with the 1x1 layers between them and the latent."""
+    """Encoder and decoder with the 1x1 layers between them and the latent.
+
+    Raises:
+        ModelError: fields of the configuration do not agree.
+    """
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         decoder_widths = config.decoder_channels or config.block_out_channels
         if 2 ** (len(decoder_widths) - 1) != config.downscale:
-            raise ValueError(
+            raise ModelError(
                 f"the decoder enlarges {2 ** (len(decoder_widths) - 1)} times, the encoder reduces {config.downscale} "
                 "times; both must agree"
             )
+        for widths in (config.block_out_channels, decoder_widths):
+            # The attention of the mid block has group norm, whatever the blocks have.
+            grouped = widths if config.norm == "group" else widths[-1:] if config.attention else ()
+            for width in grouped:
+                require_divisor("norm_num_groups", config.norm_num_groups, width)
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s3diff.networks.blocks import MAX_WIDTH, require_within
 from s3diff.networks.degradation_estimator import DEGREE_NAMES
 
 
@@ -22,12 +23,19 @@ class ConditioningConfig:
         block_channels: width of a block ID.
         identity_start: start M at the identity plus a small part (ours); the release starts it at about 2.5e-10,
             where the gradients of A, the MLPs and the tables are exactly 0.
+
+    Raises:
+        ValueError: a width is too small or too large.
     """
 
     num_frequencies: int = 64
     hidden_channels: int = 256
     block_channels: int = 64
     identity_start: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("num_frequencies", "hidden_channels", "block_channels"):
+            require_within(name, getattr(self, name), 1, MAX_WIDTH)
 
 
 class NetworkConditioning(nn.Module):

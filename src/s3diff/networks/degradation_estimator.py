@@ -8,16 +8,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s3diff.networks.blocks import MAX_WIDTH, require_widths, require_within
+
 #: Order of the degrees in every [B, 2] tensor.
 DEGREE_NAMES = ("blur", "noise")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DegradationEstimatorConfig:
-    """Shape of the estimator. The defaults are the published one's (2,351,362 parameters)."""
+    """Shape of the estimator. The defaults are the published one's (2,351,362 parameters).
+
+    Raises:
+        ValueError: a width is too small or too large, or there are not two stages.
+    """
 
     stage_channels: tuple[int, int] = (64, 128)
     hidden_channels: int = 512
+
+    def __post_init__(self) -> None:
+        if len(self.stage_channels) != 2:
+            raise ValueError(f"stage_channels is {list(self.stage_channels)}; allowed: 2 widths")
+        require_widths("stage_channels", self.stage_channels)
+        require_within("hidden_channels", self.hidden_channels, 1, MAX_WIDTH)
 
 
 class _ResidualBlock(nn.Module):

@@ -23,6 +23,8 @@ from torch.nn import functional as F
 
 #: The LoRA library's default alpha, which the release uses: the scale is 8 / rank.
 LORA_ALPHA = 8.0
+#: The full size's widest layers have 1280 channels; a rank near them would be no small change any more.
+MAX_LORA_RANK = 1024
 
 #: What adapts a network to its images: modulations [B, rows, r, r] per sample, folded weights by name, or nothing.
 Adaptation = Tensor | Mapping[str, Tensor] | None

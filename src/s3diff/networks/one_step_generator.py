@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from s3diff.errors import ModelError
 from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian, unsharp_mask, without_grid
 from s3diff.networks.degradation_conditioning import ConditioningConfig, DegradationConditioning
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
@@ -36,18 +37,22 @@ class GeneratorConfig:
 
 
 class OneStepGenerator(nn.Module):
-    """S3Diff: estimator, conditioning, autoencoder and UNet."""
+    """S3Diff: estimator, conditioning, autoencoder and UNet.
+
+    Raises:
+        ModelError: parts of the configuration do not agree.
+    """
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         if config.unet.latent_channels != config.autoencoder.latent_channels:
-            raise ValueError(
+            raise ModelError(
                 f"the UNet takes {config.unet.latent_channels} latent channels, "
                 f"the autoencoder makes {config.autoencoder.latent_channels}"
             )
         period = config.autoencoder.grid_period_px
         if period and config.pad_multiple % period:
-            raise ValueError(f"grid_period_px is {period}; allowed: divisors of {config.pad_multiple}, or 0")
+            raise ModelError(f"grid_period_px is {period}; allowed: divisors of {config.pad_multiple}, or 0")
         self.config = config
         self.estimator = DegradationEstimator(config.estimator)
         self.autoencoder = Autoencoder(config.autoencoder)

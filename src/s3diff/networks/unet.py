@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s3diff.errors import ModelError
 from s3diff.networks.blocks import (
+    EPS_RANGE,
     MAX_LAYERS_PER_BLOCK,
+    MAX_WIDTH,
     Downsampler,
     Norm,
     ResnetBlock,
@@ -17,10 +20,13 @@ from s3diff.networks.blocks import (
     Upsample,
     Upsampler,
     norm_layer,
+    require_choice,
+    require_divisor,
+    require_widths,
     require_within,
     sinusoidal_features,
 )
-from s3diff.networks.modulated_lora import ModulatedConv2d, ModulatedNetwork
+from s3diff.networks.modulated_lora import MAX_LORA_RANK, ModulatedConv2d, ModulatedNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,9 @@ class UNetConfig:
         context_channels: width of the prompt embeddings.
         norm: ``group``; ``channel`` or ``none`` for a network without statistics over the picture.
         lora_rank: rank of the modulated LoRA; 0 for none.
+
+    Raises:
+        ValueError: a value is outside what it allows. What several fields must agree on is checked by :class:`UNet`.
     """
 
     latent_channels: int = 4
@@ -51,7 +60,19 @@ class UNetConfig:
     lora_rank: int = 32
 
     def __post_init__(self) -> None:
+        require_within("latent_channels", self.latent_channels, 1, MAX_WIDTH)
+        require_widths("block_out_channels", self.block_out_channels)
+        if self.block_out_channels[0] % 2:
+            # The timestep's features are pairs of a cosine and a sine.
+            raise ValueError(f"block_out_channels[0] is {self.block_out_channels[0]}; allowed: even widths")
+        require_widths("num_heads", self.num_heads)
         require_within("layers_per_block", self.layers_per_block, 1, MAX_LAYERS_PER_BLOCK)
+        require_within("context_channels", self.context_channels, 1, MAX_WIDTH)
+        require_choice("norm", self.norm, Norm)
+        require_within("norm_num_groups", self.norm_num_groups, 1, MAX_WIDTH)
+        require_within("norm_eps", self.norm_eps, *EPS_RANGE)
+        require_choice("upsample", self.upsample, Upsample)
+        require_within("lora_rank", self.lora_rank, 0, MAX_LORA_RANK)
 
     @property
     def downscale(self) -> int:
@@ -186,13 +207,15 @@ class UNet(ModulatedNetwork):
 
     The block table has one row per down block, one for the mid block, one per up block and one for ``conv_out``.
     ``conv_in`` carries no LoRA: training changes it as a whole.
+
+    Raises:
+        ModelError: fields of the configuration do not agree.
     """
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         widths = config.block_out_channels
-        if not len(widths) == len(config.num_heads) == len(config.cross_attention):
-            raise ValueError("block_out_channels, num_heads and cross_attention must have one entry per block")
+        _require_agreement(config)
         self.config = config
         self.num_modulation_rows = 2 * len(widths) + 2
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
@@ -244,6 +267,21 @@ class UNet(ModulatedNetwork):
             size_after = tuple(skips[-1].shape[2:]) if skips else tuple(x.shape[2:])
             x = block(x, taken, size_after, time, context, rows[num_blocks + 1 + index])
         return self.conv_out(F.silu(self.conv_norm_out(x)), rows[-1])
+
+
+def _require_agreement(config: UNetConfig) -> None:
+    widths = config.block_out_channels
+    if not len(widths) == len(config.num_heads) == len(config.cross_attention):
+        raise ModelError(
+            f"block_out_channels has {len(widths)} entries, num_heads {len(config.num_heads)}, cross_attention "
+            f"{len(config.cross_attention)}; give one per block"
+        )
+    for level, (width, num_heads) in enumerate(zip(widths, config.num_heads, strict=True)):
+        # The mid block attends at the innermost width, whatever the blocks do.
+        if config.cross_attention[level] or level == len(widths) - 1:
+            require_divisor(f"num_heads[{level}]", num_heads, width)
+        if config.norm == "group":
+            require_divisor("norm_num_groups", config.norm_num_groups, width)
 
 
 def _resnet(in_channels: int, out_channels: int, config: UNetConfig) -> ResnetBlock:

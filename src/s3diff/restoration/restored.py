@@ -28,8 +28,9 @@ class Restored:
         picture: pixels, transparency, profile and metadata, in the depth of the input.
         degrees: what the matrices were made for: the estimate, or the override.
         estimated: what the estimator found.
-        seconds: wall-clock time by stage: estimate, fold, encode, predict, decode, color, total. A batch shares its
-            time evenly.
+        seconds: wall-clock time by stage: prepare (enlarging the input), estimate, fold, encode, predict, decode,
+            color; and total, their sum. Reading and writing files, encoding a new prompt and rounding to the picture's
+            depth are in none. A batch shares its time evenly.
         options: the options, with the filter that enlarged the input filled in.
     """
 

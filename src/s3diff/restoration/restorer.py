@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -112,7 +112,7 @@ class Restorer:
         Raises:
             ModelError: no such model, or a damaged one.
             DownloadError: the release could not be fetched; the message says how to use files on disk.
-            OptionError: the device or the precision cannot be had.
+            OptionError: the device or the precision cannot be had, or ``model`` is no name and no path.
         """
         chosen = choose_device(device)
         choose_dtype(precision)  # before a download, not after it
@@ -123,6 +123,15 @@ class Restorer:
     def precision(self) -> str:
         """The number format that the networks compute in, such as ``float32``."""
         return str(self.dtype).removeprefix("torch.")
+
+    def check(self, options: RestoreOptions | None = None) -> None:
+        """Make sure that the options fit the model, whatever the picture; prompts are encoded and kept.
+
+        Raises:
+            OptionError: these are no options.
+            ModelError: the options ask for a prompt that the model cannot encode.
+        """
+        self._prompts(self._resolved(options), 1)
 
     def restore(self, source: Source, options: RestoreOptions | None = None) -> Restored:
         """Restore one picture.
@@ -140,21 +149,26 @@ class Restorer:
         options = self._resolved(options)
         return self._restore_group([as_picture(source)], options)[0]
 
-    def restore_batch(self, sources: Sequence[Source], options: RestoreOptions | None = None) -> list[Restored]:
+    def restore_batch(self, sources: Iterable[Source], options: RestoreOptions | None = None) -> list[Restored]:
         """Restore pictures of any sizes; those of one size run together, each with matrices of its own.
 
         In float32 a result equals that of :meth:`restore` within one grey level: sums are taken in another order.
 
         Args:
-            sources: see :meth:`restore`.
+            sources: a list or any other series of what :meth:`restore` takes.
             options: for all of them.
 
         Raises:
-            See :meth:`restore`; the first bad picture ends the batch before anything is computed.
+            OptionError: one picture was given, not several; or as :meth:`restore`.
+            PictureError, ModelError: as :meth:`restore`; the first bad picture ends the batch before anything is
+                computed.
         """
         options = self._resolved(options)
-        if isinstance(sources, str | Path | codecs.Picture):
-            raise OptionError("restore_batch takes a list of pictures; give a list, or call restore for one")
+        if _is_one_picture(sources) or not isinstance(sources, Iterable):
+            raise OptionError(
+                f"restore_batch takes a list of pictures and was given one {type(sources).__name__}; give a list, or "
+                "call restore for one"
+            )
         pictures = [as_picture(source) for source in sources]
         groups: dict[tuple[int, int], list[int]] = {}
         for index, picture in enumerate(pictures):
@@ -180,11 +194,12 @@ class Restorer:
         positive, negative = self._prompts(options, len(pictures))
         clock = _StageClock(self.device)
         with _ONE_AT_A_TIME, _repeatable(), _memory_named(width, height):
-            low_quality = torch.cat([codecs.to_tensor(picture) for picture in pictures])
-            # On the CPU: not every device has the filter against aliasing, and all enlarge alike.
-            base = enlarge(low_quality, height, width, mode=options.upsampling or self.model.upsampling)
-            low_quality, base = low_quality.to(self.device), base.to(self.device)
-            image = pad_to_multiple(to_network_range(base), config.pad_multiple)
+            with clock.stage("prepare"):
+                low_quality = torch.cat([codecs.to_tensor(picture) for picture in pictures])
+                # On the CPU: not every device has the filter against aliasing, and all enlarge alike.
+                base = enlarge(low_quality, height, width, mode=options.upsampling or self.model.upsampling)
+                low_quality, base = low_quality.to(self.device), base.to(self.device)
+                image = pad_to_multiple(to_network_range(base), config.pad_multiple)
             with clock.stage("estimate"):
                 estimated = self.generator.estimator(low_quality)
                 degrees = _overridden(estimated, options)
@@ -273,6 +288,12 @@ def check_output_size(picture: codecs.Picture, options: RestoreOptions) -> tuple
             "(max_output_pixels, --max-megapixels)"
         )
     return width, height
+
+
+def _is_one_picture(source: Any) -> bool:
+    """Whether this is a picture rather than several; what has four axes is a series of arrays."""
+    is_array = isinstance(source, np.ndarray) and source.ndim <= 3
+    return is_array or isinstance(source, str | os.PathLike | codecs.Picture) or hasattr(source, "getbands")
 
 
 def as_picture(source: Source) -> codecs.Picture:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,10 @@ from s3diff.checkpoints.registry import DEFAULT_MODEL
 from s3diff.options import Precision, RestoreOptions
 from s3diff.restoration.restored import Restored
 from s3diff.restoration.restorer import Restorer, Source
+
+#: The last call's restorer by what was asked for: one entry or none.
+_kept: dict[tuple[str, str, str], Restorer] = {}
+_LOADING = threading.Lock()
 
 
 def restore(
@@ -37,6 +41,11 @@ def restore(
     return _restorer(model, device, precision).restore(source, checked)
 
 
-@lru_cache(maxsize=1)
 def _restorer(model: str | Path, device: str, precision: Precision) -> Restorer:
-    return Restorer.from_pretrained(model, device=device, precision=precision)
+    asked = (repr(model), repr(device), repr(precision))
+    with _LOADING:
+        if asked not in _kept:
+            # First away with the old one: two models at once may be more than there is memory.
+            _kept.clear()
+            _kept[asked] = Restorer.from_pretrained(model, device=device, precision=precision)
+        return _kept[asked]
