@@ -77,6 +77,8 @@ def batch_of(golden: dict[str, Tensor], figures: dict) -> phases.Batch:
     drawn = phases.BatchDraw(
         degradation=None,  # type: ignore[arg-type] - the batch is already low quality
         is_negative=golden["neg_probs"] < figures["neg_prob"],
+        in_vgg=phases.evenly_chosen(len(golden["gt"]), 0),
+        vgg_share=1.0,
         latent_noise=golden["noise"],
         adversarial_noise=golden["noise"],
         augmentations=(neutral, neutral, neutral),
