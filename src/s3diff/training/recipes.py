@@ -54,9 +54,10 @@ def paper() -> TrainConfig:
 
 
 def as_released() -> TrainConfig:
-    """``paper`` with the release's faults, for comparison; METHOD.md of the project's sources lists them.
+    """``paper`` with the release's faults, for comparison; docs/training.md lists them.
 
-    What is not reproduced: a ``max_train_steps`` that stops nothing, and checkpoints that cannot be resumed.
+    What is not reproduced: gradient accumulation that mixes the phases, updates with values that are not finite, a
+    ``max_train_steps`` that stops nothing, and checkpoints that cannot be resumed.
     """
     config = paper()
     return replace(
@@ -118,9 +119,10 @@ def compact_generator() -> GeneratorConfig:
 def compact() -> TrainConfig:
     """The embedded model: everything trained from scratch on a CPU.
 
-    From scratch the perceptual terms have to outweigh the pixels, or nothing is learned (docs/training.md). LPIPS on
-    AlexNet alone draws double contours at edges and cannot see them itself; DISTS, on VGG features, takes them away
-    again. Half of the batches are degraded as real cameras do it: by blur more than by noise.
+    The perceptual terms outweigh the pixels, with which alone a start from scratch learns slowly (docs/training.md).
+    LPIPS on AlexNet draws double contours at edges and cannot see them itself, so the shipped weights went on from
+    step 1385 with more weight on pixels and VGG features; the model card has both commands. Half of the batches are
+    degraded as real cameras do it: by blur more than by noise.
     """
     return TrainConfig(
         name="compact",
