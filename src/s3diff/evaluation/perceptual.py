@@ -23,6 +23,8 @@ VGG16_CONVOLUTIONS = (
     *((3, 64, 3), (64, 64, 3), (64, 128, 3), (128, 128, 3), (128, 256, 3), (256, 256, 3), (256, 256, 3)),
     *((256, 512, 3), (512, 512, 3), (512, 512, 3), (512, 512, 3), (512, 512, 3), (512, 512, 3)),
 )
+#: Smallest side that LPIPS on AlexNet takes: one pixel is left after the second pooling.
+SMALLEST_ALEXNET_PX = 31
 #: Channels of the features that LPIPS compares, one linear head each.
 ALEXNET_FEATURE_CHANNELS = (64, 192, 384, 256, 256)
 VGG16_FEATURE_CHANNELS = (64, 128, 256, 512, 512)
@@ -151,7 +153,7 @@ class LPIPS(nn.Module):
             self.convolutions = _convolutions(
                 ALEXNET_CONVOLUTIONS, strides={0: 4}, paddings={0: 2, 1: 2}, memory_format=_LPIPS_ORDER
             )
-            self.smallest_px = 31  # one pixel is left after the second pooling
+            self.smallest_px = SMALLEST_ALEXNET_PX
         elif net == "vgg":
             channels = VGG16_FEATURE_CHANNELS
             self.convolutions = _convolutions(VGG16_CONVOLUTIONS, memory_format=_LPIPS_ORDER)

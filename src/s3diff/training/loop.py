@@ -98,7 +98,8 @@ class Loop(ABC):
         self.batch_size = data.batch_size * data.accumulate * self.accelerator.num_processes
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
         self._num_skipped: dict[str, int] = {}
-        self._pictures = names_digest(crops.source)
+        #: Digest of the names of the pictures that the run draws from.
+        self.pictures = names_digest(crops.source)
 
     @abstractmethod
     def train_step(self, ground_truth: list[Tensor]) -> dict[str, Tensor]:
@@ -114,11 +115,6 @@ class Loop(ABC):
 
     def validate(self, tracker: Tracker) -> None:  # noqa: B027 - nothing, unless a training has something to score
         """Score the model on known pictures, at the start, on the way and at the end."""
-
-    @property
-    def pictures(self) -> str:
-        """Digest of the names of the pictures that the run draws from."""
-        return self._pictures
 
     @property
     def base_fingerprint(self) -> str:

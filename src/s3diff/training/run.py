@@ -17,6 +17,7 @@ from s3diff.checkpoints.registry import model_folder
 from s3diff.degradation.settings import PRESETS
 from s3diff.degradation.synthesis import MIN_SIDE_PX
 from s3diff.errors import OptionError
+from s3diff.evaluation.perceptual import SMALLEST_ALEXNET_PX
 from s3diff.training.config import EstimatorTrainConfig, TrainConfig
 from s3diff.training.crops import CropDataset, check_usable
 from s3diff.training.delivery import MODEL_FOLDER, export_model
@@ -25,15 +26,13 @@ from s3diff.training.loop import StepReport, make_accelerator
 from s3diff.training.overrides import with_change
 from s3diff.training.recipes import compact_estimator, find_estimator_recipe, find_recipe
 from s3diff.training.run_checkpoints import checkpoint_paths, require_new_run, require_run
-from s3diff.training.sources import names_digest, open_source
+from s3diff.training.sources import open_source
 from s3diff.training.start import Start, prepare_start, require_estimator
 from s3diff.training.trainer import Trainer
 from s3diff.training.validation import Validation, named_pictures
 
 _LOGGER = logging.getLogger(__name__)
 
-#: LPIPS on AlexNet has nothing left after its second pooling below this side.
-SMALLEST_LPIPS_PX = 31
 _CONFIG_FILE = "config.json"
 #: Folder of the estimator's own run, where the recipe trains one first.
 _ESTIMATOR_RUN = "estimator"
@@ -132,13 +131,11 @@ def prepare_trainer(request: TrainRequest, report: Report | None = None) -> Trai
     trainer = Trainer(
         start, crops, request.output, source=request.source, accelerator=accelerator, validation=validation
     )
-    is_further = bool(checkpoint_paths(request.output)) or not checkpoint_paths(estimator_run)
-    if request.resume and is_further:
+    has_checkpoint = bool(checkpoint_paths(request.output))  # only a resumed run gets here with one
+    if has_checkpoint:
         trainer.resume(accept_changes=request.accept_changes)
-        _write_config(request, config, crops, accelerator)
-        return trainer
-    _write_config(request, config, crops, accelerator)
-    if not start.has_estimator:
+    _write_config(request, trainer)
+    if not has_checkpoint and not start.has_estimator:
         _train_own_estimator(start, request, accelerator, report)
     return trainer
 
@@ -167,14 +164,14 @@ def check_consistent(config: TrainConfig) -> None:
         )
     if not any((loss.l1, loss.l2, loss.lpips_vgg, loss.lpips_alex, loss.dists)):
         raise OptionError("every weight of loss is 0, so there is nothing to learn; give one, such as loss.l2=2")
-    if loss.lpips_alex and data.crop_px - loss.max_shift_px < SMALLEST_LPIPS_PX:
+    if loss.lpips_alex and data.crop_px - loss.max_shift_px < SMALLEST_ALEXNET_PX:
         raise OptionError(
-            f"loss.max_shift_px is {loss.max_shift_px} of crops of {data.crop_px} px; LPIPS needs {SMALLEST_LPIPS_PX} "
-            f"px, so give {max(0, data.crop_px - SMALLEST_LPIPS_PX)} or less"
+            f"loss.max_shift_px is {loss.max_shift_px} of crops of {data.crop_px} px; LPIPS needs "
+            f"{SMALLEST_ALEXNET_PX} px, so give {max(0, data.crop_px - SMALLEST_ALEXNET_PX)} or less"
         )
-    if (loss.lpips_vgg or loss.dists) and 0 < loss.perceptual_crop_px < SMALLEST_LPIPS_PX:
+    if (loss.lpips_vgg or loss.dists) and 0 < loss.perceptual_crop_px < SMALLEST_ALEXNET_PX:
         raise OptionError(
-            f"loss.perceptual_crop_px is {loss.perceptual_crop_px}; give {SMALLEST_LPIPS_PX} or more, or 0 for the "
+            f"loss.perceptual_crop_px is {loss.perceptual_crop_px}; give {SMALLEST_ALEXNET_PX} or more, or 0 for the "
             "whole crop"
         )
     if config.frozen_precision == "bfloat16" and config.precision != "bfloat16":
@@ -209,11 +206,10 @@ def train_estimator(request: TrainRequest, report: Report | None = None) -> Path
             f"trains {config.estimator}; change the recipe's estimator to the model's"
         )
     accelerator = make_accelerator(cpu=request.cpu)
-    crops = _crops(request.data, config)
-    trainer = EstimatorTrainer(config, crops, request.output, accelerator)
+    trainer = EstimatorTrainer(config, _crops(request.data, config), request.output, accelerator)
     if request.resume:
         trainer.resume(accept_changes=request.accept_changes)
-    _write_config(request, config, crops, accelerator)
+    _write_config(request, trainer)
     trainer.run(report)
     result = request.output / MODEL_FOLDER if model is not None else request.output
     if accelerator.is_main_process:
@@ -295,18 +291,18 @@ def _check_degradations(names: tuple[str, ...]) -> None:
         raise OptionError(f"degradations is {', '.join(names) or 'empty'}; give some of {', '.join(PRESETS)}")
 
 
-def _write_config(request: TrainRequest, config: Any, crops: CropDataset, accelerator: Accelerator) -> None:
+def _write_config(request: TrainRequest, trainer: Trainer | EstimatorTrainer) -> None:
     """What the run is, beside its results: the request, the pictures it draws from, the full configuration."""
-    if not accelerator.is_main_process:
+    if not trainer.accelerator.is_main_process:
         return
     request.output.mkdir(parents=True, exist_ok=True)
     content = {
         "recipe": request.recipe,
         "data": request.data,
-        "pictures": len(crops.source),
-        "picture_names_sha256": names_digest(crops.source),
+        "pictures": len(trainer.crops.source),
+        "picture_names_sha256": trainer.pictures,
         "from": request.source,
-        "config": to_json(config),
+        "config": to_json(trainer.config),
     }
     path = request.output / _CONFIG_FILE
     temporary = path.with_suffix(".partial")
