@@ -20,8 +20,35 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 #: No option is meant to be larger; whole numbers above 1e308 are no floats at all.
 _LARGEST = 1e9
 
-#: Largest output in pixels: 4096 x 4096. Pictures are restored whole, so memory grows with the area.
-MAX_OUTPUT_PIXELS = 4096 * 4096
+#: Largest output in pixels: 16384 x 16384. A result is held in memory, 3 or 6 bytes per pixel, and little else is.
+MAX_OUTPUT_PIXELS = 16384 * 16384
+#: Smallest tile that can be asked for, in pixels of the output: room for its halos.
+MIN_TILE_PX = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedTiles:
+    """The tile sizes of the released S3Diff code: with them its tiled results are reproduced, seams included.
+
+    Attributes:
+        latent: side of a UNet tile, in latents; larger latents are tiled.
+        latent_overlap: of neighbouring UNet tiles. Where a picture is so thin that the release would never end, the
+            overlap is half of the tile.
+        encoder_px: side of an encoder tile without its padding of 32 px.
+        decoder: side of a decoder tile in latents without its padding of 11.
+
+    Raises:
+        OptionError: a side below 1, or an overlap below 0.
+    """
+
+    latent: int = 96
+    latent_overlap: int = 32
+    encoder_px: int = 1024
+    decoder: int = 224
+
+    def __post_init__(self) -> None:
+        if min(self.latent, self.encoder_px, self.decoder) < 1 or self.latent_overlap < 0:
+            raise OptionError(f"released tiles are {self}; give sides of 1 or more and an overlap of 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +74,9 @@ class RestoreOptions:
             (the S3Diff release restores with ``bilinear`` and trains with ``bicubic``).
         grey: what a grey input becomes: ``keep`` grey, ``color`` as the S3Diff release writes it, or ``auto``: grey
             unless the model put real colour into it, which a written grey picture would lose.
+        tile: largest side of a tile in pixels of the output; ``auto`` chooses by the free memory, ``off`` restores the
+            picture at once.
+        released_tiles: cut as the released S3Diff code does, seams included, instead of ``tile``; None for our own way.
         max_output_pixels: largest output accepted, in pixels.
 
     Raises:
@@ -65,6 +95,8 @@ class RestoreOptions:
     seed: int = 0
     upsampling: Upsampling | None = None
     grey: Grey = "auto"
+    tile: int | Literal["auto", "off"] = "auto"
+    released_tiles: ReleasedTiles | None = None
     max_output_pixels: int = MAX_OUTPUT_PIXELS
 
     def __post_init__(self) -> None:
@@ -84,6 +116,7 @@ class RestoreOptions:
         _require_choice("grey", self.grey, get_args(Grey))
         if self.upsampling is not None:
             _require_choice("upsampling", self.upsampling, get_args(Upsampling))
+        self._keep_tile()
         self._keep_integer("seed", low=0, high=2**63 - 1)
         self._keep_integer("max_output_pixels", low=1, high=2**63 - 1)
 
@@ -110,6 +143,16 @@ class RestoreOptions:
         if whole is None or not low <= whole <= high:
             raise OptionError(f"{name} is {value!r}; give a whole number from {low} to {high}")
         object.__setattr__(self, name, whole)
+
+    def _keep_tile(self) -> None:
+        if self.released_tiles is not None and not isinstance(self.released_tiles, ReleasedTiles):
+            raise OptionError(f"released_tiles is {self.released_tiles!r}; give ReleasedTiles(), or nothing")
+        if self.tile in ("auto", "off"):
+            return
+        side = _whole(self.tile)
+        if side is None or not MIN_TILE_PX <= side <= _LARGEST:
+            raise OptionError(f"tile is {self.tile!r}; give auto, off, or a side of at least {MIN_TILE_PX} px")
+        object.__setattr__(self, "tile", side)
 
     def output_size(self, width: int, height: int) -> tuple[int, int]:
         """The output's (width, height) in pixels for an input of that size, at least 1 x 1."""

@@ -26,7 +26,7 @@ from s3diff.apps.terminal import (
 )
 from s3diff.apps.training_commands import train, train_estimator
 from s3diff.errors import ModelError, OptionError, OutputError, PictureError
-from s3diff.options import MAX_OUTPUT_PIXELS, RestoreOptions
+from s3diff.options import MAX_OUTPUT_PIXELS, ReleasedTiles, RestoreOptions
 from s3diff.version import __version__
 
 if TYPE_CHECKING:
@@ -122,12 +122,18 @@ def restore(
         GreyChoice,
         typer.Option(help="Grey inputs: keep grey, write color, or auto: grey unless the model coloured it."),
     ] = GreyChoice.auto,
+    tile: Annotated[
+        str, typer.Option(metavar="auto|off|N", help="Largest tile in pixels of the output; auto: by the free memory.")
+    ] = "auto",
+    released_tiles: Annotated[
+        bool, typer.Option("--released-tiles", help="Cut as the S3Diff release does, seams included.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
     precision: Annotated[PrecisionChoice, typer.Option(help="Number format of the networks.")] = PrecisionChoice.auto,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also the folders inside folders.")] = False,
     quality: Annotated[int, typer.Option(help="1 to 100, of JPEG and WebP outputs.")] = 95,
     max_megapixels: Annotated[
-        float, typer.Option(help="Largest output accepted; memory grows with it.")
+        float, typer.Option(help="Largest output accepted; it is held in memory.")
     ] = MAX_OUTPUT_PIXELS / 1e6,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave pictures alone whose output is there.")
@@ -149,6 +155,8 @@ def restore(
             seed=seed,
             upsampling=upsampling.value if upsampling else None,
             grey=grey.value,
+            tile=_parse_tile(tile),
+            released_tiles=ReleasedTiles() if released_tiles else None,
             max_output_pixels=_pixels(max_megapixels),
         )
         load_torch()
@@ -170,7 +178,7 @@ def restore(
             for job in waiting:
                 try:
                     restored = restorer.restore(only or open_picture(job, options), options)
-                    notes = (*restored.picture.notes, *restored.save(job.target, quality=quality))
+                    notes = (*restored.picture.notes, *restored.notes, *restored.save(job.target, quality=quality))
                 except (PictureError, OutputError) as error:
                     if only is not None:
                         raise
@@ -311,6 +319,10 @@ def _parse_size(text: str | None) -> tuple[int, int] | None:
     if sides := re.fullmatch(r"\s*([0-9]{1,9})\s*[xX]\s*([0-9]{1,9})\s*", text):
         return int(sides[1]), int(sides[2])
     raise OptionError(f"size is {text!r}; give width and height in pixels, such as 1920x1080")
+
+
+def _parse_tile(tile: str) -> Any:
+    return int(tile) if tile.isascii() and tile.isdigit() else tile
 
 
 def _pixels(megapixels: float) -> int:

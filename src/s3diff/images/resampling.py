@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
 from s3diff.errors import OptionError
 from s3diff.options import Upsampling
+from s3diff.tiling import Span
 
 
 def enlarge(low_quality: torch.Tensor, height: int, width: int, mode: Upsampling = "bilinear") -> torch.Tensor:
@@ -35,10 +38,114 @@ def enlarge(low_quality: torch.Tensor, height: int, width: int, mode: Upsampling
     image = low_quality
     reduced = (min(height, image.shape[-2]), min(width, image.shape[-1]))
     if reduced != tuple(image.shape[-2:]):
-        image = F.interpolate(image, size=reduced, mode=mode, align_corners=False, antialias=True)
+        if image.shape[-1] == 1:  # torch (2.13 and before) takes a picture one pixel wide for one with channels last
+            doubled = image.expand(-1, -1, -1, 2).contiguous()
+            image = F.interpolate(doubled, size=(reduced[0], 2), mode=mode, align_corners=False, antialias=True)[
+                ..., :1
+            ]
+        else:
+            image = F.interpolate(image, size=reduced, mode=mode, align_corners=False, antialias=True)
     if (height, width) != reduced or image is low_quality:
         image = F.interpolate(image, size=(height, width), mode=mode, align_corners=False)
     return image.clamp(0, 1) if mode == "bicubic" else image
+
+
+def enlarge_region(
+    read: Callable[[Span, Span], torch.Tensor],
+    low_quality_size: tuple[int, int],
+    size: tuple[int, int],
+    rows: Span,
+    columns: Span,
+    mode: Upsampling = "bilinear",
+) -> torch.Tensor:
+    """Part of what :func:`enlarge` makes of a picture, from the low-quality pixels that it depends on.
+
+    Args:
+        read: gives rows and columns of the low-quality picture, [B, C, h, w] float in [0, 1].
+        low_quality_size: its (height, width).
+        size: (height, width) of the whole enlarged picture.
+        rows: of the enlarged picture.
+        columns: the same.
+        mode: as in :func:`enlarge`.
+
+    Returns:
+        [B, C, rows.length, columns.length]: the same as a crop of the whole, up to rounding.
+    """
+    taps = [
+        _taps(before, after, span, mode)
+        for before, after, span in zip(low_quality_size, size, (rows, columns), strict=True)
+    ]
+    spans = [Span(int(index.min()), int(index.max()) + 1) for index, _ in taps]
+    image = read(*spans)
+    # A side that shrinks is filtered first, as in `enlarge`.
+    for axis in sorted((0, 1), key=lambda axis: size[axis] >= low_quality_size[axis]):
+        index, weight = taps[axis]
+        image = _weighted(image, index - spans[axis].start, weight, dimension=axis - 2)
+    return image.clamp(0, 1) if mode == "bicubic" else image
+
+
+def _taps(before: int, after: int, span: Span, mode: Upsampling) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which of ``before`` positions make those of ``span`` out of ``after``, and with what weights: [n, taps] each.
+
+    As torch's ``interpolate`` has it, in its precision: coordinates in float32; cubic a = -0.75, and -0.5 where the
+    filter is widened against aliasing.
+    """
+    places = torch.arange(span.start, span.stop, dtype=torch.float32)
+    step = torch.tensor(before / after, dtype=torch.float32)
+    centres = (places + 0.5) * step
+    radius = 1.0 if mode == "bilinear" else 2.0
+    if after < before:
+        support = radius * step
+        first = (centres - support + 0.5).to(torch.int64).clamp(min=0)
+        last = (centres + support + 0.5).to(torch.int64).clamp(max=before)
+        offsets = torch.arange(int((last - first).max()))
+        index = first[:, None] + offsets
+        weights = _filter((index + 0.5 - centres[:, None]) / step, mode, cubic=-0.5)
+        weights = torch.where(index < last[:, None], weights, 0.0)
+        return index.clamp(max=before - 1), weights / weights.sum(dim=1, keepdim=True)
+    source = centres - 0.5
+    if mode == "bilinear":
+        source = source.clamp(min=0)
+    below = source.floor().to(torch.int64)
+    offsets = torch.arange(2) if mode == "bilinear" else torch.arange(-1, 3)
+    index = below[:, None] + offsets
+    weights = _filter(index - source[:, None], mode, cubic=-0.75)
+    return index.clamp(0, before - 1), weights
+
+
+def _filter(distance: torch.Tensor, mode: Upsampling, cubic: float) -> torch.Tensor:
+    """The weight at a distance in positions: a triangle, or Keys' cubic."""
+    x = distance.abs()
+    if mode == "bilinear":
+        return (1 - x).clamp(min=0)
+    near = ((cubic + 2) * x - (cubic + 3)) * x * x + 1
+    far = ((x - 5) * x + 8) * x * cubic - 4 * cubic
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+
+
+def _weighted(image: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, dimension: int) -> torch.Tensor:
+    """Sum over the taps, one at a time: no copy of the picture for each."""
+    shape = (-1, 1) if dimension == -2 else (-1,)
+    index, weight = index.to(image.device), weight.to(image)
+    total = torch.zeros((), dtype=image.dtype, device=image.device)
+    for tap in range(index.shape[1]):
+        total = total + image.index_select(dimension, index[:, tap]) * weight[:, tap].view(shape)
+    return total
+
+
+def mirrored_span(side: int, span: Span) -> tuple[Span, torch.Tensor]:
+    """Which positions of an axis a part of the axis as :func:`pad_to_multiple` continues it is made of.
+
+    Args:
+        side: length of the axis before it is continued.
+        span: part of the continued axis.
+
+    Returns:
+        The positions needed, and for each place of ``span`` its index among them.
+    """
+    index = _mirrored_index(side, span.stop, torch.device("cpu"))[span.start :]
+    first, last = int(index.min()), int(index.max())
+    return Span(first, last + 1), index - first
 
 
 def to_network_range(image: torch.Tensor) -> torch.Tensor:

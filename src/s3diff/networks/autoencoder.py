@@ -164,7 +164,7 @@ class DecoderBlock(nn.Module):
         for resnet in self.resnets:
             x = resnet(x)
         for upsampler in self.upsamplers:
-            x = upsampler(x, (2 * x.shape[2], 2 * x.shape[3]))
+            x = upsampler(x)
         return x
 
 
@@ -270,7 +270,11 @@ class Autoencoder(nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         """``latent``: [B, latent_channels, h, w], scaled. Returns [B, 3, H, W], unclamped."""
-        return self.decoder(self.post_quant_conv(latent / self.config.scaling_factor))
+        return self.decoder(self.before_decoder(latent))
+
+    def before_decoder(self, latent: Tensor) -> Tensor:
+        """The decoder's input, [B, latent_channels, h, w]."""
+        return self.post_quant_conv(latent / self.config.scaling_factor)
 
 
 #: Side of the square mean that :func:`unsharp_mask` takes for blurred: two low-quality pixels and a bit at scale 4.

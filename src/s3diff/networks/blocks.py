@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from s3diff.errors import ModelError
 from s3diff.networks.modulated_lora import ModulatedConv2d, ModulatedLinear
+from s3diff.networks.tiled_features import TiledFeatures
 
 #: More is no network of this kind; a damaged configuration would build them for minutes.
 MAX_LAYERS_PER_BLOCK = 64
@@ -160,13 +161,11 @@ class Upsampler(nn.Module):
         self.norm = _sampler_norm(norm, channels, norm_eps)
         self.conv = ModulatedConv2d(channels, channels, 3, padding=1, lora_rank=lora_rank)
 
-    def forward(self, x: Tensor, size: tuple[int, int], modulation: Tensor | None = None) -> Tensor:
-        """[B, C, h, w] -> [B, C, *size]."""
-        x = self.norm(x)
-        if self.upsample == "nearest":
-            enlarged = F.interpolate(x, size=size, mode="nearest")
-        else:
-            enlarged = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None, modulation: Tensor | None = None) -> Tensor:
+        """[B, C, h, w] -> [B, C, *size]; None for twice the sides."""
+        target = {"scale_factor": 2.0} if size is None else {"size": size}
+        align_corners = False if self.upsample == "bilinear" else None
+        enlarged = F.interpolate(self.norm(x), mode=self.upsample, align_corners=align_corners, **target)
         return self.conv(enlarged, modulation)
 
 
@@ -203,8 +202,13 @@ class ImageAttention(Attention):
         self.group_norm = nn.GroupNorm(norm_num_groups, channels, eps=norm_eps)
 
     def forward(self, x: Tensor, context: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
-        """[B, C, h, w] -> [B, C, h, w]."""
-        tokens = self.group_norm(x).flatten(2).transpose(1, 2)
+        """[B, C, h, w] -> [B, C, h, w]; or the same in tiles."""
+        normed = self.group_norm(x)
+        if isinstance(normed, TiledFeatures):
+            attend = super().forward
+            attended_tiles = normed.attended(lambda queries, tokens: attend(queries, tokens, modulation))
+            return attended_tiles + x  # type: ignore[operator]
+        tokens = normed.flatten(2).transpose(1, 2)
         attended = super().forward(tokens, context, modulation)
         return x + attended.transpose(1, 2).unflatten(2, x.shape[2:])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,10 @@ class _ResidualBlock(nn.Module):
         return x + self.conv2(F.relu(self.conv1(x)))
 
 
+#: How far a place of the features sees, in pixels: 13 convolutions before the halving, it, and four of twice the step.
+REACH_PX = 13 + 1 + 4 * 2
+
+
 class DegradationEstimator(nn.Module):
     """One branch per degradation: a convolution, eight residual blocks with one halving, a mean, two linear layers.
 
@@ -78,8 +83,12 @@ class DegradationEstimator(nn.Module):
         Returns:
             [B, 2] in (0, 1): blur, noise.
         """
-        degrees = []
-        for first, body, head in zip(self.conv_first, self.body, self.fc_degree, strict=True):
-            features = body(first(low_quality)).mean(dim=(2, 3))
-            degrees.append(head(features))
-        return torch.cat(degrees, dim=1)
+        return self.degrees_from([features.mean(dim=(2, 3)) for features in self.features(low_quality)])
+
+    def features(self, low_quality: Tensor) -> list[Tensor]:
+        """Each branch's map [B, C, ceil(h / 2), ceil(w / 2)]; a place depends on :data:`REACH_PX` pixels around it."""
+        return [body(first(low_quality)) for first, body in zip(self.conv_first, self.body, strict=True)]
+
+    def degrees_from(self, means: Sequence[Tensor]) -> Tensor:
+        """``means``: each branch's map, averaged over the picture, [B, C]. Returns [B, 2] in (0, 1)."""
+        return torch.cat([head(mean) for head, mean in zip(self.fc_degree, means, strict=True)], dim=1)

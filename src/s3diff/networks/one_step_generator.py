@@ -31,6 +31,12 @@ class GeneratorConfig:
     schedule: NoiseSchedule = field(default_factory=NoiseSchedule)
 
     @property
+    def is_local(self) -> bool:
+        """Whether a result's pixel depends on the pixels around it alone: no norm or attention over the picture."""
+        norms = (self.autoencoder.norm, self.unet.norm)
+        return "group" not in norms and not self.autoencoder.attention and not self.unet.self_attention
+
+    @property
     def pad_multiple(self) -> int:
         """The enlarged input's sides are padded to multiples of this many pixels (64 for SD-Turbo)."""
         return self.autoencoder.downscale * self.unet.downscale
@@ -76,14 +82,18 @@ class OneStepGenerator(nn.Module):
         Returns:
             [B, latent_channels, h, w], scaled.
         """
-        moments = call_adapted(self.autoencoder.encoder, adaptation, image.to(_dtype(self.autoencoder)))
+        moments = call_adapted(self.autoencoder.encoder, adaptation, image.to(dtype_of(self.autoencoder)))
+        return self.latent_from(moments, noise)
+
+    def latent_from(self, moments: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The second half of :meth:`encode`; ``moments``: what the encoder gives."""
         mean, log_variance = self.autoencoder.latent_gaussian(moments)
         return sample_gaussian(mean, log_variance, noise) * self.config.autoencoder.scaling_factor
 
     def predict(self, latent: Tensor, context: Tensor, adaptation: Adaptation) -> Tensor:
         """The UNet's prediction at the schedule's timestep; ``context``: [B, T, context_channels]."""
         timestep = torch.full((latent.shape[0],), self.config.schedule.timestep, device=latent.device)
-        dtype = _dtype(self.unet)
+        dtype = dtype_of(self.unet)
         return call_adapted(self.unet, adaptation, latent.to(dtype), timestep, context.to(dtype))
 
     def predict_guided(
@@ -103,7 +113,11 @@ class OneStepGenerator(nn.Module):
 
     def decode(self, latent: Tensor, image: Tensor) -> Tensor:
         """``latent``: clean and scaled; ``image``: the enlarged input. Returns [B, 3, H, W] in [-1, 1], float32."""
-        decoded = self.autoencoder.decode(latent.to(_dtype(self.autoencoder))).to(torch.float32)
+        return self.picture_from(self.autoencoder.decode(latent.to(dtype_of(self.autoencoder))), image)
+
+    def picture_from(self, decoded: Tensor, image: Tensor) -> Tensor:
+        """The second half of :meth:`decode`; ``decoded``: what the decoder gives."""
+        decoded = decoded.to(torch.float32)
         if self.config.autoencoder.grid_period_px:
             decoded = without_grid(decoded, self.config.autoencoder.grid_period_px)
         if self.config.autoencoder.residual:
@@ -127,5 +141,6 @@ class OneStepGenerator(nn.Module):
         return self.decode(self.config.schedule.clean_latent(latent, prediction), image)
 
 
-def _dtype(network: nn.Module) -> torch.dtype:
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """Number format of a network's weights."""
     return next(network.parameters()).dtype

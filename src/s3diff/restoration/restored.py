@@ -32,6 +32,7 @@ class Restored:
             color; and total, their sum. Reading and writing files, encoding a new prompt and rounding to the picture's
             depth are in none. A batch shares its time evenly.
         options: the options, with the filter that enlarged the input filled in.
+        notes: what was unusual about the restoration, one sentence each.
     """
 
     picture: Picture
@@ -39,6 +40,7 @@ class Restored:
     estimated: Degrees
     seconds: Mapping[str, float]
     options: RestoreOptions
+    notes: tuple[str, ...] = ()
 
     @property
     def image(self) -> Any:

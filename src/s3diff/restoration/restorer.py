@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,17 @@ from s3diff.checkpoints.registry import DEFAULT_MODEL, model_folder
 from s3diff.errors import OptionError, PictureError
 from s3diff.images import codecs
 from s3diff.images.color_match import match_color
-from s3diff.images.resampling import crop, enlarge, from_network_range, pad_to_multiple, to_network_range
+from s3diff.images.resampling import crop, enlarge, from_network_range
 from s3diff.networks.modulated_lora import Adaptation, fold
 from s3diff.networks.prompts import encode_prompts
 from s3diff.options import Precision, RestoreOptions
 from s3diff.restoration.device import choose_device, choose_dtype
+from s3diff.restoration.memory import is_out_of_memory
+from s3diff.restoration.regions import Canvas, EnlargedInput, cut_at_edge, estimate_in_tiles, tensor_reader
 from s3diff.restoration.restored import Degrees, Restored
+from s3diff.restoration.tile_plan import TilePlan, plan_tiles
+from s3diff.restoration.tiled_stages import TiledStages
+from s3diff.tiling import HaloSpan
 
 #: What can be restored: a path, a Picture, a Pillow image, or an array [H, W] or [H, W, C].
 Source = Any
@@ -39,13 +44,14 @@ MAX_WEIGHTS_FOLDED_ON_CPU = 100_000_000
 #: eight levels of 255, several times what a trained model adds.
 MAX_CHROMA_OF_GREY = 8 / 255
 _COLORED_NOTE = "a grey picture, written in colour because the model coloured it; grey=keep (--grey keep) forbids it"
-#: How the allocators of torch's devices say that there is no more; only CUDA's has an exception type of its own.
-_OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory|ALLOC_FAILED", re.IGNORECASE)
 #: Folded weights are swapped into the shared modules while they run, and cuDNN's flags belong to the process: two
 #: threads take turns.
 _ONE_AT_A_TIME = threading.Lock()
 #: A batch is cut into groups of at most this many output pixels.
 MAX_BATCH_PIXELS = 2048 * 2048
+
+#: Told how far a picture is: stage (``tiles`` or ``predict``), tiles done, tiles in all. What it raises ends the work.
+Progress = Callable[[str, int, int], None]
 
 
 class Restorer:
@@ -133,13 +139,16 @@ class Restorer:
         """
         self._prompts(self._resolved(options), 1)
 
-    def restore(self, source: Source, options: RestoreOptions | None = None) -> Restored:
+    def restore(
+        self, source: Source, options: RestoreOptions | None = None, *, progress: Progress | None = None
+    ) -> Restored:
         """Restore one picture.
 
         Args:
             source: a path, a ``Picture``, a Pillow image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]
                 (uint8, uint16, or float in [0, 1]).
             options: None for the defaults: four times as large, guidance 1.07, wavelet colour matching.
+            progress: told after every tile.
 
         Raises:
             PictureError: the picture cannot be read, or its result would be too large.
@@ -147,7 +156,7 @@ class Restorer:
             ModelError: the options ask for a prompt that the model cannot encode.
         """
         options = self._resolved(options)
-        return self._restore_group([as_picture(source)], options)[0]
+        return self._restore_group([as_picture(source)], options, progress)[0]
 
     def restore_batch(self, sources: Iterable[Source], options: RestoreOptions | None = None) -> list[Restored]:
         """Restore pictures of any sizes; those of one size run together, each with matrices of its own.
@@ -184,43 +193,83 @@ class Restorer:
                 results.update(zip(part, restored, strict=True))
         return [results[index] for index in range(len(pictures))]
 
-    @torch.inference_mode()
-    def _restore_group(self, pictures: Sequence[codecs.Picture], options: RestoreOptions) -> list[Restored]:
-        """The walk of the method, for pictures of one size. Every step is one line here and nowhere else."""
+    def _restore_group(
+        self, pictures: Sequence[codecs.Picture], options: RestoreOptions, progress: Progress | None = None
+    ) -> list[Restored]:
+        """Pictures of one size, in tiles that the memory allows. When it runs out, in smaller ones."""
         first, config = pictures[0], self.model.config
         for picture in pictures:
             check_output_size(picture, options)
         width, height = options.output_size(first.width, first.height)
+        rows, columns = (-(-side // config.pad_multiple) * config.pad_multiple for side in (height, width))
+        plan: TilePlan | None = plan_tiles(config, rows, columns, options, self.device, self.dtype, len(pictures))
+        note: tuple[str, ...] = ()
+        while plan is not None:
+            if len(pictures) > 1 and not plan.is_whole:
+                return [self._restore_group([picture], options, progress)[0] for picture in pictures]
+            try:
+                with _ONE_AT_A_TIME, _repeatable():
+                    restored = self._walk(pictures, options, plan, progress)
+                return [replace(each, notes=note) for each in restored]
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            plan = plan.smaller()
+            if plan is not None:
+                note = (f"memory ran out; restored in tiles of {plan.tile_px} px",)
+                _free_cached(self.device)
+        raise PictureError(
+            f"not enough memory for an output of {width} x {height} px; choose a smaller scale, size or tile, or a "
+            "device with more memory"
+        )
+
+    @torch.inference_mode()
+    def _walk(
+        self, pictures: Sequence[codecs.Picture], options: RestoreOptions, plan: TilePlan, progress: Progress | None
+    ) -> list[Restored]:
+        """The walk of the method, for pictures of one size. Every step is one line here and nowhere else."""
+        first, config = pictures[0], self.model.config
+        width, height = options.output_size(first.width, first.height)
         positive, negative = self._prompts(options, len(pictures))
         clock = _StageClock(self.device)
-        with _ONE_AT_A_TIME, _repeatable(), _memory_named(width, height):
+        with clock.stage("prepare"):
+            low_quality = torch.cat([codecs.to_tensor(picture) for picture in pictures])
+            size = (first.height, first.width)
+        with clock.stage("estimate"):
+            estimated = estimate_in_tiles(self.generator.estimator, tensor_reader(low_quality), size, self.device)
+            degrees = _overridden(estimated, options)
+            for_encoder, for_unet = self.generator.conditioning(degrees)
+        with clock.stage("fold"):
+            encoder_adaptation, unet_adaptation = self._adaptations(for_encoder, for_unet)
+        upsampling = options.upsampling or self.model.upsampling
+        # On the CPU: not every device has the filter against aliasing, and all enlarge alike.
+        enlarged = EnlargedInput(tensor_reader(low_quality), size, (height, width), upsampling)
+        regions = plan.regions
+        canvas = _canvas(first, (height, width), options) if len(regions) > 1 else None
+        for done, (rows, columns) in enumerate(regions):
+            stages = TiledStages(self.generator, plan, partial(progress, "predict") if progress else None)
             with clock.stage("prepare"):
-                low_quality = torch.cat([codecs.to_tensor(picture) for picture in pictures])
-                # On the CPU: not every device has the filter against aliasing, and all enlarge alike.
-                base = enlarge(low_quality, height, width, mode=options.upsampling or self.model.upsampling)
-                low_quality, base = low_quality.to(self.device), base.to(self.device)
-                image = pad_to_multiple(to_network_range(base), config.pad_multiple)
-            with clock.stage("estimate"):
-                estimated = self.generator.estimator(low_quality)
-                degrees = _overridden(estimated, options)
-                for_encoder, for_unet = self.generator.conditioning(degrees)
-            with clock.stage("fold"):
-                encoder_adaptation, unet_adaptation = self._adaptations(for_encoder, for_unet)
+                base, image = enlarged.region(rows.read, columns.read, self.device)
             with clock.stage("encode"):
-                latent = self.generator.encode(image, encoder_adaptation, self._latent_noise(image, options))
+                latent = stages.encode(image, encoder_adaptation, self._latent_noise(plan, rows, columns, options))
             with clock.stage("predict"):
-                prediction = self.generator.predict_guided(
-                    latent, positive, negative, float(options.guidance), unet_adaptation
-                )
+                prediction = stages.predict_guided(latent, positive, negative, float(options.guidance), unet_adaptation)
             with clock.stage("decode"):
                 clean = config.schedule.clean_latent(latent, prediction)
-                decoded = crop(from_network_range(self.generator.decode(clean, image)), height, width)
+                rows, columns = cut_at_edge(rows, height), cut_at_edge(columns, width)
+                base = crop(base, rows.read.length, columns.read.length)
+                decoded = crop(from_network_range(stages.decode(clean, image)), rows.read.length, columns.read.length)
             with clock.stage("color"):
-                result = match_color(decoded, base, options.color_match)
+                if canvas is None:
+                    result = match_color(decoded, base, options.color_match)
+                else:
+                    canvas.write(decoded, base, rows, columns)
+            if progress is not None:
+                progress("tiles", done + 1, len(regions))
         seconds = clock.shared_by(len(pictures))
         return [
             Restored(
-                picture=_finished(result[index : index + 1], picture, options),
+                picture=_finished(canvas or result[index : index + 1], picture, options),
                 degrees=Degrees(*degrees[index].tolist()),
                 estimated=Degrees(*estimated[index].tolist()),
                 seconds=seconds,
@@ -237,14 +286,20 @@ class Restorer:
         folded_encoder = fold(self._encoder_weights, for_encoder, encoder_dtype)
         return folded_encoder, fold(self._unet_weights, for_unet, self.dtype) if self._fold_unet else for_unet
 
-    def _latent_noise(self, image: Tensor, options: RestoreOptions) -> Tensor | None:
-        """Every picture of a batch draws the noise that it would draw alone; on the CPU, equal on every device."""
+    def _latent_noise(
+        self, plan: TilePlan, rows: HaloSpan, columns: HaloSpan, options: RestoreOptions
+    ) -> Tensor | None:
+        """Every picture of a batch draws the noise that it would draw alone; on the CPU, equal on every device.
+
+        It is drawn for the whole picture, whatever the tiles; a part gets its own.
+        """
         if options.latent == "mean":
             return None
         config = self.model.config.autoencoder
-        shape = (1, config.latent_channels, image.shape[2] // config.downscale, image.shape[3] // config.downscale)
+        shape = (1, config.latent_channels, plan.height // config.downscale, plan.width // config.downscale)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(options.seed))
-        return noise.expand(len(image), -1, -1, -1).to(self.device)
+        down, across = (slice(*(side // config.downscale for side in span.read)) for span in (rows, columns))
+        return noise[:, :, down, across].to(self.device)
 
     def _prompts(self, options: RestoreOptions, batch_size: int) -> tuple[Tensor, Tensor]:
         stored = self.model.prompts
@@ -322,26 +377,45 @@ def _overridden(estimated: Tensor, options: RestoreOptions) -> Tensor:
     return degrees
 
 
-def _finished(result: Tensor, picture: codecs.Picture, options: RestoreOptions) -> codecs.Picture:
-    """Pixels rounded once, in the input's depth; alpha enlarged beside them; profile and metadata as they were."""
+def _canvas(picture: codecs.Picture, size: tuple[int, int], options: RestoreOptions) -> Canvas:
+    return Canvas(size, picture.pixels.dtype, options.color_match, is_grey=picture.is_grey)
+
+
+def _finished(result: Tensor | Canvas, picture: codecs.Picture, options: RestoreOptions) -> codecs.Picture:
+    """Pixels rounded once, in the input's depth; alpha enlarged beside them; profile and metadata as they were.
+
+    ``result``: [1, 3, H, W] in [0, 1], or the canvas of a picture restored in parts.
+    """
     alpha = None
     if picture.alpha is not None:
-        enlarged = enlarge(codecs.alpha_to_tensor(picture), result.shape[2], result.shape[3], mode="bicubic")
+        width, height = options.output_size(picture.width, picture.height)
+        enlarged = enlarge(codecs.alpha_to_tensor(picture), height, width, mode="bicubic")
         alpha = codecs.alpha_from_tensor(enlarged, picture)
-    if not picture.is_grey or not _becomes_color(result, options):
-        return replace(picture, pixels=codecs.from_tensor(result, picture), alpha=alpha)
-    in_color = replace(
-        picture, pixels=np.repeat(picture.pixels, 3, axis=2), icc_profile=None, notes=(*picture.notes, _COLORED_NOTE)
-    )
-    return replace(in_color, pixels=codecs.from_tensor(result, in_color), alpha=alpha)
+    in_color = picture.is_grey and _becomes_color(result, options)
+    if in_color:
+        pixels = np.repeat(picture.pixels, 3, axis=2)
+        picture = replace(picture, pixels=pixels, icc_profile=None, notes=(*picture.notes, _COLORED_NOTE), alpha=None)
+    if isinstance(result, Canvas):
+        return replace(picture, pixels=result.finished(in_grey=picture.is_grey), alpha=alpha)
+    return replace(picture, pixels=codecs.from_tensor(result, picture), alpha=alpha)
 
 
-def _becomes_color(result: Tensor, options: RestoreOptions) -> bool:
-    """Whether a grey picture's result is written in colour; ``result``: [1, 3, H, W] in [0, 1]."""
+def _becomes_color(result: Tensor | Canvas, options: RestoreOptions) -> bool:
+    """Whether a grey picture's result is written in colour; ``result``: [1, 3, H, W] in [0, 1], or a canvas."""
     if options.grey != "auto":
         return options.grey == "color"
+    if isinstance(result, Canvas):
+        return result.chroma() > MAX_CHROMA_OF_GREY
     chroma = (result - result.mean(dim=1, keepdim=True)).abs().mean()
     return float(chroma) > MAX_CHROMA_OF_GREY
+
+
+def _free_cached(device: torch.device) -> None:
+    """What an allocator keeps for later goes back before the next try."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 @contextmanager
@@ -354,20 +428,6 @@ def _repeatable() -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(matmul_precision)
-
-
-@contextmanager
-def _memory_named(width: int, height: int) -> Iterator[None]:
-    """Too little memory is no error of the program: one line that says what to do."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error))):
-            raise
-        raise PictureError(
-            f"not enough memory for an output of {width} x {height} px; choose a smaller scale or size, or a device "
-            "with more memory"
-        ) from error
 
 
 @dataclass
@@ -383,7 +443,7 @@ class _StageClock:
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
             torch.mps.synchronize()
-        self.seconds[name] = time.perf_counter() - started
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
     def shared_by(self, num_pictures: int) -> dict[str, float]:
         shared = {name: seconds / num_pictures for name, seconds in self.seconds.items()}

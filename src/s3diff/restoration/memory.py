@@ -1,0 +1,70 @@
+"""How much memory a device has left, and how its allocator says that there is none."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+#: How the allocators of torch's devices say that there is no more; only CUDA's has an exception type of its own.
+_OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory|ALLOC_FAILED", re.IGNORECASE)
+#: Assumed where the system does not say.
+_UNKNOWN_BYTES = 4 * 2**30
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+    )
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that this process could still use on the device, about."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    system_free = _windows_free() if sys.platform == "win32" else _linux_free()
+    return _UNKNOWN_BYTES if system_free is None else system_free
+
+
+def _linux_free() -> int | None:
+    """The smaller one of what the system and the process's control group have left; None on other systems."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    kibibytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    if not kibibytes:
+        return None
+    free = kibibytes[0] * 1024
+    try:
+        limit = (_CGROUP / "memory.max").read_text(encoding="ascii").strip()
+        if limit != "max":
+            used = int((_CGROUP / "memory.current").read_text(encoding="ascii"))
+            # Cached files count as used there, and are given up when memory is needed.
+            fields = dict(line.split() for line in (_CGROUP / "memory.stat").read_text(encoding="ascii").splitlines())
+            free = min(free, max(0, int(limit) - used + int(fields.get("file", 0))))
+    except (OSError, ValueError):
+        pass
+    return free
+
+
+def _windows_free() -> int | None:
+    class Status(ctypes.Structure):
+        _fields_ = (
+            ("length", ctypes.c_ulong),
+            ("load", ctypes.c_ulong),
+            *((name, ctypes.c_ulonglong) for name in ("total", "free", "page", "page_free", "virtual", "virtual_free")),
+            ("extended", ctypes.c_ulonglong),
+        )
+
+    status = Status(length=ctypes.sizeof(Status))
+    known = ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined,unused-ignore]
+    return int(status.free) if known else None

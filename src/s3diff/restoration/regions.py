@@ -1,0 +1,191 @@
+"""Parts of a picture on their way in and out: what a tile reads is enlarged when it is needed, what it makes is rounded
+to the picture's depth at once. So memory holds the low-quality picture, the result and one tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s3diff.images.color_match import VARIANCE_FLOOR, match_color
+from s3diff.images.resampling import enlarge_region, mirrored_span, to_network_range
+from s3diff.networks.degradation_estimator import REACH_PX, DegradationEstimator
+from s3diff.options import ColorMatch, Upsampling
+from s3diff.tiling import HaloSpan, Span, halo_spans
+
+#: Gives rows and columns of the low-quality picture, [B, 3, h, w] float in [0, 1].
+Reader = Callable[[Span, Span], Tensor]
+#: Low-quality pictures with longer sides are estimated in tiles of this side.
+ESTIMATE_TILE_PX = 1024
+_STRIP_ROWS = 256
+
+
+def estimate_in_tiles(
+    estimator: DegradationEstimator, read: Reader, size: tuple[int, int], device: torch.device
+) -> Tensor:
+    """What the estimator says of the whole picture: its map is averaged over tiles, whose halos cover its reach.
+
+    Args:
+        estimator: on ``device``.
+        read: the low-quality picture.
+        size: its (height, width).
+        device: where to compute.
+
+    Returns:
+        [B, 2], as :meth:`DegradationEstimator.forward` of the whole up to rounding.
+    """
+    rows, columns = (halo_spans(length, ESTIMATE_TILE_PX, REACH_PX, multiple=2) for length in size)
+    sums: list[Tensor] | None = None
+    for row in rows:
+        for column in columns:
+            tile = read(row.read, column.read).to(device)
+            down, across = (_halved(span.kept_in_read) for span in (row, column))
+            kept = [
+                features[:, :, down, across].sum(dim=(2, 3), dtype=torch.float64)
+                for features in estimator.features(tile)
+            ]
+            sums = kept if sums is None else [total + part for total, part in zip(sums, kept, strict=True)]
+    assert sums is not None  # a picture has a tile
+    count = -(-size[0] // 2) * -(-size[1] // 2)
+    return estimator.degrees_from([(total / count).to(torch.float32) for total in sums])
+
+
+class EnlargedInput:
+    """The enlarged input, part by part.
+
+    Args:
+        read: the low-quality picture.
+        low_quality_size: its (height, width).
+        size: (height, width) of the enlarged picture.
+        mode: of the enlargement.
+    """
+
+    def __init__(
+        self, read: Reader, low_quality_size: tuple[int, int], size: tuple[int, int], mode: Upsampling
+    ) -> None:
+        self._read, self._low_quality_size, self._size, self._mode = read, low_quality_size, size, mode
+
+    def region(self, rows: Span, columns: Span, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(base, image) of a part of the padded picture.
+
+        Args:
+            rows: of the picture as :func:`pad_to_multiple` continues it.
+            columns: the same.
+            device: where the tensors go.
+
+        Returns:
+            The enlarged input in [0, 1] and in the networks' [-1, 1], both [B, 3, rows.length, columns.length].
+        """
+        needed, index = zip(
+            *(mirrored_span(side, span) for side, span in zip(self._size, (rows, columns), strict=True)), strict=True
+        )
+        base = enlarge_region(self._read, self._low_quality_size, self._size, needed[0], needed[1], self._mode)
+        base = base.index_select(2, index[0]).index_select(3, index[1]).to(device)
+        return base, to_network_range(base)
+
+
+class Canvas:
+    """The result of a picture that is restored in several parts, in its own depth.
+
+    ``adain`` needs the means and deviations of the whole picture, so it is applied when all parts are there. Until
+    then, and for grey pictures, whose channels are still to be averaged, values are kept in 16 bits.
+
+    Args:
+        size: (height, width).
+        depth: uint8 or uint16.
+        color_match: how colours are taken from the enlarged input.
+        is_grey: whether the picture has one channel.
+        pixels: an array of the result's shape and type to write to, such as one on disk; None for a new one.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        depth: np.dtype,
+        color_match: ColorMatch,
+        *,
+        is_grey: bool,
+        pixels: np.ndarray | None = None,
+    ) -> None:
+        self._color_match, self._depth = color_match, np.dtype(depth)
+        kept_in = np.dtype(np.uint16) if is_grey or color_match == "adain" else self._depth
+        self._pixels = np.empty((*size, 3), kept_in) if pixels is None else pixels
+        self._moments = np.zeros((2, 2, 3))  # of result and base: sums and sums of squares, by channel
+
+    def write(self, result: Tensor, base: Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
+        """Match the colours of one part and keep what belongs to it.
+
+        Args:
+            result: [1, 3, h, w] in [0, 1], the part as it was read, halo included.
+            base: the enlarged input there.
+            rows: of the part, cut at the picture's edge.
+            columns: the same.
+        """
+        inside = (..., rows.kept_in_read, columns.kept_in_read)
+        if self._color_match != "adain":
+            kept = match_color(result, base, self._color_match)[inside].clamp(0, 1)
+        else:
+            kept = result[inside]
+            for moments, part in zip(self._moments, (kept, base[inside]), strict=True):
+                values = part[0].to(torch.float64)
+                moments += np.stack([values.sum((1, 2)).cpu().numpy(), values.square().sum((1, 2)).cpu().numpy()])
+        place = (slice(*rows.kept), slice(*columns.kept))
+        self._pixels[place] = _rounded(kept, self._pixels.dtype)
+
+    def chroma(self) -> float:
+        """Mean distance of the channels from their mean, in [0, 1]."""
+        total = sum(float(np.abs(part - part.mean(axis=2, keepdims=True)).sum()) for part in self._matched())
+        return total / self._pixels.size
+
+    def finished(self, *, in_grey: bool) -> np.ndarray:
+        """[H, W, 3], or [H, W, 1] the mean of the channels, of the picture's depth."""
+        if self._color_match != "adain" and not in_grey and self._pixels.dtype == self._depth:
+            return self._pixels
+        height, width, _ = self._pixels.shape
+        finished, top = np.empty((height, width, 1 if in_grey else 3), self._depth), 0
+        for part in self._matched():
+            values = part.mean(axis=2, keepdims=True) if in_grey else part
+            finished[top : top + len(part)] = np.rint(values * np.iinfo(self._depth).max)
+            top += len(part)
+        return finished
+
+    def _matched(self) -> Iterator[np.ndarray]:
+        """The picture in strips, float in [0, 1], with the colours of the enlarged input."""
+        scale, shift = self._adain() if self._color_match == "adain" else (np.ones(3), np.zeros(3))
+        levels = np.iinfo(self._pixels.dtype).max
+        for top in range(0, len(self._pixels), _STRIP_ROWS):
+            yield (self._pixels[top : top + _STRIP_ROWS] / levels * scale + shift).clip(0, 1)
+
+    def _adain(self) -> tuple[np.ndarray, np.ndarray]:
+        """Factor and summand of each channel; see :func:`s3diff.images.color_match.adain_color_match`."""
+        count = self._pixels.shape[0] * self._pixels.shape[1]
+        means = self._moments[:, 0] / count
+        variances = (self._moments[:, 1] - count * means**2).clip(min=0) / max(1, count - 1)
+        deviations = np.sqrt(variances + VARIANCE_FLOOR)
+        factor = deviations[1] / deviations[0]
+        return factor, means[1] - factor * means[0]
+
+
+def _rounded(image: Tensor, depth: np.dtype) -> np.ndarray:
+    """[1, 3, h, w] in [0, 1] to [h, w, 3] integers."""
+    full = np.iinfo(depth).max
+    return (image[0].to("cpu", torch.float32) * full).round().permute(1, 2, 0).numpy().astype(depth)
+
+
+def cut_at_edge(span: HaloSpan, length: int) -> HaloSpan:
+    """A part of the padded picture without what lies beyond its ``length``."""
+    return HaloSpan(
+        Span(span.read.start, min(span.read.stop, length)), Span(span.kept.start, min(span.kept.stop, length))
+    )
+
+
+def _halved(part: slice) -> slice:
+    return slice(part.start // 2, -(-part.stop // 2))
+
+
+def tensor_reader(low_quality: Tensor) -> Reader:
+    """Reads out of a picture in memory, [B, 3, h, w]."""
+    return lambda rows, columns: low_quality[:, :, rows.start : rows.stop, columns.start : columns.stop]

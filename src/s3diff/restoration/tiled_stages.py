@@ -1,0 +1,233 @@
+"""The generator's stages on a picture that is cut into tiles: same inputs and outputs as the generator's own.
+
+What is cut, and how, is the plan's decision (:mod:`s3diff.restoration.tile_plan`). With a plan that cuts nothing every
+stage is the generator's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from s3diff.networks.modulated_lora import Adaptation, call_adapted
+from s3diff.networks.one_step_generator import OneStepGenerator, dtype_of
+from s3diff.networks.tiled_features import Recorded, TiledFeatures, released_statistics, whole_statistics
+from s3diff.restoration.tile_plan import AUTOENCODER_HALO, AUTOENCODER_TILE, UNET_OVERLAP, TilePlan
+from s3diff.tiling import (
+    RELEASED_DECODER_PADDING,
+    RELEASED_ENCODER_PADDING_PX,
+    ReleasedBox,
+    Span,
+    blend_weights,
+    blended_spans,
+    halo_spans,
+    released_autoencoder_boxes,
+    released_blend_weights,
+    released_latent_spans,
+)
+
+#: Called with (tiles done, tiles in all) of a stage.
+Progress = Callable[[int, int], None]
+#: UNet tiles that run together on a GPU; on a CPU one after the other is as fast and needs less memory.
+TILES_PER_BATCH_ON_GPU = 4
+#: The statistics of an autoencoder in tiles come from this many of them on each side, spread over the picture.
+_SAMPLES_PER_SIDE = 2
+#: Share of a sample's side that its statistics leave out at each edge, where it does not know its neighbours.
+_SAMPLE_MARGIN = 0.15
+
+
+class TiledStages:
+    """A generator's ``encode``, ``predict_guided`` and ``decode`` under a plan.
+
+    Args:
+        generator: on its device.
+        plan: from :func:`s3diff.restoration.tile_plan.plan_tiles`.
+        progress: told after every tile.
+    """
+
+    def __init__(self, generator: OneStepGenerator, plan: TilePlan, progress: Progress | None = None) -> None:
+        self.generator, self.plan, self._progress = generator, plan, progress
+        self._downscale = generator.config.autoencoder.downscale
+
+    def encode(self, image: Tensor, adaptation: Adaptation, noise: Tensor | None = None) -> Tensor:
+        """See :meth:`OneStepGenerator.encode`."""
+        generator, released = self.generator, self.plan.released
+        encoder = partial(call_adapted, generator.autoencoder.encoder, adaptation)
+        image = image.to(dtype_of(generator.autoencoder))
+        height, width = image.shape[2:]
+        boxes = None
+        if released is not None:
+            boxes = released_autoencoder_boxes(
+                height, width, released.encoder_px, RELEASED_ENCODER_PADDING_PX, 1 / self._downscale
+            )
+        if boxes is not None:
+            moments = self._as_released(encoder, image, boxes)
+        elif self._in_bands:
+            moments = encoder(TiledFeatures.in_bands(image, multiple=self._downscale)).whole()
+        elif self._in_tiles(image, scale=self._downscale):
+            moments = self._with_fixed_statistics(encoder, image, unit=self._downscale, scale=1 / self._downscale)
+        else:
+            return generator.encode(image, adaptation, noise)
+        return generator.latent_from(moments, noise)
+
+    def predict_guided(
+        self, latent: Tensor, positive: Tensor, negative: Tensor, guidance: float, adaptation: Adaptation
+    ) -> Tensor:
+        """See :meth:`OneStepGenerator.predict_guided`."""
+        predict = partial(self._predict, positive=positive, negative=negative, guidance=guidance, adaptation=adaptation)
+        height, width = latent.shape[2:]
+        released = self.plan.released
+        if released is not None:
+            if height * width <= released.latent**2:
+                return predict(latent)
+            spans = released_latent_spans(height, width, released)
+            weights = torch.from_numpy(released_blend_weights(spans[0][0].length))
+            # Like the release, in float32: sums of weights and their order are part of its result.
+            return self._blended(predict, latent, [(*span, weights.to(torch.float32)) for span in spans])
+        tile_px = self.plan.tile_px
+        tile = max(height, width) if tile_px is None or self.plan.is_local else tile_px // self._downscale
+        if tile >= max(height, width):
+            return predict(latent)
+        overlap = min(UNET_OVERLAP, tile // 2)
+        rows, columns = (blended_spans(length, tile, overlap) for length in (height, width))
+        row_weights, column_weights = (
+            [torch.from_numpy(weight) for weight in blend_weights(spans)] for spans in (rows, columns)
+        )
+        tiles = [
+            (row, column, torch.outer(row_weight, column_weight).to(torch.float32))
+            for row, row_weight in zip(rows, row_weights, strict=True)
+            for column, column_weight in zip(columns, column_weights, strict=True)
+        ]
+        return self._blended(predict, latent, tiles)
+
+    def decode(self, latent: Tensor, image: Tensor) -> Tensor:
+        """See :meth:`OneStepGenerator.decode`."""
+        generator, released = self.generator, self.plan.released
+        autoencoder = generator.autoencoder
+        height, width = latent.shape[2:]
+        boxes = None
+        if released is not None:
+            boxes = released_autoencoder_boxes(
+                height, width, released.decoder, RELEASED_DECODER_PADDING, self._downscale
+            )
+        if boxes is None and not self._in_bands and not self._in_tiles(latent, scale=1):
+            return generator.decode(latent, image)
+        features = autoencoder.before_decoder(latent.to(dtype_of(autoencoder)))
+        if boxes is not None:
+            decoded = self._as_released(autoencoder.decoder, features, boxes)
+        elif self._in_bands:
+            decoded = autoencoder.decoder(TiledFeatures.in_bands(features, multiple=1)).whole()
+        else:
+            decoded = self._with_fixed_statistics(autoencoder.decoder, features, unit=1, scale=self._downscale)
+        return generator.picture_from(decoded, image)
+
+    @property
+    def _in_bands(self) -> bool:
+        return not self.plan.is_local and self.plan.autoencoder == "bands"
+
+    def _in_tiles(self, features: Tensor, scale: int) -> bool:
+        if self.plan.is_local or self.plan.autoencoder != "tiles":
+            return False
+        return max(features.shape[2:]) > self._autoencoder_tile * scale
+
+    @property
+    def _autoencoder_tile(self) -> int:
+        """In latents. Wider than the UNet's: the halo is computed twice."""
+        if self.plan.tile_px is None:
+            return AUTOENCODER_TILE
+        return max(4 * AUTOENCODER_HALO, AUTOENCODER_TILE * self.plan.tile_px // (96 * self._downscale))
+
+    def _predict(
+        self, tiles: Tensor, positive: Tensor, negative: Tensor, guidance: float, adaptation: Adaptation
+    ) -> Tensor:
+        """``tiles``: [N, C, h, w] of one picture, or the latents of a batch of pictures."""
+        if len(tiles) != len(positive):  # tiles of one picture
+            positive, negative = (prompt.expand(len(tiles), -1, -1) for prompt in (positive, negative))
+            if adaptation is not None and not isinstance(adaptation, Mapping):
+                adaptation = adaptation.expand(len(tiles), -1, -1, -1)
+        return self.generator.predict_guided(tiles, positive, negative, guidance, adaptation)
+
+    def _blended(
+        self, predict: Callable[[Tensor], Tensor], latent: Tensor, tiles: list[tuple[Span, Span, Tensor]]
+    ) -> Tensor:
+        """Weighted mean of the tiles' predictions, in float32; tiles of one size in batches."""
+        total = torch.zeros_like(latent, dtype=torch.float32)
+        weight_sum = torch.zeros(latent.shape[2:], dtype=torch.float32, device=latent.device)
+        per_batch = 1 if latent.device.type == "cpu" else TILES_PER_BATCH_ON_GPU
+        for start in range(0, len(tiles), per_batch):
+            part = tiles[start : start + per_batch]
+            batch = torch.cat([latent[:, :, r.start : r.stop, c.start : c.stop] for r, c, _ in part])
+            for prediction, (rows, columns, weights) in zip(predict(batch), part, strict=True):
+                down, across = slice(*rows), slice(*columns)
+                weights = weights.to(latent.device)
+                total[0, :, down, across] += prediction * weights
+                weight_sum[down, across] += weights
+            self._report(start + len(part), len(tiles))
+        return total / weight_sum
+
+    def _with_fixed_statistics(
+        self, network: Callable[[TiledFeatures], TiledFeatures], features: Tensor, *, unit: int, scale: float
+    ) -> Tensor:
+        """Tile by tile, with the statistics of a sample of the picture for all: memory of one tile, no seams.
+
+        Attention looks at a tile alone here. ``unit``: input positions of a latent; ``scale``: output over input side.
+        """
+        tile, halo = self._autoencoder_tile * unit, AUTOENCODER_HALO * unit
+        rows, columns = (halo_spans(length, tile, halo, unit) for length in features.shape[2:])
+        recorded = Recorded(whole_statistics)
+        network(TiledFeatures.independent(list(_samples(features, tile, unit)), recorded, _SAMPLE_MARGIN))
+        height, width = (round(length * scale) for length in features.shape[2:])
+        result: Tensor | None = None
+        for index, (row, column) in enumerate((row, column) for row in rows for column in columns):
+            piece = features[:, :, row.read.start : row.read.stop, column.read.start : column.read.stop]
+            # In bands of no neighbours but their own tile: less memory than a tile at once.
+            computed = network(TiledFeatures.in_bands(piece, multiple=unit, statistics=recorded.replay())).whole()
+            if result is None:
+                result = computed.new_empty((*computed.shape[:2], height, width))
+            inside = (..., _scaled(row.kept_in_read, scale), _scaled(column.kept_in_read, scale))
+            place = (..., _scaled(slice(*row.kept), scale), _scaled(slice(*column.kept), scale))
+            result[place] = computed[inside]
+            self._report(index + 1, len(rows) * len(columns))
+        assert result is not None  # a picture has a tile
+        return result
+
+    def _as_released(
+        self, network: Callable[[TiledFeatures], TiledFeatures], features: Tensor, boxes: list[ReleasedBox]
+    ) -> Tensor:
+        """The release's tiles: averaged statistics, attention per tile, overlaps cut off."""
+        pieces = [features[:, :, r.start : r.stop, c.start : c.stop] for (r, c), _ in boxes]
+        computed = network(TiledFeatures.independent(pieces, released_statistics)).values()
+        scale = computed[0].shape[2] / pieces[0].shape[2]
+        height, width = (max(written[axis].stop for _, written in boxes) for axis in (0, 1))
+        result = computed[0].new_empty((*computed[0].shape[:2], height, width))
+        for value, ((read_rows, read_columns), (rows, columns)) in zip(computed, boxes, strict=True):
+            top, left = (int(start * scale) for start in (read_rows.start, read_columns.start))
+            own = value[:, :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+            result[:, :, rows.start : rows.stop, columns.start : columns.stop] = own
+        return result
+
+    def _report(self, done: int, total: int) -> None:
+        if self._progress is not None:
+            self._progress(done, total)
+
+
+def _samples(features: Tensor, tile: int, unit: int) -> Iterator[Tensor]:
+    """Square parts at equal distances, together of the size of one tile; sides in multiples of ``unit``."""
+    side = max(1, math.ceil(tile / _SAMPLES_PER_SIDE / unit)) * unit
+    starts = []
+    for length in features.shape[2:]:
+        free = max(0, length - side)
+        starts.append(
+            [free * (2 * index + 1) // (2 * _SAMPLES_PER_SIDE) // unit * unit for index in range(_SAMPLES_PER_SIDE)]
+        )
+    for top in starts[0]:
+        for left in starts[1]:
+            yield features[:, :, top : top + side, left : left + side]
+
+
+def _scaled(part: slice, scale: float) -> slice:
+    return slice(round(part.start * scale), round(part.stop * scale))
