@@ -84,7 +84,7 @@ def _perceptual_weights() -> Iterator[str]:
     yield "weights"
     folder = perceptual_folder()
     command = f"{os.path.basename(sys.executable)} -m s3diff.evaluation.perceptual_weights"
-    for name in ("lpips_alex", "lpips_vgg", "dists"):
+    for name in ("lpips_alex", "lpips_vgg", "dists", "niqe"):
         state = "ready" if (folder / f"{name}.safetensors").is_file() else f"missing ({command})"
         yield f"  {name:16} {state}: training and evaluation with this measure"
 

