@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s3diff.apps.degrade_command import degrade
+from s3diff.apps.evaluation_commands import benchmark, evaluate
 from s3diff.apps.terminal import (
     EXIT_SOME_FAILED,
     EXIT_USER_ERROR,
@@ -280,6 +281,8 @@ def doctor() -> None:
 
 
 app.command()(degrade)
+app.command()(evaluate)
+app.command()(benchmark)
 app.command()(train)
 app.command()(train_estimator)
 

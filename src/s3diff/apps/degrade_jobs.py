@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -18,7 +17,7 @@ from s3diff.checkpoints.config_json import from_json, to_json
 from s3diff.checkpoints.weights_file import replaced_when_whole
 from s3diff.degradation.records import from_records, to_records
 from s3diff.degradation.settings import DegradationSettings
-from s3diff.degradation.synthesis import MIN_SIDE_PX, PRESETS, DegradationDraw, apply, draw
+from s3diff.degradation.synthesis import MIN_SIDE_PX, PRESETS, DegradationDraw, apply, draw_by_name
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.images.codecs import Picture, check_writable, read_picture, write_picture
 from s3diff.version import __version__
@@ -199,9 +198,7 @@ def degrade_picture(job: DegradeJob, options: DegradeOptions) -> tuple[dict[str,
             f"{job.source} is {picture.width} x {picture.height} px; scale {options.scale} needs at least "
             f"{MIN_SIDE_PX * options.scale} px a side; give a larger picture or a smaller scale"
         )
-    seed = hashlib.sha256(os.fsencode(f"{options.seed}/{job.source_name}")).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(seed[:8], "little"))
-    drawn = draw(PRESETS[options.preset], 1, height, width, options.scale, generator)
+    drawn = draw_by_name(PRESETS[options.preset], height, width, options.scale, options.seed, job.source_name)
     made_sha256 = _make(job, picture, drawn)
     entry = {
         "name": job.name,

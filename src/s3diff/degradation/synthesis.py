@@ -6,7 +6,9 @@ and that draw alone. The ranges of ``PRESETS["s3diff"]`` are those that S3Diff (
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from dataclasses import replace
 
 import torch
@@ -39,6 +41,7 @@ __all__ = [
     "apply",
     "apply_reference",
     "draw",
+    "draw_by_name",
 ]
 
 #: Seeds of noise are drawn from 0 up to this; a stage's number is added to them.
@@ -96,6 +99,24 @@ def draw(
         shared_noise_seed=shared_noise_seed,
     )
     return _without_degradation(drawn, is_clean, clean_mode)
+
+
+def draw_by_name(
+    settings: DegradationSettings, height: int, width: int, scale: int, seed: int, name: str
+) -> DegradationDraw:
+    """The draw of one named picture in a set: it depends on the seed and the name alone, not on the other pictures.
+
+    Args:
+        settings: see :func:`draw`, as are ``height``, ``width`` and ``scale``.
+        seed: of the set.
+        name: the picture's, relative to the set's folder, with "/".
+
+    Raises:
+        OptionError: see :func:`draw`.
+    """
+    digest = hashlib.sha256(os.fsencode(f"{seed}/{name}")).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
+    return draw(settings, 1, height, width, scale, generator)
 
 
 def _low_quality_size(height: int, width: int, scale: int) -> tuple[int, int]:

@@ -201,3 +201,48 @@ def _mirrored_index(side: int, length: int, device: torch.device) -> torch.Tenso
     period = max(1, 2 * (side - 1))
     position = torch.arange(length, device=device) % period
     return torch.minimum(position, period - position) if side > 1 else position
+
+
+#: Kernels of :func:`resample` with how far they reach, in pixels of the coarser picture.
+BASELINE_KERNELS = {"bicubic": 2, "lanczos": 3}
+
+
+def resample(image: torch.Tensor, height: int, width: int, kernel: str) -> torch.Tensor:
+    """Resize as Pillow and MATLAB do, which published baselines are made with, filtered where a side shrinks.
+
+    Not what the method itself enlarges with: torch's bicubic (:func:`enlarge`) has a = -0.75.
+
+    Args:
+        image: [B, C, h, w] float in [0, 1].
+        height: output height in pixels, 1 or more.
+        width: output width in pixels, 1 or more.
+        kernel: ``bicubic`` (a = -0.5) or ``lanczos`` (three lobes).
+
+    Returns:
+        [B, C, height, width] in [0, 1]: overshoots are clamped.
+
+    Raises:
+        OptionError: the kernel is unknown, or the size is below 1 pixel.
+    """
+    if kernel not in BASELINE_KERNELS:
+        raise OptionError(f"kernel is {kernel!r}; give one of {', '.join(BASELINE_KERNELS)}")
+    if height < 1 or width < 1:
+        raise OptionError(f"the output would be {width} x {height} pixels; give at least 1 x 1")
+    down = _resampling_matrix(image.shape[-2], height, kernel).to(image)
+    across = _resampling_matrix(image.shape[-1], width, kernel).to(image)
+    return (down @ image @ across.T).clamp(0, 1)
+
+
+def _resampling_matrix(side: int, new_side: int, kernel: str) -> torch.Tensor:
+    """[new_side, side] float64, rows of sum 1: outside the picture there is nothing, so the weights inside grow."""
+    stretch = max(side / new_side, 1.0)
+    centres = (torch.arange(new_side, dtype=torch.float64) + 0.5) * side / new_side - 0.5
+    distance = ((torch.arange(side, dtype=torch.float64)[None] - centres[:, None]) / stretch).abs()
+    if kernel == "bicubic":
+        near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+        far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+        weights = near.where(distance <= 1, far)
+    else:
+        weights = torch.special.sinc(distance) * torch.special.sinc(distance / BASELINE_KERNELS[kernel])
+    weights = weights.where(distance < BASELINE_KERNELS[kernel], 0.0)
+    return weights / weights.sum(dim=1, keepdim=True)

@@ -1,0 +1,272 @@
+"""What is compared: models, plain interpolation, results of others, and any program that restores one picture."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from s3diff.checkpoints.registry import NAMED_MODELS
+from s3diff.errors import OptionError, OutputError, PictureError
+from s3diff.evaluation.sets import SetItem, match_results
+from s3diff.images.codecs import Picture, from_tensor, read_picture, to_tensor, write_picture
+from s3diff.images.resampling import BASELINE_KERNELS, resample
+from s3diff.options import RestoreOptions
+from s3diff.restoration.restorer import Restorer
+
+#: What a program is told its input and its output by.
+INPUT_MARK, OUTPUT_MARK = "{input}", "{output}"
+#: Longest time that a program may take for one picture, in seconds.
+PROGRAM_LIMIT_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """How a result came about.
+
+    Attributes:
+        seconds: wall-clock time, reading and writing files left out except for programs; None for results of others.
+        degrees: (blur, noise) that the result was made for, None where there are none.
+    """
+
+    seconds: float | None = None
+    degrees: tuple[float, float] | None = None
+
+
+class Method(ABC):
+    """One column of the comparison.
+
+    Attributes:
+        name: in tables and in the names of folders.
+        identity: what makes its results; results of another identity are made again.
+    """
+
+    name: str
+    identity: str
+
+    @abstractmethod
+    def result_path(self, item: SetItem, folder: Path) -> Path | None:
+        """Where the result of a picture lies or will lie; None where there is none (a partial folder)."""
+
+    @abstractmethod
+    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Restoration:
+        """Make the result of one picture at ``target``, of ``size`` (width, height) pixels.
+
+        Raises:
+            S3DiffError: it cannot be made; the message says why.
+        """
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether it makes its results itself."""
+        return True
+
+
+class _Maker(Method):
+    def result_path(self, item: SetItem, folder: Path) -> Path | None:
+        return folder / self.name / f"{item.name}.png"
+
+
+class Baseline(_Maker):
+    """Plain interpolation with one of ``BASELINE_KERNELS``."""
+
+    def __init__(self, name: str, kernel: str) -> None:
+        self.name, self.kernel, self.identity = name, kernel, f"baseline {kernel}"
+
+    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Restoration:
+        picture = _input_of(item)
+        started = time.perf_counter()
+        image = resample(to_tensor(picture), size[1], size[0], self.kernel)
+        result = Picture(from_tensor(image, picture))
+        seconds = time.perf_counter() - started
+        write_picture(result, target)
+        return Restoration(seconds)
+
+
+class Model(_Maker):
+    """One of our models, restored with its defaults.
+
+    Args:
+        name: in the table.
+        model: a name or a folder.
+        device: where it runs.
+        announce: see ``Restorer.from_pretrained``.
+    """
+
+    def __init__(self, name: str, model: str, device: str, announce: Callable[..., None] | None = None) -> None:
+        self.name = name
+        self.restorer = Restorer.from_pretrained(model, device=device, announce=announce)
+        self.identity = f"model {self.restorer.model.fingerprint}"
+        self.options = RestoreOptions()
+
+    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Restoration:
+        picture = _input_of(item)
+        restored = self.restorer.restore(picture, replace(self.options, size=size))
+        write_picture(replace(restored.picture, exif=None), target)
+        return Restoration(restored.seconds["total"], (restored.degrees.blur, restored.degrees.noise))
+
+
+class Results(Method):
+    """A folder of results that others made.
+
+    Raises:
+        PictureError: see :func:`s3diff.evaluation.sets.match_results`.
+    """
+
+    def __init__(self, name: str, folder: Path, items: Sequence[SetItem], *, partial: bool) -> None:
+        self.name, self.identity = name, "results"
+        self.paths = match_results(folder, items, partial=partial)
+
+    def result_path(self, item: SetItem, folder: Path) -> Path | None:
+        return self.paths.get(item.name)
+
+    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Restoration:
+        return Restoration()
+
+    @property
+    def needs_input(self) -> bool:
+        return False
+
+
+class Program(_Maker):
+    """A program that is started once for each picture, without a shell.
+
+    Args:
+        name: in the table.
+        command: with ``{input}`` and ``{output}``; the output is a .png file.
+
+    Raises:
+        OptionError: the command cannot be taken apart.
+    """
+
+    def __init__(self, name: str, command: str) -> None:
+        self.name, self.identity = name, f"program {command}"
+        try:
+            self.words = shlex.split(command, posix=os.name != "nt")
+        except ValueError as error:
+            raise OptionError(f"the command {command!r} cannot be taken apart ({error}); check its quotes") from error
+
+    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Restoration:
+        assert item.low_quality is not None
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = target.with_name(f"unfinished-{target.name}")
+        made.unlink(missing_ok=True)
+        marks = {INPUT_MARK: str(item.low_quality.resolve()), OUTPUT_MARK: str(made.resolve())}
+        words = self.words
+        for mark, path in marks.items():
+            words = [word.replace(mark, path) for word in words]
+        started = time.perf_counter()
+        try:
+            done = subprocess.run(
+                words, capture_output=True, text=True, errors="replace", check=False, timeout=PROGRAM_LIMIT_SECONDS
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise OutputError(f"{self.name}: {words[0]} could not be run ({error}); check the command") from error
+        seconds = time.perf_counter() - started
+        try:
+            if done.returncode != 0 or not made.is_file():
+                last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it said nothing"]
+                ended = f"ended with {done.returncode}" if done.returncode else "wrote no output"
+                raise OutputError(f"{self.name} {ended} on {item.name}: {last[0]}; try the command by hand")
+            made.replace(target)
+        finally:
+            made.unlink(missing_ok=True)
+        return Restoration(seconds)
+
+
+def parse_methods(
+    given: Sequence[str],
+    items: Sequence[SetItem],
+    *,
+    device: str,
+    partial: bool = False,
+    announce: Callable[..., None] | None = None,
+) -> list[Method]:
+    """The methods that a command line names.
+
+    Args:
+        given: each ``WHAT`` or ``NAME=WHAT``. WHAT is ``bicubic`` or ``lanczos``, a model's name or folder, a folder of
+            results, or a command with ``{input}`` and ``{output}``.
+        items: of the set.
+        device: where models run.
+        partial: folders of results may lack pictures.
+        announce: see ``Restorer.from_pretrained``.
+
+    Raises:
+        OptionError: a method is none of these, or two have one name.
+        PictureError: a folder of results does not fit the set.
+        ModelError: a model cannot be loaded.
+        DownloadError: the release could not be fetched.
+    """
+    named = [split_name(text) for text in given]
+    names = [name for name, _ in named]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise OptionError(f"{twice[0]!r} is the name of two methods; give them other ones: NAME={twice[0]}")
+    # Cheap ones first: a wrong folder is told before a model is loaded. The table keeps the order given.
+    made: dict[str, Method] = {}
+    for name, what in sorted(named, key=lambda pair: _is_model(pair[1])):
+        made[name] = _method(name, what, items, device, partial, announce)
+    return [made[name] for name in names]
+
+
+def _method(
+    name: str, what: str, items: Sequence[SetItem], device: str, partial: bool, announce: Callable[..., None] | None
+) -> Method:
+    if INPUT_MARK in what and OUTPUT_MARK in what:
+        return Program(name, what)
+    if what in BASELINE_KERNELS:
+        return Baseline(name, what)
+    if _is_model(what):
+        return Model(name, what, device, announce)
+    if Path(what).is_dir():
+        return Results(name, Path(what), items, partial=partial)
+    hint = f"; a command needs both {INPUT_MARK} and {OUTPUT_MARK}" if " " in what else ""
+    raise OptionError(
+        f"{what!r} is nothing to compare; give {', '.join((*BASELINE_KERNELS, *NAMED_MODELS))}, a model folder, a "
+        f"folder of results, or a command with {INPUT_MARK} {OUTPUT_MARK}{hint}"
+    )
+
+
+def _is_model(what: str) -> bool:
+    return what in NAMED_MODELS or (Path(what) / "config.json").is_file()
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """``NAME=WHAT``, or a name made of what is given alone."""
+    name, mark, what = text.partition("=")
+    if mark and name and what and not any(sign in name for sign in "/\\{} "):
+        _check_name(name)
+        return name, what
+    if INPUT_MARK in text:
+        words = text.split()
+        name = Path(words[0]).stem if words else "program"
+    else:
+        name = Path(text).resolve().name if Path(text).is_dir() else text
+    return "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name) or "method", text
+
+
+def _check_name(name: str) -> None:
+    if name.startswith(".") or not all(sign.isalnum() or sign in "-_.+" for sign in name):
+        raise OptionError(f"{name!r} is no name for a method; give letters, digits, and - _ . + inside")
+
+
+def _input_of(item: SetItem) -> Picture:
+    if item.low_quality is None:
+        raise PictureError(f"{item.name} has no low-quality picture to restore; give a set with inputs")
+    return read_picture(item.low_quality)
+
+
+def describe_machine(device: Any) -> dict[str, str]:
+    """What seconds depend on: for reports."""
+    chosen = torch.device(device)
+    name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else platform.machine()
+    return {"device": f"{chosen} ({name})", "threads": str(torch.get_num_threads()), "torch": torch.__version__}

@@ -1,0 +1,104 @@
+"""Protocols: which measures a published table reports, and on what. Name and version stand in every result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from s3diff.errors import OptionError
+from s3diff.evaluation.measures import MEASURES, checked_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How results are scored; a change of any field is a new version.
+
+    Colour, border and checkpoint are part of the measures' names. In every protocol pictures are read as 8-bit RGB at
+    their own size, nothing is cropped or resized before the measures, and a result belongs to the truth of its name.
+
+    Attributes:
+        name: what ``--protocol`` takes.
+        version: raised with every change of what is computed.
+        metrics: names of ``MEASURES``, in the order of the table.
+        source: what it was taken from.
+        caution: where figures of others can differ although they go by the same names.
+    """
+
+    name: str
+    version: int
+    metrics: tuple[str, ...]
+    source: str
+    caution: str = ""
+
+    @property
+    def title(self) -> str:
+        """Name and version, as results carry them."""
+        return f"{self.name} v{self.version}"
+
+
+_FULL_REFERENCE = ("psnr_y", "ssim_y", "lpips_alex", "dists")
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="s3diff-paper",
+            version=1,
+            metrics=(*_FULL_REFERENCE, "niqe", "musiq", "maniqa_koniq", "clipiqa", "fid"),
+            source="the S3Diff authors' evaluation script (pyiqa)",
+            caution="Their script asks for MANIQA's KonIQ checkpoint and computes the no-reference measures in mixed "
+            "precision; most re-runs report the PIPAL checkpoint, which osediff-paper has.",
+        ),
+        Protocol(
+            name="osediff-paper",
+            version=1,
+            metrics=(*_FULL_REFERENCE, "niqe", "musiq", "maniqa_pipal", "clipiqa", "fid"),
+            source="the OSEDiff authors' script (pyiqa) and their log for each picture",
+            caution="Their LPIPS and DISTS ran in TF32 on a GPU, which moves LPIPS by up to 0.0003 on single pictures.",
+        ),
+        Protocol(
+            name="realesrgan",
+            version=1,
+            metrics=("niqe_bt601", "psnr_rgb_border4"),
+            source="the Real-ESRGAN paper (NIQE alone) and its training options (PSNR on RGB, border of 4 px), BasicSR",
+            caution="BasicSR's NIQE takes BT.601 luma; the one of pyiqa differs by about 0.2.",
+        ),
+    )
+}
+DEFAULT_PROTOCOL = "osediff-paper"
+
+
+def choose_protocol(name: str, metrics: Sequence[str] | None = None) -> Protocol:
+    """A protocol by name, or one of the given metrics.
+
+    Args:
+        name: of ``PROTOCOLS``.
+        metrics: None for those of the protocol; otherwise they make a protocol called ``custom``.
+
+    Raises:
+        OptionError: a name does not exist.
+    """
+    if metrics is not None:
+        return Protocol(name="custom", version=1, metrics=checked_names(metrics), source="chosen by --metrics")
+    if name not in PROTOCOLS:
+        raise OptionError(f"protocol is {name!r}; give one of {', '.join(PROTOCOLS)}, or --metrics")
+    return PROTOCOLS[name]
+
+
+def computable_metrics(protocol: Protocol, *, has_truth: bool) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Those of the protocol that a set allows, and why not for each of the others.
+
+    Raises:
+        OptionError: none is left.
+    """
+    needs_truth = {name for name in protocol.metrics if MEASURES[name].compares != "single"}
+    left_out = (
+        {} if has_truth else {name: f"{name} needs a truth, which this set does not have" for name in needs_truth}
+    )
+    kept = tuple(name for name in protocol.metrics if name not in left_out)
+    if not kept:
+        raise OptionError(
+            f"{', '.join(protocol.metrics)}: each needs a truth, which this set does not have; give --truth FOLDER, or "
+            f"--metrics with some of {', '.join(m.name for m in MEASURES.values() if m.compares == 'single')}"
+        )
+    return kept, {name: left_out[name] for name in protocol.metrics if name in left_out}

@@ -1,0 +1,179 @@
+"""What a run found, as tables: CSV for each picture, Markdown for people, figures for the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from s3diff.checkpoints.weights_file import replaced_when_whole
+from s3diff.errors import PictureError
+from s3diff.evaluation.measures import MEASURES
+from s3diff.evaluation.scoring import Evaluation, as_array
+from s3diff.evaluation.statistics import Interval, PairedDifference, grid_interval, mean_interval, paired_difference
+
+CSV_NAME, MARKDOWN_NAME, PAGE_NAME = "scores.csv", "report.md", "report.html"
+_BETTER = {"higher": "higher is better", "lower": "lower is better", "one": "1 is best"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method in the table.
+
+    Attributes:
+        method: its name.
+        num_pictures: that were scored.
+        figures: by measure; a missing one could not be computed.
+        seconds: median over the pictures, None for results of others.
+    """
+
+    method: str
+    num_pictures: int
+    figures: dict[str, Interval]
+    seconds: float | None
+
+
+def table(evaluation: Evaluation) -> list[Row]:
+    """Means with their intervals, in the order of the methods; ``fid`` is one figure of a set and has no interval."""
+    rows = []
+    for method in evaluation.methods:
+        scores = evaluation.of(method)
+        figures: dict[str, Interval] = {}
+        for metric in evaluation.metrics:
+            if metric == "fid":
+                if method in evaluation.fid:
+                    figures[metric] = Interval(*[evaluation.fid[method]] * 3)
+                continue
+            values = as_array(scores, metric)
+            if len(values):
+                figures[metric] = grid_interval(values) if metric == "grid" else mean_interval(values)
+        seconds = [score.seconds for score in scores if score.seconds is not None]
+        rows.append(Row(method, len(scores), figures, float(np.median(seconds)) if seconds else None))
+    return rows
+
+
+def differences(evaluation: Evaluation, method: str, reference: str) -> dict[str, PairedDifference]:
+    """One method less another on the pictures that both have, for every measure of single pictures."""
+    mine, others = ({score.picture: score for score in evaluation.of(name)} for name in (method, reference))
+    common = [picture for picture in mine if picture in others]
+    found = {}
+    for metric in evaluation.metrics:
+        if metric in ("fid", "grid"):
+            continue
+        both = [name for name in common if metric in mine[name].values and metric in others[name].values]
+        if both:
+            first, second = (np.array([rows[name].values[metric] for name in both]) for rows in (mine, others))
+            found[metric] = paired_difference(first, second)
+    return found
+
+
+def markdown(evaluation: Evaluation) -> str:
+    """The tables as Markdown: means with intervals, differences to the first method, what is missing, what it ran on.
+
+    Raises:
+        PictureError: no picture was scored.
+    """
+    rows = table(evaluation)
+    if not any(row.num_pictures for row in rows):
+        raise PictureError("no picture could be scored, see above")
+    has_seconds = any(row.seconds is not None for row in rows)
+    heads = ["", "pictures", *(_head(metric) for metric in evaluation.metrics), *(["s"] if has_seconds else [])]
+    lines = [f"Protocol {evaluation.protocol.title}; {_described(evaluation)}.", "", *_table_head(heads)]
+    for row in rows:
+        cells = [row.method, str(row.num_pictures)]
+        cells += [_figure(row.figures.get(metric), metric) for metric in evaluation.metrics]
+        cells += ([f"{row.seconds:.2f}" if row.seconds is not None else "-"]) if has_seconds else []
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "In brackets: 95 % confidence interval, bootstrap over pictures."]
+    reference = evaluation.methods[0]
+    others = [(method, differences(evaluation, method, reference)) for method in evaluation.methods[1:]]
+    metrics = [metric for metric in evaluation.metrics if any(metric in found for _, found in others)]
+    if metrics:
+        lines += ["", f"Difference to {reference} on the same pictures; * where the interval leaves out 0:", ""]
+        lines += _table_head(["", *(MEASURES[metric].label for metric in metrics)])
+        for method, found in others:
+            cells = [_difference(found.get(metric), metric) for metric in metrics]
+            lines.append(f"| {' | '.join([method, *cells])} |")
+    lines += [""] if evaluation.left_out or evaluation.failures else []
+    lines += [f"- left out: {reason}" for reason in evaluation.left_out.values()]
+    lines += [f"- failed: {method}, {picture}: {reason}" for method, picture, reason in evaluation.failures]
+    made_with = ", ".join(f"{name} {value}" for name, value in evaluation.made_with.items())
+    return "\n".join([*lines, "", f"Made with {made_with}.", ""])
+
+
+def csv_text(evaluation: Evaluation) -> str:
+    """One row for each picture of each method."""
+    metrics = [metric for metric in evaluation.metrics if metric != "fid"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "picture", "protocol", *metrics, "seconds", "blur", "noise", "width", "height"])
+    for score in evaluation.scores:
+        figures = [f"{score.values[metric]:.6f}" if metric in score.values else "" for metric in metrics]
+        seconds = "" if score.seconds is None else f"{score.seconds:.3f}"
+        degrees = ["", ""] if score.degrees is None else [f"{degree:.4f}" for degree in score.degrees]
+        size = ["", ""] if score.size_px is None else list(map(str, score.size_px))
+        writer.writerow([score.method, score.picture, score.protocol, *figures, seconds, *degrees, *size])
+    return text.getvalue()
+
+
+def write_reports(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Write the CSV, the Markdown and the page into the folder of the run; returns their paths.
+
+    Raises:
+        PictureError: no picture was scored.
+        OutputError: the folder cannot be written.
+    """
+    from s3diff.evaluation.report_page import page
+
+    contents = {
+        CSV_NAME: csv_text(evaluation),
+        MARKDOWN_NAME: markdown(evaluation),
+        PAGE_NAME: page(evaluation),
+    }
+    for name, content in contents.items():
+        with replaced_when_whole(folder / name) as temporary:
+            temporary.write_text(content, "utf-8")
+    return [folder / name for name in contents]
+
+
+def set_title(evaluation: Evaluation) -> str:
+    """What the set is, in a few words."""
+    description = evaluation.set_description
+    where = description.get("truth") or description.get("low_quality") or ""
+    how = (
+        f", {description['preset']} x{description['scale']} seed {description['seed']}"
+        if "preset" in description
+        else ""
+    )
+    return f"{description['kind']}{f' {where}' if where else ''}{how}"
+
+
+def _described(evaluation: Evaluation) -> str:
+    return f"{evaluation.set_description['num_pictures']} pictures, {set_title(evaluation)}"
+
+
+def _table_head(heads: list[str]) -> list[str]:
+    return [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+
+
+def _head(metric: str) -> str:
+    return f"{MEASURES[metric].label} ({_BETTER[MEASURES[metric].better]})"
+
+
+def _figure(interval: Interval | None, metric: str) -> str:
+    if interval is None:
+        return "-"
+    decimals = MEASURES[metric].num_decimals
+    text = f"{interval.value:.{decimals}f}"
+    return text if metric == "fid" else f"{text} [{interval.low:.{decimals}f}, {interval.high:.{decimals}f}]"
+
+
+def _difference(found: PairedDifference | None, metric: str) -> str:
+    if found is None:
+        return "-"
+    decimals, mean = MEASURES[metric].num_decimals, found.mean
+    sure = "*" if mean.low > 0 or mean.high < 0 else ""
+    return f"{mean.value:+.{decimals}f}{sure} [{mean.low:+.{decimals}f}, {mean.high:+.{decimals}f}]"

@@ -1,0 +1,158 @@
+"""The report as one HTML page: figures, plots and pictures, without anything to fetch.
+
+The page itself is ``report_page.html``; what is put into it is data alone, so names of files cannot become markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import tempfile
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from s3diff.evaluation.measures import MEASURES
+from s3diff.evaluation.report import differences, markdown, set_title, table
+from s3diff.evaluation.scoring import Evaluation, Score
+from s3diff.images.codecs import Picture, read_picture, write_picture
+
+#: Pictures whose pixels the page holds: the extremes of every measure first.
+MAX_STORED_PICTURES = 16
+#: Larger pictures are cropped to their middle, so that the page stays small and shows details at full size.
+MAX_STORED_PX = 1024
+#: Of WebP: little is lost, and the figures come from the files themselves.
+_QUALITY = 90
+#: What the low-quality picture and the truth are called among the methods.
+INPUT_LAYER, TRUTH_LAYER = "input", "truth"
+
+
+def page(evaluation: Evaluation) -> str:
+    """The whole page as text.
+
+    Raises:
+        PictureError: no picture was scored, or one that is to be shown cannot be read again.
+    """
+    title = f"{', '.join(evaluation.methods)}: {evaluation.protocol.title}"
+    # "<" would let a name of a file end the script; the two line separators are no JSON in old readers.
+    data = json.dumps(_content(evaluation, title), ensure_ascii=False, allow_nan=False)
+    for sign in ("<", "\u2028", "\u2029"):
+        data = data.replace(sign, f"\\u{ord(sign):04x}")
+    template = files("s3diff.evaluation").joinpath("report_page.html").read_text("utf-8")
+    parts = {"__TITLE__": html.escape(title), "__MARKDOWN__": html.escape(markdown(evaluation)), "__DATA__": data}
+    for mark, text in parts.items():  # the data last: what it holds is not looked at again
+        template = template.replace(mark, text, 1)
+    return template
+
+
+def _content(evaluation: Evaluation, title: str) -> dict[str, Any]:
+    by_picture: dict[str, dict[str, Score]] = {item.name: {} for item in evaluation.items}
+    for score in evaluation.scores:
+        by_picture[score.picture][score.method] = score
+    scored = {name: scores for name, scores in by_picture.items() if scores}
+    protocol = evaluation.protocol
+    how = [
+        ("Protocol", f"{protocol.title}: {protocol.source}"),
+        *((MEASURES[metric].label, f"{metric}: {MEASURES[metric].definition}") for metric in evaluation.metrics),
+        *(("Left out", reason) for reason in evaluation.left_out.values()),
+        *((f"Failed: {method}", f"{picture}: {reason}") for method, picture, reason in evaluation.failures),
+        *((name, value) for name, value in evaluation.made_with.items()),
+        ("Set", ", ".join(f"{key} {value}" for key, value in evaluation.set_description.items())),
+    ]
+    return {
+        "title": title,
+        "what": f"{len(scored)} pictures, {set_title(evaluation)}",
+        "caution": protocol.caution,
+        "metrics": [asdict(MEASURES[metric]) for metric in evaluation.metrics],
+        "methods": list(evaluation.methods),
+        "rows": [
+            {**asdict(row), "figures": {name: [f.value, f.low, f.high] for name, f in row.figures.items()}}
+            for row in table(evaluation)
+        ],
+        "paired": _paired(evaluation),
+        "pictures": [
+            {
+                "name": name,
+                "scores": {
+                    method: {"values": score.values, "seconds": score.seconds, "degrees": score.degrees}
+                    for method, score in scores.items()
+                },
+            }
+            for name, scores in scored.items()
+        ],
+        "images": _images(evaluation, _stored_names(evaluation, scored)),
+        "how": how,
+    }
+
+
+def _paired(evaluation: Evaluation) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Every method against every other one."""
+    return {
+        reference: {
+            method: {
+                metric: [found.mean.value, found.mean.low, found.mean.high, found.share_higher]
+                for metric, found in differences(evaluation, method, reference).items()
+            }
+            for method in evaluation.methods
+            if method != reference
+        }
+        for reference in evaluation.methods
+    }
+
+
+def _stored_names(evaluation: Evaluation, scored: dict[str, dict[str, Score]]) -> list[str]:
+    """The pictures to store: worst and best of the last methods first, measure by measure, in turn."""
+    rankings = []
+    for method in reversed(evaluation.methods):
+        for metric in evaluation.metrics:
+            found = [
+                (scores[method].values[metric], name)
+                for name, scores in scored.items()
+                if method in scores and metric in scores[method].values
+            ]
+            ranked = [name for _, name in sorted(found)]
+            rankings += [ranked, ranked[::-1]]
+    chosen: dict[str, None] = {}
+    for place in range(len(scored)):
+        for ranked in rankings:
+            if place < len(ranked) and len(chosen) < MAX_STORED_PICTURES:
+                chosen.setdefault(ranked[place])
+    return [name for name in scored if name in chosen]
+
+
+def _images(evaluation: Evaluation, names: list[str]) -> dict[str, Any]:
+    items = {item.name: item for item in evaluation.items}
+    stored = {}
+    with tempfile.TemporaryDirectory(prefix="s3diff-page-") as scratch:
+        for name in names:
+            item, layers, size = items[name], {}, (0, 0)
+            paths = {method: evaluation.result_paths.get((method, name)) for method in evaluation.methods}
+            for layer, path in {**paths, TRUTH_LAYER: item.truth}.items():
+                if path is not None and path.is_file():
+                    picture = _middle(read_picture(path), 1.0)
+                    size = (picture.width, picture.height)
+                    layers[layer] = _data_address(picture, Path(scratch) / "picture.webp")
+            if item.low_quality is not None and layers:
+                whole = read_picture(next(path for path in paths.values() if path is not None))
+                picture = read_picture(item.low_quality)
+                cropped = _middle(picture, whole.width / picture.width)
+                layers = {INPUT_LAYER: _data_address(cropped, Path(scratch) / "picture.png"), **layers}
+            if layers:
+                stored[name] = {"width": size[0], "height": size[1], "layers": layers}
+    return stored
+
+
+def _middle(picture: Picture, scale: float) -> Picture:
+    """The middle of a picture that covers ``MAX_STORED_PX`` of its result, ``scale`` times as large."""
+    limit = max(1, round(MAX_STORED_PX / scale))
+    top, left = (max(0, (side - limit) // 2) for side in (picture.height, picture.width))
+    pixels = picture.pixels[top : top + limit, left : left + limit]
+    return Picture(pixels, icc_profile=picture.icc_profile)
+
+
+def _data_address(picture: Picture, scratch: Path) -> str:
+    write_picture(picture, scratch, quality=_QUALITY)
+    kind = scratch.suffix.removeprefix(".")
+    return f"data:image/{kind};base64,{base64.b64encode(scratch.read_bytes()).decode('ascii')}"

@@ -1,0 +1,439 @@
+"""Restoring and scoring a set with several methods; what was done already is taken over.
+
+Everything lies in one folder: ``results/METHOD/PICTURE.png``, ``scores.jsonl`` (one line for each picture of each
+method, added to while the run goes on), and for a degraded set ``low_quality/`` and ``truth/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from s3diff.checkpoints.weights_file import replaced_when_whole
+from s3diff.errors import MissingExtraError, ModelError, OptionError, OutputError, PictureError, S3DiffError
+from s3diff.evaluation.fid import InceptionFeatures, features_of, frechet_distance
+from s3diff.evaluation.measures import ScoreBatch, load_measures
+from s3diff.evaluation.methods import Method, describe_machine
+from s3diff.evaluation.protocols import Protocol, computable_metrics
+from s3diff.evaluation.sets import EvaluationSet, SetItem
+from s3diff.evaluation.spectrum import grid_contrasts
+from s3diff.images.codecs import read_picture, to_tensor
+from s3diff.restoration.device import choose_device
+from s3diff.version import __version__
+
+SCORES_NAME = "scores.jsonl"
+RESULTS_NAME = "results"
+#: Called with one line on what is left out or has failed.
+Remark = Callable[[str], None]
+#: Called with (pictures done, pictures in all, what was done last).
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One picture of one method.
+
+    Attributes:
+        method: its name.
+        picture: the picture's name without extension.
+        protocol: name and version.
+        values: a number for each measure that was computed.
+        seconds: of restoring, None for results of others.
+        degrees: (blur, noise) of the method's own models, else None.
+        size_px: (width, height) of the result.
+        grid_contrasts: six numbers, where ``grid`` was asked for; the grid of a set is not the mean of the single ones.
+        made_by: the method's identity.
+        sha256: of the files it depends on: ``result``, and where there are any ``low_quality`` and ``truth``.
+    """
+
+    method: str
+    picture: str
+    protocol: str = ""
+    values: dict[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+    degrees: tuple[float, float] | None = None
+    size_px: tuple[int, int] | None = None
+    grid_contrasts: tuple[float, ...] | None = None
+    made_by: str = ""
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All scores of a run and what they were made with.
+
+    Attributes:
+        protocol: name and version stand in every report.
+        metrics: those of the protocol that could be computed, ``fid`` among them.
+        methods: names, in the order of the table.
+        scores: of every picture of every method that has them.
+        fid: by method.
+        left_out: why a measure of the protocol is not there.
+        failures: (method, picture, why).
+        set_description: see ``EvaluationSet``.
+        made_with: versions, device, threads.
+        items: the set's pictures.
+        result_paths: by method and picture.
+    """
+
+    protocol: Protocol
+    metrics: tuple[str, ...]
+    methods: tuple[str, ...]
+    scores: tuple[Score, ...]
+    fid: dict[str, float]
+    left_out: dict[str, str]
+    failures: tuple[tuple[str, str, str], ...]
+    set_description: dict[str, Any]
+    made_with: dict[str, str]
+    items: tuple[SetItem, ...]
+    result_paths: dict[tuple[str, str], Path]
+
+    def of(self, method: str) -> list[Score]:
+        """The scores of one method, by the pictures' order."""
+        return [score for score in self.scores if score.method == method]
+
+
+def evaluate(
+    evaluation_set: EvaluationSet,
+    methods: Sequence[Method],
+    protocol: Protocol,
+    *,
+    folder: Path | None,
+    device: str = "auto",
+    scale: float = 4.0,
+    batch_size: int = 1,
+    remark: Remark = lambda text: None,
+    progress: Progress = lambda done, total, text: None,
+) -> Evaluation:
+    """Restore every picture with every method, and score it.
+
+    A picture that cannot be restored or scored is a failure and costs only itself; a measure that cannot be loaded is
+    left out with the reason.
+
+    Args:
+        evaluation_set: from :mod:`s3diff.evaluation.sets`.
+        methods: from :mod:`s3diff.evaluation.methods`.
+        protocol: from :mod:`s3diff.evaluation.protocols`.
+        folder: of the run; None only where nothing is restored and nothing is kept.
+        device: where measures run: ``auto`` or a torch device.
+        scale: result side over input side, where there is no truth to tell it.
+        batch_size: results of one size that are measured together.
+        remark: see ``Remark``.
+        progress: see ``Progress``.
+
+    Raises:
+        OptionError: no measure can be computed on such a set, or the batch size is below 1.
+        OutputError: the folder cannot be written.
+    """
+    if batch_size < 1:
+        raise OptionError(f"batch size is {batch_size}; give a whole number of at least 1")
+    names, left_out = computable_metrics(protocol, has_truth=evaluation_set.has_truth)
+    chosen = choose_device(device)
+    measures, not_loaded = load_measures(names, chosen)
+    left_out.update(not_loaded)
+    inception, reason = _inception(names, chosen)
+    if reason:
+        left_out["fid"] = reason
+    for text in left_out.values():
+        remark(f"left out: {text}")
+    if not measures and inception is None:
+        raise OptionError(f"none of {', '.join(names)} can be computed here, see above; choose others with --metrics")
+    book = _Book(folder)
+    work = _Work(evaluation_set, measures, chosen, scale, batch_size, book, folder, remark, progress)
+    fid = {}
+    for number, method in enumerate(methods):
+        work.offset, work.total = number * len(evaluation_set.items), len(methods) * len(evaluation_set.items)
+        paths = work.restore_all(method)
+        work.score_all(method, paths)
+        if inception is not None:
+            found = _fid(paths, evaluation_set, inception, chosen, remark, method.name)
+            fid.update({} if found is None else {method.name: found})
+    kept = [
+        replace(score, protocol=protocol.title)
+        for method in methods
+        for item in evaluation_set.items
+        if (score := work.finished.get((method.name, item.name))) is not None
+    ]
+    book.rewrite(kept)
+    return Evaluation(
+        protocol=protocol,
+        metrics=tuple(name for name in names if name not in left_out),
+        methods=tuple(method.name for method in methods),
+        scores=tuple(kept),
+        fid=fid,
+        left_out=left_out,
+        failures=tuple(work.failures),
+        set_description={**evaluation_set.description, "num_pictures": len(evaluation_set.items)},
+        made_with={"s3diff": __version__, **describe_machine(chosen)},
+        items=evaluation_set.items,
+        result_paths=work.paths,
+    )
+
+
+@dataclass
+class _Work:
+    """What one run of :func:`evaluate` carries from picture to picture."""
+
+    evaluation_set: EvaluationSet
+    measures: dict[str, ScoreBatch]
+    device: torch.device
+    scale: float
+    batch_size: int
+    book: _Book
+    folder: Path | None
+    remark: Remark
+    progress: Progress
+    offset: int = 0
+    total: int = 0
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
+    finished: dict[tuple[str, str], Score] = field(default_factory=dict)
+    paths: dict[tuple[str, str], Path] = field(default_factory=dict)
+
+    def restore_all(self, method: Method) -> dict[str, Path]:
+        """Make what is not there yet; returns each picture's result."""
+        paths = {}
+        results = (self.folder or Path()) / RESULTS_NAME
+        for number, item in enumerate(self.evaluation_set.items):
+            path = method.result_path(item, results)
+            if path is None:
+                continue
+            try:
+                if method.needs_input and not self._is_made(method, item, path):
+                    size = _result_size(item, self.scale)
+                    made = method.restore(item, path, size)
+                    self.book.add(
+                        Score(
+                            method.name,
+                            item.name,
+                            seconds=made.seconds,
+                            degrees=made.degrees,
+                            made_by=method.identity,
+                            sha256=_hashes(item, path),
+                        )
+                    )
+                    self.progress(self.offset + number, self.total, f"{method.name}: {item.name} restored")
+            except S3DiffError as error:
+                self._fail(method, item, error)
+                continue
+            paths[item.name] = self.paths[method.name, item.name] = path
+        return paths
+
+    def score_all(self, method: Method, paths: dict[str, Path]) -> None:
+        """Compute what is not in the book yet, results of one size together."""
+        items = {item.name: item for item in self.evaluation_set.items}
+        waiting: list[tuple[Score, torch.Tensor, torch.Tensor | None]] = []
+        done = 0
+        for name, path in paths.items():
+            done += 1
+            try:
+                hashes = _hashes(items[name], path)
+                known = self.book.scores.get((method.name, name), Score(method.name, name))
+                if known.made_by != method.identity or known.sha256 != hashes:
+                    known = Score(method.name, name, made_by=method.identity, sha256=hashes)
+                if known.size_px is not None and all(measure in known.values for measure in self.measures):
+                    self.finished[method.name, name] = known
+                    continue
+                result, truth = _read_pair(path, items[name].truth)
+            except S3DiffError as error:
+                self._fail(method, items[name], error)
+                continue
+            known = replace(known, size_px=(result.shape[3], result.shape[2]))
+            if waiting and (waiting[0][1].shape != result.shape or len(waiting) == self.batch_size):
+                self._score(method, waiting)
+                waiting = []
+            waiting.append((known, result, truth))
+            if len(waiting) == self.batch_size:
+                self._score(method, waiting)
+                waiting = []
+            self.progress(self.offset + done, self.total, f"{method.name}: {name}")
+        self._score(method, waiting)
+
+    @torch.inference_mode()
+    def _score(self, method: Method, batch: list[tuple[Score, torch.Tensor, torch.Tensor | None]]) -> None:
+        if not batch:
+            return
+        results = torch.cat([result for _, result, _ in batch]).to(self.device)
+        truths = (
+            torch.cat([truth for _, _, truth in batch if truth is not None]).to(self.device)
+            if batch[0][2] is not None
+            else None
+        )
+        found: list[dict[str, float]] = [dict(score.values) for score, _, _ in batch]
+        items = {item.name: item for item in self.evaluation_set.items}
+        failed = False
+        for name, measure in self.measures.items():
+            if all(name in values for values in found):
+                continue
+            try:
+                numbers = measure(results, truths).double().cpu().tolist()
+            except PictureError as error:
+                if len(batch) > 1:  # one by one, so that only the guilty picture is named
+                    for one in batch:
+                        self._score(method, [one])
+                    return
+                self._fail(method, items[batch[0][0].picture], PictureError(f"{name}: {error}"))
+                failed = True
+                continue
+            for (score, _, _), values, number in zip(batch, found, numbers, strict=True):
+                if math.isfinite(number):
+                    values[name] = number
+                else:
+                    failed = True
+                    self._fail(method, items[score.picture], PictureError(f"{name} is {number}, no finite number"))
+        contrasts = grid_contrasts(results).flatten(1).cpu().tolist() if "grid" in found[0] else [None] * len(batch)
+        for (score, _, _), values, six in zip(batch, found, contrasts, strict=True):
+            scored = replace(score, values=values, grid_contrasts=None if six is None else tuple(six))
+            self.book.add(scored)
+            if values or not failed:
+                self.finished[score.method, score.picture] = scored
+
+    def _is_made(self, method: Method, item: SetItem, path: Path) -> bool:
+        known = self.book.scores.get((method.name, item.name))
+        return known is not None and known.made_by == method.identity and known.sha256 == _hashes(item, path)
+
+    def _fail(self, method: Method, item: SetItem, error: S3DiffError) -> None:
+        self.failures.append((method.name, item.name, str(error)))
+        self.remark(f"{method.name}: {item.name}: {error}")
+
+
+class _Book:
+    """``scores.jsonl``: the last line on a picture counts; a line cut off by the end of a run is passed over."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.path = None if folder is None else folder / SCORES_NAME
+        self.scores: dict[tuple[str, str], Score] = {}
+        if self.path is None:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
+        except (OSError, UnicodeDecodeError) as error:
+            raise OutputError(f"{self.path} cannot be used ({error}); choose another --output") from error
+        for number, line in enumerate(lines, start=1):
+            score = _parsed(line)
+            if score is not None:
+                self.scores[score.method, score.picture] = score
+            elif number < len(lines):
+                raise OutputError(
+                    f"{self.path}: line {number} is no score; move the file away or choose another --output"
+                )
+        if lines and _parsed(lines[-1]) is None:
+            self.rewrite(list(self.scores.values()))
+
+    def add(self, score: Score) -> None:
+        """Keep a score, at once on the disk."""
+        self.scores[score.method, score.picture] = score
+        if self.path is None:
+            return
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(score_line(score) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be written ({error.strerror}); choose another --output") from error
+
+    def rewrite(self, scores: Sequence[Score]) -> None:
+        """The file with these lines first, and those of methods that are not part of this run after them."""
+        if self.path is None:
+            return
+        methods = {score.method for score in scores}
+        others = [score for score in self.scores.values() if score.method not in methods]
+        with replaced_when_whole(self.path) as temporary:
+            temporary.write_text("".join(score_line(score) + "\n" for score in (*scores, *others)), "utf-8")
+
+
+def score_line(score: Score) -> str:
+    """One line of JSON."""
+    return json.dumps(asdict(score), ensure_ascii=False, allow_nan=False)
+
+
+def _parsed(line: str) -> Score | None:
+    try:
+        content = json.loads(line)
+        score = Score(**content)
+    except (ValueError, TypeError):
+        return None
+    tuples: dict[str, Any] = {
+        name: None if getattr(score, name) is None else tuple(getattr(score, name))
+        for name in ("degrees", "size_px", "grid_contrasts")
+    }
+    return replace(score, **tuples)
+
+
+def _read_pair(path: Path, truth_path: Path | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    result = to_tensor(read_picture(path))
+    if truth_path is None:
+        return result, None
+    truth = to_tensor(read_picture(truth_path))
+    if result.shape != truth.shape:
+        sizes = [f"{image.shape[3]} x {image.shape[2]}" for image in (result, truth)]
+        raise PictureError(
+            f"{path} is {sizes[0]} pixels, the truth {truth_path} is {sizes[1]}; give results of its size"
+        )
+    return result, truth
+
+
+def _result_size(item: SetItem, scale: float) -> tuple[int, int]:
+    """(width, height) of the truth, or of the enlarged input."""
+    picture = read_picture(item.truth or item.low_quality)  # type: ignore[arg-type]
+    if item.truth is not None:
+        return picture.width, picture.height
+    return max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+
+
+def _hashes(item: SetItem, result: Path) -> dict[str, str]:
+    files = {"low_quality": item.low_quality, "truth": item.truth, "result": result}
+    try:
+        return {
+            name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for name, path in files.items()
+            if path is not None and (name != "result" or path.is_file())
+        }
+    except OSError as error:
+        raise PictureError(f"{error.filename} cannot be read ({error.strerror}); check the file") from error
+
+
+def _inception(names: Sequence[str], device: torch.device) -> tuple[InceptionFeatures | None, str]:
+    if "fid" not in names:
+        return None, ""
+    try:
+        return InceptionFeatures().to(device), ""
+    except (MissingExtraError, ModelError) as error:
+        return None, str(error)
+
+
+def _fid(
+    paths: dict[str, Path],
+    evaluation_set: EvaluationSet,
+    network: InceptionFeatures,
+    device: torch.device,
+    remark: Remark,
+    method: str,
+) -> float | None:
+    """Of the results that are there, against the truths of the same pictures."""
+
+    def images(files: Sequence[Path]) -> Iterator[torch.Tensor]:
+        return (to_tensor(read_picture(path)).to(device) for path in files)
+
+    truths = [item.truth for item in evaluation_set.items if item.name in paths and item.truth is not None]
+    try:
+        return frechet_distance(
+            features_of(images(list(paths.values())), network), features_of(images(truths), network)
+        )
+    except PictureError as error:
+        remark(f"{method}: fid is left out: {error}")
+        return None
+
+
+def as_array(scores: Sequence[Score], metric: str) -> np.ndarray:
+    """[N] values of a measure, or [N, 6] contrasts of ``grid``, of the scores that have it."""
+    if metric == "grid":
+        return np.array([score.grid_contrasts for score in scores if score.grid_contrasts is not None]).reshape(-1, 6)
+    return np.array([score.values[metric] for score in scores if metric in score.values])
