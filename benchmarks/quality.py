@@ -1,20 +1,18 @@
 """Quality and speed of bicubic, a model, Real-ESRGAN and anyone's results on a folder of pairs, in one run.
 
-    python benchmarks/quality.py LR TRUTH [--model compact] [--results NAME=FOLDER]... [--limit N] [--json FILE]
+    python benchmarks/quality.py LR TRUTH [--model compact] [--results NAME=FOLDER]... [--limit N] [--output FOLDER]
 
-Prints PSNR-Y, SSIM-Y, LPIPS (AlexNet), DISTS and the grid measure over all pairs, then the seconds that 128 -> 512 and
-256 -> 1024 px take on this CPU. Bicubic is torch's, clamped and rounded like every result. Real-ESRGAN takes part where
-its two packages are installed (see ``real_esrgan.py``), other results by ``--results``, files named like the pairs.
-Needs the perceptual weights (``python -m s3diff.evaluation.perceptual_weights``).
+Quality is what ``s3diff benchmark`` prints with the measures of the README's table; FOLDER gets its reports and can be
+gone on with. Then the seconds that 128 -> 512 and 256 -> 1024 px take on this CPU. Real-ESRGAN takes part where its two
+packages are installed (see ``real_esrgan.py``). Needs the weights of the measures
+(``python -m s3diff.evaluation.perceptual_weights``).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,11 +22,16 @@ import real_esrgan
 import torch
 
 from s3diff import Restorer
-from s3diff.evaluation.benchmarks import mean_scores, score_folder
+from s3diff.evaluation.methods import parse_methods
+from s3diff.evaluation.protocols import choose_protocol
+from s3diff.evaluation.report import markdown, write_reports
+from s3diff.evaluation.scoring import evaluate
+from s3diff.evaluation.sets import find_set
 from s3diff.images.codecs import Picture, from_tensor, list_pictures, read_picture, to_tensor, write_picture
-from s3diff.images.resampling import enlarge
+from s3diff.images.resampling import resample
 
 SCALE = 4
+METRICS = ("psnr_y", "lpips_alex", "dists", "grid")
 #: Sides of the inputs that are timed.
 TIMED_PX = (128, 256)
 TIMED_RUNS = 5
@@ -36,20 +39,8 @@ TIMED_RUNS = 5
 
 def resized(picture: Picture, width_px: int, height_px: int) -> Picture:
     """The picture at another size, by bicubic interpolation."""
-    image = enlarge(to_tensor(picture), height_px, width_px, mode="bicubic")
-    return replace(picture, pixels=from_tensor(image.clamp(0, 1), picture))
-
-
-def methods(model: str) -> dict[str, Callable[[Picture], Picture]]:
-    """What is compared, by name: each takes a picture and gives one four times as large."""
-    restorer = Restorer.from_pretrained(model, device="cpu")
-    found: dict[str, Callable[[Picture], Picture]] = {
-        "bicubic": lambda picture: resized(picture, SCALE * picture.width, SCALE * picture.height),
-        Path(model).name: lambda picture: restorer.restore(picture).picture,
-    }
-    if (files := real_esrgan.model_files()) is not None:
-        found[real_esrgan.NAME] = real_esrgan.RealEsrgan(files, torch.get_num_threads())
-    return found
+    image = resample(to_tensor(picture), height_px, width_px, "bicubic")
+    return replace(picture, pixels=from_tensor(image, picture))
 
 
 def median_seconds(method: Callable[[Picture], Picture], picture: Picture) -> float:
@@ -68,42 +59,37 @@ def main() -> None:
     parser.add_argument("truth", type=Path)
     parser.add_argument("--model", default="compact")
     parser.add_argument("--results", action="append", default=[], metavar="NAME=FOLDER", help="results of others")
-    parser.add_argument("--limit", type=int, default=10**9, help="only the first N pictures")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--limit", type=int, help="only the first N pictures")
+    parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder of the run (default benchmark)")
     given = parser.parse_args()
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    paths = list_pictures(given.low_quality)[: given.limit]
-    report: dict[str, dict[str, float]] = {}
-    compared = methods(given.model)
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, method in compared.items():
-            folder = Path(scratch) / name
-            folder.mkdir()
-            for path in paths:
-                write_picture(method(read_picture(path)), folder / f"{path.stem}.png")
-            report[name] = scored(name, folder, given.truth)
-    for text in given.results:
-        name, _, folder = text.partition("=")
-        report[name] = scored(name, Path(folder), given.truth)
-    first = read_picture(paths[0])
+    whole = find_set(str(given.low_quality), given.truth, work=given.output)
+    pictures = whole.limited(given.limit)
+    restorer = Restorer.from_pretrained(given.model, device="cpu")
+    timed: dict[str, Callable[[Picture], Picture]] = {
+        "bicubic": lambda picture: resized(picture, SCALE * picture.width, SCALE * picture.height),
+        Path(given.model).name: lambda picture: restorer.restore(picture).picture,
+    }
+    methods = ["bicubic", given.model, *given.results]
+    if (files := real_esrgan.model_files()) is not None:
+        timed[real_esrgan.NAME] = network = real_esrgan.RealEsrgan(files, torch.get_num_threads())
+        folder = given.output / real_esrgan.NAME
+        for item in pictures.items:
+            target = folder / f"{item.name}.png"
+            if item.low_quality is not None and not target.is_file():
+                write_picture(network(read_picture(item.low_quality)), target)
+        methods.append(f"{real_esrgan.NAME}={folder}")
+    compared = parse_methods(methods, whole.items, device="cpu", partial=given.limit is not None)
+    found = evaluate(
+        pictures, compared, choose_protocol("", METRICS), folder=given.output, device="cpu", remark=print, scale=SCALE
+    )
+    print(markdown(found))
+    write_reports(found, given.output)
+    first = read_picture(list_pictures(given.low_quality)[0])
     for side in TIMED_PX:
-        for name, method in compared.items():
+        for name, method in timed.items():
             seconds = median_seconds(method, resized(first, side, side))
-            report[name][f"seconds_{side}_to_{SCALE * side}"] = seconds
             print(f"{name:12} {side} -> {SCALE * side} px: {seconds:.3f} s", flush=True)
-    print(machine)
-    if given.json:
-        content = {"machine": machine, "low_quality": str(given.low_quality), "results": report}
-        given.json.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-
-
-def scored(name: str, folder: Path, truth: Path) -> dict[str, float]:
-    """The means of a folder of results, printed as one line."""
-    scores = score_folder(folder, truth)
-    means = mean_scores(scores)
-    figures = "  ".join(f"{metric} {value:.4f}" for metric, value in means.items())
-    print(f"{name:12} {len(scores)} pictures  {figures}", flush=True)
-    return {"pictures": len(scores), **means}
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,7 @@ from torch import nn
 
 from conftest import shared_path
 from s3diff.errors import DownloadError, MissingExtraError, ModelError, OptionError, PictureError
-from s3diff.evaluation import benchmarks, perceptual_weights
-from s3diff.evaluation.benchmarks import mean_scores, pair_by_name, score_folder
+from s3diff.evaluation import perceptual_weights
 from s3diff.evaluation.metrics import luma, psnr_y, ssim_y
 from s3diff.evaluation.perceptual import DISTS, LPIPS, recipe_weights
 from s3diff.evaluation.perceptual_weights import load_perceptual_weights, prepare_perceptual_weights, read_array_pickle
@@ -414,53 +413,3 @@ def test_true_photographs_have_no_grid() -> None:
     paths = sorted(shared_path("data/realsr_pairs/hr").glob("*.png"))
     found = grid_measure(grid_contrasts(read_png(path)) for path in paths[::2])
     assert 0.95 < found.contrast < 1.15
-
-
-# --- folders ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_folder_is_scored_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    truths = {name: photograph_like(i, 80, 88) for i, name in enumerate(("b", "a", "unused"))}
-    for name, image in truths.items():
-        write_png(tmp_path / "truth" / f"{name}.png", image)
-    write_png(tmp_path / "results" / "a.webp", truths["a"])  # lossy, and another extension
-    write_png(tmp_path / "results" / "b.png", truths["b"])
-    rows = score_folder(tmp_path / "results", tmp_path / "truth", ["psnr_y", "ssim_y", "grid"])
-    assert [row.name for row in rows] == ["a.webp", "b.png"]
-    assert 25 < rows[0].values["psnr_y"] < 60
-    assert rows[1].values["psnr_y"] == pytest.approx(80)
-    assert rows[1].values["ssim_y"] == pytest.approx(1)
-    means = mean_scores(rows)
-    assert means["psnr_y"] == pytest.approx((rows[0].values["psnr_y"] + 80) / 2)
-    assert list(means) == ["psnr_y", "ssim_y", "grid"]
-    arguments = [str(tmp_path / "results"), "--truth", str(tmp_path / "truth"), "--metrics", "psnr_y,grid", "--each"]
-    assert benchmarks.main(arguments) == 0
-    printed = capsys.readouterr().out
-    assert f"{means['psnr_y']:.4f}" in printed
-    assert "b.png" in printed
-    assert "grid of the truth" in printed
-
-
-def test_missing_misshapen_and_doubtful_partners_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results, truth = tmp_path / "results", tmp_path / "truth"
-    write_png(results / "a.png", torch.zeros(1, 3, 80, 80))
-    write_png(truth / "b.png", torch.zeros(1, 3, 80, 80))
-    with pytest.raises(PictureError, match=r"1 of 1 results have no partner in .*truth: a\.png"):
-        pair_by_name(results, truth)
-    write_png(truth / "a.png", torch.zeros(1, 3, 80, 81))
-    with pytest.raises(PictureError, match=r"a\.png is 80 x 80 pixels, the truth .* is 81 x 80"):
-        score_folder(results, truth, ["psnr_y"])
-    write_png(truth / "a.webp", torch.zeros(1, 3, 80, 80))
-    assert pair_by_name(results, truth) == [(results / "a.png", truth / "a.png")]
-    write_png(results / "b.tif", torch.zeros(1, 3, 80, 80))
-    write_png(truth / "b.webp", torch.zeros(1, 3, 80, 80))
-    with pytest.raises(PictureError, match=r"b\.tif could be compared with b\.png and b\.webp"):
-        pair_by_name(results, truth)
-    (tmp_path / "empty").mkdir()
-    assert benchmarks.main([str(tmp_path / "empty"), "--truth", str(truth)]) == 1
-    assert "holds no pictures" in capsys.readouterr().err
-    for wrong in (["niqe"], []):
-        with pytest.raises(OptionError, match="psnr_y, ssim_y"):
-            score_folder(results, truth, wrong)  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="device is 'nowhere'"):
-        score_folder(truth, truth, ["psnr_y"], device="nowhere")
