@@ -120,7 +120,8 @@ def main() -> None:
                 difference = (values - other_values).abs().max()
                 line += f"   {package:12} {len(pairs) / other_seconds:7.2f} pictures/s, values within {difference:.1e}"
             print(line, flush=True)
-    size = f"{pairs[0][0].shape[3]} x {pairs[0][0].shape[2]} px, batch {given.batch}{', CPU time' if given.cpu_time else ''}"
+    size = f"{pairs[0][0].shape[3]} x {pairs[0][0].shape[2]} px, batch {given.batch}"
+    size += ", CPU time" if given.cpu_time else ""
     print(
         f"{len(pairs)} pictures of {size}; {platform.machine()}, {torch.get_num_threads()} threads, {device}, "
         f"torch {torch.__version__}"

@@ -20,6 +20,11 @@ _EXTRAS = {
         "s3diff train and s3diff train-estimator",
         {"accelerate": "accelerate", "fsspec": "fsspec", "tensorboard": "tensorboard"},
     ),
+    "iqa": (
+        'pip install -c constraints.txt ".[iqa]"',
+        "MUSIQ, MANIQA and CLIPIQA (pyiqa's licence: non-commercial use alone)",
+        {"pyiqa": "pyiqa"},
+    ),
     "test": (
         'pip install -c constraints.txt -e ".[test]"',
         "the tests, some of which compare with diffusers and scipy",

@@ -39,7 +39,8 @@ class NoReferenceMeasure:
     def __init__(self, name: str, device: torch.device) -> None:
         if importlib.util.find_spec("pyiqa") is None:
             raise MissingExtraError(
-                f"{name} needs pyiqa, whose licence allows non-commercial use alone; where that fits: pip install pyiqa"
+                f"{name} needs pyiqa, whose licence allows non-commercial use alone; where that fits: "
+                'pip install "s3diff[iqa]"'
             )
         import pyiqa
 

@@ -128,13 +128,17 @@ def _ssim(first: torch.Tensor, second: torch.Tensor, *, clip_structure: bool) ->
 
 
 def _windowed_means(planes: torch.Tensor) -> torch.Tensor:
-    """Gaussian means over every whole window, [B, C, H - 10, W - 10]: one pass down, one across."""
+    """Gaussian means over every whole window, [B, C, H - 10, W - 10]: one pass down, one across.
+
+    The batch goes in as channels: torch convolves groups of one picture four times as fast as groups of three.
+    """
     offsets = torch.arange(SSIM_WINDOW_PX, dtype=planes.dtype, device=planes.device) - SSIM_WINDOW_PX // 2
     window = torch.exp(-offsets.square() / (2 * SSIM_SIGMA_PX**2))
-    channels = planes.shape[1]
-    window = (window / window.sum()).expand(channels, 1, SSIM_WINDOW_PX)
-    down = F.conv2d(planes, window.unsqueeze(3), groups=channels)
-    return F.conv2d(down, window.unsqueeze(2), groups=channels)
+    stacked = planes.flatten(0, 1)[None]
+    num_planes = stacked.shape[1]
+    window = (window / window.sum()).expand(num_planes, 1, SSIM_WINDOW_PX)
+    down = F.conv2d(stacked, window.unsqueeze(3), groups=num_planes)
+    return F.conv2d(down, window.unsqueeze(2), groups=num_planes)[0].unflatten(0, planes.shape[:2])
 
 
 def check_images(images: torch.Tensor, measure: str) -> None:
