@@ -9,7 +9,7 @@ import base64
 import html
 import json
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,16 @@ from typing import Any
 from s3diff.evaluation.measures import MEASURES
 from s3diff.evaluation.report import differences, markdown, set_title, table
 from s3diff.evaluation.scoring import Evaluation, Score
-from s3diff.images.codecs import Picture, read_picture, write_picture
+from s3diff.images.codecs import Picture, from_tensor, read_picture, to_tensor, write_picture
+from s3diff.images.resampling import resample
 
 #: Pictures whose pixels the page holds: the extremes of every measure first.
-MAX_STORED_PICTURES = 16
+MAX_STORED_PICTURES = 24
 #: Larger pictures are cropped to their middle, so that the page stays small and shows details at full size.
 MAX_STORED_PX = 1024
+#: Cases shown at each end of a ranking, and the side of their thumbnails.
+NUM_CASES = 4
+_THUMBNAIL_PX = 160
 #: Of WebP: little is lost, and the figures come from the files themselves.
 _QUALITY = 90
 #: What the low-quality picture and the truth are called among the methods.
@@ -82,6 +86,8 @@ def _content(evaluation: Evaluation, title: str) -> dict[str, Any]:
             }
             for name, scores in scored.items()
         ],
+        "num_cases": NUM_CASES,
+        "thumbnails": _thumbnails(evaluation, scored),
         "images": _images(evaluation, _stored_names(evaluation, scored)),
         "how": how,
     }
@@ -102,24 +108,50 @@ def _paired(evaluation: Evaluation) -> dict[str, dict[str, dict[str, list[float]
     }
 
 
-def _stored_names(evaluation: Evaluation, scored: dict[str, dict[str, Score]]) -> list[str]:
-    """The pictures to store: worst and best of the last methods first, measure by measure, in turn."""
+def _rankings(evaluation: Evaluation, scored: dict[str, dict[str, Score]]) -> list[tuple[str, list[str]]]:
+    """(method, pictures by one of its measures), the last methods first."""
     rankings = []
     for method in reversed(evaluation.methods):
         for metric in evaluation.metrics:
-            found = [
+            found = sorted(
                 (scores[method].values[metric], name)
                 for name, scores in scored.items()
                 if method in scores and metric in scores[method].values
-            ]
-            ranked = [name for _, name in sorted(found)]
-            rankings += [ranked, ranked[::-1]]
+            )
+            rankings.append((method, [name for _, name in found]))
+    return rankings
+
+
+def _stored_names(evaluation: Evaluation, scored: dict[str, dict[str, Score]]) -> list[str]:
+    """The pictures to store: both ends of every ranking, in turn."""
+    rankings = [names for _, names in _rankings(evaluation, scored)]
+    rankings += [names[::-1] for names in rankings]
     chosen: dict[str, None] = {}
     for place in range(len(scored)):
         for ranked in rankings:
             if place < len(ranked) and len(chosen) < MAX_STORED_PICTURES:
                 chosen.setdefault(ranked[place])
     return [name for name in scored if name in chosen]
+
+
+def _thumbnails(evaluation: Evaluation, scored: dict[str, dict[str, Score]]) -> dict[str, dict[str, str]]:
+    """By method and picture, of every case that the page can show."""
+    found: dict[str, dict[str, str]] = {method: {} for method in evaluation.methods}
+    with tempfile.TemporaryDirectory(prefix="s3diff-page-") as scratch:
+        for method, ranked in _rankings(evaluation, scored):
+            for name in {*ranked[:NUM_CASES], *ranked[-NUM_CASES:]} - found[method].keys():
+                path = evaluation.result_paths[method, name]
+                picture = read_picture(path)
+                factor = min(1.0, _THUMBNAIL_PX / min(picture.width, picture.height))
+                image = resample(
+                    to_tensor(picture),
+                    max(1, round(picture.height * factor)),
+                    max(1, round(picture.width * factor)),
+                    "bicubic",
+                )
+                small = replace(picture, pixels=from_tensor(image, picture), alpha=None, exif=None)
+                found[method][name] = _data_address(small, Path(scratch) / "picture.webp")
+    return found
 
 
 def _images(evaluation: Evaluation, names: list[str]) -> dict[str, Any]:
