@@ -15,6 +15,7 @@ from s3diff.networks.folded_network import FoldedInTurn, FoldedNetwork
 from s3diff.networks.modulated_lora import ModulatedNetwork, call_adapted, fold
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 from s3diff.networks.unet import UNetConfig
+from s3diff.restoration.acceleration import choose_acceleration, compile_network, compiler_obstacle
 
 SMALL = GeneratorConfig(
     unet=UNetConfig(
@@ -147,3 +148,63 @@ def test_prompts_prepared_once_serve_every_tile(generator: OneStepGenerator, gui
         prompts = (prompt.expand(num_tiles, -1, -1) for prompt in (positive, negative))
         expected = generator.predict_guided(tiles, *prompts, guidance, weights)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------- acceleration
+
+
+class Doubled(nn.Module):
+    """The smallest network there is to compile."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+def test_every_choice_has_its_reason() -> None:
+    for device, dtype, fast in (
+        ("cpu", torch.float32, False),
+        ("cpu", torch.bfloat16, True),
+        ("mps", torch.float32, True),
+    ):
+        chosen = choose_acceleration(torch.device(device), dtype, fast=fast)
+        assert [reason.split(":")[0] for reason in chosen.reasons] == ["channels last", "compiling", "CUDA graphs"]
+        states = (chosen.channels_last, chosen.compiled, chosen.cuda_graphs)
+        for reason, on in zip(chosen.reasons, states, strict=True):
+            assert reason.split(": ")[1].startswith("on" if on else "off"), reason
+    assert not chosen.compiled, "nothing is compiled for MPS"
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    chosen = choose_acceleration(torch.device("cpu"), torch.float32, fast=True)
+    assert not chosen.compiled
+    assert "C++ compiler" in chosen.reasons[1]
+
+
+def test_a_compiler_that_fails_is_one_remark_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch._dynamo.exc.TorchDynamoException("no compiler\nthe details")
+
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: fail)
+    network, remarks = Doubled(), list[str]()
+    compile_network(network, torch.device("cpu"), remarks.append)
+    for _ in range(2):
+        assert torch.equal(network(torch.ones(3)), torch.full((3,), 2.0))
+    assert remarks == ["compiling failed (no compiler); running without it"]
+
+
+def test_features_in_tiles_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: lambda x: 3 * x)
+    network = Doubled()
+    compile_network(network, torch.device("cpu"), lambda _: None)
+    assert float(network(torch.ones(()))) == 3
+    assert network(2) == 4, "what is no tensor takes the plain way"
+
+
+@pytest.mark.skipif(compiler_obstacle(torch.device("cpu")) is not None, reason="needs a C++ compiler")
+def test_a_compiled_network_is_the_network() -> None:
+    network, remarks = Doubled(), list[str]()
+    compile_network(network, torch.device("cpu"), remarks.append)
+    with torch.inference_mode():
+        assert torch.equal(network(torch.arange(5.0)), 2 * torch.arange(5.0))
+    assert not remarks

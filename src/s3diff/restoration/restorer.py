@@ -29,7 +29,7 @@ from s3diff.networks.modulated_lora import Adaptation
 from s3diff.networks.prompts import encode_prompts
 from s3diff.options import Precision, RestoreOptions
 from s3diff.restoration.acceleration import choose_acceleration, compile_network
-from s3diff.restoration.device import choose_device, choose_dtype
+from s3diff.restoration.device import autoencoder_dtypes, choose_device, choose_dtype
 from s3diff.restoration.memory import is_out_of_memory
 from s3diff.restoration.regions import Canvas, EnlargedInput, cut_at_edge, estimate_in_tiles, tensor_reader
 from s3diff.restoration.restored import Degrees, Restored
@@ -63,8 +63,9 @@ class Restorer:
     Args:
         model: from :func:`s3diff.checkpoints.model_folder.load_model`; moved to the device.
         device: ``auto`` (CUDA, MPS, CPU in this order) or a torch device.
-        precision: ``auto`` (float32), ``float32``, ``float16`` (the autoencoder stays in float32, which SD-Turbo's
-            needs) or ``bfloat16`` (the least exact: the step to x0 multiplies an error by 14.6).
+        precision: ``auto`` (float32; bfloat16 where that is both fast and exact, see
+            :func:`s3diff.restoration.device.choose_dtype`), ``float32``, ``float16`` or ``bfloat16``. They are the
+            UNet's; see :func:`s3diff.restoration.device.autoencoder_dtypes` for the autoencoder's.
         exclusive: use and change the model's own networks instead of a copy, which saves their memory.
         fast: compile the networks, on CUDA with recorded graphs, where the machine can; see ``acceleration``. The first
             picture of every size takes minutes, and results need not be the same to the bit again.
@@ -86,7 +87,7 @@ class Restorer:
     ) -> None:
         self.model = model
         self.device = choose_device(device)
-        self.dtype = choose_dtype(precision)
+        self.dtype = choose_dtype(precision, self.device, model.config.schedule)
         generator = model.generator if exclusive else copy.deepcopy(model.generator)
         generator = generator.to(self.device).eval().requires_grad_(False)
         #: What is on and off on this device, with the reasons.
@@ -97,7 +98,9 @@ class Restorer:
         # the modules get smaller ones.
         encoder_weights, unet_weights = generator.autoencoder.encoder.lora_weights(), generator.unet.lora_weights()
         generator.unet.to(self.dtype)
-        generator.autoencoder.to(torch.float32 if self.dtype == torch.float16 else self.dtype)
+        encoder_dtype, decoder_dtype = autoencoder_dtypes(self.dtype, model.config.schedule)
+        generator.autoencoder.to(encoder_dtype)
+        generator.autoencoder.decoder.to(decoder_dtype)
         self.generator = generator
         self._encoder = FoldedNetwork(generator.autoencoder.encoder, encoder_weights)
         self._unet = FoldedNetwork(generator.unet, unet_weights)
@@ -224,7 +227,7 @@ class Restorer:
             if len(pictures) > 1 and not plan.is_whole:
                 return [self._restore_group([picture], options, progress)[0] for picture in pictures]
             try:
-                with _ONE_AT_A_TIME, _repeatable():
+                with _ONE_AT_A_TIME, _repeatable(exactly=not self.acceleration.compiled):
                     restored = self._walk(pictures, options, plan, progress)
                 return [replace(each, notes=note) for each in restored]
             except (RuntimeError, MemoryError) as error:
@@ -435,12 +438,12 @@ def _free_cached(device: torch.device) -> None:
 
 
 @contextmanager
-def _repeatable() -> Iterator[None]:
-    """cuDNN algorithms that give the same bytes again, and float32 that is float32."""
+def _repeatable(*, exactly: bool) -> Iterator[None]:
+    """Float32 that is float32; and cuDNN algorithms that give the same bytes again, or else the fastest ones."""
     matmul_precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, benchmark=not exactly, deterministic=exactly, allow_tf32=False):
             yield
     finally:
         torch.set_float32_matmul_precision(matmul_precision)
