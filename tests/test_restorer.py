@@ -26,6 +26,7 @@ from s3diff.checkpoints.model_folder import load_model, save_model
 from s3diff.errors import ModelError, OptionError, OutputError, PictureError, S3DiffError
 from s3diff.images.codecs import Picture, from_array, read_picture
 from s3diff.options import RestoreOptions
+from s3diff.restoration import device as device_module
 from s3diff.restoration import restorer as restorer_module
 from s3diff.restoration import shortcut
 from s3diff.restoration.restored import Restored
@@ -264,12 +265,10 @@ def test_colours_of_the_input_are_kept(tiny: Restorer, photo: np.ndarray) -> Non
     assert away["none"] > 2 * max(away["wavelet"], away["adain"])
 
 
-def test_folded_weights_restore_as_matrices_per_sample(
-    tiny: Restorer, photo: np.ndarray, default: Restored, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(restorer_module, "MAX_WEIGHTS_FOLDED_ON_CPU", 0)
-    unfolded = Restorer.from_pretrained(tiny_model_folder(), device="cpu").restore(photo)
-    assert difference(unfolded.array, default.array).max() <= 1
+def test_folded_weights_restore_as_matrices_per_sample(photo: np.ndarray, default: Restored) -> None:
+    restorer = Restorer.from_pretrained(tiny_model_folder(), device="cpu")
+    restorer._adaptations = lambda *modulations: modulations  # type: ignore[method-assign]
+    assert difference(restorer.restore(photo).array, default.array).max() <= 1
 
 
 # ---------------------------------------------------------------------------------------------- prompts
@@ -463,17 +462,16 @@ def test_saving(default: Restored, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- device and precision
 
 
-@pytest.mark.parametrize(("precision", "max_mean_levels"), [("float16", 1.0), ("bfloat16", 13.0)])
-def test_half_precisions_stay_close(
-    photo: np.ndarray, default: Restored, precision: str, max_mean_levels: float
-) -> None:
+@pytest.mark.parametrize(("precision", "min_psnr"), [("float16", 45), ("bfloat16", 30)])
+def test_half_precisions_stay_close(photo: np.ndarray, default: Restored, precision: str, min_psnr: float) -> None:
     """One step from t = 999 multiplies every rounding by 14.6; with bfloat16's 8 bits that is seen on this model, whose
-    weights are random: 7 levels of 255 on average, of a picture that deviates by 53. float16: 0.3 levels."""
+    weights are random: 35 dB. float16: 47, what the decoder in bfloat16 leaves."""
     restorer = Restorer.from_pretrained(tiny_model_folder(), device="cpu", precision=precision)  # type: ignore[arg-type]
     assert restorer.precision == precision
     restored = restorer.restore(photo)
     assert restored.estimated == pytest.approx(default.estimated, abs=1e-6), "the estimator stays in float32"
-    assert 0 < difference(restored.array, default.array).mean() <= max_mean_levels
+    error = np.mean(difference(restored.array, default.array) ** 2)
+    assert min_psnr <= 10 * np.log10(255**2 / error) < 60
 
 
 def test_a_loaded_model_serves_several_restorers(photo: np.ndarray, default: Restored) -> None:
@@ -503,6 +501,19 @@ def test_auto_is_the_best_device() -> None:
     best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     assert restorer.device.type == best
     assert restorer.precision == "float32", "half precisions are a choice: the step to x0 multiplies their errors"
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_is_bfloat16_where_the_cpu_has_it_and_the_model_bears_it(
+    monkeypatch: pytest.MonkeyPatch, gradient: np.ndarray, native: bool
+) -> None:
+    monkeypatch.setattr(device_module, "cpu_computes_in_bfloat16", lambda: native)
+    restorer = Restorer.from_pretrained("compact", device="cpu")
+    assert restorer.precision == ("bfloat16" if native else "float32")
+    assert Restorer.from_pretrained(tiny_model_folder(), device="cpu").precision == "float32", "it predicts noise"
+    exact = Restorer.from_pretrained("compact", device="cpu", precision="float32").restore(gradient)
+    error = np.mean(difference(restorer.restore(gradient).array, exact.array) ** 2)
+    assert 10 * np.log10(255**2 / max(error, 1e-9)) >= 50
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -597,7 +608,8 @@ def test_compact_on_small_and_long_pictures(compact: Restorer, shape: tuple[int,
     assert compact.restore(noise(*shape)).array.shape == (4 * shape[0], 4 * shape[1], 3)
 
 
-def test_compact_sizes_batches_and_guidance(compact: Restorer, gradient: np.ndarray) -> None:
+def test_compact_sizes_batches_and_guidance(gradient: np.ndarray) -> None:
+    compact = Restorer.from_pretrained("compact", device="cpu", precision="float32")
     assert compact.restore(gradient, RestoreOptions(size=(37, 51))).array.shape == (51, 37, 3)
     with unet_batches(compact) as batches:
         compact.restore(gradient, RestoreOptions(guidance=1))

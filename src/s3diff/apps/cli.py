@@ -131,6 +131,10 @@ def restore(
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
     precision: Annotated[PrecisionChoice, typer.Option(help="Number format of the networks.")] = PrecisionChoice.auto,
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="Compile the networks (CUDA: as graphs): for many pictures; the first one waits."),
+    ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also the folders inside folders.")] = False,
     quality: Annotated[int, typer.Option(help="1 to 100, of JPEG and WebP outputs.")] = 95,
     max_megapixels: Annotated[
@@ -170,10 +174,12 @@ def restore(
             return
         # A picture on its own is looked at before a model is loaded, let alone fetched.
         only = open_picture(jobs[0], options) if len(jobs) == 1 and not skipped else None
-        restorer = _load(model, device, precision.value, quiet)
+        restorer = _load(model, device, precision.value, quiet, fast=fast)
         restorer.check(options)
         if not quiet:
             remark(f"model {restorer.model.name}  device {restorer.device}  precision {restorer.precision}")
+            for reason in restorer.acceleration.reasons if fast else ():
+                remark(f"  {reason}")
         num_failed = 0
         with closing(_with_progress(jobs, quiet)) as waiting:
             for job in waiting:
@@ -334,11 +340,19 @@ def _pixels(megapixels: float) -> int:
     raise OptionError(f"max-megapixels is {megapixels}; give a number above 0, such as 16")
 
 
-def _load(model: str, device: str, precision: Any, quiet: bool) -> Restorer:
+def _load(model: str, device: str, precision: Any, quiet: bool, *, fast: bool = False) -> Restorer:
     from s3diff.restoration.restorer import Restorer
 
     with _download_bar(quiet) as (announce, progress):
-        return Restorer.from_pretrained(model, device=device, precision=precision, announce=announce, progress=progress)
+        return Restorer.from_pretrained(
+            model,
+            device=device,
+            precision=precision,
+            announce=announce,
+            progress=progress,
+            fast=fast,
+            remark=None if quiet else remark,
+        )
 
 
 @contextmanager

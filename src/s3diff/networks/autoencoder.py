@@ -273,8 +273,9 @@ class Autoencoder(nn.Module):
         return self.decoder(self.before_decoder(latent))
 
     def before_decoder(self, latent: Tensor) -> Tensor:
-        """The decoder's input, [B, latent_channels, h, w]."""
-        return self.post_quant_conv(latent / self.config.scaling_factor)
+        """The decoder's input, [B, latent_channels, h, w], in the decoder's number format."""
+        features = self.post_quant_conv(latent / self.config.scaling_factor)
+        return features.to(self.decoder.conv_in.weight.dtype)
 
 
 #: Side of the square mean that :func:`unsharp_mask` takes for blurred: two low-quality pixels and a bit at scale 4.

@@ -6,7 +6,7 @@ Every block takes ``modulation``: [B, r, r] for its modulated layers, or None fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +132,13 @@ class ResnetBlock(nn.Module):
         hidden = self.conv2(F.silu(self.norm2(hidden)), modulation)
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x, modulation))
 
+    def fix_time(self, time: Tensor) -> None:
+        """Put what a time embedding [1, time_channels] adds into the bias of ``conv1``, a new tensor, for good."""
+        if self.time_emb_proj is not None and self.conv1.bias is not None:
+            added = self.time_emb_proj(F.silu(time))[0]
+            self.conv1.bias = nn.Parameter(self.conv1.bias + added, requires_grad=False)
+            self.time_emb_proj = None
+
 
 class Downsampler(nn.Module):
     """3x3 convolution of stride 2. The VAE pads right and bottom only, the UNet on every side."""
@@ -169,6 +176,20 @@ class Upsampler(nn.Module):
         return self.conv(enlarged, modulation)
 
 
+class KeysAndValues(NamedTuple):
+    """What an attention layer makes of a context, both [P, heads, T, C / heads]: computed once, used in many calls.
+
+    With a batch of B = n P queries each of them serves n neighbours in it.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+
+#: A prompt's embedding [B, T, context_channels], or what one attention layer makes of it.
+Context = Tensor | KeysAndValues
+
+
 class Attention(nn.Module):
     """Multi-head attention over [B, N, C] tokens; ``to_out.0`` is the output layer, as in a diffusers checkpoint."""
 
@@ -183,15 +204,26 @@ class Attention(nn.Module):
         self.to_v = ModulatedLinear(context_channels, channels, bias, lora_rank=lora_rank)
         self.to_out = nn.ModuleList([ModulatedLinear(channels, channels, lora_rank=lora_rank)])
 
-    def forward(self, x: Tensor, context: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None = None, modulation: Tensor | None = None) -> Tensor:
         """``x``: [B, N, C]; ``context``: [B, T, context_channels], or None to attend to ``x`` itself."""
-        context = x if context is None else context
-        query, key, value = (
-            layer(tokens, modulation).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for layer, tokens in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
-        )
+        if not isinstance(context, KeysAndValues):
+            context = self.keys_and_values(x if context is None else context, modulation)
+        query = self._in_heads(self.to_q(x, modulation))
+        key, value = (_for_batch(tensor, len(query)) for tensor in context)
         attended = F.scaled_dot_product_attention(query, key, value)
         return self.to_out[0](attended.transpose(1, 2).flatten(2), modulation)
+
+    def keys_and_values(self, context: Tensor, modulation: Tensor | None = None) -> KeysAndValues:
+        """Of ``context`` [B, T, context_channels]: what does not depend on the queries."""
+        keys, values = (self._in_heads(layer(context, modulation)) for layer in (self.to_k, self.to_v))
+        return KeysAndValues(keys, values)
+
+    def _in_heads(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def _for_batch(tensor: Tensor, batch_size: int) -> Tensor:
+    return tensor if len(tensor) == batch_size else tensor.repeat_interleave(batch_size // len(tensor), dim=0)
 
 
 class ImageAttention(Attention):
@@ -201,7 +233,7 @@ class ImageAttention(Attention):
         super().__init__(channels, 1, bias=True, lora_rank=lora_rank)
         self.group_norm = nn.GroupNorm(norm_num_groups, channels, eps=norm_eps)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None = None, modulation: Tensor | None = None) -> Tensor:
         """[B, C, h, w] -> [B, C, h, w]; or the same in tiles."""
         normed = self.group_norm(x)
         if isinstance(normed, TiledFeatures):
@@ -261,8 +293,8 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels, lora_rank=lora_rank)
 
-    def forward(self, x: Tensor, context: Tensor, modulation: Tensor | None = None) -> Tensor:
-        """``x``: [B, N, C]; ``context``: [B, T, context_channels]."""
+    def forward(self, x: Tensor, context: Context, modulation: Tensor | None = None) -> Tensor:
+        """``x``: [B, N, C]; ``context``: [B, T, context_channels], or what ``attn2`` makes of it."""
         if self.self_attention:
             x = x + self.attn1(self.norm1(x), None, modulation)
         x = x + self.attn2(self.norm2(x), context, modulation)
@@ -300,8 +332,8 @@ class SpatialTransformer(nn.Module):
         )
         self.proj_out = ModulatedLinear(channels, channels, lora_rank=lora_rank)
 
-    def forward(self, x: Tensor, context: Tensor, modulation: Tensor | None = None) -> Tensor:
-        """``x``: [B, C, h, w]; ``context``: [B, T, context_channels]. Returns [B, C, h, w]."""
+    def forward(self, x: Tensor, context: Context, modulation: Tensor | None = None) -> Tensor:
+        """``x``: [B, C, h, w]; ``context``: as in :class:`TransformerBlock`. Returns [B, C, h, w]."""
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         tokens = self.proj_in(tokens, modulation)
         for block in self.transformer_blocks:

@@ -13,7 +13,7 @@ Two ways to compute it, equal up to rounding:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,9 @@ LORA_ALPHA = 8.0
 #: The full size's widest layers have 1280 channels; a rank near them would be no small change any more.
 MAX_LORA_RANK = 1024
 
-#: What adapts a network to its images: modulations [B, rows, r, r] per sample, folded weights by name, or nothing.
-Adaptation = Tensor | Mapping[str, Tensor] | None
+#: What adapts a network to its images: modulations [B, rows, r, r] per sample, folded weights by name, a folded network
+#: (:mod:`s3diff.networks.folded_network`) that runs in its place, or nothing.
+Adaptation = Tensor | Mapping[str, Tensor] | Callable[..., Any] | None
 
 
 class _ModulatedLora:
@@ -186,7 +187,11 @@ def fold(weights: Mapping[str, LoraWeights], modulation: Tensor, dtype: torch.dt
 
 
 def call_adapted(network: nn.Module, adaptation: Adaptation, *args: Any) -> Any:
-    """Run ``network(*args)`` with folded weights (a mapping), per-sample modulation (a tensor) or its base weights."""
+    """Run ``network(*args)`` with folded weights (a mapping, or a folded network), per-sample modulation (a tensor) or
+    its base weights.
+    """
     if isinstance(adaptation, Mapping):
         return torch.func.functional_call(network, dict(adaptation), args)
-    return network(*args, modulation=adaptation)
+    if adaptation is None or isinstance(adaptation, Tensor):
+        return network(*args, modulation=adaptation)
+    return adaptation(*args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -10,8 +9,10 @@ from torch import Tensor, nn
 
 from s3diff.errors import ModelError
 from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian, unsharp_mask, without_grid
+from s3diff.networks.blocks import KeysAndValues
 from s3diff.networks.degradation_conditioning import ConditioningConfig, DegradationConditioning
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
+from s3diff.networks.folded_network import FoldedNetwork
 from s3diff.networks.modulated_lora import Adaptation, call_adapted
 from s3diff.networks.noise_schedule import NoiseSchedule
 from s3diff.networks.unet import UNet, UNetConfig
@@ -90,11 +91,14 @@ class OneStepGenerator(nn.Module):
         mean, log_variance = self.autoencoder.latent_gaussian(moments)
         return sample_gaussian(mean, log_variance, noise) * self.config.autoencoder.scaling_factor
 
-    def predict(self, latent: Tensor, context: Tensor, adaptation: Adaptation) -> Tensor:
-        """The UNet's prediction at the schedule's timestep; ``context``: [B, T, context_channels]."""
+    def predict(self, latent: Tensor, context: Tensor | tuple[KeysAndValues, ...], adaptation: Adaptation) -> Tensor:
+        """The UNet's prediction at the schedule's timestep; ``context``: [B, T, context_channels], or its keys and
+        values.
+        """
         timestep = torch.full((latent.shape[0],), self.config.schedule.timestep, device=latent.device)
         dtype = dtype_of(self.unet)
-        return call_adapted(self.unet, adaptation, latent.to(dtype), timestep, context.to(dtype))
+        prepared = context.to(dtype) if isinstance(context, Tensor) else context
+        return call_adapted(self.unet, adaptation, latent.to(dtype), timestep, prepared)
 
     def predict_guided(
         self, latent: Tensor, positive: Tensor, negative: Tensor, guidance: float, adaptation: Adaptation
@@ -103,11 +107,38 @@ class OneStepGenerator(nn.Module):
 
         ``positive`` and ``negative``: [B, T, context_channels].
         """
-        if guidance == 1.0:
-            return self.predict(latent, positive, adaptation).to(torch.float32)
-        if not isinstance(adaptation, Mapping) and adaptation is not None:
+        context = self.guidance_context(positive, negative, guidance, adaptation)
+        return self.predict_in_context(latent, context, guidance, adaptation)
+
+    def guidance_context(
+        self, positive: Tensor, negative: Tensor, guidance: float, adaptation: Adaptation
+    ) -> Tensor | tuple[KeysAndValues, ...]:
+        """What :meth:`predict_in_context` needs of the prompts: computed once, used for every tile of a picture.
+
+        Args:
+            positive: [B, T, context_channels]; or [1, ...], for all latents.
+            negative: the same; not looked at when guidance is 1.
+            guidance: of the predictions to come.
+            adaptation: of the predictions to come; a folded network's keys and values are computed here, and are void
+                once it is folded again.
+        """
+        context = positive if guidance == 1.0 else torch.cat([positive, negative])
+        if not isinstance(adaptation, FoldedNetwork):
+            return context
+        return adaptation.network.keys_and_values(context.to(dtype_of(self.unet)))
+
+    def predict_in_context(
+        self, latent: Tensor, context: Tensor | tuple[KeysAndValues, ...], guidance: float, adaptation: Adaptation
+    ) -> Tensor:
+        """:meth:`predict_guided` with what :meth:`guidance_context` made of the prompts. Returns float32."""
+        num_prompts = 1 if guidance == 1.0 else 2
+        if isinstance(context, Tensor) and len(context) != num_prompts * len(latent):
+            context = context.repeat_interleave(num_prompts * len(latent) // len(context), dim=0)
+        if num_prompts == 1:
+            return self.predict(latent, context, adaptation).to(torch.float32)
+        if isinstance(adaptation, Tensor):
             adaptation = torch.cat([adaptation, adaptation])
-        both = self.predict(torch.cat([latent, latent]), torch.cat([positive, negative]), adaptation)
+        both = self.predict(torch.cat([latent, latent]), context, adaptation)
         with_positive, with_negative = both.to(torch.float32).chunk(2)
         return with_negative + guidance * (with_positive - with_negative)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +15,13 @@ from s3diff.networks.blocks import (
     EPS_RANGE,
     MAX_LAYERS_PER_BLOCK,
     MAX_WIDTH,
+    Context,
     Downsampler,
+    KeysAndValues,
     Norm,
     ResnetBlock,
     SpatialTransformer,
+    TransformerBlock,
     Upsample,
     Upsampler,
     norm_layer,
@@ -86,14 +91,19 @@ class UNetConfig:
 
 
 class _UNetBlock(nn.Module):
-    """What the down, mid and up blocks share: ResNet blocks, each with a transformer after it where there is one."""
+    """What the down, mid and up blocks share: ResNet blocks, each with a transformer after it where there is one.
+
+    ``time`` is None where the timestep is fixed; ``contexts`` gives every transformer its context, in order.
+    """
 
     resnets: nn.ModuleList
     attentions: nn.ModuleList | None
 
-    def _layer(self, index: int, x: Tensor, time: Tensor, context: Tensor, modulation: Tensor | None) -> Tensor:
+    def _layer(
+        self, index: int, x: Tensor, time: Tensor | None, contexts: Iterator[Context], modulation: Tensor | None
+    ) -> Tensor:
         x = self.resnets[index](x, time, modulation)
-        return x if self.attentions is None else self.attentions[index](x, context, modulation)
+        return x if self.attentions is None else self.attentions[index](x, next(contexts), modulation)
 
 
 class DownBlock(_UNetBlock):
@@ -120,12 +130,12 @@ class DownBlock(_UNetBlock):
             )
 
     def forward(
-        self, x: Tensor, time: Tensor, context: Tensor, modulation: Tensor | None = None
+        self, x: Tensor, time: Tensor | None, contexts: Iterator[Context], modulation: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
         """Returns the block's output and everything that the up blocks will take from it, in order."""
         skips = []
         for index in range(len(self.resnets)):
-            x = self._layer(index, x, time, context, modulation)
+            x = self._layer(index, x, time, contexts, modulation)
             skips.append(x)
         for downsampler in self.downsamplers:
             x = downsampler(x, modulation)
@@ -142,9 +152,11 @@ class UNetMidBlock(_UNetBlock):
         self.resnets = nn.ModuleList(_resnet(width, width, config) for _ in range(2))
         self.attentions = nn.ModuleList([_transformer(config, len(config.block_out_channels) - 1)])
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor, modulation: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, time: Tensor | None, contexts: Iterator[Context], modulation: Tensor | None = None
+    ) -> Tensor:
         """[B, C, h, w] -> [B, C, h, w]."""
-        return self.resnets[1](self._layer(0, x, time, context, modulation), time, modulation)
+        return self.resnets[1](self._layer(0, x, time, contexts, modulation), time, modulation)
 
 
 class UpBlock(_UNetBlock):
@@ -177,13 +189,13 @@ class UpBlock(_UNetBlock):
         x: Tensor,
         skips: list[Tensor],
         size_after: tuple[int, int],
-        time: Tensor,
-        context: Tensor,
+        time: Tensor | None,
+        contexts: Iterator[Context],
         modulation: Tensor | None = None,
     ) -> Tensor:
         """``skips``: one per ResNet block, in the order of use; ``size_after``: the next block's feature size."""
         for index, skip in enumerate(skips):
-            x = self._layer(index, torch.cat([x, skip], dim=1), time, context, modulation)
+            x = self._layer(index, torch.cat([x, skip], dim=1), time, contexts, modulation)
         for upsampler in self.upsamplers:
             x = upsampler(x, size_after, modulation)
         return x
@@ -219,7 +231,7 @@ class UNet(ModulatedNetwork):
         self.config = config
         self.num_modulation_rows = 2 * len(widths) + 2
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
-        self.time_embedding = TimeEmbedding(widths[0], config.time_channels)
+        self.time_embedding: TimeEmbedding | None = TimeEmbedding(widths[0], config.time_channels)
         self.down_blocks = nn.ModuleList(DownBlock(config, level) for level in range(len(widths)))
         self.mid_block = UNetMidBlock(config)
         self.up_blocks = nn.ModuleList(UpBlock(config, level) for level in reversed(range(len(widths))))
@@ -236,13 +248,46 @@ class UNet(ModulatedNetwork):
             return num_blocks
         return num_blocks + 1 + int(parts[1]) if parts[0] == "up_blocks" else 2 * num_blocks + 1
 
-    def forward(self, latent: Tensor, timestep: Tensor, context: Tensor, modulation: Tensor | None = None) -> Tensor:
+    @torch.no_grad()
+    def fix_timestep(self, timestep: int) -> None:
+        """Compute what follows from the timestep once and for all: the biases of the ResNet blocks take it up.
+
+        Afterwards the timestep that :meth:`forward` gets is not looked at, and the time embedding is gone. Biases are
+        replaced, never changed: a network that shares them stays as it is.
+        """
+        if self.time_embedding is None:
+            return
+        weight = self.time_embedding.linear_1.weight
+        steps = torch.tensor([timestep], device=weight.device)
+        time = self.time_embedding(sinusoidal_features(steps, self.config.block_out_channels[0]).to(weight.dtype))
+        for module in self.modules():
+            if isinstance(module, ResnetBlock):
+                module.fix_time(time)
+        self.time_embedding = None
+
+    def keys_and_values(self, context: Tensor) -> tuple[KeysAndValues, ...]:
+        """What the cross-attention layers make of prompts [P, T, context_channels] with the weights as they are.
+
+        :meth:`forward` takes it for the prompts themselves, which saves computing it in every call.
+        """
+        return tuple(
+            block.attn2.keys_and_values(context) for block in self.modules() if isinstance(block, TransformerBlock)
+        )
+
+    def forward(
+        self,
+        latent: Tensor,
+        timestep: Tensor,
+        context: Tensor | tuple[KeysAndValues, ...],
+        modulation: Tensor | None = None,
+    ) -> Tensor:
         """Predict the noise in a latent.
 
         Args:
             latent: [B, latent_channels, h, w].
             timestep: [B], whole numbers.
-            context: [B, T, context_channels], the prompt's embedding.
+            context: [B, T, context_channels], the prompt's embedding; or its keys and values of P prompts, for B = n P
+                latents, n for each prompt.
             modulation: [B, 2n + 2, r, r], or None for the base weights.
 
         Returns:
@@ -252,20 +297,23 @@ class UNet(ModulatedNetwork):
         rows: tuple[Tensor | None, ...] = (None,) * self.num_modulation_rows
         if modulation is not None:
             rows = modulation.to(latent.dtype).unbind(1)
-        features = sinusoidal_features(timestep, self.config.block_out_channels[0]).to(latent.dtype)
-        time = self.time_embedding(features)
+        time = None
+        if self.time_embedding is not None:
+            features = sinusoidal_features(timestep, self.config.block_out_channels[0]).to(latent.dtype)
+            time = self.time_embedding(features)
+        contexts: Iterator[Context] = itertools.repeat(context) if isinstance(context, Tensor) else iter(context)
 
         x = self.conv_in(latent)
         skips = [x]
         for index, block in enumerate(self.down_blocks):
-            x, block_skips = block(x, time, context, rows[index])
+            x, block_skips = block(x, time, contexts, rows[index])
             skips += block_skips
-        x = self.mid_block(x, time, context, rows[num_blocks])
+        x = self.mid_block(x, time, contexts, rows[num_blocks])
         for index, block in enumerate(self.up_blocks):
             taken = [skips.pop() for _ in range(self.config.layers_per_block + 1)]
             # Odd sides: the enlargement must meet the next skip's size, which is not always twice as large.
             size_after = tuple(skips[-1].shape[2:]) if skips else tuple(x.shape[2:])
-            x = block(x, taken, size_after, time, context, rows[num_blocks + 1 + index])
+            x = block(x, taken, size_after, time, contexts, rows[num_blocks + 1 + index])
         return self.conv_out(F.silu(self.conv_norm_out(x)), rows[-1])
 
 

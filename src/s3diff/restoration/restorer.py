@@ -6,6 +6,7 @@ import copy
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,10 +24,12 @@ from s3diff.errors import OptionError, PictureError
 from s3diff.images import codecs
 from s3diff.images.color_match import match_color
 from s3diff.images.resampling import crop, enlarge, from_network_range
-from s3diff.networks.modulated_lora import Adaptation, fold
+from s3diff.networks.folded_network import FoldedInTurn, FoldedNetwork
+from s3diff.networks.modulated_lora import Adaptation
 from s3diff.networks.prompts import encode_prompts
 from s3diff.options import Precision, RestoreOptions
-from s3diff.restoration.device import choose_device, choose_dtype
+from s3diff.restoration.acceleration import choose_acceleration, compile_network
+from s3diff.restoration.device import autoencoder_dtypes, choose_device, choose_dtype
 from s3diff.restoration.memory import is_out_of_memory
 from s3diff.restoration.regions import Canvas, EnlargedInput, cut_at_edge, estimate_in_tiles, tensor_reader
 from s3diff.restoration.restored import Degrees, Restored
@@ -37,15 +40,12 @@ from s3diff.tiling import HaloSpan
 #: What can be restored: a path, a Picture, a Pillow image, or an array [H, W] or [H, W, C].
 Source = Any
 
-#: On a CPU, folding a UNet above this many modulated weights costs more than it saves in one pass over two prompts
-#: (SD-Turbo: 1.5 to 2.3 s to fold, 1.3 s saved). Smaller ones and every GPU gain.
-MAX_WEIGHTS_FOLDED_ON_CPU = 100_000_000
 #: Mean distance of the channels from their mean, in [0, 1], up to which the result of a grey picture counts as grey:
 #: eight levels of 255, several times what a trained model adds.
 MAX_CHROMA_OF_GREY = 8 / 255
 _COLORED_NOTE = "a grey picture, written in colour because the model coloured it; grey=keep (--grey keep) forbids it"
-#: Folded weights are swapped into the shared modules while they run, and cuDNN's flags belong to the process: two
-#: threads take turns.
+#: Folded weights lie in one place until the next picture's, and cuDNN's flags belong to the process: two threads take
+#: turns.
 _ONE_AT_A_TIME = threading.Lock()
 #: A batch is cut into groups of at most this many output pixels.
 MAX_BATCH_PIXELS = 2048 * 2048
@@ -63,9 +63,13 @@ class Restorer:
     Args:
         model: from :func:`s3diff.checkpoints.model_folder.load_model`; moved to the device.
         device: ``auto`` (CUDA, MPS, CPU in this order) or a torch device.
-        precision: ``auto`` (float32), ``float32``, ``float16`` (the autoencoder stays in float32, which SD-Turbo's
-            needs) or ``bfloat16`` (the least exact: the step to x0 multiplies an error by 14.6).
+        precision: ``auto`` (float32; bfloat16 where that is both fast and exact, see
+            :func:`s3diff.restoration.device.choose_dtype`), ``float32``, ``float16`` or ``bfloat16``. They are the
+            UNet's; see :func:`s3diff.restoration.device.autoencoder_dtypes` for the autoencoder's.
         exclusive: use and change the model's own networks instead of a copy, which saves their memory.
+        fast: compile the networks, on CUDA with recorded graphs, where the machine can; see ``acceleration``. The first
+            picture of every size takes minutes, and results need not be the same to the bit again.
+        remark: told in one line when the compiler fails after all; None to warn.
 
     Raises:
         OptionError: the device is not on this machine, or the precision is unknown.
@@ -78,21 +82,32 @@ class Restorer:
         device: str | torch.device = "auto",
         precision: Precision = "auto",
         exclusive: bool = False,
+        fast: bool = False,
+        remark: Callable[[str], None] | None = None,
     ) -> None:
         self.model = model
         self.device = choose_device(device)
-        self.dtype = choose_dtype(precision)
+        self.dtype = choose_dtype(precision, self.device, model.config.schedule)
         generator = model.generator if exclusive else copy.deepcopy(model.generator)
         generator = generator.to(self.device).eval().requires_grad_(False)
+        #: What is on and off on this device, with the reasons.
+        self.acceleration = choose_acceleration(self.device, self.dtype, fast=fast)
+        if self.acceleration.channels_last:
+            generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Folding starts from float32 weights, whatever the networks compute in: these tensors stay as they are when
         # the modules get smaller ones.
-        self._encoder_weights = generator.autoencoder.encoder.lora_weights()
-        self._unet_weights = generator.unet.lora_weights()
+        encoder_weights, unet_weights = generator.autoencoder.encoder.lora_weights(), generator.unet.lora_weights()
         generator.unet.to(self.dtype)
-        generator.autoencoder.to(torch.float32 if self.dtype == torch.float16 else self.dtype)
+        encoder_dtype, decoder_dtype = autoencoder_dtypes(self.dtype, model.config.schedule)
+        generator.autoencoder.to(encoder_dtype)
+        generator.autoencoder.decoder.to(decoder_dtype)
         self.generator = generator
-        num_weights = sum(layer.weight.numel() for layer in self._unet_weights.values())
-        self._fold_unet = self.device.type != "cpu" or num_weights <= MAX_WEIGHTS_FOLDED_ON_CPU
+        self._encoder = FoldedNetwork(generator.autoencoder.encoder, encoder_weights)
+        self._unet = FoldedNetwork(generator.unet, unet_weights)
+        self._unet.network.fix_timestep(model.config.schedule.timestep)
+        if self.acceleration.compiled:
+            for network in (self._encoder.network, self._unet.network, generator.autoencoder.decoder):
+                compile_network(network, self.device, remark or warnings.warn)
         self._encoded_prompts: dict[str, Tensor] = {}
 
     @classmethod
@@ -104,6 +119,8 @@ class Restorer:
         precision: Precision = "auto",
         announce: Callable[..., None] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        fast: bool = False,
+        remark: Callable[[str], None] | None = None,
     ) -> Restorer:
         """Load a model.
 
@@ -114,6 +131,8 @@ class Restorer:
             precision: see :class:`Restorer`.
             announce: called with a ``DownloadPlan`` before a download starts; see ``s3diff.checkpoints.hub``.
             progress: called with (bytes done, bytes in all) during a download.
+            fast: see :class:`Restorer`.
+            remark: see :class:`Restorer`.
 
         Raises:
             ModelError: no such model, or a damaged one.
@@ -123,7 +142,7 @@ class Restorer:
         chosen = choose_device(device)
         choose_dtype(precision)  # before a download, not after it
         loaded = load_model(model_folder(model, announce=announce, progress=progress))
-        return cls(loaded, device=chosen, precision=precision, exclusive=True)
+        return cls(loaded, device=chosen, precision=precision, exclusive=True, fast=fast, remark=remark)
 
     @property
     def precision(self) -> str:
@@ -208,7 +227,7 @@ class Restorer:
             if len(pictures) > 1 and not plan.is_whole:
                 return [self._restore_group([picture], options, progress)[0] for picture in pictures]
             try:
-                with _ONE_AT_A_TIME, _repeatable():
+                with _ONE_AT_A_TIME, _repeatable(exactly=not self.acceleration.compiled):
                     restored = self._walk(pictures, options, plan, progress)
                 return [replace(each, notes=note) for each in restored]
             except (RuntimeError, MemoryError) as error:
@@ -279,12 +298,12 @@ class Restorer:
         ]
 
     def _adaptations(self, for_encoder: Tensor, for_unet: Tensor) -> tuple[Adaptation, Adaptation]:
-        """One picture: weights folded where that pays. Several: the matrices themselves, per sample."""
+        """One picture: folded weights. Several: the encoder, which one picture keeps busy, folded for each in turn; the
+        UNet on all together, with the matrices themselves.
+        """
         if len(for_encoder) > 1:
-            return for_encoder, for_unet
-        encoder_dtype = torch.float32 if self.dtype == torch.float16 else self.dtype
-        folded_encoder = fold(self._encoder_weights, for_encoder, encoder_dtype)
-        return folded_encoder, fold(self._unet_weights, for_unet, self.dtype) if self._fold_unet else for_unet
+            return FoldedInTurn(self._encoder, for_encoder), for_unet
+        return self._encoder.fold(for_encoder), self._unet.fold(for_unet)
 
     def _latent_noise(
         self, plan: TilePlan, rows: HaloSpan, columns: HaloSpan, options: RestoreOptions
@@ -419,12 +438,12 @@ def _free_cached(device: torch.device) -> None:
 
 
 @contextmanager
-def _repeatable() -> Iterator[None]:
-    """cuDNN algorithms that give the same bytes again, and float32 that is float32."""
+def _repeatable(*, exactly: bool) -> Iterator[None]:
+    """Float32 that is float32; and cuDNN algorithms that give the same bytes again, or else the fastest ones."""
     matmul_precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, benchmark=not exactly, deterministic=exactly, allow_tf32=False):
             yield
     finally:
         torch.set_float32_matmul_precision(matmul_precision)

@@ -19,6 +19,7 @@ import torch
 
 from s3diff.networks.one_step_generator import GeneratorConfig
 from s3diff.options import RestoreOptions
+from s3diff.restoration.device import autoencoder_dtypes
 from s3diff.restoration.memory import free_bytes
 from s3diff.tiling import HaloSpan, ReleasedTiles, halo_spans
 
@@ -146,5 +147,5 @@ def _bytes_per_pixel(config: GeneratorConfig, dtype: torch.dtype) -> float:
     maps = [
         (width + (widths[level + 1] if level + 1 < len(widths) else 0)) / 4**level for level, width in enumerate(widths)
     ]
-    size = 4 if dtype == torch.float16 else torch.finfo(dtype).bits // 8  # the autoencoder stays in float32 then
+    size = max(autoencoder_dtypes(dtype, config.schedule), key=lambda each: each.itemsize).itemsize
     return max(maps) * size + 3 * 4

@@ -7,12 +7,13 @@ stage is the generator's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from s3diff.networks.blocks import KeysAndValues
 from s3diff.networks.modulated_lora import Adaptation, call_adapted
 from s3diff.networks.one_step_generator import OneStepGenerator, dtype_of
 from s3diff.networks.tiled_features import Recorded, TiledFeatures, released_statistics, whole_statistics
@@ -78,7 +79,8 @@ class TiledStages:
         self, latent: Tensor, positive: Tensor, negative: Tensor, guidance: float, adaptation: Adaptation
     ) -> Tensor:
         """See :meth:`OneStepGenerator.predict_guided`."""
-        predict = partial(self._predict, positive=positive, negative=negative, guidance=guidance, adaptation=adaptation)
+        context = self.generator.guidance_context(positive, negative, guidance, adaptation)
+        predict = partial(self._predict, context=context, guidance=guidance, adaptation=adaptation)
         height, width = latent.shape[2:]
         released = self.plan.released
         if released is not None:
@@ -142,14 +144,12 @@ class TiledStages:
         return max(4 * AUTOENCODER_HALO, AUTOENCODER_TILE * self.plan.tile_px // (96 * self._downscale))
 
     def _predict(
-        self, tiles: Tensor, positive: Tensor, negative: Tensor, guidance: float, adaptation: Adaptation
+        self, tiles: Tensor, context: Tensor | tuple[KeysAndValues, ...], guidance: float, adaptation: Adaptation
     ) -> Tensor:
         """``tiles``: [N, C, h, w] of one picture, or the latents of a batch of pictures."""
-        if len(tiles) != len(positive):  # tiles of one picture
-            positive, negative = (prompt.expand(len(tiles), -1, -1) for prompt in (positive, negative))
-            if adaptation is not None and not isinstance(adaptation, Mapping):
-                adaptation = adaptation.expand(len(tiles), -1, -1, -1)
-        return self.generator.predict_guided(tiles, positive, negative, guidance, adaptation)
+        if isinstance(adaptation, Tensor) and len(tiles) != len(adaptation):  # tiles of one picture
+            adaptation = adaptation.expand(len(tiles), -1, -1, -1)
+        return self.generator.predict_in_context(tiles, context, guidance, adaptation)
 
     def _blended(
         self, predict: Callable[[Tensor], Tensor], latent: Tensor, tiles: list[tuple[Span, Span, Tensor]]

@@ -66,7 +66,7 @@ class Validation:
     @torch.no_grad()
     def score(self, model: LoadedModel, device: torch.device) -> tuple[dict[str, float], Tensor]:
         """Mean figures of a model, and a picture [3, H, W] in [0, 1]: a row for each case, input, output, truth."""
-        restorer = Restorer(model, device=device, exclusive=True)
+        restorer = Restorer(model, device=device, precision="float32", exclusive=True)
         options = RestoreOptions(scale=self._scale)
         results = [to_tensor(restorer.restore(case.low_quality, options).picture) for case in self._cases]
         rows, figures = [], {"psnr_y": 0.0} | ({"lpips_alex": 0.0} if self._lpips else {})
