@@ -1,7 +1,7 @@
 """Seconds of every stage, its TFLOP and its share of what the hardware reaches; ours beside the released flow.
 
     python benchmarks/restore_latency.py [--model full] [--sizes 512 1024] [--device cuda] [--precision bfloat16]
-        [--batch 8] [--runs 5] [--flows released ours] [--json FILE]
+        [--batch 8] [--runs 5] [--flows released ours] [--fast] [--json FILE]
 
 A size is the side of the square output, four times that of the input. The share of the peak is that of the larger of a
 large matrix product and a large convolution, measured in the same run and number format. TFLOP are counted by torch on
@@ -103,10 +103,10 @@ def measured(
     }
 
 
-def psnr(one: list[Picture], other: list[Picture]) -> float:
-    """Of 8-bit results, in dB; infinite for equal ones."""
+def psnr(one: list[Picture], other: list[Picture]) -> float | None:
+    """Of 8-bit results, in dB; None for equal ones, as JSON has no infinity."""
     error = np.mean([np.mean((a.pixels.astype(float) - b.pixels) ** 2) for a, b in zip(one, other, strict=True)])
-    return float(10 * np.log10(255**2 / error)) if error else math.inf
+    return float(10 * np.log10(255**2 / error)) if error else None
 
 
 def table(case: dict[str, Any]) -> str:
@@ -136,7 +136,7 @@ def table(case: dict[str, Any]) -> str:
             lines.append(f"{name}: {flow['seconds']['wall']:.4f} s, {flow['seconds']['cpu']:.4f} s of CPU time{known}")
     for name in ("times_as_fast", "times_less_cpu", "psnr_to_released", "psnr_to_float32"):
         if name in case:
-            lines.append(f"{name}: {case[name]:.2f}")
+            lines.append(f"{name}: equal" if case[name] is None else f"{name}: {case[name]:.2f}")
     return "\n".join(lines)
 
 
@@ -148,7 +148,9 @@ def run_case(given: argparse.Namespace, side: int, device: torch.device) -> dict
     flows: dict[str, dict[str, Any]] = {}
 
     def ours(precision: str) -> Callable[[], tuple[list[Picture], dict[str, float]]]:
-        restorer = Restorer(latency_model(given.model), device=device, precision=precision, exclusive=True)  # type: ignore[arg-type]
+        model = latency_model(given.model)
+        restorer = Restorer(model, device=device, precision=precision, exclusive=True, fast=given.fast)  # type: ignore[arg-type]
+        print("; ".join(restorer.acceleration.reasons))
 
         def restore() -> tuple[list[Picture], dict[str, float]]:
             results = (
@@ -171,7 +173,7 @@ def run_case(given: argparse.Namespace, side: int, device: torch.device) -> dict
         return restore
 
     makers = {"released": released, "ours": lambda: ours(given.precision), "ours in float32": lambda: ours("float32")}
-    names = [*given.flows, *(["ours in float32"] if given.compare_float32 else [])]
+    names = [*given.flows, *(["ours in float32"] if given.compare_float32 and given.precision != "float32" else [])]
     for name in names:
         try:
             flows[name] = measured(makers[name](), given.runs, given.warmup, device)
@@ -214,6 +216,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--flows", nargs="+", default=["released", "ours"], choices=["released", "ours"])
+    parser.add_argument("--fast", action="store_true", help="ours compiled, on CUDA with recorded graphs")
     parser.add_argument("--compare-float32", action="store_true", help="also ours in float32, and the PSNR to it")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()

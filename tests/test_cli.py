@@ -201,6 +201,18 @@ def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: 
     assert "20 x 30 px" in too_large.error
 
 
+def test_fast_says_what_is_on_and_why(
+    command: Command, tiny: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")  # no compiler
+    outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, "--fast", "--device", "cpu")
+    assert outcome.code == 0
+    lines = outcome.err.splitlines()
+    assert lines[0].startswith("model s3diff")
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["channels last", "compiling", "CUDA graphs"]
+    assert "off, it needs a C++ compiler" in lines[2]
+
+
 def test_what_is_printed(command: Command, tiny: Path, place: Path) -> None:
     outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, "--blur", 0.5, "--device", "cpu")
     assert re.fullmatch(r"o\.png  24x20  blur 0\.500  noise 0\.\d{3}  \d+\.\d\d s\n", outcome.out)

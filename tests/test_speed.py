@@ -202,9 +202,13 @@ def test_features_in_tiles_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.skipif(compiler_obstacle(torch.device("cpu")) is not None, reason="needs a C++ compiler")
-def test_a_compiled_network_is_the_network() -> None:
-    network, remarks = Doubled(), list[str]()
+def test_a_compiled_network_is_the_network_and_sees_new_weights() -> None:
+    network, remarks = nn.Linear(3, 2).requires_grad_(False), list[str]()
+    x = torch.randn(4, 3)
+    first = network(x)
     compile_network(network, torch.device("cpu"), remarks.append)
     with torch.inference_mode():
-        assert torch.equal(network(torch.arange(5.0)), 2 * torch.arange(5.0))
+        torch.testing.assert_close(network(x), first)
+        network.weight.mul_(2)  # as the next picture's fold does
+        torch.testing.assert_close(network(x), x @ network.weight.T + network.bias)
     assert not remarks

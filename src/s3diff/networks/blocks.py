@@ -238,7 +238,10 @@ class ImageAttention(Attention):
         normed = self.group_norm(x)
         if isinstance(normed, TiledFeatures):
             attend = super().forward
-            attended_tiles = normed.attended(lambda queries, tokens: attend(queries, tokens, modulation))
+            attended_tiles = normed.attended(
+                lambda tokens: self.keys_and_values(tokens, modulation),
+                lambda queries, prepared: attend(queries, prepared, modulation),
+            )
             return attended_tiles + x  # type: ignore[operator]
         tokens = normed.flatten(2).transpose(1, 2)
         attended = super().forward(tokens, context, modulation)

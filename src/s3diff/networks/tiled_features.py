@@ -18,12 +18,14 @@ copy of the whole map never exists.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+#: What attention makes of its context, keys and values.
+Prepared = TypeVar("Prepared")
 #: Mean and variance, [B, groups, 1] in float32, of a map whose pieces the first argument makes one by one.
 Statistics = Callable[[Iterator[Tensor]], tuple[Tensor, Tensor]]
 #: A band holds about this many positions: large enough for fast convolutions, small beside the whole map.
@@ -139,13 +141,17 @@ class TiledFeatures:
         sums = [self._value(index) + other._value(index) for index in range(len(self.pieces))]
         return self._like(sums)
 
-    def attended(self, attend: Callable[[Tensor, Tensor], Tensor]) -> TiledFeatures:
-        """Attention, ``attend(queries, context)`` on tokens [B, n, C]. Bands see the whole map, others themselves."""
+    def attended(
+        self, prepare: Callable[[Tensor], Prepared], attend: Callable[[Tensor, Prepared], Tensor]
+    ) -> TiledFeatures:
+        """Attention, ``attend(queries, prepare(context))`` on tokens [B, n, C]. Bands see the whole map, others
+        themselves.
+        """
         tokens = [value.flatten(2).transpose(1, 2) for value in self.values()]
-        context = torch.cat(tokens, dim=1) if self._neighbours else None
+        context = prepare(torch.cat(tokens, dim=1)) if self._neighbours else None
         results = []
         for piece, own in zip(self.pieces, tokens, strict=True):
-            attended = attend(own, own if context is None else context)
+            attended = attend(own, prepare(own) if context is None else context)
             results.append(attended.transpose(1, 2).unflatten(2, piece.shape[2:]))
         return self._like(results)
 
