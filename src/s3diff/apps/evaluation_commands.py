@@ -123,7 +123,7 @@ def benchmark(
             whole.items,
             device=device,
             partial=partial or limit is not None,
-            announce=lambda plan: remark(f"s3diff: {plan}"),
+            announce=lambda plan: remarks.print(plan.summary()),
         )
         _run(evaluation_set, methods, chosen, output, device, float(scale), batch_size, quiet)
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from s3diff.evaluation.measures import MEASURES
 from s3diff.evaluation.report import differences, markdown, set_title, table
-from s3diff.evaluation.scoring import Evaluation, Score
+from s3diff.evaluation.scorebook import Score
+from s3diff.evaluation.scoring import Evaluation
 from s3diff.images.codecs import Picture, from_tensor, read_picture, to_tensor, write_picture
 from s3diff.images.resampling import resample
 
