@@ -151,7 +151,7 @@ class Program(_Maker):
     def __init__(self, name: str, command: str) -> None:
         self.name, self.identity = name, f"program {command}"
         try:
-            self.words = shlex.split(command, posix=os.name != "nt")
+            self.words = _words(command)
         except ValueError as error:
             raise OptionError(f"the command {command!r} cannot be taken apart ({error}); check its quotes") from error
 
@@ -181,6 +181,16 @@ class Program(_Maker):
         finally:
             made.unlink(missing_ok=True)
         return Restoration(seconds)
+
+
+def _words(command: str) -> list[str]:
+    """A command taken apart; on Windows a backslash belongs to a path, and quotes stay until they are taken off here."""
+    if os.name != "nt":
+        return shlex.split(command)
+    words = shlex.split(command, posix=False)
+    return [
+        word[1:-1] if word[:1] == word[-1:] and word[:1] in ("'", '"') and len(word) > 1 else word for word in words
+    ]
 
 
 def parse_methods(

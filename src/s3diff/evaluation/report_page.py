@@ -41,10 +41,8 @@ def page(evaluation: Evaluation) -> str:
         PictureError: no picture was scored, or one that is to be shown cannot be read again.
     """
     title = f"{', '.join(evaluation.methods)}: {evaluation.protocol.title}"
-    # "<" would let a name of a file end the script; the two line separators are no JSON in old readers.
-    data = json.dumps(_content(evaluation, title), ensure_ascii=False, allow_nan=False)
-    for sign in ("<", "\u2028", "\u2029"):
-        data = data.replace(sign, f"\\u{ord(sign):04x}")
+    # "<" would let a name of a file end the script. ASCII, because such a name need not be Unicode.
+    data = json.dumps(_content(evaluation, title), allow_nan=False).replace("<", "\\u003c")
     template = files("s3diff.evaluation").joinpath("report_page.html").read_text("utf-8")
     parts = {"__TITLE__": html.escape(title), "__MARKDOWN__": html.escape(markdown(evaluation)), "__DATA__": data}
     for mark, text in parts.items():  # the data last: what it holds is not looked at again

@@ -90,7 +90,7 @@ class ScoreBook:
 
 def score_line(score: Score) -> str:
     """One line of JSON."""
-    return json.dumps(asdict(score), ensure_ascii=False, allow_nan=False)
+    return json.dumps(asdict(score), allow_nan=False)
 
 
 def _parsed(line: str) -> Score | None:
