@@ -184,7 +184,7 @@ class Program(_Maker):
 
 
 def _words(command: str) -> list[str]:
-    """A command taken apart; on Windows a backslash belongs to a path, and quotes stay until they are taken off here."""
+    """A command taken apart; on Windows a backslash belongs to a path, and quotes stay until taken off here."""
     if os.name != "nt":
         return shlex.split(command)
     words = shlex.split(command, posix=False)
