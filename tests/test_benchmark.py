@@ -79,6 +79,7 @@ def test_baselines_a_model_a_program_and_a_folder_in_one_run(pairs: Path, tmp_pa
     command = f'nearest="{sys.executable}" "{program}" {{input}} {{output}}'
     given = ("bicubic", "lanczos", tmp_path / "tiny", command, f"truth={pairs / 'hr'}")
     arguments = ("benchmark", *given, "--set", pairs, "--metrics", "psnr_y,ssim_y", "-o", tmp_path / "run", "-q")
+    arguments += ("--precision", "float32")
     printed = run(*arguments)
     rows = scores(tmp_path / "run")
     assert [(row["method"], row["picture"]) for row in rows] == [
@@ -93,6 +94,7 @@ def test_baselines_a_model_a_program_and_a_folder_in_one_run(pairs: Path, tmp_pa
     assert all(row["protocol"] == "custom v1" and row["size_px"] == [80, 64] for row in rows)
     assert "| lanczos | 3 |" in printed
     assert "Difference to bicubic" in printed
+    assert re.search(r"Methods: bicubic = baseline bicubic, .*tiny = model sha256:\w+ float32", printed)
     with open(tmp_path / "run" / "scores.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 15

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from s3diff.evaluation.methods import Method
     from s3diff.evaluation.protocols import Protocol
     from s3diff.evaluation.sets import EvaluationSet
+
+
+class PrecisionName(str, Enum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
 
 ProtocolName = Annotated[str, typer.Option("--protocol", help="s3diff-paper, osediff-paper or realesrgan.")]
 Metrics = Annotated[
@@ -99,6 +108,9 @@ def benchmark(
     limit: Limit = None,
     partial: Partial = False,
     device: Device = "auto",
+    precision: Annotated[
+        PrecisionName, typer.Option(help="Number format of the models' networks; measures have float32.")
+    ] = PrecisionName.auto,
     batch_size: BatchSize = 1,
     quiet: Quiet = False,
 ) -> None:
@@ -122,6 +134,7 @@ def benchmark(
             models,
             whole.items,
             device=device,
+            precision=precision.value,
             partial=partial or limit is not None,
             announce=lambda plan: remarks.print(plan.summary()),
         )

@@ -101,7 +101,10 @@ def markdown(evaluation: Evaluation) -> str:
     lines += [_plain(f"- left out: {reason}") for reason in evaluation.left_out.values()]
     lines += [_plain(f"- failed: {method}, {picture}: {reason}") for method, picture, reason in evaluation.failures]
     made_with = ", ".join(f"{name} {value}" for name, value in evaluation.made_with.items())
-    return "\n".join([*lines, "", f"Made with {made_with}.", ""])
+    methods = ", ".join(
+        f"{name} = {what}" for name, what in zip(evaluation.methods, evaluation.identities, strict=True)
+    )
+    return "\n".join([*lines, "", _plain(f"Methods: {methods}."), f"Made with {made_with}.", ""])
 
 
 def csv_text(evaluation: Evaluation) -> str:

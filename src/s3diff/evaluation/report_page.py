@@ -59,6 +59,7 @@ def _content(evaluation: Evaluation, title: str) -> dict[str, Any]:
     how = [
         ("Protocol", f"{protocol.title}: {protocol.source}"),
         *((MEASURES[metric].label, f"{metric}: {MEASURES[metric].definition}") for metric in evaluation.metrics),
+        *zip(evaluation.methods, evaluation.identities, strict=True),
         *(("Left out", reason) for reason in evaluation.left_out.values()),
         *((f"Failed: {method}", f"{picture}: {reason}") for method, picture, reason in evaluation.failures),
         *((name, value) for name, value in evaluation.made_with.items()),

@@ -43,6 +43,7 @@ class Evaluation:
         protocol: name and version stand in every report.
         metrics: those of the protocol that could be computed, ``fid`` among them.
         methods: names, in the order of the table.
+        identities: what each of them is: a model's fingerprint and precision, a program's command.
         scores: of every picture of every method that has them.
         fid: by method.
         left_out: why a measure of the protocol is not there.
@@ -56,6 +57,7 @@ class Evaluation:
     protocol: Protocol
     metrics: tuple[str, ...]
     methods: tuple[str, ...]
+    identities: tuple[str, ...]
     scores: tuple[Score, ...]
     fid: dict[str, float]
     left_out: dict[str, str]
@@ -148,6 +150,7 @@ def _finished(
         protocol=protocol,
         metrics=metrics,
         methods=tuple(method.name for method in methods),
+        identities=tuple(method.identity for method in methods),
         scores=tuple(kept),
         fid=fid,
         left_out=left_out,
