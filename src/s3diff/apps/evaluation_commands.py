@@ -156,8 +156,13 @@ def _run(
     from s3diff.evaluation.scoring import evaluate as run_evaluation
 
     def show(done: int, total: int, text: str) -> None:
-        if not quiet:
-            remarks.print(on_one_line(f"{done} of {total}  {text}"), end="\r" if remarks.is_terminal else "\n")
+        if quiet:
+            return
+        line = on_one_line(f"{done} of {total}  {text}")
+        if remarks.is_terminal:  # over the line before, whatever its length
+            remarks.print(f"{line[: remarks.width - 1]:<{remarks.width - 1}}", end="\r")
+        else:
+            remarks.print(line)
 
     found = run_evaluation(
         evaluation_set,

@@ -145,7 +145,7 @@ def write_reports(evaluation: Evaluation, folder: Path) -> list[Path]:
 def set_title(evaluation: Evaluation) -> str:
     """What the set is, in a few words."""
     description = evaluation.set_description
-    where = description.get("truth") or description.get("low_quality") or ""
+    where = description.get("truth") or description.get("low_quality") or description.get("results") or ""
     how = (
         f", {description['preset']} x{description['scale']} seed {description['seed']}"
         if "preset" in description
