@@ -24,9 +24,10 @@ from torch import nn
 from conftest import shared_path
 from s3diff.errors import DownloadError, MissingExtraError, ModelError, OptionError, PictureError
 from s3diff.evaluation import perceptual_weights
+from s3diff.evaluation.array_pickle import read_array_pickle
 from s3diff.evaluation.metrics import luma, psnr_y, ssim_y
 from s3diff.evaluation.perceptual import DISTS, LPIPS, recipe_weights
-from s3diff.evaluation.perceptual_weights import load_perceptual_weights, prepare_perceptual_weights, read_array_pickle
+from s3diff.evaluation.perceptual_weights import load_perceptual_weights, prepare_perceptual_weights
 from s3diff.evaluation.spectrum import PERIODS_PX, grid_contrasts, grid_measure
 
 #: The released training code's LPIPS(vgg) with recipe weights (shared/goldens/train_losses.json, ``lpips_pair``).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from s3diff.evaluation.methods import Method
     from s3diff.evaluation.protocols import Protocol
     from s3diff.evaluation.sets import EvaluationSet
+
+
+class PrecisionName(str, Enum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
 
 ProtocolName = Annotated[str, typer.Option("--protocol", help="s3diff-paper, osediff-paper or realesrgan.")]
 Metrics = Annotated[
@@ -99,6 +108,9 @@ def benchmark(
     limit: Limit = None,
     partial: Partial = False,
     device: Device = "auto",
+    precision: Annotated[
+        PrecisionName, typer.Option(help="Number format of the models' networks; measures have float32.")
+    ] = PrecisionName.auto,
     batch_size: BatchSize = 1,
     quiet: Quiet = False,
 ) -> None:
@@ -122,8 +134,9 @@ def benchmark(
             models,
             whole.items,
             device=device,
+            precision=precision.value,
             partial=partial or limit is not None,
-            announce=lambda plan: remark(f"s3diff: {plan}"),
+            announce=lambda plan: remarks.print(plan.summary()),
         )
         _run(evaluation_set, methods, chosen, output, device, float(scale), batch_size, quiet)
 
@@ -143,8 +156,13 @@ def _run(
     from s3diff.evaluation.scoring import evaluate as run_evaluation
 
     def show(done: int, total: int, text: str) -> None:
-        if not quiet:
-            remarks.print(on_one_line(f"{done} of {total}  {text}"), end="\r" if remarks.is_terminal else "\n")
+        if quiet:
+            return
+        line = on_one_line(f"{done} of {total}  {text}")
+        if remarks.is_terminal:  # over the line before, whatever its length
+            remarks.print(f"{line[: remarks.width - 1]:<{remarks.width - 1}}", end="\r")
+        else:
+            remarks.print(line)
 
     found = run_evaluation(
         evaluation_set,

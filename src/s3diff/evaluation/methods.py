@@ -20,7 +20,7 @@ from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.evaluation.sets import SetItem, match_results
 from s3diff.images.codecs import Picture, from_tensor, read_picture, to_tensor, write_picture
 from s3diff.images.resampling import BASELINE_KERNELS, resample
-from s3diff.options import RestoreOptions
+from s3diff.options import Precision, RestoreOptions
 from s3diff.restoration.restorer import Restorer
 
 #: What a program is told its input and its output by.
@@ -99,13 +99,21 @@ class Model(_Maker):
         name: in the table.
         model: a name or a folder.
         device: where it runs.
+        precision: see ``Restorer``.
         announce: see ``Restorer.from_pretrained``.
     """
 
-    def __init__(self, name: str, model: str, device: str, announce: Callable[..., None] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        device: str,
+        precision: Precision = "auto",
+        announce: Callable[..., None] | None = None,
+    ) -> None:
         self.name = name
-        self.restorer = Restorer.from_pretrained(model, device=device, announce=announce)
-        self.identity = f"model {self.restorer.model.fingerprint}"
+        self.restorer = Restorer.from_pretrained(model, device=device, precision=precision, announce=announce)
+        self.identity = f"model {self.restorer.model.fingerprint} {self.restorer.precision}"
         self.options = RestoreOptions()
 
     def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Restoration:
@@ -151,7 +159,7 @@ class Program(_Maker):
     def __init__(self, name: str, command: str) -> None:
         self.name, self.identity = name, f"program {command}"
         try:
-            self.words = shlex.split(command, posix=os.name != "nt")
+            self.words = _words(command)
         except ValueError as error:
             raise OptionError(f"the command {command!r} cannot be taken apart ({error}); check its quotes") from error
 
@@ -183,11 +191,22 @@ class Program(_Maker):
         return Restoration(seconds)
 
 
+def _words(command: str) -> list[str]:
+    """A command taken apart; on Windows a backslash belongs to a path, and quotes stay until taken off here."""
+    if os.name != "nt":
+        return shlex.split(command)
+    words = shlex.split(command, posix=False)
+    return [
+        word[1:-1] if word[:1] == word[-1:] and word[:1] in ("'", '"') and len(word) > 1 else word for word in words
+    ]
+
+
 def parse_methods(
     given: Sequence[str],
     items: Sequence[SetItem],
     *,
     device: str,
+    precision: Precision = "auto",
     partial: bool = False,
     announce: Callable[..., None] | None = None,
 ) -> list[Method]:
@@ -198,6 +217,7 @@ def parse_methods(
             results, or a command with ``{input}`` and ``{output}``.
         items: of the set.
         device: where models run.
+        precision: what they compute in.
         partial: folders of results may lack pictures.
         announce: see ``Restorer.from_pretrained``.
 
@@ -214,19 +234,25 @@ def parse_methods(
     # Cheap ones first: a wrong folder is told before a model is loaded. The table keeps the order given.
     made: dict[str, Method] = {}
     for name, what in sorted(named, key=lambda pair: _is_model(pair[1])):
-        made[name] = _method(name, what, items, device, partial, announce)
+        made[name] = _method(name, what, items, device, precision, partial, announce)
     return [made[name] for name in names]
 
 
 def _method(
-    name: str, what: str, items: Sequence[SetItem], device: str, partial: bool, announce: Callable[..., None] | None
+    name: str,
+    what: str,
+    items: Sequence[SetItem],
+    device: str,
+    precision: Precision,
+    partial: bool,
+    announce: Callable[..., None] | None,
 ) -> Method:
     if INPUT_MARK in what and OUTPUT_MARK in what:
         return Program(name, what)
     if what in BASELINE_KERNELS:
         return Baseline(name, what)
     if _is_model(what):
-        return Model(name, what, device, announce)
+        return Model(name, what, device, precision, announce)
     if Path(what).is_dir():
         return Results(name, Path(what), items, partial=partial)
     hint = f"; a command needs both {INPUT_MARK} and {OUTPUT_MARK}" if " " in what else ""

@@ -98,10 +98,13 @@ def markdown(evaluation: Evaluation) -> str:
             cells = [_difference(found.get(metric), metric) for metric in metrics]
             lines.append(f"| {' | '.join([method, *cells])} |")
     lines += [""] if evaluation.left_out or evaluation.failures else []
-    lines += [f"- left out: {reason}" for reason in evaluation.left_out.values()]
-    lines += [f"- failed: {method}, {picture}: {reason}" for method, picture, reason in evaluation.failures]
+    lines += [_plain(f"- left out: {reason}") for reason in evaluation.left_out.values()]
+    lines += [_plain(f"- failed: {method}, {picture}: {reason}") for method, picture, reason in evaluation.failures]
     made_with = ", ".join(f"{name} {value}" for name, value in evaluation.made_with.items())
-    return "\n".join([*lines, "", f"Made with {made_with}.", ""])
+    methods = ", ".join(
+        f"{name} = {what}" for name, what in zip(evaluation.methods, evaluation.identities, strict=True)
+    )
+    return "\n".join([*lines, "", _plain(f"Methods: {methods}."), f"Made with {made_with}.", ""])
 
 
 def csv_text(evaluation: Evaluation) -> str:
@@ -115,7 +118,7 @@ def csv_text(evaluation: Evaluation) -> str:
         seconds = "" if score.seconds is None else f"{score.seconds:.3f}"
         degrees = ["", ""] if score.degrees is None else [f"{degree:.4f}" for degree in score.degrees]
         size = ["", ""] if score.size_px is None else list(map(str, score.size_px))
-        writer.writerow([score.method, score.picture, score.protocol, *figures, seconds, *degrees, *size])
+        writer.writerow([score.method, _plain(score.picture), score.protocol, *figures, seconds, *degrees, *size])
     return text.getvalue()
 
 
@@ -142,13 +145,18 @@ def write_reports(evaluation: Evaluation, folder: Path) -> list[Path]:
 def set_title(evaluation: Evaluation) -> str:
     """What the set is, in a few words."""
     description = evaluation.set_description
-    where = description.get("truth") or description.get("low_quality") or ""
+    where = description.get("truth") or description.get("low_quality") or description.get("results") or ""
     how = (
         f", {description['preset']} x{description['scale']} seed {description['seed']}"
         if "preset" in description
         else ""
     )
-    return f"{description['kind']}{f' {where}' if where else ''}{how}"
+    return _plain(f"{description['kind']}{f' {where}' if where else ''}{how}")
+
+
+def _plain(text: str) -> str:
+    """Names of files hold any bytes; what cannot be printed is a question mark."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def _described(evaluation: Evaluation) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 
 from s3diff.evaluation.measures import MEASURES
 from s3diff.evaluation.report import differences, markdown, set_title, table
-from s3diff.evaluation.scoring import Evaluation, Score
+from s3diff.evaluation.scorebook import Score
+from s3diff.evaluation.scoring import Evaluation
 from s3diff.images.codecs import Picture, from_tensor, read_picture, to_tensor, write_picture
 from s3diff.images.resampling import resample
 
@@ -40,10 +41,8 @@ def page(evaluation: Evaluation) -> str:
         PictureError: no picture was scored, or one that is to be shown cannot be read again.
     """
     title = f"{', '.join(evaluation.methods)}: {evaluation.protocol.title}"
-    # "<" would let a name of a file end the script; the two line separators are no JSON in old readers.
-    data = json.dumps(_content(evaluation, title), ensure_ascii=False, allow_nan=False)
-    for sign in ("<", "\u2028", "\u2029"):
-        data = data.replace(sign, f"\\u{ord(sign):04x}")
+    # "<" would let a name of a file end the script. ASCII, because such a name need not be Unicode.
+    data = json.dumps(_content(evaluation, title), allow_nan=False).replace("<", "\\u003c")
     template = files("s3diff.evaluation").joinpath("report_page.html").read_text("utf-8")
     parts = {"__TITLE__": html.escape(title), "__MARKDOWN__": html.escape(markdown(evaluation)), "__DATA__": data}
     for mark, text in parts.items():  # the data last: what it holds is not looked at again
@@ -60,6 +59,7 @@ def _content(evaluation: Evaluation, title: str) -> dict[str, Any]:
     how = [
         ("Protocol", f"{protocol.title}: {protocol.source}"),
         *((MEASURES[metric].label, f"{metric}: {MEASURES[metric].definition}") for metric in evaluation.metrics),
+        *zip(evaluation.methods, evaluation.identities, strict=True),
         *(("Left out", reason) for reason in evaluation.left_out.values()),
         *((f"Failed: {method}", f"{picture}: {reason}") for method, picture, reason in evaluation.failures),
         *((name, value) for name, value in evaluation.made_with.items()),

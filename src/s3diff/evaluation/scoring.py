@@ -7,63 +7,32 @@ method, added to while the run goes on), and for a degraded set ``low_quality/``
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from s3diff.checkpoints.weights_file import replaced_when_whole
-from s3diff.errors import MissingExtraError, ModelError, OptionError, OutputError, PictureError, S3DiffError
+from s3diff.errors import MissingExtraError, ModelError, OptionError, PictureError, S3DiffError
 from s3diff.evaluation.fid import InceptionFeatures, features_of, frechet_distance
 from s3diff.evaluation.measures import ScoreBatch, load_measures
 from s3diff.evaluation.methods import Method, describe_machine
 from s3diff.evaluation.protocols import Protocol, computable_metrics
+from s3diff.evaluation.scorebook import Score, ScoreBook
 from s3diff.evaluation.sets import EvaluationSet, SetItem
 from s3diff.evaluation.spectrum import grid_contrasts
 from s3diff.images.codecs import read_picture, to_tensor
 from s3diff.restoration.device import choose_device
 from s3diff.version import __version__
 
-SCORES_NAME = "scores.jsonl"
 RESULTS_NAME = "results"
 #: Called with one line on what is left out or has failed.
 Remark = Callable[[str], None]
 #: Called with (pictures done, pictures in all, what was done last).
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Score:
-    """One picture of one method.
-
-    Attributes:
-        method: its name.
-        picture: the picture's name without extension.
-        protocol: name and version.
-        values: a number for each measure that was computed.
-        seconds: of restoring, None for results of others.
-        degrees: (blur, noise) of the method's own models, else None.
-        size_px: (width, height) of the result.
-        grid_contrasts: six numbers, where ``grid`` was asked for; the grid of a set is not the mean of the single ones.
-        made_by: the method's identity.
-        sha256: of the files it depends on: ``result``, and where there are any ``low_quality`` and ``truth``.
-    """
-
-    method: str
-    picture: str
-    protocol: str = ""
-    values: dict[str, float] = field(default_factory=dict)
-    seconds: float | None = None
-    degrees: tuple[float, float] | None = None
-    size_px: tuple[int, int] | None = None
-    grid_contrasts: tuple[float, ...] | None = None
-    made_by: str = ""
-    sha256: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,6 +43,7 @@ class Evaluation:
         protocol: name and version stand in every report.
         metrics: those of the protocol that could be computed, ``fid`` among them.
         methods: names, in the order of the table.
+        identities: what each of them is: a model's fingerprint and precision, a program's command.
         scores: of every picture of every method that has them.
         fid: by method.
         left_out: why a measure of the protocol is not there.
@@ -87,6 +57,7 @@ class Evaluation:
     protocol: Protocol
     metrics: tuple[str, ...]
     methods: tuple[str, ...]
+    identities: tuple[str, ...]
     scores: tuple[Score, ...]
     fid: dict[str, float]
     left_out: dict[str, str]
@@ -146,8 +117,7 @@ def evaluate(
         remark(f"left out: {text}")
     if not measures and inception is None:
         raise OptionError(f"none of {', '.join(names)} can be computed here, see above; choose others with --metrics")
-    book = _Book(folder)
-    work = _Work(evaluation_set, measures, chosen, scale, batch_size, book, folder, remark, progress)
+    work = _Work(evaluation_set, measures, chosen, scale, batch_size, ScoreBook(folder), folder, remark, progress)
     fid = {}
     for number, method in enumerate(methods):
         work.offset, work.total = number * len(evaluation_set.items), len(methods) * len(evaluation_set.items)
@@ -156,24 +126,38 @@ def evaluate(
         if inception is not None:
             found = _fid(paths, evaluation_set, inception, chosen, remark, method.name)
             fid.update({} if found is None else {method.name: found})
+    return _finished(work, methods, protocol, tuple(name for name in names if name not in left_out), fid, left_out)
+
+
+def _finished(
+    work: _Work,
+    methods: Sequence[Method],
+    protocol: Protocol,
+    metrics: tuple[str, ...],
+    fid: dict[str, float],
+    left_out: dict[str, str],
+) -> Evaluation:
+    """The scores in the order of the table, on disk and as a value."""
+    items = work.evaluation_set.items
     kept = [
         replace(score, protocol=protocol.title)
         for method in methods
-        for item in evaluation_set.items
+        for item in items
         if (score := work.finished.get((method.name, item.name))) is not None
     ]
-    book.rewrite(kept)
+    work.book.rewrite(kept)
     return Evaluation(
         protocol=protocol,
-        metrics=tuple(name for name in names if name not in left_out),
+        metrics=metrics,
         methods=tuple(method.name for method in methods),
+        identities=tuple(method.identity for method in methods),
         scores=tuple(kept),
         fid=fid,
         left_out=left_out,
         failures=tuple(work.failures),
-        set_description={**evaluation_set.description, "num_pictures": len(evaluation_set.items)},
-        made_with={"s3diff": __version__, **describe_machine(chosen)},
-        items=evaluation_set.items,
+        set_description={**work.evaluation_set.description, "num_pictures": len(items)},
+        made_with={"s3diff": __version__, **describe_machine(work.device)},
+        items=items,
         result_paths=work.paths,
     )
 
@@ -187,7 +171,7 @@ class _Work:
     device: torch.device
     scale: float
     batch_size: int
-    book: _Book
+    book: ScoreBook
     folder: Path | None
     remark: Remark
     progress: Progress
@@ -302,69 +286,6 @@ class _Work:
     def _fail(self, method: Method, item: SetItem, error: S3DiffError) -> None:
         self.failures.append((method.name, item.name, str(error)))
         self.remark(f"{method.name}: {item.name}: {error}")
-
-
-class _Book:
-    """``scores.jsonl``: the last line on a picture counts; a line cut off by the end of a run is passed over."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self.path = None if folder is None else folder / SCORES_NAME
-        self.scores: dict[tuple[str, str], Score] = {}
-        if self.path is None:
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
-        except (OSError, UnicodeDecodeError) as error:
-            raise OutputError(f"{self.path} cannot be used ({error}); choose another --output") from error
-        for number, line in enumerate(lines, start=1):
-            score = _parsed(line)
-            if score is not None:
-                self.scores[score.method, score.picture] = score
-            elif number < len(lines):
-                raise OutputError(
-                    f"{self.path}: line {number} is no score; move the file away or choose another --output"
-                )
-        if lines and _parsed(lines[-1]) is None:
-            self.rewrite(list(self.scores.values()))
-
-    def add(self, score: Score) -> None:
-        """Keep a score, at once on the disk."""
-        self.scores[score.method, score.picture] = score
-        if self.path is None:
-            return
-        try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(score_line(score) + "\n")
-        except OSError as error:
-            raise OutputError(f"{self.path} cannot be written ({error.strerror}); choose another --output") from error
-
-    def rewrite(self, scores: Sequence[Score]) -> None:
-        """The file with these lines first, and those of methods that are not part of this run after them."""
-        if self.path is None:
-            return
-        methods = {score.method for score in scores}
-        others = [score for score in self.scores.values() if score.method not in methods]
-        with replaced_when_whole(self.path) as temporary:
-            temporary.write_text("".join(score_line(score) + "\n" for score in (*scores, *others)), "utf-8")
-
-
-def score_line(score: Score) -> str:
-    """One line of JSON."""
-    return json.dumps(asdict(score), ensure_ascii=False, allow_nan=False)
-
-
-def _parsed(line: str) -> Score | None:
-    try:
-        content = json.loads(line)
-        score = Score(**content)
-    except (ValueError, TypeError):
-        return None
-    tuples: dict[str, Any] = {
-        name: None if getattr(score, name) is None else tuple(getattr(score, name))
-        for name in ("degrees", "size_px", "grid_contrasts")
-    }
-    return replace(score, **tuples)
 
 
 def _read_pair(path: Path, truth_path: Path | None) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -151,7 +151,9 @@ def results_set(truth: str | os.PathLike[str] | None, results: Sequence[Path]) -
     """
     if truth is None:
         found = _named_pictures(results[0])
-        return EvaluationSet(tuple(SetItem(stem, None, None) for stem in found), {"kind": "results alone"})
+        return EvaluationSet(
+            tuple(SetItem(stem, None, None) for stem in found), {"kind": "results alone", "results": str(results[0])}
+        )
     found = _named_pictures(Path(truth))
     items = tuple(SetItem(stem, None, path) for stem, path in found.items())
     return EvaluationSet(items, {"kind": "truths", "truth": os.fspath(truth)})

@@ -1,0 +1,106 @@
+"""The scores of a run on disk: one line of JSON for each picture of each method, added to while the run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from s3diff.checkpoints.weights_file import replaced_when_whole
+from s3diff.errors import OutputError
+
+SCORES_NAME = "scores.jsonl"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One picture of one method.
+
+    Attributes:
+        method: its name.
+        picture: the picture's name without extension.
+        protocol: name and version.
+        values: a number for each measure that was computed.
+        seconds: of restoring, None for results of others.
+        degrees: (blur, noise) of the method's own models, else None.
+        size_px: (width, height) of the result.
+        grid_contrasts: six numbers, where ``grid`` was asked for; the grid of a set is not the mean of the single ones.
+        made_by: the method's identity.
+        sha256: of the files it depends on: ``result``, and where there are any ``low_quality`` and ``truth``.
+    """
+
+    method: str
+    picture: str
+    protocol: str = ""
+    values: dict[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+    degrees: tuple[float, float] | None = None
+    size_px: tuple[int, int] | None = None
+    grid_contrasts: tuple[float, ...] | None = None
+    made_by: str = ""
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
+class ScoreBook:
+    """``scores.jsonl``: the last line on a picture counts; a line cut off by the end of a run is passed over."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.path = None if folder is None else folder / SCORES_NAME
+        self.scores: dict[tuple[str, str], Score] = {}
+        if self.path is None:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
+        except (OSError, UnicodeDecodeError) as error:
+            raise OutputError(f"{self.path} cannot be used ({error}); choose another --output") from error
+        for number, line in enumerate(lines, start=1):
+            score = _parsed(line)
+            if score is not None:
+                self.scores[score.method, score.picture] = score
+            elif number < len(lines):
+                raise OutputError(
+                    f"{self.path}: line {number} is no score; move the file away or choose another --output"
+                )
+        if lines and _parsed(lines[-1]) is None:
+            self.rewrite(list(self.scores.values()))
+
+    def add(self, score: Score) -> None:
+        """Keep a score, at once on the disk."""
+        self.scores[score.method, score.picture] = score
+        if self.path is None:
+            return
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(score_line(score) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be written ({error.strerror}); choose another --output") from error
+
+    def rewrite(self, scores: Sequence[Score]) -> None:
+        """The file with these lines first, and those of methods that are not part of this run after them."""
+        if self.path is None:
+            return
+        methods = {score.method for score in scores}
+        others = [score for score in self.scores.values() if score.method not in methods]
+        with replaced_when_whole(self.path) as temporary:
+            temporary.write_text("".join(score_line(score) + "\n" for score in (*scores, *others)), "utf-8")
+
+
+def score_line(score: Score) -> str:
+    """One line of JSON."""
+    return json.dumps(asdict(score), allow_nan=False)
+
+
+def _parsed(line: str) -> Score | None:
+    try:
+        content = json.loads(line)
+        score = Score(**content)
+    except (ValueError, TypeError):
+        return None
+    tuples: dict[str, Any] = {
+        name: None if getattr(score, name) is None else tuple(getattr(score, name))
+        for name in ("degrees", "size_px", "grid_contrasts")
+    }
+    return replace(score, **tuples)
