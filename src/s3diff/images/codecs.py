@@ -49,6 +49,8 @@ _FORMATS = {
 }
 #: Endings of the file names that are read and written, in lower case.
 PICTURE_EXTENSIONS = tuple(_FORMATS)
+#: Those that are written.
+WRITTEN_EXTENSIONS = PICTURE_EXTENSIONS
 _EXTENSIONS = ".png, .jpg, .jpeg, .webp, .tif or .tiff"
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
