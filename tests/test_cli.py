@@ -328,7 +328,7 @@ BAD_PICTURES = {
     "'no pictures' -r -o o": "no pictures holds no pictures",
     "cut.jpg -o o.png": "cut.jpg is cut off",
     "cut.png -o o.png": "cut.png cannot be read",
-    "text.png -o o.png": "text.png is not a PNG, JPEG, WebP or TIFF picture",
+    "text.png -o o.png": "text.png is not a PNG, JPEG, WebP, TIFF, AVIF or BMP picture",
     "nothing.png -o o.png": "nothing.png is empty",
     "zero.png -o o.png": "zero.png has 0 pixels .0 x 5.; give a picture of at least 1 x 1",
     "huge.png -o o.png": "100000 x 100000 pixels, the limit is",
