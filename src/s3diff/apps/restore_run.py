@@ -18,7 +18,7 @@ from typing import Any, Literal, TextIO
 from s3diff.apps.journal import Journal, Stamp, stamp_of
 from s3diff.apps.restore_jobs import RestoreJob, open_picture
 from s3diff.errors import DiskFullError, OutputError, PictureError
-from s3diff.images.codecs import Picture
+from s3diff.images.codecs import Picture, remove_leftovers
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.restored import Restored
 from s3diff.restoration.restorer import Restorer
@@ -152,6 +152,9 @@ def run_jobs(
     reader, writer = ThreadPoolExecutor(READ_AHEAD, "read"), ThreadPoolExecutor(1, "write")
     readings: deque[tuple[RestoreJob, Future[tuple[Picture, Stamp | None]]]] = deque()
     ended: deque[Outcome | Future[Outcome]] = deque()
+    for job in jobs if journal is not None else ():
+        if key_of(job, root) in journal.begun:  # type: ignore[union-attr]
+            remove_leftovers(job.target)
     coming = _begun(jobs, root, journal)
     try:
         readings.extend((job, reader.submit(read, job)) for job in islice(coming, READ_AHEAD))

@@ -14,6 +14,7 @@ import stat
 import struct
 import tempfile
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -598,7 +599,7 @@ def _require_free(target: Path, overwrite: bool) -> None:
 def _write_atomically(data: bytes, target: Path, overwrite: bool) -> None:
     """Write beside the target, flush to the disk, move over it; whatever happens, nothing else stays behind."""
     new_folders = [folder for folder in target.parents if not os.path.exists(folder)]
-    temporary = target.with_name(f".s3diff-{uuid.uuid4().hex}.part")
+    temporary = target.with_name(f"{_part_start(target)}{uuid.uuid4().hex}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
@@ -619,6 +620,19 @@ def _write_atomically(data: bytes, target: Path, overwrite: bool) -> None:
         for folder in new_folders:
             with suppress(OSError):
                 folder.rmdir()
+
+
+def _part_start(target: Path) -> str:
+    return f".s3diff-{zlib.crc32(os.fsencode(target.name)):08x}-"
+
+
+def remove_leftovers(path: PicturePath) -> None:
+    """Remove what a killed process left half written of this output; to be called where nobody else can write it."""
+    target = Path(os.path.realpath(path))
+    with suppress(OSError):
+        for name in os.listdir(target.parent):
+            if name.startswith(_part_start(target)) and name.endswith(".part"):
+                (target.parent / name).unlink(missing_ok=True)
 
 
 def _disk_full(target: Path, num_bytes: int, temporary: Path) -> str:

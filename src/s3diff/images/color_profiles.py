@@ -20,8 +20,8 @@ _SRGB_TO_XYZ = np.array(
 )
 #: Curves are sampled at so many places: four for each level of 16 bits would change no rounded value of 8.
 _CURVE_SAMPLES = 65536
-#: A space no further from sRGB than this (in [0, 1], at any of 125 colours) is sRGB: half a level of 8 bits.
-_SAME_SPACE = 0.5 / 255
+#: A space no further from sRGB than this (in [0, 1], at any of 125 colours) is sRGB: a level of 8 bits.
+_SAME_SPACE = 1 / 255
 #: Rows converted at a time: bounds the memory of a large picture.
 _BAND_ROWS = 256
 
