@@ -128,6 +128,12 @@ def tree(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
 
 
+def names_in(folder: str | Path) -> list[str]:
+    """The visible files below a folder, without the run's journal."""
+    found = (path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in found if not path.name.startswith("."))
+
+
 def levels(path: Path) -> np.ndarray:
     """The colour channels of a picture file, [H, W, C]."""
     return read_picture(path).pixels.astype(int)
@@ -144,7 +150,7 @@ def test_the_released_pictures(
 ) -> None:
     outcome = command("restore", goldens_path("flow/lr"), "-o", tmp_path, "-m", tiny, "--color-match", how)
     assert outcome.code == 0
-    names = sorted(path.name for path in tmp_path.iterdir())
+    names = names_in(tmp_path)
     assert names == ["img0.png", "img1.png", "img2.png", "img_gray.png", "img_rgba.png"]
     for name in names:
         expected, found = levels(goldens_path(f"flow/{released}/{name}")), levels(tmp_path / name)
@@ -174,29 +180,39 @@ def test_grey_and_transparent_pictures(command: Command, tiny: Path, tmp_path: P
 
 
 def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: Path) -> None:
-    arguments = "--size 20x30 --guidance 1.5 --color-match adain --blur 0.25 --noise 1 --latent sample --seed 3"
+    arguments = "--size 20x30 --guidance 1.5 --color-match adain --blur 0.25 --noise +0.3 --latent sample --seed 3"
     more = "--upsampling bicubic --grey keep --precision float32 --device cpu --max-megapixels 0.0006 --scale 9"
+    more += " --size-mode fill --restore-at output --strength 0.75 --alpha bicubic"
     prompts = ("--prompt", "a red flower", "--negative-prompt", "")
     outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, *arguments.split(), *more.split(), *prompts)
     assert outcome.code == 0
     options = RestoreOptions(
         scale=9,
         size=(20, 30),
+        size_mode="fill",
+        restore_at="output",
+        strength=0.75,
+        alpha="bicubic",
         guidance=1.5,
         positive_prompt="a red flower",
         negative_prompt="",
         color_match="adain",
         blur=0.25,
-        noise=1,
+        noise="+0.3",
         latent="sample",
         seed=3,
         upsampling="bicubic",
         grey="keep",
         max_output_pixels=600,
     )
-    assert all(getattr(options, field.name) != field.default for field in fields(options)), "no option may be left out"
+    instead_of_size = {"long_side", "megapixels"}
+    for field in fields(options):
+        assert field.name in instead_of_size or getattr(options, field.name) != field.default, "none may be left out"
     expected = Restorer.from_pretrained(tiny, device="cpu").restore("a.png", options)
     assert np.array_equal(levels(place / "o.png"), expected.array)
+    for option, value in (("--long-side", 17), ("--megapixels", 0.000255)):
+        assert command("restore", "a.png", "-o", f"o{option}.png", "-m", tiny, option, value).code == 0
+        assert levels(place / f"o{option}.png").shape == (14 if option == "--long-side" else 15, 17, 3)
     too_large = command("restore", "a.png", "-o", "p.png", "-m", tiny, *arguments.split(), "--max-megapixels", 0.000599)
     assert "20 x 30 px" in too_large.error
 
@@ -215,7 +231,8 @@ def test_fast_says_what_is_on_and_why(
 
 def test_what_is_printed(command: Command, tiny: Path, place: Path) -> None:
     outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, "--blur", 0.5, "--device", "cpu")
-    assert re.fullmatch(r"o\.png  24x20  blur 0\.500  noise 0\.\d{3}  \d+\.\d\d s\n", outcome.out)
+    expected = r"o\.png  24x20  blur 0\.500 \(estimated 0\.\d{3}\)  noise 0\.\d{3}  \d+\.\d\d s\n"
+    assert re.fullmatch(expected, outcome.out)
     assert outcome.err == "model s3diff  device cpu  precision float32\n"
     assert command("restore", "a.png", "-o", "o.png", "-m", tiny, "--quiet") == Outcome(0, "", "")
 
@@ -251,9 +268,8 @@ def test_folders_keep_names_formats_and_places(command: Command, tiny: Path, pla
         save(name, noise(4, 4, 3))
     assert command("restore", "in", "-o", "flat", "-m", tiny, "--scale", 1).code == 0
     assert command("restore", "in", "a.png", "-o", "tree", "-m", tiny, "--scale", 1, "-r").code == 0
-    assert sorted(tree(place / "flat")) == [str(place / "flat" / name) for name in ("b.jpg", "c.webp")]
-    assert sorted(path.name for path in Path("tree").rglob("*.*")) == ["a.png", "b.jpg", "c.webp", "d.TIFF"]
-    assert (place / "tree/sub/d.TIFF").is_file()
+    assert names_in("flat") == ["b.jpg", "c.webp"]
+    assert names_in("tree") == ["a.png", "b.jpg", "c.webp", "sub/d.TIFF"]
     for name in ("flat/b.jpg", "flat/c.webp", "tree/sub/d.TIFF"):
         with Image.open(name) as image:
             assert image.format == {"jpg": "JPEG", "webp": "WEBP", "TIFF": "TIFF"}[name.rsplit(".", 1)[1]]
@@ -264,13 +280,13 @@ def test_a_second_run_leaves_the_first_ones_results_alone(command: Command, tiny
     arguments = ("restore", "two", "-r", "-o", "two/restored", "-m", tiny)
     assert command(*arguments).code == 0
     first = tree(place / "two")
-    assert command(*arguments).out.count("\n") == 2
+    assert re.fullmatch(r"done +0  in .* s\nskipped +2  done by an earlier run\n", command(*arguments).err)
     assert tree(place / "two") == first
-    skipping = command(*arguments, "--skip-existing")
-    assert skipping == Outcome(0, "", "2 skipped, their outputs are there\n")
     (place / "two/restored/b.png").unlink()
-    assert command(*arguments, "--skip-existing").out.startswith("two/restored/b.png ")
-    assert tree(place / "two") == first
+    assert command(*arguments).out.startswith("two/restored/b.png ")
+    assert {name: content for name, content in tree(place / "two").items() if "journal" not in name} == {
+        name: content for name, content in first.items() if "journal" not in name
+    }
 
 
 def test_a_picture_named_twice_is_restored_once(command: Command, tiny: Path, place: Path) -> None:
@@ -279,11 +295,12 @@ def test_a_picture_named_twice_is_restored_once(command: Command, tiny: Path, pl
     assert [line.split()[0] for line in outcome.out.splitlines()] == ["o/a.png", "o/b.png"]
 
 
-def test_an_old_output_is_replaced(command: Command, tiny: Path, place: Path) -> None:
+def test_an_old_output_is_replaced_only_on_request(command: Command, tiny: Path, place: Path) -> None:
     Path("o.png").write_text("old")
     assert command("restore", "a.png", "-o", "o.png", "-m", tiny, "--skip-existing").code == 0
+    assert "o.png is there already; give --overwrite" in command("restore", "a.png", "-o", "o.png", "-m", tiny).error
     assert Path("o.png").read_text() == "old"
-    assert command("restore", "a.png", "-o", "o.png", "-m", tiny).code == 0
+    assert command("restore", "a.png", "-o", "o.png", "-m", tiny, "--overwrite").code == 0
     assert levels(place / "o.png").shape == (20, 24, 3)
 
 
@@ -323,7 +340,7 @@ BAD_PICTURES = {
     "'no pictures' -r -o o": "no pictures holds no pictures",
     "cut.jpg -o o.png": "cut.jpg is cut off",
     "cut.png -o o.png": "cut.png cannot be read",
-    "text.png -o o.png": "text.png is not a PNG, JPEG, WebP or TIFF picture",
+    "text.png -o o.png": "text.png is not a PNG, JPEG, WebP, TIFF, AVIF or BMP picture",
     "nothing.png -o o.png": "nothing.png is empty",
     "zero.png -o o.png": "zero.png has 0 pixels .0 x 5.; give a picture of at least 1 x 1",
     "huge.png -o o.png": "100000 x 100000 pixels, the limit is",
@@ -370,7 +387,17 @@ BAD_OPTIONS = {
     "--quality 101": "quality is 101",
     "--guidance nan": "guidance is nan",
     "--blur 2": "blur is 2.0; give a degree from 0 to 1",
-    "--noise -0.1": "noise is -0.1",
+    "--noise -1.1": "noise is '-1.1'; give a degree from 0 to 1",
+    "--noise much": "noise is 'much'; give a degree from 0 to 1",
+    "--strength 2": "strength is 2.0; give a number from 0",
+    "--size 5x5 --long-side 5": "size, long_side and megapixels each set the output's size; give one",
+    "--megapixels 0": "megapixels is 0.0; give a number above 0",
+    "--shard 3/3": "shard is '3/3'; give PART/PARTS, the part counted from 0",
+    "--shard 1": "shard is '1'; give",
+    "--name x": "name is 'x'; give a name with {stem}",
+    "--name {stem}/x": "name is '{stem}/x'; give the name of a file without folders",
+    "--name {stem.x}": "name is '{stem.x}'; give a name with {stem}",
+    "--skip-existing --overwrite": "exclude each other",
     "--seed -1": "seed is -1",
     "--device abacus": "device is 'abacus'; give auto",
     "--device cuda:99": "device 'cuda:99' is not on this machine",
@@ -394,7 +421,8 @@ def test_a_mistake_gets_one_line_and_nothing_is_written(command: Command, tiny: 
     arguments = [part.strip("'") for part in re.findall(r"'[^']*'|\S+", line)]
     outcome = command("restore", *arguments, *([] if "--model" in line else ["-m", tiny]))
     assert re.search(BAD_LINES[line], outcome.error), outcome.error
-    assert outcome.code == 1
+    wrong_use = "a.png -o o.png --" in line and not re.search("--model|--max-megapixels 0.0001|1e5|5000x", line)
+    assert outcome.code == (2 if wrong_use else 1)
     assert tree(place) == before
 
 
@@ -433,14 +461,14 @@ def test_links_do_not_hide_the_input(command: Command, tiny: Path, place: Path) 
 def test_one_bad_picture_of_a_folder_costs_only_itself(command: Command, tiny: Path, place: Path) -> None:
     (place / "two/aa.png").write_text("words")
     outcome = command("restore", "two", "-o", "o", "-m", tiny)
-    assert outcome.code == 3
-    assert sorted(path.name for path in Path("o").iterdir()) == ["a.png", "b.png"]
+    assert outcome.code == 1
+    assert names_in("o") == ["a.png", "b.png"]
     assert outcome.out.count("\n") == 2
     lines = outcome.err.splitlines()
     assert lines[1].startswith("s3diff: two/aa.png is not a PNG")
-    assert lines[2:] == ["s3diff: 1 of 3 pictures failed, see above; the others are written"]
-    again = command("restore", "two", "-o", "o", "-m", tiny, "--skip-existing")
-    assert again.code == 3, "the same answer where the good ones are there already"
+    assert re.fullmatch(r"done +2  in .* s failed +1  see above", " ".join(lines[2:]))
+    again = command("restore", "two", "-o", "o", "-m", tiny)
+    assert again.code == 1, "the same answer where the good ones are there already"
     assert "two/aa.png" in again.err
 
 
@@ -448,9 +476,9 @@ def test_a_folder_of_bad_pictures(command: Command, tiny: Path, place: Path) -> 
     for name in ("a.png", "b.png"):
         (place / "two" / name).write_text("words")
     outcome = command("restore", "two", "-o", "o", "-m", tiny)
-    assert outcome.code == 3
-    assert outcome.err.splitlines()[-1] == "s3diff: 2 of 2 pictures failed, see above"
-    assert not (place / "o").exists()
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-3] == "failed   2  again:"
+    assert names_in("o") == []
 
 
 def test_what_no_picture_can_get_stops_the_run_at_once(command: Command, tiny: Path, place: Path) -> None:
@@ -460,7 +488,7 @@ def test_what_no_picture_can_get_stops_the_run_at_once(command: Command, tiny: P
     for model, inputs, output in ((own, "two", "o"), (own, "a.png", "o.png"), ("compact", "a.png", "o.png")):
         outcome = command("restore", inputs, "-o", output, "-m", model, "--prompt", "something")
         assert "only its stored prompts" in outcome.error
-    assert not Path("o").exists()
+    assert names_in("o") == []
 
 
 def test_too_little_memory(command: Command, tiny: Path, place: Path) -> None:
@@ -472,12 +500,11 @@ def test_too_little_memory(command: Command, tiny: Path, place: Path) -> None:
 def test_a_write_that_fails_midway_leaves_the_old_file(command: Command, tiny: Path, place: Path) -> None:
     """A real failure: no file may grow beyond 500 bytes."""
     resource = pytest.importorskip("resource")
-    Path("o.png").write_text("old")
     before = tree(place)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
     try:
-        outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, "-q")
+        outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, "-q", "--no-journal")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "o.png cannot be written (file too large)" in outcome.error
@@ -635,7 +662,8 @@ def test_help_names_every_option(command: Command) -> None:
         assert command(name, "--help").code == 0
     text = command("restore", "--help").out
     options = {field.name for field in fields(RestoreOptions)} - {"positive_prompt", "max_output_pixels"}
-    for option in {*options, "prompt", "max_megapixels", "output", "model", "device", "precision", "quality"}:
+    more = "prompt max_megapixels output model device precision quality list format name overwrite shard journal report"
+    for option in {*options, *more.split()}:
         assert f"--{option.replace('_', '-')}" in text
 
 
@@ -793,7 +821,7 @@ def test_ctrl_c_leaves_whole_files_and_one_line(tiny: Path, place: Path) -> None
     assert code in (130, -signal.SIGINT)
     assert screen.rstrip().endswith("s3diff: stopped; nothing half written is left")
     assert "Traceback" not in screen
-    written = sorted(path.name for path in Path("o").iterdir())
+    written = names_in("o")
     assert written == [f"{index:02} [red].png" for index in range(len(written))], "and nothing else"
     assert 2 <= len(written) < 40
     for name in written:

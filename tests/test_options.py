@@ -18,12 +18,18 @@ from s3diff.options import MAX_OUTPUT_PIXELS, RestoreOptions
 ALLOWED: dict[str, list[Any]] = {
     "scale": [4, 2.5, 1, 0.01, 1e-300, np.float64(3), np.float32(2.5), np.int64(2), Fraction(5, 2)],
     "size": [None, (1, 1), (1920, 1080)],  # other sequences: below
+    "size_mode": ["stretch", "fit", "fill"],
+    "long_side": [None, 1, 4096, np.int64(7)],
+    "megapixels": [None, 24, 0.5, np.float32(2.5)],
+    "restore_at": ["auto", "model", "output"],
+    "strength": [0, 1, 0.5, np.float32(0.5)],
+    "alpha": ["guided", "bicubic"],
     "guidance": [1.07, 1, 0, -3.5, 12, np.float16(1.5)],
     "positive_prompt": [None, "", "a photograph", "日本"],
     "negative_prompt": [None, "", "blur"],
     "color_match": ["wavelet", "adain", "none"],
-    "blur": [None, 0, 1, 0.5, np.float32(0.5)],
-    "noise": [None, 0, 1, 0.25],
+    "blur": [None, 0, 1, 0.5, np.float32(0.5), "+0.2", "-1"],
+    "noise": [None, 0, 1, 0.25, "-0.1", "+0"],
     "latent": ["mean", "sample"],
     "seed": [0, 1, 2**63 - 1, np.uint8(3), np.int64(4)],
     "upsampling": [None, "bilinear", "bicubic"],
@@ -37,8 +43,14 @@ REFUSED: dict[str, list[Any]] = {
     "positive_prompt": [3, b"text", ["text"]],
     "negative_prompt": [3, b"text", ["text"]],
     "color_match": ["", "Wavelet", None, 1, []],
-    "blur": [-0.01, 1.01, 2, math.nan, "0.5", True],
-    "noise": [-0.01, 1.01, 2, math.nan, "0.5", True],
+    "size_mode": ["crop", None, 1],
+    "long_side": [0, -1, 1.5, "1", True, 10**10],
+    "megapixels": [0, -1, math.nan, math.inf, "1", True],
+    "restore_at": ["input", None, 4],
+    "strength": [-0.01, 1.01, math.nan, None, "1", True],
+    "alpha": ["", None, "linear"],
+    "blur": [-0.01, 1.01, 2, math.nan, "0.5", True, "+1.1", "+", "-nan", "++0.1", "+0.1x", "+1e-1", "", "+٣"],
+    "noise": [-0.01, 1.01, 2, math.nan, "0.5", True, "-2"],
     "latent": ["", "mode", None, 0],
     "seed": [-1, 2**63, 1.0, "1", None, True, np.float64(1), np.int8(-1)],
     "upsampling": ["nearest", "", 1],
@@ -111,10 +123,63 @@ def test_options_are_values() -> None:
         (RestoreOptions(scale=0.01), (1, 1)),
         (RestoreOptions(size=(7, 100)), (7, 100)),
         (RestoreOptions(size=(7, 100), scale=9), (7, 100)),
+        (RestoreOptions(size=(24, 24), size_mode="fit"), (24, 18)),
+        (RestoreOptions(size=(100, 9), size_mode="fit"), (12, 9)),
+        (RestoreOptions(size=(24, 24), size_mode="fill"), (24, 24)),
+        (RestoreOptions(long_side=7), (7, 5)),
+        (RestoreOptions(megapixels=108e-6), (12, 9)),
+        (RestoreOptions(megapixels=0.0012), (40, 30)),
     ],
 )
 def test_output_size(options: RestoreOptions, size: tuple[int, int]) -> None:
     assert options.output_size(12, 9) == size
+
+
+@pytest.mark.parametrize(
+    ("options", "uncut", "working"),
+    [
+        (RestoreOptions(), (48, 36), (48, 36)),
+        (RestoreOptions(scale=2.5), (30, 22), (48, 36)),
+        (RestoreOptions(scale=8), (96, 72), (96, 72)),
+        (RestoreOptions(scale=8, restore_at="model"), (96, 72), (48, 36)),
+        (RestoreOptions(scale=2.5, restore_at="output"), (30, 22), (30, 22)),
+        (RestoreOptions(scale=2.5, max_output_pixels=48 * 36 - 1), (30, 22), (30, 22)),
+        (RestoreOptions(size=(24, 24), size_mode="fill"), (32, 24), (48, 36)),
+        (RestoreOptions(size=(7, 100)), (7, 100), (48, 36)),
+    ],
+)
+def test_where_the_networks_work(options: RestoreOptions, uncut: tuple[int, int], working: tuple[int, int]) -> None:
+    assert options.uncut_size(12, 9) == uncut
+    assert options.working_size(12, 9) == working
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 9000), st.integers(1, 9000))
+def test_sizes_asked_for_are_met(width: int, height: int, asked_width: int, asked_height: int) -> None:
+    asked = (asked_width, asked_height)
+    fitted = RestoreOptions(size=asked, size_mode="fit").output_size(width, height)
+    assert fitted[0] == asked_width or fitted[1] == asked_height
+    assert fitted[0] <= asked_width
+    assert fitted[1] <= asked_height
+    filled = RestoreOptions(size=asked, size_mode="fill")
+    assert filled.output_size(width, height) == asked
+    assert all(side >= wanted for side, wanted in zip(filled.uncut_size(width, height), asked, strict=True))
+    assert max(RestoreOptions(long_side=asked_width).output_size(width, height)) == asked_width
+
+
+def test_only_one_size_can_be_asked_for() -> None:
+    for given_ in ({"size": (3, 3), "long_side": 9}, {"long_side": 9, "megapixels": 1}):
+        with pytest.raises(OptionError, match="give one of them"):
+            RestoreOptions(**given_)  # type: ignore[arg-type]
+
+
+def test_degrees_are_set_or_moved() -> None:
+    options = RestoreOptions(blur=0.25, noise="+0.2")
+    assert options.degree("blur", 0.9) == 0.25
+    assert options.degree("noise", 0.5) == 0.7
+    assert options.degree("noise", 0.9) == 1
+    assert RestoreOptions(noise=" -.30 ").noise == "-0.3"
+    assert RestoreOptions(noise="-0.3").degree("noise", 0.1) == 0
+    assert RestoreOptions().degree("blur", 0.123) == 0.123
 
 
 @given(st.floats(1e-6, 1e6), st.integers(1, 10_000), st.integers(1, 10_000))

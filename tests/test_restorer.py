@@ -394,7 +394,9 @@ def test_grey_pictures(tiny: Restorer, grey: str) -> None:
 
 def test_grey_stays_grey_where_the_model_adds_no_colour(tiny: Restorer) -> None:
     flat = np.full((6, 6), 100, np.uint8)
-    restored = tiny.restore(flat, RestoreOptions(size=(1, 1)))  # of one pixel, the colour match takes the input's
+    restored = tiny.restore(
+        flat, RestoreOptions(size=(1, 1), restore_at="output")
+    )  # of one pixel, the colour match takes the input's
     assert restored.picture.is_grey
     assert restored.picture.notes == ()
     assert restored.array.tolist() == [[[100]]]

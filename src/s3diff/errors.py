@@ -17,6 +17,10 @@ class OutputError(S3DiffError, OSError):
     """A result cannot be written where it was asked for."""
 
 
+class DiskFullError(OutputError):
+    """There is no room for a result; the message says how much was missing."""
+
+
 class ModelError(S3DiffError, ValueError):
     """A model folder or checkpoint is missing, incomplete, misshapen or unsafe."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import re
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -15,6 +17,9 @@ ColorMatch = Literal["wavelet", "adain", "none"]
 Latent = Literal["mean", "sample"]
 Upsampling = Literal["bilinear", "bicubic"]
 Grey = Literal["auto", "keep", "color"]
+SizeMode = Literal["stretch", "fit", "fill"]
+RestoreAt = Literal["auto", "model", "output"]
+Alpha = Literal["guided", "bicubic"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 #: No option is meant to be larger; whole numbers above 1e308 are no floats at all.
@@ -51,6 +56,12 @@ class ReleasedTiles:
             raise OptionError(f"released tiles are {self}; give sides of 1 or more and an overlap of 0 or more")
 
 
+#: Output side over input side that the method is trained for.
+METHOD_SCALE = 4
+
+_DEGREE = "a degree from 0 to 1, or a signed text such as '+0.2' or '-0.1' that is added to the estimate"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RestoreOptions:
     """How one picture is restored. Values are checked when the object is made.
@@ -58,16 +69,27 @@ class RestoreOptions:
     Numbers may be numpy's and a size may be a list; they are kept as Python's own.
 
     Attributes:
-        scale: output side over input side, any number above 0 (ignored when ``size`` is given).
-        size: exact output size (width, height) in pixels; replaces ``scale``.
+        scale: output side over input side, any number above 0 (ignored when ``size``, ``long_side`` or ``megapixels``
+            is given; at most one of these three).
+        size: output size (width, height) in pixels; see ``size_mode``.
+        size_mode: how a picture of other proportions comes to ``size``: ``stretch`` changes its proportions, ``fit``
+            keeps them inside that size (one side may become smaller), ``fill`` cuts what stands over, evenly on both
+            sides.
+        long_side: the longer side of the output in pixels.
+        megapixels: area of the output in millions of pixels, met as nearly as whole sides allow.
+        restore_at: where the networks work: ``model`` at the method's scale of 4, resampled to the output's size
+            afterwards; ``output`` at the output's own size; ``auto`` at whichever of the two is larger, as long as
+            ``max_output_pixels`` allows.
         guidance: weight of the positive against the negative prompt (classifier-free guidance);
             at exactly 1 the negative pass is not run.
         positive_prompt: None for the model's stored prompt.
         negative_prompt: None for the model's stored prompt.
         color_match: take the colours of the enlarged input by ``wavelet`` (lowest band), ``adain``
             (mean and standard deviation) or ``none``.
-        blur: blur degree in [0, 1] that replaces the estimated one: 0 sharp, 1 the strongest blur.
-        noise: noise degree in [0, 1] that replaces the estimated one.
+        blur: blur degree in [0, 1] that replaces the estimated one (0 sharp, 1 the strongest blur), or a text with a
+            sign, such as ``"+0.2"``, that is added to the estimate; the sum is cut to [0, 1].
+        noise: noise degree, likewise.
+        strength: how much of the restoration is taken, in [0, 1]: 0 is the enlarged input, 1 the restored picture.
         latent: ``mean`` of the encoder's Gaussian (deterministic) or a ``sample`` drawn with ``seed``.
         seed: seed of that draw; used by ``sample`` alone.
         upsampling: filter that enlarges the input; None for the one the model was made for
@@ -77,6 +99,7 @@ class RestoreOptions:
         tile: largest side of a tile in pixels of the output; ``auto`` chooses by the free memory, ``off`` restores the
             picture at once.
         released_tiles: cut as the released S3Diff code does, seams included, instead of ``tile``; None for our own way.
+        alpha: how transparency is enlarged: ``guided`` by the edges of the restored colours, or ``bicubic``.
         max_output_pixels: largest output accepted, in pixels.
 
     Raises:
@@ -85,28 +108,43 @@ class RestoreOptions:
 
     scale: float = 4.0
     size: tuple[int, int] | None = None
+    size_mode: SizeMode = "stretch"
+    long_side: int | None = None
+    megapixels: float | None = None
+    restore_at: RestoreAt = "auto"
     guidance: float = 1.07
     positive_prompt: str | None = None
     negative_prompt: str | None = None
     color_match: ColorMatch = "wavelet"
-    blur: float | None = None
-    noise: float | None = None
+    blur: float | str | None = None
+    noise: float | str | None = None
+    strength: float = 1.0
     latent: Latent = "mean"
     seed: int = 0
     upsampling: Upsampling | None = None
     grey: Grey = "auto"
     tile: int | Literal["auto", "off"] = "auto"
     released_tiles: ReleasedTiles | None = None
+    alpha: Alpha = "guided"
     max_output_pixels: int = MAX_OUTPUT_PIXELS
 
     def __post_init__(self) -> None:
         self._keep_number("scale", "a number above 0, such as 4 or 2.5", above=0)
         if self.size is not None:
             object.__setattr__(self, "size", _checked_size(self.size))
+        if self.long_side is not None:
+            self._keep_integer("long_side", low=1, high=int(_LARGEST))
+        if self.megapixels is not None:
+            self._keep_number("megapixels", "a number above 0, such as 24", above=0)
+        if sum(value is not None for value in (self.size, self.long_side, self.megapixels)) > 1:
+            raise OptionError("size, long_side and megapixels each set the output's size; give one of them")
         self._keep_number("guidance", "a finite number; 1.07 is the method's, 1 skips the negative pass")
         for name in ("blur", "noise"):
-            if getattr(self, name) is not None:
-                self._keep_number(name, "a degree from 0 to 1, or nothing to use the estimate", low=0, high=1)
+            if isinstance(getattr(self, name), str):
+                self._keep_relative(name)
+            elif getattr(self, name) is not None:
+                self._keep_number(name, f"{_DEGREE}, or nothing to use the estimate", low=0, high=1)
+        self._keep_number("strength", "a number from 0, the enlarged input, to 1", low=0, high=1)
         for name in ("positive_prompt", "negative_prompt"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -114,6 +152,9 @@ class RestoreOptions:
         _require_choice("color_match", self.color_match, get_args(ColorMatch))
         _require_choice("latent", self.latent, get_args(Latent))
         _require_choice("grey", self.grey, get_args(Grey))
+        _require_choice("alpha", self.alpha, get_args(Alpha))
+        _require_choice("size_mode", self.size_mode, get_args(SizeMode))
+        _require_choice("restore_at", self.restore_at, get_args(RestoreAt))
         if self.upsampling is not None:
             _require_choice("upsampling", self.upsampling, get_args(Upsampling))
         self._keep_tile()
@@ -154,11 +195,105 @@ class RestoreOptions:
             raise OptionError(f"tile is {self.tile!r}; give auto, off, or a side of at least {MIN_TILE_PX} px")
         object.__setattr__(self, "tile", side)
 
+    def _keep_relative(self, name: str) -> None:
+        """A text with a sign, kept in one spelling: ``"+0.2"`` for ``" +.20"``."""
+        value = getattr(self, name)
+        match = re.fullmatch(r"\s*([+-])\s*([0-9]{1,9}\.?[0-9]{0,9}|\.[0-9]{1,9})\s*", value)
+        if match is None or float(match[2]) > 1:
+            raise OptionError(f"{name} is {value!r}; give {_DEGREE}, or nothing to use the estimate")
+        object.__setattr__(self, name, f"{match[1]}{float(match[2]):g}")
+
+    def degree(self, name: Literal["blur", "noise"], estimated: float) -> float:
+        """The degree that is used, in [0, 1], for an estimate in [0, 1]."""
+        value = getattr(self, name)
+        if value is None:
+            return estimated
+        return min(1.0, max(0.0, estimated + float(value))) if isinstance(value, str) else value
+
     def output_size(self, width: int, height: int) -> tuple[int, int]:
         """The output's (width, height) in pixels for an input of that size, at least 1 x 1."""
-        if self.size is not None:
+        if self.size is not None and self.size_mode != "fit":
             return self.size
-        return max(1, round(width * self.scale)), max(1, round(height * self.scale))
+        return _rounded(width, height, self._factor(width, height))
+
+    def uncut_size(self, width: int, height: int) -> tuple[int, int]:
+        """The (width, height) before ``fill`` cuts what stands over; otherwise :meth:`output_size`."""
+        if self.size is None or self.size_mode != "fill":
+            return self.output_size(width, height)
+        covering = _rounded(width, height, self._factor(width, height))
+        return max(covering[0], self.size[0]), max(covering[1], self.size[1])
+
+    def working_size(self, width: int, height: int) -> tuple[int, int]:
+        """The (width, height) at which the networks work, before resampling to :meth:`uncut_size`."""
+        output, method = self.uncut_size(width, height), (width * METHOD_SCALE, height * METHOD_SCALE)
+        if self.restore_at == "output":
+            return output
+        if self.restore_at == "model":
+            return method
+        is_larger = output[0] * output[1] >= method[0] * method[1]
+        return output if is_larger or method[0] * method[1] > self.max_output_pixels else method
+
+    def _factor(self, width: int, height: int) -> float:
+        """Output side over input side where the proportions stay."""
+        if self.size is not None:
+            sides = (self.size[0] / width, self.size[1] / height)
+            return max(sides) if self.size_mode == "fill" else min(sides)
+        if self.long_side is not None:
+            return self.long_side / max(width, height)
+        if self.megapixels is not None:
+            return math.sqrt(self.megapixels * 1e6 / (width * height))
+        return self.scale
+
+
+#: Formats that a result can be asked for in, by the extension that it gets.
+OutputFormat = Literal["png", "jpg", "jpeg", "webp", "tif", "tiff", "avif", "bmp", "gif"]
+_NAME_FIELDS = ("stem", "extension", "model", "scale")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """How results are named and written.
+
+    Attributes:
+        format: the format of every result; None for the input's own (PNG where that cannot be written, as HEIC).
+        quality: 1 to 100, of JPEG, WebP and AVIF.
+        name: name of a result without its extension: a text with ``{stem}`` (the input's) and, if wanted,
+            ``{extension}`` (the input's, without dot), ``{model}`` and ``{scale}``.
+        overwrite: whether files that are there may be replaced.
+
+    Raises:
+        OptionError: a value is outside what it allows.
+    """
+
+    format: OutputFormat | None = None
+    quality: int = 95
+    name: str = "{stem}"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format is not None:
+            _require_choice("format", self.format, get_args(OutputFormat))
+        quality = _whole(self.quality)
+        if quality is None or not 1 <= quality <= 100:
+            raise OptionError(f"quality is {self.quality!r}; give a whole number from 1 to 100")
+        object.__setattr__(self, "quality", quality)
+        allowed = f"give a name with {{stem}}, and no others than {', '.join(f'{{{each}}}' for each in _NAME_FIELDS)}"
+        if not isinstance(self.name, str):
+            raise OptionError(f"name is {self.name!r}; {allowed}")
+        try:
+            parts = list(string.Formatter().parse(self.name))
+        except ValueError:
+            raise OptionError(f"name is {self.name!r}; {allowed}") from None
+        fields = [field for _, field, _, _ in parts if field is not None]
+        is_plain = not any(form or conversion for _, _, form, conversion in parts)
+        if "stem" not in fields or not set(fields) <= set(_NAME_FIELDS) or not is_plain:
+            raise OptionError(f"name is {self.name!r}; {allowed}")
+        if any(sign in self.name for sign in "/\\\0"):
+            raise OptionError(f"name is {self.name!r}; give the name of a file without folders")
+
+
+def _rounded(width: int, height: int, factor: float) -> tuple[int, int]:
+    return max(1, round(width * factor)), max(1, round(height * factor))
 
 
 def _require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -103,7 +103,7 @@ def plan_degrading(source: str, output: str, truth: str | None, *, recursive: bo
         PictureError: the input does not exist or holds no picture.
         OutputError: an output is an input or another's output, or cannot be written.
     """
-    planned, _ = plan_jobs([source], output, recursive=recursive, skip_existing=False, quality=95)
+    planned = plan_jobs([source], output, recursive=recursive).jobs
     root, folder = Path(source), Path(output)
     is_file = len(planned) == 1 and planned[0].target == folder
     if truth is not None and root.is_dir():

@@ -151,7 +151,7 @@ def _run(
     batch_size: int,
     quiet: bool,
 ) -> None:
-    """Evaluate, print the table, write the reports; exit code 3 where pictures failed."""
+    """Evaluate, print the table, write the reports; exit code 1 where pictures failed."""
     from s3diff.evaluation.report import markdown, write_reports
     from s3diff.evaluation.scoring import evaluate as run_evaluation
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import os
+import re
+import string
+import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from s3diff.errors import OptionError, OutputError, PictureError
-from s3diff.images.codecs import Picture, check_writable, list_pictures, read_picture
-from s3diff.options import RestoreOptions
+from s3diff.images.codecs import (
+    PICTURE_EXTENSIONS,
+    WRITTEN_EXTENSIONS,
+    Picture,
+    check_writable,
+    list_pictures,
+    read_picture,
+)
+from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.restorer import check_output_size
 
-#: Extensions that make an output a file's name rather than a folder's.
-_FILE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
+#: What a picture is written as whose own format can be read but not written.
+_FALLBACK_EXTENSION = ".png"
 
 
 @dataclass(frozen=True)
@@ -24,64 +37,146 @@ class RestoreJob:
     target: Path
 
 
+@dataclass(frozen=True)
+class RestorePlan:
+    """Every picture of a run.
+
+    Attributes:
+        jobs: no picture twice, no two with one target; of one shard only, if one was asked for.
+        root: the output folder, which no result may leave; None where the output is one file.
+        is_many: whether this is a folder's run (a journal is kept, a bad picture costs only itself) rather than one
+            picture named by the user.
+    """
+
+    jobs: list[RestoreJob]
+    root: Path | None
+    is_many: bool
+
+
 def plan_jobs(
-    inputs: list[str], output: str, *, recursive: bool, skip_existing: bool, quality: int
-) -> tuple[list[RestoreJob], int]:
+    inputs: list[str],
+    output: str,
+    *,
+    recursive: bool = False,
+    listed: Iterable[str] | None = None,
+    writing: OutputOptions | None = None,
+    shard: tuple[int, int] | None = None,
+    names: dict[str, str] | None = None,
+) -> RestorePlan:
     """Pair every input picture with its own output.
 
     Args:
-        inputs: files and folders.
-        output: a file for one input file, otherwise a folder. Inside it a picture keeps its name and format, and with
-            ``recursive`` its place in the folder tree.
+        inputs: files, folders, and patterns such as ``photos/**/*.jpg``.
+        output: a file for one input file, otherwise a folder. Inside it a picture keeps its place in the folder tree
+            and its name, unless ``writing`` says otherwise.
         recursive: descend into folders, the output's excepted.
-        skip_existing: leave out pictures whose output is there.
-        quality: of JPEG and WebP, checked here.
-
-    Returns:
-        The jobs, no picture twice, and how many were skipped.
+        listed: further files by name; their tree below their common folder is kept. Those that do not exist are jobs
+            that fail, not a reason to refuse the list.
+        writing: format and names of the outputs.
+        shard: (i, N): only the i-th of N parts, counted from 0. Which part a picture belongs to depends on nothing but
+            its place in the output, so that parts are disjoint and complete even where pictures are added meanwhile.
+        names: what a name's template may use besides ``stem`` and ``extension``: ``model``, ``scale``.
 
     Raises:
         PictureError: an input does not exist, or a folder holds no picture.
         OutputError: an output is one of the inputs, two inputs share an output, or it cannot be written.
-        OptionError: the quality is out of range.
+        OptionError: the name's template cannot be used.
         OSError: a name is too long, or lies in a folder that the user may not enter.
     """
-    if not 1 <= quality <= 100:
-        raise OptionError(f"quality is {quality}; give a whole number from 1 to 100")
+    writing = OutputOptions() if writing is None else writing
     if not output:
         raise OutputError("the output's name is empty; give a file, or a folder such as restored/")
     target = Path(output)
     sources = [pair for entry in inputs for pair in _pictures(entry, recursive, target)]
-    is_file_name = target.suffix.lower() in _FILE_EXTENSIONS and not target.is_dir()
-    if target.is_dir() or output.endswith(("/", os.sep)) or len(sources) > 1 or Path(inputs[0]).is_dir():
-        if target.is_file() or (is_file_name and not output.endswith(("/", os.sep))):
-            given = f"there are {len(sources)} pictures" if len(sources) > 1 else f"{inputs[0]} is a folder"
-            if output.endswith(("/", os.sep)):
+    if listed is not None:
+        sources += _of_list(listed)
+    if not sources:
+        raise PictureError("no picture is given; name pictures, folders, patterns, or a file with --list")
+    is_many = len(sources) > 1 or listed is not None or os.path.isdir(inputs[0]) or not os.path.exists(inputs[0])
+    named_as_folder = output.endswith(("/", os.sep))
+    if target.is_dir() or named_as_folder or is_many:
+        is_file_name = target.suffix.lower() in PICTURE_EXTENSIONS and not target.is_dir()
+        if target.is_file() or (is_file_name and not named_as_folder):
+            several = (inputs or ["the list"])[0]
+            given = f"{several} is a folder" if os.path.isdir(several) else f"{several} stands for many pictures"
+            if len(sources) > 1:
+                given = f"there are {len(sources)} pictures"
+            if named_as_folder:
                 given = "its name ends like a folder's"
             raise OutputError(f"{output} is one file, but {given}; give a folder, such as restored/")
-        jobs = [RestoreJob(source, target / relative) for source, relative in sources]
+        jobs, root = _named(sources, target, writing, names or {}), target
     elif not target.suffix:
         raise OutputError(f"{output} is a file's name without extension; add one such as .png, or / for a folder")
     else:
-        jobs = [RestoreJob(sources[0][0], target)]
+        jobs, root = [RestoreJob(sources[0][0], target)], None
     jobs = distinct_jobs(jobs)
-    remaining = [job for job in jobs if not (skip_existing and job.target.exists())]
-    for job in remaining:
-        check_writable(job.target)
-    return remaining, len(jobs) - len(remaining)
+    if shard is not None:
+        index, count = shard
+        jobs = [job for job in jobs if _part(job.target.relative_to(target) if root else job.target, count) == index]
+    for folder in {job.target.parent: job for job in jobs}.values():
+        check_writable(folder.target)
+    return RestorePlan(jobs, root, is_many)
 
 
-def open_picture(job: RestoreJob, options: RestoreOptions) -> Picture:
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """``2/8`` as (2, 8).
+
+    Raises:
+        OptionError: it is not of this form, or the part does not exist.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9})\s*", text)
+    if match is None or not int(match[1]) < int(match[2]):
+        raise OptionError(f"shard is {text!r}; give PART/PARTS, the part counted from 0, such as 0/8 to 7/8")
+    return int(match[1]), int(match[2])
+
+
+def read_list(name: str) -> list[str]:
+    """The non-empty lines of a file, or of standard input (``-``).
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    try:
+        if name == "-":
+            content = sys.stdin.buffer.read()
+        else:
+            with open(name, "rb") as file:
+                content = file.read()
+    except (OSError, ValueError) as error:
+        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        raise PictureError(f"the list {name} cannot be read ({reason}); give a file with one name a line") from error
+    lines = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").split(b"\n")
+    names = [os.fsdecode(line) for line in lines if line.strip()]
+    if not names:
+        raise PictureError(f"the list {name} is empty; give one name a line")
+    if any("\0" in each for each in names):
+        raise PictureError(f"the list {name} holds null characters; give a text file with one name a line")
+    return names
+
+
+def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = None) -> Picture:
     """Read a job's picture, and make sure that its result will be accepted where it goes.
 
     Raises:
         PictureError: it cannot be read, or its result would be too large.
-        OutputError: the output's format cannot hold the result, or its place cannot be written.
+        OutputError: the output's format cannot hold the result, its place cannot be written, or a symbolic link leads
+            it out of ``root``.
     """
+    if root is not None:
+        inside, place = os.path.realpath(root), os.path.realpath(job.target)
+        if os.path.commonpath([inside, place]) != inside:
+            raise OutputError(f"{job.target} would be written outside {root}, to {place}; remove the symbolic link")
     picture = read_picture(job.source)
     size = check_output_size(picture, options)
     check_writable(job.target, size=size, transparent=picture.is_transparent)
     return picture
+
+
+def _part(relative: Path, count: int) -> int:
+    digest = hashlib.sha256(os.fsencode(relative.as_posix())).digest()
+    return int.from_bytes(digest[:8], "big") % count
 
 
 def _pictures(name: str, recursive: bool, output: Path) -> list[tuple[Path, Path]]:
@@ -90,24 +185,89 @@ def _pictures(name: str, recursive: bool, output: Path) -> list[tuple[Path, Path
         raise PictureError("an input's name is empty; give a picture or a folder of pictures")
     entry = Path(name)
     if entry.is_dir():
-        found = [path for path in list_pictures(entry, recursive) if not is_earlier_result(path, entry, output)]
+        found = list_pictures(entry, recursive)
+        if os.path.realpath(entry) in (str(folder) for folder in Path(os.path.realpath(output)).parents):
+            found = [path for path in found if not is_earlier_result(path, entry, output)]
         if not found:
             hint = "" if recursive else "; folders inside it are read with --recursive"
-            raise PictureError(f"{entry} holds no pictures (.png, .jpg, .jpeg, .webp, .tif, .tiff){hint}")
+            raise PictureError(f"{entry} holds no pictures ({', '.join(PICTURE_EXTENSIONS)}){hint}")
         return [(path, path.relative_to(entry)) for path in found]
     if entry.is_symlink() and not entry.exists():
         raise PictureError(
             f"{entry} is a symbolic link that leads nowhere, or back to itself; give the picture or folder it means"
         )
-    if not entry.exists():
-        raise PictureError(f"{entry} does not exist; give a picture or a folder of pictures")
-    return [(entry, Path(entry.name))]
+    if entry.exists():
+        return [(entry, Path(entry.name))]
+    if glob.has_magic(name):
+        return _matching(name, output)
+    raise PictureError(f"{entry} does not exist; give a picture or a folder of pictures")
+
+
+def _matching(pattern: str, output: Path) -> list[tuple[Path, Path]]:
+    """The pictures that a pattern finds, with their names relative to the part of it that has no wildcards."""
+    parts = Path(pattern).parts
+    fixed = Path(*parts[: next(index for index, part in enumerate(parts) if glob.has_magic(part))])
+    found = sorted(Path(each) for each in glob.iglob(pattern, recursive=True))
+    found = [each for each in found if each.suffix.lower() in PICTURE_EXTENSIONS and each.is_file()]
+    found = [each for each in found if not is_earlier_result(each, fixed, output)]
+    if not found:
+        raise PictureError(f"{pattern} matches no pictures ({', '.join(PICTURE_EXTENSIONS)}); check the pattern")
+    return [(each, each.relative_to(fixed)) for each in found]
+
+
+def _of_list(names: Iterable[str]) -> list[tuple[Path, Path]]:
+    """Listed files with their names relative to the folder that all of them are in."""
+    places = [(Path(name), os.path.abspath(name)) for name in names]
+    try:
+        common = os.path.commonpath([os.path.dirname(place) for _, place in places])
+    except ValueError as error:  # Windows: two drives
+        raise PictureError("the list names files on several drives; give one list for each") from error
+    return [(path, Path(os.path.relpath(place, common))) for path, place in places]
 
 
 def is_earlier_result(path: Path, entry: Path, output: Path) -> bool:
     """Whether a picture lies in an output folder that is inside the input folder: a second run must not take it."""
     root, results, place = (Path(os.path.realpath(each)) for each in (entry, output, path))
     return root in results.parents and results in place.parents
+
+
+def _named(
+    sources: list[tuple[Path, Path]], folder: Path, writing: OutputOptions, names: dict[str, str]
+) -> list[RestoreJob]:
+    """A target for each. Where a change of format would give two the same name, they keep their old one inside it."""
+    jobs: list[tuple[Path, Path, Path]] = []
+    for source, relative in sources:
+        extension = relative.suffix
+        if writing.format is not None:
+            extension = extension if _same_format(extension, writing.format) else f".{writing.format}"
+        elif extension.lower() not in WRITTEN_EXTENSIONS:
+            extension = _FALLBACK_EXTENSION
+        stem = _filled(writing.name, {"stem": relative.stem, "extension": relative.suffix[1:], **names})
+        plain = folder / relative.with_name(stem + extension)
+        stem = _filled(writing.name, {"stem": relative.name, "extension": relative.suffix[1:], **names})
+        jobs.append((source, plain, folder / relative.with_name(stem + extension)))
+    num_wanting: dict[str, int] = {}
+    for place in {(os.path.normcase(source), os.path.normcase(plain)) for source, plain, _ in jobs}:
+        num_wanting[place[1]] = num_wanting.get(place[1], 0) + 1
+    return [
+        RestoreJob(
+            source,
+            plain if num_wanting[os.path.normcase(plain)] == 1 or plain.suffix == source.suffix else with_old_extension,
+        )
+        for source, plain, with_old_extension in jobs
+    ]
+
+
+def _same_format(extension: str, wanted: str) -> bool:
+    aliases = {"jpeg": "jpg", "tiff": "tif"}
+    given = extension[1:].lower()
+    return aliases.get(given, given) == aliases.get(wanted, wanted)
+
+
+def _filled(template: str, values: dict[str, str]) -> str:
+    return "".join(
+        text + (values[field] if field is not None else "") for text, field, _, _ in string.Formatter().parse(template)
+    )
 
 
 def distinct_jobs(jobs: list[RestoreJob]) -> list[RestoreJob]:

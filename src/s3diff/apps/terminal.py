@@ -14,14 +14,16 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from s3diff.errors import S3DiffError
+from s3diff.errors import OptionError, S3DiffError
 
 #: Progress and remarks go to stderr; stdout carries one line per restored picture. Names of files are shown as they
 #: are: ":dog:" is no emoji and "[red]" no colour.
 remarks = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
 
+#: 0 all done, 1 something failed, 2 wrong use: of an option's name (typer's own) or of its value.
 EXIT_USER_ERROR = 1
-EXIT_SOME_FAILED = 3
+EXIT_SOME_FAILED = 1
+EXIT_WRONG_USE = 2
 EXIT_INTERRUPTED = 130
 
 
@@ -38,7 +40,7 @@ def one_line_errors() -> Iterator[None]:
             yield
     except S3DiffError as error:
         remark(f"s3diff: {error}")
-        raise typer.Exit(EXIT_USER_ERROR) from None
+        raise typer.Exit(EXIT_WRONG_USE if isinstance(error, OptionError) else EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
         remark("s3diff: stopped; nothing half written is left")
         raise typer.Exit(EXIT_INTERRUPTED) from None

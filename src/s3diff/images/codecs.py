@@ -14,6 +14,7 @@ import stat
 import struct
 import tempfile
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,9 +23,20 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageCms,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+    features,
+)
 
-from s3diff.errors import OptionError, OutputError, PictureError
+from s3diff.errors import DiskFullError, OptionError, OutputError, PictureError
+from s3diff.images.metadata import EXIF_PREFIX, take_orientation, with_size, xmp_of_result
 
 #: Largest picture read, in pixels: 8192 x 8192, four times the largest output and below Pillow's own warning limit.
 MAX_PICTURE_PIXELS = 8192 * 8192
@@ -46,18 +58,23 @@ _FORMATS = {
     ".webp": _Format("WEBP", True, False, 16383),
     ".tif": _Format("TIFF", True, True, 2**31 - 1),
     ".tiff": _Format("TIFF", True, True, 2**31 - 1),
+    ".avif": _Format("AVIF", True, False, 65535),
+    ".bmp": _Format("BMP", False, False, 2**31 - 1),
 }
 #: Endings of the file names that are read and written, in lower case.
 PICTURE_EXTENSIONS = tuple(_FORMATS)
-_EXTENSIONS = ".png, .jpg, .jpeg, .webp, .tif or .tiff"
+#: Those that are written.
+WRITTEN_EXTENSIONS = PICTURE_EXTENSIONS
+_EXTENSIONS = ".png, .jpg, .jpeg, .webp, .tif, .tiff, .avif or .bmp"
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-_EXIF_PREFIX = b"Exif\x00\x00"
 _MAX_JPEG_EXIF_BYTES = 65533
-_ORIENTATION_TAG = 0x0112
 #: TIFF tags that say something about the scene; the others describe how this one file stores its pixels.
 _DESCRIPTIVE_TAGS = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
 _EXIF_GROUP, _GPS_GROUP, _INTEROPERABILITY_GROUP = 0x8769, 0x8825, 0xA005
+_TIFF_XMP = 0x02BC
+#: A segment's 65535 bytes without its length and XMP's own header of 29 bytes.
+_MAX_JPEG_XMP_BYTES = 65504
 _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 0x0102, 0x0106
 
 
@@ -70,7 +87,9 @@ class Picture:
         alpha: opacity [H, W] of the pixels' depth, not premultiplied; None where the source has none.
         icc_profile: the colour profile of ``pixels`` as stored in the file.
         exif: EXIF block beginning with ``Exif\\0\\0``; its orientation tag, if any, says upright.
-        format: ``PNG``, ``JPEG``, ``WEBP``, ``TIFF`` or None for a picture that comes from no file.
+        xmp: XMP packet as stored in the file; its orientation and size are corrected when it is written.
+        dpi: pixels per inch, across and down.
+        format: ``PNG``, ``JPEG``, ``WEBP``, ``TIFF``, ``AVIF``, ``BMP`` or None for a picture that comes from no file.
         path: where it was read from.
         notes: what was lost or left out on reading, one sentence each.
 
@@ -82,6 +101,8 @@ class Picture:
     alpha: np.ndarray | None = None
     icc_profile: bytes | None = None
     exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
     format: str | None = None
     path: Path | None = None
     notes: tuple[str, ...] = ()
@@ -120,7 +141,7 @@ class Picture:
 
 
 def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS) -> Picture:
-    """Read a PNG, JPEG, WebP or TIFF picture, recognised by its content.
+    """Read a PNG, JPEG, WebP, TIFF, AVIF or BMP picture, recognised by its content.
 
     Palettes become RGB, 1-bit pictures grey, CMYK becomes RGB (through its profile, which is then dropped). Grey with
     16 bits is kept; colour with 16 bits comes in 8, with a note. Of several frames or pages the first is taken, with a
@@ -256,7 +277,7 @@ def _read_open_file(file: BinaryIO, path: Path, shown: str, limit: int) -> Pictu
         raise PictureError(f"{shown} has 0 pixels ({width} x {height}); give a picture of at least 1 x 1")
     image = _recognise(file, head)
     if image is None:
-        given = "is not a PNG, JPEG, WebP or TIFF picture" if head else "is empty"
+        given = "is not a PNG, JPEG, WebP, TIFF, AVIF or BMP picture" if head else "is empty"
         raise PictureError(f"{shown} {given}; give a picture file in one of these formats")
     if image.width * image.height > limit:
         size = f"{image.width} x {image.height} pixels"
@@ -287,6 +308,14 @@ def _recognise(file: BinaryIO, head: bytes) -> ImageFile.ImageFile | None:
         return WebPImagePlugin.WebPImageFile(file)
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return TiffImagePlugin.TiffImageFile(file)
+    if head.startswith(b"BM"):
+        return BmpImagePlugin.BmpImageFile(file)
+    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
+        if not features.check("avif"):
+            raise PictureError("AVIF needs Pillow 11.3 or newer; pip install -U pillow")
+        from PIL import AvifImagePlugin
+
+        return AvifImagePlugin.AvifImageFile(file)
     return None
 
 
@@ -303,7 +332,7 @@ def _from_image(image: Image.Image, path: Path | None, notes: tuple[str, ...]) -
     exif, damaged = _exif_of(image)
     if damaged:
         notes += ("the EXIF block is damaged and was left out",)
-    orientation, exif = _take_orientation(exif) if exif else (1, None)
+    orientation, exif = take_orientation(exif) if exif else (1, None)
     if image.mode == "CMYK":
         image, how = _rgb_from_cmyk(image, icc_profile)
         notes += (f"CMYK was converted to RGB {how}",)
@@ -311,7 +340,22 @@ def _from_image(image: Image.Image, path: Path | None, notes: tuple[str, ...]) -
     pixels, alpha = _split_alpha(_plain_array(image))
     pixels = _upright(pixels, orientation)
     alpha = None if alpha is None else _upright(alpha, orientation)
-    return Picture(pixels, alpha, icc_profile, exif, source_format, path, notes)
+    return Picture(pixels, alpha, icc_profile, exif, _xmp_of(image), _dpi_of(image), source_format, path, notes)
+
+
+def _xmp_of(image: Image.Image) -> bytes | None:
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    if isinstance(xmp, str):
+        xmp = xmp.encode("utf-8", "surrogateescape")
+    return xmp if isinstance(xmp, bytes) and xmp else None
+
+
+def _dpi_of(image: Image.Image) -> tuple[float, float] | None:
+    try:
+        across, down = (float(value) for value in image.info["dpi"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
 
 
 def _plain_array(image: Image.Image) -> np.ndarray:
@@ -370,9 +414,9 @@ def _exif_of(image: Image.Image) -> tuple[bytes | None, bool]:
         return None, True
     if not raw:
         return None, False
-    body = raw.removeprefix(_EXIF_PREFIX)
+    body = raw.removeprefix(EXIF_PREFIX)
     damaged = not body.startswith((b"II*\0", b"MM\0*"))
-    return (None, True) if damaged else (_EXIF_PREFIX + body, False)
+    return (None, True) if damaged else (EXIF_PREFIX + body, False)
 
 
 def _descriptive_exif(exif: Image.Exif) -> bytes | None:
@@ -386,27 +430,6 @@ def _descriptive_exif(exif: Image.Exif) -> bytes | None:
         if entries:
             kept[group] = entries
     return kept.tobytes() if len(kept) else None
-
-
-def _take_orientation(exif: bytes) -> tuple[int, bytes]:
-    """The orientation (1 to 8; 1 where there is none) and the block with it set to 1.
-
-    The value is patched in place: writing the block anew would move what maker notes point to.
-    """
-    start = len(_EXIF_PREFIX)
-    order = "<" if exif[start : start + 2] == b"II" else ">"
-    patched, orientation = bytearray(exif), 1
-    with suppress(struct.error):  # the block ends early: no orientation beyond that point
-        (first,) = struct.unpack_from(f"{order}I", exif, start + 4)
-        (num_entries,) = struct.unpack_from(f"{order}H", exif, start + first)
-        for entry in range(num_entries):
-            offset = start + first + 2 + 12 * entry
-            tag, kind = struct.unpack_from(f"{order}HH", exif, offset)
-            if tag == _ORIENTATION_TAG:
-                code = f"{order}I" if kind == 4 else f"{order}H"  # type 4 is LONG; the standard says SHORT
-                (orientation,) = struct.unpack_from(code, exif, offset + 8)
-                struct.pack_into(code, patched, offset + 8, 1)
-    return (orientation if 1 <= orientation <= 8 else 1), bytes(patched)
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -451,8 +474,23 @@ def write_picture(picture: Picture, path: PicturePath, *, quality: int = 95, ove
     keeps_16_bits = form.has_16_bits and picture.is_grey and picture.alpha is None
     if picture.pixels.dtype == np.uint16 and not keeps_16_bits:
         notes += (f"16 bits were rounded to 8: {form.name} is written with 8 bits for such a picture",)
-    settings: dict[str, Any] = {"exif": exif, "icc_profile": picture.icc_profile}
-    if form.name in ("JPEG", "WEBP"):
+    if exif is not None:
+        exif = with_size(exif, *size)
+    settings: dict[str, Any] = {"exif": exif, "icc_profile": picture.icc_profile, "dpi": picture.dpi}
+    xmp = None if picture.xmp is None else xmp_of_result(picture.xmp, *size)
+    if form.name == "BMP":
+        lost = (("EXIF", exif), ("XMP", xmp), ("a colour profile", picture.icc_profile))
+        notes += tuple(f"BMP holds no {name.removeprefix('a ')}; it was left out" for name, value in lost if value)
+    if xmp is not None and form.name == "PNG":
+        settings["pnginfo"] = PngImagePlugin.PngInfo()
+        settings["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
+    elif xmp is not None and form.name == "TIFF":
+        settings["tiffinfo"] = {_TIFF_XMP: xmp}
+    elif xmp is not None and form.name == "JPEG" and len(xmp) > _MAX_JPEG_XMP_BYTES:
+        notes += (f"the XMP packet of {len(xmp)} bytes is too long for a JPEG file and was left out",)
+    else:
+        settings["xmp"] = xmp
+    if form.name in ("JPEG", "WEBP", "AVIF"):
         settings["quality"] = quality
     if form.name == "JPEG":
         settings["subsampling"] = 0  # 4:4:4
@@ -561,7 +599,7 @@ def _require_free(target: Path, overwrite: bool) -> None:
 def _write_atomically(data: bytes, target: Path, overwrite: bool) -> None:
     """Write beside the target, flush to the disk, move over it; whatever happens, nothing else stays behind."""
     new_folders = [folder for folder in target.parents if not os.path.exists(folder)]
-    temporary = target.with_name(f".s3diff-{uuid.uuid4().hex}.part")
+    temporary = target.with_name(f"{_part_start(target)}{uuid.uuid4().hex}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
@@ -573,6 +611,8 @@ def _write_atomically(data: bytes, target: Path, overwrite: bool) -> None:
     except OutputError:
         raise
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(_disk_full(target, len(data), temporary)) from error
         raise OutputError(f"{_shown(target)} cannot be written ({_reason(error)}); choose another place") from error
     finally:  # also on KeyboardInterrupt; after success there is no temporary file and no new folder is empty
         with suppress(OSError):
@@ -580,6 +620,30 @@ def _write_atomically(data: bytes, target: Path, overwrite: bool) -> None:
         for folder in new_folders:
             with suppress(OSError):
                 folder.rmdir()
+
+
+def _part_start(target: Path) -> str:
+    return f".s3diff-{zlib.crc32(os.fsencode(target.name)):08x}-"
+
+
+def remove_leftovers(path: PicturePath) -> None:
+    """Remove what a killed process left half written of this output; to be called where nobody else can write it."""
+    target = Path(os.path.realpath(path))
+    with suppress(OSError):
+        for name in os.listdir(target.parent):
+            if name.startswith(_part_start(target)) and name.endswith(".part"):
+                (target.parent / name).unlink(missing_ok=True)
+
+
+def _disk_full(target: Path, num_bytes: int, temporary: Path) -> str:
+    written = 0
+    with suppress(OSError):
+        written = os.stat(temporary).st_size
+    missing = max(1, num_bytes - written)
+    return (
+        f"{_shown(target)} cannot be written: the disk is full, {missing} of {num_bytes} bytes were missing; "
+        "make room or choose another place"
+    )
 
 
 # ---------------------------------------------------------------------------------------------- tensors

@@ -29,8 +29,9 @@ class Restored:
         degrees: what the matrices were made for: the estimate, or the override.
         estimated: what the estimator found.
         seconds: wall-clock time by stage: prepare (enlarging the input), estimate, fold, encode, predict, decode,
-            color; and total, their sum. Reading and writing files, encoding a new prompt and rounding to the picture's
-            depth are in none. A batch shares its time evenly.
+            color, finish (only where size, colours, transparency or strength ask for more); and total, their sum.
+            Reading and writing files, encoding a new prompt and rounding to the picture's depth are in none. A batch
+            shares its time evenly.
         options: the options, with the filter that enlarged the input filled in.
         notes: what was unusual about the restoration, one sentence each.
     """
@@ -52,10 +53,11 @@ class Restored:
         """Pixels [H, W, 3] or [H, W, 1], uint8 or uint16."""
         return self.picture.pixels
 
-    def save(self, path: str | Path, *, quality: int = 95) -> tuple[str, ...]:
+    def save(self, path: str | Path, *, quality: int = 95, overwrite: bool = True) -> tuple[str, ...]:
         """Write the picture; the format follows the extension. Returns notes on what the format cannot hold.
 
         Raises:
-            OutputError: it cannot be written there; nothing is left half written.
+            OutputError: it cannot be written there, or something is there that may not be replaced; nothing is left
+                half written.
         """
-        return write_picture(self.picture, path, quality=quality)
+        return write_picture(self.picture, path, quality=quality, overwrite=overwrite)

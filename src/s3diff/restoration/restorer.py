@@ -30,6 +30,7 @@ from s3diff.networks.prompts import encode_prompts
 from s3diff.options import Precision, RestoreOptions
 from s3diff.restoration.acceleration import choose_acceleration, compile_network
 from s3diff.restoration.device import autoencoder_dtypes, choose_device, choose_dtype
+from s3diff.restoration.finishing import finished, for_networks, working_options
 from s3diff.restoration.memory import is_out_of_memory
 from s3diff.restoration.regions import Canvas, EnlargedInput, cut_at_edge, estimate_in_tiles, tensor_reader
 from s3diff.restoration.restored import Degrees, Restored
@@ -175,7 +176,9 @@ class Restorer:
             ModelError: the options ask for a prompt that the model cannot encode.
         """
         options = self._resolved(options)
-        return self._restore_group([as_picture(source)], options, progress)[0]
+        picture = as_picture(source)
+        check_output_size(picture, options)
+        return self._restore_like_sized([picture], options, progress)[0]
 
     def restore_batch(self, sources: Iterable[Source], options: RestoreOptions | None = None) -> list[Restored]:
         """Restore pictures of any sizes; those of one size run together, each with matrices of its own.
@@ -204,13 +207,23 @@ class Restorer:
             groups.setdefault((picture.width, picture.height), []).append(index)
         results: dict[int, Restored] = {}
         for size, members in groups.items():
-            width, height = options.output_size(*size)
+            width, height = options.working_size(*size)
             step = max(1, MAX_BATCH_PIXELS // (width * height))
             for start in range(0, len(members), step):
                 part = members[start : start + step]
-                restored = self._restore_group([pictures[index] for index in part], options)
+                restored = self._restore_like_sized([pictures[index] for index in part], options)
                 results.update(zip(part, restored, strict=True))
         return [results[index] for index in range(len(pictures))]
+
+    def _restore_like_sized(
+        self, pictures: Sequence[codecs.Picture], options: RestoreOptions, progress: Progress | None = None
+    ) -> list[Restored]:
+        """The walk, and around it what brings pictures of one size to the networks and back to what they were."""
+        working = working_options(pictures[0], options)
+        results = self._restore_group([for_networks(picture, options) for picture in pictures], working, progress)
+        upsampling = options.upsampling or self.model.upsampling
+        pairs = zip(results, pictures, strict=True)
+        return [finished(result, picture, options, upsampling) for result, picture in pairs]
 
     def _restore_group(
         self, pictures: Sequence[codecs.Picture], options: RestoreOptions, progress: Progress | None = None
@@ -388,11 +401,11 @@ def as_picture(source: Source) -> codecs.Picture:
 
 
 def _overridden(estimated: Tensor, options: RestoreOptions) -> Tensor:
-    """[B, 2] with the degrees that the options set by hand."""
+    """[B, 2] with the degrees that the options set or move by hand."""
     degrees = estimated.clone()
-    for column, value in enumerate((options.blur, options.noise)):
-        if value is not None:
-            degrees[:, column] = value
+    for column, name in enumerate(Degrees._fields):
+        chosen = [options.degree(name, value) for value in estimated[:, column].tolist()]
+        degrees[:, column] = torch.tensor(chosen, dtype=degrees.dtype)
     return degrees
 
 

@@ -1,0 +1,167 @@
+"""What a folder's run has done, in a file that survives a power cut: the run that comes after it goes on from there.
+
+One JSON object a line, appended and never changed: a header that says what is being made of the pictures, a line for
+each picture that is begun, and one for each that is done or failed. A line that was cut off, or that a power cut filled
+with zeros, counts as not written; its picture is restored again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from s3diff.errors import OutputError
+
+#: Lines may stay in the system's buffers for so long: what a power cut takes is restored again. A killed process
+#: loses none.
+_SYNC_SECONDS = 1.0
+_KIND = "s3diff restore"
+_VERSION = 1
+
+#: Size in bytes and time of change in nanoseconds: a source that has another stamp is another picture.
+Stamp = tuple[int, int]
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """The file's stamp; None where there is no such file."""
+    with suppress(OSError, ValueError):
+        status = os.stat(path)
+        return status.st_size, status.st_mtime_ns
+    return None
+
+
+class Journal:
+    """An open journal; one process at a time.
+
+    Args:
+        path: the file; made, with its folder, when missing.
+        run: what is made of the pictures (model and options). Entries of another run do not count.
+
+    Raises:
+        OutputError: another process holds it, it is no journal, or it cannot be written.
+    """
+
+    def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
+        self.path = path
+        self.done: dict[str, Stamp | None] = {}
+        self.begun: dict[str, Stamp | None] = {}
+        self._run = json.loads(json.dumps(run))
+        self._turn = threading.Lock()
+        self._synced = time.monotonic()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(f"{path}.lock", timeout=0)
+            self._lock.acquire()
+        except Timeout as error:
+            raise OutputError(
+                f"{path} is in use by another process that restores into this folder; wait for it, or give each "
+                "process its own --shard"
+            ) from error
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written ({_reason(error)}); choose another --journal") from error
+        try:
+            is_same_run, is_cut = self._load()
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - held until close
+            if is_cut:
+                self._file.write(b"\n")
+            if not is_same_run:
+                self._append([{"journal": _KIND, "version": _VERSION, "run": self._run}])
+        except OSError as error:
+            self._lock.release()
+            raise OutputError(f"{path} cannot be used ({_reason(error)}); choose another --journal") from error
+        except OutputError:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            os.fsync(self._file.fileno())
+        self._file.close()
+        self._lock.release()
+
+    def begin(self, targets: Iterable[tuple[str, Stamp | None]]) -> None:
+        """Write down that these outputs are going to be made: a file found there afterwards is this run's own.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        self._append([{"begun": target, "stamp": stamp} for target, stamp in targets], at_once=True)
+
+    def finish(self, target: str, stamp: Stamp | None, outcome: Mapping[str, Any]) -> None:
+        """Write down how a picture ended. ``outcome`` holds ``state``, and what else a reader may want to know.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        self._append([{"ended": target, "stamp": stamp, **outcome}])
+
+    def is_own(self, target: str, stamp: Stamp | None) -> bool:
+        """Whether an output that is there was made by this run, from the source as it is now.
+
+        Outputs appear whole: one that was begun and is there is complete, even if the process died before it could
+        write so.
+        """
+        return any(known.get(target, "") == stamp for known in (self.done, self.begun))
+
+    def _load(self) -> tuple[bool, bool]:
+        """Whether the last header is of this run, and whether the last line was cut off."""
+        last_run: Any = None
+        is_journal, is_cut, is_empty = False, False, True
+        with suppress(FileNotFoundError), open(self.path, "rb") as file:
+            for line in file:
+                is_empty, is_cut = False, not line.endswith(b"\n")
+                try:
+                    entry = json.loads(line)
+                except ValueError:  # cut off
+                    continue
+                if not isinstance(entry, dict):
+                    continue
+                if entry.get("journal") == _KIND and entry.get("version") == _VERSION:
+                    if entry.get("run") != last_run:
+                        self.done.clear()
+                        self.begun.clear()
+                    is_journal, last_run = True, entry.get("run")
+                elif "begun" in entry:
+                    self.begun[entry["begun"]] = _stamp(entry)
+                elif "ended" in entry and entry.get("state") == "done":
+                    self.done[entry["ended"]] = _stamp(entry)
+        if not is_empty and not is_journal:
+            raise OutputError(f"{self.path} is no journal of s3diff restore; choose another --journal")
+        if last_run != self._run:
+            self.done.clear()
+            self.begun.clear()
+        return is_journal and last_run == self._run, is_cut
+
+    def _append(self, entries: list[dict[str, Any]], at_once: bool = False) -> None:
+        data = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+        try:
+            with self._turn:
+                self._file.write(data)
+                if at_once or time.monotonic() - self._synced > _SYNC_SECONDS:
+                    os.fsync(self._file.fileno())
+                    self._synced = time.monotonic()
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be written ({_reason(error)}); make room and run again") from error
+
+
+def _stamp(entry: Mapping[str, Any]) -> Stamp | None:
+    stamp = entry.get("stamp")
+    return (stamp[0], stamp[1]) if isinstance(stamp, list) and len(stamp) == 2 else None
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror.lower() if error.strerror else str(error)

@@ -1,0 +1,230 @@
+"""Many pictures, one after the other: files are read and written while the networks work; nothing piles up.
+
+At any time at most ``READ_AHEAD`` pictures wait to be restored, one is being restored, and one is being written, so
+that memory does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from s3diff.apps.journal import Journal, Stamp, stamp_of
+from s3diff.apps.restore_jobs import RestoreJob, open_picture
+from s3diff.errors import DiskFullError, OutputError, PictureError
+from s3diff.images.codecs import Picture, remove_leftovers
+from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.restoration.restored import Restored
+from s3diff.restoration.restorer import Restorer
+
+#: Pictures read before their turn. Two: one is ready while the next one is decoded.
+READ_AHEAD = 2
+#: So many pictures are written down as begun at once: a flush of the disk for each would cost more than the line.
+_BEGUN_AT_ONCE = 32
+
+State = Literal["done", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one picture ended.
+
+    Attributes:
+        job: source and target.
+        state: ``done``, ``skipped`` or ``failed``.
+        reason: why it was skipped or failed, in one sentence.
+        restored: of a picture that is done, what :attr:`facts` holds of it.
+        notes: what was lost or left out, one sentence each.
+    """
+
+    job: RestoreJob
+    state: State
+    reason: str = ""
+    facts: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """One line of the report."""
+        line: dict[str, Any] = {"state": self.state, "source": str(self.job.source), "target": str(self.job.target)}
+        if self.reason:
+            line["reason"] = self.reason
+        if self.notes:
+            line["notes"] = list(self.notes)
+        return {**line, **(self.facts or {})}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is left to do, and what is not."""
+
+    pending: list[RestoreJob]
+    skipped: list[Outcome]
+
+
+def select_jobs(
+    jobs: Sequence[RestoreJob], root: Path | None, journal: Journal | None, *, skip_existing: bool, overwrite: bool
+) -> Selection:
+    """Leave out what is done already.
+
+    Raises:
+        OutputError: outputs are there that neither this run made nor may be replaced.
+    """
+    pending, skipped, in_the_way = [], [], []
+    for job in jobs:
+        if not job.target.exists():
+            pending.append(job)
+        elif journal is not None and journal.is_own(key_of(job, root), stamp_of(job.source)):
+            skipped.append(Outcome(job, "skipped", "done by an earlier run"))
+        elif skip_existing:
+            skipped.append(Outcome(job, "skipped", "its output is there"))
+        else:
+            pending.append(job)
+            in_the_way.append(job.target)
+    if in_the_way and not overwrite:
+        more = f" and {len(in_the_way) - 1} more outputs are" if len(in_the_way) > 1 else " is"
+        raise OutputError(
+            f"{in_the_way[0]}{more} there already; give --overwrite to replace, --skip-existing to leave alone, or "
+            "another output"
+        )
+    return Selection(pending, skipped)
+
+
+def key_of(job: RestoreJob, root: Path | None) -> str:
+    """How a journal names a job: by its place in the output folder, which may be moved."""
+    return (job.target if root is None else job.target.relative_to(root)).as_posix()
+
+
+def run_jobs(
+    jobs: Sequence[RestoreJob],
+    restorer: Restorer,
+    options: RestoreOptions,
+    writing: OutputOptions,
+    *,
+    root: Path | None = None,
+    journal: Journal | None = None,
+) -> Iterator[Outcome]:
+    """Restore every picture; yields an outcome for each, in the jobs' order, once it is on the disk.
+
+    A picture that cannot be read, restored or written is an outcome, not an end. When the caller stops early, what is
+    being written is finished and nothing else is begun.
+
+    Raises:
+        OptionError, ModelError: no picture can be restored like this.
+        DiskFullError: after the outcome that says so.
+        OutputError: the journal cannot be written.
+    """
+
+    def read(job: RestoreJob) -> tuple[Picture, Stamp | None]:
+        stamp = stamp_of(job.source)  # before its content: a source that changes meanwhile is restored again
+        return open_picture(job, options, root), stamp
+
+    def write(job: RestoreJob, restored: Restored, stamp: Stamp | None) -> Outcome:
+        try:
+            notes = (
+                *restored.picture.notes,
+                *restored.notes,
+                *restored.save(job.target, quality=writing.quality, overwrite=writing.overwrite),
+            )
+            outcome = Outcome(job, "done", facts=_facts(restored), notes=notes)
+        except OutputError as error:
+            outcome = _failed(job, error)
+        if journal is not None:
+            journal.finish(key_of(job, root), stamp, outcome.as_json())
+        return outcome
+
+    def settle(job: RestoreJob, reading: Future[tuple[Picture, Stamp | None]]) -> Outcome | Future[Outcome]:
+        try:
+            picture, stamp = reading.result()
+            restored = restorer.restore(picture, options)
+        except (PictureError, OutputError) as error:
+            outcome = _failed(job, error)
+            if journal is not None:
+                journal.finish(key_of(job, root), None, outcome.as_json())
+            return outcome
+        return writer.submit(write, job, restored, stamp)
+
+    reader, writer = ThreadPoolExecutor(READ_AHEAD, "read"), ThreadPoolExecutor(1, "write")
+    readings: deque[tuple[RestoreJob, Future[tuple[Picture, Stamp | None]]]] = deque()
+    ended: deque[Outcome | Future[Outcome]] = deque()
+    for job in jobs if journal is not None else ():
+        if key_of(job, root) in journal.begun:  # type: ignore[union-attr]
+            remove_leftovers(job.target)
+    coming = _begun(jobs, root, journal)
+    try:
+        readings.extend((job, reader.submit(read, job)) for job in islice(coming, READ_AHEAD))
+        while readings:
+            job, reading = readings.popleft()
+            ended.append(settle(job, reading))
+            readings.extend((job, reader.submit(read, job)) for job in islice(coming, 1))
+            while len(ended) > 1 or (ended and not readings):
+                outcome = _result(ended.popleft())
+                yield outcome
+                if isinstance(outcome.facts, dict) and "disk_full" in outcome.facts:
+                    raise DiskFullError(outcome.reason)
+    finally:
+        reader.shutdown(wait=True, cancel_futures=True)
+        writer.shutdown(wait=True)
+
+
+class Report:
+    """Outcomes as JSON lines, each on the disk when it is known.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self._file: TextIO | None = None
+        if path is not None:
+            try:
+                self._file = open(path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 - held until close
+            except (OSError, ValueError) as error:
+                raise OutputError(f"the report {path} cannot be written ({error}); choose another place") from error
+
+    def add(self, outcome: Outcome) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(outcome.as_json()) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _begun(jobs: Sequence[RestoreJob], root: Path | None, journal: Journal | None) -> Iterator[RestoreJob]:
+    """The jobs, written down as begun some at a time."""
+    for start in range(0, len(jobs), _BEGUN_AT_ONCE):
+        part = jobs[start : start + _BEGUN_AT_ONCE]
+        if journal is not None:
+            # What is there and is to be replaced is not this run's own yet: only its line "ended" makes it so.
+            new = [job for job in part if not job.target.exists()]
+            journal.begin((key_of(job, root), stamp_of(job.source)) for job in new)
+        yield from part
+
+
+def _result(ended: Outcome | Future[Outcome]) -> Outcome:
+    return ended.result() if isinstance(ended, Future) else ended
+
+
+def _failed(job: RestoreJob, error: PictureError | OutputError) -> Outcome:
+    facts = {"disk_full": True} if isinstance(error, DiskFullError) else None
+    return Outcome(job, "failed", " ".join(str(error).split()), facts)
+
+
+def _facts(restored: Restored) -> dict[str, Any]:
+    picture = restored.picture
+    return {
+        "width": picture.width,
+        "height": picture.height,
+        "blur": round(restored.degrees.blur, 4),
+        "noise": round(restored.degrees.noise, 4),
+        "estimated_blur": round(restored.estimated.blur, 4),
+        "estimated_noise": round(restored.estimated.noise, 4),
+        "seconds": round(restored.seconds["total"], 4),
+    }
