@@ -203,7 +203,7 @@ class RestoreOptions:
             raise OptionError(f"{name} is {value!r}; give {_DEGREE}, or nothing to use the estimate")
         object.__setattr__(self, name, f"{match[1]}{float(match[2]):g}")
 
-    def degree(self, name: Literal["blur", "noise"], estimated: float) -> float:
+    def degree(self, name: str, estimated: float) -> float:
         """The degree that is used, in [0, 1], for an estimate in [0, 1]."""
         value = getattr(self, name)
         if value is None:

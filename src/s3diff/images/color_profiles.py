@@ -112,10 +112,8 @@ def _curve(tag: bytes) -> np.ndarray:
         raise ValueError("no curve tag")
     (kind,) = struct.unpack_from(">H", tag, 8)
     num_values = (1, 3, 4, 5, 7)[kind]
-    g, a, b, c, d, e, f = (
-        *(value / 65536 for value in struct.unpack_from(f">{num_values}i", tag, 12)),
-        *(0.0,) * (7 - num_values),
-    )
+    parameters = [value / 65536 for value in struct.unpack_from(f">{num_values}i", tag, 12)]
+    g, a, b, c, d, e, f = parameters + [0.0] * (7 - num_values)
     if kind == 0:
         return steps**g
     if kind in (1, 2):  # Y = (aX + b)^g + c from X = -b / a on, c below

@@ -44,8 +44,9 @@ _AFTER = """
 - **Orientation** is applied once; the tag says upright afterwards, in EXIF and in XMP. **Dimensions** in EXIF and XMP
   are the result's; the **thumbnail** of the small picture is dropped. TIFF takes over descriptive tags, EXIF and GPS.
 - **Colour**: a picture in Display P3, Adobe RGB or another space of three primaries is converted to sRGB for the
-  networks and back, in floats, with what lies outside sRGB carried around them. The profile stays the same. Profiles made
-  of tables (printers, scanners) and grey ones are not converted: their values go through as they are stored.
+  networks and back, in floats, with what lies outside sRGB carried around them. The profile stays the same.
+  Profiles made of tables (printers, scanners) and grey ones are not converted: their values go through as they are
+  stored.
 - **Transparency** is enlarged along the edges of the restored colours (`--alpha guided`) or by bicubic interpolation
   (`--alpha bicubic`). Colours under fully transparent pixels are replaced by those around them before anything is
   computed, so that they cannot reach the visible edge.

@@ -24,6 +24,7 @@ from s3diff.errors import OptionError, PictureError
 from s3diff.images import codecs
 from s3diff.images.color_match import match_color
 from s3diff.images.resampling import crop, enlarge, from_network_range
+from s3diff.networks.degradation_estimator import DEGREE_NAMES
 from s3diff.networks.folded_network import FoldedInTurn, FoldedNetwork
 from s3diff.networks.modulated_lora import Adaptation
 from s3diff.networks.prompts import encode_prompts
@@ -403,7 +404,7 @@ def as_picture(source: Source) -> codecs.Picture:
 def _overridden(estimated: Tensor, options: RestoreOptions) -> Tensor:
     """[B, 2] with the degrees that the options set or move by hand."""
     degrees = estimated.clone()
-    for column, name in enumerate(Degrees._fields):
+    for column, name in enumerate(DEGREE_NAMES):
         chosen = [options.degree(name, value) for value in estimated[:, column].tolist()]
         degrees[:, column] = torch.tensor(chosen, dtype=degrees.dtype)
     return degrees
