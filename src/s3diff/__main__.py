@@ -1,0 +1,6 @@
+"""``python -m s3diff``: the command ``s3diff``."""
+
+from s3diff.apps.__main__ import main
+
+if __name__ == "__main__":
+    main()
