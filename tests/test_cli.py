@@ -30,7 +30,7 @@ from golden_models import official_files, tiny_model_folder
 from s3diff.apps.cli import main
 from s3diff.checkpoints.registry import NAMED_MODELS
 from s3diff.images.codecs import read_picture
-from s3diff.options import RestoreOptions
+from s3diff.options import ReleasedTiles, RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.version import __version__
 from test_project import project_table
@@ -182,7 +182,7 @@ def test_grey_and_transparent_pictures(command: Command, tiny: Path, tmp_path: P
 def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: Path) -> None:
     arguments = "--size 20x30 --guidance 1.5 --color-match adain --blur 0.25 --noise +0.3 --latent sample --seed 3"
     more = "--upsampling bicubic --grey keep --precision float32 --device cpu --max-megapixels 0.0006 --scale 9"
-    more += " --size-mode fill --restore-at output --strength 0.75 --alpha bicubic"
+    more += " --size-mode fill --restore-at output --strength 0.75 --alpha bicubic --tile 512 --released-tiles"
     prompts = ("--prompt", "a red flower", "--negative-prompt", "")
     outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, *arguments.split(), *more.split(), *prompts)
     assert outcome.code == 0
@@ -203,6 +203,8 @@ def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: 
         seed=3,
         upsampling="bicubic",
         grey="keep",
+        tile=512,
+        released_tiles=ReleasedTiles(),
         max_output_pixels=600,
     )
     instead_of_size = {"long_side", "megapixels"}
@@ -234,7 +236,7 @@ def test_what_is_printed(command: Command, tiny: Path, place: Path) -> None:
     expected = r"o\.png  24x20  blur 0\.500 \(estimated 0\.\d{3}\)  noise 0\.\d{3}  \d+\.\d\d s\n"
     assert re.fullmatch(expected, outcome.out)
     assert outcome.err == "model s3diff  device cpu  precision float32\n"
-    assert command("restore", "a.png", "-o", "o.png", "-m", tiny, "--quiet") == Outcome(0, "", "")
+    assert command("restore", "a.png", "-o", "q.png", "-m", tiny, "--quiet") == Outcome(0, "", "")
 
 
 def test_a_note_is_printed_for_what_was_lost(command: Command, tiny: Path, place: Path) -> None:
