@@ -49,8 +49,10 @@ def run(*arguments: object, code: int = 0) -> str:
 
 
 def error_line(*arguments: object) -> str:
-    """The one line of a user's mistake."""
-    lines = run(*arguments, code=1).splitlines()
+    """The one line of a user's mistake: of a wrong picture or folder (1), or of an option that cannot be (2)."""
+    done = RUNNER.invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code in (1, 2), done.output
+    lines = done.output.splitlines()
     assert len(lines) == 1, lines
     return lines[0]
 
@@ -144,7 +146,7 @@ def test_a_failing_program_and_a_misshapen_result_cost_only_themselves(pairs: Pa
         "Image.new('RGB', (80, side)).save(sys.argv[2])\n"
     )
     command = f'mine="{sys.executable}" "{program}" {{input}} {{output}}'
-    printed = run("benchmark", command, "--set", pairs, "-o", tmp_path / "run", "-q", "--metrics", "psnr_y", code=3)
+    printed = run("benchmark", command, "--set", pairs, "-o", tmp_path / "run", "-q", "--metrics", "psnr_y", code=1)
     assert "mine ended with 1 on b: out of luck" in printed
     assert "c.png is 80 x 8 pixels, the truth" in printed
     assert "2 failed, see above" in printed
@@ -243,7 +245,7 @@ def test_every_mismatch_is_one_clear_line(pairs: Path, tmp_path: Path) -> None:
     assert "a.png and a.webp have one name" in error_line("evaluate", truth, *arguments)
     (truth / "a.webp").unlink()
     (truth / "b.png").write_bytes(b"no picture")
-    printed = run("evaluate", truth, *arguments, code=3)
+    printed = run("evaluate", truth, *arguments, code=1)
     assert re.search(r"hr: b: .*b\.png", printed)
     assert "Traceback" not in printed
 
@@ -291,7 +293,7 @@ def test_protocols_name_real_measures_and_their_version_is_in_every_result(pairs
     assert (kept, list(left_out)) == (("niqe_bt601",), ["psnr_rgb_border4"])
     # NIQE needs larger pictures: it fails picture by picture and PSNR stays.
     printed = run(
-        "evaluate", pairs / "hr", "--truth", pairs / "hr", "--protocol", "realesrgan", "-o", tmp_path / "o", code=3
+        "evaluate", pairs / "hr", "--truth", pairs / "hr", "--protocol", "realesrgan", "-o", tmp_path / "o", code=1
     )
     assert "Protocol realesrgan v1" in printed
     assert all(row["protocol"] == "realesrgan v1" for row in scores(tmp_path / "o"))
