@@ -170,7 +170,9 @@ def test_grey_and_transparent_pictures(command: Command, tiny: Path, tmp_path: P
     # The released code cuts each channel to whole levels, this rounds their mean once.
     assert np.abs(kept - released.mean(axis=2, keepdims=True)).max() <= 1.5
 
-    assert command("restore", clear, "-o", tmp_path / "clear.png", "-m", tiny, "-q") == Outcome(0, "", "")
+    assert command("restore", clear, "-o", tmp_path / "clear.png", "-m", tiny, "-q", "--alpha", "bicubic") == Outcome(
+        0, "", ""
+    )
     before, after = read_picture(clear).alpha, read_picture(tmp_path / "clear.png").alpha
     assert before is not None
     assert after is not None
@@ -182,7 +184,7 @@ def test_grey_and_transparent_pictures(command: Command, tiny: Path, tmp_path: P
 def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: Path) -> None:
     arguments = "--size 20x30 --guidance 1.5 --color-match adain --blur 0.25 --noise +0.3 --latent sample --seed 3"
     more = "--upsampling bicubic --grey keep --precision float32 --device cpu --max-megapixels 0.0006 --scale 9"
-    more += " --size-mode fill --restore-at output --strength 0.75 --alpha bicubic"
+    more += " --size-mode fill --restore-at output --strength 0.75 --alpha bicubic --tile 256"
     prompts = ("--prompt", "a red flower", "--negative-prompt", "")
     outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, *arguments.split(), *more.split(), *prompts)
     assert outcome.code == 0
@@ -192,6 +194,7 @@ def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: 
         size_mode="fill",
         restore_at="output",
         strength=0.75,
+        tile=256,
         alpha="bicubic",
         guidance=1.5,
         positive_prompt="a red flower",
@@ -205,9 +208,9 @@ def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: 
         grey="keep",
         max_output_pixels=600,
     )
-    instead_of_size = {"long_side", "megapixels"}
+    elsewhere = {"long_side", "megapixels", "released_tiles"}
     for field in fields(options):
-        assert field.name in instead_of_size or getattr(options, field.name) != field.default, "none may be left out"
+        assert field.name in elsewhere or getattr(options, field.name) != field.default, "none may be left out"
     expected = Restorer.from_pretrained(tiny, device="cpu").restore("a.png", options)
     assert np.array_equal(levels(place / "o.png"), expected.array)
     for option, value in (("--long-side", 17), ("--megapixels", 0.000255)):
@@ -234,7 +237,7 @@ def test_what_is_printed(command: Command, tiny: Path, place: Path) -> None:
     expected = r"o\.png  24x20  blur 0\.500 \(estimated 0\.\d{3}\)  noise 0\.\d{3}  \d+\.\d\d s\n"
     assert re.fullmatch(expected, outcome.out)
     assert outcome.err == "model s3diff  device cpu  precision float32\n"
-    assert command("restore", "a.png", "-o", "o.png", "-m", tiny, "--quiet") == Outcome(0, "", "")
+    assert command("restore", "a.png", "-o", "p.png", "-m", tiny, "--quiet") == Outcome(0, "", "")
 
 
 def test_a_note_is_printed_for_what_was_lost(command: Command, tiny: Path, place: Path) -> None:
