@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageFile, PngImagePlugin
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin, features
 
 from conftest import goldens_path
 from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError
@@ -700,7 +700,18 @@ def test_half_pictures_are_not_let_through_by_a_pillow_switch(tmp_path: Path, mo
 damages = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6)
 
 
-@given(st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF"]), damages)
+def test_heic_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "phone.png"
+    path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(PictureError, match=r"phone\.png: the file is a HEIC picture, which is not read yet") as error:
+        read_picture(path)
+    one_line(error)
+
+
+FUZZED = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", *(["AVIF"] if features.check("avif") else [])]
+
+
+@given(st.sampled_from(FUZZED), damages)
 @settings(max_examples=150, deadline=None)
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_give_a_picture_or_one_error(form: str, changes: list[tuple[float, int]]) -> None:
@@ -755,7 +766,7 @@ def test_writing_errors(tmp_path: Path) -> None:
     (tmp_path / "there.png").write_bytes(b"old")
     before = sorted(tmp_path.rglob("*"))
     cases = [
-        (picture, "a.bmp", {}, "extension"),
+        (picture, "a.xcf", {}, "extension"),
         (picture, "a", {}, "extension"),
         (clear, "a.jpg", {}, "transparency; write .png"),
         (picture, "folder.png", {}, "is a folder"),

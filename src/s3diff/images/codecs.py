@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import stat
 import struct
 import tempfile
@@ -310,6 +311,8 @@ def _recognise(file: BinaryIO, head: bytes) -> ImageFile.ImageFile | None:
         return TiffImagePlugin.TiffImageFile(file)
     if head.startswith(b"BM"):
         return BmpImagePlugin.BmpImageFile(file)
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc"):
+        raise PictureError("the file is a HEIC picture, which is not read yet; save it as JPEG, PNG or AVIF")
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
         if not features.check("avif"):
             raise PictureError("AVIF needs Pillow 11.3 or newer; pip install -U pillow")
@@ -638,7 +641,7 @@ def remove_leftovers(path: PicturePath) -> None:
 def _disk_full(target: Path, num_bytes: int, temporary: Path) -> str:
     written = 0
     with suppress(OSError):
-        written = os.stat(temporary).st_size
+        written = os.stat(temporary).st_size + shutil.disk_usage(target.parent).free
     missing = max(1, num_bytes - written)
     return (
         f"{_shown(target)} cannot be written: the disk is full, {missing} of {num_bytes} bytes were missing; "
