@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from s3diff import Restorer, RestoreOptions
+from s3diff import RestoreOptions, Restorer
 from s3diff.apps.journal import Journal
 from s3diff.apps.restore_jobs import plan_jobs
 from s3diff.apps.restore_run import run_jobs, select_jobs

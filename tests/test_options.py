@@ -34,6 +34,8 @@ ALLOWED: dict[str, list[Any]] = {
     "seed": [0, 1, 2**63 - 1, np.uint8(3), np.int64(4)],
     "upsampling": [None, "bilinear", "bicubic"],
     "grey": ["auto", "keep", "color"],
+    "tile": ["auto", "off", 256, np.int64(4096)],
+    "released_tiles": [None],
     "max_output_pixels": [1, 10**9, np.int32(5)],
 }
 REFUSED: dict[str, list[Any]] = {
@@ -55,6 +57,8 @@ REFUSED: dict[str, list[Any]] = {
     "seed": [-1, 2**63, 1.0, "1", None, True, np.float64(1), np.int8(-1)],
     "upsampling": ["nearest", "", 1],
     "grey": ["gray", None, True],
+    "tile": ["", "on", 255, 1.5, None, True],
+    "released_tiles": [True, 3, "yes"],
     "max_output_pixels": [0, -1, 1.5, math.inf, None, True],
 }
 
@@ -97,7 +101,7 @@ def test_an_option_error_is_a_value_error_and_an_s3diff_error() -> None:
 def test_defaults_are_the_methods() -> None:
     options = RestoreOptions()
     assert (options.scale, options.guidance, options.color_match, options.latent) == (4.0, 1.07, "wavelet", "mean")
-    assert options.max_output_pixels == MAX_OUTPUT_PIXELS == 16_777_216
+    assert options.max_output_pixels == MAX_OUTPUT_PIXELS == 268_435_456
     assert options.blur is options.noise is options.upsampling is options.size is None
 
 

@@ -211,7 +211,7 @@ def _matching(pattern: str, output: Path) -> list[tuple[Path, Path]]:
     found = [each for each in found if each.suffix.lower() in PICTURE_EXTENSIONS and each.is_file()]
     found = [each for each in found if not is_earlier_result(each, fixed, output)]
     if not found:
-        raise PictureError(f"{pattern} matches no pictures ({', '.join(PICTURE_EXTENSIONS)}); check the pattern")
+        raise PictureError(f"{pattern} does not exist, and as a pattern it matches no pictures; check the name")
     return [(each, each.relative_to(fixed)) for each in found]
 
 
