@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageFile, PngImagePlugin
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin, features
 
 from conftest import goldens_path
 from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError
@@ -700,7 +700,10 @@ def test_half_pictures_are_not_let_through_by_a_pillow_switch(tmp_path: Path, mo
 damages = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6)
 
 
-@given(st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF"]), damages)
+FUZZED = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", *(["AVIF"] if features.check("avif") else [])]
+
+
+@given(st.sampled_from(FUZZED), damages)
 @settings(max_examples=150, deadline=None)
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_give_a_picture_or_one_error(form: str, changes: list[tuple[float, int]]) -> None:

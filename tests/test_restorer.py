@@ -416,7 +416,7 @@ def test_16_bit_grey_stays_16_bit(tiny: Restorer, tmp_path: Path) -> None:
 
 def test_alpha_is_enlarged_beside_the_colours(tiny: Restorer, photo: np.ndarray, default: Restored) -> None:
     alpha = noise(12, 14, seed=4)
-    restored = tiny.restore(np.dstack([photo, alpha]))
+    restored = tiny.restore(np.dstack([photo, alpha]), RestoreOptions(alpha="bicubic"))
     assert np.array_equal(restored.array, default.array)
     plane = torch.from_numpy(alpha.astype(np.float32) / 255)[None, None]
     expected = F.interpolate(plane, size=(48, 56), mode="bicubic", align_corners=False).clamp(0, 1)[0, 0].numpy() * 255

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import stat
 import struct
 import tempfile
@@ -638,7 +639,7 @@ def remove_leftovers(path: PicturePath) -> None:
 def _disk_full(target: Path, num_bytes: int, temporary: Path) -> str:
     written = 0
     with suppress(OSError):
-        written = os.stat(temporary).st_size
+        written = os.stat(temporary).st_size + shutil.disk_usage(target.parent).free
     missing = max(1, num_bytes - written)
     return (
         f"{_shown(target)} cannot be written: the disk is full, {missing} of {num_bytes} bytes were missing; "
