@@ -758,7 +758,7 @@ def test_writing_errors(tmp_path: Path) -> None:
     (tmp_path / "there.png").write_bytes(b"old")
     before = sorted(tmp_path.rglob("*"))
     cases = [
-        (picture, "a.bmp", {}, "extension"),
+        (picture, "a.xcf", {}, "extension"),
         (picture, "a", {}, "extension"),
         (clear, "a.jpg", {}, "transparency; write .png"),
         (picture, "folder.png", {}, "is a folder"),
