@@ -311,6 +311,8 @@ def _recognise(file: BinaryIO, head: bytes) -> ImageFile.ImageFile | None:
         return TiffImagePlugin.TiffImageFile(file)
     if head.startswith(b"BM"):
         return BmpImagePlugin.BmpImageFile(file)
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc"):
+        raise PictureError("the file is a HEIC picture, which is not read yet; save it as JPEG, PNG or AVIF")
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
         if not features.check("avif"):
             raise PictureError("AVIF needs Pillow 11.3 or newer; pip install -U pillow")
