@@ -193,7 +193,6 @@ def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: 
         size_mode="fill",
         restore_at="output",
         strength=0.75,
-        tile=256,
         alpha="bicubic",
         guidance=1.5,
         positive_prompt="a red flower",
