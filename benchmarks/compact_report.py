@@ -42,8 +42,9 @@ DIAL_CROP_PX, CONSISTENCY_CROP_PX = 256, 128
 #: Kodak's pictures take part in turn, to keep the run at ten minutes of one core.
 PICTURE_STEP = 2
 FORCED = (0.0, 0.5, 1.0)
-#: Levels of 255, added to the reduced picture.
+#: Levels of 255, added to the reduced picture; and to a flat one.
 NOISE_SIGMA = 10
+FLAT_NOISE_SIGMAS = (3, 10, 25)
 #: Pixels of the picture before it is reduced; in the middle of what real cameras of RealSR do.
 BLUR_SIGMA_PX, KERNEL_SIDE_PX = 2.6, 21
 GUIDANCES = (1.0, 1.07, 1.2, 1.5)
@@ -77,9 +78,9 @@ def centre_crops(folder: Path, side_px: int) -> list[torch.Tensor]:
     return crops
 
 
-def noisy(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    sigma = torch.tensor([float(NOISE_SIGMA)])
-    return (image + gaussian_noise(image, sigma, torch.zeros(1, dtype=torch.bool), generator)).clamp(0, 1)
+def noisy(image: torch.Tensor, generator: torch.Generator, sigma: float = NOISE_SIGMA) -> torch.Tensor:
+    noise = gaussian_noise(image, torch.tensor([float(sigma)]), torch.zeros(1, dtype=torch.bool), generator)
+    return (image + noise).clamp(0, 1)
 
 
 def mean(values: Iterable[Any]) -> float:
@@ -99,11 +100,11 @@ def dial(restorer: Restorer, data: Path, _: Path | None) -> dict[str, list[Row]]
 def noise_dial(restorer: Restorer, truths: Sequence[torch.Tensor]) -> list[Row]:
     """Grain in levels: standard deviation of the noisy picture's result minus the clean one's, at equal settings.
 
-    ``flat`` is that of a grey square, where nothing but the noise can change.
+    ``flat`` is that of grey squares with noise of several strengths, where nothing but the noise can change.
     """
     generator = torch.Generator().manual_seed(0)
     pairs = [(reduced(truth), noisy(reduced(truth), generator)) for truth in truths]
-    flat = noisy(torch.full_like(pairs[0][0], 0.5), generator)
+    squares = [noisy(torch.full_like(pairs[0][0], 0.5), generator, sigma) for sigma in FLAT_NOISE_SIGMAS]
     rows = []
     for setting in ("bicubic", *FORCED, "estimate"):
         grain, quality, used = [], [], []
@@ -117,8 +118,11 @@ def noise_dial(restorer: Restorer, truths: Sequence[torch.Tensor]) -> list[Row]:
             grain.append(255 * (result - without).std())
             quality.append(psnr_y(result, truth))
         rows.append({"setting": setting, "degree": mean(used) if used else None, "grain": mean(grain)})
-        square = bicubic(flat) if setting == "bicubic" else restored(restorer, flat, **forced("noise", setting))[0]
-        rows[-1] |= {"flat": 255 * float(square.std()), "psnr_y": mean(quality)}
+        flat = [
+            bicubic(square) if setting == "bicubic" else restored(restorer, square, **forced("noise", setting))[0]
+            for square in squares
+        ]
+        rows[-1] |= {"flat": [255 * float(result.std()) for result in flat], "psnr_y": mean(quality)}
     return rows
 
 
@@ -264,10 +268,12 @@ def tables(report: dict[str, Any]) -> dict[str, str]:
     if "dial" in report:
         noise, blur = report["dial"]["noise"], report["dial"]["blur"]
         cells = [
-            (setting_label(row), f"{row['grain']:.2f}", f"{row['flat']:.2f}", f"{row['psnr_y']:.2f}") for row in noise
+            (setting_label(row), *(f"{value:.2f}" for value in (row["grain"], *row["flat"], row["psnr_y"])))
+            for row in noise
         ]
-        made["noise"] = table("noise degree | grain | grain on flat grey | PSNR-Y", cells)
-        cells = [(setting_label(row), f"{100 * row['edges']:.0f} %", f"{row['psnr_y']:.2f}") for row in blur]
+        flat = " | ".join(f"flat grey, sigma {sigma}" for sigma in FLAT_NOISE_SIGMAS)
+        made["noise"] = table(f"noise degree | grain | {flat} | PSNR-Y", cells)
+        cells = [(setting_label(row), f"{100 * row['edges']:.1f} %", f"{row['psnr_y']:.2f}") for row in blur]
         made["blur"] = table("blur degree | gradient energy, truth 100 % | PSNR-Y", cells)
     if "guidance" in report:
         formats = dict(zip(MEASURES, (".2f", ".4f", ".4f"), strict=True))
