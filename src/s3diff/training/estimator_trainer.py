@@ -1,4 +1,4 @@
-"""Training of the degradation estimator without labels: rankings and anchors (MM-RealSR, arXiv 2203.13501)."""
+"""Training of the degradation estimator without labels: rankings and anchors (MM-RealSR, arXiv 2205.05065)."""
 
 from __future__ import annotations
 
