@@ -450,11 +450,11 @@ def test_when_memory_runs_out_the_tiles_become_smaller(compact: Restorer, monkey
     picture = np.full((130, 130, 3), 120, np.uint8)
     walk, tried = Restorer._walk, []
 
-    def limited(self: Restorer, pictures: object, options: object, plan: TilePlan, progress: object) -> object:
+    def limited(self: Restorer, low_quality: object, options: object, plan: TilePlan, *rest: object) -> object:
         tried.append(plan.tile_px)
         if plan.tile_px is None or plan.tile_px > 400:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return walk(self, pictures, options, plan, progress)  # type: ignore[arg-type]
+        return walk(self, low_quality, options, plan, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(restorer_module.Restorer, "_walk", limited)
     restored = compact.restore(picture, RestoreOptions(tile="off"))

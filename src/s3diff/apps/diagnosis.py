@@ -20,6 +20,11 @@ _EXTRAS = {
         "s3diff train and s3diff train-estimator",
         {"accelerate": "accelerate", "fsspec": "fsspec", "tensorboard": "tensorboard"},
     ),
+    "large": (
+        'pip install -c constraints.txt ".[large]"',
+        "s3diff restore --stream: pictures larger than memory (libvips: LGPL)",
+        {"pyvips": "pyvips", "pyvips-binary": "_libvips"},
+    ),
     "iqa": (
         'pip install -c constraints.txt ".[iqa]"',
         "MUSIQ, MANIQA and CLIPIQA (pyiqa's licence: non-commercial use alone)",

@@ -5,6 +5,7 @@ to the picture's depth at once. So memory holds the low-quality picture, the res
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +17,28 @@ from s3diff.networks.degradation_estimator import REACH_PX, DegradationEstimator
 from s3diff.options import ColorMatch, Upsampling
 from s3diff.tiling import HaloSpan, Span, halo_spans
 
+#: A numpy array [H, W, C], or something on disk that is indexed like one.
+Pixels = Any
 #: Gives rows and columns of the low-quality picture, [B, 3, h, w] float in [0, 1].
 Reader = Callable[[Span, Span], Tensor]
 #: Low-quality pictures with longer sides are estimated in tiles of this side.
 ESTIMATE_TILE_PX = 1024
-_STRIP_ROWS = 256
+#: Pixels whose colours are finished at a time.
+_STRIP_PIXELS = 2**20
+
+
+class LowQuality(NamedTuple):
+    """Pictures of one size as the walk reads them.
+
+    Attributes:
+        read: rows and columns of them, [num_pictures, 3, h, w] float RGB in [0, 1].
+        size: (height, width) of each.
+        num_pictures: how many.
+    """
+
+    read: Reader
+    size: tuple[int, int]
+    num_pictures: int = 1
 
 
 def estimate_in_tiles(
@@ -87,6 +105,11 @@ class EnlargedInput:
         return base, to_network_range(base)
 
 
+def kept_depth(depth: np.dtype, color_match: ColorMatch, *, is_grey: bool) -> np.dtype:
+    """The type in which a :class:`Canvas` keeps its pixels until all are there."""
+    return np.dtype(np.uint16) if is_grey or color_match == "adain" else np.dtype(depth)
+
+
 class Canvas:
     """The result of a picture that is restored in several parts, in its own depth.
 
@@ -108,11 +131,11 @@ class Canvas:
         color_match: ColorMatch,
         *,
         is_grey: bool,
-        pixels: np.ndarray | None = None,
+        pixels: Pixels | None = None,
     ) -> None:
         self._color_match, self._depth = color_match, np.dtype(depth)
-        kept_in = np.dtype(np.uint16) if is_grey or color_match == "adain" else self._depth
-        self._pixels = np.empty((*size, 3), kept_in) if pixels is None else pixels
+        kept_in = kept_depth(self._depth, color_match, is_grey=is_grey)
+        self._pixels: Pixels = np.empty((*size, 3), kept_in) if pixels is None else pixels
         self._moments = np.zeros((2, 2, 3))  # of result and base: sums and sums of squares, by channel
 
     def write(self, result: Tensor, base: Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
@@ -135,29 +158,46 @@ class Canvas:
         place = (slice(*rows.kept), slice(*columns.kept))
         self._pixels[place] = _rounded(kept, self._pixels.dtype)
 
+    def holds(self, rows: HaloSpan, columns: HaloSpan) -> bool:
+        """Whether this part need not be written any more; a canvas in memory begins empty."""
+        return False
+
     def chroma(self) -> float:
         """Mean distance of the channels from their mean, in [0, 1]."""
         total = sum(float(np.abs(part - part.mean(axis=2, keepdims=True)).sum()) for part in self._matched())
         return total / self._pixels.size
 
-    def finished(self, *, in_grey: bool) -> np.ndarray:
-        """[H, W, 3], or [H, W, 1] the mean of the channels, of the picture's depth."""
-        if self._color_match != "adain" and not in_grey and self._pixels.dtype == self._depth:
+    def finished(self, *, in_grey: bool, pixels: Pixels | None = None) -> Pixels:
+        """[H, W, 3], or [H, W, 1] the mean of the channels, of the picture's depth.
+
+        Args:
+            in_grey: whether one channel is wanted.
+            pixels: an array of that shape and type to write to; None for a new one. Not used, and not returned, where
+                nothing is left to compute.
+        """
+        if self.is_finished(in_grey=in_grey):
             return self._pixels
         height, width, _ = self._pixels.shape
-        finished, top = np.empty((height, width, 1 if in_grey else 3), self._depth), 0
+        finished = np.empty((height, width, 1 if in_grey else 3), self._depth) if pixels is None else pixels
+        top = 0
         for part in self._matched():
             values = part.mean(axis=2, keepdims=True) if in_grey else part
-            finished[top : top + len(part)] = np.rint(values * np.iinfo(self._depth).max)
+            finished[top : top + len(part)] = np.rint(values * np.iinfo(self._depth).max).astype(self._depth)
             top += len(part)
         return finished
+
+    def is_finished(self, *, in_grey: bool) -> bool:
+        """Whether the pixels as they were written are the result."""
+        return self._color_match != "adain" and not in_grey and self._pixels.dtype == self._depth
 
     def _matched(self) -> Iterator[np.ndarray]:
         """The picture in strips, float in [0, 1], with the colours of the enlarged input."""
         scale, shift = self._adain() if self._color_match == "adain" else (np.ones(3), np.zeros(3))
         levels = np.iinfo(self._pixels.dtype).max
-        for top in range(0, len(self._pixels), _STRIP_ROWS):
-            yield (self._pixels[top : top + _STRIP_ROWS] / levels * scale + shift).clip(0, 1)
+        height, width, _ = self._pixels.shape
+        strip = max(1, _STRIP_PIXELS // width)
+        for top in range(0, height, strip):
+            yield (self._pixels[top : top + strip] / levels * scale + shift).clip(0, 1)
 
     def _adain(self) -> tuple[np.ndarray, np.ndarray]:
         """Factor and summand of each channel; see :func:`s3diff.images.color_match.adain_color_match`."""

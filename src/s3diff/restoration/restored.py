@@ -20,6 +20,22 @@ class Degrees(NamedTuple):
     noise: float
 
 
+class Walked(NamedTuple):
+    """What the walk made.
+
+    Attributes:
+        result: [B, 3, H, W] in [0, 1]; None where a canvas took it.
+        degrees: used, of each picture.
+        estimated: by the estimator, of each picture.
+        seconds: as of :class:`Restored`.
+    """
+
+    result: Any
+    degrees: list[Degrees]
+    estimated: list[Degrees]
+    seconds: dict[str, float]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Restored:
     """A restored picture and how it came about.

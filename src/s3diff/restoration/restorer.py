@@ -1,4 +1,6 @@
-"""The only place where the order of the restoration's steps is written."""
+"""The only place where the order of the restoration's steps is written. (Longer than 400 lines because what leads to
+the walk, one picture, a batch or a file, and what comes of it stay beside it.)
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,11 +35,14 @@ from s3diff.restoration.acceleration import choose_acceleration, compile_network
 from s3diff.restoration.device import autoencoder_dtypes, choose_device, choose_dtype
 from s3diff.restoration.finishing import finished, for_networks, working_options
 from s3diff.restoration.memory import is_out_of_memory
-from s3diff.restoration.regions import Canvas, EnlargedInput, cut_at_edge, estimate_in_tiles, tensor_reader
-from s3diff.restoration.restored import Degrees, Restored
+from s3diff.restoration.regions import Canvas, EnlargedInput, LowQuality, cut_at_edge, estimate_in_tiles, tensor_reader
+from s3diff.restoration.restored import Degrees, Restored, Walked
 from s3diff.restoration.tile_plan import TilePlan, plan_tiles
 from s3diff.restoration.tiled_stages import TiledStages
 from s3diff.tiling import HaloSpan
+
+if TYPE_CHECKING:
+    from s3diff.restoration.streaming import RestoredFile
 
 #: What can be restored: a path, a Picture, a Pillow image, or an array [H, W] or [H, W, C].
 Source = Any
@@ -45,7 +50,7 @@ Source = Any
 #: Mean distance of the channels from their mean, in [0, 1], up to which the result of a grey picture counts as grey:
 #: eight levels of 255, several times what a trained model adds.
 MAX_CHROMA_OF_GREY = 8 / 255
-_COLORED_NOTE = "a grey picture, written in colour because the model coloured it; grey=keep (--grey keep) forbids it"
+COLORED_NOTE = "a grey picture, written in colour because the model coloured it; grey=keep (--grey keep) forbids it"
 #: Folded weights lie in one place until the next picture's, and cuDNN's flags belong to the process: two threads take
 #: turns.
 _ONE_AT_A_TIME = threading.Lock()
@@ -181,6 +186,20 @@ class Restorer:
         check_output_size(picture, options)
         return self._restore_like_sized([picture], options, progress)[0]
 
+    def restore_file(
+        self,
+        source: str | os.PathLike[str],
+        target: str | os.PathLike[str],
+        options: RestoreOptions | None = None,
+        *,
+        overwrite: bool = True,
+        progress: Progress | None = None,
+    ) -> RestoredFile:
+        """Restore a file of any size into a tiled BigTIFF; see :func:`s3diff.restoration.streaming.restore_file`."""
+        from s3diff.restoration.streaming import restore_file
+
+        return restore_file(self, source, target, options, overwrite=overwrite, progress=progress)
+
     def restore_batch(self, sources: Iterable[Source], options: RestoreOptions | None = None) -> list[Restored]:
         """Restore pictures of any sizes; those of one size run together, each with matrices of its own.
 
@@ -241,45 +260,81 @@ class Restorer:
             if len(pictures) > 1 and not plan.is_whole:
                 return [self._restore_group([picture], options, progress)[0] for picture in pictures]
             try:
-                with _ONE_AT_A_TIME, _repeatable(exactly=not self.acceleration.compiled):
-                    restored = self._walk(pictures, options, plan, progress)
-                return [replace(each, notes=note) for each in restored]
+                low_quality = torch.cat([codecs.to_tensor(picture) for picture in pictures])
+                read = LowQuality(tensor_reader(low_quality), (first.height, first.width), len(pictures))
+                canvas = _canvas(first, (height, width), options) if len(plan.regions) > 1 else None
+                walked = self.walk(read, options, plan, canvas=canvas, progress=progress)
+                return [
+                    Restored(
+                        picture=_finished(canvas or walked.result[index : index + 1], picture, options),
+                        degrees=walked.degrees[index],
+                        estimated=walked.estimated[index],
+                        seconds=walked.seconds,
+                        options=options,
+                        notes=note,
+                    )
+                    for index, picture in enumerate(pictures)
+                ]
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             plan = plan.smaller()
             if plan is not None:
                 note = (f"memory ran out; restored in tiles of {plan.tile_px} px",)
-                _free_cached(self.device)
+                free_cached(self.device)
         raise PictureError(
             f"not enough memory for an output of {width} x {height} px; choose a smaller scale, size or tile, or a "
             "device with more memory"
         )
 
     @torch.inference_mode()
+    def walk(
+        self,
+        low_quality: LowQuality,
+        options: RestoreOptions,
+        plan: TilePlan,
+        *,
+        canvas: Canvas | None = None,
+        progress: Progress | None = None,
+    ) -> Walked:
+        """The walk of the method, for pictures of one size; pictures of any kind reach it through :meth:`restore`.
+
+        Args:
+            low_quality: opaque sRGB pictures.
+            options: whose output size is the networks' own.
+            plan: of that size.
+            canvas: takes the parts of one picture; what it holds already is not computed again. None where the plan
+                has one part.
+            progress: told after every tile.
+        """
+        with _ONE_AT_A_TIME, _repeatable(exactly=not self.acceleration.compiled):
+            return self._walk(low_quality, options, plan, canvas, progress)
+
     def _walk(
-        self, pictures: Sequence[codecs.Picture], options: RestoreOptions, plan: TilePlan, progress: Progress | None
-    ) -> list[Restored]:
-        """The walk of the method, for pictures of one size. Every step is one line here and nowhere else."""
-        first, config = pictures[0], self.model.config
-        width, height = options.output_size(first.width, first.height)
-        positive, negative = self._prompts(options, len(pictures))
+        self,
+        low_quality: LowQuality,
+        options: RestoreOptions,
+        plan: TilePlan,
+        canvas: Canvas | None,
+        progress: Progress | None,
+    ) -> Walked:
+        """Every step is one line here and nowhere else."""
+        config, (read, size, count) = self.model.config, low_quality
+        width, height = options.output_size(size[1], size[0])
+        positive, negative = self._prompts(options, count)
         clock = _StageClock(self.device)
-        with clock.stage("prepare"):
-            low_quality = torch.cat([codecs.to_tensor(picture) for picture in pictures])
-            size = (first.height, first.width)
         with clock.stage("estimate"):
-            estimated = estimate_in_tiles(self.generator.estimator, tensor_reader(low_quality), size, self.device)
+            estimated = estimate_in_tiles(self.generator.estimator, read, size, self.device)
             degrees = _overridden(estimated, options)
             for_encoder, for_unet = self.generator.conditioning(degrees)
         with clock.stage("fold"):
             encoder_adaptation, unet_adaptation = self._adaptations(for_encoder, for_unet)
-        upsampling = options.upsampling or self.model.upsampling
         # On the CPU: not every device has the filter against aliasing, and all enlarge alike.
-        enlarged = EnlargedInput(tensor_reader(low_quality), size, (height, width), upsampling)
-        regions = plan.regions
-        canvas = _canvas(first, (height, width), options) if len(regions) > 1 else None
+        enlarged = EnlargedInput(read, size, (height, width), options.upsampling or self.model.upsampling)
+        regions, result = plan.regions, None
         for done, (rows, columns) in enumerate(regions):
+            if canvas is not None and canvas.holds(rows, columns):
+                continue
             stages = TiledStages(self.generator, plan, partial(progress, "predict") if progress else None)
             with clock.stage("prepare"):
                 base, image = enlarged.region(rows.read, columns.read, self.device)
@@ -299,17 +354,8 @@ class Restorer:
                     canvas.write(decoded, base, rows, columns)
             if progress is not None:
                 progress("tiles", done + 1, len(regions))
-        seconds = clock.shared_by(len(pictures))
-        return [
-            Restored(
-                picture=_finished(canvas or result[index : index + 1], picture, options),
-                degrees=Degrees(*degrees[index].tolist()),
-                estimated=Degrees(*estimated[index].tolist()),
-                seconds=seconds,
-                options=options,
-            )
-            for index, picture in enumerate(pictures)
-        ]
+        as_degrees = [[Degrees(*row) for row in values.tolist()] for values in (degrees, estimated)]
+        return Walked(result, as_degrees[0], as_degrees[1], clock.shared_by(count))
 
     def _adaptations(self, for_encoder: Tensor, for_unet: Tensor) -> tuple[Adaptation, Adaptation]:
         """One picture: folded weights. Several: the encoder, which one picture keeps busy, folded for each in turn; the
@@ -372,8 +418,8 @@ def check_output_size(picture: codecs.Picture, options: RestoreOptions) -> tuple
     if width * height > options.max_output_pixels:
         raise PictureError(
             f"{name} would become {width:.9g} x {height:.9g} px, {megapixels:.3g} megapixels; at most "
-            f"{options.max_output_pixels / 1e6:.3g} are allowed: choose a smaller scale or size, or raise the limit "
-            "(max_output_pixels, --max-megapixels)"
+            f"{options.max_output_pixels / 1e6:.3g} are allowed: choose a smaller scale or size, raise the limit "
+            "(max_output_pixels, --max-megapixels), or stream it into a .tif (restore_file, --stream)"
         )
     return width, height
 
@@ -424,16 +470,16 @@ def _finished(result: Tensor | Canvas, picture: codecs.Picture, options: Restore
         width, height = options.output_size(picture.width, picture.height)
         enlarged = enlarge(codecs.alpha_to_tensor(picture), height, width, mode="bicubic")
         alpha = codecs.alpha_from_tensor(enlarged, picture)
-    in_color = picture.is_grey and _becomes_color(result, options)
+    in_color = picture.is_grey and becomes_color(result, options)
     if in_color:
         pixels = np.repeat(picture.pixels, 3, axis=2)
-        picture = replace(picture, pixels=pixels, icc_profile=None, notes=(*picture.notes, _COLORED_NOTE), alpha=None)
+        picture = replace(picture, pixels=pixels, icc_profile=None, notes=(*picture.notes, COLORED_NOTE), alpha=None)
     if isinstance(result, Canvas):
         return replace(picture, pixels=result.finished(in_grey=picture.is_grey), alpha=alpha)
     return replace(picture, pixels=codecs.from_tensor(result, picture), alpha=alpha)
 
 
-def _becomes_color(result: Tensor | Canvas, options: RestoreOptions) -> bool:
+def becomes_color(result: Tensor | Canvas, options: RestoreOptions) -> bool:
     """Whether a grey picture's result is written in colour; ``result``: [1, 3, H, W] in [0, 1], or a canvas."""
     if options.grey != "auto":
         return options.grey == "color"
@@ -443,7 +489,7 @@ def _becomes_color(result: Tensor | Canvas, options: RestoreOptions) -> bool:
     return float(chroma) > MAX_CHROMA_OF_GREY
 
 
-def _free_cached(device: torch.device) -> None:
+def free_cached(device: torch.device) -> None:
     """What an allocator keeps for later goes back before the next try."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

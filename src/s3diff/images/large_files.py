@@ -1,0 +1,158 @@
+"""Pictures that do not fit in memory: read part by part, written from a file of raw pixels. The only module that knows
+libvips (``pyvips``, the extra ``large``).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from s3diff.errors import MissingExtraError, OutputError, PictureError
+from s3diff.tiling import Span
+
+#: libvips' loaders that are used, by the beginning of their names.
+_LOADERS = ("tiffload", "pngload", "jpegload")
+_KINDS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1}
+_DEPTHS: dict[str, np.dtype[Any]] = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16)}
+_PROFILE = "icc-profile-data"
+_MM_PER_INCH = 25.4
+#: Side of a tile of the written file.
+TIFF_TILE_PX = 256
+
+
+class LargePicture:
+    """An opened TIFF, PNG or JPEG: RGB or grey, 8 or 16 bits, without transparency, turned upright.
+
+    Tiled TIFF is read where it is needed. Other files are decoded once, by libvips, into memory up to 100 MB and beyond
+    that into a temporary file (in ``TMPDIR``). Use it from the thread that opened it.
+
+    Args:
+        path: the file.
+
+    Raises:
+        MissingExtraError: pyvips is not installed.
+        PictureError: the file cannot be read, or is a picture of another kind.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._vips = _pyvips()
+        if not os.path.isfile(path):
+            raise PictureError(f"{path} does not exist or is no file; give a picture file")
+        try:
+            image = self._vips.Image.new_from_file(os.fspath(path), fail_on="truncated", revalidate=True)
+            loader = image.get("vips-loader")
+            num_pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
+            self.icc_profile: bytes | None = bytes(image.get(_PROFILE)) if image.get_typeof(_PROFILE) else None
+            metadata = [name for name in ("exif-data", "xmp-data") if image.get_typeof(name)]
+            image = image.autorot()
+        except self._vips.Error as error:
+            raise self._unreadable(error) from error
+        if not loader.startswith(_LOADERS):
+            raise PictureError(f"{path} is no TIFF, PNG or JPEG picture; only these are read part by part")
+        if image.hasalpha():
+            raise PictureError(
+                f"{path} has transparency, which is not kept part by part; remove it, or restore the picture in memory "
+                "(--max-megapixels)"
+            )
+        if _KINDS.get(image.interpretation) != image.bands or image.format not in _DEPTHS:
+            raise PictureError(
+                f"{path} is {image.interpretation} with {image.bands} channels of {image.format}; only RGB and grey "
+                "pictures of 8 or 16 bits are read part by part"
+            )
+        self._region = self._vips.Region.new(image)
+        self.width, self.height, self.num_channels = int(image.width), int(image.height), int(image.bands)
+        self.depth: np.dtype[Any] = _DEPTHS[image.format]
+        #: Pixels per inch, across and down. One pixel per mm is libvips' word for a file that states nothing.
+        self.dpi = None if image.xres == image.yres == 1 else (image.xres * _MM_PER_INCH, image.yres * _MM_PER_INCH)
+        #: What is lost, one sentence each.
+        self.notes: tuple[str, ...] = ()
+        if num_pages > 1:
+            self.notes += (f"the file holds {num_pages} frames or pages; the first one is used",)
+        if metadata:
+            self.notes += ("EXIF and XMP are left out: a streamed result keeps colour profile and DPI",)
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the picture has one channel."""
+        return self.num_channels == 1
+
+    def read(self, rows: Span, columns: Span) -> torch.Tensor:
+        """A part as [1, 3, h, w] float32 RGB in [0, 1]; grey is repeated.
+
+        Raises:
+            PictureError: the file is damaged there.
+        """
+        try:
+            data = self._region.fetch(columns.start, rows.start, columns.length, rows.length)
+        except self._vips.Error as error:
+            raise self._unreadable(error) from error
+        shape = (rows.length, columns.length, self.num_channels)
+        pixels = np.frombuffer(data, self.depth).reshape(shape).transpose(2, 0, 1)[None]
+        image = torch.from_numpy(np.ascontiguousarray(pixels).astype(np.float32))
+        return image.div_(float(np.iinfo(self.depth).max)).expand(-1, 3, -1, -1).contiguous()
+
+    def _unreadable(self, error: Exception) -> PictureError:
+        return PictureError(f"{self.path} cannot be read as a picture ({_reason(error)}); it may be damaged")
+
+
+def write_tiled_tiff(
+    raw: Path,
+    target: Path,
+    shape: tuple[int, int, int],
+    depth: np.dtype,
+    *,
+    icc_profile: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
+) -> None:
+    """A tiled BigTIFF, losslessly compressed (deflate), from a file of raw pixels; memory holds one row of tiles.
+
+    Args:
+        raw: the pixels, row by row, channels together, in the machine's byte order.
+        target: the file to write; one that is there is replaced.
+        shape: (height, width, channels), 1 or 3 channels.
+        depth: uint8 or uint16.
+        icc_profile: of the pixels.
+        dpi: pixels per inch, across and down.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    vips = _pyvips()
+    height, width, channels = shape
+    deep = np.dtype(depth) == np.uint16
+    kind = ("grey16" if deep else "b-w") if channels == 1 else ("rgb16" if deep else "srgb")
+    try:
+        image = vips.Image.rawload(
+            os.fspath(raw), width, height, channels, format="ushort" if deep else "uchar", interpretation=kind,
+            revalidate=True,
+        )  # fmt: skip
+        across, down = (1.0, 1.0) if dpi is None else (value / _MM_PER_INCH for value in dpi)
+        image = image.copy(xres=across, yres=down)
+        if icc_profile is not None:
+            image.set_type(vips.GValue.blob_type, _PROFILE, icc_profile)
+        image.tiffsave(
+            os.fspath(target),
+            tile=True, tile_width=TIFF_TILE_PX, tile_height=TIFF_TILE_PX, bigtiff=True,
+            compression="deflate", predictor="horizontal", resunit="inch",
+        )  # fmt: skip
+    except vips.Error as error:
+        raise OutputError(f"{target} cannot be written ({_reason(error)}); choose another place") from error
+
+
+def _pyvips() -> Any:
+    try:
+        import pyvips
+    except (ImportError, OSError) as error:  # OSError: the library itself is missing
+        raise MissingExtraError('pictures larger than memory need libvips: pip install "s3diff[large]"') from error
+    return pyvips
+
+
+def _reason(error: Exception) -> str:
+    """libvips' own words on one line."""
+    lines = str(getattr(error, "detail", "") or error).split("\n")
+    return " ".join(next((line for line in lines if line.strip()), "no reason given").split())

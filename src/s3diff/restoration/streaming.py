@@ -1,0 +1,449 @@
+"""Pictures larger than memory: read part by part, restored tile by tile into a file of raw pixels, from which a tiled
+BigTIFF is written when all tiles are there. An interrupted run goes on after its last whole tile.
+
+Beside the target lie meanwhile, hidden, its pixels (``.NAME.s3diff-pixels``), the record of finished tiles
+(``.NAME.s3diff-tiles``) and at the end the file half written (``.NAME.s3diff-part``).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from s3diff.errors import DiskFullError, OptionError, OutputError, PictureError
+from s3diff.images.color_profiles import color_space
+from s3diff.images.large_files import LargePicture, write_tiled_tiff
+from s3diff.options import RestoreOptions
+from s3diff.restoration.memory import is_out_of_memory
+from s3diff.restoration.regions import Canvas, LowQuality, kept_depth
+from s3diff.restoration.restored import Degrees, Walked
+from s3diff.restoration.tile_plan import LOCAL_TILE_PX, TilePlan, plan_tiles
+from s3diff.tiling import HaloSpan
+from s3diff.version import __version__
+
+if TYPE_CHECKING:
+    from s3diff.restoration.restorer import Restorer
+
+#: What a result may be called.
+STREAMED_EXTENSIONS = (".tif", ".tiff")
+#: Changes when files of earlier versions cannot be gone on with.
+_RECORD_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoredFile:
+    """A restored picture on the disk and how it came about.
+
+    Attributes:
+        path: the BigTIFF.
+        width: in pixels.
+        height: in pixels.
+        degrees: what the matrices were made for.
+        estimated: what the estimator found.
+        seconds: wall-clock time by stage as in :class:`s3diff.restoration.restored.Restored`, of this run alone.
+        num_tiles: in all.
+        num_resumed: of them, done by an earlier run.
+        notes: what was unusual or left out, one sentence each.
+    """
+
+    path: Path
+    width: int
+    height: int
+    degrees: Degrees
+    estimated: Degrees
+    seconds: dict[str, float]
+    num_tiles: int
+    num_resumed: int
+    notes: tuple[str, ...] = ()
+
+
+class PixelFile:
+    """[H, W, C] pixels in a file, indexed like an array, of which nothing stays in memory.
+
+    Written through the file rather than mapped: a full disk is an error then, where a mapped one would end the process.
+
+    Args:
+        path: made where it is missing.
+        shape: (height, width, channels).
+        dtype: of a value.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> None:
+        self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
+        self.size = shape[0] * shape[1] * shape[2]
+        self._pixel_bytes = shape[2] * self.dtype.itemsize
+        self._file: IO[bytes] = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115 - held until close
+        try:
+            self._file.truncate(self.size * self.dtype.itemsize)
+        except OSError:
+            self._file.close()
+            raise
+
+    def __setitem__(self, place: Any, values: np.ndarray) -> None:
+        rows, columns = place if isinstance(place, tuple) else (place, slice(0, self.shape[1]))
+        values = np.ascontiguousarray(values, self.dtype)
+        for row, line in zip(range(rows.start, rows.stop), values, strict=True):
+            self._file.seek((row * self.shape[1] + columns.start) * self._pixel_bytes)
+            self._file.write(line.tobytes())
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Whole rows."""
+        start, stop = rows.start, min(rows.stop, self.shape[0])
+        self._file.seek(start * self.shape[1] * self._pixel_bytes)
+        data = self._file.read((stop - start) * self.shape[1] * self._pixel_bytes)
+        return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
+
+    def sync(self) -> None:
+        """Onto the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class RecordedCanvas(Canvas):
+    """A canvas on the disk that writes down every finished part, after its pixels, and knows those of an earlier run.
+
+    Args:
+        pixels: of the kept depth.
+        record: one JSON object a line: a header that says what is being made, then a line for each part. Lines of
+            another header do not count; a line that was cut off does not either.
+        header: what is being made of what; equal headers give equal bytes.
+        size, depth, options, is_grey: as of :class:`Canvas`.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        depth: np.dtype,
+        options: RestoreOptions,
+        *,
+        is_grey: bool,
+        pixels: PixelFile,
+        record: Path,
+        header: dict[str, Any],
+    ) -> None:
+        super().__init__(size, depth, options.color_match, is_grey=is_grey, pixels=pixels)
+        self._file_of_pixels = pixels
+        self._held: set[tuple[int, int]] = set()
+        lines = list(_whole_lines(record))
+        if lines and lines[0] == header:
+            for line in lines[1:]:
+                self._held.add((line["top"], line["left"]))
+                self._moments = np.array(line["moments"])
+        else:
+            lines = [header]
+        self.num_resumed = len(self._held)
+        # Written anew rather than continued, so that a line cut off by a power cut is gone.
+        with open(record, "wb") as file:
+            file.writelines(_line(each) for each in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        self._record = open(record, "ab", buffering=0)  # noqa: SIM115 - held until close
+
+    def holds(self, rows: HaloSpan, columns: HaloSpan) -> bool:
+        return (rows.kept.start, columns.kept.start) in self._held
+
+    def write(self, result: torch.Tensor, base: torch.Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
+        super().write(result, base, rows, columns)
+        self._file_of_pixels.sync()
+        place = {"top": rows.kept.start, "left": columns.kept.start}
+        self._record.write(_line({**place, "moments": self._moments.tolist()}))
+        os.fsync(self._record.fileno())
+        self._held.add((rows.kept.start, columns.kept.start))
+
+    def close(self) -> None:
+        self._record.close()
+        self._file_of_pixels.close()
+
+
+def restore_file(
+    restorer: Restorer,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    options: RestoreOptions | None = None,
+    *,
+    overwrite: bool = True,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> RestoredFile:
+    """Restore a TIFF, PNG or JPEG into a tiled BigTIFF with memory that does not grow with the picture.
+
+    The result is that of ``Restorer.restore`` within one grey level; 16 bits of colour pictures are kept, too. The disk
+    holds the result twice meanwhile, uncompressed once. When the same call is made again after an interruption, it goes
+    on where it stopped.
+
+    Args:
+        restorer: of a local model (``config.is_local``), such as ``compact``.
+        source: RGB or grey, 8 or 16 bits, without transparency.
+        target: a name that ends in .tif or .tiff.
+        options: ``max_output_pixels`` does not count. ``restore_at`` "auto" is "output" here.
+        overwrite: whether a file that is there may be replaced.
+        progress: told (``tiles``, done, in all) after every tile.
+
+    Raises:
+        MissingExtraError: the extra ``large`` is not installed.
+        OptionError: an option or the model cannot work part by part.
+        PictureError: the picture cannot be read, or is of another kind.
+        OutputError: the result cannot be written there, or another process is writing it.
+    """
+    place = Path(target).resolve()
+    check_streaming(restorer, place, options)
+    picture = LargePicture(source)
+    options = _streamed_options(restorer, picture, options)
+    if not overwrite and os.path.lexists(place):
+        raise OutputError(f"{target} is already there; choose another name or allow overwriting")
+    if os.path.realpath(source) == str(place):
+        raise OutputError(f"{target} would overwrite the input; choose another output")
+    with _disk_errors(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _only_one(place):
+            walked, canvas_facts, notes = _restored_into(restorer, picture, place, options, progress)
+    width, height = options.output_size(picture.width, picture.height)
+    if color_space(picture.icc_profile) is not None and not picture.is_grey:
+        notes += ("its colours are not sRGB and went through the networks as they are stored; the profile is kept",)
+    return RestoredFile(
+        path=Path(target),
+        width=width,
+        height=height,
+        degrees=walked.degrees[0],
+        estimated=walked.estimated[0],
+        seconds=walked.seconds,
+        num_tiles=canvas_facts[0],
+        num_resumed=canvas_facts[1],
+        notes=(*picture.notes, *notes),
+    )
+
+
+def check_streaming(restorer: Restorer, target: Path, options: RestoreOptions | None = None) -> None:
+    """Whether model, target and options can work part by part, before anything is read.
+
+    Raises:
+        OptionError, OutputError: they cannot; the message says why.
+    """
+    options = RestoreOptions() if options is None else options
+    if target.suffix.lower() not in STREAMED_EXTENSIONS:
+        raise OutputError(f"{target} is no TIFF name, and only TIFF is written part by part; end the name in .tif")
+    if not restorer.model.config.is_local:
+        raise OptionError(
+            f"model {restorer.model.name} looks at the whole picture at once (attention, group norm), so it cannot "
+            "restore one part by part; use compact, or a result that fits in memory"
+        )
+    if options.strength != 1:
+        raise OptionError(f"strength is {options.strength:g}; only 1 can be streamed part by part")
+    if options.tile == "off" or options.released_tiles is not None:
+        raise OptionError("tile off and released tiles hold the whole picture; stream with tile auto or a side")
+
+
+def _streamed_options(restorer: Restorer, picture: LargePicture, options: RestoreOptions | None) -> RestoreOptions:
+    """As the walk takes them: the networks work at the output's size."""
+    options = RestoreOptions() if options is None else options
+    size = (picture.width, picture.height)
+    try:
+        output = options.output_size(*size)
+        working = output if options.restore_at == "auto" else options.working_size(*size)
+        if options.uncut_size(*size) != output or working != output:
+            raise OptionError(
+                "a streamed picture is neither cut nor resampled afterwards; leave out size_mode fill and restore_at "
+                "model (--size-mode, --restore-at)"
+            )
+        if max(output) >= 2**31:
+            raise OverflowError
+    except OverflowError:
+        raise PictureError(
+            f"{picture.path} would become larger than a TIFF can be, 2147483647 px a side; choose a smaller scale"
+        ) from None
+    return replace(
+        options,
+        restore_at="output",
+        upsampling=options.upsampling or restorer.model.upsampling,
+        max_output_pixels=max(options.max_output_pixels, output[0] * output[1]),
+    )
+
+
+def _restored_into(
+    restorer: Restorer,
+    picture: LargePicture,
+    target: Path,
+    options: RestoreOptions,
+    progress: Callable[[str, int, int], None] | None,
+) -> tuple[Walked, tuple[int, int], tuple[str, ...]]:
+    """Walk, finish, write; with smaller tiles where memory runs out. Returns (tiles, tiles of an earlier run) too."""
+    from s3diff.restoration.restorer import free_cached
+
+    width, height = options.output_size(picture.width, picture.height)
+    record, part = _beside(target, "tiles"), _beside(target, "part")
+    header = _header(restorer, picture, options)
+    plan: TilePlan | None = _plan(restorer, (height, width), options, record, header)
+    kept = kept_depth(picture.depth, options.color_match, is_grey=picture.is_grey)
+    _require_room(target, height * width * (3 * kept.itemsize + picture.num_channels * picture.depth.itemsize))
+    notes: tuple[str, ...] = ()
+    if not _beside(target, "pixels").exists():
+        record.unlink(missing_ok=True)
+    while plan is not None:
+        pixels = PixelFile(_beside(target, "pixels"), (height, width, 3), kept)
+        canvas = RecordedCanvas(
+            (height, width), picture.depth, options, is_grey=picture.is_grey, pixels=pixels, record=record,
+            header={**header, "tile": plan.tile_px},
+        )  # fmt: skip
+        try:
+            source = LowQuality(picture.read, (picture.height, picture.width))
+            walked = restorer.walk(source, options, plan, canvas=canvas, progress=progress)
+            notes += _written(canvas, pixels, picture, target, part, options)
+            facts = (len(plan.regions), canvas.num_resumed)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            free_cached(restorer.device)
+            plan = plan.smaller()
+            notes = () if plan is None else (f"memory ran out; restored in tiles of {plan.tile_px} px",)
+            continue
+        finally:
+            canvas.close()
+        for name in ("pixels", "tiles", "finished"):
+            _beside(target, name).unlink(missing_ok=True)
+        return walked, facts, notes
+    raise PictureError(f"not enough memory for a tile of {picture.path}; use a device with more memory")
+
+
+def _plan(
+    restorer: Restorer, size: tuple[int, int], options: RestoreOptions, record: Path, header: dict[str, Any]
+) -> TilePlan:
+    """Tiles by the free memory, but those of an earlier run where it is gone on with."""
+    config = restorer.model.config
+    rows, columns = (-(-side // config.pad_multiple) * config.pad_multiple for side in size)
+    plan = plan_tiles(config, rows, columns, options, restorer.device, restorer.dtype)
+    if plan.tile_px is None and max(rows, columns) > LOCAL_TILE_PX:
+        plan = replace(plan, tile_px=LOCAL_TILE_PX, autoencoder="tiles")
+    earlier = next(_whole_lines(record), None)
+    if earlier is not None and {key: value for key, value in earlier.items() if key != "tile"} == header:
+        plan = replace(plan, tile_px=earlier["tile"])
+    return plan
+
+
+def _written(
+    canvas: RecordedCanvas,
+    pixels: PixelFile,
+    picture: LargePicture,
+    target: Path,
+    part: Path,
+    options: RestoreOptions,
+) -> tuple[str, ...]:
+    """Finish the colours, write the BigTIFF beside its place and move it there. Returns notes."""
+    from s3diff.restoration.restorer import COLORED_NOTE, becomes_color
+
+    in_color = picture.is_grey and becomes_color(canvas, options)
+    in_grey, finished = picture.is_grey and not in_color, pixels
+    shape = (*pixels.shape[:2], 1 if in_grey else 3)
+    try:
+        if not canvas.is_finished(in_grey=in_grey):
+            finished = PixelFile(_beside(target, "finished"), shape, picture.depth)
+            try:
+                canvas.finished(in_grey=in_grey, pixels=finished)
+                finished.sync()
+            finally:
+                finished.close()
+        profile = None if in_color else picture.icc_profile
+        write_tiled_tiff(finished.path, part, shape, picture.depth, icc_profile=profile, dpi=picture.dpi)
+        with open(part, "r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return (COLORED_NOTE,) if in_color else ()
+
+
+def _header(restorer: Restorer, picture: LargePicture, options: RestoreOptions) -> dict[str, Any]:
+    """What decides every byte of the pixels, the tiles apart."""
+    status = os.stat(picture.path)
+    chosen = {name: value for name, value in asdict(options).items() if name not in ("max_output_pixels", "tile")}
+    header = {
+        "record": "s3diff tiles",
+        "version": _RECORD_VERSION,
+        "software": __version__,
+        "source": [os.path.realpath(picture.path), status.st_size, status.st_mtime_ns],
+        "model": [restorer.model.name, restorer.model.fingerprint],
+        "precision": restorer.precision,
+        "options": chosen,
+    }
+    return json.loads(json.dumps(header))  # as it will be read again
+
+
+def _beside(target: Path, what: str) -> Path:
+    return target.with_name(f".{target.name}.s3diff-{what}")
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+def _whole_lines(record: Path) -> Iterator[dict[str, Any]]:
+    """The record's objects up to the first line that is none: behind a line that was cut off nothing counts."""
+    try:
+        lines = record.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(value, dict):
+            return
+        yield value
+
+
+@contextmanager
+def _only_one(target: Path) -> Iterator[None]:
+    lock = FileLock(_beside(target, "lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(
+            f"{target} is being written by another process; wait for it, or choose another name"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):
+            _beside(target, "lock").unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"{target} cannot be written: the disk is full; make room, and the same command goes on"
+            ) from error
+        reason = error.strerror.lower() if error.strerror else error
+        raise OutputError(f"{target} cannot be written ({reason}); choose another place") from error
+
+
+def _require_room(target: Path, num_bytes: int) -> None:
+    """Room for the raw pixels and the result, less what an earlier run already took."""
+    held = sum(path.stat().st_blocks * 512 if hasattr(path.stat(), "st_blocks") else path.stat().st_size
+               for path in (_beside(target, "pixels"),) if path.exists())  # fmt: skip
+    free = shutil.disk_usage(target.parent).free
+    if num_bytes > free + held:
+        raise DiskFullError(
+            f"{target} needs {num_bytes / 1e9:.2f} GB of disk while it is made, {(free + held) / 1e9:.2f} are free; "
+            "make room or choose another place"
+        )

@@ -1,0 +1,201 @@
+"""Pictures restored part by part from and to the disk: the same result, resumed, in bounded memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pyvips = pytest.importorskip("pyvips", reason="needs the extra large (pip install 's3diff[large]')")
+
+from golden_models import tiny_model  # noqa: E402
+from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError  # noqa: E402
+from s3diff.images.codecs import Picture, read_picture, write_picture  # noqa: E402
+from s3diff.images.large_files import LargePicture  # noqa: E402
+from s3diff.options import RestoreOptions  # noqa: E402
+from s3diff.restoration.restorer import Restorer  # noqa: E402
+from s3diff.tiling import Span  # noqa: E402
+
+#: Output 400 x 260 px in tiles of 384: three of them.
+SIZE = (65, 100)
+TILED = RestoreOptions(tile=384, upsampling="bicubic")
+
+
+@pytest.fixture(scope="module")
+def compact() -> Restorer:
+    return Restorer.from_pretrained("compact", device="cpu", precision="float32")
+
+
+def drawn(height: int, width: int, channels: int, depth: type = np.uint8) -> np.ndarray:
+    """Smooth colours with noise."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = [np.sin(rows / (7 + each)) * np.cos(columns / (11 - each)) for each in range(channels)]
+    noise = np.random.default_rng(3).normal(0, 0.03, (height, width, channels))
+    values = (0.5 + 0.35 * np.stack(waves, axis=2) + noise).clip(0, 1)
+    return np.rint(values * np.iinfo(depth).max).astype(depth)
+
+
+def written(path: Path, pixels: np.ndarray, **saving: object) -> Path:
+    pyvips.Image.new_from_array(pixels[..., 0] if pixels.shape[2] == 1 else pixels).write_to_file(str(path), **saving)
+    return path
+
+
+def opened(path: Path) -> np.ndarray:
+    pixels = pyvips.Image.new_from_file(str(path), revalidate=True).numpy()
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "color_match", "saving"),
+    [
+        ("a.png", 3, "wavelet", {}),
+        ("a.tif", 3, "adain", {"tile": True, "tile_width": 32, "tile_height": 32}),
+        ("a.png", 1, "wavelet", {}),
+        ("a.jpg", 3, "none", {"Q": 95}),
+    ],
+)
+def test_a_streamed_picture_is_the_restored_picture(
+    compact: Restorer, tmp_path: Path, name: str, channels: int, color_match: str, saving: dict[str, object]
+) -> None:
+    source = written(tmp_path / name, drawn(*SIZE, channels), **saving)
+    options = RestoreOptions(tile=384, color_match=color_match, grey="keep")
+    told: list[tuple[str, int, int]] = []
+    streamed = compact.restore_file(source, tmp_path / "out.tif", options, progress=lambda *each: told.append(each))
+    expected = compact.restore(source, options)
+    found = opened(tmp_path / "out.tif")
+    assert found.shape == expected.array.shape == (260, 400, channels)
+    assert np.abs(found.astype(int) - expected.array.astype(int)).max() <= 1
+    assert (streamed.width, streamed.height, streamed.num_tiles, streamed.num_resumed) == (400, 260, 3, 0)
+    assert streamed.degrees == pytest.approx(expected.degrees, abs=1e-5)
+    assert told == [("tiles", 1, 3), ("tiles", 2, 3), ("tiles", 3, 3)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({name, "out.tif"})  # nothing beside it
+
+
+def test_16_bits_profile_and_dpi_are_kept_in_a_tiled_bigtiff(compact: Restorer, tmp_path: Path) -> None:
+    pixels = drawn(*SIZE, 3, np.uint16)
+    image = pyvips.Image.new_from_array(pixels).copy(interpretation="rgb16", xres=300 / 25.4, yres=300 / 25.4)
+    profile = pyvips.Image.black(1, 1, bands=3).copy(interpretation="srgb").icc_transform("p3").get("icc-profile-data")
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+    image.write_to_file(str(tmp_path / "deep.tif"))
+    streamed = compact.restore_file(tmp_path / "deep.tif", tmp_path / "out.tif", TILED)
+    assert (tmp_path / "out.tif").read_bytes()[:4] == b"II+\0"  # BigTIFF
+    out = pyvips.Image.new_from_file(str(tmp_path / "out.tif"))
+    assert (out.format, out.interpretation, out.get("tile-width")) == ("ushort", "rgb16", 256)
+    assert bytes(out.get("icc-profile-data")) == bytes(profile)
+    assert out.xres * 25.4 == pytest.approx(300, rel=1e-4)
+    expected = compact.restore((pixels.astype(float) / 65535), TILED).array
+    assert np.abs(out.numpy().astype(int) - expected.astype(int)).max() <= 257  # one level of 8 bits
+    assert len(np.unique(out.numpy() % 257)) > 200  # 16 bits indeed
+    assert any("not sRGB" in note for note in streamed.notes)
+
+
+@pytest.mark.parametrize("color_match", ["wavelet", "adain"])
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
+    compact: Restorer, tmp_path: Path, color_match: str
+) -> None:
+    source, options = written(tmp_path / "a.png", drawn(*SIZE, 3)), RestoreOptions(tile=384, color_match=color_match)
+    compact.restore_file(source, tmp_path / "at_once.tif", options)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compact.restore_file(source, tmp_path / "out.tif", options, progress=stop)
+    assert not (tmp_path / "out.tif").exists()
+    with open(tmp_path / ".out.tif.s3diff-tiles", "ab") as record:
+        record.write(b'{"top": 0, "le')  # a line that a power cut cut off
+    told: list[int] = []
+    resumed = compact.restore_file(source, tmp_path / "out.tif", options, progress=lambda *each: told.append(each[1]))
+    assert (resumed.num_resumed, told) == (1, [2, 3])
+    assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "at_once.tif").read_bytes()
+
+
+def test_a_record_of_other_options_or_another_picture_does_not_count(compact: Restorer, tmp_path: Path) -> None:
+    source = written(tmp_path / "a.png", drawn(*SIZE, 3))
+
+    def stop(stage: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    for options, new_source, resumed in (
+        (TILED, False, 1),
+        (RestoreOptions(tile=384, upsampling="bicubic", noise=0.9), False, 0),
+        (TILED, True, 0),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            compact.restore_file(source, tmp_path / "out.tif", TILED, progress=stop)
+        if new_source:
+            written(source, 255 - drawn(*SIZE, 3))
+        assert compact.restore_file(source, tmp_path / "out.tif", options).num_resumed == resumed
+
+
+def test_parts_are_read_as_the_whole_picture_is(tmp_path: Path) -> None:
+    pixels = drawn(90, 70, 3)
+    for name, saving in (("a.tif", {"tile": True, "tile_width": 16, "tile_height": 16}), ("a.png", {})):
+        picture = LargePicture(written(tmp_path / name, pixels, **saving))
+        part = picture.read(Span(13, 61), Span(5, 70))
+        assert (part[0].permute(1, 2, 0).numpy() * 255).round() == pytest.approx(pixels[13:61, 5:70])
+    turned = Picture(pixels, exif=b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0")
+    write_picture(turned, tmp_path / "turned.jpg")
+    expected = read_picture(tmp_path / "turned.jpg")
+    assert (LargePicture(tmp_path / "turned.jpg").width, expected.width) == (90, 90)
+
+
+def refused(name: str, tmp_path: Path) -> Path:
+    path = tmp_path / name
+    if name == "alpha.png":
+        written(path, drawn(8, 8, 4))
+    elif name == "cmyk.tif":
+        pyvips.Image.new_from_array(drawn(8, 8, 4)).copy(interpretation="cmyk").write_to_file(str(path))
+    elif name == "text.tif":
+        path.write_text("no picture")
+    elif name == "float.tif":
+        pyvips.Image.new_from_array(drawn(8, 8, 3).astype(np.float32)).write_to_file(str(path))
+    elif name == "cut.png":
+        written(path, drawn(64, 64, 3))
+        path.write_bytes(path.read_bytes()[:3000])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    {
+        "alpha.png": "has transparency",
+        "cmyk.tif": "is cmyk",
+        "text.tif": "cannot be read as a picture",
+        "float.tif": "channels of float",
+        "missing.tif": "does not exist",
+        "cut.png": "it may be damaged",
+    }.items(),
+)
+def test_pictures_that_cannot_be_streamed_are_one_line(
+    compact: Restorer, tmp_path: Path, name: str, words: str
+) -> None:
+    with pytest.raises(PictureError, match=words) as error:
+        compact.restore_file(refused(name, tmp_path), tmp_path / "out.tif")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_models_options_and_targets_that_cannot_be_streamed_are_one_line(compact: Restorer, tmp_path: Path) -> None:
+    source = written(tmp_path / "a.png", drawn(16, 16, 3))
+    tiny = Restorer(tiny_model(), device="cpu")
+    cases: list[tuple[Restorer, str, RestoreOptions, type[S3DiffError], str]] = [
+        (tiny, "o.tif", RestoreOptions(), OptionError, "looks at the whole picture at once"),
+        (compact, "o.png", RestoreOptions(), OutputError, r"end the name in \.tif"),
+        (compact, "o.tif", RestoreOptions(strength=0.5), OptionError, "strength is 0.5"),
+        (compact, "o.tif", RestoreOptions(tile="off"), OptionError, "tile off"),
+        (compact, "o.tif", RestoreOptions(scale=2, restore_at="model"), OptionError, "neither cut nor resampled"),
+        (compact, "o.tif", RestoreOptions(scale=1e9), PictureError, "px a side"),
+        (compact, "o.tif", RestoreOptions(scale=1e5), OutputError, "GB of disk"),
+    ]
+    for restorer, name, options, kind, words in cases:
+        with pytest.raises(S3DiffError, match=words) as error:
+            restorer.restore_file(source, tmp_path / name, options)
+        assert "\n" not in str(error.value)
+        assert isinstance(error.value, kind)
+    (tmp_path / "there.tif").write_bytes(b"mine")
+    with pytest.raises(OutputError, match="already there"):
+        compact.restore_file(source, tmp_path / "there.tif", overwrite=False)
+    assert (tmp_path / "there.tif").read_bytes() == b"mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "there.tif"]
