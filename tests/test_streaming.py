@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +15,7 @@ import pytest
 pyvips = pytest.importorskip("pyvips", reason="needs the extra large (pip install 's3diff[large]')")
 
 from golden_models import tiny_model  # noqa: E402
+from s3diff.apps.cli import main  # noqa: E402
 from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError  # noqa: E402
 from s3diff.images.codecs import Picture, read_picture, write_picture  # noqa: E402
 from s3diff.images.large_files import LargePicture  # noqa: E402
@@ -199,3 +205,83 @@ def test_models_options_and_targets_that_cannot_be_streamed_are_one_line(compact
         compact.restore_file(source, tmp_path / "there.tif", overwrite=False)
     assert (tmp_path / "there.tif").read_bytes() == b"mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "there.tif"]
+
+
+# ---------------------------------------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """``s3diff restore`` in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["s3diff", "restore", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ending:
+            main()
+        captured = capsys.readouterr()
+        return int(ending.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def test_an_output_that_memory_does_not_take_is_streamed(
+    compact: Restorer, command: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    source, target = written(tmp_path / "a.png", drawn(*SIZE, 3)), tmp_path / "new" / "out.tif"
+    limits = ("--max-megapixels", 0.05, "--tile", 384, "--precision", "float32", "--device", "cpu")
+    code, out, err = command(source, "-o", target, *limits, "--report", tmp_path / "report.jsonl")
+    assert code == 0
+    assert out.startswith(f"{target}  400x260  blur ")
+    assert "streamed" in err
+    line = json.loads((tmp_path / "report.jsonl").read_text())
+    assert (line["state"], line["width"], line["height"]) == ("done", 400, 260)
+    expected = compact.restore(source, RestoreOptions(tile=384))
+    assert np.abs(opened(target).astype(int) - expected.array.astype(int)).max() <= 1
+    assert command(source, "-o", target, *limits, "--skip-existing")[0] == 0
+    code, out, err = command(source, "-o", target, *limits)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "--overwrite" in err
+    assert command(source, "-o", target, *limits, "--overwrite", "-q")[1:] == ("", "")
+
+
+def test_what_the_command_cannot_stream_is_one_line(
+    command: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    source = written(tmp_path / "a.png", drawn(16, 16, 3))
+    (tmp_path / "many").mkdir()
+    for name in ("b.png", "c.png"):
+        written(tmp_path / "many" / name, drawn(16, 16, 3))
+    alpha = refused("alpha.png", tmp_path)
+    cases = [
+        ((source, "-o", tmp_path / "o.png", "--stream"), 1, "end the name in .tif"),
+        ((tmp_path / "many", "-o", tmp_path / "o", "--stream"), 2, "takes one picture"),
+        ((alpha, "-o", tmp_path / "o.tif", "--stream"), 1, "has transparency"),
+        ((source, "-o", tmp_path / "o.tif", "--stream", "--strength", "0.5"), 2, "strength is 0.5"),
+        ((source, "-o", tmp_path / "o.png", "--max-megapixels", "0.001"), 1, "stream it into a .tif"),
+    ]
+    for arguments, expected, words in cases:
+        code, out, err = command(*arguments, "-q")
+        assert (code, out, err.count("\n")) == (expected, "", 1), err
+        assert words in err
+    assert not list(tmp_path.glob("o*"))
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="peak memory of a child is asked through os.wait4")
+def test_memory_does_not_grow_with_the_picture(tmp_path: Path) -> None:
+    """Two heights, one nine times the other; the process of the larger one may need a tenth more."""
+    script = (
+        "import sys, torch; from s3diff import Restorer, RestoreOptions\n"
+        "torch.set_num_threads(1)\n"
+        "Restorer.from_pretrained('compact', device='cpu').restore_file(*sys.argv[1:3],"
+        " RestoreOptions(scale=2, tile=384, grey='keep', color_match='adain'))"
+    )
+    peaks = []
+    for height in (300, 2700):
+        source = written(tmp_path / f"{height}.tif", drawn(height, 80, 1), tile=True, tile_width=64, tile_height=64)
+        process = subprocess.Popen([sys.executable, "-c", script, str(source), str(tmp_path / f"{height}-out.tif")])
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        peaks.append(usage.ru_maxrss)
+    assert peaks[1] < 1.1 * peaks[0]

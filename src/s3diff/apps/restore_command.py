@@ -183,8 +183,17 @@ def restore(
         typer.Option(help="Names of the results in a folder, from {stem}, {extension}, {model} and {scale}."),
     ] = "{stem}",
     max_megapixels: Annotated[
-        float, typer.Option(help="Largest output accepted; it is held in memory.")
+        float,
+        typer.Option(help="Largest output held in memory; a larger one goes part by part into a .tif, or is refused."),
     ] = MAX_OUTPUT_PIXELS / 1e6,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Restore one TIFF, PNG or JPEG of any size part by part into a .tif (BigTIFF); goes on after an "
+            "interruption. Needs the extra large.",
+        ),
+    ] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave pictures alone whose output is there.")
     ] = False,
@@ -254,6 +263,21 @@ def restore(
             shard=part,
             names={"model": Path(model).name, "scale": f"{scale:g}"},
         )
+        if _streams(stream, plan, options):
+            from s3diff.apps.restore_streamed import restore_streamed
+
+            done = restore_streamed(
+                plan,
+                options,
+                load=lambda: _load(model, device, precision.value, quiet, fast=fast),
+                overwrite=overwrite,
+                skip_existing=skip_existing,
+                report=report,
+                quiet=quiet,
+            )
+            if done is not None:
+                _show(done, quiet)
+            return
         run = {"model": model, "options": _of_run(options), "quality": quality}
         with _opened(plan, journal, no_journal, part, run) as kept:
             _work_through(
@@ -267,6 +291,15 @@ def restore(
                 report=report,
                 quiet=quiet,
             )
+
+
+def _streams(asked: bool, plan: RestorePlan, options: RestoreOptions) -> bool:
+    """Whether the picture is restored part by part: asked for, or because memory would not hold it."""
+    if asked or plan.is_many or plan.jobs[0].target.suffix.lower() not in (".tif", ".tiff"):
+        return asked
+    from s3diff.apps.restore_streamed import is_too_large_for_memory
+
+    return is_too_large_for_memory(plan, options)
 
 
 def _work_through(

@@ -164,14 +164,23 @@ def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = N
         OutputError: the output's format cannot hold the result, its place cannot be written, or a symbolic link leads
             it out of ``root``.
     """
-    if root is not None:
-        inside, place = os.path.realpath(root), os.path.realpath(job.target)
-        if os.path.commonpath([inside, place]) != inside:
-            raise OutputError(f"{job.target} would be written outside {root}, to {place}; remove the symbolic link")
+    check_inside(job, root)
     picture = read_picture(job.source)
     size = check_output_size(picture, options)
     check_writable(job.target, size=size, transparent=picture.is_transparent)
     return picture
+
+
+def check_inside(job: RestoreJob, root: Path | None) -> None:
+    """Whether the result stays in the output folder.
+
+    Raises:
+        OutputError: a symbolic link leads it out of ``root``.
+    """
+    if root is not None:
+        inside, place = os.path.realpath(root), os.path.realpath(job.target)
+        if os.path.commonpath([inside, place]) != inside:
+            raise OutputError(f"{job.target} would be written outside {root}, to {place}; remove the symbolic link")
 
 
 def _part(relative: Path, count: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +20,7 @@ from s3diff.apps.restore_jobs import RestoreJob, open_picture
 from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.images.codecs import Picture, remove_leftovers
 from s3diff.options import OutputOptions, RestoreOptions
-from s3diff.restoration.restored import Restored
+from s3diff.restoration.restored import Degrees, Restored
 from s3diff.restoration.restorer import Restorer
 
 #: Pictures read before their turn. Two: one is ready while the next one is decoded.
@@ -217,14 +217,21 @@ def _failed(job: RestoreJob, error: PictureError | OutputError) -> Outcome:
     return Outcome(job, "failed", " ".join(str(error).split()), facts)
 
 
-def _facts(restored: Restored) -> dict[str, Any]:
-    picture = restored.picture
+def facts_of(
+    size: tuple[int, int], degrees: Degrees, estimated: Degrees, seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """What a report says of a picture that is done; ``size``: the result's (width, height)."""
     return {
-        "width": picture.width,
-        "height": picture.height,
-        "blur": round(restored.degrees.blur, 4),
-        "noise": round(restored.degrees.noise, 4),
-        "estimated_blur": round(restored.estimated.blur, 4),
-        "estimated_noise": round(restored.estimated.noise, 4),
-        "seconds": round(restored.seconds["total"], 4),
+        "width": size[0],
+        "height": size[1],
+        "blur": round(degrees.blur, 4),
+        "noise": round(degrees.noise, 4),
+        "estimated_blur": round(estimated.blur, 4),
+        "estimated_noise": round(estimated.noise, 4),
+        "seconds": round(seconds["total"], 4),
     }
+
+
+def _facts(restored: Restored) -> dict[str, Any]:
+    size = (restored.picture.width, restored.picture.height)
+    return facts_of(size, restored.degrees, restored.estimated, restored.seconds)

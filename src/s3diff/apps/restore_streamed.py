@@ -1,0 +1,137 @@
+"""``s3diff restore`` of one picture that is larger than memory: when, and what is seen of it meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from s3diff.apps.restore_jobs import RestoreJob, RestorePlan, check_inside
+from s3diff.apps.restore_run import Outcome, Report, facts_of, select_jobs
+from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, remark, remarks
+from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError
+from s3diff.images.codecs import MAX_PICTURE_PIXELS, check_writable
+from s3diff.images.large_files import LargePicture
+from s3diff.options import RestoreOptions
+from s3diff.restoration.restorer import Restorer
+from s3diff.restoration.streaming import STREAMED_EXTENSIONS, check_streaming
+
+#: Where nobody looks at a terminal, a line about the progress comes at most so often.
+_LINE_SECONDS = 30.0
+
+
+def is_too_large_for_memory(plan: RestorePlan, options: RestoreOptions) -> bool:
+    """Whether the plan is one picture that goes into a TIFF and, before or after, has more pixels than memory takes.
+
+    What cannot be read part by part is left to the usual way, whose messages say what is wrong.
+    """
+    if plan.is_many or len(plan.jobs) != 1 or plan.jobs[0].target.suffix.lower() not in STREAMED_EXTENSIONS:
+        return False
+    try:
+        picture = LargePicture(plan.jobs[0].source)
+        width, height = options.output_size(picture.width, picture.height)
+    except (MissingExtraError, PictureError, OverflowError):
+        return False
+    return width * height > options.max_output_pixels or picture.width * picture.height > MAX_PICTURE_PIXELS
+
+
+def restore_streamed(
+    plan: RestorePlan,
+    options: RestoreOptions,
+    *,
+    load: Callable[[], Restorer],
+    overwrite: bool,
+    skip_existing: bool,
+    report: str | None,
+    quiet: bool,
+) -> Outcome | None:
+    """Restore the plan's one picture part by part; None where it was skipped.
+
+    Raises:
+        OptionError: these are many pictures, or model or options cannot work part by part.
+        typer.Exit: it failed or was interrupted; a line says so.
+    """
+    if plan.is_many or len(plan.jobs) != 1:
+        raise OptionError("--stream takes one picture and a name that ends in .tif; start it for each large picture")
+    selection = select_jobs(plan.jobs, plan.root, None, skip_existing=skip_existing, overwrite=overwrite)
+    with closing(Report(report)) as written:
+        for skipped in selection.skipped:
+            written.add(skipped)
+            if not quiet:
+                remark(f"{skipped.job.target}: skipped, {skipped.reason}")
+        if not selection.pending:
+            return None
+        job = selection.pending[0]
+        try:
+            check_inside(job, plan.root)
+            check_writable(job.target)
+            outcome = _restored(job, options, load, overwrite, quiet)
+        except (PictureError, OutputError) as error:
+            outcome = Outcome(job, "failed", " ".join(str(error).split()))
+        written.add(outcome)
+    if outcome.state == "failed":
+        remark(f"s3diff: {outcome.reason}")
+        raise typer.Exit(EXIT_SOME_FAILED)
+    return outcome
+
+
+def _restored(
+    job: RestoreJob, options: RestoreOptions, load: Callable[[], Restorer], overwrite: bool, quiet: bool
+) -> Outcome:
+    LargePicture(job.source)  # looked at before a model is loaded
+    restorer = load()
+    check_streaming(restorer, job.target, options)
+    restorer.check(options)
+    if not quiet:
+        remark(f"model {restorer.model.name}  device {restorer.device}  precision {restorer.precision}  streamed")
+    num_done = 0
+    with _shown(quiet) as show:
+
+        def tell(stage: str, done: int, total: int) -> None:
+            nonlocal num_done
+            if stage == "tiles":
+                num_done = done
+                show(done, total)
+
+        try:
+            restored = restorer.restore_file(job.source, job.target, options, overwrite=overwrite, progress=tell)
+        except KeyboardInterrupt:
+            remark(f"s3diff: stopped after {num_done} tiles; the same command goes on from there")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    resumed = f"{restored.num_resumed} of {restored.num_tiles} tiles were there from an earlier run"
+    notes = (*restored.notes, *((resumed,) if restored.num_resumed else ()))
+    facts = facts_of((restored.width, restored.height), restored.degrees, restored.estimated, restored.seconds)
+    return Outcome(job, "done", facts=facts, notes=notes)
+
+
+@contextmanager
+def _shown(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left on a terminal, now and then a line elsewhere."""
+    if quiet:
+        yield lambda done, total: None
+    elif remarks.is_terminal:
+        columns = (TextColumn("tiles"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=remarks) as bar:
+            task = bar.add_task("", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    else:
+        yield _lines()
+
+
+def _lines() -> Callable[[int, int], None]:
+    started = said = time.monotonic()
+    first: int | None = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal said, first
+        now = time.monotonic()
+        first = done - 1 if first is None else first
+        if now - said >= _LINE_SECONDS and done < total:
+            left = (now - started) / (done - first) * (total - done)
+            remark(f"{done} of {total} tiles, about {left / 60:.0f} min left")
+            said = now
+
+    return show
