@@ -51,8 +51,25 @@ _AFTER = """
   (`--alpha bicubic`). Colours under fully transparent pixels are replaced by those around them before anything is
   computed, so that they cannot reach the visible edge.
 
-Not kept yet: 16 bits of colour pictures and of pictures with transparency (restored and written with 8, with a remark);
+Not kept yet: 16 bits of colour pictures (`--stream` keeps them) and of pictures with transparency (restored and written with 8, with a remark);
 every frame or page but the first; 10 and 12 bits of AVIF. HEIC and GIF are not read.
+
+## Larger than memory
+
+`s3diff restore scan.tif -o large.tif --stream` (the extra `large`; without `--stream` by itself where a `.tif` would have
+more pixels than `--max-megapixels`) reads a TIFF, PNG or JPEG part by part and writes a tiled, losslessly compressed
+BigTIFF. Tiled TIFF is read where it is needed; libvips decodes the others once, beyond 100 MB into a temporary file
+(`TMPDIR`). At a scale of 4 and above the result is the one that memory would have given, within one grey level; 16 bits
+of colour pictures are kept, too.
+
+- RGB and grey, 8 and 16 bits. Colour profile and DPI are kept; EXIF and XMP are not, and a remark says so. Wide-gamut
+  colours go through the networks as they are stored, and a remark says so.
+- Refused in one line: transparency, CMYK, other formats; `--strength` below 1, `--size-mode fill` that cuts,
+  `--restore-at model` at another scale than 4; a model with attention or group norm (`s3diff`), which needs the whole
+  picture. The networks work at the output's size, also below a scale of 4.
+- The pixels lie beside the target meanwhile, hidden, uncompressed; finished tiles are written down one by one. After an
+  interruption or a power cut the same command goes on with the next tile and gives the same bytes. Another source,
+  model or option begins anew. To give up, delete `.NAME.s3diff-*`.
 
 ## Folders
 

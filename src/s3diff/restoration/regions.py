@@ -24,7 +24,7 @@ Reader = Callable[[Span, Span], Tensor]
 #: Low-quality pictures with longer sides are estimated in tiles of this side.
 ESTIMATE_TILE_PX = 1024
 #: Pixels whose colours are finished at a time.
-_STRIP_PIXELS = 2**20
+_STRIP_PIXELS = 2**18
 
 
 class LowQuality(NamedTuple):
