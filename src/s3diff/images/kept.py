@@ -51,13 +51,13 @@ _AFTER = """
   (`--alpha bicubic`). Colours under fully transparent pixels are replaced by those around them before anything is
   computed, so that they cannot reach the visible edge.
 
-Not kept yet: 16 bits of colour pictures (`--stream` keeps them) and of pictures with transparency (restored and written with 8, with a remark);
-every frame or page but the first; 10 and 12 bits of AVIF. HEIC and GIF are not read.
+Not kept yet: 16 bits of colour pictures (`--stream` keeps them) and of pictures with transparency (restored and
+written with 8, with a remark); every frame or page but the first; 10 and 12 bits of AVIF. HEIC and GIF are not read.
 
 ## Larger than memory
 
-`s3diff restore scan.tif -o large.tif --stream` (the extra `large`; without `--stream` by itself where a `.tif` would have
-more pixels than `--max-megapixels`) reads a TIFF, PNG or JPEG part by part and writes a tiled, losslessly compressed
+`s3diff restore scan.tif -o large.tif --stream` (the extra `large`; without `--stream` by itself where a `.tif` would
+have more pixels than `--max-megapixels`) reads a TIFF, PNG or JPEG part by part and writes a tiled, losslessly compressed
 BigTIFF. Tiled TIFF is read where it is needed; libvips decodes the others once, beyond 100 MB into a temporary file
 (`TMPDIR`). At a scale of 4 and above the result is the one that memory would have given, within one grey level; 16 bits
 of colour pictures are kept, too.
