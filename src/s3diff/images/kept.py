@@ -57,16 +57,17 @@ written with 8, with a remark); every frame or page but the first; 10 and 12 bit
 ## Larger than memory
 
 `s3diff restore scan.tif -o large.tif --stream` (the extra `large`; without `--stream` by itself where a `.tif` would
-have more pixels than `--max-megapixels`) reads a TIFF, PNG or JPEG part by part and writes a tiled, losslessly compressed
-BigTIFF. Tiled TIFF is read where it is needed; libvips decodes the others once, beyond 100 MB into a temporary file
-(`TMPDIR`). At a scale of 4 and above the result is the one that memory would have given, within one grey level; 16 bits
-of colour pictures are kept, too.
+have more pixels than `--max-megapixels`) reads a TIFF, PNG or JPEG part by part and writes a tiled, losslessly
+compressed BigTIFF. Tiled TIFF is read where it is needed; libvips decodes the others once, beyond 100 MB into a
+temporary file (`TMPDIR`). At a scale of 4 and above the result is the one that memory would have given, within one
+grey level; 16 bits of colour pictures are kept, too. From Python: `Restorer.restore_file(source, target, options,
+progress=...)`.
 
 - RGB and grey, 8 and 16 bits. Colour profile and DPI are kept; EXIF and XMP are not, and a remark says so. Wide-gamut
   colours go through the networks as they are stored, and a remark says so.
 - Refused in one line: transparency, CMYK, other formats; `--strength` below 1, `--size-mode fill` that cuts,
-  `--restore-at model` at another scale than 4; a model with attention or group norm (`s3diff`), which needs the whole
-  picture. The networks work at the output's size, also below a scale of 4.
+  `--restore-at model` at another scale than 4, `--latent sample`; a model with attention or group norm (`s3diff`),
+  which needs the whole picture. The networks work at the output's size, also below a scale of 4.
 - The pixels lie beside the target meanwhile, hidden, uncompressed; finished tiles are written down one by one. After an
   interruption or a power cut the same command goes on with the next tile and gives the same bytes. Another source,
   model or option begins anew. To give up, delete `.NAME.s3diff-*`.

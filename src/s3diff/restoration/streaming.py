@@ -242,6 +242,8 @@ def check_streaming(restorer: Restorer, target: Path, options: RestoreOptions | 
         )
     if options.strength != 1:
         raise OptionError(f"strength is {options.strength:g}; only 1 can be streamed part by part")
+    if options.latent == "sample":
+        raise OptionError("latent sample draws noise for the whole picture at once; stream with latent mean")
     if options.tile == "off" or options.released_tiles is not None:
         raise OptionError("tile off and released tiles hold the whole picture; stream with tile auto or a side")
 
@@ -302,6 +304,10 @@ def _restored_into(
             walked = restorer.walk(source, options, plan, canvas=canvas, progress=progress)
             notes += _written(canvas, pixels, picture, target, part, options)
             facts = (len(plan.regions), canvas.num_resumed)
+        except PictureError:  # the source is damaged: there is nothing to go on with
+            canvas.close()
+            _remove_scratch(target)
+            raise
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -311,8 +317,7 @@ def _restored_into(
             continue
         finally:
             canvas.close()
-        for name in ("pixels", "tiles", "finished"):
-            _beside(target, name).unlink(missing_ok=True)
+        _remove_scratch(target)
         return walked, facts, notes
     raise PictureError(f"not enough memory for a tile of {picture.path}; use a device with more memory")
 
@@ -383,6 +388,11 @@ def _header(restorer: Restorer, picture: LargePicture, options: RestoreOptions) 
 
 def _beside(target: Path, what: str) -> Path:
     return target.with_name(f".{target.name}.s3diff-{what}")
+
+
+def _remove_scratch(target: Path) -> None:
+    for name in ("pixels", "tiles", "finished"):
+        _beside(target, name).unlink(missing_ok=True)
 
 
 def _line(value: dict[str, Any]) -> bytes:
