@@ -306,20 +306,22 @@ def test_the_pixels_of_a_streamed_result_are_not_in_memory(tmp_path: Path) -> No
 
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="peak memory of a child is asked through os.wait4")
 def test_memory_does_not_grow_with_the_picture(tmp_path: Path) -> None:
-    """The whole process. Held as the networks read it, the larger picture alone would take 60 MB more."""
+    """The whole process; both pictures are estimated in tiles of one size. ``restore`` takes some 90 MiB more for the
+    larger one.
+    """
     script = (
         "import sys, torch; from s3diff import Restorer, RestoreOptions\n"
         "torch.set_num_threads(1)\n"
         "Restorer.from_pretrained('compact', device='cpu').restore_file(*sys.argv[1:3],"
-        " RestoreOptions(scale=0.1, tile=384, grey='keep'))"
+        " RestoreOptions(scale=0.05, tile=384, grey='keep'))"
     )
     peaks = []
-    for height in (1100, 6100):
-        pixels = np.tile(drawn(100, 1000, 1), (height // 100, 1, 1))
+    for height in (3000, 36000):
+        pixels = np.tile(drawn(100, 128, 1), (height // 100, 1, 1))
         source = written(tmp_path / f"{height}.tif", pixels, tile=True, tile_width=256, tile_height=256)
         process = subprocess.Popen([sys.executable, "-c", script, str(source), str(tmp_path / f"{height}-out.tif")])
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         assert process.returncode == 0
         peaks.append(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
-    assert peaks[1] - peaks[0] < 25e6, peaks
+    assert peaks[1] - peaks[0] < 40e6, peaks
