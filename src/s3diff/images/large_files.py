@@ -111,6 +111,8 @@ def write_tiled_tiff(
 ) -> None:
     """A tiled BigTIFF, losslessly compressed (deflate), from a file of raw pixels; memory holds one row of tiles.
 
+    The file is mapped: its pages in the system's cache count as resident, but can be taken back at any time.
+
     Args:
         raw: the pixels, row by row, channels together, in the machine's byte order.
         target: the file to write; one that is there is replaced.
