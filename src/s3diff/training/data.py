@@ -114,8 +114,10 @@ def _iterate(loader: DataLoader[Any]) -> Generator[CropBatch, None, None]:
             if isinstance(batch, S3DiffError):
                 raise batch
             yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error) or isinstance(error, S3DiffError):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # A batch that was under way when its worker died ends in the middle of the connection to it.
+        is_dead_worker = "DataLoader worker" in str(error) or not isinstance(error, RuntimeError)
+        if loader.num_workers == 0 or not is_dead_worker or isinstance(error, S3DiffError):
             raise
         raise TrainingError(
             f"a data worker ended unexpectedly ({' '.join(str(error).split())[:200]}); memory may be short, /dev/shm "
