@@ -165,6 +165,20 @@ def test_lists_and_patterns_keep_the_tree(
     }
 
 
+def test_a_report_replaces_nothing_but_goes_on_with_itself(here: Path, small: Path, command: Command) -> None:
+    save("a.png", noise(8, 8, 3))
+    before = Path("a.png").read_bytes()
+    for name in ("a.png", "."):
+        refused = command("restore", "a.png", "-o", "o.png", "-m", small, "--report", name)
+        assert refused.code == 1
+        assert refused.error.count("\n") <= 1
+    assert Path("a.png").read_bytes() == before
+    assert not Path("o.png").exists()
+    for name in ("o.png", "p.png"):
+        assert command("restore", "a.png", "-o", name, "-m", small, "--report", "r.jsonl").code == 0
+    assert [str(line["target"]) for line in lines_of("r.jsonl")] == ["o.png", "p.png"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links need a right on Windows")
 def test_nothing_is_written_outside_the_output_folder(here: Path, small: Path, command: Command) -> None:
     folder_of(2)

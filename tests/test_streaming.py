@@ -120,6 +120,30 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
     assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "at_once.tif").read_bytes()
 
 
+def test_pixels_that_are_not_all_there_do_not_count(compact: Restorer, tmp_path: Path) -> None:
+    source = written(tmp_path / "a.png", drawn(*SIZE, 3))
+
+    def stop(stage: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compact.restore_file(source, tmp_path / "out.tif", TILED, progress=stop)
+    with open(tmp_path / ".out.tif.s3diff-pixels", "r+b") as pixels:
+        pixels.truncate(100)
+    assert compact.restore_file(source, tmp_path / "out.tif", TILED).num_resumed == 0
+
+
+def test_a_result_that_appears_meanwhile_is_not_replaced(compact: Restorer, tmp_path: Path) -> None:
+    source = written(tmp_path / "a.png", drawn(*SIZE, 3))
+
+    def appear(stage: str, done: int, total: int) -> None:
+        (tmp_path / "out.tif").write_bytes(b"mine")
+
+    with pytest.raises(OutputError, match="has appeared meanwhile"):
+        compact.restore_file(source, tmp_path / "out.tif", TILED, overwrite=False, progress=appear)
+    assert (tmp_path / "out.tif").read_bytes() == b"mine"
+
+
 def test_a_record_of_other_options_or_another_picture_does_not_count(compact: Restorer, tmp_path: Path) -> None:
     source = written(tmp_path / "a.png", drawn(*SIZE, 3))
 
@@ -129,6 +153,8 @@ def test_a_record_of_other_options_or_another_picture_does_not_count(compact: Re
     for options, new_source, resumed in (
         (TILED, False, 1),
         (RestoreOptions(tile=384, upsampling="bicubic", noise=0.9), False, 0),
+        (RestoreOptions(tile=400), False, 0),  # tiles of another size, asked for
+        (RestoreOptions(), False, 1),  # auto goes on with those that are there
         (TILED, True, 0),
     ):
         with pytest.raises(KeyboardInterrupt):

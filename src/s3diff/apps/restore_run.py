@@ -7,6 +7,7 @@ that memory does not depend on how many there are.
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -173,19 +174,22 @@ def run_jobs(
 
 
 class Report:
-    """Outcomes as JSON lines, each on the disk when it is known.
+    """Outcomes as JSON lines, each on the disk when it is known. An earlier report is continued, nothing else replaced.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or is there and no report.
     """
 
     def __init__(self, path: str | None) -> None:
         self._file: TextIO | None = None
         if path is not None:
             try:
-                self._file = open(path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 - held until close
+                if os.path.exists(path) and not _is_report(path):
+                    raise OutputError(f"{path} is there and no report; choose another name for the report")
+                self._file = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115 - held until close
             except (OSError, ValueError) as error:
-                raise OutputError(f"the report {path} cannot be written ({error}); choose another place") from error
+                reason = getattr(error, "strerror", None) or error
+                raise OutputError(f"the report {path} cannot be written ({reason}); choose another place") from error
 
     def add(self, outcome: Outcome) -> None:
         if self._file is not None:
@@ -195,6 +199,19 @@ class Report:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _is_report(path: str) -> bool:
+    """Whether a file is empty or begins with a line of a report."""
+    with open(path, "rb") as file:
+        line = file.readline(1 << 16)
+    if not line:
+        return os.path.isfile(path)
+    try:
+        first = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(first, dict) and {"state", "source", "target"} <= set(first)
 
 
 def _begun(jobs: Sequence[RestoreJob], root: Path | None, journal: Journal | None) -> Iterator[RestoreJob]:

@@ -272,9 +272,14 @@ class _Work:
                 else:
                     failed = True
                     self._fail(method, items[score.picture], PictureError(f"{name} is {number}, no finite number"))
-        contrasts = grid_contrasts(results).flatten(1).cpu().tolist() if "grid" in found[0] else [None] * len(batch)
+        contrasts = (
+            grid_contrasts(results).flatten(1).cpu().tolist()
+            if any("grid" in values for values in found)
+            else [None] * len(batch)
+        )
         for (score, _, _), values, six in zip(batch, found, contrasts, strict=True):
-            scored = replace(score, values=values, grid_contrasts=None if six is None else tuple(six))
+            has_grid = six is not None and "grid" in values
+            scored = replace(score, values=values, grid_contrasts=tuple(six) if has_grid else None)
             self.book.add(scored)
             if values or not failed:
                 self.finished[score.method, score.picture] = scored

@@ -153,6 +153,11 @@ class RecordedCanvas(Canvas):
             os.fsync(file.fileno())
         self._record = open(record, "ab", buffering=0)  # noqa: SIM115 - held until close
 
+    @property
+    def num_held(self) -> int:
+        """Parts that are finished."""
+        return len(self._held)
+
     def holds(self, rows: HaloSpan, columns: HaloSpan) -> bool:
         return (rows.kept.start, columns.kept.start) in self._held
 
@@ -181,8 +186,8 @@ def restore_file(
     """Restore a TIFF, PNG or JPEG into a tiled BigTIFF with memory that does not grow with the picture.
 
     The result is that of ``Restorer.restore`` within one grey level; 16 bits of colour pictures are kept, too. The disk
-    holds the result twice meanwhile, uncompressed once. When the same call is made again after an interruption, it goes
-    on where it stopped.
+    holds the result twice meanwhile, uncompressed once (with ``adain``, and for grey pictures, three times). When the
+    same call is made again after an interruption, it goes on where it stopped.
 
     Args:
         restorer: of a local model (``config.is_local``), such as ``compact``.
@@ -209,7 +214,7 @@ def restore_file(
     with _disk_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         with _only_one(place):
-            walked, canvas_facts, notes = _restored_into(restorer, picture, place, options, progress)
+            walked, canvas_facts, notes = _restored_into(restorer, picture, place, options, overwrite, progress)
     width, height = options.output_size(picture.width, picture.height)
     if color_space(picture.icc_profile) is not None and not picture.is_grey:
         notes += ("its colours are not sRGB and went through the networks as they are stored; the profile is kept",)
@@ -279,6 +284,7 @@ def _restored_into(
     picture: LargePicture,
     target: Path,
     options: RestoreOptions,
+    overwrite: bool,
     progress: Callable[[str, int, int], None] | None,
 ) -> tuple[Walked, tuple[int, int], tuple[str, ...]]:
     """Walk, finish, write; with smaller tiles where memory runs out. Returns (tiles, tiles of an earlier run) too."""
@@ -289,10 +295,14 @@ def _restored_into(
     header = _header(restorer, picture, options)
     plan: TilePlan | None = _plan(restorer, (height, width), options, record, header)
     kept = kept_depth(picture.depth, options.color_match, is_grey=picture.is_grey)
-    _require_room(target, height * width * (3 * kept.itemsize + picture.num_channels * picture.depth.itemsize))
+    result_bytes = height * width * picture.num_channels * picture.depth.itemsize
+    has_second_pass = options.color_match == "adain" or picture.is_grey  # which writes its pixels to a file of its own
+    pixels_bytes = height * width * 3 * kept.itemsize
+    _require_room(target, pixels_bytes + result_bytes * (2 if has_second_pass else 1))
     notes: tuple[str, ...] = ()
-    if not _beside(target, "pixels").exists():
-        record.unlink(missing_ok=True)
+    held = _beside(target, "pixels")
+    if not held.exists() or held.stat().st_size != pixels_bytes:
+        record.unlink(missing_ok=True)  # before the pixels change: what it says of them is no longer true
     while plan is not None:
         pixels = PixelFile(_beside(target, "pixels"), (height, width, 3), kept)
         canvas = RecordedCanvas(
@@ -302,11 +312,12 @@ def _restored_into(
         try:
             source = LowQuality(picture.read, (picture.height, picture.width))
             walked = restorer.walk(source, options, plan, canvas=canvas, progress=progress)
-            notes += _written(canvas, pixels, picture, target, part, options)
+            notes += _written(canvas, pixels, picture, target, part, options, overwrite)
             facts = (len(plan.regions), canvas.num_resumed)
-        except PictureError:  # the source is damaged: there is nothing to go on with
+        except PictureError:
             canvas.close()
-            _remove_scratch(target)
+            if not canvas.num_held:  # else a repeated run goes on with them, if the source can be read then
+                _remove_scratch(target)
             raise
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -325,14 +336,15 @@ def _restored_into(
 def _plan(
     restorer: Restorer, size: tuple[int, int], options: RestoreOptions, record: Path, header: dict[str, Any]
 ) -> TilePlan:
-    """Tiles by the free memory, but those of an earlier run where it is gone on with."""
+    """Tiles by the free memory, but an earlier run's where it is gone on with; a side that was asked for wins."""
     config = restorer.model.config
     rows, columns = (-(-side // config.pad_multiple) * config.pad_multiple for side in size)
     plan = plan_tiles(config, rows, columns, options, restorer.device, restorer.dtype)
     if plan.tile_px is None and max(rows, columns) > LOCAL_TILE_PX:
         plan = replace(plan, tile_px=LOCAL_TILE_PX, autoencoder="tiles")
     earlier = next(_whole_lines(record), None)
-    if earlier is not None and {key: value for key, value in earlier.items() if key != "tile"} == header:
+    is_same = earlier is not None and {key: value for key, value in earlier.items() if key != "tile"} == header
+    if earlier is not None and is_same and options.tile == "auto":
         plan = replace(plan, tile_px=earlier["tile"])
     return plan
 
@@ -344,6 +356,7 @@ def _written(
     target: Path,
     part: Path,
     options: RestoreOptions,
+    overwrite: bool,
 ) -> tuple[str, ...]:
     """Finish the colours, write the BigTIFF beside its place and move it there. Returns notes."""
     from s3diff.restoration.restorer import COLORED_NOTE, becomes_color
@@ -363,6 +376,8 @@ def _written(
         write_tiled_tiff(finished.path, part, shape, picture.depth, icc_profile=profile, dpi=picture.dpi)
         with open(part, "r+b") as file:
             os.fsync(file.fileno())
+        if not overwrite and os.path.lexists(target):
+            raise OutputError(f"{target} has appeared meanwhile; move it away, and the same command goes on")
         os.replace(part, target)
     finally:
         with suppress(OSError):
@@ -427,9 +442,10 @@ def _only_one(target: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        # Before the release: afterwards the file might be another process's lock already.
         with suppress(OSError):
             _beside(target, "lock").unlink(missing_ok=True)
+        lock.release()
 
 
 @contextmanager
