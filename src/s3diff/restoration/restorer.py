@@ -25,7 +25,7 @@ from s3diff.checkpoints.registry import DEFAULT_MODEL, model_folder
 from s3diff.errors import OptionError, PictureError
 from s3diff.images import codecs
 from s3diff.images.color_match import match_color
-from s3diff.images.resampling import crop, enlarge, from_network_range
+from s3diff.images.resampling import crop, from_network_range
 from s3diff.networks.degradation_estimator import DEGREE_NAMES
 from s3diff.networks.folded_network import FoldedInTurn, FoldedNetwork
 from s3diff.networks.modulated_lora import Adaptation
@@ -461,22 +461,17 @@ def _canvas(picture: codecs.Picture, size: tuple[int, int], options: RestoreOpti
 
 
 def _finished(result: Tensor | Canvas, picture: codecs.Picture, options: RestoreOptions) -> codecs.Picture:
-    """Pixels rounded once, in the input's depth; alpha enlarged beside them; profile and metadata as they were.
+    """Pixels rounded once, in the input's depth; profile and metadata as they were.
 
-    ``result``: [1, 3, H, W] in [0, 1], or the canvas of a picture restored in parts.
+    ``result``: [1, 3, H, W] in [0, 1], or the canvas of a picture restored in parts. ``picture`` is opaque:
+    transparency comes back in :func:`s3diff.restoration.finishing.finished`.
     """
-    alpha = None
-    if picture.alpha is not None:
-        width, height = options.output_size(picture.width, picture.height)
-        enlarged = enlarge(codecs.alpha_to_tensor(picture), height, width, mode="bicubic")
-        alpha = codecs.alpha_from_tensor(enlarged, picture)
-    in_color = picture.is_grey and becomes_color(result, options)
-    if in_color:
+    if picture.is_grey and becomes_color(result, options):
         pixels = np.repeat(picture.pixels, 3, axis=2)
-        picture = replace(picture, pixels=pixels, icc_profile=None, notes=(*picture.notes, COLORED_NOTE), alpha=None)
+        picture = replace(picture, pixels=pixels, icc_profile=None, notes=(*picture.notes, COLORED_NOTE))
     if isinstance(result, Canvas):
-        return replace(picture, pixels=result.finished(in_grey=picture.is_grey), alpha=alpha)
-    return replace(picture, pixels=codecs.from_tensor(result, picture), alpha=alpha)
+        return replace(picture, pixels=result.finished(in_grey=picture.is_grey))
+    return replace(picture, pixels=codecs.from_tensor(result, picture))
 
 
 def becomes_color(result: Tensor | Canvas, options: RestoreOptions) -> bool:
