@@ -18,7 +18,7 @@ from s3diff.images.picture import (
     to_tensor,
 )
 from s3diff.images.placing import remove_leftovers
-from s3diff.images.reading import decode_picture, from_pil, list_pictures, read_picture
+from s3diff.images.reading import PictureHeader, decode_picture, from_pil, list_pictures, picture_header, read_picture
 from s3diff.images.writing import check_writable, to_pil, write_picture
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "PICTURE_EXTENSIONS",
     "WRITTEN_EXTENSIONS",
     "Picture",
+    "PictureHeader",
     "alpha_from_tensor",
     "alpha_to_tensor",
     "check_writable",
@@ -34,6 +35,7 @@ __all__ = [
     "from_pil",
     "from_tensor",
     "list_pictures",
+    "picture_header",
     "read_picture",
     "remove_leftovers",
     "to_pil",

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import (
@@ -74,6 +74,28 @@ def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PICTURE_PIXELS)
     limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
     with _reading(name, limit):
         return _read_open_file(io.BytesIO(data), Path(name), name, limit)
+
+
+class PictureHeader(NamedTuple):
+    """What a file says of itself before it is decoded: size in pixels as stored, and the format's usual extension."""
+
+    width: int
+    height: int
+    extension: str
+
+
+def picture_header(path: PicturePath) -> PictureHeader:
+    """Size and format of a picture file; nothing is decoded, whatever size it claims.
+
+    Raises:
+        PictureError: it cannot be opened, or is no picture.
+    """
+    shown = shown_path(path)
+    with _reading(shown, 0), open(path, "rb") as file:
+        image = _opened(file, file.read(32), shown)
+        name = "JPEG" if image.format == "MPO" else image.format
+        extension = next((each for each, form in FORMATS.items() if form.name == name), ".png")
+        return PictureHeader(image.width, image.height, extension)
 
 
 @contextmanager
@@ -143,8 +165,8 @@ def list_pictures(folder: PicturePath, recursive: bool = False) -> list[Path]:
     return sorted(found)
 
 
-def _read_open_file(file: BinaryIO, path: Path, shown: str, limit: int) -> Picture:
-    head = file.read(32)
+def _opened(file: BinaryIO, head: bytes, shown: str) -> ImageFile.ImageFile:
+    """The header, read; ``head``: the file's beginning."""
     file.seek(0)
     if head.startswith(_PNG_START) and len(head) >= 24 and 0 in struct.unpack(">II", head[16:24]):
         # Pillow calls it a file of another kind.
@@ -154,6 +176,12 @@ def _read_open_file(file: BinaryIO, path: Path, shown: str, limit: int) -> Pictu
     if image is None:
         given = "is not a PNG, JPEG, WebP, TIFF, AVIF or BMP picture" if head else "is empty"
         raise PictureError(f"{shown} {given}; give a picture file in one of these formats")
+    return image
+
+
+def _read_open_file(file: BinaryIO, path: Path, shown: str, limit: int) -> Picture:
+    head = file.read(32)
+    image = _opened(file, head, shown)
     if image.width * image.height > limit:
         size = f"{image.width} x {image.height} pixels"
         raise PictureError(f"{shown} has {size}, the limit is {limit} pixels; give a smaller picture")

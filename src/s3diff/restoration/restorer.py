@@ -165,6 +165,40 @@ class Restorer:
         """
         self._prompts(self._resolved(options), 1)
 
+    @torch.inference_mode()
+    def estimate(self, source: Source) -> Degrees:
+        """How degraded a picture is, as :meth:`restore` would find it; does not wait for a restoration that runs.
+
+        Args:
+            source: see :meth:`restore`.
+
+        Raises:
+            PictureError: the picture cannot be read.
+        """
+        picture = for_networks(as_picture(source), RestoreOptions())
+        read, size = tensor_reader(codecs.to_tensor(picture)), (picture.height, picture.width)
+        return Degrees(*estimate_in_tiles(self.generator.estimator, read, size, self.device)[0].tolist())
+
+    @contextmanager
+    def watched(self, look: Callable[[], None]) -> Iterator[None]:
+        """Call ``look`` before every layer of the encoder, the UNet and the decoder; what it raises ends the work.
+
+        Compiled networks (``fast``) are not interrupted: there ``progress`` alone ends the work, after a tile.
+        """
+        networks = () if self.acceleration.compiled else self._watched_networks()
+        layers = [layer for network in networks for layer in network.modules() if not any(layer.children())]
+        hooks = [layer.register_forward_pre_hook(lambda *_: look()) for layer in layers]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _watched_networks(self) -> tuple[torch.nn.Module, ...]:
+        autoencoder = self.generator.autoencoder
+        folded = (self._encoder.network, self._unet.network)
+        return (autoencoder.encoder, autoencoder.decoder, self.generator.unet, *folded)
+
     def restore(
         self, source: Source, options: RestoreOptions | None = None, *, progress: Progress | None = None
     ) -> Restored:
