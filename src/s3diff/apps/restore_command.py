@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -16,6 +15,7 @@ import typer
 
 from s3diff.apps.terminal import EXIT_SOME_FAILED, load_torch, on_one_line, one_line_errors, remark, remarks
 from s3diff.errors import DiskFullError, OptionError
+from s3diff.option_texts import parse_degree, parse_size, parse_tile
 from s3diff.options import MAX_OUTPUT_PIXELS, OutputOptions, ReleasedTiles, RestoreOptions
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def restore(
     with one_line_errors():
         options = RestoreOptions(
             scale=scale,
-            size=_parse_size(size),
+            size=parse_size(size),
             size_mode=size_mode.value,
             long_side=long_side,
             megapixels=megapixels,
@@ -234,14 +234,14 @@ def restore(
             positive_prompt=prompt,
             negative_prompt=negative_prompt,
             color_match=color_match.value,
-            blur=_parse_degree("blur", blur),
-            noise=_parse_degree("noise", noise),
+            blur=parse_degree("blur", blur),
+            noise=parse_degree("noise", noise),
             latent=latent.value,
             seed=seed,
             upsampling=upsampling.value if upsampling else None,
             grey=grey.value,
             alpha=alpha.value,
-            tile=_parse_tile(tile),
+            tile=parse_tile(tile),
             released_tiles=ReleasedTiles() if released_tiles else None,
             max_output_pixels=_pixels(max_megapixels),
         )
@@ -431,29 +431,6 @@ def _opened(
     part = "" if shard is None else f"-{shard[0]}-of-{shard[1]}"
     with Journal(plan.root / f"{JOURNAL_NAME}{part}.jsonl" if path is None else Path(path), run) as journal:
         yield journal
-
-
-def _parse_size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    if sides := re.fullmatch(r"\s*([0-9]{1,9})\s*[xX]\s*([0-9]{1,9})\s*", text):
-        return int(sides[1]), int(sides[2])
-    raise OptionError(f"size is {text!r}; give width and height in pixels, such as 1920x1080")
-
-
-def _parse_degree(name: str, text: str | None) -> float | str | None:
-    if text is None or text.strip().startswith(("+", "-")):
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise OptionError(
-            f"{name} is {text!r}; give a degree from 0 to 1, or +0.2 or -0.1 to add to the estimate"
-        ) from None
-
-
-def _parse_tile(tile: str) -> Any:
-    return int(tile) if tile.isascii() and tile.isdigit() else tile
 
 
 def _pixels(megapixels: float) -> int:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from s3diff.errors import JobNotFoundError
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.serving.limits import ServiceLimits
+from s3diff.serving.logs import request_id
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Stage = Literal["waiting", "reading", "estimating", "restoring", "writing", "ended"]
@@ -94,6 +95,7 @@ class Job:
         owner: whose it is; None where the service knows no owners.
         created: in seconds since the epoch.
         folder: holds the picture and the result, and nothing else.
+        request: id of the request that it came with, for logs.
         source: the picture.
     """
 
@@ -111,10 +113,13 @@ class Job:
         self.name = safe_name(name)
         self.options, self.writing, self.model, self.owner = options, writing, model, owner
         self.created = time.time()
+        self.request = request_id.get()
+        self._taken_at = time.monotonic()
         self.folder = folder / self.id
         self.source = self.folder / "source" / self.name
+        #: Whether somebody has asked for the result.
+        self.is_fetched = False
         self.ended_at: float | None = None  # of time.monotonic
-        self.started_at: float | None = None
         self._status = JobStatus()
         self._changed = threading.Condition()
         self._listeners: list[Callable[[JobStatus], None]] = []
@@ -124,6 +129,11 @@ class Job:
     def status(self) -> JobStatus:
         """Where it stands now."""
         return self._status
+
+    @property
+    def seconds(self) -> float:
+        """From being taken on to its end, or till now."""
+        return (self.ended_at or time.monotonic()) - self._taken_at
 
     @property
     def is_cancelled(self) -> bool:

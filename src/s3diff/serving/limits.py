@@ -16,6 +16,7 @@ class ServiceLimits:
         upload_bytes: largest picture file accepted.
         upload_seconds: how long a request's body may take to arrive.
         idle_seconds: how long a body may pause, so that slow clients do not hold a place.
+        uploads_at_once: pictures that may arrive at the same time.
         input_pixels: largest picture accepted, judged by its header before it is decoded.
         output_pixels: largest result.
         queue_length: jobs that may wait; beyond it a request is told to come back later.
@@ -35,6 +36,7 @@ class ServiceLimits:
     upload_bytes: int = 128 * 2**20
     upload_seconds: float = 120.0
     idle_seconds: float = 20.0
+    uploads_at_once: int = 64
     input_pixels: int = 64_000_000
     output_pixels: int = 200_000_000
     queue_length: int = 32

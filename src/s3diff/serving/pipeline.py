@@ -12,6 +12,7 @@ import os
 import shutil
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -166,7 +167,6 @@ class Pipeline:
         return len(self._ready) < self.limits.batch_size and pixels < self.limits.batch_pixels * len(self._ready)
 
     def _read(self, job: Job) -> _Ready:
-        job.started_at = time.monotonic()
         job.update(state="running", stage="reading")
         values = {"model": job.model, "scale": f"{job.options.scale:g}"}
         stem, extension = os.path.splitext(job.name)
@@ -282,7 +282,8 @@ class Pipeline:
         except S3DiffError as error:
             self._end(job, state="failed", error=job.worded(error), cause=_cause_of(error))
         except Exception:  # noqa: BLE001 - the log has it; the thread has other jobs
-            _LOG.exception("job failed", extra={"job": job.id})
+            text = traceback.format_exc().replace(job.name, "PICTURE")
+            _LOG.error("job failed: %s", text, extra={"job": job.id, "request": job.request})
             message = "the service failed on this picture, which is not the picture's fault; its log says more"
             self._end(job, state="failed", error=message, cause="service")
         return None
@@ -296,8 +297,8 @@ class Pipeline:
         if state != "done":
             shutil.rmtree(job.folder, ignore_errors=True)
         if job.update(state=state, stage="ended", seconds_left=None, **changes):
-            seconds = 0.0 if job.started_at is None else time.monotonic() - job.started_at
-            _LOG.info("job ended", extra={"job": job.id, "state": state, "seconds": round(seconds, 3)})
+            facts = {"job": job.id, "request": job.request, "state": state, "seconds": round(job.seconds, 3)}
+            _LOG.info("job ended", extra=facts)
             self._on_end(job)
 
 

@@ -10,10 +10,10 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 
@@ -83,6 +83,8 @@ class RestorationService:
         self.store = JobStore(self.limits, folder)
         self.pace = Pace()
         self.counts: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0, "refused": 0}
+        #: Called with every job that has ended, in the service's threads.
+        self.listeners: list[Callable[[Job], None]] = []
         self._pipeline = Pipeline(self.limits, self._shelf, self.pace, self._ended)
         self._is_open, self._is_loaded = True, False
         self._estimating = threading.BoundedSemaphore(self.limits.estimates_at_once)
@@ -118,6 +120,11 @@ class RestorationService:
         return self._is_open and self._is_loaded and self._pipeline.is_alive
 
     @property
+    def is_ending(self) -> bool:
+        """Whether nothing new is taken any more."""
+        return not self._is_open
+
+    @property
     def models(self) -> list[OfferedModel]:
         """The models that a request may name, the default first."""
         return self._shelf.offered()
@@ -134,7 +141,7 @@ class RestorationService:
 
     def submit(
         self,
-        picture: bytes | Path,
+        picture: bytes | Path | BinaryIO,
         name: str,
         options: RestoreOptions | None = None,
         *,
@@ -146,7 +153,7 @@ class RestorationService:
         """Take a picture on. Its header is looked at here, everything else happens in the service's threads.
 
         Args:
-            picture: the file's content or the file.
+            picture: the file's content, the file, or the open file, read from its beginning.
             name: what the user calls it; its folders are ignored.
             options: how it is restored.
             model: see :attr:`models`; None for the default.
@@ -164,7 +171,7 @@ class RestorationService:
         options = self._within_limits(RestoreOptions() if options is None else options)
         model = self._shelf.default if model is None else model
         self._shelf.check(model)
-        self._require_room()
+        self.require_room()
         job = Job(
             name=name,
             options=options,
@@ -216,7 +223,9 @@ class RestorationService:
         if job.status.is_final:
             self.store.remove(job)
 
-    def estimate(self, picture: bytes | Path, name: str = "picture", *, model: str | None = None) -> Estimate:
+    def estimate(
+        self, picture: bytes | Path | BinaryIO, name: str = "picture", *, model: str | None = None
+    ) -> Estimate:
         """How blurred and noisy a picture is, as restoring it would find; does not wait for jobs.
 
         Raises:
@@ -271,7 +280,12 @@ class RestorationService:
         largest = min(options.max_output_pixels, self.limits.output_pixels)
         return replace(options, max_output_pixels=largest)
 
-    def _require_room(self) -> None:
+    def require_room(self) -> None:
+        """Make sure that a picture would be taken on now; to be called before it is sent for.
+
+        Raises:
+            QueueFullError, ServiceClosedError: it would not.
+        """
         if not self._is_open:
             raise ServiceClosedError("the service is ending; come back later")
         if self.num_waiting >= self.limits.queue_length:
@@ -285,24 +299,30 @@ class RestorationService:
 
     def _ended(self, job: Job) -> None:
         self.counts[job.status.state] += 1
+        for listener in self.listeners:
+            listener(job)
         self.store.sweep()
 
-    def _take_in(self, picture: bytes | Path, place: Path, move: bool) -> None:
-        size = len(picture) if isinstance(picture, bytes) else os.stat(picture).st_size
-        if size > self.limits.upload_bytes:
-            raise PictureTooLargeError(
-                f"{place.name} has {size} bytes, at most {self.limits.upload_bytes} are allowed; give a smaller file"
-            )
+    def _take_in(self, picture: bytes | Path | BinaryIO, place: Path, move: bool) -> None:
         try:
             place.parent.mkdir(parents=True)
             if isinstance(picture, bytes):
                 place.write_bytes(picture)
-            elif move:
+            elif isinstance(picture, Path) and move:
                 os.replace(picture, place)
-            else:
+            elif isinstance(picture, Path):
                 shutil.copyfile(picture, place)
+            else:
+                picture.seek(0)
+                with place.open("xb") as file:
+                    shutil.copyfileobj(picture, file, 1 << 20)
+            size = place.stat().st_size
         except OSError as error:
             raise QueueFullError(f"the service cannot store the picture ({error.strerror}); come back later") from error
+        if size > self.limits.upload_bytes:
+            raise PictureTooLargeError(
+                f"{place.name} has {size} bytes, at most {self.limits.upload_bytes} are allowed; give a smaller file"
+            )
 
     def _check_header(self, job: Job, *, of_result: bool = True) -> None:
         """Size and kind of the picture, before it costs anything."""
