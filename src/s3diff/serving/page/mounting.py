@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, UploadFile
 from fastapi.responses import FileResponse, Response, StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.routing import Mount
 
 from s3diff.errors import JobNotFoundError, OptionError, PictureError
@@ -37,6 +37,7 @@ _NOT_KEPT = {"Cache-Control": "no-store"}
 _SCRIPT_TYPES = {".js": "text/javascript", ".css": "text/css"}
 #: So many results fit into one address.
 _MAX_ZIPPED = 500
+_MAX_SETTINGS_BYTES = 1 << 20
 #: Each holds a decoded picture in memory.
 _PREVIEWS_AT_ONCE = 2
 
@@ -119,7 +120,11 @@ def _routes(service: RestorationService) -> APIRouter:
     at_once = threading.BoundedSemaphore(_PREVIEWS_AT_ONCE)
 
     @router.post("/command")
-    def command(settings: Settings) -> dict[str, str]:
+    async def command(request: Request) -> dict[str, str]:
+        try:
+            settings = Settings.model_validate_json(await _small_body(request))
+        except ValidationError as error:
+            raise OptionError("these are no settings; give options (name: text), model and names as JSON") from error
         options, writing = options_from_texts(settings.options)
         model = settings.model or service.models[0].name
         if model not in {each.name for each in service.models}:
@@ -168,6 +173,15 @@ def _routes(service: RestorationService) -> APIRouter:
         return FileResponse(scripts[name], media_type=_SCRIPT_TYPES[scripts[name].suffix], headers=headers)
 
     return router
+
+
+async def _small_body(request: Request) -> bytes:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _MAX_SETTINGS_BYTES:
+            raise HTTPException(413, "these settings are too long")
+    return body
 
 
 def _result(job: Job) -> JobResult:

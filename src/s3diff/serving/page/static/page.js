@@ -9,6 +9,7 @@ import { MissingValue, Settings } from "./settings.js";
 const AT_ONCE = 3; // pictures on their way at the same time; the service puts them in order
 const CHECK_AFTER_MS = 350;
 const COPIED_MS = 1600;
+const RESULT_NAME = "{stem}-restored"; // so that a download does not look like the picture it was made of
 
 /** Set up the page inside `root`; `trigger` raises events of its Gradio component. */
 export function start(root, trigger) {
@@ -234,9 +235,14 @@ class Page {
   }
 
   #commandOf(name) {
-    const { model, ...options } = formFields(this.#settings.options(this.#isSeveral));
+    const { model, ...options } = this.#fields();
     const names = this.#isSeveral ? this.#pictures.map((each) => each.name) : name ? [name] : [];
     return service.command({ options, model, names });
+  }
+
+  /** The service's form fields for the present settings. */
+  #fields() {
+    return formFields({ name: RESULT_NAME, ...this.#settings.options(this.#isSeveral) });
   }
 
   #showCommand(command) {
@@ -263,7 +269,7 @@ class Page {
     if (this.#batch.length > 0) return;
     let fields, command;
     try {
-      fields = formFields(this.#settings.options(this.#isSeveral));
+      fields = this.#fields();
       command = await this.#commandOf(this.#current?.name);
     } catch (error) {
       this.#blame(error);
