@@ -41,6 +41,7 @@ class Page {
     this.#listen();
     this.#showExamples();
     setUpTheme();
+    this.#isBusy(false);
     this.#tellCommand();
     window.s3diff = {
       run: (values) => void this.#run(values),
@@ -259,6 +260,7 @@ class Page {
   // ------------------------------------------------------------------------------------------ restoring
 
   async #run(values = null) {
+    if (this.#isBusy()) return;
     if (values) this.#settings.take(values);
     clearTimeout(this.#check);
     this.#problem("");
@@ -266,7 +268,22 @@ class Page {
       this.#problem("Choose a picture first, or try one of the examples.");
       return;
     }
-    if (this.#batch.length > 0) return;
+    this.#isBusy(true);
+    try {
+      await this.#restoreAll();
+    } finally {
+      this.#isBusy(false);
+    }
+  }
+
+  /** Whether a run is under way; written into the page, where tests and styles see it. */
+  #isBusy(is = undefined) {
+    const work = this.#find(".work");
+    if (is !== undefined) work.dataset.busy = is;
+    return work.dataset.busy === "true";
+  }
+
+  async #restoreAll() {
     let fields, command;
     try {
       fields = this.#fields();
@@ -489,6 +506,11 @@ function duration(seconds) {
   return whole < 90 ? `${whole} s` : `${Math.round(whole / 60)} min`;
 }
 
-const sentence = (text) => (text ? `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}` : "");
+/** The service's words as a sentence; a file's name at the beginning stays as it is. */
+const sentence = (text) => {
+  if (!text) return "";
+  const start = /^[a-z]+( |$)/.test(text) ? text[0].toUpperCase() : text[0];
+  return start + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+};
 const formFields = (options) => Object.fromEntries(Object.entries(options).map(([name, value]) => [name, String(value)]));
 const element = (name, properties = {}) => Object.assign(document.createElement(name), properties);
