@@ -29,6 +29,8 @@ from s3diff.serving.pace import Pace
 from s3diff.serving.pipeline import Pipeline
 
 _LOG = logging.getLogger("s3diff.serving")
+#: Results younger than this are waited for when the service ends.
+_FRESH_SECONDS = 60.0
 #: Side of the picture that a model is warmed up with. It is restored a second time where the first was this quick.
 _WARM_UP_PX, _WARM_UP_SECONDS = 64, 2.0
 
@@ -138,6 +140,15 @@ class RestorationService:
     def num_running(self) -> int:
         """Jobs that have left the queue and not ended."""
         return sum(job.status.state == "running" for job in self.store.live())
+
+    @property
+    def owes(self) -> bool:
+        """Whether pictures are being worked on, or results of the last minute wait to be fetched."""
+        fresh = time.monotonic() - _FRESH_SECONDS
+        return any(
+            not job.status.is_final or (job.status.result and not job.is_fetched and (job.ended_at or 0) > fresh)
+            for job in self.store.jobs()
+        )
 
     def submit(
         self,
