@@ -165,7 +165,7 @@ def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = N
             it out of ``root``.
     """
     check_inside(job, root)
-    picture = read_picture(job.source)
+    picture = read_picture(job.source, options.max_input_pixels, options.max_file_bytes)
     size = check_output_size(picture, options)
     check_writable(job.target, size=size, transparent=picture.is_transparent)
     return picture

@@ -182,7 +182,7 @@ class Restorer:
             ModelError: the options ask for a prompt that the model cannot encode.
         """
         options = self._resolved(options)
-        picture = as_picture(source)
+        picture = as_picture(source, options)
         check_output_size(picture, options)
         return self._restore_like_sized([picture], options, progress)[0]
 
@@ -220,7 +220,7 @@ class Restorer:
                 f"restore_batch takes a list of pictures and was given one {type(sources).__name__}; give a list, or "
                 "call restore for one"
             )
-        pictures = [as_picture(source) for source in sources]
+        pictures = [as_picture(source, options) for source in sources]
         groups: dict[tuple[int, int], list[int]] = {}
         for index, picture in enumerate(pictures):
             check_output_size(picture, options)
@@ -430,8 +430,8 @@ def _is_one_picture(source: Any) -> bool:
     return is_array or isinstance(source, str | os.PathLike | codecs.Picture) or hasattr(source, "getbands")
 
 
-def as_picture(source: Source) -> codecs.Picture:
-    """Whatever a user may hold as a ``Picture``.
+def as_picture(source: Source, options: RestoreOptions) -> codecs.Picture:
+    """Whatever a user may hold as a ``Picture``; ``options`` limits what is read from a file.
 
     Raises:
         PictureError: the file cannot be read, or the object is none of these.
@@ -439,7 +439,7 @@ def as_picture(source: Source) -> codecs.Picture:
     if isinstance(source, codecs.Picture):
         return source
     if isinstance(source, str | os.PathLike):
-        return codecs.read_picture(source)
+        return codecs.read_picture(source, options.max_input_pixels, options.max_file_bytes)
     if isinstance(source, np.ndarray):
         return codecs.from_array(source)
     if hasattr(source, "getbands"):  # a Pillow image, known without importing Pillow here
