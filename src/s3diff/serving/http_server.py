@@ -54,8 +54,8 @@ class PatientProtocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Ends in two steps. The first signal: nothing new is taken, what was taken is finished and can be fetched. When all
-    of it is fetched, or the grace is over, or a second signal comes: the end.
+    """Ends in two steps. The first signal: nothing new is taken, what was taken is finished and can be fetched. Then,
+    when all of it is fetched, the grace is over, or a second signal comes: the end.
 
     Args:
         app: the application.

@@ -255,7 +255,7 @@ class RestorationService:
             self._take_in(picture, job.source, move=False)
             self._check_header(job, of_result=False)
             try:
-                seen = read_picture(job.source, self.limits.input_pixels)
+                seen = read_picture(job.source, self.limits.input_pixels, self.limits.upload_bytes)
                 degrees = self._shelf.restorer(model).estimate(seen)
             except PictureError as error:
                 raise PictureError(job.worded(error)) from error
@@ -288,8 +288,12 @@ class RestorationService:
     # ------------------------------------------------------------------------------------------ taking in
 
     def _within_limits(self, options: RestoreOptions) -> RestoreOptions:
-        largest = min(options.max_output_pixels, self.limits.output_pixels)
-        return replace(options, max_output_pixels=largest)
+        return replace(
+            options,
+            max_output_pixels=self.limits.output_pixels,
+            max_input_pixels=self.limits.input_pixels,
+            max_file_bytes=self.limits.upload_bytes,
+        )
 
     def require_room(self) -> None:
         """Make sure that a picture would be taken on now; to be called before it is sent for.
