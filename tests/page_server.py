@@ -24,7 +24,7 @@ def page_server(tokens: Sequence[str] = (), limits: ServiceLimits | None = None)
 
     auth = Auth(tokens)
     service = RestorationService(limits=limits).start()
-    app = mount_page(create_app(service, auth=auth, allowed_hosts=["127.0.0.1"]), service, auth)
+    app = mount_page(create_app(service, auth=auth, allowed_hosts=["127.0.0.1"]), service)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
-from page_server import page_server
 from PIL import Image
 
+from conftest import REPOSITORY
+from page_server import page_server
 from s3diff.option_texts import option_fields, options_from_texts
 from s3diff.serving.page.controls import WITHOUT_CONTROL, page_controls
 

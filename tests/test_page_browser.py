@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image, ImageCms
+
 from conftest import REPOSITORY
 from page_server import page_server
-from PIL import Image, ImageCms
 
 pytest.importorskip("gradio", reason="needs the extra web")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra test)")
@@ -436,7 +437,8 @@ def test_pictures_are_pasted_and_dropped(seen: Seen, way: str) -> None:
              const carried = new DataTransfer();
              carried.items.add(new File([new Uint8Array(data)], 'given.jpg', {type: 'image/jpeg'}));
              const about = {bubbles: true, cancelable: true};
-             if (way === 'paste') document.dispatchEvent(new ClipboardEvent('paste', {...about, clipboardData: carried}));
+             const pasting = {...about, clipboardData: carried};
+             if (way === 'paste') document.dispatchEvent(new ClipboardEvent('paste', pasting));
              else for (const name of ['dragenter', 'dragover', 'drop'])
                document.body.dispatchEvent(new DragEvent(name, {...about, dataTransfer: carried}));
            }""",
@@ -450,7 +452,11 @@ def test_pictures_are_pasted_and_dropped(seen: Seen, way: str) -> None:
 
 def test_the_page_fits_a_phone_in_the_dark(browser: Any, server: tuple[str, Any]) -> None:
     context = browser.new_context(
-        viewport={"width": 375, "height": 740}, device_scale_factor=2, color_scheme="dark", is_mobile=True, has_touch=True
+        viewport={"width": 375, "height": 740},
+        device_scale_factor=2,
+        color_scheme="dark",
+        is_mobile=True,
+        has_touch=True,
     )
     phone = Seen(context.new_page(), server[0])
     page = phone.page
@@ -474,7 +480,8 @@ def test_every_control_has_a_name_and_is_reached_by_the_keyboard(seen: Seen) -> 
     for words in ("Model, method and tiles", "Colour and transparency", "Format of the result"):
         seen.open_settings(words)
     nameless = seen.page.evaluate(
-        """() => [...document.querySelectorAll('#panel :is(input, textarea, button), #work :is(button, a, [role=slider])')]
+        """() => [...document.querySelectorAll('#panel, #work').values()]
+              .flatMap((part) => [...part.querySelectorAll('input, textarea, button, a, [role=slider]')])
               .filter((each) => each.checkVisibility() && !each.labels?.length && !each.ariaLabel
                                 && !each.textContent.trim() && !each.title)
               .map((each) => each.outerHTML)"""
@@ -485,8 +492,8 @@ def test_every_control_has_a_name_and_is_reached_by_the_keyboard(seen: Seen) -> 
     for _ in range(60):
         reached.add(seen.page.evaluate("document.activeElement.closest('[id^=control-], #run')?.id"))
         seen.page.keyboard.press("Tab")
-    wanted = {"run", *(f"control-{name}" for name in ("scale", "blur", "noise", "strength", "guidance", "model", "tile"))}
-    assert wanted <= reached
+    wanted = ("scale", "blur", "noise", "strength", "guidance", "model", "tile")
+    assert {"run", *(f"control-{name}" for name in wanted)} <= reached
 
 
 def test_a_browser_signs_in_with_the_token(browser: Any) -> None:

@@ -11,10 +11,10 @@ from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, get_args, get_type_hints
 
 from s3diff.errors import OptionError
-from s3diff.options import MIN_TILE_PX, OutputOptions, ReleasedTiles, RestoreOptions
+from s3diff.options import LIMITS, MIN_TILE_PX, OutputOptions, ReleasedTiles, RestoreOptions
 
-#: Options of writing that mean nothing to a service: it never replaces a file of a user's.
-_NOT_OFFERED = frozenset({"overwrite"})
+#: Not a client's to say: a service has limits of its own, and never replaces a file of a user's.
+_NOT_OFFERED = frozenset({*LIMITS, "overwrite"})
 _MAY_BE_EMPTY = frozenset({"positive_prompt", "negative_prompt"})
 _YES, _NO = ("true", "1", "on", "yes"), ("false", "0", "off", "no")
 _SIZE = r"[0-9]{1,9}\s*[xX]\s*[0-9]{1,9}"
@@ -27,7 +27,6 @@ _RANGES: Mapping[str, Mapping[str, Any]] = {
     "guidance": {"minimum": -1e9, "maximum": 1e9},
     "strength": {"minimum": 0, "maximum": 1},
     "seed": {"minimum": 0, "maximum": 2**63 - 1},
-    "max_output_pixels": {"minimum": 1, "maximum": 2**63 - 1},
     "quality": {"minimum": 1, "maximum": 100},
 }
 _DEGREE_SCHEMA = {

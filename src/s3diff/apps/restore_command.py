@@ -16,7 +16,15 @@ import typer
 from s3diff.apps.terminal import EXIT_SOME_FAILED, load_torch, on_one_line, one_line_errors, remark, remarks
 from s3diff.errors import DiskFullError, OptionError
 from s3diff.option_texts import parse_degree, parse_size, parse_tile
-from s3diff.options import MAX_OUTPUT_PIXELS, OutputOptions, ReleasedTiles, RestoreOptions
+from s3diff.options import (
+    LIMITS,
+    MAX_FILE_BYTES,
+    MAX_OUTPUT_PIXELS,
+    MAX_PICTURE_PIXELS,
+    OutputOptions,
+    ReleasedTiles,
+    RestoreOptions,
+)
 
 if TYPE_CHECKING:
     from s3diff.apps.journal import Journal
@@ -186,6 +194,12 @@ def restore(
         float,
         typer.Option(help="Largest output held in memory; a larger one goes part by part into a .tif, or is refused."),
     ] = MAX_OUTPUT_PIXELS / 1e6,
+    max_input_megapixels: Annotated[
+        float, typer.Option(help="Largest input read into memory, judged by its header before it is decoded.")
+    ] = MAX_PICTURE_PIXELS / 1e6,
+    max_file_megabytes: Annotated[
+        float, typer.Option(help="Largest file read into memory, in millions of bytes.")
+    ] = MAX_FILE_BYTES / 1e6,
     stream: Annotated[
         bool,
         typer.Option(
@@ -243,7 +257,9 @@ def restore(
             alpha=alpha.value,
             tile=parse_tile(tile),
             released_tiles=ReleasedTiles() if released_tiles else None,
-            max_output_pixels=_pixels(max_megapixels),
+            max_output_pixels=_millions("max-megapixels", max_megapixels),
+            max_input_pixels=_millions("max-input-megapixels", max_input_megapixels),
+            max_file_bytes=_millions("max-file-megabytes", max_file_megabytes),
         )
         writing = OutputOptions(
             format=format_.value if format_ else None, quality=quality, name=name, overwrite=overwrite
@@ -411,9 +427,7 @@ def _line(outcome: Outcome) -> str:
 
 def _of_run(options: RestoreOptions) -> dict[str, Any]:
     """What decides how a result looks; limits and tiles leave it as it is."""
-    return {
-        name: value for name, value in dataclasses.asdict(options).items() if name not in ("max_output_pixels", "tile")
-    }
+    return {name: value for name, value in dataclasses.asdict(options).items() if name not in (*LIMITS, "tile")}
 
 
 @contextmanager
@@ -433,10 +447,10 @@ def _opened(
         yield journal
 
 
-def _pixels(megapixels: float) -> int:
-    if 0 < megapixels < 1e9:
-        return max(1, round(megapixels * 1e6))
-    raise OptionError(f"max-megapixels is {megapixels}; give a number above 0, such as 16")
+def _millions(name: str, number: float) -> int:
+    if 0 < number < 1e9:
+        return max(1, round(number * 1e6))
+    raise OptionError(f"{name} is {number}; give a number above 0, such as 16")
 
 
 def _load(model: str, device: str, precision: Any, quiet: bool, *, fast: bool = False) -> Restorer:

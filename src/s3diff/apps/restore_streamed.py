@@ -13,7 +13,7 @@ from s3diff.apps.restore_jobs import RestoreJob, RestorePlan, check_inside
 from s3diff.apps.restore_run import Outcome, Report, select_jobs
 from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, remark, remarks
 from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError
-from s3diff.images.codecs import MAX_PICTURE_PIXELS, check_writable
+from s3diff.images.codecs import check_writable
 from s3diff.images.large_files import LargePicture
 from s3diff.options import RestoreOptions
 from s3diff.restoration.picture_files import facts_of
@@ -36,7 +36,8 @@ def is_too_large_for_memory(plan: RestorePlan, options: RestoreOptions) -> bool:
         width, height = options.output_size(picture.width, picture.height)
     except (MissingExtraError, PictureError, OverflowError):
         return False
-    return width * height > options.max_output_pixels or picture.width * picture.height > MAX_PICTURE_PIXELS
+    is_large = picture.width * picture.height > options.max_input_pixels or picture.num_bytes > options.max_file_bytes
+    return is_large or width * height > options.max_output_pixels
 
 
 def restore_streamed(

@@ -8,7 +8,7 @@ at all.
 
 from __future__ import annotations
 
-from s3diff.images.formats import MAX_PICTURE_PIXELS, PICTURE_EXTENSIONS, WRITTEN_EXTENSIONS
+from s3diff.images.formats import PICTURE_EXTENSIONS, WRITTEN_EXTENSIONS
 from s3diff.images.picture import (
     Picture,
     alpha_from_tensor,
@@ -22,7 +22,6 @@ from s3diff.images.reading import PictureHeader, decode_picture, from_pil, list_
 from s3diff.images.writing import check_writable, to_pil, write_picture
 
 __all__ = [
-    "MAX_PICTURE_PIXELS",
     "PICTURE_EXTENSIONS",
     "WRITTEN_EXTENSIONS",
     "Picture",

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-#: Largest picture read, in pixels: 8192 x 8192, four times the largest output and below Pillow's own warning limit.
-MAX_PICTURE_PIXELS = 8192 * 8192
-
 PicturePath = str | os.PathLike[str]
 
 

@@ -25,17 +25,21 @@ from PIL import (
 )
 
 from s3diff.errors import PictureError
-from s3diff.images.formats import FORMATS, MAX_PICTURE_PIXELS, PicturePath
+from s3diff.images.formats import FORMATS, PicturePath
 from s3diff.images.metadata import take_orientation
 from s3diff.images.picture import Picture, split_alpha
 from s3diff.images.pillow_metadata import dpi_of, exif_of, xmp_of
+from s3diff.images.structure import check_structure
 from s3diff.images.wording import reason_of, shown_path
+from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+#: What ``Image.MAX_IMAGE_PIXELS`` is unless the process has set it.
+_PILLOWS_DEFAULT_PIXELS = 1024**3 // 4 // 3
 _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 0x0102, 0x0106
 
 
-def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS) -> Picture:
+def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_bytes: int = MAX_FILE_BYTES) -> Picture:
     """Read a PNG, JPEG, WebP, TIFF, AVIF or BMP picture, recognised by its content.
 
     Palettes become RGB, 1-bit pictures grey, CMYK becomes RGB (through its profile, which is then dropped). Grey with
@@ -44,19 +48,27 @@ def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS) -> Pic
 
     Args:
         path: the file.
-        max_pixels: largest picture accepted, judged by the header before anything is decoded. Pillow's own
-            ``Image.MAX_IMAGE_PIXELS`` (89 million unless changed) holds as well.
+        max_pixels: largest picture accepted, judged by the header before anything is decoded. Where the process has
+            changed Pillow's own ``Image.MAX_IMAGE_PIXELS``, that holds as well.
+        max_bytes: largest file accepted.
 
     Raises:
-        PictureError: there is no such file, it cannot be opened, is no picture, is damaged, cut off or too large.
+        PictureError: there is no such file, it cannot be opened, is no picture, is damaged, cut off, too large, or
+            made to keep a decoder busy (see :mod:`s3diff.images.structure`).
     """
-    shown, limit = shown_path(path), min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
+    shown, limit = shown_path(path), _pixel_limit(max_pixels)
     with _reading(shown, limit):
         if os.path.isdir(path):
             raise PictureError(f"{shown} is a folder; give a picture file")
         if os.path.exists(path) and not os.path.isfile(path):
             raise PictureError(f"{shown} is not a regular file; give a picture file")
         with open(path, "rb") as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            if num_bytes > max_bytes:
+                raise PictureError(
+                    f"{shown} has {num_bytes} bytes, the limit is {max_bytes}; give a smaller file, or raise the limit "
+                    "(max_file_bytes, --max-file-megabytes)"
+                )
             return _read_open_file(file, Path(path), shown, limit)
 
 
@@ -71,7 +83,7 @@ def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PICTURE_PIXELS)
     Raises:
         PictureError: it is no picture, damaged, cut off or too large.
     """
-    limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
+    limit = _pixel_limit(max_pixels)
     with _reading(name, limit):
         return _read_open_file(io.BytesIO(data), Path(name), name, limit)
 
@@ -96,6 +108,11 @@ def picture_header(path: PicturePath) -> PictureHeader:
         name = "JPEG" if image.format == "MPO" else image.format
         extension = next((each for each, form in FORMATS.items() if form.name == name), ".png")
         return PictureHeader(image.width, image.height, extension)
+
+
+def _pixel_limit(max_pixels: int) -> int:
+    pillows = Image.MAX_IMAGE_PIXELS
+    return max_pixels if pillows in (None, _PILLOWS_DEFAULT_PIXELS) else min(max_pixels, pillows)
 
 
 @contextmanager
@@ -172,6 +189,7 @@ def _opened(file: BinaryIO, head: bytes, shown: str) -> ImageFile.ImageFile:
         # Pillow calls it a file of another kind.
         width, height = struct.unpack(">II", head[16:24])
         raise PictureError(f"{shown} has 0 pixels ({width} x {height}); give a picture of at least 1 x 1")
+    check_structure(file, head)
     image = _recognise(file, head)
     if image is None:
         given = "is not a PNG, JPEG, WebP, TIFF, AVIF or BMP picture" if head else "is empty"
@@ -184,7 +202,10 @@ def _read_open_file(file: BinaryIO, path: Path, shown: str, limit: int) -> Pictu
     image = _opened(file, head, shown)
     if image.width * image.height > limit:
         size = f"{image.width} x {image.height} pixels"
-        raise PictureError(f"{shown} has {size}, the limit is {limit} pixels; give a smaller picture")
+        raise PictureError(
+            f"{shown} has {size}, the limit is {limit} pixels; give a smaller picture, raise the limit "
+            "(max_input_pixels, --max-input-megapixels), or stream it into a .tif (restore_file, --stream)"
+        )
     if image.format in ("JPEG", "MPO"):
         # Compressed data cannot contain the end marker, so its absence is certain proof. Without this check a file
         # whose rest was never downloaded (zeros) would decode to half a picture.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from s3diff.images.codecs import MAX_PICTURE_PIXELS, WRITTEN_EXTENSIONS, Picture, check_writable, read_picture
+from s3diff.images.codecs import WRITTEN_EXTENSIONS, Picture, check_writable, read_picture
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.restored import Degrees, Restored
 from s3diff.restoration.restorer import check_output_size
@@ -21,16 +21,14 @@ FALLBACK_EXTENSION = ".png"
 _SAME_FORMATS = {"jpeg": "jpg", "tiff": "tif"}
 
 
-def read_source(
-    source: Path, target: Path, options: RestoreOptions, *, max_pixels: int = MAX_PICTURE_PIXELS
-) -> Picture:
-    """Read a picture of at most so many pixels, and make sure that its result will be accepted where it goes.
+def read_source(source: Path, target: Path, options: RestoreOptions) -> Picture:
+    """Read a picture, and make sure that its result will be accepted where it goes.
 
     Raises:
         PictureError: it cannot be read, or its result would be too large.
         OutputError: the target's format cannot hold the result, or its place cannot be written.
     """
-    picture = read_picture(source, max_pixels)
+    picture = read_picture(source, options.max_input_pixels, options.max_file_bytes)
     size = check_output_size(picture, options)
     check_writable(target, size=size, transparent=picture.is_transparent)
     return picture

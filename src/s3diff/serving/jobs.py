@@ -267,10 +267,14 @@ class JobStore:
         with self._lock:
             return len(self._jobs)
 
+    def jobs(self) -> list[Job]:
+        """All jobs that are known."""
+        with self._lock:
+            return list(self._jobs.values())
+
     def live(self) -> list[Job]:
         """Jobs that have not ended."""
-        with self._lock:
-            return [job for job in self._jobs.values() if not job.status.is_final]
+        return [job for job in self.jobs() if not job.status.is_final]
 
     def close(self) -> None:
         """Remove the folder with everything in it."""

@@ -175,7 +175,7 @@ class Pipeline:
         values |= {"stem": stem, "extension": extension[1:]}
         name = safe_name(result_stem(job.writing, values) + result_extension(extension, job.writing))
         target = job.folder / "result" / name
-        picture = read_source(job.source, target, job.options, max_pixels=self.limits.input_pixels)
+        picture = read_source(job.source, target, job.options)
         return _Ready(job, picture, target)
 
     def _restore_loop(self) -> None:

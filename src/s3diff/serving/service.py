@@ -29,6 +29,8 @@ from s3diff.serving.pace import Pace
 from s3diff.serving.pipeline import Pipeline
 
 _LOG = logging.getLogger("s3diff.serving")
+#: Results younger than this are waited for when the service ends.
+_FRESH_SECONDS = 60.0
 #: Side of the picture that a model is warmed up with. It is restored a second time where the first was this quick.
 _WARM_UP_PX, _WARM_UP_SECONDS = 64, 2.0
 
@@ -139,6 +141,15 @@ class RestorationService:
         """Jobs that have left the queue and not ended."""
         return sum(job.status.state == "running" for job in self.store.live())
 
+    @property
+    def owes(self) -> bool:
+        """Whether pictures are being worked on, or results of the last minute wait to be fetched."""
+        fresh = time.monotonic() - _FRESH_SECONDS
+        return any(
+            not job.status.is_final or (job.status.result and not job.is_fetched and (job.ended_at or 0) > fresh)
+            for job in self.store.jobs()
+        )
+
     def submit(
         self,
         picture: bytes | Path | BinaryIO,
@@ -244,7 +255,7 @@ class RestorationService:
             self._take_in(picture, job.source, move=False)
             self._check_header(job, of_result=False)
             try:
-                seen = read_picture(job.source, self.limits.input_pixels)
+                seen = read_picture(job.source, self.limits.input_pixels, self.limits.upload_bytes)
                 degrees = self._shelf.restorer(model).estimate(seen)
             except PictureError as error:
                 raise PictureError(job.worded(error)) from error
@@ -277,8 +288,12 @@ class RestorationService:
     # ------------------------------------------------------------------------------------------ taking in
 
     def _within_limits(self, options: RestoreOptions) -> RestoreOptions:
-        largest = min(options.max_output_pixels, self.limits.output_pixels)
-        return replace(options, max_output_pixels=largest)
+        return replace(
+            options,
+            max_output_pixels=self.limits.output_pixels,
+            max_input_pixels=self.limits.input_pixels,
+            max_file_bytes=self.limits.upload_bytes,
+        )
 
     def require_room(self) -> None:
         """Make sure that a picture would be taken on now; to be called before it is sent for.

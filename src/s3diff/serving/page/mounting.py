@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
+import gradio
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, UploadFile
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from pydantic import BaseModel, ValidationError
@@ -50,18 +51,16 @@ class Settings(BaseModel):
     names: list[str] = []
 
 
-def mount_page(app: FastAPI, service: RestorationService, auth: Auth) -> FastAPI:
+def mount_page(app: FastAPI, service: RestorationService) -> FastAPI:
     """Put the page at ``/`` of an application that asks for tokens already.
 
     Args:
-        app: the application with the service's HTTP interface; its own routes come first.
+        app: of :func:`s3diff.serving.api.create_app`; its own routes come first, and its guards stand before the page.
         service: what restores.
-        auth: learns where one signs in.
     """
-    # Read by Gradio when it is imported and when a page is made; nothing of a user's goes anywhere.
+    auth: Auth = app.state.auth
+    # Read by Gradio whenever it would tell its makers something.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import gradio
 
     app.include_router(_routes(service))
     app.add_api_route("/favicon.ico", _icon, include_in_schema=False)
