@@ -68,6 +68,8 @@ CHANGED: dict[str, Any] = {
     "released_tiles": ReleasedTiles(),
     "alpha": "bicubic",
     "max_output_pixels": 16_000_000,
+    "max_input_pixels": 12_345_678,
+    "max_file_bytes": 5_000_000,
 }
 
 

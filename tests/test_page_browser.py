@@ -482,7 +482,7 @@ def test_every_control_has_a_name_and_is_reached_by_the_keyboard(seen: Seen) -> 
     nameless = seen.page.evaluate(
         """() => [...document.querySelectorAll('#panel, #work').values()]
               .flatMap((part) => [...part.querySelectorAll('input, textarea, button, a, [role=slider]')])
-              .filter((each) => each.checkVisibility() && !each.labels?.length && !each.ariaLabel
+              .filter((each) => each.checkVisibility() && !each.ariaHidden && !each.labels?.length && !each.ariaLabel
                                 && !each.textContent.trim() && !each.title)
               .map((each) => each.outerHTML)"""
     )

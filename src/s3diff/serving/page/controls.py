@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from s3diff.options import MIN_TILE_PX, OutputOptions, RestoreOptions
+from s3diff.options import LIMITS, MIN_TILE_PX, OutputOptions, RestoreOptions
 
 Kind = Literal["slider", "number", "choice", "menu", "text", "switch"]
 Group = Literal["model", "size", "dial", "look", "colour", "method", "file"]
 
-#: Options that have no control: the limit belongs to whoever runs the service.
-WITHOUT_CONTROL = frozenset({"max_output_pixels"})
+#: Options that have no control: limits belong to whoever runs the service.
+WITHOUT_CONTROL = frozenset(LIMITS)
 #: The controls of which exactly one sets the output's size.
 SIZE_FIELDS = ("scale", "size", "long_side", "megapixels")
 #: The degrees that the estimator finds.
