@@ -74,7 +74,11 @@ def mount_page(app: FastAPI, service: RestorationService) -> FastAPI:
         model=next(each.name for each in models if each.is_default),
         examples=[{"name": name, "label": label} for name, label in EXAMPLE_LABELS.items()],
         has_login=auth.is_required,
-        facts={"uploadBytes": service.limits.upload_bytes},
+        facts={
+            "uploadBytes": service.limits.upload_bytes,
+            "outputPixels": service.limits.output_pixels,
+            "keepSeconds": service.limits.result_seconds,
+        },
         version=_version(),
     )
     gradio.mount_gradio_app(

@@ -85,18 +85,20 @@ export class Compare {
     return [this.#frame.clientWidth || 1, this.#frame.clientHeight || 1];
   }
 
-  #smallest() {
+  /** The scale at which the whole picture fills the frame. */
+  #fitting() {
     const [width, height] = this.#size();
     return Math.min(width / this.#width, height / this.#height);
   }
 
-  #largest() {
-    return Math.max(LARGEST_ZOOM / devicePixelRatio, this.#smallest());
+  /** Whether the picture is larger than the frame, so that it can be moved. */
+  get #isEnlarged() {
+    return this.#scale > this.#fitting() * 1.001;
   }
 
   #fit() {
     this.#isFitted = true;
-    this.#scale = this.#smallest();
+    this.#scale = this.#fitting();
   }
 
   #fitAgain() {
@@ -106,11 +108,12 @@ export class Compare {
 
   /** Zoom so that the point (x, y) of the frame stays where it is. */
   #zoomTo(scale, x, y) {
-    const next = clamp(scale, this.#smallest(), this.#largest());
+    const [fitting, real] = [this.#fitting(), 1 / devicePixelRatio];
+    const next = clamp(scale, Math.min(fitting, real), Math.max(fitting, real * LARGEST_ZOOM));
     this.#left = x - ((x - this.#left) * next) / this.#scale;
     this.#top = y - ((y - this.#top) * next) / this.#scale;
     this.#scale = next;
-    this.#isFitted = next <= this.#smallest() * 1.001;
+    this.#isFitted = Math.abs(next / fitting - 1) < 0.001;
     this.#place();
   }
 
@@ -119,7 +122,7 @@ export class Compare {
     const target = {
       in: this.#scale * 1.5,
       out: this.#scale / 1.5,
-      fit: 0,
+      fit: this.#fitting(),
       full: 1 / devicePixelRatio,
     }[step];
     this.#zoomTo(target, width / 2, height / 2);
@@ -144,7 +147,7 @@ export class Compare {
     const share = Math.round(this.#position);
     this.#divider.setAttribute("aria-valuenow", share);
     this.#divider.setAttribute("aria-valuetext", `${share} per cent before, ${100 - share} per cent after`);
-    this.#frame.classList.toggle("is-zoomed", !this.#isFitted);
+    this.#frame.classList.toggle("is-zoomed", this.#isEnlarged);
     if (this.#readout) this.#readout.textContent = `${Math.round(this.#scale * devicePixelRatio * 100)} %`;
   }
 
@@ -165,7 +168,7 @@ export class Compare {
     }
     const onDivider = this.#divider.contains(event.target);
     const isPair = this.#frame.classList.contains("is-pair");
-    this.#dragging = isPair && (onDivider || this.#isFitted) ? "divider" : "picture";
+    this.#dragging = isPair && (onDivider || !this.#isEnlarged) ? "divider" : "picture";
     if (this.#dragging === "divider" && event.pointerType === "mouse") this.divide((x / this.#size()[0]) * 100);
     if (onDivider) this.#divider.focus({ preventScroll: true });
   }
@@ -199,8 +202,8 @@ export class Compare {
   }
 
   #wheel(event) {
-    // Plain scrolling over a fitted picture scrolls the page, as anywhere else.
-    if (this.#isFitted && !event.ctrlKey && !event.metaKey) return;
+    // Plain scrolling over a picture that is whole scrolls the page, as anywhere else.
+    if (!this.#isEnlarged && !event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
     const lines = event.deltaMode === 1 ? 20 : 1;
     this.#zoomTo(this.#scale * Math.exp(-event.deltaY * lines * 0.0025), ...this.#at(event));
@@ -208,7 +211,7 @@ export class Compare {
 
   #toggle(event) {
     if (this.#divider.contains(event.target)) return;
-    if (this.#isFitted) this.#zoomTo(Math.max(1 / devicePixelRatio, this.#scale * 2), ...this.#at(event));
+    if (!this.#isEnlarged) this.#zoomTo(Math.max(1 / devicePixelRatio, this.#scale * 2), ...this.#at(event));
     else this.#zoomBy("fit");
   }
 
@@ -224,7 +227,7 @@ export class Compare {
       this.divide(this.#position + moved);
     } else {
       const [x, y] = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [];
-      if (x === undefined || this.#isFitted) return;
+      if (x === undefined || !this.#isEnlarged) return;
       this.#left += x * PAN_STEP_PX;
       this.#top += y * PAN_STEP_PX;
       this.#place();

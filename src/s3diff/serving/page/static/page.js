@@ -4,7 +4,7 @@
 import { Compare } from "./compare.js";
 import { Picture } from "./pictures.js";
 import * as service from "./service.js";
-import { MissingValue, Settings } from "./settings.js";
+import { RefusedValue, Settings } from "./settings.js";
 
 const AT_ONCE = 3; // pictures on their way at the same time; the service puts them in order
 const CHECK_AFTER_MS = 350;
@@ -40,6 +40,7 @@ class Page {
     this.#compare = new Compare(root.querySelector(".compare"));
     this.#listen();
     this.#showExamples();
+    this.#find(".kept").textContent = `Pictures go to this service alone, which forgets them after ${duration(this.#told.keepSeconds)}.`;
     setUpTheme();
     this.#isBusy(false);
     this.#tellCommand();
@@ -97,6 +98,10 @@ class Page {
     this.#find(".clear").addEventListener("click", () => this.#clear());
     this.#find(".copy").addEventListener("click", (event) => void this.#copy(event.target));
     this.#find(".zip").addEventListener("click", () => this.#fetchZip());
+    this.#find(".after").addEventListener("error", () => {
+      this.#problem("The result can no longer be shown; the service keeps results for a while only. Restore it again.");
+    });
+    window.addEventListener("pagehide", () => this.#batch.forEach((picture) => picture.abandon()));
     document.querySelector(".follow").addEventListener("click", () => {
       this.#settings.follow();
       this.#moveDial();
@@ -139,14 +144,19 @@ class Page {
         picture.error = new service.ServiceError(`${picture.name} has ${given}; this service takes at most ${allowed}`);
         continue;
       }
-      this.#lookingAt = this.#lookingAt.then(() => {
-        if (this.#pictures.includes(picture)) return picture.look(this.#settings.value("model"), () => this.#looked(picture));
-        return undefined;
-      });
+      this.#lookAt(picture);
     }
     const first = this.#pictures.at(-files.length);
     if (first) this.#select(first);
     this.#settingsChanged();
+  }
+
+  /** One after the other, so that pictures that are restored have the service to themselves. */
+  #lookAt(picture) {
+    this.#lookingAt = this.#lookingAt.then(async () => {
+      if (!this.#pictures.includes(picture)) return;
+      await picture.look(this.#settings.value("model"), () => this.#looked(picture));
+    });
   }
 
   #looked(picture) {
@@ -185,7 +195,15 @@ class Page {
   // ------------------------------------------------------------------------------------------ the panel
 
   #changed(values) {
+    const model = this.#settings.value("model");
     this.#settings.take(values);
+    if (this.#settings.value("model") !== model) {
+      // Every model has an estimator of its own.
+      for (const picture of this.#pictures) {
+        picture.found = null;
+        this.#lookAt(picture);
+      }
+    }
     this.#settingsChanged();
   }
 
@@ -227,7 +245,7 @@ class Page {
     try {
       command = await this.#commandOf(this.#current?.name);
     } catch (error) {
-      if (error instanceof MissingValue || error.status === 422) this.#blame(error);
+      if (error instanceof RefusedValue || error.status === 422) this.#blame(error);
       return null;
     }
     this.#settings.forgive();
@@ -287,6 +305,7 @@ class Page {
     let fields, command;
     try {
       fields = this.#fields();
+      for (const picture of this.#pictures) this.#settings.requireRoom(picture, this.#told.outputPixels);
       command = await this.#commandOf(this.#current?.name);
     } catch (error) {
       this.#blame(error);
@@ -503,7 +522,8 @@ function caption(picture) {
 
 function duration(seconds) {
   const whole = Math.ceil(seconds);
-  return whole < 90 ? `${whole} s` : `${Math.round(whole / 60)} min`;
+  if (whole < 90) return `${whole} s`;
+  return whole < 5400 ? `${Math.round(whole / 60)} minutes` : `${Math.round(whole / 3600)} hours`;
 }
 
 /** The service's words as a sentence; a file's name at the beginning stays as it is. */

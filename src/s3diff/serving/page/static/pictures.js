@@ -2,9 +2,10 @@
 
 import * as service from "./service.js";
 
-const POLL_MS = 150;
-const SLOW_POLL_MS = 600;
-const SLOW_AFTER_MS = 6000;
+// The service answers at the job's end, or after so many seconds with how far it is.
+const WAIT_SECONDS = 0.3;
+const LONG_WAIT_SECONDS = 1;
+const LONG_AFTER_MS = 6000;
 const THUMBNAIL_PX = 256;
 /** Results with more pixels are compared as a smaller preview; a browser would take gigabytes. */
 const SHOWN_PIXELS = 24e6;
@@ -32,11 +33,12 @@ export class Picture {
     this.doing = "";
     this.secondsLeft = null;
     this.abort = null;
+    this.running = null; // the id of the job that is under way
   }
 
   /** Find out what can be known without restoring it. `changed` is called whenever something is. */
   async look(model, changed) {
-    await this.#see();
+    if (!this.address) await this.#see();
     changed();
     if (this.found) return;
     for (let attempt = 0; attempt < 5; attempt++) {
@@ -98,16 +100,17 @@ export class Picture {
     let job = null;
     try {
       job = await this.#submitted(fields, abort, changed);
+      this.running = job.id;
       const started = performance.now();
       while (!["done", "failed", "cancelled"].includes(job.state)) {
         this.#follow(job);
         changed();
-        await pause(performance.now() - started > SLOW_AFTER_MS ? SLOW_POLL_MS : POLL_MS);
-        abort.signal.throwIfAborted();
-        job = await service.jobStatus(job.id, abort.signal);
+        const wait = performance.now() - started > LONG_AFTER_MS ? LONG_WAIT_SECONDS : WAIT_SECONDS;
+        job = await service.jobStatus(job.id, wait, abort.signal);
       }
       if (job.state === "failed") throw new service.ServiceError(job.error, { status: 422, field: job.field ?? null });
       if (job.state === "cancelled") throw new DOMException("cancelled", "AbortError");
+      if (this.job) service.cancelJob(this.job.id).catch(() => {}); // the result before this one
       Object.assign(this, { state: "done", job, command, fit, share: 1 });
       this.found = { blur: job.result.estimated_blur, noise: job.result.estimated_noise };
     } catch (error) {
@@ -120,7 +123,7 @@ export class Picture {
         this.error = error;
       }
     }
-    this.abort = null;
+    this.abort = this.running = null;
     changed();
   }
 
@@ -166,8 +169,15 @@ export class Picture {
     return { ...shared, after, width, height };
   }
 
+  /** Leave it; the service forgets its files as well. */
   forget() {
     this.cancel();
+    if (this.job) service.cancelJob(this.job.id).catch(() => {});
     if (this.address) URL.revokeObjectURL(this.address);
+  }
+
+  /** The page is closing: nobody waits for this work any more. */
+  abandon() {
+    if (this.state === "working" && this.running) service.cancelJob(this.running, { keepalive: true }).catch(() => {});
   }
 }

@@ -35,12 +35,12 @@ function refusal(status, text, retryAfter) {
   return new ServiceError(message, { status, field: error.field ?? null, retryAfter: Number(retryAfter) || 0 });
 }
 
-async function asked(path, { method = "GET", body, signal } = {}) {
+async function asked(path, { method = "GET", body, signal, keepalive } = {}) {
   let response;
   try {
     const headers = { Accept: "application/json" };
     if (typeof body === "string") headers["Content-Type"] = "application/json";
-    response = await fetch(address(path), { method, body, signal, headers });
+    response = await fetch(address(path), { method, body, signal, keepalive, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServiceError("the service cannot be reached; look whether it still runs, then try again");
@@ -74,8 +74,11 @@ export function submit(file, fields, { signal, sent }) {
   });
 }
 
-export const jobStatus = async (id, signal) => (await asked(`${API}/jobs/${encodeURIComponent(id)}`, { signal })).json();
-export const cancelJob = (id) => asked(`${API}/jobs/${encodeURIComponent(id)}`, { method: "DELETE" });
+export const jobStatus = async (id, wait, signal) =>
+  (await asked(`${API}/jobs/${encodeURIComponent(id)}?wait=${wait}`, { signal })).json();
+/** End a job, or forget one that has ended, with its files. */
+export const cancelJob = (id, { keepalive = false } = {}) =>
+  asked(`${API}/jobs/${encodeURIComponent(id)}`, { method: "DELETE", keepalive });
 export const resultAddress = (id) => address(`${API}/jobs/${encodeURIComponent(id)}/result`);
 export const previewAddress = (id) => address(`page/jobs/${encodeURIComponent(id)}/preview`);
 export const zipAddress = (ids) => address(`page/results.zip?${ids.map((id) => `job=${encodeURIComponent(id)}`).join("&")}`);

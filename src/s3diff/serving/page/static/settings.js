@@ -85,7 +85,7 @@ export class Settings {
       if (this.#sizeFields.includes(field) && field !== chosen) continue;
       if (field === "size_mode" && chosen !== "size") continue;
       const isEmpty = value === null || value === undefined || value === "";
-      if (isEmpty && field === chosen) throw new MissingValue(field, `Give a value for "${label}", or choose another way to enlarge.`);
+      if (isEmpty && field === chosen) throw new RefusedValue(field, `Give a value for "${label}", or choose another way to enlarge.`);
       if (!isEmpty && value !== start) options[field] = value;
     }
     for (const [field, hand] of Object.entries(this.#byHand)) {
@@ -94,6 +94,25 @@ export class Settings {
       else if (moved !== undefined) options[field] = moved;
     }
     return options;
+  }
+
+  /**
+   * Refuse what would be larger than the service makes, before anything is sent.
+   * @param {object} picture with name, width and height; 0 while they are unknown
+   * @param {number} allowed pixels
+   */
+  requireRoom({ name, width, height }, allowed) {
+    if (!width) return;
+    const [chosen, larger] = [this.value("size_by"), Math.max(width, height)];
+    const value = this.value(chosen);
+    let pixels = 0;
+    if (chosen === "scale") pixels = width * height * value ** 2;
+    if (chosen === "long_side") pixels = width * height * (value / larger) ** 2;
+    if (chosen === "megapixels") pixels = value * 1e6;
+    if (chosen === "size") pixels = String(value).split(/x/i).reduce((product, side) => product * Number(side), 1);
+    if (!(pixels > allowed)) return;
+    const told = [pixels, allowed].map((number) => (number / 1e6).toPrecision(3).replace(/\.0+$/, ""));
+    throw new RefusedValue(chosen, `${name} would have ${told[0]} megapixels; at most ${told[1]} are made here. Give less.`);
   }
 
   /** How the input fills the result's proportions, as CSS says it. */
@@ -144,8 +163,8 @@ export class Settings {
   }
 }
 
-/** A control that has to have a value has none. */
-export class MissingValue extends Error {
+/** A control's value is missing or too large. */
+export class RefusedValue extends Error {
   constructor(field, message) {
     super(message);
     this.field = field;
