@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from html import unescape
@@ -151,6 +154,34 @@ def test_the_page_asks_nothing_of_other_hosts(server: tuple[str, Any]) -> None:
     assert not re.search(r"https?:", policy)
     loaded = re.findall(r"""(?:src|href)=["'](https?:[^"']+)""", answer.text)
     assert [each for each in loaded if not each.startswith(server[0])] == []
+
+
+_QUIET = """
+import sys
+outside = []
+def watch(event, arguments):
+    if event == "socket.getaddrinfo" and arguments[0] not in (None, "127.0.0.1", "localhost", "::1"):
+        outside.append(str(arguments[0]))
+    if event == "socket.connect" and isinstance(arguments[1], tuple) and arguments[1][0] not in ("127.0.0.1", "::1"):
+        outside.append(str(arguments[1]))
+sys.addaudithook(watch)
+import httpx
+from page_server import page_server
+with page_server() as (address, service):
+    page = httpx.get(address)
+    assert page.status_code == 200
+import time
+time.sleep(1)  # telemetry has threads of its own
+print(sorted(set(outside)))
+"""
+
+
+def test_the_server_asks_nothing_of_other_hosts(tmp_path: Path) -> None:
+    told = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "True", "PYTHONPATH": str(REPOSITORY / "tests")}
+    run = subprocess.run(
+        [sys.executable, "-c", _QUIET], cwd=tmp_path, env=told, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout.strip()) == (0, "[]"), run.stderr[-2000:]
 
 
 def test_a_token_is_asked_for_everywhere(guarded: tuple[str, Any]) -> None:

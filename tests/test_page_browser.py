@@ -392,6 +392,44 @@ def test_errors_stand_beside_the_control_that_caused_them(seen: Seen) -> None:
     assert seen.page.input_value("#control-tile :is(input, textarea)") == "auto"
 
 
+def test_a_result_that_would_be_too_large_is_refused_before_it_is_sent(seen: Seen) -> None:
+    seen.give(PHOTOS / "kitten.jpg")
+    seen.found()
+    seen.page.fill("#control-scale input", "100")
+    seen.page.click("#run")
+    error = seen.page.locator("#control-scale .control-error")
+    error.wait_for()
+    assert error.text_content() == "kitten.jpg would have 300 megapixels; at most 200 are made here. Give less."
+    assert not [url for url in seen.asked if url.endswith("/api/v1/jobs")]
+
+
+def test_the_service_forgets_what_the_page_leaves(seen: Seen, server: tuple[str, Any], tmp_path: Path) -> None:
+    service = server[1]
+    jobs = service.store.num_jobs
+    seen.give(PHOTOS / "kitten.jpg")
+    seen.found()
+    seen.restore()
+    assert service.store.num_jobs == jobs + 1
+    seen.restore()  # takes the place of the first result
+    until = time.monotonic() + 10
+    while service.store.num_jobs != jobs + 1 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert service.store.num_jobs == jobs + 1
+    seen.page.click(".clear")
+    while service.store.num_jobs != jobs and time.monotonic() < until:
+        time.sleep(0.05)
+    assert service.store.num_jobs == jobs
+    seen.give(photograph(tmp_path / "huge.jpg", (1400, 1100)))
+    seen.found()
+    seen.page.click("#run")
+    seen.page.wait_for_function("document.querySelector('.stage').textContent.startsWith('Restoring')", timeout=30_000)
+    seen.page.goto("about:blank")
+    until = time.monotonic() + 20
+    while service.num_running and time.monotonic() < until:
+        time.sleep(0.05)
+    assert service.num_running == 0, "work goes on for a page that is closed"
+
+
 def test_a_file_that_is_no_picture_is_refused_in_plain_words(seen: Seen, tmp_path: Path) -> None:
     bad = tmp_path / "notes.jpg"
     bad.write_bytes(b"these are only words")
