@@ -215,7 +215,8 @@ class Pipeline:
             try:
                 model, options = batch[0].job.model, batch[0].job.options
                 started = time.monotonic()
-                restored = self._shelf.restorer(model).restore_batch([ready.picture for ready in batch], options)
+                pictures = [ready.picture for ready in batch]
+                restored = self._shelf.restorer(model).restore_batch(pictures, options, in_turn=True)
             except Exception:  # noqa: BLE001 - which of them it was is found out by restoring each on its own
                 _LOG.info("a batch of %d pictures failed; restoring one after the other", len(batch))
             else:
