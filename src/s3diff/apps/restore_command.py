@@ -331,13 +331,13 @@ def _work_through(
     quiet: bool,
 ) -> None:
     """Everything after the plan; the model is loaded only if a picture needs it."""
-    from s3diff.apps.restore_jobs import open_picture
-    from s3diff.apps.restore_run import Report, run_jobs, select_jobs
+    from s3diff.apps.restore_run import Report, open_stamped, run_jobs, select_jobs
 
     selection = select_jobs(plan.jobs, plan.root, journal, skip_existing=skip_existing, overwrite=writing.overwrite)
+    opened = None
     if selection.pending and not plan.is_many:
-        # A picture on its own is looked at before a model is loaded, let alone fetched.
-        open_picture(selection.pending[0], options, plan.root)
+        # A picture on its own is read before a model is loaded, let alone fetched.
+        opened = open_stamped(selection.pending[0], options, plan.root)
     written = Report(report)
     started, tally = time.monotonic(), _Tally(selection)
     with closing(written):
@@ -350,7 +350,10 @@ def _work_through(
                 remark(f"model {restorer.model.name}  device {restorer.device}  precision {restorer.precision}")
                 for reason in restorer.acceleration.reasons if fast else ():
                     remark(f"  {reason}")
-            outcomes = run_jobs(selection.pending, restorer, options, writing, root=plan.root, journal=journal)
+            outcomes = run_jobs(
+                selection.pending, restorer, options, writing, root=plan.root, journal=journal, opened=opened
+            )
+            opened = None  # the run's own now
             with closing(_with_progress(outcomes, len(selection.pending), quiet)) as waiting:
                 try:
                     for outcome in waiting:
@@ -441,9 +444,13 @@ def _opened(
             yield None
         return
     from s3diff.apps.journal import Journal
+    from s3diff.apps.restore_jobs import require_inside
 
     part = "" if shard is None else f"-{shard[0]}-of-{shard[1]}"
-    with Journal(plan.root / f"{JOURNAL_NAME}{part}.jsonl" if path is None else Path(path), run) as journal:
+    place = plan.root / f"{JOURNAL_NAME}{part}.jsonl" if path is None else Path(path)
+    if path is None:
+        require_inside(place, plan.root)
+    with Journal(place, run) as journal:
         yield journal
 
 
