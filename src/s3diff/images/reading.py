@@ -14,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import (
     BmpImagePlugin,
+    GifImagePlugin,
     Image,
     ImageCms,
     ImageFile,
@@ -25,7 +26,8 @@ from PIL import (
 )
 
 from s3diff.errors import PictureError
-from s3diff.images.formats import FORMATS, MAX_PICTURE_PIXELS, PicturePath
+from s3diff.images.deep_pixels import GreyAlphaTiff, deep_array
+from s3diff.images.formats import FORMAT_NAMES, FORMATS, MAX_PICTURE_PIXELS, PicturePath
 from s3diff.images.metadata import take_orientation
 from s3diff.images.picture import Picture, split_alpha
 from s3diff.images.pillow_metadata import dpi_of, exif_of, xmp_of
@@ -152,7 +154,7 @@ def _read_open_file(file: BinaryIO, path: Path, shown: str, limit: int) -> Pictu
         raise PictureError(f"{shown} has 0 pixels ({width} x {height}); give a picture of at least 1 x 1")
     image = _recognise(file, head)
     if image is None:
-        given = "is not a PNG, JPEG, WebP, TIFF, AVIF or BMP picture" if head else "is empty"
+        given = f"is not a {FORMAT_NAMES} picture" if head else "is empty"
         raise PictureError(f"{shown} {given}; give a picture file in one of these formats")
     if image.width * image.height > limit:
         size = f"{image.width} x {image.height} pixels"
@@ -166,11 +168,20 @@ def _read_open_file(file: BinaryIO, path: Path, shown: str, limit: int) -> Pictu
         file.seek(scan_start)
     notes = []
     num_frames = getattr(image, "n_frames", 1)
+    deep = deep_array(image, lambda: _again(file, head))
     if num_frames > 1:
         notes.append(f"the file holds {num_frames} frames or pages; the first one is used")
-    if not image.mode.startswith("I") and _has_16_bits(image, head):
-        notes.append("16 bits per channel were reduced to 8: only grey pictures are read with 16")
-    return _from_image(image, path, tuple(notes))
+    if deep is None and not image.mode.startswith("I") and _has_16_bits(image, head):
+        notes.append(f"16 bits per channel were reduced to 8: {image.mode} pictures are read with 8")
+    return _from_image(image, path, tuple(notes), deep)
+
+
+def _again(file: BinaryIO, head: bytes) -> ImageFile.ImageFile:
+    file.seek(0)
+    image = _recognise(file, head)
+    if image is None:
+        raise PictureError("the file changed while it was read; try again")
+    return image
 
 
 def _recognise(file: BinaryIO, head: bytes) -> ImageFile.ImageFile | None:
@@ -182,7 +193,9 @@ def _recognise(file: BinaryIO, head: bytes) -> ImageFile.ImageFile | None:
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return WebPImagePlugin.WebPImageFile(file)
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return TiffImagePlugin.TiffImageFile(file)
+        return GreyAlphaTiff(file)
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return GifImagePlugin.GifImageFile(file)
     if head.startswith(b"BM"):
         return BmpImagePlugin.BmpImageFile(file)
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc"):
@@ -202,7 +215,10 @@ def _has_16_bits(image: Image.Image, head: bytes) -> bool:
     return image.format == "PNG" and head[24] == 16  # the header's bit depth
 
 
-def _from_image(image: Image.Image, path: Path | None, notes: tuple[str, ...]) -> Picture:
+def _from_image(
+    image: Image.Image, path: Path | None, notes: tuple[str, ...], deep: np.ndarray | None = None
+) -> Picture:
+    """``deep``: the pixels [H, W, C] in 16 bits, where Pillow's own have only 8."""
     source_format = "JPEG" if image.format == "MPO" else image.format
     image.load()  # profile and EXIF may stand behind the pixels, and a TIFF is turned upright by it
     icc_profile = image.info.get("icc_profile") or None
@@ -214,7 +230,7 @@ def _from_image(image: Image.Image, path: Path | None, notes: tuple[str, ...]) -
         image, how = _rgb_from_cmyk(image, icc_profile)
         notes += (f"CMYK was converted to RGB {how}",)
         icc_profile = None
-    pixels, alpha = split_alpha(_plain_array(image))
+    pixels, alpha = split_alpha(_plain_array(image) if deep is None else _with_clear_color(image, deep))
     pixels = _upright(pixels, orientation)
     alpha = None if alpha is None else _upright(alpha, orientation)
     return Picture(pixels, alpha, icc_profile, exif, xmp_of(image), dpi_of(image), source_format, path, notes)
@@ -239,6 +255,15 @@ def _plain_array(image: Image.Image) -> np.ndarray:
     if image.mode in ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
         return np.asarray(image.convert("RGBA" if transparent else "RGB"))
     raise PictureError(f"pixels of type {image.mode} cannot be used; save the picture as 8- or 16-bit RGB or grey")
+
+
+def _with_clear_color(image: Image.Image, deep: np.ndarray) -> np.ndarray:
+    """[H, W, 4] where a PNG names one colour as transparent."""
+    clear = image.info.get("transparency")
+    if deep.shape[2] != 3 or not isinstance(clear, tuple):
+        return deep
+    alpha = np.where((deep == np.array(clear)).all(axis=2), 0, 65535).astype(np.uint16)
+    return np.dstack([deep, alpha])
 
 
 def _rgb_from_cmyk(image: Image.Image, icc_profile: bytes | None) -> tuple[Image.Image, str]:
