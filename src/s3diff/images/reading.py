@@ -26,6 +26,7 @@ from PIL import (
 )
 
 from s3diff.errors import PictureError
+from s3diff.images import gif_blocks
 from s3diff.images.deep_pixels import GreyAlphaTiff, deep_array
 from s3diff.images.formats import FORMAT_NAMES, FORMATS, MAX_PICTURE_PIXELS, PicturePath
 from s3diff.images.metadata import take_orientation
@@ -53,13 +54,13 @@ def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS) -> Pic
         PictureError: there is no such file, it cannot be opened, is no picture, is damaged, cut off or too large.
     """
     shown, limit = shown_path(path), min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
-    with _reading(shown, limit):
+    with reading(shown, limit):
         if os.path.isdir(path):
             raise PictureError(f"{shown} is a folder; give a picture file")
         if os.path.exists(path) and not os.path.isfile(path):
             raise PictureError(f"{shown} is not a regular file; give a picture file")
         with open(path, "rb") as file:
-            return _read_open_file(file, Path(path), shown, limit)
+            return _read_open_file(file, Path(path), limit)
 
 
 def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PICTURE_PIXELS) -> Picture:
@@ -74,12 +75,12 @@ def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PICTURE_PIXELS)
         PictureError: it is no picture, damaged, cut off or too large.
     """
     limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
-    with _reading(name, limit):
-        return _read_open_file(io.BytesIO(data), Path(name), name, limit)
+    with reading(name, limit):
+        return _read_open_file(io.BytesIO(data), Path(name), limit)
 
 
 @contextmanager
-def _reading(shown: str, limit: int) -> Iterator[None]:
+def reading(shown: str, limit: int) -> Iterator[None]:
     """Whatever goes wrong inside becomes one line about the picture."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise PictureError(
@@ -145,7 +146,13 @@ def list_pictures(folder: PicturePath, recursive: bool = False) -> list[Path]:
     return sorted(found)
 
 
-def _read_open_file(file: BinaryIO, path: Path, shown: str, limit: int) -> Picture:
+def opened_picture(file: BinaryIO, path: Path, limit: int) -> ImageFile.ImageFile:
+    """The opened header of a picture that is not too large, and whole as far as that is seen without decoding.
+
+    Raises:
+        PictureError: the file is something else.
+    """
+    shown = shown_path(path)
     head = file.read(32)
     file.seek(0)
     if head.startswith(_PNG_START) and len(head) >= 24 and 0 in struct.unpack(">II", head[16:24]):
@@ -159,24 +166,37 @@ def _read_open_file(file: BinaryIO, path: Path, shown: str, limit: int) -> Pictu
     if image.width * image.height > limit:
         size = f"{image.width} x {image.height} pixels"
         raise PictureError(f"{shown} has {size}, the limit is {limit} pixels; give a smaller picture")
-    if image.format in ("JPEG", "MPO"):
-        # Compressed data cannot contain the end marker, so its absence is certain proof. Without this check a file
-        # whose rest was never downloaded (zeros) would decode to half a picture.
-        scan_start = file.tell()
-        if b"\xff\xd9" not in file.read():
-            raise PictureError(f"{shown} is cut off: the end of the JPEG data is missing; fetch the file again")
-        file.seek(scan_start)
-    notes = []
+    place = file.tell()
+    # Compressed data of JPEG cannot contain the end marker, so its absence is certain proof. Without this check a file
+    # whose rest was never downloaded (zeros) would decode to half a picture; a GIF would to fewer frames.
+    if image.format in ("JPEG", "MPO") and b"\xff\xd9" not in file.read():
+        raise PictureError(f"{shown} is cut off: the end of the JPEG data is missing; fetch the file again")
+    if image.format == "GIF" and not gif_blocks.is_whole(file):
+        raise PictureError(f"{shown} is cut off: the end of the GIF data is missing; fetch the file again")
+    file.seek(place)
+    return image
+
+
+def _read_open_file(file: BinaryIO, path: Path, limit: int) -> Picture:
+    image = opened_picture(file, path, limit)
     num_frames = getattr(image, "n_frames", 1)
-    deep = deep_array(image, lambda: _again(file, head))
+    deep = deep_array(image, lambda: _again(file))
+    notes = []
     if num_frames > 1:
         notes.append(f"the file holds {num_frames} frames or pages; the first one is used")
-    if deep is None and not image.mode.startswith("I") and _has_16_bits(image, head):
+    if deep is None and _had_16_bits(image):
         notes.append(f"16 bits per channel were reduced to 8: {image.mode} pictures are read with 8")
     return _from_image(image, path, tuple(notes), deep)
 
 
-def _again(file: BinaryIO, head: bytes) -> ImageFile.ImageFile:
+def pictures_of(image: Image.Image, path: Path) -> Picture:
+    """The frame that an opened file stands at, in 8 bits."""
+    return _from_image(image, path, ())
+
+
+def _again(file: BinaryIO) -> ImageFile.ImageFile:
+    file.seek(0)
+    head = file.read(32)
     file.seek(0)
     image = _recognise(file, head)
     if image is None:
@@ -209,10 +229,9 @@ def _recognise(file: BinaryIO, head: bytes) -> ImageFile.ImageFile | None:
     return None
 
 
-def _has_16_bits(image: Image.Image, head: bytes) -> bool:
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 16 in image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, ())
-    return image.format == "PNG" and head[24] == 16  # the header's bit depth
+def _had_16_bits(image: Image.Image) -> bool:
+    bits = image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, ()) if isinstance(image, TiffImagePlugin.TiffImageFile) else ()
+    return 16 in bits and not image.mode.startswith("I")
 
 
 def _from_image(

@@ -21,6 +21,8 @@ from s3diff.images.placing import checked_target, write_atomically
 from s3diff.images.png_chunks import with_pixels
 from s3diff.images.wording import reason_of, shown_path
 
+#: How much worse, in mean error, colours of the frame before may be.
+_SAME_PALETTE_ERROR = 1.25
 #: A segment's 65535 bytes without its length and XMP's own header of 29 bytes.
 _MAX_JPEG_XMP_BYTES = 65504
 
@@ -61,7 +63,7 @@ def write_picture(picture: Picture, path: PicturePath, *, quality: int = 95, ove
 
 def encoded(picture: Picture, form: Format, quality: int) -> tuple[bytes, tuple[str, ...]]:
     """The bytes of a file, and notes on what the format cannot hold."""
-    picture, notes = _as_held(picture, form)
+    picture, notes = as_held(picture, form)
     settings, more = file_settings(picture, form, quality)
     notes += more
     data = io.BytesIO()
@@ -108,7 +110,7 @@ def file_settings(picture: Picture, form: Format, quality: int) -> tuple[dict[st
     return {name: value for name, value in settings.items() if value is not None}, notes
 
 
-def _as_held(picture: Picture, form: Format) -> tuple[Picture, tuple[str, ...]]:
+def as_held(picture: Picture, form: Format) -> tuple[Picture, tuple[str, ...]]:
     """The picture in the depth and colours that the format can hold."""
     notes: tuple[str, ...] = ()
     if picture.icc_profile is not None and not form.has_profile:
@@ -176,20 +178,37 @@ def _to_image(picture: Picture, *, with_alpha: bool, with_16_bits: bool) -> Imag
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
-def with_palette(image: Image.Image) -> Image.Image:
-    """An image of at most 256 colours, dithered; where it has transparency, index 255 is the transparent one."""
+def with_palette(image: Image.Image, last: Image.Image | None = None) -> Image.Image:
+    """An image of at most 256 colours, dithered; where it has transparency, index 255 is the transparent one.
+
+    Args:
+        image: L, LA, RGB or RGBA.
+        last: what came of the frame before, whose colours are taken again where they do about as well as new ones:
+            colours that change from frame to frame flicker.
+    """
     if image.mode == "L":
         return image
     colors = image.convert("RGB")
     clear = np.asarray(image.getchannel("A")) < 128 if "A" in image.mode else np.zeros((1, 1), bool)
+    num_colors = 255 if clear.any() else 256
+    reduced = colors.quantize(palette=colors.quantize(num_colors))
+    if last is not None:
+        before = Image.new("P", (1, 1))
+        before.putpalette((last.getpalette() or [])[: 3 * min(num_colors, last.info.get("transparency", 256))])
+        as_before = colors.quantize(palette=before)
+        if _mean_error(as_before, colors) <= _SAME_PALETTE_ERROR * _mean_error(reduced, colors):
+            reduced = as_before
     if not clear.any():
-        return colors.quantize(palette=colors.quantize(256))
-    palette = colors.quantize(palette=colors.quantize(255))
-    indexes = np.where(clear, 255, np.asarray(palette)).astype(np.uint8)
-    result = Image.fromarray(indexes)
-    result.putpalette([*(palette.getpalette() or ())[: 3 * 255], 0, 0, 0])
+        return reduced
+    result = Image.fromarray(np.where(clear, 255, np.asarray(reduced)).astype(np.uint8))
+    table = (reduced.getpalette() or [])[: 3 * 255]
+    result.putpalette([*table, *[0] * (3 * 256 - len(table))])
     result.info["transparency"] = 255
     return result
+
+
+def _mean_error(reduced: Image.Image, colors: Image.Image) -> float:
+    return float(np.abs(np.asarray(reduced.convert("RGB")).astype(np.int16) - np.asarray(colors)).mean())
 
 
 def _palette_notes(image: Image.Image, reduced: Image.Image) -> tuple[str, ...]:
