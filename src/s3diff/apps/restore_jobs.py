@@ -17,12 +17,16 @@ from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.images.codecs import (
     PICTURE_EXTENSIONS,
     WRITTEN_EXTENSIONS,
+    Animation,
     Picture,
     check_writable,
+    holds_frames,
+    is_animated,
     list_pictures,
     read_picture,
 )
 from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.restoration.animation import checked_animation
 from s3diff.restoration.restorer import check_output_size
 
 #: What a picture is written as whose own format can be read but not written.
@@ -156,8 +160,10 @@ def read_list(name: str) -> list[str]:
     return names
 
 
-def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = None) -> Picture:
+def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = None) -> Picture | Animation:
     """Read a job's picture, and make sure that its result will be accepted where it goes.
+
+    A file of several frames is an animation if its result can hold them all.
 
     Raises:
         PictureError: it cannot be read, or its result would be too large.
@@ -165,6 +171,11 @@ def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = N
             it out of ``root``.
     """
     check_inside(job, root)
+    if holds_frames(job.target) and is_animated(job.source):
+        animation = checked_animation(job.source, options)
+        size = options.output_size(animation.width, animation.height)
+        check_writable(job.target, size=size, transparent=animation.is_transparent)
+        return animation
     picture = read_picture(job.source)
     size = check_output_size(picture, options)
     check_writable(job.target, size=size, transparent=picture.is_transparent)

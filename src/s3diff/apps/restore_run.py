@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -19,8 +19,9 @@ from typing import Any, Literal, TextIO
 from s3diff.apps.journal import Journal, Stamp, stamp_of
 from s3diff.apps.restore_jobs import RestoreJob, open_picture
 from s3diff.errors import DiskFullError, OutputError, PictureError
-from s3diff.images.codecs import Picture, remove_leftovers
+from s3diff.images.codecs import Animation, Picture, remove_leftovers
 from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.restoration.animation import restore_animation
 from s3diff.restoration.restored import Degrees, Restored
 from s3diff.restoration.restorer import Restorer
 
@@ -109,11 +110,21 @@ def run_jobs(
     *,
     root: Path | None = None,
     journal: Journal | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Outcome]:
     """Restore every picture; yields an outcome for each, in the jobs' order, once it is on the disk.
 
     A picture that cannot be read, restored or written is an outcome, not an end. When the caller stops early, what is
-    being written is finished and nothing else is begun.
+    being written is finished and nothing else is begun. Of an animation each frame is written once it is restored.
+
+    Args:
+        jobs: what to do.
+        restorer: with what.
+        options: of all pictures.
+        writing: how results are written.
+        root: the output folder.
+        journal: where it is written down.
+        progress: told how many frames of an animation are done, and how many there are.
 
     Raises:
         OptionError, ModelError: no picture can be restored like this.
@@ -121,7 +132,7 @@ def run_jobs(
         OutputError: the journal cannot be written.
     """
 
-    def read(job: RestoreJob) -> tuple[Picture, Stamp | None]:
+    def read(job: RestoreJob) -> tuple[Picture | Animation, Stamp | None]:
         stamp = stamp_of(job.source)  # before its content: a source that changes meanwhile is restored again
         return open_picture(job, options, root), stamp
 
@@ -139,9 +150,27 @@ def run_jobs(
             journal.finish(key_of(job, root), stamp, outcome.as_json())
         return outcome
 
-    def settle(job: RestoreJob, reading: Future[tuple[Picture, Stamp | None]]) -> Outcome | Future[Outcome]:
+    def animate(job: RestoreJob, animation: Animation) -> Outcome:
+        restored = restore_animation(
+            restorer,
+            animation,
+            job.target,
+            options,
+            quality=writing.quality,
+            overwrite=writing.overwrite,
+            progress=None if progress is None else lambda _, done, total: progress(done, total),
+        )
+        facts = facts_of((restored.width, restored.height), restored.degrees, restored.estimated, restored.seconds)
+        return Outcome(job, "done", facts={**facts, "frames": restored.num_frames}, notes=restored.notes)
+
+    def settle(job: RestoreJob, reading: Future[tuple[Picture | Animation, Stamp | None]]) -> Outcome | Future[Outcome]:
         try:
             picture, stamp = reading.result()
+            if isinstance(picture, Animation):
+                outcome = animate(job, picture)
+                if journal is not None:
+                    journal.finish(key_of(job, root), stamp, outcome.as_json())
+                return outcome
             restored = restorer.restore(picture, options)
         except (PictureError, OutputError) as error:
             outcome = _failed(job, error)
@@ -151,7 +180,7 @@ def run_jobs(
         return writer.submit(write, job, restored, stamp)
 
     reader, writer = ThreadPoolExecutor(READ_AHEAD, "read"), ThreadPoolExecutor(1, "write")
-    readings: deque[tuple[RestoreJob, Future[tuple[Picture, Stamp | None]]]] = deque()
+    readings: deque[tuple[RestoreJob, Future[tuple[Picture | Animation, Stamp | None]]]] = deque()
     ended: deque[Outcome | Future[Outcome]] = deque()
     for job in jobs if journal is not None else ():
         if key_of(job, root) in journal.begun:  # type: ignore[union-attr]

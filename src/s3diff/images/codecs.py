@@ -8,7 +8,9 @@ at all.
 
 from __future__ import annotations
 
-from s3diff.images.formats import MAX_PICTURE_PIXELS, PICTURE_EXTENSIONS, WRITTEN_EXTENSIONS
+from s3diff.images.animation import Animation, Frame, is_animated, open_animation
+from s3diff.images.animation_writing import write_animation
+from s3diff.images.formats import MAX_PICTURE_PIXELS, PICTURE_EXTENSIONS, WRITTEN_EXTENSIONS, holds_frames
 from s3diff.images.picture import (
     Picture,
     alpha_from_tensor,
@@ -25,6 +27,8 @@ __all__ = [
     "MAX_PICTURE_PIXELS",
     "PICTURE_EXTENSIONS",
     "WRITTEN_EXTENSIONS",
+    "Animation",
+    "Frame",
     "Picture",
     "alpha_from_tensor",
     "alpha_to_tensor",
@@ -33,10 +37,14 @@ __all__ = [
     "from_array",
     "from_pil",
     "from_tensor",
+    "holds_frames",
+    "is_animated",
     "list_pictures",
+    "open_animation",
     "read_picture",
     "remove_leftovers",
     "to_pil",
     "to_tensor",
+    "write_animation",
     "write_picture",
 ]

@@ -47,3 +47,9 @@ WRITTEN_EXTENSIONS = PICTURE_EXTENSIONS
 ENDINGS = f"{', '.join(PICTURE_EXTENSIONS[:-1])} or {PICTURE_EXTENSIONS[-1]}"
 #: The formats for a message.
 FORMAT_NAMES = "PNG, JPEG, WebP, TIFF, AVIF, BMP or GIF"
+
+
+def holds_frames(path: PicturePath) -> bool:
+    """Whether a file of that name can be animated."""
+    form = FORMATS.get(os.path.splitext(os.fspath(path))[1].lower())
+    return form is not None and form.has_frames
