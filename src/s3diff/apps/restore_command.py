@@ -85,6 +85,7 @@ class FormatChoice(str, Enum):
     avif = "avif"
     bmp = "bmp"
     gif = "gif"
+    heic = "heic"
 
 
 def restore(
@@ -177,7 +178,7 @@ def restore(
     format_: Annotated[
         FormatChoice | None, typer.Option("--format", help="Format of the results in a folder. [default: the input's]")
     ] = None,
-    quality: Annotated[int, typer.Option(help="1 to 100, of JPEG, WebP and AVIF outputs.")] = 95,
+    quality: Annotated[int, typer.Option(help="1 to 100, of JPEG, WebP, AVIF and HEIC outputs.")] = 95,
     name: Annotated[
         str,
         typer.Option(help="Names of the results in a folder, from {stem}, {extension}, {model} and {scale}."),

@@ -16,9 +16,9 @@ from pathlib import Path
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.images.codecs import (
     PICTURE_EXTENSIONS,
-    WRITTEN_EXTENSIONS,
     Animation,
     Picture,
+    can_be_written,
     check_writable,
     holds_frames,
     is_animated,
@@ -260,7 +260,7 @@ def _named(
         extension = relative.suffix
         if writing.format is not None:
             extension = extension if _same_format(extension, writing.format) else f".{writing.format}"
-        elif extension.lower() not in WRITTEN_EXTENSIONS:
+        elif not can_be_written(extension):
             extension = _FALLBACK_EXTENSION
         stem = _filled(writing.name, {"stem": relative.stem, "extension": relative.suffix[1:], **names})
         plain = folder / relative.with_name(stem + extension)
@@ -279,7 +279,7 @@ def _named(
 
 
 def _same_format(extension: str, wanted: str) -> bool:
-    aliases = {"jpeg": "jpg", "tiff": "tif"}
+    aliases = {"jpeg": "jpg", "tiff": "tif", "heif": "heic"}
     given = extension[1:].lower()
     return aliases.get(given, given) == aliases.get(wanted, wanted)
 

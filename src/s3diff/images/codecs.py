@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from s3diff.images.animation import Animation, Frame, is_animated, open_animation
 from s3diff.images.animation_writing import write_animation
-from s3diff.images.formats import MAX_PICTURE_PIXELS, PICTURE_EXTENSIONS, WRITTEN_EXTENSIONS, holds_frames
+from s3diff.images.formats import MAX_PICTURE_PIXELS, PICTURE_EXTENSIONS, holds_frames
 from s3diff.images.picture import (
     Picture,
     alpha_from_tensor,
@@ -19,19 +19,19 @@ from s3diff.images.picture import (
     from_tensor,
     to_tensor,
 )
-from s3diff.images.placing import remove_leftovers
+from s3diff.images.placing import can_be_written, remove_leftovers
 from s3diff.images.reading import decode_picture, from_pil, list_pictures, read_picture
 from s3diff.images.writing import check_writable, to_pil, write_picture
 
 __all__ = [
     "MAX_PICTURE_PIXELS",
     "PICTURE_EXTENSIONS",
-    "WRITTEN_EXTENSIONS",
     "Animation",
     "Frame",
     "Picture",
     "alpha_from_tensor",
     "alpha_to_tensor",
+    "can_be_written",
     "check_writable",
     "decode_picture",
     "from_array",

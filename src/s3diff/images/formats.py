@@ -28,6 +28,8 @@ _PNG = Format("PNG", True, True, 2**31 - 1, has_frames=True)
 #: libjpeg's limit, a little below the 65535 that the format can state.
 _JPEG = Format("JPEG", False, False, 65500)
 _TIFF = Format("TIFF", True, True, 2**31 - 1)
+#: Its 16 bits are written as 10.
+_HEIF = Format("HEIF", True, True, 16384)
 FORMATS = {
     ".png": _PNG,
     ".jpg": _JPEG,
@@ -38,15 +40,15 @@ FORMATS = {
     ".avif": Format("AVIF", True, False, 65535, has_frames=True),
     ".bmp": Format("BMP", False, False, 2**31 - 1, has_profile=False, has_exif=False, has_xmp=False),
     ".gif": Format("GIF", True, False, 65535, has_profile=False, has_exif=False, has_xmp=False, has_frames=True),
+    ".heic": _HEIF,
+    ".heif": _HEIF,
 }
 #: Endings of the file names that are read and written, in lower case.
 PICTURE_EXTENSIONS = tuple(FORMATS)
-#: Those that are written.
-WRITTEN_EXTENSIONS = PICTURE_EXTENSIONS
-#: The same for a message.
+#: The same for messages.
 ENDINGS = f"{', '.join(PICTURE_EXTENSIONS[:-1])} or {PICTURE_EXTENSIONS[-1]}"
 #: The formats for a message.
-FORMAT_NAMES = "PNG, JPEG, WebP, TIFF, AVIF, BMP or GIF"
+FORMAT_NAMES = "PNG, JPEG, WebP, TIFF, AVIF, BMP, GIF or HEIC"
 
 
 def holds_frames(path: PicturePath) -> bool:

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from s3diff.errors import DiskFullError, OutputError, S3DiffError
 from s3diff.images.formats import ENDINGS, FORMATS, Format, PicturePath
+from s3diff.images.heif_files import can_write, check_encoder
 from s3diff.images.wording import reason_of, shown_path
 
 
@@ -26,6 +27,8 @@ def checked_target(
     form = FORMATS.get(Path(path).suffix.lower())
     if form is None:
         raise OutputError(f"{shown} has no picture extension that can be written; end the name in {ENDINGS}")
+    if form.name == "HEIF":
+        check_encoder(path)
     if transparent and not form.has_alpha:
         raise OutputError(f"{shown}: {form.name} cannot hold the picture's transparency; write .png, .webp or .tif")
     if size is not None and max(size) > form.largest_side_px:
@@ -44,6 +47,12 @@ def checked_target(
         raise OutputError(f"{shown} is write-protected; choose another name or make it writable")
     _require_free(target, overwrite)
     return target, form
+
+
+def can_be_written(extension: str) -> bool:
+    """Whether results can have this extension here: HEIC cannot where only its reader is installed."""
+    form = FORMATS.get(extension.lower())
+    return form is not None and (form.name != "HEIF" or can_write())
 
 
 def _require_free(target: Path, overwrite: bool) -> None:

@@ -29,6 +29,7 @@ from s3diff.errors import PictureError
 from s3diff.images import gif_blocks
 from s3diff.images.deep_pixels import GreyAlphaTiff, deep_array
 from s3diff.images.formats import FORMAT_NAMES, FORMATS, MAX_PICTURE_PIXELS, PicturePath
+from s3diff.images.heif_files import is_heif, read_heif
 from s3diff.images.metadata import take_orientation
 from s3diff.images.picture import Picture, split_alpha
 from s3diff.images.pillow_metadata import dpi_of, exif_of, xmp_of
@@ -39,11 +40,11 @@ _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 0x0102, 0x0106
 
 
 def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS) -> Picture:
-    """Read a PNG, JPEG, WebP, TIFF, AVIF or BMP picture, recognised by its content.
+    """Read a PNG, JPEG, WebP, TIFF, AVIF, BMP, GIF or HEIC picture, recognised by its content.
 
-    Palettes become RGB, 1-bit pictures grey, CMYK becomes RGB (through its profile, which is then dropped). Grey with
-    16 bits is kept; colour with 16 bits comes in 8, with a note. Of several frames or pages the first is taken, with a
-    note. The EXIF orientation is applied.
+    Palettes become RGB, 1-bit pictures grey, CMYK becomes RGB (through its profile, which is then dropped). 16 bits are
+    kept, but for CMYK, which comes in 8, with a note. Of several frames or pages the first is taken, with a note (all
+    frames: ``open_animation``). The EXIF orientation is applied. HEIC needs the extra ``heif``.
 
     Args:
         path: the file.
@@ -178,6 +179,10 @@ def opened_picture(file: BinaryIO, path: Path, limit: int) -> ImageFile.ImageFil
 
 
 def _read_open_file(file: BinaryIO, path: Path, limit: int) -> Picture:
+    head = file.read(64)
+    file.seek(0)
+    if is_heif(head):
+        return read_heif(file, path, limit)
     image = opened_picture(file, path, limit)
     num_frames = getattr(image, "n_frames", 1)
     deep = deep_array(image, lambda: _again(file))
@@ -218,8 +223,6 @@ def _recognise(file: BinaryIO, head: bytes) -> ImageFile.ImageFile | None:
         return GifImagePlugin.GifImageFile(file)
     if head.startswith(b"BM"):
         return BmpImagePlugin.BmpImageFile(file)
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc"):
-        raise PictureError("the file is a HEIC picture, which is not read yet; save it as JPEG, PNG or AVIF")
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
         if not features.check("avif"):
             raise PictureError("AVIF needs Pillow 11.3 or newer; pip install -U pillow")

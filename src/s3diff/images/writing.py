@@ -14,6 +14,7 @@ from PIL import Image, PngImagePlugin
 from s3diff.errors import OptionError, OutputError
 from s3diff.images.color_profiles import color_space
 from s3diff.images.formats import Format, PicturePath
+from s3diff.images.heif_files import WRITTEN_BITS, heif_bytes
 from s3diff.images.metadata import with_size, xmp_of_result
 from s3diff.images.picture import Picture
 from s3diff.images.pillow_metadata import deep_tiff, exif_for, tiff_tags
@@ -28,16 +29,17 @@ _MAX_JPEG_XMP_BYTES = 65504
 
 
 def write_picture(picture: Picture, path: PicturePath, *, quality: int = 95, overwrite: bool = True) -> tuple[str, ...]:
-    """Write a picture in the format of the path's extension: .png, .jpg, .jpeg, .webp, .tif or .tiff.
+    """Write a picture in the format of the path's extension, one of ``PICTURE_EXTENSIONS``.
 
-    Profile and EXIF are kept. 16 bits are kept by PNG and TIFF for grey without alpha and rounded to 8 elsewhere. JPEG
-    is written without colour subsampling. Missing folders are made. The file is whole or not there: it is written
-    beside its destination, flushed to the disk and then moved; an interruption leaves the old file.
+    Profile, EXIF, XMP and DPI are kept where the format can hold them, 16 bits by PNG and TIFF (10 of them by HEIC,
+    which needs the extra ``heif``). JPEG and HEIC are written without colour subsampling. Missing folders are made. The
+    file is whole or not there: it is written beside its destination, flushed to the disk and then moved; an
+    interruption leaves the old file.
 
     Args:
         picture: what to write.
         path: where to.
-        quality: 1 to 100, of JPEG and WebP.
+        quality: 1 to 100, of JPEG, WebP, AVIF and HEIC.
         overwrite: whether a file that is there may be replaced.
 
     Returns:
@@ -67,6 +69,8 @@ def encoded(picture: Picture, form: Format, quality: int) -> tuple[bytes, tuple[
     settings, more = file_settings(picture, form, quality)
     notes += more
     data = io.BytesIO()
+    if form.name == "HEIF":
+        return heif_bytes(picture, settings), notes
     channels = picture.pixels.shape[2] + (picture.alpha is not None)
     if picture.pixels.dtype == np.uint16 and form.has_16_bits and channels > 1:
         if form.name == "TIFF":
@@ -103,7 +107,7 @@ def file_settings(picture: Picture, form: Format, quality: int) -> tuple[dict[st
         settings["exif"] = tiff_tags(exif, xmp)
     else:
         settings["xmp"] = xmp
-    if form.name in ("JPEG", "WEBP", "AVIF"):
+    if form.name in ("JPEG", "WEBP", "AVIF", "HEIF"):
         settings["quality"] = quality
     if form.name == "JPEG":
         settings["subsampling"] = 0  # 4:4:4
@@ -125,6 +129,8 @@ def as_held(picture: Picture, form: Format) -> tuple[Picture, tuple[str, ...]]:
         picture = replace(picture, icc_profile=None)
     if picture.pixels.dtype == np.uint16 and not form.has_16_bits:
         notes += (f"16 bits were rounded to 8, which is what {form.name} is written with",)
+    if picture.pixels.dtype == np.uint16 and form.name == "HEIF":
+        notes += (f"16 bits were rounded to {WRITTEN_BITS}, which is what HEIC is written with",)
     return picture, notes
 
 
