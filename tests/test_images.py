@@ -797,15 +797,7 @@ def test_half_pictures_are_not_let_through_by_a_pillow_switch(tmp_path: Path, mo
 damages = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6)
 
 
-def test_heic_is_called_so(tmp_path: Path) -> None:
-    path = tmp_path / "phone.png"
-    path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
-    with pytest.raises(PictureError, match=r"phone\.png: the file is a HEIC picture, which is not read yet") as error:
-        read_picture(path)
-    one_line(error)
-
-
-FUZZED = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", *(["AVIF"] if features.check("avif") else [])]
+FUZZED = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", *(["AVIF"] if features.check("avif") else [])]
 
 
 @given(st.sampled_from(FUZZED), damages)

@@ -109,8 +109,8 @@ def file_settings(picture: Picture, form: Format, quality: int) -> tuple[dict[st
         settings["xmp"] = xmp
     if form.name in ("JPEG", "WEBP", "AVIF", "HEIF"):
         settings["quality"] = quality
-    if form.name == "JPEG":
-        settings["subsampling"] = 0  # 4:4:4
+    if form.name == "JPEG" or (form.name == "AVIF" and not picture.is_grey):
+        settings["subsampling"] = "4:4:4"
     return {name: value for name, value in settings.items() if value is not None}, notes
 
 
