@@ -16,13 +16,17 @@ from pathlib import Path
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.images.codecs import (
     PICTURE_EXTENSIONS,
-    WRITTEN_EXTENSIONS,
+    Animation,
     Picture,
+    can_be_written,
     check_writable,
+    holds_frames,
+    is_animated,
     list_pictures,
     read_picture,
 )
 from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.restoration.animation import checked_animation
 from s3diff.restoration.restorer import check_output_size
 
 #: What a picture is written as whose own format can be read but not written.
@@ -156,8 +160,10 @@ def read_list(name: str) -> list[str]:
     return names
 
 
-def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = None) -> Picture:
+def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = None) -> Picture | Animation:
     """Read a job's picture, and make sure that its result will be accepted where it goes.
+
+    A file of several frames is an animation if its result can hold them all.
 
     Raises:
         PictureError: it cannot be read, or its result would be too large.
@@ -165,7 +171,13 @@ def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = N
             it out of ``root``.
     """
     check_inside(job, root)
-    picture = read_picture(job.source, options.max_input_pixels, options.max_file_bytes)
+    limits = {"max_pixels": options.max_input_pixels, "max_bytes": options.max_file_bytes}
+    if holds_frames(job.target) and is_animated(job.source, **limits):
+        animation = checked_animation(job.source, options)
+        size = options.output_size(animation.width, animation.height)
+        check_writable(job.target, size=size, transparent=animation.is_transparent)
+        return animation
+    picture = read_picture(job.source, **limits)
     size = check_output_size(picture, options)
     check_writable(job.target, size=size, transparent=picture.is_transparent)
     return picture
@@ -264,7 +276,7 @@ def _named(
         extension = relative.suffix
         if writing.format is not None:
             extension = extension if _same_format(extension, writing.format) else f".{writing.format}"
-        elif extension.lower() not in WRITTEN_EXTENSIONS:
+        elif not can_be_written(extension):
             extension = _FALLBACK_EXTENSION
         stem = _filled(writing.name, {"stem": relative.stem, "extension": relative.suffix[1:], **names})
         plain = folder / relative.with_name(stem + extension)
@@ -283,7 +295,7 @@ def _named(
 
 
 def _same_format(extension: str, wanted: str) -> bool:
-    aliases = {"jpeg": "jpg", "tiff": "tif"}
+    aliases = {"jpeg": "jpg", "tiff": "tif", "heif": "heic"}
     given = extension[1:].lower()
     return aliases.get(given, given) == aliases.get(wanted, wanted)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,8 +20,9 @@ from typing import Any, Literal, TextIO
 from s3diff.apps.journal import Journal, Stamp, stamp_of
 from s3diff.apps.restore_jobs import RestoreJob, check_inside, open_picture
 from s3diff.errors import DiskFullError, OutputError, PictureError
-from s3diff.images.codecs import Picture, remove_leftovers
+from s3diff.images.codecs import Animation, Picture, remove_leftovers
 from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.restoration.animation import restore_animation
 from s3diff.restoration.restored import Degrees, Restored
 from s3diff.restoration.restorer import Restorer
 
@@ -32,7 +33,7 @@ _BEGUN_AT_ONCE = 32
 
 State = Literal["done", "skipped", "failed"]
 #: A source as it was read, and its stamp just before.
-OpenedPicture = tuple[Picture, Stamp | None]
+OpenedPicture = tuple[Picture | Animation, Stamp | None]
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,22 @@ def run_jobs(
     root: Path | None = None,
     journal: Journal | None = None,
     opened: OpenedPicture | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Outcome]:
     """Restore every picture; yields an outcome for each, in the jobs' order, once it is on the disk.
 
     A picture that cannot be read, restored or written is an outcome, not an end. When the caller stops early, what is
-    being written is finished and nothing else is begun. ``opened`` is the first job's picture, where the caller has
-    read it already.
+    being written is finished and nothing else is begun. Of an animation each frame is written once it is restored.
+
+    Args:
+        jobs: what to do.
+        restorer: with what.
+        options: of all pictures.
+        writing: how results are written.
+        root: the output folder.
+        journal: where it is written down.
+        opened: the first job's picture, where the caller has read it already.
+        progress: told how many frames of an animation are done, and how many there are.
 
     Raises:
         OptionError, ModelError: no picture can be restored like this.
@@ -152,15 +163,30 @@ def run_jobs(
         note(job, stamp, outcome)
         return outcome
 
+    def animate(job: RestoreJob, animation: Animation) -> Outcome:
+        check_inside(job, root)  # again: a link may have come meanwhile
+        restored = restore_animation(
+            restorer,
+            animation,
+            job.target,
+            options,
+            quality=writing.quality,
+            overwrite=writing.overwrite,
+            progress=None if progress is None else lambda _, done, total: progress(done, total),
+        )
+        facts = facts_of((restored.width, restored.height), restored.degrees, restored.estimated, restored.seconds)
+        return Outcome(job, "done", facts={**facts, "frames": restored.num_frames}, notes=restored.notes)
+
     def settle(job: RestoreJob, reading: Future[OpenedPicture]) -> Outcome | Future[Outcome]:
         try:
             picture, stamp = reading.result()
-            restored = restorer.restore(picture, options)
+            result = animate(job, picture) if isinstance(picture, Animation) else restorer.restore(picture, options)
         except (PictureError, OutputError) as error:
-            outcome = _failed(job, error)
-            note(job, None, outcome)
-            return outcome
-        return writer.submit(write, job, restored, stamp)
+            result, stamp = _failed(job, error), None
+        if isinstance(result, Restored):
+            return writer.submit(write, job, result, stamp)
+        note(job, stamp, result)
+        return result
 
     reader, writer = ThreadPoolExecutor(READ_AHEAD, "read"), ThreadPoolExecutor(1, "write")
     readings: deque[tuple[RestoreJob, Future[OpenedPicture]]] = deque()

@@ -42,6 +42,7 @@ from s3diff.restoration.tiled_stages import TiledStages
 from s3diff.tiling import HaloSpan
 
 if TYPE_CHECKING:
+    from s3diff.restoration.animation import RestoredAnimation
     from s3diff.restoration.streaming import RestoredFile
 
 #: What can be restored: a path, a Picture, a Pillow image, or an array [H, W] or [H, W, C].
@@ -57,7 +58,7 @@ _ONE_AT_A_TIME = threading.Lock()
 #: A batch is cut into groups of at most this many output pixels.
 MAX_BATCH_PIXELS = 2048 * 2048
 
-#: Told how far a picture is: stage (``tiles`` or ``predict``), tiles done, tiles in all. What it raises ends the work.
+#: Told how far the work is: stage (``tiles``, ``predict`` or ``frames``), done, in all. What it raises ends the work.
 Progress = Callable[[str, int, int], None]
 
 
@@ -199,6 +200,39 @@ class Restorer:
         from s3diff.restoration.streaming import restore_file
 
         return restore_file(self, source, target, options, overwrite=overwrite, progress=progress)
+
+    def restore_animation(
+        self,
+        source: str | os.PathLike[str],
+        target: str | os.PathLike[str],
+        options: RestoreOptions | None = None,
+        *,
+        quality: int = 95,
+        overwrite: bool = True,
+        progress: Progress | None = None,
+    ) -> RestoredAnimation:
+        """Restore an animated picture; see :func:`s3diff.restoration.animation.restore_animation`."""
+        from s3diff.restoration.animation import restore_animation
+
+        return restore_animation(self, source, target, options, quality=quality, overwrite=overwrite, progress=progress)
+
+    @torch.inference_mode()
+    def estimate(self, source: Source, options: RestoreOptions | None = None) -> Degrees:
+        """How degraded a picture is, as :meth:`restore` would find it.
+
+        Args:
+            source: see :meth:`restore`.
+            options: of which only those count that change what the networks see.
+
+        Raises:
+            PictureError: the picture cannot be read.
+        """
+        options = self._resolved(options)
+        seen = for_networks(as_picture(source, options), options)
+        read = tensor_reader(codecs.to_tensor(seen))
+        with _ONE_AT_A_TIME, _repeatable(exactly=not self.acceleration.compiled):
+            values = estimate_in_tiles(self.generator.estimator, read, (seen.height, seen.width), self.device)
+        return Degrees(*values[0].tolist())
 
     def restore_batch(self, sources: Iterable[Source], options: RestoreOptions | None = None) -> list[Restored]:
         """Restore pictures of any sizes; those of one size run together, each with matrices of its own.
