@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ from s3diff.restoration.tiled_stages import TiledStages
 from s3diff.tiling import HaloSpan, Span
 
 if TYPE_CHECKING:
+    from s3diff.restoration.animation import RestoredAnimation
     from s3diff.restoration.streaming import RestoredFile
 
 #: What can be restored: a path, a Picture, a Pillow image, or an array [H, W] or [H, W, C].
@@ -57,7 +58,7 @@ _ONE_AT_A_TIME = threading.Lock()
 #: A batch is cut into groups of at most this many output pixels.
 MAX_BATCH_PIXELS = 2048 * 2048
 
-#: Told how far a picture is: stage (``tiles`` or ``predict``), tiles done, tiles in all. What it raises ends the work.
+#: Told how far the work is: stage (``tiles``, ``predict`` or ``frames``), done, in all. What it raises ends the work.
 Progress = Callable[[str, int, int], None]
 
 
@@ -171,15 +172,22 @@ class Restorer:
 
         Args:
             source: see :meth:`restore`.
-            options: their limits hold for what is read from a file.
+            options: of which only those count that change what the networks see, and the limits of a file.
 
         Raises:
             PictureError: the picture cannot be read.
         """
         options = self._resolved(options)
-        picture = for_networks(as_picture(source, options), RestoreOptions())
-        read, size = tensor_reader(codecs.to_tensor(picture)), (picture.height, picture.width)
-        return Degrees(*estimate_in_tiles(self.generator.estimator, read, size, self.device)[0].tolist())
+        seen = for_networks(as_picture(source, options), options)
+        read, size = tensor_reader(codecs.to_tensor(seen)), (seen.height, seen.width)
+        is_first = _ONE_AT_A_TIME.acquire(blocking=False)
+        try:
+            # Where somebody else is at work, the process has the flags already.
+            with _repeatable(exactly=not self.acceleration.compiled) if is_first else nullcontext():
+                return Degrees(*estimate_in_tiles(self.generator.estimator, read, size, self.device)[0].tolist())
+        finally:
+            if is_first:
+                _ONE_AT_A_TIME.release()
 
     @contextmanager
     def watched(self, look: Callable[[], None]) -> Iterator[None]:
@@ -235,6 +243,21 @@ class Restorer:
         from s3diff.restoration.streaming import restore_file
 
         return restore_file(self, source, target, options, overwrite=overwrite, progress=progress)
+
+    def restore_animation(
+        self,
+        source: str | os.PathLike[str],
+        target: str | os.PathLike[str],
+        options: RestoreOptions | None = None,
+        *,
+        quality: int = 95,
+        overwrite: bool = True,
+        progress: Progress | None = None,
+    ) -> RestoredAnimation:
+        """Restore an animated picture; see :func:`s3diff.restoration.animation.restore_animation`."""
+        from s3diff.restoration.animation import restore_animation
+
+        return restore_animation(self, source, target, options, quality=quality, overwrite=overwrite, progress=progress)
 
     def restore_batch(
         self, sources: Iterable[Source], options: RestoreOptions | None = None, *, in_turn: bool = False
