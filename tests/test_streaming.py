@@ -23,7 +23,7 @@ from s3diff.images.codecs import Picture, read_picture, write_picture  # noqa: E
 from s3diff.images.large_files import LargePicture  # noqa: E402
 from s3diff.options import RestoreOptions  # noqa: E402
 from s3diff.restoration.restorer import Restorer  # noqa: E402
-from s3diff.restoration.streaming import PixelFile, RecordedCanvas  # noqa: E402
+from s3diff.restoration.scratch_files import PixelFile, Place, RecordedCanvas  # noqa: E402
 from s3diff.tiling import HaloSpan, Span  # noqa: E402
 
 #: Output 400 x 260 px in tiles of 384: three of them.
@@ -310,6 +310,7 @@ def test_the_pixels_of_a_streamed_result_are_not_in_memory(tmp_path: Path) -> No
         pixels=pixels,
         record=tmp_path / "tiles",
         header={},
+        place=Place(tmp_path / "a.tif"),
     )
     part = torch.full((1, 3, tile, tile), 0.25)
     part[..., ::2] = 0.75

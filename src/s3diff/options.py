@@ -257,7 +257,7 @@ class RestoreOptions:
 
 
 #: Formats that a result can be asked for in, by the extension that it gets.
-OutputFormat = Literal["png", "jpg", "jpeg", "webp", "tif", "tiff", "avif", "bmp", "gif"]
+OutputFormat = Literal["png", "jpg", "jpeg", "webp", "tif", "tiff", "avif", "bmp", "gif", "heic", "heif"]
 _NAME_FIELDS = ("stem", "extension", "model", "scale")
 
 
@@ -266,8 +266,8 @@ class OutputOptions:
     """How results are named and written.
 
     Attributes:
-        format: the format of every result; None for the input's own (PNG where that cannot be written, as HEIC).
-        quality: 1 to 100, of JPEG, WebP and AVIF.
+        format: the format of every result; None for the input's own (PNG where that cannot be written).
+        quality: 1 to 100, of JPEG, WebP, AVIF and HEIC.
         name: name of a result without its extension: a text with ``{stem}`` (the input's) and, if wanted,
             ``{extension}`` (the input's, without dot), ``{model}`` and ``{scale}``.
         overwrite: whether files that are there may be replaced.

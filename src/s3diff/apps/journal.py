@@ -2,7 +2,8 @@
 
 One JSON object a line, appended and never changed: a header that says what is being made of the pictures, a line for
 each picture that is begun, and one for each that is done or failed. A line that was cut off, or that a power cut filled
-with zeros, counts as not written; its picture is restored again.
+with zeros, counts as not written; its picture is restored again. So does a whole journal of which nothing but its cut
+off header is left.
 """
 
 from __future__ import annotations
@@ -72,15 +73,16 @@ class Journal:
             is_same_run, is_cut = self._load()
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - held until close
             if is_cut:
-                self._file.write(b"\n")
+                self._write(b"\n")
             if not is_same_run:
-                self._append([{"journal": _KIND, "version": _VERSION, "run": self._run}])
-        except OSError as error:
-            self._lock.release()
-            raise OutputError(f"{path} cannot be used ({_reason(error)}); choose another --journal") from error
+                # On the disk before any line that it holds for.
+                self._append([{"journal": _KIND, "version": _VERSION, "run": self._run}], at_once=True)
         except OutputError:
             self._lock.release()
             raise
+        except OSError as error:
+            self._lock.release()
+            raise OutputError(f"{path} cannot be used ({_reason(error)}); choose another --journal") from error
 
     def __enter__(self) -> Journal:
         return self
@@ -120,26 +122,35 @@ class Journal:
     def _load(self) -> tuple[bool, bool]:
         """Whether the last header is of this run, and whether the last line was cut off."""
         last_run: Any = None
-        is_journal, is_cut, is_empty = False, False, True
+        is_journal, is_cut, is_foreign = False, False, False
         with suppress(FileNotFoundError), open(self.path, "rb") as file:
             for line in file:
-                is_empty, is_cut = False, not line.endswith(b"\n")
+                is_cut = not line.endswith(b"\n")
                 try:
                     entry = json.loads(line)
-                except ValueError:  # cut off
+                except (ValueError, RecursionError):  # cut off
+                    is_foreign |= not _is_rest_of_header(line)
                     continue
                 if not isinstance(entry, dict):
-                    continue
-                if entry.get("journal") == _KIND and entry.get("version") == _VERSION:
+                    is_foreign = True
+                elif entry.get("journal") == _KIND and entry.get("version") != _VERSION:
+                    raise OutputError(
+                        f"{self.path} is the journal of another version of s3diff; go on with that one, or choose "
+                        "another --journal"
+                    )
+                elif entry.get("journal") == _KIND:
                     if entry.get("run") != last_run:
                         self.done.clear()
                         self.begun.clear()
                     is_journal, last_run = True, entry.get("run")
-                elif "begun" in entry:
+                elif isinstance(entry.get("begun"), str):
                     self.begun[entry["begun"]] = _stamp(entry)
-                elif "ended" in entry and entry.get("state") == "done":
-                    self.done[entry["ended"]] = _stamp(entry)
-        if not is_empty and not is_journal:
+                elif isinstance(entry.get("ended"), str):
+                    if entry.get("state") == "done":
+                        self.done[entry["ended"]] = _stamp(entry)
+                else:
+                    is_foreign = True
+        if is_foreign and not is_journal:
             raise OutputError(f"{self.path} is no journal of s3diff restore; choose another --journal")
         if last_run != self._run:
             self.done.clear()
@@ -150,12 +161,31 @@ class Journal:
         data = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
         try:
             with self._turn:
-                self._file.write(data)
+                self._write(data)
                 if at_once or time.monotonic() - self._synced > _SYNC_SECONDS:
                     os.fsync(self._file.fileno())
                     self._synced = time.monotonic()
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written ({_reason(error)}); make room and run again") from error
+
+    def _write(self, data: bytes) -> None:
+        """All of it or nothing: a full disk may take the beginning of a line in silence, and the next line would be
+        glued to it."""
+        before, rest = os.fstat(self._file.fileno()).st_size, memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._file.fileno(), before)
+            raise
+
+
+def _is_rest_of_header(line: bytes) -> bool:
+    """What a power cut leaves of a journal's first line: a beginning of it, zeros, or both."""
+    start = json.dumps({"journal": _KIND})[:-1].encode()
+    kept = line.strip(b"\0\n")
+    return start.startswith(kept) or kept.startswith(start)
 
 
 def _stamp(entry: Mapping[str, Any]) -> Stamp | None:

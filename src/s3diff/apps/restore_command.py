@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s3diff.apps.terminal import EXIT_SOME_FAILED, load_torch, on_one_line, one_line_errors, remark, remarks
+from s3diff.apps.terminal import EXIT_SOME_FAILED, Counter, load_torch, on_one_line, one_line_errors, remark, remarks
 from s3diff.errors import DiskFullError, OptionError
 from s3diff.option_texts import parse_degree, parse_size, parse_tile
 from s3diff.options import (
@@ -93,6 +93,7 @@ class FormatChoice(str, Enum):
     avif = "avif"
     bmp = "bmp"
     gif = "gif"
+    heic = "heic"
 
 
 def restore(
@@ -185,7 +186,7 @@ def restore(
     format_: Annotated[
         FormatChoice | None, typer.Option("--format", help="Format of the results in a folder. [default: the input's]")
     ] = None,
-    quality: Annotated[int, typer.Option(help="1 to 100, of JPEG, WebP and AVIF outputs.")] = 95,
+    quality: Annotated[int, typer.Option(help="1 to 100, of JPEG, WebP, AVIF and HEIC outputs.")] = 95,
     name: Annotated[
         str,
         typer.Option(help="Names of the results in a folder, from {stem}, {extension}, {model} and {scale}."),
@@ -331,13 +332,13 @@ def _work_through(
     quiet: bool,
 ) -> None:
     """Everything after the plan; the model is loaded only if a picture needs it."""
-    from s3diff.apps.restore_jobs import open_picture
-    from s3diff.apps.restore_run import Report, run_jobs, select_jobs
+    from s3diff.apps.restore_run import Report, open_stamped, run_jobs, select_jobs
 
     selection = select_jobs(plan.jobs, plan.root, journal, skip_existing=skip_existing, overwrite=writing.overwrite)
+    opened = None
     if selection.pending and not plan.is_many:
-        # A picture on its own is looked at before a model is loaded, let alone fetched.
-        open_picture(selection.pending[0], options, plan.root)
+        # A picture on its own is read before a model is loaded, let alone fetched.
+        opened = open_stamped(selection.pending[0], options, plan.root)
     written = Report(report)
     started, tally = time.monotonic(), _Tally(selection)
     with closing(written):
@@ -350,8 +351,20 @@ def _work_through(
                 remark(f"model {restorer.model.name}  device {restorer.device}  precision {restorer.precision}")
                 for reason in restorer.acceleration.reasons if fast else ():
                     remark(f"  {reason}")
-            outcomes = run_jobs(selection.pending, restorer, options, writing, root=plan.root, journal=journal)
-            with closing(_with_progress(outcomes, len(selection.pending), quiet)) as waiting:
+            counter = Counter("frames", quiet)
+            outcomes = run_jobs(
+                selection.pending,
+                restorer,
+                options,
+                writing,
+                root=plan.root,
+                journal=journal,
+                opened=opened,
+                progress=counter,
+            )
+            opened = None  # the run's own now
+            progress = _with_progress(outcomes, len(selection.pending), quiet, counter)
+            with closing(counter), closing(progress) as waiting:
                 try:
                     for outcome in waiting:
                         tally.add(outcome)
@@ -421,7 +434,7 @@ def _line(outcome: Outcome) -> str:
     for name in ("blur", "noise"):
         used, estimated = facts[name], facts[f"estimated_{name}"]
         degrees.append(f"{name} {used:.3f}" + (f" (estimated {estimated:.3f})" if used != estimated else ""))
-    size = f"{facts['width']}x{facts['height']}"
+    size = f"{facts['width']}x{facts['height']}" + (f", {facts['frames']} frames" if "frames" in facts else "")
     return "  ".join([str(outcome.job.target), size, *degrees, f"{facts['seconds']:.2f} s"])
 
 
@@ -441,9 +454,13 @@ def _opened(
             yield None
         return
     from s3diff.apps.journal import Journal
+    from s3diff.apps.restore_jobs import require_inside
 
     part = "" if shard is None else f"-{shard[0]}-of-{shard[1]}"
-    with Journal(plan.root / f"{JOURNAL_NAME}{part}.jsonl" if path is None else Path(path), run) as journal:
+    place = plan.root / f"{JOURNAL_NAME}{part}.jsonl" if path is None else Path(path)
+    if path is None:
+        require_inside(place, plan.root)
+    with Journal(place, run) as journal:
         yield journal
 
 
@@ -494,8 +511,10 @@ def _download_bar(quiet: bool) -> Iterator[tuple[Callable[[DownloadPlan], None],
             bar.stop()
 
 
-def _with_progress(outcomes: Iterable[Outcome], total: int, quiet: bool) -> Generator[Outcome, None, None]:
-    """A bar over many pictures, where somebody looks at a terminal."""
+def _with_progress(
+    outcomes: Iterable[Outcome], total: int, quiet: bool, counter: Counter
+) -> Generator[Outcome, None, None]:
+    """A bar over many pictures, where somebody looks at a terminal; it also shows what is counted of one of them."""
     if quiet or total == 1 or not remarks.is_terminal:
         yield from outcomes
         return
@@ -505,6 +524,7 @@ def _with_progress(outcomes: Iterable[Outcome], total: int, quiet: bool) -> Gene
     # On a terminal a line has to go above the bar; in a file it must stay what it is.
     with Progress(*columns, console=remarks, redirect_stdout=sys.stdout is not None and sys.stdout.isatty()) as bar:
         task = bar.add_task("", total=total)
+        counter.instead = lambda text: bar.update(task, description=text)
         for outcome in outcomes:
             bar.update(task, description=on_one_line(outcome.job.source.name), advance=1)
             yield outcome

@@ -15,12 +15,11 @@ from pathlib import Path
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.images.codecs import (
     PICTURE_EXTENSIONS,
-    Picture,
     check_writable,
     list_pictures,
 )
 from s3diff.options import OutputOptions, RestoreOptions
-from s3diff.restoration.picture_files import read_source, result_extension, result_stem
+from s3diff.restoration.picture_files import Opened, read_source, result_extension, result_stem
 
 
 @dataclass(frozen=True)
@@ -150,8 +149,10 @@ def read_list(name: str) -> list[str]:
     return names
 
 
-def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = None) -> Picture:
+def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = None) -> Opened:
     """Read a job's picture, and make sure that its result will be accepted where it goes.
+
+    A file of several frames is an animation if its result can hold them all.
 
     Raises:
         PictureError: it cannot be read, or its result would be too large.
@@ -169,9 +170,18 @@ def check_inside(job: RestoreJob, root: Path | None) -> None:
         OutputError: a symbolic link leads it out of ``root``.
     """
     if root is not None:
-        inside, place = os.path.realpath(root), os.path.realpath(job.target)
-        if os.path.commonpath([inside, place]) != inside:
-            raise OutputError(f"{job.target} would be written outside {root}, to {place}; remove the symbolic link")
+        require_inside(job.target, root)
+
+
+def require_inside(path: Path, root: Path) -> None:
+    """Whether a path stays in a folder, links followed.
+
+    Raises:
+        OutputError: a symbolic link leads it out.
+    """
+    inside, place = os.path.realpath(root), os.path.realpath(path)
+    if os.path.commonpath([inside, place]) != inside:
+        raise OutputError(f"{path} would be written outside {root}, to {place}; remove the symbolic link")
 
 
 def _part(relative: Path, count: int) -> int:
@@ -212,7 +222,13 @@ def _matching(pattern: str, output: Path) -> list[tuple[Path, Path]]:
     found = [each for each in found if not is_earlier_result(each, fixed, output)]
     if not found:
         raise PictureError(f"{pattern} does not exist, and as a pattern it matches no pictures; check the name")
-    return [(each, each.relative_to(fixed)) for each in found]
+    places = [Path(os.path.normpath(each.relative_to(fixed))) for each in found]
+    if any(".." in place.parts for place in places):
+        raise PictureError(
+            f"{pattern} leads out of {fixed} by .. behind a wildcard, so that results would lie outside the output "
+            "folder; write it without .. there"
+        )
+    return list(zip(found, places, strict=True))
 
 
 def _of_list(names: Iterable[str]) -> list[tuple[Path, Path]]:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from s3diff.apps.journal import Journal, Stamp, stamp_of
-from s3diff.apps.restore_jobs import RestoreJob, open_picture
+from s3diff.apps.restore_jobs import RestoreJob, check_inside, open_picture
 from s3diff.errors import DiskFullError, OutputError, PictureError
-from s3diff.images.codecs import Picture, remove_leftovers
+from s3diff.images.codecs import Animation, remove_leftovers
 from s3diff.options import OutputOptions, RestoreOptions
-from s3diff.restoration.picture_files import facts_of_result, write_result
+from s3diff.restoration.picture_files import Opened, facts_of_result, write_result
+from s3diff.restoration.picture_files import animate as restore_and_write
 from s3diff.restoration.restored import Restored
 from s3diff.restoration.restorer import Restorer
 
@@ -31,6 +33,8 @@ READ_AHEAD = 2
 _BEGUN_AT_ONCE = 32
 
 State = Literal["done", "skipped", "failed"]
+#: A source as it was read, and its stamp just before.
+OpenedPicture = tuple[Opened, Stamp | None]
 
 
 @dataclass(frozen=True)
@@ -110,11 +114,23 @@ def run_jobs(
     *,
     root: Path | None = None,
     journal: Journal | None = None,
+    opened: OpenedPicture | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Outcome]:
     """Restore every picture; yields an outcome for each, in the jobs' order, once it is on the disk.
 
     A picture that cannot be read, restored or written is an outcome, not an end. When the caller stops early, what is
-    being written is finished and nothing else is begun.
+    being written is finished and nothing else is begun. Of an animation each frame is written once it is restored.
+
+    Args:
+        jobs: what to do.
+        restorer: with what.
+        options: of all pictures.
+        writing: how results are written.
+        root: the output folder.
+        journal: where it is written down.
+        opened: the first job's picture, where the caller has read it already.
+        progress: told how many frames of an animation are done, and how many there are.
 
     Raises:
         OptionError, ModelError: no picture can be restored like this.
@@ -122,33 +138,47 @@ def run_jobs(
         OutputError: the journal cannot be written.
     """
 
-    def read(job: RestoreJob) -> tuple[Picture, Stamp | None]:
-        stamp = stamp_of(job.source)  # before its content: a source that changes meanwhile is restored again
-        return open_picture(job, options, root), stamp
+    first = [] if opened is None else [opened]  # taken out by its job, so that nothing holds it any longer
+
+    def read(job: RestoreJob) -> OpenedPicture:
+        return first.pop() if first and job is jobs[0] else open_stamped(job, options, root)
+
+    def note(job: RestoreJob, stamp: Stamp | None, outcome: Outcome) -> None:
+        if journal is not None:
+            # Without its line a failed picture is restored again, as with it: on a full disk that takes no line either,
+            # what is said must be why the picture failed.
+            with suppress(*((OutputError,) if outcome.state == "failed" else ())):
+                journal.finish(key_of(job, root), stamp, outcome.as_json())
 
     def write(job: RestoreJob, restored: Restored, stamp: Stamp | None) -> Outcome:
         try:
+            check_inside(job, root)  # again: a link may have come meanwhile
             notes = write_result(restored, job.target, writing)
             outcome = Outcome(job, "done", facts=facts_of_result(restored), notes=notes)
         except OutputError as error:
             outcome = _failed(job, error)
-        if journal is not None:
-            journal.finish(key_of(job, root), stamp, outcome.as_json())
+        note(job, stamp, outcome)
         return outcome
 
-    def settle(job: RestoreJob, reading: Future[tuple[Picture, Stamp | None]]) -> Outcome | Future[Outcome]:
+    def animate(job: RestoreJob, animation: Animation) -> Outcome:
+        check_inside(job, root)  # again: a link may have come meanwhile
+        told = None if progress is None else lambda _, done, total: progress(done, total)
+        facts, notes = restore_and_write(restorer, animation, job.target, options, writing, told)
+        return Outcome(job, "done", facts=facts, notes=notes)
+
+    def settle(job: RestoreJob, reading: Future[OpenedPicture]) -> Outcome | Future[Outcome]:
         try:
             picture, stamp = reading.result()
-            restored = restorer.restore(picture, options)
+            result = animate(job, picture) if isinstance(picture, Animation) else restorer.restore(picture, options)
         except (PictureError, OutputError) as error:
-            outcome = _failed(job, error)
-            if journal is not None:
-                journal.finish(key_of(job, root), None, outcome.as_json())
-            return outcome
-        return writer.submit(write, job, restored, stamp)
+            result, stamp = _failed(job, error), None
+        if isinstance(result, Restored):
+            return writer.submit(write, job, result, stamp)
+        note(job, stamp, result)
+        return result
 
     reader, writer = ThreadPoolExecutor(READ_AHEAD, "read"), ThreadPoolExecutor(1, "write")
-    readings: deque[tuple[RestoreJob, Future[tuple[Picture, Stamp | None]]]] = deque()
+    readings: deque[tuple[RestoreJob, Future[OpenedPicture]]] = deque()
     ended: deque[Outcome | Future[Outcome]] = deque()
     for job in jobs if journal is not None else ():
         if key_of(job, root) in journal.begun:  # type: ignore[union-attr]
@@ -170,6 +200,12 @@ def run_jobs(
         writer.shutdown(wait=True)
 
 
+def open_stamped(job: RestoreJob, options: RestoreOptions, root: Path | None) -> OpenedPicture:
+    """:func:`open_picture`, with the source's stamp."""
+    stamp = stamp_of(job.source)  # before its content: a source that changes meanwhile is restored again
+    return open_picture(job, options, root), stamp
+
+
 class Report:
     """Outcomes as JSON lines, each on the disk when it is known. An earlier report is continued, nothing else replaced.
 
@@ -178,6 +214,7 @@ class Report:
     """
 
     def __init__(self, path: str | None) -> None:
+        self._path = path
         self._file: TextIO | None = None
         if path is not None:
             try:
@@ -189,13 +226,24 @@ class Report:
                 raise OutputError(f"the report {path} cannot be written ({reason}); choose another place") from error
 
     def add(self, outcome: Outcome) -> None:
+        """Write one line down.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
         if self._file is not None:
-            self._file.write(json.dumps(outcome.as_json()) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(json.dumps(outcome.as_json()) + "\n")
+                self._file.flush()
+            except OSError as error:
+                raise OutputError(
+                    f"the report {self._path} cannot be written ({error.strerror}); make room and run again"
+                ) from error
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what could not be written was said when it was added
+                self._file.close()
 
 
 def _is_report(path: str) -> bool:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s3diff.apps.restore_jobs import RestoreJob, RestorePlan, check_inside
 from s3diff.apps.restore_run import Outcome, Report, select_jobs
-from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, remark, remarks
+from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, Counter, remark
 from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError
 from s3diff.images.codecs import check_writable
 from s3diff.images.large_files import LargePicture
@@ -19,9 +17,6 @@ from s3diff.options import RestoreOptions
 from s3diff.restoration.picture_files import facts_of
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.streaming import STREAMED_EXTENSIONS, check_streaming
-
-#: Where nobody looks at a terminal, a line about the progress comes at most so often.
-_LINE_SECONDS = 30.0
 
 
 def is_too_large_for_memory(plan: RestorePlan, options: RestoreOptions) -> bool:
@@ -90,7 +85,7 @@ def _restored(
     if not quiet:
         remark(f"model {restorer.model.name}  device {restorer.device}  precision {restorer.precision}  streamed")
     num_done = 0
-    with _shown(quiet) as show:
+    with closing(Counter("tiles", quiet)) as show:
 
         def tell(stage: str, done: int, total: int) -> None:
             nonlocal num_done
@@ -107,33 +102,3 @@ def _restored(
     notes = (*restored.notes, *((resumed,) if restored.num_resumed else ()))
     facts = facts_of((restored.width, restored.height), restored.degrees, restored.estimated, restored.seconds)
     return Outcome(job, "done", facts=facts, notes=notes)
-
-
-@contextmanager
-def _shown(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left on a terminal, now and then a line elsewhere."""
-    if quiet:
-        yield lambda done, total: None
-    elif remarks.is_terminal:
-        columns = (TextColumn("tiles"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=remarks) as bar:
-            task = bar.add_task("", total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-    else:
-        yield _lines()
-
-
-def _lines() -> Callable[[int, int], None]:
-    started = said = time.monotonic()
-    first: int | None = None
-
-    def show(done: int, total: int) -> None:
-        nonlocal said, first
-        now = time.monotonic()
-        first = done - 1 if first is None else first
-        if now - said >= _LINE_SECONDS and done < total:
-            left = (now - started) / (done - first) * (total - done)
-            remark(f"{done} of {total} tiles, about {left / 60:.0f} min left")
-            said = now
-
-    return show

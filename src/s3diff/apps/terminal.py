@@ -6,19 +6,24 @@ import importlib
 import signal
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s3diff.errors import OptionError, S3DiffError
 
 #: Progress and remarks go to stderr; stdout carries one line per restored picture. Names of files are shown as they
 #: are: ":dog:" is no emoji and "[red]" no colour.
 remarks = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
+
+#: Where nobody looks at a terminal, a line about the progress comes at most so often.
+_LINE_SECONDS = 30.0
 
 #: 0 all done, 1 something failed, 2 wrong use: of an option's name (typer's own) or of its value.
 EXIT_USER_ERROR = 1
@@ -74,3 +79,47 @@ def remark(text: str) -> None:
 def on_one_line(text: str) -> str:
     """Line ends, terminal codes and undecodable bytes, which names of files may hold, written out."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
+class Counter:
+    """How many parts of a picture are done: a bar with the time left on a terminal, now and then a line elsewhere.
+
+    Args:
+        unit: what is counted, such as ``tiles``.
+        quiet: show nothing.
+    """
+
+    def __init__(self, unit: str, quiet: bool) -> None:
+        self._unit, self._quiet = unit, quiet
+        #: Told instead of a bar of its own where another bar is shown already.
+        self.instead: Callable[[str], None] | None = None
+        self._bar: Progress | None = None
+        self._started = self._said = time.monotonic()
+        self._first: int | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._quiet:
+            return
+        if self.instead is not None:
+            self.instead(f"{done} of {total} {self._unit}")
+        elif remarks.is_terminal:
+            if self._bar is None:
+                columns = (TextColumn(self._unit), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+                self._bar = Progress(*columns, console=remarks)
+                self._bar.start()
+                self._bar.add_task("", total=total)
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        else:
+            self._line(done, total)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _line(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        self._first = done - 1 if self._first is None or done <= self._first else self._first
+        if now - self._said >= _LINE_SECONDS and done < total:
+            left = (now - self._started) / (done - self._first) * (total - done)
+            remark(f"{done} of {total} {self._unit}, about {left / 60:.0f} min left")
+            self._said = now

@@ -8,7 +8,9 @@ at all.
 
 from __future__ import annotations
 
-from s3diff.images.formats import PICTURE_EXTENSIONS, WRITTEN_EXTENSIONS
+from s3diff.images.animation import MAX_FRAMES_OF_LARGEST, Animation, Frame, is_animated, open_animation
+from s3diff.images.animation_writing import write_animation
+from s3diff.images.formats import PICTURE_EXTENSIONS, holds_frames
 from s3diff.images.picture import (
     Picture,
     alpha_from_tensor,
@@ -17,27 +19,34 @@ from s3diff.images.picture import (
     from_tensor,
     to_tensor,
 )
-from s3diff.images.placing import remove_leftovers
+from s3diff.images.placing import can_be_written, remove_leftovers
 from s3diff.images.reading import PictureHeader, decode_picture, from_pil, list_pictures, picture_header, read_picture
 from s3diff.images.writing import check_writable, to_pil, write_picture
 
 __all__ = [
+    "MAX_FRAMES_OF_LARGEST",
     "PICTURE_EXTENSIONS",
-    "WRITTEN_EXTENSIONS",
+    "Animation",
+    "Frame",
     "Picture",
     "PictureHeader",
     "alpha_from_tensor",
     "alpha_to_tensor",
+    "can_be_written",
     "check_writable",
     "decode_picture",
     "from_array",
     "from_pil",
     "from_tensor",
+    "holds_frames",
+    "is_animated",
     "list_pictures",
+    "open_animation",
     "picture_header",
     "read_picture",
     "remove_leftovers",
     "to_pil",
     "to_tensor",
+    "write_animation",
     "write_picture",
 ]

@@ -9,24 +9,46 @@ PicturePath = str | os.PathLike[str]
 
 
 class Format(NamedTuple):
+    """What files of a format hold, and how large a side they can state."""
+
     name: str
     has_alpha: bool
-    has_16_bits: bool  # for grey without alpha; Pillow writes no other picture with 16
+    has_16_bits: bool
     largest_side_px: int
+    has_profile: bool = True
+    has_exif: bool = True
+    has_xmp: bool = True
+    has_frames: bool = False
 
 
+_PNG = Format("PNG", True, True, 2**31 - 1, has_frames=True)
+#: libjpeg's limit, a little below the 65535 that the format can state.
+_JPEG = Format("JPEG", False, False, 65500)
+_TIFF = Format("TIFF", True, True, 2**31 - 1)
+#: Its 16 bits are written as 10.
+_HEIF = Format("HEIF", True, True, 16384)
 FORMATS = {
-    ".png": Format("PNG", True, True, 2**31 - 1),
-    ".jpg": Format("JPEG", False, False, 65500),  # libjpeg's limit, a little below the 65535 that the format can state
-    ".jpeg": Format("JPEG", False, False, 65500),
-    ".webp": Format("WEBP", True, False, 16383),
-    ".tif": Format("TIFF", True, True, 2**31 - 1),
-    ".tiff": Format("TIFF", True, True, 2**31 - 1),
-    ".avif": Format("AVIF", True, False, 65535),
-    ".bmp": Format("BMP", False, False, 2**31 - 1),
+    ".png": _PNG,
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": Format("WEBP", True, False, 16383, has_frames=True),
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".avif": Format("AVIF", True, False, 65535, has_frames=True),
+    ".bmp": Format("BMP", False, False, 2**31 - 1, has_profile=False, has_exif=False, has_xmp=False),
+    ".gif": Format("GIF", True, False, 65535, has_profile=False, has_exif=False, has_xmp=False, has_frames=True),
+    ".heic": _HEIF,
+    ".heif": _HEIF,
 }
 #: Endings of the file names that are read and written, in lower case.
 PICTURE_EXTENSIONS = tuple(FORMATS)
-#: Those that are written.
-WRITTEN_EXTENSIONS = PICTURE_EXTENSIONS
-ENDINGS = ".png, .jpg, .jpeg, .webp, .tif, .tiff, .avif or .bmp"
+#: The same for messages.
+ENDINGS = f"{', '.join(PICTURE_EXTENSIONS[:-1])} or {PICTURE_EXTENSIONS[-1]}"
+#: The formats for a message.
+FORMAT_NAMES = "PNG, JPEG, WebP, TIFF, AVIF, BMP, GIF or HEIC"
+
+
+def holds_frames(path: PicturePath) -> bool:
+    """Whether a file of that name can be animated."""
+    form = FORMATS.get(os.path.splitext(os.fspath(path))[1].lower())
+    return form is not None and form.has_frames

@@ -8,37 +8,54 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from s3diff.images.formats import FORMATS, Format
+
 
 class Kept(NamedTuple):
-    """One format's row."""
+    """One format's row.
 
-    format: str
+    Attributes:
+        name: of the format.
+        extensions: of its files.
+        bits: per channel, of what is written.
+        dpi: whether it is kept.
+    """
+
+    name: str
     extensions: tuple[str, ...]
-    depths: str
-    alpha: bool
-    icc_profile: bool
-    exif: bool
-    xmp: bool
+    bits: str
     dpi: str
+
+    @property
+    def form(self) -> Format:
+        """What reading and writing go by."""
+        return FORMATS[self.extensions[0]]
 
 
 KEPT = (
-    Kept("PNG", (".png",), "8; 16 for grey without alpha", True, True, True, True, "yes"),
-    Kept("JPEG", (".jpg", ".jpeg"), "8", False, True, True, True, "yes"),
-    Kept("WebP", (".webp",), "8", True, True, True, True, "in EXIF"),
-    Kept("TIFF", (".tif", ".tiff"), "8; 16 for grey without alpha", True, True, True, True, "yes"),
-    Kept("AVIF", (".avif",), "8", True, True, True, True, "in EXIF"),
-    Kept("BMP", (".bmp",), "8", False, False, False, False, "yes"),
+    Kept("PNG", (".png",), "8, 16", "yes"),
+    Kept("JPEG", (".jpg", ".jpeg"), "8", "yes"),
+    Kept("WebP", (".webp",), "8", "in EXIF"),
+    Kept("TIFF", (".tif", ".tiff"), "8, 16", "yes"),
+    Kept("AVIF", (".avif",), "8", "in EXIF"),
+    Kept("BMP", (".bmp",), "8", "yes"),
+    Kept("GIF", (".gif",), "8, of 256 colours", "no"),
+    Kept("HEIC", (".heic", ".heif"), "8, 10", "in EXIF"),
 )
 
 _BEFORE = """# Pictures: what is kept
 
 Made by `python -m s3diff.images.kept > docs/pictures.md`; do not edit by hand.
 
-| format | extensions | bits per channel | transparency | colour profile | EXIF | XMP | DPI |
-|---|---|---|---|---|---|---|---|
+| format | extensions | bits per channel | transparency | colour profile | EXIF | XMP | DPI | animation |
+|---|---|---|---|---|---|---|---|---|
 """
 _AFTER = """
+What a format cannot hold is left out, and a remark says so; where that is transparency, the picture is refused.
+A picture of wide colours that goes into BMP or GIF, which hold no profile, is converted to sRGB.
+
+- **16 bits** per channel of grey, RGB and both with transparency are read from PNG and TIFF, restored in floats and
+  written into these formats; the others get 8, rounded. CMYK of 16 bits and the frames of an animation are read with 8.
 - **Grey** stays grey, unless the model put real colour into it (`--grey`). A palette becomes RGB, 1 bit becomes 8-bit
   grey, CMYK becomes RGB through its profile, which is then dropped. A remark says what was lost.
 - **Orientation** is applied once; the tag says upright afterwards, in EXIF and in XMP. **Dimensions** in EXIF and XMP
@@ -49,10 +66,33 @@ _AFTER = """
   stored.
 - **Transparency** is enlarged along the edges of the restored colours (`--alpha guided`) or by bicubic interpolation
   (`--alpha bicubic`). Colours under fully transparent pixels are replaced by those around them before anything is
-  computed, so that they cannot reach the visible edge.
+  computed, so that they cannot reach the visible edge. GIF holds whole transparency only: half a pixel becomes clear
+  below one half, opaque above.
 
-Not kept yet: 16 bits of colour pictures (`--stream` keeps them) and of pictures with transparency (restored and
-written with 8, with a remark); every frame or page but the first; 10 and 12 bits of AVIF. HEIC and GIF are not read.
+Not kept: 10 and 12 bits of AVIF (read with 8); pages of a TIFF but the first, auxiliary pictures of HEIC.
+
+## Animations
+
+GIF, WebP, PNG (APNG) and AVIF of several frames are restored frame by frame, as a viewer shows them, into any of these
+four: `s3diff restore a.gif -o a.webp`, in a folder `--format webp`. From Python: `Restorer.restore_animation(source,
+target, options, progress=...)`. Into a format of one picture the first frame goes, and a remark says so.
+
+- **Durations** and the **number of plays** are kept; GIF counts in hundredths of a second, rounded so that the length
+  stays, and AVIF is always shown for ever. A GIF's stored number is that of repetitions, one less than that of plays.
+- **Frames** are whole pictures in the result: what the source left standing or cleared between them is already in them.
+- **Against flicker** all frames are restored for the same degrees of blur and noise, the median of what the estimator
+  says of five of them, and with the same seed. A GIF's colours stay from frame to frame as long as they fit.
+- **Memory** holds one frame at a time; WebP and AVIF also keep the compressed frames. All frames together may have 16
+  times the pixels of `--max-megapixels`. An interruption ends between two frames or within one, and leaves no file.
+- An APNG's picture for viewers that show no animation is left out.
+
+## HEIC
+
+The extra `heif`, `pip install -c constraints.txt ".[heif]"`, reads and writes HEIC. More than 8 bits are read with all
+of them and written with 10. HDR (PQ, HLG) is read as stored, and a remark says so. The extra's package, pillow-heif, is
+BSD-3-Clause, but its wheels bundle x265 (GPL-2.0), libheif and libde265 (LGPL-3.0): mind this before you pass them on.
+For reading alone, `pip install pi-heif` is enough, whose wheels hold the last two only; results then go into another
+format, in a folder PNG.
 
 ## Larger than memory
 
@@ -95,13 +135,17 @@ Every part has a journal of its own. SLURM: `--array=0-7` and `--shard $SLURM_AR
 """
 
 
+def _said(has: bool) -> str:
+    return "yes" if has else "no"
+
+
 def page() -> str:
     """The whole file."""
     rows = [
-        f"| {row.format} | {', '.join(row.extensions)} | {row.depths} | "
-        + " | ".join("yes" if has else "no" for has in (row.alpha, row.icc_profile, row.exif, row.xmp))
-        + f" | {row.dpi} |\n"
-        for row in KEPT
+        f"| {row.name} | {', '.join(row.extensions)} | {row.bits} | "
+        + " | ".join(_said(has) for has in (form.has_alpha, form.has_profile, form.has_exif, form.has_xmp))
+        + f" | {row.dpi} | {_said(form.has_frames)} |\n"
+        for row, form in ((row, row.form) for row in KEPT)
     ]
     return _BEFORE + "".join(rows) + _AFTER
 

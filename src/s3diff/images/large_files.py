@@ -4,7 +4,9 @@ libvips (``pyvips``, the extra ``large``).
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ _KINDS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1}
 _DEPTHS: dict[str, np.dtype[Any]] = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16)}
 _PROFILE = "icc-profile-data"
 _MM_PER_INCH = 25.4
+#: Operations that libvips keeps unless told otherwise.
+_USUAL_CACHE = 100
 #: Side of a tile of the written file.
 TIFF_TILE_PX = 256
 
@@ -98,6 +102,12 @@ class LargePicture:
         return image.div_(float(np.iinfo(self.depth).max)).expand(-1, 3, -1, -1).contiguous()
 
     def _unreadable(self, error: Exception) -> PictureError:
+        if os.strerror(errno.ENOSPC) in str(error):
+            folder = os.environ.get("TMPDIR") or tempfile.gettempdir()  # which passes over a full one
+            return PictureError(
+                f"{self.path} cannot be unpacked: the disk for temporary files, {folder}, is full; make room there, or "
+                "set TMPDIR to another folder"
+            )
         return PictureError(f"{self.path} cannot be read as a picture ({_reason(error)}); it may be damaged")
 
 
@@ -126,25 +136,42 @@ def write_tiled_tiff(
         OutputError: it cannot be written.
     """
     vips = _pyvips()
-    height, width, channels = shape
-    deep = np.dtype(depth) == np.uint16
-    kind = ("grey16" if deep else "b-w") if channels == 1 else ("rgb16" if deep else "srgb")
     try:
-        image = vips.Image.rawload(
-            os.fspath(raw), width, height, channels, format="ushort" if deep else "uchar", interpretation=kind,
-            revalidate=True,
-        )  # fmt: skip
-        across, down = (1.0, 1.0) if dpi is None else (value / _MM_PER_INCH for value in dpi)
-        image = image.copy(xres=across, yres=down)
-        if icc_profile is not None:
-            image.set_type(vips.GValue.blob_type, _PROFILE, icc_profile)
-        image.tiffsave(
-            os.fspath(target),
-            tile=True, tile_width=TIFF_TILE_PX, tile_height=TIFF_TILE_PX, bigtiff=True,
-            compression="deflate", predictor="horizontal", resunit="inch",
-        )  # fmt: skip
+        _convert(vips, raw, target, shape, np.dtype(depth), icc_profile, dpi)
     except vips.Error as error:
         raise OutputError(f"{target} cannot be written ({_reason(error)}); choose another place") from error
+    finally:
+        # libvips keeps what it has opened for later, and a removed file that is open takes its room on the disk.
+        before = vips.cache_get_max() if hasattr(vips, "cache_get_max") else _USUAL_CACHE
+        vips.cache_set_max(0)
+        vips.cache_set_max(before)
+
+
+def _convert(
+    vips: Any,
+    raw: Path,
+    target: Path,
+    shape: tuple[int, int, int],
+    depth: np.dtype,
+    icc_profile: bytes | None,
+    dpi: tuple[float, float] | None,
+) -> None:
+    height, width, channels = shape
+    deep = depth == np.uint16
+    kind = ("grey16" if deep else "b-w") if channels == 1 else ("rgb16" if deep else "srgb")
+    image = vips.Image.rawload(
+        os.fspath(raw), width, height, channels, format="ushort" if deep else "uchar", interpretation=kind,
+        revalidate=True,
+    )  # fmt: skip
+    across, down = (1.0, 1.0) if dpi is None else (value / _MM_PER_INCH for value in dpi)
+    image = image.copy(xres=across, yres=down)
+    if icc_profile is not None:
+        image.set_type(vips.GValue.blob_type, _PROFILE, icc_profile)
+    image.tiffsave(
+        os.fspath(target),
+        tile=True, tile_width=TIFF_TILE_PX, tile_height=TIFF_TILE_PX, bigtiff=True,
+        compression="deflate", predictor="horizontal", resunit="inch",
+    )  # fmt: skip
 
 
 def _pyvips() -> Any:

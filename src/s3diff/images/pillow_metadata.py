@@ -1,8 +1,12 @@
-"""EXIF, XMP and DPI as Pillow has them, both ways."""
+"""EXIF, XMP and DPI as Pillow has them, both ways; and the TIFF whose pixels it has no mode for."""
 
 from __future__ import annotations
 
-from PIL import Image, TiffImagePlugin
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image, TiffImagePlugin, TiffTags
 
 from s3diff.images.formats import Format
 from s3diff.images.metadata import EXIF_PREFIX
@@ -10,6 +14,7 @@ from s3diff.images.metadata import EXIF_PREFIX
 _MAX_JPEG_EXIF_BYTES = 65533
 #: TIFF tags that say something about the scene; the others describe how this one file stores its pixels.
 _DESCRIPTIVE_TAGS = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
+_TIFF_XMP = 0x02BC
 _EXIF_GROUP, _GPS_GROUP, _INTEROPERABILITY_GROUP = 0x8769, 0x8825, 0xA005
 
 
@@ -63,6 +68,8 @@ def exif_for(form: Format, exif: bytes | None) -> tuple[bytes | None, tuple[str,
     """The EXIF block as this format can hold it, and what to say if it cannot."""
     if exif is None:
         return None, ()
+    if not form.has_exif:
+        return None, (f"{form.name} holds no EXIF; it was left out",)
     if form.name == "JPEG" and len(exif) > _MAX_JPEG_EXIF_BYTES:
         return None, (f"the EXIF block of {len(exif)} bytes is too long for a JPEG file and was left out",)
     if form.name != "TIFF":
@@ -73,3 +80,56 @@ def exif_for(form: Format, exif: bytes | None) -> tuple[bytes | None, tuple[str,
         return descriptive_exif(tags), ()
     except Exception:  # noqa: BLE001 - as in reading
         return None, ("the EXIF block is damaged and was left out",)
+
+
+def tiff_tags(exif: bytes | None, xmp: bytes | None) -> Image.Exif:
+    """The tags of a TIFF that describe its picture."""
+    tags = Image.Exif()
+    if exif is not None:
+        tags.load(exif)
+    if xmp is not None:
+        tags[_TIFF_XMP] = xmp
+    return tags
+
+
+def deep_tiff(
+    pixels: np.ndarray, tags: Image.Exif, icc_profile: bytes | None, dpi: tuple[float, float] | None
+) -> bytes:
+    """An uncompressed TIFF in one strip, for pixels that Pillow has no mode for.
+
+    Args:
+        pixels: [H, W, 1 to 4] uint16: grey or RGB and, as the last channel, opacity that is not premultiplied.
+        tags: from :func:`tiff_tags`.
+        icc_profile: of the pixels.
+        dpi: pixels per inch, across and down.
+    """
+    height, width, channels = pixels.shape
+    directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    for tag in tags:
+        directory[tag] = tags.get_ifd(tag) if tag in (_EXIF_GROUP, _GPS_GROUP) else tags[tag]
+    storage: dict[int, Any] = {
+        TiffImagePlugin.IMAGEWIDTH: width,
+        TiffImagePlugin.IMAGELENGTH: height,
+        TiffImagePlugin.BITSPERSAMPLE: (16,) * channels,
+        TiffImagePlugin.COMPRESSION: 1,
+        TiffImagePlugin.PHOTOMETRIC_INTERPRETATION: 2 if channels >= 3 else 1,
+        TiffImagePlugin.STRIPOFFSETS: 0,  # the directory's own length is added when it is written
+        TiffImagePlugin.SAMPLESPERPIXEL: channels,
+        TiffImagePlugin.ROWSPERSTRIP: height,
+        TiffImagePlugin.PLANAR_CONFIGURATION: 1,
+    }
+    directory.tagtype[TiffImagePlugin.STRIPBYTECOUNTS] = TiffTags.LONG
+    storage[TiffImagePlugin.STRIPBYTECOUNTS] = pixels.nbytes
+    if channels in (2, 4):
+        storage[TiffImagePlugin.EXTRASAMPLES] = 2
+    if icc_profile is not None:
+        storage[TiffImagePlugin.ICCPROFILE] = icc_profile
+    if dpi is not None:
+        storage |= {TiffImagePlugin.X_RESOLUTION: dpi[0], TiffImagePlugin.Y_RESOLUTION: dpi[1]}
+        storage[TiffImagePlugin.RESOLUTION_UNIT] = 2
+    for tag, value in storage.items():
+        directory[tag] = value
+    data = io.BytesIO()
+    directory.save(data)
+    data.write(pixels.astype("<u2", copy=False).tobytes())
+    return data.getvalue()

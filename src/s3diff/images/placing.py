@@ -8,11 +8,14 @@ import shutil
 import stat
 import uuid
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from s3diff.errors import DiskFullError, OutputError
+from s3diff.errors import DiskFullError, OutputError, S3DiffError
 from s3diff.images.formats import ENDINGS, FORMATS, Format, PicturePath
+from s3diff.images.heif_files import can_write, check_encoder
 from s3diff.images.wording import reason_of, shown_path
 
 
@@ -24,6 +27,8 @@ def checked_target(
     form = FORMATS.get(Path(path).suffix.lower())
     if form is None:
         raise OutputError(f"{shown} has no picture extension that can be written; end the name in {ENDINGS}")
+    if form.name == "HEIF":
+        check_encoder(path)
     if transparent and not form.has_alpha:
         raise OutputError(f"{shown}: {form.name} cannot hold the picture's transparency; write .png, .webp or .tif")
     if size is not None and max(size) > form.largest_side_px:
@@ -44,28 +49,51 @@ def checked_target(
     return target, form
 
 
+def can_be_written(extension: str) -> bool:
+    """Whether results can have this extension here: HEIC cannot where only its reader is installed."""
+    form = FORMATS.get(extension.lower())
+    return form is not None and (form.name != "HEIF" or can_write())
+
+
 def _require_free(target: Path, overwrite: bool) -> None:
     if not overwrite and os.path.lexists(target):
         raise OutputError(f"{shown_path(target)} is already there; choose another name or allow overwriting")
 
 
 def write_atomically(data: bytes, target: Path, overwrite: bool) -> None:
-    """Write beside the target, flush to the disk, move over it; whatever happens, nothing else stays behind."""
+    """Write a whole file; see :func:`whole_file`."""
+    with whole_file(target, overwrite, len(data)) as file:
+        file.write(data)
+
+
+@contextmanager
+def whole_file(target: Path, overwrite: bool, num_bytes: int | None = None) -> Iterator[BinaryIO]:
+    """A file that lies beside the target while it is written, is flushed to the disk and moved over it; whatever
+    happens, nothing else stays behind.
+
+    Args:
+        target: where it goes; missing folders are made.
+        overwrite: whether a file that is there may be replaced.
+        num_bytes: how many it will have, where that is known.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     new_folders = [folder for folder in target.parents if not os.path.exists(folder)]
     temporary = target.with_name(f"{_part_start(target)}{uuid.uuid4().hex}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         _require_free(target, overwrite)
         os.replace(temporary, target)
-    except OutputError:
+    except S3DiffError:
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(_disk_full(target, len(data), temporary)) from error
+            raise DiskFullError(_disk_full(target, num_bytes, temporary)) from error
         raise OutputError(
             f"{shown_path(target)} cannot be written ({reason_of(error)}); choose another place"
         ) from error
@@ -90,7 +118,9 @@ def remove_leftovers(path: PicturePath) -> None:
                 (target.parent / name).unlink(missing_ok=True)
 
 
-def _disk_full(target: Path, num_bytes: int, temporary: Path) -> str:
+def _disk_full(target: Path, num_bytes: int | None, temporary: Path) -> str:
+    if num_bytes is None:
+        return f"{shown_path(target)} cannot be written: the disk is full; make room or choose another place"
     written = 0
     with suppress(OSError):
         written = os.stat(temporary).st_size + shutil.disk_usage(target.parent).free

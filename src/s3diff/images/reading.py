@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import (
     BmpImagePlugin,
+    GifImagePlugin,
     Image,
     ImageCms,
     ImageFile,
@@ -25,12 +26,15 @@ from PIL import (
 )
 
 from s3diff.errors import PictureError
-from s3diff.images.formats import FORMATS, PicturePath
+from s3diff.images import gif_blocks
+from s3diff.images.deep_pixels import GreyAlphaTiff, deep_array
+from s3diff.images.formats import FORMAT_NAMES, FORMATS, PicturePath
+from s3diff.images.heif_files import heif_size, is_heif, read_heif
 from s3diff.images.metadata import take_orientation
 from s3diff.images.picture import Picture, split_alpha
 from s3diff.images.pillow_metadata import dpi_of, exif_of, xmp_of
 from s3diff.images.structure import check_structure
-from s3diff.images.wording import reason_of, shown_path
+from s3diff.images.wording import reason_of, shown_path, too_many_pixels
 from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -40,11 +44,11 @@ _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 0x0102, 0x0106
 
 
 def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_bytes: int = MAX_FILE_BYTES) -> Picture:
-    """Read a PNG, JPEG, WebP, TIFF, AVIF or BMP picture, recognised by its content.
+    """Read a PNG, JPEG, WebP, TIFF, AVIF, BMP, GIF or HEIC picture, recognised by its content.
 
-    Palettes become RGB, 1-bit pictures grey, CMYK becomes RGB (through its profile, which is then dropped). Grey with
-    16 bits is kept; colour with 16 bits comes in 8, with a note. Of several frames or pages the first is taken, with a
-    note. The EXIF orientation is applied.
+    Palettes become RGB, 1-bit pictures grey, CMYK becomes RGB (through its profile, which is then dropped). 16 bits are
+    kept, but for CMYK, which comes in 8, with a note. Of several frames or pages the first is taken, with a note (all
+    frames: ``open_animation``). The EXIF orientation is applied. HEIC needs the extra ``heif``.
 
     Args:
         path: the file.
@@ -56,8 +60,19 @@ def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_by
         PictureError: there is no such file, it cannot be opened, is no picture, is damaged, cut off, too large, or
             made to keep a decoder busy (see :mod:`s3diff.images.structure`).
     """
+    with opened_file(path, max_pixels, max_bytes) as (file, limit):
+        return _read_open_file(file, Path(path), limit)
+
+
+@contextmanager
+def opened_file(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
+    """The file and the largest number of pixels; whatever goes wrong inside becomes one line about the picture.
+
+    Raises:
+        PictureError: there is no such file, it cannot be opened or is too large.
+    """
     shown, limit = shown_path(path), _pixel_limit(max_pixels)
-    with _reading(shown, limit):
+    with reading(shown, limit):
         if os.path.isdir(path):
             raise PictureError(f"{shown} is a folder; give a picture file")
         if os.path.exists(path) and not os.path.isfile(path):
@@ -69,7 +84,7 @@ def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_by
                     f"{shown} has {num_bytes} bytes, the limit is {max_bytes}; give a smaller file, or raise the limit "
                     "(max_file_bytes, --max-file-megabytes)"
                 )
-            return _read_open_file(file, Path(path), shown, limit)
+            yield file, limit
 
 
 def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PICTURE_PIXELS) -> Picture:
@@ -84,8 +99,8 @@ def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PICTURE_PIXELS)
         PictureError: it is no picture, damaged, cut off or too large.
     """
     limit = _pixel_limit(max_pixels)
-    with _reading(name, limit):
-        return _read_open_file(io.BytesIO(data), Path(name), name, limit)
+    with reading(name, limit):
+        return _read_open_file(io.BytesIO(data), Path(name), limit)
 
 
 class PictureHeader(NamedTuple):
@@ -103,8 +118,12 @@ def picture_header(path: PicturePath) -> PictureHeader:
         PictureError: it cannot be opened, or is no picture.
     """
     shown = shown_path(path)
-    with _reading(shown, 0), open(path, "rb") as file:
-        image = _opened(file, file.read(32), shown)
+    with reading(shown, 0), open(path, "rb") as file:
+        head = file.read(64)
+        file.seek(0)
+        if is_heif(head):
+            return PictureHeader(*heif_size(file), ".heic")
+        image = _recognised(file, shown)
         name = "JPEG" if image.format == "MPO" else image.format
         extension = next((each for each, form in FORMATS.items() if form.name == name), ".png")
         return PictureHeader(image.width, image.height, extension)
@@ -116,7 +135,7 @@ def _pixel_limit(max_pixels: int) -> int:
 
 
 @contextmanager
-def _reading(shown: str, limit: int) -> Iterator[None]:
+def reading(shown: str, limit: int) -> Iterator[None]:
     """Whatever goes wrong inside becomes one line about the picture."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise PictureError(
@@ -182,8 +201,10 @@ def list_pictures(folder: PicturePath, recursive: bool = False) -> list[Path]:
     return sorted(found)
 
 
-def _opened(file: BinaryIO, head: bytes, shown: str) -> ImageFile.ImageFile:
-    """The header, read; ``head``: the file's beginning."""
+def _recognised(file: BinaryIO, shown: str) -> ImageFile.ImageFile:
+    """The header, read, of whatever size."""
+    file.seek(0)
+    head = file.read(32)
     file.seek(0)
     if head.startswith(_PNG_START) and len(head) >= 24 and 0 in struct.unpack(">II", head[16:24]):
         # Pillow calls it a file of another kind.
@@ -192,34 +213,61 @@ def _opened(file: BinaryIO, head: bytes, shown: str) -> ImageFile.ImageFile:
     check_structure(file, head)
     image = _recognise(file, head)
     if image is None:
-        given = "is not a PNG, JPEG, WebP, TIFF, AVIF or BMP picture" if head else "is empty"
+        given = f"is not a {FORMAT_NAMES} picture" if head else "is empty"
         raise PictureError(f"{shown} {given}; give a picture file in one of these formats")
     return image
 
 
-def _read_open_file(file: BinaryIO, path: Path, shown: str, limit: int) -> Picture:
-    head = file.read(32)
-    image = _opened(file, head, shown)
+def opened_picture(file: BinaryIO, path: Path, limit: int) -> ImageFile.ImageFile:
+    """The opened header of a picture that is not too large, and whole as far as that is seen without decoding.
+
+    Raises:
+        PictureError: the file is something else.
+    """
+    shown = shown_path(path)
+    image = _recognised(file, shown)
     if image.width * image.height > limit:
-        size = f"{image.width} x {image.height} pixels"
-        raise PictureError(
-            f"{shown} has {size}, the limit is {limit} pixels; give a smaller picture, raise the limit "
-            "(max_input_pixels, --max-input-megapixels), or stream it into a .tif (restore_file, --stream)"
-        )
-    if image.format in ("JPEG", "MPO"):
-        # Compressed data cannot contain the end marker, so its absence is certain proof. Without this check a file
-        # whose rest was never downloaded (zeros) would decode to half a picture.
-        scan_start = file.tell()
-        if b"\xff\xd9" not in file.read():
-            raise PictureError(f"{shown} is cut off: the end of the JPEG data is missing; fetch the file again")
-        file.seek(scan_start)
-    notes = []
+        raise PictureError(too_many_pixels(path, (image.width, image.height), limit))
+    place = file.tell()
+    # Compressed data of JPEG cannot contain the end marker, so its absence is certain proof. Without this check a file
+    # whose rest was never downloaded (zeros) would decode to half a picture; a GIF would to fewer frames.
+    if image.format in ("JPEG", "MPO") and b"\xff\xd9" not in file.read():
+        raise PictureError(f"{shown} is cut off: the end of the JPEG data is missing; fetch the file again")
+    if image.format == "GIF" and not gif_blocks.is_whole(file):
+        raise PictureError(f"{shown} is cut off: the end of the GIF data is missing; fetch the file again")
+    file.seek(place)
+    return image
+
+
+def _read_open_file(file: BinaryIO, path: Path, limit: int) -> Picture:
+    head = file.read(64)
+    file.seek(0)
+    if is_heif(head):
+        return read_heif(file, path, limit)
+    image = opened_picture(file, path, limit)
     num_frames = getattr(image, "n_frames", 1)
+    deep = deep_array(image, lambda: _again(file))
+    notes = []
     if num_frames > 1:
         notes.append(f"the file holds {num_frames} frames or pages; the first one is used")
-    if not image.mode.startswith("I") and _has_16_bits(image, head):
-        notes.append("16 bits per channel were reduced to 8: only grey pictures are read with 16")
-    return _from_image(image, path, tuple(notes))
+    if deep is None and _had_16_bits(image):
+        notes.append(f"16 bits per channel were reduced to 8: {image.mode} pictures are read with 8")
+    return _from_image(image, path, tuple(notes), deep)
+
+
+def pictures_of(image: Image.Image, path: Path) -> Picture:
+    """The frame that an opened file stands at, in 8 bits."""
+    return _from_image(image, path, ())
+
+
+def _again(file: BinaryIO) -> ImageFile.ImageFile:
+    file.seek(0)
+    head = file.read(32)
+    file.seek(0)
+    image = _recognise(file, head)
+    if image is None:
+        raise PictureError("the file changed while it was read; try again")
+    return image
 
 
 def _recognise(file: BinaryIO, head: bytes) -> ImageFile.ImageFile | None:
@@ -231,11 +279,11 @@ def _recognise(file: BinaryIO, head: bytes) -> ImageFile.ImageFile | None:
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return WebPImagePlugin.WebPImageFile(file)
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return TiffImagePlugin.TiffImageFile(file)
+        return GreyAlphaTiff(file)
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return GifImagePlugin.GifImageFile(file)
     if head.startswith(b"BM"):
         return BmpImagePlugin.BmpImageFile(file)
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc"):
-        raise PictureError("the file is a HEIC picture, which is not read yet; save it as JPEG, PNG or AVIF")
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
         if not features.check("avif"):
             raise PictureError("AVIF needs Pillow 11.3 or newer; pip install -U pillow")
@@ -245,13 +293,15 @@ def _recognise(file: BinaryIO, head: bytes) -> ImageFile.ImageFile | None:
     return None
 
 
-def _has_16_bits(image: Image.Image, head: bytes) -> bool:
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 16 in image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, ())
-    return image.format == "PNG" and head[24] == 16  # the header's bit depth
+def _had_16_bits(image: Image.Image) -> bool:
+    bits = image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, ()) if isinstance(image, TiffImagePlugin.TiffImageFile) else ()
+    return 16 in bits and not image.mode.startswith("I")
 
 
-def _from_image(image: Image.Image, path: Path | None, notes: tuple[str, ...]) -> Picture:
+def _from_image(
+    image: Image.Image, path: Path | None, notes: tuple[str, ...], deep: np.ndarray | None = None
+) -> Picture:
+    """``deep``: the pixels [H, W, C] in 16 bits, where Pillow's own have only 8."""
     source_format = "JPEG" if image.format == "MPO" else image.format
     image.load()  # profile and EXIF may stand behind the pixels, and a TIFF is turned upright by it
     icc_profile = image.info.get("icc_profile") or None
@@ -263,7 +313,7 @@ def _from_image(image: Image.Image, path: Path | None, notes: tuple[str, ...]) -
         image, how = _rgb_from_cmyk(image, icc_profile)
         notes += (f"CMYK was converted to RGB {how}",)
         icc_profile = None
-    pixels, alpha = split_alpha(_plain_array(image))
+    pixels, alpha = split_alpha(_plain_array(image) if deep is None else _with_clear_color(image, deep))
     pixels = _upright(pixels, orientation)
     alpha = None if alpha is None else _upright(alpha, orientation)
     return Picture(pixels, alpha, icc_profile, exif, xmp_of(image), dpi_of(image), source_format, path, notes)
@@ -288,6 +338,15 @@ def _plain_array(image: Image.Image) -> np.ndarray:
     if image.mode in ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
         return np.asarray(image.convert("RGBA" if transparent else "RGB"))
     raise PictureError(f"pixels of type {image.mode} cannot be used; save the picture as 8- or 16-bit RGB or grey")
+
+
+def _with_clear_color(image: Image.Image, deep: np.ndarray) -> np.ndarray:
+    """[H, W, 4] where a PNG names one colour as transparent."""
+    clear = image.info.get("transparency")
+    if deep.shape[2] != 3 or not isinstance(clear, tuple):
+        return deep
+    alpha = np.where((deep == np.array(clear)).all(axis=2), 0, 65535).astype(np.uint16)
+    return np.dstack([deep, alpha])
 
 
 def _rgb_from_cmyk(image: Image.Image, icc_profile: bytes | None) -> tuple[Image.Image, str]:

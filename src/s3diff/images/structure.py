@@ -12,6 +12,7 @@ import struct
 from typing import BinaryIO
 
 from s3diff.errors import PictureError
+from s3diff.images import gif_blocks
 
 #: A progressive JPEG has about 10 scans, and cannot use more than some hundred. 500 of 67 megapixels take 12 s.
 MAX_JPEG_SCANS = 500
@@ -42,7 +43,7 @@ def check_structure(file: BinaryIO, head: bytes) -> None:
     elif head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         _require_few("pages", _num_tiff_pages(file, head))
     elif head.startswith((b"GIF87a", b"GIF89a")):
-        _require_few("frames", _num_gif_frames(file.read()))
+        _require_few("frames", gif_blocks.num_frames(file, MAX_FRAMES))
     file.seek(0)
 
 
@@ -93,30 +94,3 @@ def _num_tiff_pages(file: BinaryIO, head: bytes) -> int:
         except (struct.error, OSError, OverflowError, ValueError):
             break
     return len(seen)
-
-
-def _num_gif_frames(data: bytes) -> int:
-    """Up to the trailer, the end of the data or one more than allowed (GIF 89a, appendix B)."""
-    if len(data) < 13:
-        return 0
-    place, num_frames = 13 + _gif_palette_bytes(data[10]), 0
-    while num_frames <= MAX_FRAMES and place < len(data):
-        kind, place = data[place], place + 1
-        if kind == 0x3B:
-            break
-        if kind == 0x21:
-            place = _behind_gif_blocks(data, place + 1)
-        elif kind == 0x2C and place + 9 <= len(data):
-            num_frames += 1
-            place = _behind_gif_blocks(data, place + 10 + _gif_palette_bytes(data[place + 8]))
-    return num_frames
-
-
-def _gif_palette_bytes(flags: int) -> int:
-    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
-
-
-def _behind_gif_blocks(data: bytes, place: int) -> int:
-    while place < len(data) and data[place]:
-        place += 1 + data[place]
-    return place + 1

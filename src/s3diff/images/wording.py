@@ -12,6 +12,14 @@ def shown_path(path: object) -> str:
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(text))
 
 
+def too_many_pixels(path: object, size: tuple[int, int], limit: int) -> str:
+    """``size``: (width, height)."""
+    return (
+        f"{shown_path(path)} has {size[0]} x {size[1]} pixels, the limit is {limit} pixels; give a smaller picture, "
+        "raise the limit (max_input_pixels, --max-input-megapixels), or stream it into a .tif (restore_file, --stream)"
+    )
+
+
 def reason_of(error: BaseException) -> str:
     """One line on why."""
     if isinstance(error, MemoryError):

@@ -5,35 +5,41 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from s3diff.errors import OptionError, OutputError
-from s3diff.images.formats import PicturePath
+from s3diff.images.color_profiles import color_space
+from s3diff.images.formats import Format, PicturePath
+from s3diff.images.heif_files import WRITTEN_BITS, heif_bytes
 from s3diff.images.metadata import with_size, xmp_of_result
 from s3diff.images.picture import Picture
-from s3diff.images.pillow_metadata import exif_for
+from s3diff.images.pillow_metadata import deep_tiff, exif_for, tiff_tags
 from s3diff.images.placing import checked_target, write_atomically
+from s3diff.images.png_chunks import with_pixels
 from s3diff.images.wording import reason_of, shown_path
 
-_TIFF_XMP = 0x02BC
+#: How much worse, in mean error, colours of the frame before may be.
+_SAME_PALETTE_ERROR = 1.25
 #: A segment's 65535 bytes without its length and XMP's own header of 29 bytes.
 _MAX_JPEG_XMP_BYTES = 65504
 
 
 def write_picture(picture: Picture, path: PicturePath, *, quality: int = 95, overwrite: bool = True) -> tuple[str, ...]:
-    """Write a picture in the format of the path's extension: .png, .jpg, .jpeg, .webp, .tif or .tiff.
+    """Write a picture in the format of the path's extension, one of ``PICTURE_EXTENSIONS``.
 
-    Profile and EXIF are kept. 16 bits are kept by PNG and TIFF for grey without alpha and rounded to 8 elsewhere. JPEG
-    is written without colour subsampling. Missing folders are made. The file is whole or not there: it is written
-    beside its destination, flushed to the disk and then moved; an interruption leaves the old file.
+    Profile, EXIF, XMP and DPI are kept where the format can hold them, 16 bits by PNG and TIFF (10 of them by HEIC,
+    which needs the extra ``heif``). JPEG and HEIC are written without colour subsampling. Missing folders are made. The
+    file is whole or not there: it is written beside its destination, flushed to the disk and then moved; an
+    interruption leaves the old file.
 
     Args:
         picture: what to write.
         path: where to.
-        quality: 1 to 100, of JPEG and WebP.
+        quality: 1 to 100, of JPEG, WebP, AVIF and HEIC.
         overwrite: whether a file that is there may be replaced.
 
     Returns:
@@ -45,42 +51,87 @@ def write_picture(picture: Picture, path: PicturePath, *, quality: int = 95, ove
     """
     if not isinstance(quality, int) or not 1 <= quality <= 100:
         raise OptionError(f"quality is {quality!r}; give a whole number from 1 to 100")
+    target, form = checked_target(path, (picture.width, picture.height), picture.is_transparent, overwrite)
+    try:
+        data, notes = encoded(picture, form, quality)
+    except OutputError as error:
+        raise OutputError(f"{shown_path(path)}: {error}") from error
+    except Exception as error:  # encoders raise OSError, ValueError, struct.error, MemoryError ..
+        reason = reason_of(error)
+        raise OutputError(f"{shown_path(path)} cannot be encoded as {form.name} ({reason}); try .png") from error
+    write_atomically(data, target, overwrite)
+    return notes
+
+
+def encoded(picture: Picture, form: Format, quality: int) -> tuple[bytes, tuple[str, ...]]:
+    """The bytes of a file, and notes on what the format cannot hold."""
+    picture, notes = as_held(picture, form)
+    settings, more = file_settings(picture, form, quality)
+    notes += more
+    data = io.BytesIO()
+    if form.name == "HEIF":
+        return heif_bytes(picture, settings), notes
+    channels = picture.pixels.shape[2] + (picture.alpha is not None)
+    if picture.pixels.dtype == np.uint16 and form.has_16_bits and channels > 1:
+        if form.name == "TIFF":
+            tags = settings.get("exif", Image.Exif())
+            return deep_tiff(all_channels(picture), tags, picture.icc_profile, picture.dpi), notes
+        Image.new("L", (1, 1)).save(data, form.name, **settings)
+        return with_pixels(data.getvalue(), all_channels(picture)), notes
+    image = _to_image(picture, with_alpha=form.has_alpha, with_16_bits=form.has_16_bits)
+    if form.name == "GIF":
+        reduced = with_palette(image)
+        image, notes = reduced, notes + _palette_notes(image, reduced)
+    image.save(data, form.name, **settings)  # TIFF stays uncompressed: Pillow writes EXIF groups into no other
+    return data.getvalue(), notes
+
+
+def file_settings(picture: Picture, form: Format, quality: int) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Pillow's settings for everything but the pixels, and notes on what of it the format cannot hold."""
     size = (picture.width, picture.height)
-    target, form = checked_target(path, size, picture.is_transparent, overwrite)
     exif, notes = exif_for(form, picture.exif)
-    keeps_16_bits = form.has_16_bits and picture.is_grey and picture.alpha is None
-    if picture.pixels.dtype == np.uint16 and not keeps_16_bits:
-        notes += (f"16 bits were rounded to 8: {form.name} is written with 8 bits for such a picture",)
     if exif is not None:
         exif = with_size(exif, *size)
-    settings: dict[str, Any] = {"exif": exif, "icc_profile": picture.icc_profile, "dpi": picture.dpi}
     xmp = None if picture.xmp is None else xmp_of_result(picture.xmp, *size)
-    if form.name == "BMP":
-        lost = (("EXIF", exif), ("XMP", xmp), ("a colour profile", picture.icc_profile))
-        notes += tuple(f"BMP holds no {name.removeprefix('a ')}; it was left out" for name, value in lost if value)
-    if xmp is not None and form.name == "PNG":
+    if xmp is not None and not form.has_xmp:
+        notes += (f"{form.name} holds no XMP; it was left out",)
+        xmp = None
+    if xmp is not None and form.name == "JPEG" and len(xmp) > _MAX_JPEG_XMP_BYTES:
+        notes += (f"the XMP packet of {len(xmp)} bytes is too long for a JPEG file and was left out",)
+        xmp = None
+    settings: dict[str, Any] = {"exif": exif, "icc_profile": picture.icc_profile, "dpi": picture.dpi}
+    if form.name == "PNG" and xmp is not None:
         settings["pnginfo"] = PngImagePlugin.PngInfo()
         settings["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
-    elif xmp is not None and form.name == "TIFF":
-        settings["tiffinfo"] = {_TIFF_XMP: xmp}
-    elif xmp is not None and form.name == "JPEG" and len(xmp) > _MAX_JPEG_XMP_BYTES:
-        notes += (f"the XMP packet of {len(xmp)} bytes is too long for a JPEG file and was left out",)
+    elif form.name == "TIFF":
+        settings["exif"] = tiff_tags(exif, xmp)
     else:
         settings["xmp"] = xmp
-    if form.name in ("JPEG", "WEBP", "AVIF"):
+    if form.name in ("JPEG", "WEBP", "AVIF", "HEIF"):
         settings["quality"] = quality
-    if form.name == "JPEG":
-        settings["subsampling"] = 0  # 4:4:4
-    data = io.BytesIO()  # TIFF stays uncompressed: Pillow cannot write EXIF groups into a compressed one
-    try:
-        image = _to_image(picture, with_alpha=form.has_alpha, with_16_bits=form.has_16_bits)
-        image.save(data, form.name, **{name: value for name, value in settings.items() if value is not None})
-    except Exception as error:  # encoders raise OSError, ValueError, struct.error, MemoryError ..
-        raise OutputError(
-            f"{shown_path(path)} cannot be encoded as {form.name} ({reason_of(error)}); try .png"
-        ) from error
-    write_atomically(data.getvalue(), target, overwrite)
-    return notes
+    if form.name == "JPEG" or (form.name == "AVIF" and not picture.is_grey):
+        settings["subsampling"] = "4:4:4"
+    return {name: value for name, value in settings.items() if value is not None}, notes
+
+
+def as_held(picture: Picture, form: Format) -> tuple[Picture, tuple[str, ...]]:
+    """The picture in the depth and colours that the format can hold."""
+    notes: tuple[str, ...] = ()
+    if picture.icc_profile is not None and not form.has_profile:
+        space = None if picture.is_grey else color_space(picture.icc_profile)
+        if space is None:
+            notes += (f"{form.name} holds no colour profile; it was left out",)
+        else:
+            notes += (f"{form.name} holds no colour profile; the colours were converted to sRGB",)
+            scale = np.iinfo(picture.pixels.dtype).max
+            in_srgb = np.clip(space.to_srgb(picture.pixels / np.float32(scale)), 0, 1) * scale
+            picture = replace(picture, pixels=np.rint(in_srgb).astype(picture.pixels.dtype))
+        picture = replace(picture, icc_profile=None)
+    if picture.pixels.dtype == np.uint16 and not form.has_16_bits:
+        notes += (f"16 bits were rounded to 8, which is what {form.name} is written with",)
+    if picture.pixels.dtype == np.uint16 and form.name == "HEIF":
+        notes += (f"16 bits were rounded to {WRITTEN_BITS}, which is what HEIC is written with",)
+    return picture, notes
 
 
 def check_writable(
@@ -119,10 +170,59 @@ def to_pil(picture: Picture) -> Image.Image:
     return image
 
 
+def all_channels(picture: Picture) -> np.ndarray:
+    """[H, W, 1 to 4]: the pixels and, as the last channel, the opacity."""
+    if picture.alpha is None:
+        return picture.pixels
+    return np.concatenate([picture.pixels, picture.alpha[..., None]], axis=-1)
+
+
 def _to_image(picture: Picture, *, with_alpha: bool, with_16_bits: bool) -> Image.Image:
-    array = picture.pixels
-    if with_alpha and picture.alpha is not None:
-        array = np.concatenate([array, picture.alpha[..., None]], axis=-1)
+    array = all_channels(picture) if with_alpha else picture.pixels
     if array.dtype == np.uint16 and not (with_16_bits and array.shape[2] == 1):
         array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257: exact rounding
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+
+
+def with_palette(image: Image.Image, last: Image.Image | None = None) -> Image.Image:
+    """An image of at most 256 colours, dithered; where it has transparency, index 255 is the transparent one.
+
+    Args:
+        image: L, LA, RGB or RGBA.
+        last: what came of the frame before, whose colours are taken again where they do about as well as new ones:
+            colours that change from frame to frame flicker.
+    """
+    if image.mode == "L":
+        return image
+    colors = image.convert("RGB")
+    clear = np.asarray(image.getchannel("A")) < 128 if "A" in image.mode else np.zeros((1, 1), bool)
+    num_colors = 255 if clear.any() else 256
+    reduced = colors.quantize(palette=colors.quantize(num_colors))
+    if last is not None:
+        before = Image.new("P", (1, 1))
+        before.putpalette((last.getpalette() or [])[: 3 * min(num_colors, last.info.get("transparency", 256))])
+        as_before = colors.quantize(palette=before)
+        if _mean_error(as_before, colors) <= _SAME_PALETTE_ERROR * _mean_error(reduced, colors):
+            reduced = as_before
+    if not clear.any():
+        return reduced
+    result = Image.fromarray(np.where(clear, 255, np.asarray(reduced)).astype(np.uint8))
+    table = (reduced.getpalette() or [])[: 3 * 255]
+    result.putpalette([*table, *[0] * (3 * 256 - len(table))])
+    result.info["transparency"] = 255
+    return result
+
+
+def _mean_error(reduced: Image.Image, colors: Image.Image) -> float:
+    return float(np.abs(np.asarray(reduced.convert("RGB")).astype(np.int16) - np.asarray(colors)).mean())
+
+
+def _palette_notes(image: Image.Image, reduced: Image.Image) -> tuple[str, ...]:
+    shown, wanted = (np.asarray(each.convert("RGBA")).astype(np.int16) for each in (reduced, image))
+    visible = wanted[..., 3] > 0
+    notes: tuple[str, ...] = ()
+    if (shown != wanted)[visible & (shown[..., 3] > 0), :3].any():
+        notes += ("GIF holds 256 colours; they were reduced to so many",)
+    if (shown[..., 3] != wanted[..., 3]).any():
+        notes += ("GIF holds no half transparency; pixels became clear or opaque",)
+    return notes

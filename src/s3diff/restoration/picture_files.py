@@ -11,27 +11,72 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from s3diff.images.codecs import WRITTEN_EXTENSIONS, Picture, check_writable, read_picture
+from s3diff.images.codecs import (
+    Animation,
+    Picture,
+    can_be_written,
+    check_writable,
+    holds_frames,
+    is_animated,
+    read_picture,
+)
 from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.restoration.animation import checked_animation, restore_animation
 from s3diff.restoration.restored import Degrees, Restored
-from s3diff.restoration.restorer import check_output_size
+from s3diff.restoration.restorer import Progress, Restorer, check_output_size
+
+#: What was read of a file: a still picture, or an animation whose frames are read as they are needed.
+Opened = Picture | Animation
 
 #: What a picture is written as whose own format can be read but not written.
 FALLBACK_EXTENSION = ".png"
-_SAME_FORMATS = {"jpeg": "jpg", "tiff": "tif"}
+_SAME_FORMATS = {"jpeg": "jpg", "tiff": "tif", "heif": "heic"}
 
 
-def read_source(source: Path, target: Path, options: RestoreOptions) -> Picture:
-    """Read a picture, and make sure that its result will be accepted where it goes.
+def read_source(source: Path, target: Path, options: RestoreOptions) -> Opened:
+    """Read a picture, or open an animation where the target can hold one, and make sure that its result will be
+    accepted where it goes.
 
     Raises:
         PictureError: it cannot be read, or its result would be too large.
         OutputError: the target's format cannot hold the result, or its place cannot be written.
     """
-    picture = read_picture(source, options.max_input_pixels, options.max_file_bytes)
+    limits = {"max_pixels": options.max_input_pixels, "max_bytes": options.max_file_bytes}
+    if holds_frames(target) and is_animated(source, **limits):
+        animation = checked_animation(source, options)
+        size = options.output_size(animation.width, animation.height)
+        check_writable(target, size=size, transparent=animation.is_transparent)
+        return animation
+    picture = read_picture(source, **limits)
     size = check_output_size(picture, options)
     check_writable(target, size=size, transparent=picture.is_transparent)
     return picture
+
+
+def animate(
+    restorer: Restorer,
+    animation: Animation,
+    target: Path,
+    options: RestoreOptions,
+    writing: OutputOptions,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Restore an animation into a file, frame by frame; returns :func:`facts_of` it, and its notes.
+
+    Raises:
+        PictureError, OutputError, OptionError, ModelError: see :func:`s3diff.restoration.animation.restore_animation`.
+    """
+    restored = restore_animation(
+        restorer,
+        animation,
+        target,
+        options,
+        quality=writing.quality,
+        overwrite=writing.overwrite,
+        progress=progress,
+    )
+    facts = facts_of((restored.width, restored.height), restored.degrees, restored.estimated, restored.seconds)
+    return {**facts, "frames": restored.num_frames}, restored.notes
 
 
 def write_result(restored: Restored, target: Path, writing: OutputOptions) -> tuple[str, ...]:
@@ -48,7 +93,7 @@ def result_extension(extension: str, writing: OutputOptions) -> str:
     """With its dot: the format asked for, or else the input's, spelled as the input's is where they are the same."""
     if writing.format is not None:
         return extension if _plain(extension[1:]) == _plain(writing.format) else f".{writing.format}"
-    return extension if extension.lower() in WRITTEN_EXTENSIONS else FALLBACK_EXTENSION
+    return extension if can_be_written(extension) else FALLBACK_EXTENSION
 
 
 def result_stem(writing: OutputOptions, values: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -39,9 +39,10 @@ from s3diff.restoration.regions import Canvas, EnlargedInput, LowQuality, cut_at
 from s3diff.restoration.restored import Degrees, Restored, Walked
 from s3diff.restoration.tile_plan import TilePlan, plan_tiles
 from s3diff.restoration.tiled_stages import TiledStages
-from s3diff.tiling import HaloSpan
+from s3diff.tiling import HaloSpan, Span
 
 if TYPE_CHECKING:
+    from s3diff.restoration.animation import RestoredAnimation
     from s3diff.restoration.streaming import RestoredFile
 
 #: What can be restored: a path, a Picture, a Pillow image, or an array [H, W] or [H, W, C].
@@ -57,7 +58,7 @@ _ONE_AT_A_TIME = threading.Lock()
 #: A batch is cut into groups of at most this many output pixels.
 MAX_BATCH_PIXELS = 2048 * 2048
 
-#: Told how far a picture is: stage (``tiles`` or ``predict``), tiles done, tiles in all. What it raises ends the work.
+#: Told how far the work is: stage (``tiles``, ``predict`` or ``frames``), done, in all. What it raises ends the work.
 Progress = Callable[[str, int, int], None]
 
 
@@ -171,15 +172,22 @@ class Restorer:
 
         Args:
             source: see :meth:`restore`.
-            options: their limits hold for what is read from a file.
+            options: of which only those count that change what the networks see, and the limits of a file.
 
         Raises:
             PictureError: the picture cannot be read.
         """
         options = self._resolved(options)
-        picture = for_networks(as_picture(source, options), RestoreOptions())
-        read, size = tensor_reader(codecs.to_tensor(picture)), (picture.height, picture.width)
-        return Degrees(*estimate_in_tiles(self.generator.estimator, read, size, self.device)[0].tolist())
+        seen = for_networks(as_picture(source, options), options)
+        read, size = tensor_reader(codecs.to_tensor(seen)), (seen.height, seen.width)
+        is_first = _ONE_AT_A_TIME.acquire(blocking=False)
+        try:
+            # Where somebody else is at work, the process has the flags already.
+            with _repeatable(exactly=not self.acceleration.compiled) if is_first else nullcontext():
+                return Degrees(*estimate_in_tiles(self.generator.estimator, read, size, self.device)[0].tolist())
+        finally:
+            if is_first:
+                _ONE_AT_A_TIME.release()
 
     @contextmanager
     def watched(self, look: Callable[[], None]) -> Iterator[None]:
@@ -236,14 +244,34 @@ class Restorer:
 
         return restore_file(self, source, target, options, overwrite=overwrite, progress=progress)
 
-    def restore_batch(self, sources: Iterable[Source], options: RestoreOptions | None = None) -> list[Restored]:
+    def restore_animation(
+        self,
+        source: str | os.PathLike[str],
+        target: str | os.PathLike[str],
+        options: RestoreOptions | None = None,
+        *,
+        quality: int = 95,
+        overwrite: bool = True,
+        progress: Progress | None = None,
+    ) -> RestoredAnimation:
+        """Restore an animated picture; see :func:`s3diff.restoration.animation.restore_animation`."""
+        from s3diff.restoration.animation import restore_animation
+
+        return restore_animation(self, source, target, options, quality=quality, overwrite=overwrite, progress=progress)
+
+    def restore_batch(
+        self, sources: Iterable[Source], options: RestoreOptions | None = None, *, in_turn: bool = False
+    ) -> list[Restored]:
         """Restore pictures of any sizes; those of one size run together, each with matrices of its own.
 
         In float32 a result equals that of :meth:`restore` within one grey level: sums are taken in another order.
+        With ``in_turn`` it is the same to the bit on a CPU: a picture does not depend on its neighbours.
 
         Args:
             sources: a list or any other series of what :meth:`restore` takes.
             options: for all of them.
+            in_turn: run the encoder and the UNet on one picture after the other, with folded weights, and only what
+                is not modulated on all together.
 
         Raises:
             OptionError: one picture was given, not several; or as :meth:`restore`.
@@ -267,22 +295,33 @@ class Restorer:
             step = max(1, MAX_BATCH_PIXELS // (width * height))
             for start in range(0, len(members), step):
                 part = members[start : start + step]
-                restored = self._restore_like_sized([pictures[index] for index in part], options)
+                restored = self._restore_like_sized([pictures[index] for index in part], options, in_turn=in_turn)
                 results.update(zip(part, restored, strict=True))
         return [results[index] for index in range(len(pictures))]
 
     def _restore_like_sized(
-        self, pictures: Sequence[codecs.Picture], options: RestoreOptions, progress: Progress | None = None
+        self,
+        pictures: Sequence[codecs.Picture],
+        options: RestoreOptions,
+        progress: Progress | None = None,
+        *,
+        in_turn: bool = False,
     ) -> list[Restored]:
         """The walk, and around it what brings pictures of one size to the networks and back to what they were."""
         working = working_options(pictures[0], options)
-        results = self._restore_group([for_networks(picture, options) for picture in pictures], working, progress)
+        seen = [for_networks(picture, options) for picture in pictures]
+        results = self._restore_group(seen, working, progress, in_turn=in_turn)
         upsampling = options.upsampling or self.model.upsampling
         pairs = zip(results, pictures, strict=True)
         return [finished(result, picture, options, upsampling) for result, picture in pairs]
 
     def _restore_group(
-        self, pictures: Sequence[codecs.Picture], options: RestoreOptions, progress: Progress | None = None
+        self,
+        pictures: Sequence[codecs.Picture],
+        options: RestoreOptions,
+        progress: Progress | None = None,
+        *,
+        in_turn: bool = False,
     ) -> list[Restored]:
         """Pictures of one size, in tiles that the memory allows. When it runs out, in smaller ones."""
         first, config = pictures[0], self.model.config
@@ -299,7 +338,7 @@ class Restorer:
                 low_quality = torch.cat([codecs.to_tensor(picture) for picture in pictures])
                 read = LowQuality(tensor_reader(low_quality), (first.height, first.width), len(pictures))
                 canvas = _canvas(first, (height, width), options) if len(plan.regions) > 1 else None
-                walked = self.walk(read, options, plan, canvas=canvas, progress=progress)
+                walked = self.walk(read, options, plan, canvas=canvas, progress=progress, in_turn=in_turn)
                 return [
                     Restored(
                         picture=_finished(canvas or walked.result[index : index + 1], picture, options),
@@ -332,6 +371,7 @@ class Restorer:
         *,
         canvas: Canvas | None = None,
         progress: Progress | None = None,
+        in_turn: bool = False,
     ) -> Walked:
         """The walk of the method, for pictures of one size; pictures of any kind reach it through :meth:`restore`.
 
@@ -342,9 +382,10 @@ class Restorer:
             canvas: takes the parts of one picture; what it holds already is not computed again. None where the plan
                 has one part.
             progress: told after every tile.
+            in_turn: see :meth:`restore_batch`.
         """
         with _ONE_AT_A_TIME, _repeatable(exactly=not self.acceleration.compiled):
-            return self._walk(low_quality, options, plan, canvas, progress)
+            return self._walk(low_quality, options, plan, canvas, progress, in_turn)
 
     def _walk(
         self,
@@ -353,6 +394,7 @@ class Restorer:
         plan: TilePlan,
         canvas: Canvas | None,
         progress: Progress | None,
+        in_turn: bool,
     ) -> Walked:
         """Every step is one line here and nowhere else."""
         config, (read, size, count) = self.model.config, low_quality
@@ -360,11 +402,13 @@ class Restorer:
         positive, negative = self._prompts(options, count)
         clock = _StageClock(self.device)
         with clock.stage("estimate"):
-            estimated = estimate_in_tiles(self.generator.estimator, read, size, self.device)
+            estimated = self._estimated(low_quality, in_turn)
             degrees = _overridden(estimated, options)
-            for_encoder, for_unet = self.generator.conditioning(degrees)
+            parts = degrees.split(1 if in_turn else count)
+            matrices = zip(*(self.generator.conditioning(each) for each in parts), strict=True)
+            for_encoder, for_unet = (torch.cat(each) for each in matrices)
         with clock.stage("fold"):
-            encoder_adaptation, unet_adaptation = self._adaptations(for_encoder, for_unet)
+            encoder_adaptation, unet_adaptation = self._adaptations(for_encoder, for_unet, in_turn)
         # On the CPU: not every device has the filter against aliasing, and all enlarge alike.
         enlarged = EnlargedInput(read, size, (height, width), options.upsampling or self.model.upsampling)
         regions, result = plan.regions, None
@@ -393,12 +437,25 @@ class Restorer:
         as_degrees = [[Degrees(*row) for row in values.tolist()] for values in (degrees, estimated)]
         return Walked(result, as_degrees[0], as_degrees[1], clock.shared_by(count))
 
-    def _adaptations(self, for_encoder: Tensor, for_unet: Tensor) -> tuple[Adaptation, Adaptation]:
+    def _estimated(self, low_quality: LowQuality, in_turn: bool) -> Tensor:
+        """[B, 2]; in turn where a batch's sums, which are rounded otherwise, must not be seen."""
+        estimator, (read, size, count) = self.generator.estimator, low_quality
+        if not in_turn:
+            return estimate_in_tiles(estimator, read, size, self.device)
+
+        def read_one(rows: Span, columns: Span, index: int) -> Tensor:
+            return read(rows, columns)[index : index + 1]
+
+        readers = [partial(read_one, index=index) for index in range(count)]
+        return torch.cat([estimate_in_tiles(estimator, reader, size, self.device) for reader in readers])
+
+    def _adaptations(self, for_encoder: Tensor, for_unet: Tensor, in_turn: bool) -> tuple[Adaptation, Adaptation]:
         """One picture: folded weights. Several: the encoder, which one picture keeps busy, folded for each in turn; the
-        UNet on all together, with the matrices themselves.
+        UNet on all together, with the matrices themselves, or in turn as well.
         """
         if len(for_encoder) > 1:
-            return FoldedInTurn(self._encoder, for_encoder), for_unet
+            unet = FoldedInTurn(self._unet, for_unet) if in_turn else for_unet
+            return FoldedInTurn(self._encoder, for_encoder), unet
         return self._encoder.fold(for_encoder), self._unet.fold(for_unet)
 
     def _latent_noise(

@@ -1,35 +1,36 @@
 """Pictures larger than memory: read part by part, restored tile by tile into a file of raw pixels, from which a tiled
 BigTIFF is written when all tiles are there. An interrupted run goes on after its last whole tile.
-
-Beside the target lie meanwhile, hidden, its pixels (``.NAME.s3diff-pixels``), the record of finished tiles
-(``.NAME.s3diff-tiles``) and at the end the file half written (``.NAME.s3diff-part``).
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from filelock import FileLock, Timeout
-
-from s3diff.errors import DiskFullError, OptionError, OutputError, PictureError
+from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.images.color_profiles import color_space
 from s3diff.images.large_files import LargePicture, write_tiled_tiff
 from s3diff.options import LIMITS, RestoreOptions
 from s3diff.restoration.memory import is_out_of_memory
-from s3diff.restoration.regions import Canvas, LowQuality, kept_depth
+from s3diff.restoration.regions import LowQuality, kept_depth
 from s3diff.restoration.restored import Degrees, Walked
+from s3diff.restoration.scratch_files import (
+    PixelFile,
+    Place,
+    RecordedCanvas,
+    beside,
+    disk_errors,
+    only_one,
+    remove_links,
+    remove_scratch,
+    whole_lines,
+)
 from s3diff.restoration.tile_plan import LOCAL_TILE_PX, TilePlan, plan_tiles
-from s3diff.tiling import HaloSpan
 from s3diff.version import __version__
 
 if TYPE_CHECKING:
@@ -66,112 +67,6 @@ class RestoredFile:
     num_tiles: int
     num_resumed: int
     notes: tuple[str, ...] = ()
-
-
-class PixelFile:
-    """[H, W, C] pixels in a file, indexed like an array, of which nothing stays in memory.
-
-    Written through the file rather than mapped: a full disk is an error then, where a mapped one would end the process.
-
-    Args:
-        path: made where it is missing.
-        shape: (height, width, channels).
-        dtype: of a value.
-    """
-
-    def __init__(self, path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> None:
-        self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
-        self.size = shape[0] * shape[1] * shape[2]
-        self._pixel_bytes = shape[2] * self.dtype.itemsize
-        self._file: IO[bytes] = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115 - held until close
-        try:
-            self._file.truncate(self.size * self.dtype.itemsize)
-        except OSError:
-            self._file.close()
-            raise
-
-    def __setitem__(self, place: Any, values: np.ndarray) -> None:
-        rows, columns = place if isinstance(place, tuple) else (place, slice(0, self.shape[1]))
-        values = np.ascontiguousarray(values, self.dtype)
-        for row, line in zip(range(rows.start, rows.stop), values, strict=True):
-            self._file.seek((row * self.shape[1] + columns.start) * self._pixel_bytes)
-            self._file.write(line.tobytes())
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """Whole rows."""
-        start, stop = rows.start, min(rows.stop, self.shape[0])
-        self._file.seek(start * self.shape[1] * self._pixel_bytes)
-        data = self._file.read((stop - start) * self.shape[1] * self._pixel_bytes)
-        return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
-
-    def sync(self) -> None:
-        """Onto the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class RecordedCanvas(Canvas):
-    """A canvas on the disk that writes down every finished part, after its pixels, and knows those of an earlier run.
-
-    Args:
-        pixels: of the kept depth.
-        record: one JSON object a line: a header that says what is being made, then a line for each part. Lines of
-            another header do not count; a line that was cut off does not either.
-        header: what is being made of what; equal headers give equal bytes.
-        size, depth, options, is_grey: as of :class:`Canvas`.
-    """
-
-    def __init__(
-        self,
-        size: tuple[int, int],
-        depth: np.dtype,
-        options: RestoreOptions,
-        *,
-        is_grey: bool,
-        pixels: PixelFile,
-        record: Path,
-        header: dict[str, Any],
-    ) -> None:
-        super().__init__(size, depth, options.color_match, is_grey=is_grey, pixels=pixels)
-        self._file_of_pixels = pixels
-        self._held: set[tuple[int, int]] = set()
-        lines = list(_whole_lines(record))
-        if lines and lines[0] == header:
-            for line in lines[1:]:
-                self._held.add((line["top"], line["left"]))
-                self._moments = np.array(line["moments"])
-        else:
-            lines = [header]
-        self.num_resumed = len(self._held)
-        # Written anew rather than continued, so that a line cut off by a power cut is gone.
-        with open(record, "wb") as file:
-            file.writelines(_line(each) for each in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        self._record = open(record, "ab", buffering=0)  # noqa: SIM115 - held until close
-
-    @property
-    def num_held(self) -> int:
-        """Parts that are finished."""
-        return len(self._held)
-
-    def holds(self, rows: HaloSpan, columns: HaloSpan) -> bool:
-        return (rows.kept.start, columns.kept.start) in self._held
-
-    def write(self, result: torch.Tensor, base: torch.Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
-        super().write(result, base, rows, columns)
-        self._file_of_pixels.sync()
-        place = {"top": rows.kept.start, "left": columns.kept.start}
-        self._record.write(_line({**place, "moments": self._moments.tolist()}))
-        os.fsync(self._record.fileno())
-        self._held.add((rows.kept.start, columns.kept.start))
-
-    def close(self) -> None:
-        self._record.close()
-        self._file_of_pixels.close()
 
 
 def restore_file(
@@ -211,10 +106,11 @@ def restore_file(
         raise OutputError(f"{target} is already there; choose another name or allow overwriting")
     if os.path.realpath(source) == str(place):
         raise OutputError(f"{target} would overwrite the input; choose another output")
-    with _disk_errors(place):
+    with disk_errors(Place(place)):
         place.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(place):
-            walked, canvas_facts, notes = _restored_into(restorer, picture, place, options, overwrite, progress)
+        remove_links(place)
+    with only_one(place):
+        walked, canvas_facts, notes = _restored_into(restorer, picture, place, options, overwrite, progress)
     width, height = options.output_size(picture.width, picture.height)
     if color_space(picture.icc_profile) is not None and not picture.is_grey:
         notes += ("its colours are not sRGB and went through the networks as they are stored; the profile is kept",)
@@ -291,33 +187,40 @@ def _restored_into(
     from s3diff.restoration.restorer import free_cached
 
     width, height = options.output_size(picture.width, picture.height)
-    record, part = _beside(target, "tiles"), _beside(target, "part")
+    record, held = beside(target, "tiles"), beside(target, "pixels")
     header = _header(restorer, picture, options)
-    plan: TilePlan | None = _plan(restorer, (height, width), options, record, header)
     kept = kept_depth(picture.depth, options.color_match, is_grey=picture.is_grey)
     result_bytes = height * width * picture.num_channels * picture.depth.itemsize
     has_second_pass = options.color_match == "adain" or picture.is_grey  # which writes its pixels to a file of its own
     pixels_bytes = height * width * 3 * kept.itemsize
-    _require_room(target, pixels_bytes + result_bytes * (2 if has_second_pass else 1))
+    place = Place(target, pixels_bytes + result_bytes * (2 if has_second_pass else 1))
+    with disk_errors(place):
+        plan: TilePlan | None = _plan(restorer, (height, width), options, record, header)
+        place.require_room()
+        if not held.exists() or held.stat().st_size != pixels_bytes:
+            record.unlink(missing_ok=True)  # before the pixels change: what it says of them is no longer true
     notes: tuple[str, ...] = ()
-    held = _beside(target, "pixels")
-    if not held.exists() or held.stat().st_size != pixels_bytes:
-        record.unlink(missing_ok=True)  # before the pixels change: what it says of them is no longer true
     while plan is not None:
-        pixels = PixelFile(_beside(target, "pixels"), (height, width, 3), kept)
-        canvas = RecordedCanvas(
-            (height, width), picture.depth, options, is_grey=picture.is_grey, pixels=pixels, record=record,
-            header={**header, "tile": plan.tile_px},
-        )  # fmt: skip
+        with disk_errors(place):
+            pixels = PixelFile(held, (height, width, 3), kept)
+            try:
+                canvas = RecordedCanvas(
+                    (height, width), picture.depth, options, is_grey=picture.is_grey, pixels=pixels, record=record,
+                    header={**header, "tile": plan.tile_px}, place=place,
+                )  # fmt: skip
+            except OSError:
+                pixels.close()
+                raise
         try:
             source = LowQuality(picture.read, (picture.height, picture.width))
             walked = restorer.walk(source, options, plan, canvas=canvas, progress=progress)
-            notes += _written(canvas, pixels, picture, target, part, options, overwrite)
+            with disk_errors(place):
+                notes += _written(canvas, pixels, picture, place, options, overwrite)
             facts = (len(plan.regions), canvas.num_resumed)
         except PictureError:
             canvas.close()
             if not canvas.num_held:  # else a repeated run goes on with them, if the source can be read then
-                _remove_scratch(target)
+                remove_scratch(target)
             raise
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -328,7 +231,8 @@ def _restored_into(
             continue
         finally:
             canvas.close()
-        _remove_scratch(target)
+        with disk_errors(place):
+            remove_scratch(target)
         return walked, facts, notes
     raise PictureError(f"not enough memory for a tile of {picture.path}; use a device with more memory")
 
@@ -342,7 +246,7 @@ def _plan(
     plan = plan_tiles(config, rows, columns, options, restorer.device, restorer.dtype)
     if plan.tile_px is None and max(rows, columns) > LOCAL_TILE_PX:
         plan = replace(plan, tile_px=LOCAL_TILE_PX, autoencoder="tiles")
-    earlier = next(_whole_lines(record), None)
+    earlier = next(whole_lines(record), None)
     is_same = earlier is not None and {key: value for key, value in earlier.items() if key != "tile"} == header
     if earlier is not None and is_same and options.tile == "auto":
         plan = replace(plan, tile_px=earlier["tile"])
@@ -353,27 +257,32 @@ def _written(
     canvas: RecordedCanvas,
     pixels: PixelFile,
     picture: LargePicture,
-    target: Path,
-    part: Path,
+    place: Place,
     options: RestoreOptions,
     overwrite: bool,
 ) -> tuple[str, ...]:
     """Finish the colours, write the BigTIFF beside its place and move it there. Returns notes."""
     from s3diff.restoration.restorer import COLORED_NOTE, becomes_color
 
+    target, part = place.target, beside(place.target, "part")
     in_color = picture.is_grey and becomes_color(canvas, options)
     in_grey, finished = picture.is_grey and not in_color, pixels
     shape = (*pixels.shape[:2], 1 if in_grey else 3)
     try:
         if not canvas.is_finished(in_grey=in_grey):
-            finished = PixelFile(_beside(target, "finished"), shape, picture.depth)
+            finished = PixelFile(beside(target, "finished"), shape, picture.depth)
             try:
                 canvas.finished(in_grey=in_grey, pixels=finished)
                 finished.sync()
             finally:
                 finished.close()
         profile = None if in_color else picture.icc_profile
-        write_tiled_tiff(finished.path, part, shape, picture.depth, icc_profile=profile, dpi=picture.dpi)
+        try:
+            write_tiled_tiff(finished.path, part, shape, picture.depth, icc_profile=profile, dpi=picture.dpi)
+        except OutputError as error:
+            if place.is_full():
+                raise place.full() from error
+            raise
         with open(part, "r+b") as file:
             os.fsync(file.fileno())
         if not overwrite and os.path.lexists(target):
@@ -387,7 +296,10 @@ def _written(
 
 def _header(restorer: Restorer, picture: LargePicture, options: RestoreOptions) -> dict[str, Any]:
     """What decides every byte of the pixels, the tiles apart."""
-    status = os.stat(picture.path)
+    try:
+        status = os.stat(picture.path)
+    except OSError as error:
+        raise PictureError(f"{picture.path} cannot be read any more ({error.strerror}); check the path") from error
     chosen = {name: value for name, value in asdict(options).items() if name not in (*LIMITS, "tile")}
     header = {
         "record": "s3diff tiles",
@@ -399,77 +311,3 @@ def _header(restorer: Restorer, picture: LargePicture, options: RestoreOptions) 
         "options": chosen,
     }
     return json.loads(json.dumps(header))  # as it will be read again
-
-
-def _beside(target: Path, what: str) -> Path:
-    return target.with_name(f".{target.name}.s3diff-{what}")
-
-
-def _remove_scratch(target: Path) -> None:
-    for name in ("pixels", "tiles", "finished"):
-        _beside(target, name).unlink(missing_ok=True)
-
-
-def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value).encode() + b"\n"
-
-
-def _whole_lines(record: Path) -> Iterator[dict[str, Any]]:
-    """The record's objects up to the first line that is none: behind a line that was cut off nothing counts."""
-    try:
-        lines = record.read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return
-    for line in lines:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            return
-        if not isinstance(value, dict):
-            return
-        yield value
-
-
-@contextmanager
-def _only_one(target: Path) -> Iterator[None]:
-    lock = FileLock(_beside(target, "lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise OutputError(
-            f"{target} is being written by another process; wait for it, or choose another name"
-        ) from error
-    try:
-        yield
-    finally:
-        # Before the release: afterwards the file might be another process's lock already.
-        with suppress(OSError):
-            _beside(target, "lock").unlink(missing_ok=True)
-        lock.release()
-
-
-@contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OutputError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(
-                f"{target} cannot be written: the disk is full; make room, and the same command goes on"
-            ) from error
-        reason = error.strerror.lower() if error.strerror else error
-        raise OutputError(f"{target} cannot be written ({reason}); choose another place") from error
-
-
-def _require_room(target: Path, num_bytes: int) -> None:
-    """Room for the raw pixels and the result, less what an earlier run already took."""
-    held = sum(path.stat().st_blocks * 512 if hasattr(path.stat(), "st_blocks") else path.stat().st_size
-               for path in (_beside(target, "pixels"),) if path.exists())  # fmt: skip
-    free = shutil.disk_usage(target.parent).free
-    if num_bytes > free + held:
-        raise DiskFullError(
-            f"{target} needs {num_bytes / 1e9:.2f} GB of disk while it is made, {(free + held) / 1e9:.2f} are free; "
-            "make room or choose another place"
-        )

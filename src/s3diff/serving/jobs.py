@@ -39,7 +39,8 @@ class JobResult:
         name: what a user would call it.
         media_type: such as ``image/jpeg``.
         size_bytes: of the file.
-        facts: width, height, blur, noise, estimated_blur, estimated_noise and seconds, as in the command's report.
+        facts: width, height, blur, noise, estimated_blur, estimated_noise and seconds, as in the command's report, and
+            of an animation frames.
         notes: what was lost, left out or unusual, one sentence each.
     """
 
@@ -58,7 +59,7 @@ class JobStatus:
     Attributes:
         state: ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``; the last three are final.
         stage: ``waiting``, ``reading``, ``estimating``, ``restoring``, ``writing`` or ``ended``.
-        tile: tiles that are done, while restoring.
+        tile: tiles that are done, while restoring; of an animation its frames.
         num_tiles: tiles in all, 0 while unknown.
         fraction: of the work that is done, in [0, 1]; an estimate.
         seconds_left: of the work on this picture; None while unknown.

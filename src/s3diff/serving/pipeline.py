@@ -29,8 +29,10 @@ from s3diff.errors import (
     PictureError,
     S3DiffError,
 )
-from s3diff.images.codecs import Picture, picture_header
+from s3diff.images.codecs import Animation, picture_header
 from s3diff.restoration.picture_files import (
+    Opened,
+    animate,
     facts_of_result,
     read_source,
     result_extension,
@@ -49,7 +51,7 @@ _LOG = logging.getLogger("s3diff.serving")
 _READ_AHEAD = 2
 _ANY_MEDIA_TYPE = "application/octet-stream"
 #: Those that not every system's table knows.
-_MEDIA_TYPES = {".webp": "image/webp", ".avif": "image/avif"}
+_MEDIA_TYPES = {".webp": "image/webp", ".avif": "image/avif", ".heic": "image/heic", ".heif": "image/heif"}
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,15 @@ class _Ready:
     """A job whose picture is read."""
 
     job: Job
-    picture: Picture
+    picture: Opened
     target: Path
 
     @property
-    def batch_key(self) -> tuple[Any, ...]:
-        """Pictures of one key may run together."""
+    def batch_key(self) -> tuple[Any, ...] | None:
+        """Pictures of one key may run together; an animation has none."""
         job, picture = self.job, self.picture
+        if isinstance(picture, Animation):
+            return None
         return job.model, job.options, picture.pixels.shape, picture.pixels.dtype.str, picture.alpha is None
 
 
@@ -191,7 +195,7 @@ class Pipeline:
             first = self._ready.pop(0)
             batch, key = [first], first.batch_key
             until = time.monotonic() + self.limits.batch_wait_seconds
-            is_small = _output_pixels(first) <= self.limits.batch_pixels
+            is_small = key is not None and _output_pixels(first) <= self.limits.batch_pixels
             while is_small and len(batch) < self.limits.batch_size:
                 alike = [ready for ready in self._ready if ready.batch_key == key]
                 for ready in alike[: self.limits.batch_size - len(batch)]:
@@ -215,7 +219,8 @@ class Pipeline:
             try:
                 model, options = batch[0].job.model, batch[0].job.options
                 started = time.monotonic()
-                restored = self._shelf.restorer(model).restore_batch([ready.picture for ready in batch], options)
+                pictures: list[Any] = [ready.picture for ready in batch]
+                restored = self._shelf.restorer(model).restore_batch(pictures, options, in_turn=True)
             except Exception:  # noqa: BLE001 - which of them it was is found out by restoring each on its own
                 _LOG.info("a batch of %d pictures failed; restoring one after the other", len(batch))
             else:
@@ -233,6 +238,10 @@ class Pipeline:
         watch = Watch(job, self.limits, self.pace.expected(job.model, pixels))
         started = time.monotonic()
         with restorer.watched(watch.look):
+            if isinstance(ready.picture, Animation):
+                made = animate(restorer, ready.picture, ready.target, job.options, job.writing, watch.told)
+                self._finish(ready, *made)
+                return
             restored = restorer.restore(ready.picture, job.options, progress=watch.told)
         self.pace.add(job.model, pixels, time.monotonic() - started)
         self._hand_to_writer(ready, restored)
@@ -260,14 +269,20 @@ class Pipeline:
         job, target = ready.job, ready.target
         if self._ended_by_request(job):
             return
-        notes = tuple(job.worded(note) for note in write_result(restored, target, job.writing))
+        notes = write_result(restored, target, job.writing)
+        self._finish(ready, facts_of_result(restored), notes)
+
+    def _finish(self, ready: _Ready, facts: dict[str, Any], notes: tuple[str, ...]) -> None:
+        """The result is on the disk."""
+        job, target = ready.job, ready.target
+        media_type = mimetypes.guess_type(target.name)[0] or _MEDIA_TYPES.get(target.suffix.lower(), _ANY_MEDIA_TYPE)
         result = JobResult(
             path=target,
             name=target.name,
-            media_type=mimetypes.guess_type(target.name)[0] or _MEDIA_TYPES.get(target.suffix.lower(), _ANY_MEDIA_TYPE),
+            media_type=media_type,
             size_bytes=target.stat().st_size,
-            facts=facts_of_result(restored),
-            notes=notes,
+            facts=facts,
+            notes=tuple(job.worded(note) for note in notes),
         )
         shutil.rmtree(job.source.parent, ignore_errors=True)
         if not self._ended_by_request(job):
@@ -303,8 +318,10 @@ class Pipeline:
 
 
 def _output_pixels(ready: _Ready) -> int:
-    width, height = ready.job.options.working_size(ready.picture.width, ready.picture.height)
-    return width * height
+    """Of all frames."""
+    picture = ready.picture
+    width, height = ready.job.options.working_size(picture.width, picture.height)
+    return width * height * (picture.num_frames if isinstance(picture, Animation) else 1)
 
 
 def _cause_of(error: S3DiffError) -> Cause:

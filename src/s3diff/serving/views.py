@@ -42,6 +42,7 @@ class ResultView(BaseModel):
     estimated_blur: Degree = Field(description="What the estimator found.")
     estimated_noise: Degree = Field(description="What the estimator found.")
     seconds: float = Field(description="Time of the networks and what belongs to them.")
+    frames: int | None = Field(None, description="Of an animation.")
     notes: list[str] = Field(description="What was lost, left out or unusual, one sentence each.")
 
 
@@ -75,7 +76,7 @@ class JobView(BaseModel):
     state: State = Field(description="`done`, `failed` and `cancelled` are final.")
     stage: Stage
     position: int | None = Field(description="Pictures before it in the queue; null when it is not in the queue.")
-    tile: int = Field(description="Tiles that are done.")
+    tile: int = Field(description="Tiles that are done; of an animation its frames.")
     num_tiles: int = Field(description="Tiles in all; 0 while unknown.")
     fraction: Degree = Field(description="Of the work that is done; an estimate.")
     seconds_left: float | None = Field(description="Of the work on this picture; null while unknown.")

@@ -45,10 +45,10 @@ class Watch:
             self._tell(now)
 
     def told(self, stage: str, done: int, total: int) -> None:
-        """After every tile; the pieces that a whole tile is predicted in are not counted where there are many tiles."""
-        if stage == "tiles" and total > 1:
+        """After every tile, or frame of an animation; where there are many, the pieces of one are not counted."""
+        if stage in ("tiles", "frames") and total > 1:
             self._in_tiles = True
-        if stage == "tiles" or not self._in_tiles:
+        if stage in ("tiles", "frames") or not self._in_tiles:
             self._done, self._total = done, total
         self.look()
         self._tell(time.monotonic())

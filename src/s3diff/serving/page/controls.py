@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from s3diff.images.codecs import can_be_written
 from s3diff.options import LIMITS, MIN_TILE_PX, OutputOptions, RestoreOptions
 
 Kind = Literal["slider", "number", "choice", "menu", "text", "switch"]
@@ -19,6 +20,16 @@ WITHOUT_CONTROL = frozenset(LIMITS)
 SIZE_FIELDS = ("scale", "size", "long_side", "megapixels")
 #: The degrees that the estimator finds.
 DIAL_FIELDS = ("blur", "noise")
+#: Formats that results can be asked for in.
+_FORMATS = (
+    ("PNG", "png"),
+    ("JPEG", "jpg"),
+    ("WebP", "webp"),
+    ("TIFF", "tif"),
+    ("AVIF", "avif"),
+    ("GIF", "gif"),
+    ("HEIC", "heic"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,18 +290,14 @@ def page_controls(models: list[str], model: str) -> list[Control]:
             start="",
             choices=(
                 ("The picture's own", ""),
-                ("PNG", "png"),
-                ("JPEG", "jpg"),
-                ("WebP", "webp"),
-                ("TIFF", "tif"),
-                ("AVIF", "avif"),
+                *((name, ending) for name, ending in _FORMATS if can_be_written(f".{ending}")),
             ),
         ),
         Control(
             field="quality",
             kind="number",
             label="Quality",
-            info="1 to 100, of JPEG, WebP and AVIF.",
+            info="1 to 100, of JPEG, WebP, AVIF and HEIC.",
             group="file",
             start=_default("quality"),
             step=1,

@@ -15,6 +15,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from s3diff.images.codecs import can_be_written
 from s3diff.serving.page.controls import SIZE_FIELDS, Control, Group, page_controls
 
 STATIC = Path(__file__).with_name("static")
@@ -187,6 +188,8 @@ def _head(has_login: bool) -> str:
 
 def _work(told: dict[str, Any]) -> str:
     text = (STATIC / "work.html").read_text(encoding="utf-8")
+    formats = ["JPEG", "PNG", "WebP", "TIFF", "AVIF", "GIF", "BMP", *(["HEIC"] if can_be_written(".heic") else [])]
+    text = text.replace("FORMATS", ", ".join(formats))
     return text.replace("<section ", f'<section data-told="{html.escape(json.dumps(told))}" ', 1)
 
 

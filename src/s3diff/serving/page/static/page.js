@@ -405,7 +405,7 @@ class Page {
     const ended = batch.filter((picture) => !["working", "waiting"].includes(picture.state));
     const share = batch.reduce((sum, picture) => sum + (ended.includes(picture) ? 1 : picture.share), 0) / batch.length;
     let words = active.doing || "Waiting";
-    if (active.tiles) words += `, tile ${active.tiles[0]} of ${active.tiles[1]}`;
+    if (active.tiles) words += `, ${active.part} ${active.tiles[0]} of ${active.tiles[1]}`;
     if (batch.length > 1) words = `Picture ${Math.min(ended.length + 1, batch.length)} of ${batch.length}: ${words.toLowerCase()}`;
     const elapsed = (performance.now() - this.#batchStarted) / 1000;
     const left = batch.length === 1 ? active.secondsLeft : share > 0.05 ? (elapsed * (1 - share)) / share : null;

@@ -1,0 +1,372 @@
+"""A client of the service: pictures go to another machine and come back restored.
+
+    from s3diff.client import Client
+
+    with Client("http://127.0.0.1:8000") as client:
+        client.restore("photo.jpg", scale=2).save("restored.jpg")
+
+Needs the extra ``client`` (httpx); neither torch nor a model is needed here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from s3diff.errors import (
+    JobCancelledError,
+    JobNotFoundError,
+    JobTimeoutError,
+    MissingExtraError,
+    OptionError,
+    PictureError,
+    PictureTooLargeError,
+    QueueFullError,
+    S3DiffError,
+    ServiceClosedError,
+    ServiceError,
+)
+from s3diff.images.placing import write_atomically
+from s3diff.option_texts import texts_of_options
+from s3diff.options import OutputOptions, RestoreOptions
+
+if TYPE_CHECKING:
+    import httpx
+
+#: What a service's codes mean.
+_ERRORS: Mapping[str, type[S3DiffError]] = {
+    "option": OptionError,
+    "options": OptionError,
+    "output": OptionError,
+    "picture": PictureError,
+    "too_large": PictureTooLargeError,
+    "queue_full": QueueFullError,
+    "ending": ServiceClosedError,
+    "no_such_job": JobNotFoundError,
+    "time": JobTimeoutError,
+}
+#: A question about a job is answered at its end, or after so many seconds; with progress wanted, sooner.
+_WAIT_SECONDS, _PROGRESS_SECONDS = 20.0, 0.5
+#: Questions and fetches are repeated so often when the connection breaks; handing in is not.
+_TRIES = 4
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a picture is; see ``s3diff.serving.jobs.JobStatus``.
+
+    Attributes:
+        state: ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``.
+        stage: ``waiting``, ``reading``, ``estimating``, ``restoring``, ``writing`` or ``ended``.
+        position: pictures before it in the queue; None when it is not in the queue.
+        tile: tiles that are done.
+        num_tiles: tiles in all, 0 while unknown.
+        fraction: of the work, in [0, 1].
+        seconds_left: None while unknown.
+    """
+
+    state: str
+    stage: str
+    position: int | None
+    tile: int
+    num_tiles: int
+    fraction: float
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ServedResult:
+    """A restored picture as a file's content.
+
+    Attributes:
+        content: the file.
+        name: what the service calls it: the input's name in the result's format.
+        media_type: such as ``image/jpeg``.
+        facts: width, height, blur, noise, estimated_blur, estimated_noise and seconds.
+        notes: what was lost, left out or unusual, one sentence each.
+    """
+
+    content: bytes
+    name: str
+    media_type: str
+    facts: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Write the file, whole or not at all. The content stays what it is, whatever the path's extension.
+
+        Raises:
+            OutputError: it cannot be written there, or something is there that may not be replaced.
+        """
+        write_atomically(self.content, Path(path).resolve(), overwrite)
+
+
+class Client:
+    """A service at an address.
+
+    Args:
+        url: such as ``http://127.0.0.1:8000``.
+        token: where the service needs one.
+        timeout_seconds: longest silence of the network.
+        patience_seconds: how long to go on asking a service whose queue is full.
+
+    Raises:
+        MissingExtraError: httpx is not installed.
+        OptionError: ``url`` is no address of this kind.
+    """
+
+    def __init__(
+        self, url: str, token: str | None = None, *, timeout_seconds: float = 60.0, patience_seconds: float = 600.0
+    ) -> None:
+        try:
+            import httpx
+        except ModuleNotFoundError:
+            raise MissingExtraError(
+                'a client of the service needs the extra client: pip install -c constraints.txt ".[client]"'
+            ) from None
+        try:
+            parts = urlsplit(url)
+            is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_address = False
+        if not is_address or parts.query or parts.fragment:
+            raise OptionError(f"server is {url!r}; give an address such as http://127.0.0.1:8000")
+        if token is not None and not all("!" <= sign <= "~" for sign in token):
+            raise OptionError("the token holds spaces or signs that no token has; give it as the service was given it")
+        self.url = url.rstrip("/")
+        self.patience_seconds = patience_seconds
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._http = httpx.Client(
+            base_url=self.url + "/",
+            headers=headers,
+            timeout=httpx.Timeout(timeout_seconds, read=timeout_seconds + _WAIT_SECONDS),
+            trust_env=parts.hostname not in _LOOPBACK,  # no proxy stands before this machine
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def restore(
+        self,
+        source: str | os.PathLike[str] | bytes,
+        options: RestoreOptions | None = None,
+        *,
+        name: str | None = None,
+        model: str | None = None,
+        writing: OutputOptions | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        **fields: Any,
+    ) -> ServedResult:
+        """Have one picture restored. Whatever ends the waiting, an interruption too, ends the work there.
+
+        Args:
+            source: a file, or its content.
+            options: None for the defaults.
+            name: what the picture is called; None for the file's name.
+            model: a name of :meth:`models`; None for the service's default.
+            writing: format and quality of the result.
+            progress: told about twice a second; what it raises ends the work.
+            fields: of :class:`s3diff.RestoreOptions`, instead of ``options``.
+
+        Raises:
+            OptionError, PictureError: as :meth:`s3diff.Restorer.restore` raises them; the service said so.
+            QueueFullError: the service's queue stayed full.
+            JobTimeoutError, JobCancelledError: the work ended before its end.
+            ServiceError: the service failed or cannot be reached.
+        """
+        job = self.submit(source, options, name=name, model=model, writing=writing, **fields)
+        try:
+            return job.result(progress)
+        finally:
+            with suppress(S3DiffError):
+                job.end()
+
+    def submit(
+        self,
+        source: str | os.PathLike[str] | bytes,
+        options: RestoreOptions | None = None,
+        *,
+        name: str | None = None,
+        model: str | None = None,
+        writing: OutputOptions | None = None,
+        **fields: Any,
+    ) -> RemoteJob:
+        """Hand a picture in; see :meth:`restore`."""
+        if options is not None and fields:
+            raise OptionError(f"options and {', '.join(fields)} are given; give one of both")
+        texts = texts_of_options(RestoreOptions(**fields) if options is None else options, writing)
+        if model is not None:
+            texts["model"] = model
+        until, content = time.monotonic() + self.patience_seconds, _content(source)
+        files = {"picture": (name or _name(source), content)}
+        while True:
+            try:
+                answer = self._asked("POST", "api/v1/jobs", data=texts, files=files)
+                return RemoteJob(self, answer.json()["id"])
+            except QueueFullError as error:
+                if time.monotonic() + error.retry_after_seconds > until:
+                    raise
+                time.sleep(error.retry_after_seconds)
+
+    def estimate(self, source: str | os.PathLike[str] | bytes, *, model: str | None = None) -> dict[str, Any]:
+        """Width, height, blur and noise of a picture, as restoring it would find them.
+
+        Raises:
+            PictureError, ServiceError: see :meth:`restore`.
+        """
+        fields = {} if model is None else {"model": model}
+        files = {"picture": (_name(source), _content(source))}
+        found: dict[str, Any] = self._asked("POST", "api/v1/estimate", data=fields, files=files).json()
+        return found
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models that the service offers, the default first: name, summary, is_default, is_loaded.
+
+        Raises:
+            ServiceError: see :meth:`restore`.
+        """
+        models: list[dict[str, Any]] = self._again("GET", "api/v1/models").json()["models"]
+        return models
+
+    def _again(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """A question that may be asked twice."""
+        for attempt in range(_TRIES):
+            try:
+                return self._asked(method, path, **options)
+            except _UnreachableError:
+                if attempt == _TRIES - 1:
+                    raise
+                time.sleep(0.25 * 2**attempt)
+        raise AssertionError
+
+    def _asked(self, method: str, path: str, **options: Any) -> httpx.Response:
+        with self._reaching():
+            answer = self._http.request(method, path, **options)
+        if answer.status_code < 300:
+            return answer
+        raise _error_of(answer, self.url)
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        import httpx
+
+        try:
+            yield
+        except httpx.HTTPError as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise _UnreachableError(
+                f"the service at {self.url} cannot be reached ({reason.lower()}); look whether it runs"
+            ) from error
+
+
+class _UnreachableError(ServiceError):
+    """No answer came."""
+
+
+class RemoteJob:
+    """A picture on its way at a service; see :meth:`Client.submit`.
+
+    Attributes:
+        id: the service's name for it.
+    """
+
+    def __init__(self, client: Client, job_id: str) -> None:
+        self.id, self._client = job_id, client
+        self._path = f"api/v1/jobs/{job_id}"
+
+    def look(self, wait_seconds: float = 0) -> Progress:
+        """How far it is, at once or, if it ends sooner than in so many seconds (30 at most), at its end.
+
+        Raises:
+            JobNotFoundError: the service does not know it any more.
+            ServiceError: see :meth:`Client.restore`.
+        """
+        told = self._look(wait_seconds)
+        return Progress(**{name: told[name] for name in Progress.__dataclass_fields__})
+
+    def result(self, progress: Callable[[Progress], None] | None = None) -> ServedResult:
+        """Wait for the end and fetch the result.
+
+        Args:
+            progress: told about twice a second.
+
+        Raises:
+            S3DiffError: see :meth:`Client.restore`.
+        """
+        step = _WAIT_SECONDS if progress is None else _PROGRESS_SECONDS
+        while (told := self._look(step))["state"] in ("queued", "running"):
+            if progress is not None:
+                progress(Progress(**{name: told[name] for name in Progress.__dataclass_fields__}))
+        if told["state"] == "cancelled":
+            raise JobCancelledError("the job was cancelled")
+        if told["state"] == "failed":
+            raise _ERRORS.get(told["cause"], ServiceError)(told["error"])
+        answer = self._client._again("GET", f"{self._path}/result")
+        facts = json.loads(answer.headers.get("S3Diff-Result", "{}"))
+        notes = tuple(facts.pop("notes", ()))
+        named = re.search(r"filename\*=UTF-8''([^;]+)", answer.headers.get("Content-Disposition", ""))
+        return ServedResult(
+            content=answer.content,
+            name=unquote(named[1]) if named else told["name"],
+            media_type=answer.headers.get("Content-Type", "application/octet-stream"),
+            facts=facts,
+            notes=notes,
+        )
+
+    def end(self) -> None:
+        """Stop the work, if it runs, and have the service forget the picture and its result.
+
+        Raises:
+            ServiceError: see :meth:`Client.restore`.
+        """
+        with suppress(JobNotFoundError):
+            self._client._again("DELETE", self._path)
+
+    def _look(self, wait_seconds: float) -> dict[str, Any]:
+        told: dict[str, Any] = self._client._again("GET", self._path, params={"wait": wait_seconds}).json()
+        return told
+
+
+def _error_of(answer: httpx.Response, url: str) -> S3DiffError:
+    try:
+        told = answer.json()["error"]
+        code, message = str(told["code"]), " ".join(str(told["message"]).split())
+    except (ValueError, KeyError, TypeError):
+        return ServiceError(f"{url} answered with status {answer.status_code}; look whether it is an s3diff service")
+    kind = _ERRORS.get(code, ServiceError)
+    if kind is QueueFullError:
+        wait = answer.headers.get("Retry-After", "1")
+        return QueueFullError(message, float(wait) if wait.isdigit() else 1.0)
+    return kind(message)
+
+
+def _name(source: str | os.PathLike[str] | bytes) -> str:
+    return "picture" if isinstance(source, bytes) else Path(source).name
+
+
+def _content(source: str | os.PathLike[str] | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    try:
+        with open(source, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise PictureError(
+            f"{source} cannot be read ({(error.strerror or str(error)).lower()}); check the path"
+        ) from None

@@ -1,0 +1,171 @@
+"""Animated pictures (GIF, WebP, APNG, AVIF): every frame as a viewer shows it, one after the other.
+
+Frames are decoded when they are asked for, never held together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from s3diff.errors import PictureError
+from s3diff.images.formats import PicturePath
+from s3diff.images.picture import Picture
+from s3diff.images.reading import opened_file, opened_picture, pictures_of
+from s3diff.images.wording import shown_path
+from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
+
+#: All frames of an animation together have at most so many times the pixels that one picture may have.
+MAX_FRAMES_OF_LARGEST = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A whole picture of an animation and how long it is shown, in milliseconds."""
+
+    picture: Picture
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Animation:
+    """What is known of an animated file after one look at all its frames.
+
+    Attributes:
+        path: the file.
+        width: of every frame, in pixels, upright.
+        height: likewise.
+        milliseconds: how long each frame is shown, as stored; viewers show 0 as about 100.
+        num_plays: how often it is shown; 0 for ever, which is also said of AVIF, whose number Pillow does not tell.
+        is_grey: whether every frame is grey; frames have one channel then, and else three.
+        is_transparent: whether any pixel of any frame is not opaque; every frame has alpha then, and else none.
+        notes: what was left out, one sentence each.
+        max_pixels: largest frame accepted when they are read.
+        max_bytes: largest file accepted then.
+    """
+
+    path: Path
+    width: int
+    height: int
+    milliseconds: tuple[float, ...]
+    num_plays: int
+    is_grey: bool
+    is_transparent: bool
+    notes: tuple[str, ...] = ()
+    max_pixels: int = MAX_PICTURE_PIXELS
+    max_bytes: int = MAX_FILE_BYTES
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames there are, at least 2."""
+        return len(self.milliseconds)
+
+    def frames(self) -> Iterator[Frame]:
+        """Every frame in its turn, 8 bits per channel, all with the same channels.
+
+        Raises:
+            PictureError: the file is damaged, or changed since it was opened.
+        """
+        shown, count = shown_path(self.path), 0
+        for frame in _frames(self.path, self.max_pixels, self.max_bytes):
+            count += 1
+            if (frame.picture.width, frame.picture.height) != (self.width, self.height) or count > self.num_frames:
+                raise PictureError(f"{shown} changed while it was read; try again")
+            yield Frame(self._uniform(frame.picture), frame.milliseconds)
+        if count < self.num_frames:
+            raise PictureError(f"{shown} changed while it was read; try again")
+
+    def _uniform(self, picture: Picture) -> Picture:
+        pixels, alpha = picture.pixels, picture.alpha
+        if not self.is_grey:
+            pixels = np.repeat(pixels, 3, axis=2) if picture.is_grey else pixels
+        elif not picture.is_grey:
+            pixels = np.ascontiguousarray(pixels[..., :1])
+        if not self.is_transparent:
+            alpha = None
+        elif alpha is None:
+            alpha = np.full(pixels.shape[:2], 255, np.uint8)
+        return replace(picture, pixels=pixels, alpha=alpha, notes=())
+
+
+def is_animated(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_bytes: int = MAX_FILE_BYTES) -> bool:
+    """Whether a file holds several frames that a viewer shows in turn; files that cannot be read hold none."""
+    try:
+        with opened_file(path, max_pixels, max_bytes) as (file, limit):
+            image = opened_picture(file, Path(path), limit)
+            return image.format in ("GIF", "PNG", "WEBP", "AVIF") and _num_shown(image) > 1
+    except PictureError:
+        return False
+
+
+def open_animation(
+    path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_bytes: int = MAX_FILE_BYTES
+) -> Animation:
+    """Look at every frame of an animated file once.
+
+    Args:
+        path: a GIF, WebP, PNG or AVIF.
+        max_pixels: largest frame accepted; all frames together may have ``MAX_FRAMES_OF_LARGEST`` times as many.
+        max_bytes: largest file accepted.
+
+    Raises:
+        PictureError: it cannot be read, is damaged or too large.
+    """
+    shown, is_grey, is_transparent, size = shown_path(path), True, False, (0, 0)
+    durations: list[float] = []
+    notes: tuple[str, ...] = ()
+    with opened_file(path, max_pixels, max_bytes) as (file, limit):
+        image = opened_picture(file, Path(path), limit)
+        # Before any frame is decoded: a frame of a few bytes may stand for as many pixels as are allowed.
+        if _num_shown(image) * image.width * image.height > MAX_FRAMES_OF_LARGEST * limit:
+            raise PictureError(
+                f"{shown} has {_num_shown(image)} frames of {image.width} x {image.height} pixels, the limit is "
+                f"{MAX_FRAMES_OF_LARGEST * limit} pixels in all; give a shorter animation or raise the limit "
+                "(max_input_pixels, --max-input-megapixels)"
+            )
+        num_plays = _num_plays(image)
+        if getattr(image, "default_image", False):
+            notes = ("the picture for viewers that show no animation is left out",)
+    for frame in _frames(path, max_pixels, max_bytes):
+        picture = frame.picture
+        size = (picture.width, picture.height)
+        durations.append(frame.milliseconds)
+        is_grey = is_grey and (picture.is_grey or bool((picture.pixels == picture.pixels[..., :1]).all()))
+        is_transparent = is_transparent or picture.is_transparent
+    if len(durations) < 2:
+        raise PictureError(f"{shown} is not animated; read it as a picture")
+    return Animation(
+        Path(path), *size, tuple(durations), num_plays, is_grey, is_transparent, notes, max_pixels, max_bytes
+    )
+
+
+def _frames(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[Frame]:
+    with opened_file(path, max_pixels, max_bytes) as (file, limit):
+        yield from _frames_of(file, Path(os.fspath(path)), limit)
+
+
+def _frames_of(file: BinaryIO, path: Path, max_pixels: int) -> Iterator[Frame]:
+    image = opened_picture(file, path, max_pixels)
+    # The first picture of an APNG may be one for viewers that show no animation, and no part of it.
+    first = 1 if getattr(image, "default_image", False) else 0
+    for index in range(first, first + _num_shown(image)):
+        image.seek(index)
+        image.load()
+        yield Frame(pictures_of(image, path), float(image.info.get("duration") or 0))
+
+
+def _num_shown(image: object) -> int:
+    return getattr(image, "n_frames", 1) - bool(getattr(image, "default_image", False))
+
+
+def _num_plays(image: object) -> int:
+    info = getattr(image, "info", {})
+    if getattr(image, "format", "") != "GIF":
+        return int(info.get("loop", 0))
+    # A GIF without the number is shown once; the number is that of repetitions.
+    return 1 if "loop" not in info else 0 if info["loop"] == 0 else int(info["loop"]) + 1

@@ -1,0 +1,154 @@
+"""GIF as blocks (GIF89a): whether a file is whole, and a file of many frames from the files of each. No Pillow here."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import BinaryIO, NamedTuple
+
+_EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
+_CONTROL = 0xF9
+_HAS_TABLE, _TABLE_SIZE, _INTERLACED = 0x80, 0x07, 0x40
+#: Disposal methods (section 23): the frame stays, or its place becomes clear before the next one.
+_KEEP, _CLEAR = 1, 2
+_LARGEST_SHORT = 65535
+
+
+class GifFrame(NamedTuple):
+    """The one picture of a file that holds one.
+
+    Attributes:
+        descriptor: its nine bytes without the separator.
+        table: its colours, three bytes each.
+        data: size of code and sub-blocks.
+        clear_index: the colour that is transparent; None for none.
+    """
+
+    descriptor: bytes
+    table: bytes
+    data: bytes
+    clear_index: int | None
+
+
+def is_whole(file: BinaryIO) -> bool:
+    """Whether the blocks of an opened GIF lead to its trailer."""
+    file.seek(0)
+    return _walk(file, lambda kind, block: None)
+
+
+def num_frames(file: BinaryIO, enough: int) -> int:
+    """Frames of an opened GIF up to its end or to where it is damaged; ``enough`` and one where there are more."""
+    count = 0
+
+    def tell(kind: int, block: bytes) -> None:
+        nonlocal count
+        count += kind == _IMAGE
+        if count > enough:
+            raise _Enough
+
+    file.seek(0)
+    with suppress(_Enough):
+        _walk(file, tell)
+    return count
+
+
+class _Enough(Exception):
+    pass
+
+
+def only_frame(file: BinaryIO) -> GifFrame:
+    """The frame of a whole file with one; the file's own colours where the frame has none."""
+    found: dict[int, bytes] = {}
+    file.seek(0)
+    _walk(file, found.__setitem__)
+    descriptor, table, data = found[_IMAGE][:9], found[_HAS_TABLE], found[_IMAGE][9:]
+    if descriptor[8] & _HAS_TABLE:
+        length = _table_bytes(descriptor[8])
+        table, data = data[:length], data[length:]
+    control = found.get(_CONTROL, bytes(6))
+    return GifFrame(descriptor, table, data, control[4] if control[1] & 1 else None)
+
+
+def begin(size: tuple[int, int], num_plays: int) -> bytes:
+    """Header of an animation.
+
+    Args:
+        size: (width, height) in pixels.
+        num_plays: how often it is shown; 0 for ever.
+    """
+    head = b"GIF89a" + struct.pack("<HHBBB", *size, 0, 0, 0)
+    if num_plays == 1:
+        return head
+    # The number stored is that of repetitions, which is one less.
+    repetitions = 0 if num_plays == 0 else min(num_plays - 1, _LARGEST_SHORT)
+    return head + b"\x21\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", repetitions) + b"\0"
+
+
+def framed(frame: GifFrame, centiseconds: int, *, clears: bool) -> bytes:
+    """A frame of an animation, with a table of its own.
+
+    Args:
+        frame: as large as the animation.
+        centiseconds: how long it is shown.
+        clears: whether it goes before the next one comes, which transparency needs.
+    """
+    flags = (_CLEAR if clears else _KEEP) << 2 | (frame.clear_index is not None)
+    control = struct.pack("<BBBH", _CONTROL, 4, flags, min(centiseconds, _LARGEST_SHORT))
+    table_size = (len(frame.table) // 3).bit_length() - 2
+    descriptor = frame.descriptor[:8] + bytes([_HAS_TABLE | table_size | frame.descriptor[8] & _INTERLACED])
+    index = bytes([frame.clear_index or 0])
+    return b"\x21" + control + index + b"\0" + b"\x2c" + descriptor + frame.table + frame.data
+
+
+def end() -> bytes:
+    """What stands behind the last frame."""
+    return bytes([_TRAILER])
+
+
+def _walk(file: BinaryIO, tell: Callable[[int, bytes], None]) -> bool:
+    """Tell of the table, extensions and images, in their order; whether the trailer was reached."""
+    head = file.read(13)
+    if len(head) < 13:
+        return False
+    if head[10] & _HAS_TABLE:
+        tell(_HAS_TABLE, file.read(_table_bytes(head[10])))
+    while kind := file.read(1):
+        if kind[0] == _TRAILER:
+            return True
+        if kind[0] == _EXTENSION:
+            label = file.read(1)
+            blocks = _sub_blocks(file)
+            if not label or blocks is None:
+                return False
+            tell(label[0], blocks)
+        elif kind[0] == _IMAGE:
+            descriptor = file.read(9)
+            if len(descriptor) < 9:
+                return False
+            table = file.read(_table_bytes(descriptor[8])) if descriptor[8] & _HAS_TABLE else b""
+            code_size, blocks = file.read(1), _sub_blocks(file)
+            if blocks is None:
+                return False
+            tell(_IMAGE, descriptor + table + code_size + blocks)
+        elif kind[0]:  # zeros between blocks are harmless
+            return False
+    return False
+
+
+def _sub_blocks(file: BinaryIO) -> bytes | None:
+    """With their lengths, up to the empty one; None where the file ends before."""
+    parts = []
+    while length := file.read(1):
+        parts.append(length)
+        if not length[0]:
+            return b"".join(parts)
+        block = file.read(length[0])
+        if len(block) < length[0]:
+            return None
+        parts.append(block)
+    return None
+
+
+def _table_bytes(flags: int) -> int:
+    return 3 * 2 ** ((flags & _TABLE_SIZE) + 1)

@@ -1,0 +1,151 @@
+"""HEIC, the format of many telephones. The only module that knows pillow-heif (the extra ``heif``) and pi-heif, which
+is the same library without an encoder and is taken for reading where the other one is missing.
+"""
+
+from __future__ import annotations
+
+import io
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from s3diff.errors import OutputError, PictureError
+from s3diff.images.metadata import EXIF_PREFIX, take_orientation
+from s3diff.images.picture import Picture, split_alpha
+from s3diff.images.wording import shown_path, too_many_pixels
+
+#: What a file of pictures coded as HEVC calls itself, first or among what it is compatible with.
+_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"}
+_HOW = 'pip install "s3diff[heif]"'
+#: Bits per channel that deeper pictures are written with: what readers of HEIC know.
+WRITTEN_BITS = 10
+#: Curves of HDR (ITU-T H.273, transfer characteristics): PQ and HLG.
+_HDR_CURVES = (16, 18)
+
+
+def is_heif(head: bytes) -> bool:
+    """Whether a file that begins so is a HEIC picture; ``head``: 64 bytes or more."""
+    if head[4:8] != b"ftyp":
+        return False
+    size = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = {head[8:12], *(head[start : start + 4] for start in range(16, size - 3, 4))}
+    return bool(brands & _BRANDS) and not brands & {b"avif", b"avis"}
+
+
+def can_write() -> bool:
+    """Whether the library that writes is installed."""
+    return find_spec("pillow_heif") is not None
+
+
+def check_encoder(path: object) -> None:
+    """
+    Raises:
+        OutputError: the library that writes is not installed.
+    """
+    if not can_write():
+        raise OutputError(f"{shown_path(path)}: HEIC is written with the extra heif; {_HOW}, or write .png or .avif")
+
+
+def heif_size(file: BinaryIO) -> tuple[int, int]:
+    """(width, height) of the primary picture; nothing is decoded.
+
+    Raises:
+        PictureError: neither library is installed.
+    """
+    opened = _opened_heif(file)
+    width, height = opened[opened.primary_index].size
+    return width, height
+
+
+def _opened_heif(file: BinaryIO) -> Any:
+    library = _library()
+    if library is None:
+        raise PictureError(f"the file is a HEIC picture, which is read with the extra heif; {_HOW}")
+    return library.open_heif(file, convert_hdr_to_8bit=False)
+
+
+def read_heif(file: BinaryIO, path: Path, limit: int) -> Picture:
+    """The primary picture, upright. 10 and 12 bits per channel come as 16.
+
+    Args:
+        file: opened.
+        path: for messages.
+        limit: largest picture accepted, in pixels.
+
+    Raises:
+        PictureError: neither library is installed, or the picture is too large.
+    """
+    opened = _opened_heif(file)
+    image, notes = opened[opened.primary_index], []
+    width, height = image.size
+    if width * height > limit:
+        raise PictureError(too_many_pixels(path, (width, height), limit))
+    if len(opened) > 1:
+        notes.append(f"the file holds {len(opened)} pictures; the primary one is used")
+    nclx = image.info.get("nclx_profile") or {}
+    if nclx.get("transfer_characteristics") in _HDR_CURVES:
+        notes.append("the picture is HDR; its values go through as they are stored, and a result does not say so")
+    pixels, alpha = _pixels(image)
+    exif = image.info.get("exif") or None
+    if exif is not None:
+        # The decoder has turned the picture already (ISO/IEC 23008-12, section 6.5.10); the tag is what it was.
+        _, exif = take_orientation(EXIF_PREFIX + exif.removeprefix(EXIF_PREFIX))
+    profile, xmp = image.info.get("icc_profile") or None, image.info.get("xmp") or None
+    return Picture(pixels, alpha, profile, exif, xmp, None, "HEIF", path, tuple(notes))
+
+
+def heif_bytes(picture: Picture, settings: dict[str, Any]) -> bytes:
+    """A file of one picture, without colour subsampling; more than 8 bits are rounded to ``WRITTEN_BITS``.
+
+    Args:
+        picture: what to write.
+        settings: ``quality`` and, where there are any, ``exif``, ``xmp`` and ``icc_profile``.
+    """
+    import pillow_heif
+
+    pixels, alpha = picture.pixels, picture.alpha
+    if picture.is_grey and alpha is not None:  # which would come back in colour
+        pixels = np.repeat(pixels, 3, axis=2)
+    array = pixels if alpha is None else np.dstack([pixels, alpha])
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[array.shape[2]]
+    if array.dtype == np.uint16:
+        mode = "I;16" if mode == "L" else f"{mode};16"
+        levels = (array.astype(np.uint32) * (2**WRITTEN_BITS - 1) + 32767) // 65535
+        array = (levels << (16 - WRITTEN_BITS)).astype(np.uint16)
+    heif = pillow_heif.from_bytes(mode, (picture.width, picture.height), array.tobytes())
+    if "icc_profile" in settings:
+        heif[0].info["icc_profile"] = settings["icc_profile"]
+    data = io.BytesIO()
+    heif.save(
+        data, quality=settings["quality"], chroma=444, exif=settings.get("exif"), xmp=settings.get("xmp"),
+    )  # fmt: skip
+    return data.getvalue()
+
+
+def _library() -> Any:
+    try:
+        import pillow_heif
+    except ImportError:
+        try:
+            import pi_heif
+        except ImportError:
+            return None
+        return pi_heif
+    return pillow_heif
+
+
+def _pixels(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    array = np.asarray(image)
+    if array.dtype == np.uint16:
+        # The library shifts 10 and 12 bits up, so that white is less than 65535.
+        bits = image.info["bit_depth"]
+        levels = (array >> (16 - bits)).astype(np.uint32)
+        array = ((levels * 65535 + (2**bits - 1) // 2) // (2**bits - 1)).astype(np.uint16)
+    pixels, alpha = split_alpha(array)
+    if alpha is not None and image.mode.startswith("RGBa"):
+        opaque = np.iinfo(array.dtype).max
+        divided = pixels.astype(np.uint64) * opaque // np.maximum(alpha[..., None], 1)
+        pixels = np.minimum(divided, opaque).astype(array.dtype)
+    return pixels, alpha

@@ -1,0 +1,280 @@
+"""What lies beside the target while a picture larger than memory is restored, hidden: its pixels
+(``.NAME.s3diff-pixels``), the record of finished tiles (``.NAME.s3diff-tiles``), at the end the file half written
+(``.NAME.s3diff-part``), and a lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from s3diff.errors import DiskFullError, OutputError
+from s3diff.options import RestoreOptions
+from s3diff.restoration.regions import Canvas
+from s3diff.tiling import HaloSpan
+
+_SCRATCH = ("pixels", "tiles", "finished", "part")
+#: libvips says in words of its own why it cannot write: where less than this is free, the disk is taken for full.
+_NO_ROOM_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a result is made.
+
+    Attributes:
+        target: the result.
+        num_bytes: what it and its scratch files take of the disk together; 0 where that is not known yet.
+    """
+
+    target: Path
+    num_bytes: int = 0
+
+    def require_room(self) -> None:
+        """Room for all of it, less what an earlier run already took.
+
+        Raises:
+            DiskFullError: there is none.
+        """
+        available = self._available_bytes()
+        if self.num_bytes > available:
+            needed, free = self.num_bytes / 1e9, available / 1e9
+            raise DiskFullError(
+                f"{self.target} needs {needed:.2f} GB of disk while it is made, {free:.2f} are free; make room or "
+                "choose another place"
+            )
+
+    def is_full(self) -> bool:
+        """Whether next to nothing is free."""
+        return shutil.disk_usage(self.target.parent).free < _NO_ROOM_BYTES
+
+    def full(self) -> DiskFullError:
+        """What to raise where the disk took no more."""
+        missing = ""
+        if self.num_bytes:
+            missing = f", up to {max(1, self.num_bytes - self._available_bytes())} bytes were missing"
+        return DiskFullError(
+            f"{self.target} cannot be written: the disk is full{missing}; make room, and the same command goes on"
+        )
+
+    def _available_bytes(self) -> int:
+        """Free, or taken already."""
+        taken = 0
+        for name in _SCRATCH:
+            with suppress(FileNotFoundError):
+                status = os.stat(beside(self.target, name))
+                taken += status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
+        return shutil.disk_usage(self.target.parent).free + taken
+
+
+class PixelFile:
+    """[H, W, C] pixels in a file, indexed like an array, of which nothing stays in memory.
+
+    Written through the file rather than mapped: a full disk is an error then, where a mapped one would end the process.
+
+    Args:
+        path: made where it is missing.
+        shape: (height, width, channels).
+        dtype: of a value.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> None:
+        self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
+        self.size = shape[0] * shape[1] * shape[2]
+        self._pixel_bytes = shape[2] * self.dtype.itemsize
+        self._file: IO[bytes] = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115 - held until close
+        try:
+            self._file.truncate(self.size * self.dtype.itemsize)
+        except OSError:
+            self._file.close()
+            raise
+
+    def __setitem__(self, place: Any, values: np.ndarray) -> None:
+        rows, columns = place if isinstance(place, tuple) else (place, slice(0, self.shape[1]))
+        values = np.ascontiguousarray(values, self.dtype)
+        for row, line in zip(range(rows.start, rows.stop), values, strict=True):
+            self._file.seek((row * self.shape[1] + columns.start) * self._pixel_bytes)
+            self._file.write(line.tobytes())
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Whole rows."""
+        start, stop = rows.start, min(rows.stop, self.shape[0])
+        self._file.seek(start * self.shape[1] * self._pixel_bytes)
+        data = self._file.read((stop - start) * self.shape[1] * self._pixel_bytes)
+        return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
+
+    def sync(self) -> None:
+        """Onto the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """What could not be written before, and raised, cannot be written now either."""
+        with suppress(OSError):
+            self._file.close()
+
+
+class RecordedCanvas(Canvas):
+    """A canvas on the disk that writes down every finished part, after its pixels, and knows those of an earlier run.
+
+    Args:
+        pixels: of the kept depth.
+        record: one JSON object a line: a header that says what is being made, then a line for each part. Lines of
+            another header do not count; a line that was cut off does not either.
+        header: what is being made of what; equal headers give equal bytes.
+        place: of what is being made, for messages.
+        size, depth, options, is_grey: as of :class:`Canvas`.
+
+    Raises:
+        OSError: the record cannot be written.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        depth: np.dtype,
+        options: RestoreOptions,
+        *,
+        is_grey: bool,
+        pixels: PixelFile,
+        record: Path,
+        header: dict[str, Any],
+        place: Place,
+    ) -> None:
+        super().__init__(size, depth, options.color_match, is_grey=is_grey, pixels=pixels)
+        self._file_of_pixels, self._place = pixels, place
+        self._held: set[tuple[int, int]] = set()
+        lines = list(whole_lines(record))
+        if lines and lines[0] == header:
+            for line in lines[1:]:
+                self._held.add((line["top"], line["left"]))
+                self._moments = np.array(line["moments"])
+        else:
+            lines = [header]
+        self.num_resumed = len(self._held)
+        # Written anew rather than continued, so that a line cut off by a power cut is gone.
+        with open(record, "wb") as file:
+            file.writelines(_line(each) for each in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        self._record = open(record, "ab")  # noqa: SIM115 - held until close
+
+    @property
+    def num_held(self) -> int:
+        """Parts that are finished."""
+        return len(self._held)
+
+    def holds(self, rows: HaloSpan, columns: HaloSpan) -> bool:
+        return (rows.kept.start, columns.kept.start) in self._held
+
+    def write(self, result: torch.Tensor, base: torch.Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
+        """As :meth:`Canvas.write`.
+
+        Raises:
+            OutputError: the disk does not take it; the part does not count then.
+        """
+        with disk_errors(self._place):
+            super().write(result, base, rows, columns)
+            self._file_of_pixels.sync()
+            corner = {"top": rows.kept.start, "left": columns.kept.start}
+            self._record.write(_line({**corner, "moments": self._moments.tolist()}))
+            self._record.flush()  # all of the line, or an error: a file without buffer may take a part of it in silence
+            os.fsync(self._record.fileno())
+        self._held.add((rows.kept.start, columns.kept.start))
+
+    def close(self) -> None:
+        with suppress(OSError):  # as of the pixels
+            self._record.close()
+        self._file_of_pixels.close()
+
+
+def beside(target: Path, what: str) -> Path:
+    """``pixels``, ``tiles``, ``finished``, ``part`` or ``lock`` of a target."""
+    return target.with_name(f".{target.name}.s3diff-{what}")
+
+
+def remove_links(target: Path) -> None:
+    """None of these files is ever a link: one that somebody put there must not lead what is written elsewhere."""
+    for name in (*_SCRATCH, "lock"):
+        if beside(target, name).is_symlink():
+            beside(target, name).unlink()
+
+
+def remove_scratch(target: Path) -> None:
+    """What is needed no more; the part is gone already, and the lock is its holder's."""
+    for name in ("pixels", "tiles", "finished"):
+        beside(target, name).unlink(missing_ok=True)
+
+
+def whole_lines(record: Path) -> Iterator[dict[str, Any]]:
+    """The record's objects up to the first line that is none: behind a line that was cut off nothing counts."""
+    try:
+        lines = record.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(value, dict):
+            return
+        yield value
+
+
+@contextmanager
+def only_one(target: Path) -> Iterator[None]:
+    """One process at a time.
+
+    Raises:
+        OutputError: another one is writing the target, or the disk takes no lock.
+    """
+    lock = FileLock(beside(target, "lock"), timeout=0)
+    try:
+        with disk_errors(Place(target)):
+            lock.acquire()
+    except Timeout as error:
+        raise OutputError(
+            f"{target} is being written by another process; wait for it, or choose another name"
+        ) from error
+    try:
+        yield
+    finally:
+        # Before the release: afterwards the file might be another process's lock already.
+        with suppress(OSError):
+            beside(target, "lock").unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def disk_errors(place: Place) -> Iterator[None]:
+    """Errors of the disk that the target lies on, in one line. Nothing else belongs inside: every other OSError, of the
+    source or of a caller's function, would be blamed on the target.
+
+    Raises:
+        OutputError: instead of any OSError; DiskFullError where there is no room.
+    """
+    try:
+        yield
+    except (OutputError, Timeout):
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise place.full() from error
+        reason = error.strerror.lower() if error.strerror else error
+        raise OutputError(f"{place.target} cannot be written ({reason}); choose another place") from error
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
