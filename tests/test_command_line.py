@@ -105,7 +105,7 @@ def test_numbers_keep_every_digit(number: float, degree: float) -> None:
     [
         ([], "s3diff restore PICTURE.jpg -o PICTURE-restored.jpg"),
         (["photo.jpg"], "s3diff restore photo.jpg -o photo-restored.jpg"),
-        (["my photo.heic"], "s3diff restore 'my photo.heic' -o 'my photo.png'"),
+        (["my photo.jp2"], "s3diff restore 'my photo.jp2' -o 'my photo.png'"),
         (["-x.png"], "s3diff restore ./-x.png -o ./-x-restored.png"),
         (["a'b.tif", "$(c).tif"], "s3diff restore 'a'\"'\"'b.tif' '$(c).tif' -o restored/"),
     ],

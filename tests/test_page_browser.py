@@ -234,6 +234,20 @@ def test_sixteen_bits_and_transparency_come_back(seen: Seen, tmp_path: Path) -> 
         assert (image.mode, opacity[:, :100].max(), opacity[:, 156:].min()) == ("RGBA", 0, 255)
 
 
+def test_an_animation_stays_one(seen: Seen, tmp_path: Path) -> None:
+    place = tmp_path / "moving.gif"
+    with Image.open(PHOTOS / "kitten.jpg") as image:
+        frames = [image.resize((64, 48)).rotate(angle) for angle in (0, 5, 10)]
+    frames[0].save(place, save_all=True, append_images=frames[1:], duration=120, loop=0)
+    seen.give(place)
+    seen.found()
+    seen.restore()
+    name, data = seen.download()
+    with Image.open(io.BytesIO(data)) as image:
+        assert (name, image.n_frames, image.size) == ("moving-restored.gif", 3, (256, 192))
+        assert image.info["duration"] == 120
+
+
 def test_a_tiff_that_no_browser_shows_is_compared_all_the_same(seen: Seen, tmp_path: Path) -> None:
     place = tmp_path / "scan.tif"
     with Image.open(PHOTOS / "kitten.jpg") as image:
