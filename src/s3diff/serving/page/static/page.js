@@ -320,9 +320,14 @@ class Page {
     this.#find(".announce").textContent = "Restoring";
     const about = { command, fit: this.#settings.fit };
     const queue = [...this.#batch];
+    let turn = Promise.resolve();
     const work = async () => {
       for (let picture = queue.shift(); picture; picture = queue.shift()) {
-        if (picture.state === "waiting") await picture.restore(fields, about, () => this.#draw());
+        if (picture.state !== "waiting") continue;
+        const before = turn;
+        let handedIn;
+        turn = new Promise((resolve) => (handedIn = resolve));
+        await picture.restore(fields, { ...about, turn: before, handedIn }, () => this.#draw());
       }
     };
     this.#draw();

@@ -91,15 +91,20 @@ export class Picture {
    * @param {object} about
    * @param {string} about.command the same settings as a command
    * @param {string} about.fit how the input fills the result's size
+   * @param {Promise} about.turn resolved when the pictures before it have been handed in
+   * @param {Function} about.handedIn to be called when this one has been, or never will be
    * @param {Function} changed
    */
-  async restore(fields, { command, fit }, changed) {
+  async restore(fields, { command, fit, turn, handedIn }, changed) {
     const abort = new AbortController();
     Object.assign(this, { state: "working", error: null, share: 0, doing: "Sending", secondsLeft: null, abort });
     changed();
     let job = null;
     try {
+      await turn;
+      abort.signal.throwIfAborted();
       job = await this.#submitted(fields, abort, changed);
+      handedIn();
       this.running = job.id;
       const started = performance.now();
       while (!["done", "failed", "cancelled"].includes(job.state)) {
@@ -123,6 +128,7 @@ export class Picture {
         this.error = error;
       }
     }
+    handedIn();
     this.abort = this.running = null;
     changed();
   }
