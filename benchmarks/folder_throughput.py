@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from s3diff import RestoreOptions, Restorer
 from s3diff.apps.journal import Journal
 from s3diff.apps.restore_jobs import plan_jobs
-from s3diff.apps.restore_run import run_jobs, select_jobs
+from s3diff.apps.restore_run import LocalWay, run_jobs, select_jobs
 from s3diff.images.codecs import Picture, read_picture, write_picture
 from s3diff.options import OutputOptions
 from tiny_models import save_compact
@@ -47,7 +47,9 @@ def folder_run(restorer: Restorer, source: Path, target: Path, options: RestoreO
     plan = plan_jobs([str(source)], f"{target}/")
     with Journal(target / ".s3diff-journal.jsonl", {"benchmark": 1}) as journal:
         pending = select_jobs(plan.jobs, plan.root, journal, skip_existing=False, overwrite=False).pending
-        outcomes = run_jobs(pending, restorer, options, OutputOptions(), root=plan.root, journal=journal)
+        outcomes = run_jobs(
+            pending, LocalWay(restorer, options, OutputOptions(), plan.root), root=plan.root, journal=journal
+        )
         for done, outcome in enumerate(outcomes, 1):
             assert outcome.state == "done", outcome.reason
             if done % max(1, len(pending) // SAMPLES) == 0:

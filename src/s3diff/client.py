@@ -27,6 +27,7 @@ from s3diff.errors import (
     JobTimeoutError,
     MissingExtraError,
     OptionError,
+    OutputError,
     PictureError,
     PictureTooLargeError,
     QueueFullError,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 _ERRORS: Mapping[str, type[S3DiffError]] = {
     "option": OptionError,
     "options": OptionError,
-    "output": OptionError,
+    "output": OutputError,
     "picture": PictureError,
     "too_large": PictureTooLargeError,
     "queue_full": QueueFullError,

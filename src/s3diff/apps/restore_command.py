@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,10 +31,12 @@ from s3diff.options import (
 if TYPE_CHECKING:
     from s3diff.apps.journal import Journal
     from s3diff.apps.restore_jobs import RestorePlan
-    from s3diff.apps.restore_run import Outcome, Selection
+    from s3diff.apps.restore_run import Outcome, Selection, Way
     from s3diff.checkpoints.hub import DownloadPlan
     from s3diff.restoration.restorer import Restorer
 
+#: The model where none is named; the registry, whose default it is, would import torch.
+DEFAULT_NAME = "compact"
 #: Name of a folder's journal, inside the output folder.
 JOURNAL_NAME = ".s3diff-journal"
 #: Failed pictures that the table at the end names again; the report holds all of them.
@@ -109,8 +113,24 @@ def restore(
         typer.Option("--list", metavar="FILE", help="Also the pictures named in FILE, one a line; - is stdin."),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="compact (embedded), s3diff (fetched on first use) or a model folder.")
-    ] = "compact",
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="compact (embedded), s3diff (fetched on first use) or a model folder; with --server a model that it "
+            "offers. [default: compact, or the server's]",
+        ),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Restore at a service (s3diff serve) instead of here. Needs the extra client."
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(metavar="TOKEN", help="Of the service. Better in the environment variable S3DIFF_TOKEN."),
+    ] = None,
     scale: Annotated[float, typer.Option(help="Output side over input side, a number above 0, such as 2.5.")] = 4.0,
     size: Annotated[
         str | None, typer.Option(metavar="WxH", help="Output size in pixels, such as 3840x2160; replaces --scale.")
@@ -267,9 +287,12 @@ def restore(
         )
         if skip_existing and overwrite:
             raise OptionError("--skip-existing and --overwrite exclude each other; give one of them")
+        if server is not None and stream:
+            raise OptionError("--server and --stream exclude each other; leave out one of them")
         load_torch()
         from s3diff.apps.restore_jobs import parse_shard, plan_jobs, read_list
 
+        load = partial(_load, model or DEFAULT_NAME, device, precision.value, quiet, fast=fast)
         part = parse_shard(shard)
         plan = plan_jobs(
             inputs or [],
@@ -278,15 +301,15 @@ def restore(
             listed=None if listed is None else read_list(listed),
             writing=writing,
             shard=part,
-            names={"model": Path(model).name, "scale": f"{scale:g}"},
+            names={"model": Path(model or DEFAULT_NAME).name, "scale": f"{scale:g}"},
         )
-        if _streams(stream, plan, options):
+        if server is None and _streams(stream, plan, options):
             from s3diff.apps.restore_streamed import restore_streamed
 
             done = restore_streamed(
                 plan,
                 options,
-                load=lambda: _load(model, device, precision.value, quiet, fast=fast),
+                load=load,
                 overwrite=overwrite,
                 skip_existing=skip_existing,
                 report=report,
@@ -295,19 +318,58 @@ def restore(
             if done is not None:
                 _show(done, quiet)
             return
-        run = {"model": model, "options": _of_run(options), "quality": quality}
-        with _opened(plan, journal, no_journal, part, run) as kept:
+        run = {"model": model or ("" if server else DEFAULT_NAME), "options": _of_run(options), "quality": quality}
+        with (
+            _opened(plan, journal, no_journal, part, run) as kept,
+            _way(server, token, model, load, options, writing, plan, fast=fast, quiet=quiet) as way,
+        ):
             _work_through(
                 plan,
                 kept,
-                options,
-                writing,
-                load=lambda: _load(model, device, precision.value, quiet, fast=fast),
-                fast=fast,
+                way,
+                overwrite=overwrite,
                 skip_existing=skip_existing,
                 report=report,
                 quiet=quiet,
             )
+
+
+@contextmanager
+def _way(
+    server: str | None,
+    token: str | None,
+    model: str | None,
+    load: Callable[[], Restorer],
+    options: RestoreOptions,
+    writing: OutputOptions,
+    plan: RestorePlan,
+    *,
+    fast: bool,
+    quiet: bool,
+) -> Iterator[Way]:
+    """Here or at a service; a model is loaded only if a picture needs it."""
+    from s3diff.apps.restore_run import LocalWay
+
+    def loaded() -> Restorer:
+        restorer = load()
+        restorer.check(options)
+        if not quiet:
+            remark(f"model {restorer.model.name}  device {restorer.device}  precision {restorer.precision}")
+            for reason in restorer.acceleration.reasons if fast else ():
+                remark(f"  {reason}")
+        return restorer
+
+    if server is None:
+        yield LocalWay(loaded, options, writing, plan.root)
+        return
+    from s3diff.apps.restore_remote import ServerWay
+    from s3diff.client import Client
+
+    with (
+        Client(server, token or os.environ.get("S3DIFF_TOKEN") or None) as client,
+        closing(ServerWay(client, options, writing, model, plan.root)) as way,
+    ):
+        yield way
 
 
 def _streams(asked: bool, plan: RestorePlan, options: RestoreOptions) -> bool:
@@ -322,45 +384,31 @@ def _streams(asked: bool, plan: RestorePlan, options: RestoreOptions) -> bool:
 def _work_through(
     plan: RestorePlan,
     journal: Journal | None,
-    options: RestoreOptions,
-    writing: OutputOptions,
+    way: Way,
     *,
-    load: Callable[[], Restorer],
-    fast: bool,
+    overwrite: bool,
     skip_existing: bool,
     report: str | None,
     quiet: bool,
 ) -> None:
-    """Everything after the plan; the model is loaded only if a picture needs it."""
+    """Everything after the plan."""
     from s3diff.apps.restore_run import Report, open_stamped, run_jobs, select_jobs
 
-    selection = select_jobs(plan.jobs, plan.root, journal, skip_existing=skip_existing, overwrite=writing.overwrite)
+    selection = select_jobs(plan.jobs, plan.root, journal, skip_existing=skip_existing, overwrite=overwrite)
     opened = None
     if selection.pending and not plan.is_many:
         # A picture on its own is read before a model is loaded, let alone fetched.
-        opened = open_stamped(selection.pending[0], options, plan.root)
+        opened = open_stamped(selection.pending[0], way)
     written = Report(report)
     started, tally = time.monotonic(), _Tally(selection)
     with closing(written):
         for outcome in selection.skipped:
             written.add(outcome)
         if selection.pending:
-            restorer = load()
-            restorer.check(options)
-            if not quiet:
-                remark(f"model {restorer.model.name}  device {restorer.device}  precision {restorer.precision}")
-                for reason in restorer.acceleration.reasons if fast else ():
-                    remark(f"  {reason}")
             counter = Counter("frames", quiet)
+            way.prepare()
             outcomes = run_jobs(
-                selection.pending,
-                restorer,
-                options,
-                writing,
-                root=plan.root,
-                journal=journal,
-                opened=opened,
-                progress=counter,
+                selection.pending, way, root=plan.root, journal=journal, opened=opened, progress=counter
             )
             opened = None  # the run's own now
             progress = _with_progress(outcomes, len(selection.pending), quiet, counter)

@@ -15,16 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 from s3diff.apps.journal import Journal, Stamp, stamp_of
 from s3diff.apps.restore_jobs import RestoreJob, check_inside, open_picture
 from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.images.codecs import Animation, remove_leftovers
 from s3diff.options import OutputOptions, RestoreOptions
-from s3diff.restoration.picture_files import Opened, facts_of_result, write_result
-from s3diff.restoration.picture_files import animate as restore_and_write
-from s3diff.restoration.restored import Restored
+from s3diff.restoration.picture_files import Opened, animate, facts_of_result, write_result
 from s3diff.restoration.restorer import Restorer
 
 #: Pictures read before their turn. Two: one is ready while the next one is decoded.
@@ -34,7 +32,9 @@ _BEGUN_AT_ONCE = 32
 
 State = Literal["done", "skipped", "failed"]
 #: A source as it was read, and its stamp just before.
-OpenedPicture = tuple[Opened, Stamp | None]
+OpenedPicture = tuple[Any, Stamp | None]
+#: Writes a result; returns the facts of it and what was lost, left out or unusual.
+Finish = Callable[[], tuple[dict[str, Any], tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,75 @@ class Selection:
     skipped: list[Outcome]
 
 
+class Way(Protocol):
+    """How pictures are restored, as :func:`run_jobs` needs it."""
+
+    def prepare(self) -> None:
+        """Make ready what all pictures need.
+
+        Raises:
+            S3DiffError: no picture can be restored.
+        """
+
+    def open(self, job: RestoreJob) -> Any:
+        """Read a picture ahead of its turn, in another thread; every check that costs little is made here.
+
+        Raises:
+            PictureError, OutputError: this picture alone cannot be restored.
+        """
+
+    def restore(self, job: RestoreJob, opened: Any, progress: Callable[[int, int], None] | None) -> Finish:
+        """Restore what :meth:`open` returned; the writing is left to the function that is returned.
+
+        Raises:
+            PictureError, OutputError: this picture alone cannot be restored.
+        """
+
+
+class LocalWay:
+    """With a model of this machine.
+
+    Args:
+        restorer: a model on a device, or what loads it when it is first needed.
+        options: of all pictures.
+        writing: how results are written.
+        root: the output folder.
+    """
+
+    def __init__(
+        self,
+        restorer: Restorer | Callable[[], Restorer],
+        options: RestoreOptions,
+        writing: OutputOptions,
+        root: Path | None = None,
+    ) -> None:
+        self._restorer, self._options, self._writing, self._root = restorer, options, writing, root
+
+    @property
+    def restorer(self) -> Restorer:
+        """The model on its device."""
+        if not isinstance(self._restorer, Restorer):
+            self._restorer = self._restorer()
+        return self._restorer
+
+    def prepare(self) -> None:
+        """See :class:`Way`. Loads the model."""
+        _ = self.restorer
+
+    def open(self, job: RestoreJob) -> Opened:
+        """See :class:`Way`."""
+        return open_picture(job, self._options, self._root)
+
+    def restore(self, job: RestoreJob, opened: Opened, progress: Callable[[int, int], None] | None) -> Finish:
+        """See :class:`Way`. Of an animation each frame is written once it is restored."""
+        if isinstance(opened, Animation):
+            told = None if progress is None else lambda _, done, total: progress(done, total)
+            made = animate(self.restorer, opened, job.target, self._options, self._writing, told)
+            return lambda: made
+        restored = self.restorer.restore(opened, self._options)
+        return lambda: (facts_of_result(restored), write_result(restored, job.target, self._writing))
+
+
 def select_jobs(
     jobs: Sequence[RestoreJob], root: Path | None, journal: Journal | None, *, skip_existing: bool, overwrite: bool
 ) -> Selection:
@@ -108,9 +177,7 @@ def key_of(job: RestoreJob, root: Path | None) -> str:
 
 def run_jobs(
     jobs: Sequence[RestoreJob],
-    restorer: Restorer,
-    options: RestoreOptions,
-    writing: OutputOptions,
+    way: Way,
     *,
     root: Path | None = None,
     journal: Journal | None = None,
@@ -124,9 +191,7 @@ def run_jobs(
 
     Args:
         jobs: what to do.
-        restorer: with what.
-        options: of all pictures.
-        writing: how results are written.
+        way: by which pictures are read, restored and written: here, or at a service.
         root: the output folder.
         journal: where it is written down.
         opened: the first job's picture, where the caller has read it already.
@@ -141,7 +206,7 @@ def run_jobs(
     first = [] if opened is None else [opened]  # taken out by its job, so that nothing holds it any longer
 
     def read(job: RestoreJob) -> OpenedPicture:
-        return first.pop() if first and job is jobs[0] else open_stamped(job, options, root)
+        return first.pop() if first and job is jobs[0] else open_stamped(job, way)
 
     def note(job: RestoreJob, stamp: Stamp | None, outcome: Outcome) -> None:
         if journal is not None:
@@ -150,32 +215,26 @@ def run_jobs(
             with suppress(*((OutputError,) if outcome.state == "failed" else ())):
                 journal.finish(key_of(job, root), stamp, outcome.as_json())
 
-    def write(job: RestoreJob, restored: Restored, stamp: Stamp | None) -> Outcome:
+    def write(job: RestoreJob, finish: Finish, stamp: Stamp | None) -> Outcome:
         try:
             check_inside(job, root)  # again: a link may have come meanwhile
-            notes = write_result(restored, job.target, writing)
-            outcome = Outcome(job, "done", facts=facts_of_result(restored), notes=notes)
+            facts, notes = finish()
+            outcome = Outcome(job, "done", facts=facts, notes=notes)
         except OutputError as error:
             outcome = _failed(job, error)
         note(job, stamp, outcome)
         return outcome
 
-    def animate(job: RestoreJob, animation: Animation) -> Outcome:
-        check_inside(job, root)  # again: a link may have come meanwhile
-        told = None if progress is None else lambda _, done, total: progress(done, total)
-        facts, notes = restore_and_write(restorer, animation, job.target, options, writing, told)
-        return Outcome(job, "done", facts=facts, notes=notes)
-
     def settle(job: RestoreJob, reading: Future[OpenedPicture]) -> Outcome | Future[Outcome]:
         try:
             picture, stamp = reading.result()
-            result = animate(job, picture) if isinstance(picture, Animation) else restorer.restore(picture, options)
+            check_inside(job, root)
+            finish = way.restore(job, picture, progress)
         except (PictureError, OutputError) as error:
-            result, stamp = _failed(job, error), None
-        if isinstance(result, Restored):
-            return writer.submit(write, job, result, stamp)
-        note(job, stamp, result)
-        return result
+            outcome = _failed(job, error)
+            note(job, None, outcome)
+            return outcome
+        return writer.submit(write, job, finish, stamp)
 
     reader, writer = ThreadPoolExecutor(READ_AHEAD, "read"), ThreadPoolExecutor(1, "write")
     readings: deque[tuple[RestoreJob, Future[OpenedPicture]]] = deque()
@@ -200,10 +259,10 @@ def run_jobs(
         writer.shutdown(wait=True)
 
 
-def open_stamped(job: RestoreJob, options: RestoreOptions, root: Path | None) -> OpenedPicture:
-    """:func:`open_picture`, with the source's stamp."""
+def open_stamped(job: RestoreJob, way: Way) -> OpenedPicture:
+    """What the way opens, with the source's stamp."""
     stamp = stamp_of(job.source)  # before its content: a source that changes meanwhile is restored again
-    return open_picture(job, options, root), stamp
+    return way.open(job), stamp
 
 
 class Report:

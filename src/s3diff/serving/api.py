@@ -45,6 +45,7 @@ from s3diff.serving.views import (
     JobView,
     ModelsView,
     estimate_view,
+    field_of_failure,
     job_view,
     model_view,
 )
@@ -176,9 +177,9 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
             return Response(status_code=499)
         status = job.status
         if status.state == "failed":
-            code = {"picture": 422, "options": 422, "time": 408}.get(status.cause or "", 500)
+            code = {"picture": 422, "options": 422, "output": 422, "time": 408}.get(status.cause or "", 500)
             service.store.remove(job)
-            return _error(code, status.cause or "service", status.error or "", field_at_fault(Exception(status.error)))
+            return _error(code, status.cause or "service", status.error or "", field_of_failure(status))
         if status.result is None:
             return _error(503, "ending", "the service ended before the picture was restored; send it again", None, 5)
         return _sent(status.result, then=BackgroundTask(service.store.remove, job))

@@ -22,8 +22,8 @@ from s3diff.serving.logs import request_id
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Stage = Literal["waiting", "reading", "estimating", "restoring", "writing", "ended"]
-#: Why a job failed: the picture, the options for it, the time limit, or the service itself.
-Cause = Literal["picture", "options", "time", "service"]
+#: Why a job failed: the picture, the options, the result's format, the time limit, or the service itself.
+Cause = Literal["picture", "options", "output", "time", "service"]
 
 _MAX_NAME_CHARACTERS = 120
 #: Names that Windows gives to devices, whatever their extension.

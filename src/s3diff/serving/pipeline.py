@@ -329,6 +329,8 @@ def _cause_of(error: S3DiffError) -> Cause:
         return "picture"
     if isinstance(error, JobTimeoutError):
         return "time"
-    if isinstance(error, OptionError) or (isinstance(error, OutputError) and not isinstance(error, DiskFullError)):
+    if isinstance(error, OptionError):
         return "options"
+    if isinstance(error, OutputError) and not isinstance(error, DiskFullError):
+        return "output"
     return "service"

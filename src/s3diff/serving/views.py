@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from s3diff.option_texts import field_at_fault
-from s3diff.serving.jobs import Job, Stage, State
+from s3diff.serving.jobs import Cause, Job, JobStatus, Stage, State
 from s3diff.serving.models import OfferedModel
 from s3diff.serving.service import Estimate, RestorationService
 
@@ -81,7 +81,7 @@ class JobView(BaseModel):
     fraction: Degree = Field(description="Of the work that is done; an estimate.")
     seconds_left: float | None = Field(description="Of the work on this picture; null while unknown.")
     error: str | None = Field(description="Why it failed, in one sentence.")
-    cause: Literal["picture", "options", "time", "service"] | None = Field(description="What has to change.")
+    cause: Cause | None = Field(description="What has to change.")
     field: str | None = Field(description="The option at fault, where it is one.")
     result: ResultView | None
 
@@ -138,9 +138,16 @@ def job_view(service: RestorationService, job: Job) -> JobView:
         seconds_left=status.seconds_left,
         error=status.error,
         cause=status.cause,
-        field=field_at_fault(Exception(status.error)) if status.cause == "options" else None,
+        field=field_of_failure(status),
         result=result,
     )
+
+
+def field_of_failure(status: JobStatus) -> str | None:
+    """The option at fault, of a job that failed."""
+    if status.cause == "output":
+        return "format"
+    return field_at_fault(Exception(status.error)) if status.cause == "options" else None
 
 
 def model_view(model: OfferedModel) -> ModelView:

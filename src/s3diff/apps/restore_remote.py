@@ -1,0 +1,114 @@
+"""``s3diff restore --server``: pictures are restored at a service, and read, named and written here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from s3diff.apps.restore_jobs import RestoreJob, check_inside
+from s3diff.apps.restore_run import Finish
+from s3diff.client import Client, RemoteJob
+from s3diff.errors import JobCancelledError, JobTimeoutError, PictureError, S3DiffError
+from s3diff.images.codecs import check_writable
+from s3diff.options import OutputOptions, RestoreOptions
+
+
+class ServerWay:
+    """With a service's model. Pictures are handed in ahead of their turn, so that the service is never idle.
+
+    Args:
+        client: of the service.
+        options: of all pictures.
+        writing: how results are written.
+        model: a model that the service offers; None for its default.
+        root: the output folder.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        options: RestoreOptions,
+        writing: OutputOptions,
+        model: str | None,
+        root: Path | None,
+    ) -> None:
+        self._client, self._options, self._writing, self._model, self._root = client, options, writing, model, root
+        self._handed_in: set[RemoteJob] = set()
+        self._turn, self._is_closed = threading.Lock(), False
+
+    def prepare(self) -> None:
+        """The service has its model."""
+
+    def open(self, job: RestoreJob) -> RemoteJob:
+        """Hand the picture in.
+
+        Raises:
+            PictureError: it cannot be read, or the service refuses it.
+            OutputError: its result could not be written.
+            ServiceError: the service cannot be reached, or its queue stays full.
+        """
+        check_inside(job, self._root)
+        check_writable(job.target)
+        content = _read(job.source, self._options.max_file_bytes)
+        suffix: Any = job.target.suffix[1:].lower()
+        writing = replace(self._writing, format=suffix, name="{stem}")
+        remote = self._client.submit(content, self._options, name=job.source.name, model=self._model, writing=writing)
+        with self._turn:
+            self._handed_in.add(remote)
+            is_late = self._is_closed
+        if is_late:
+            self._forget(remote)
+        return remote
+
+    def restore(self, job: RestoreJob, opened: RemoteJob, progress: Callable[[int, int], None] | None) -> Finish:
+        """Wait for the result.
+
+        Raises:
+            PictureError: the service cannot restore the picture.
+            OutputError: its format cannot hold the result.
+            ServiceError: the service cannot be reached any more.
+        """
+        try:
+            result = opened.result()
+        except (JobTimeoutError, JobCancelledError) as error:
+            raise PictureError(f"{job.source}: {error}") from error
+        finally:
+            self._forget(opened)
+
+        def finish() -> tuple[dict[str, Any], tuple[str, ...]]:
+            result.save(job.target, overwrite=self._writing.overwrite)
+            return dict(result.facts), result.notes
+
+        return finish
+
+    def close(self) -> None:
+        """End what the service still has."""
+        with self._turn:
+            self._is_closed = True
+        for remote in list(self._handed_in):
+            self._forget(remote)
+
+    def _forget(self, remote: RemoteJob) -> None:
+        with self._turn:
+            self._handed_in.discard(remote)
+        with suppress(S3DiffError):
+            remote.end()
+
+
+def _read(source: Path, max_bytes: int) -> bytes:
+    try:
+        with open(source, "rb") as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise PictureError(f"{source} cannot be read ({reason}); give a picture file") from error
+    if len(content) > max_bytes:
+        raise PictureError(
+            f"{source} has more than {max_bytes} bytes, which is the limit; give a smaller file, or raise the limit "
+            "(--max-file-megabytes)"
+        )
+    return content
