@@ -1,0 +1,85 @@
+"""Settings as the command that does the same: made from the option dataclasses, quoted for a shell."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import PurePath
+from typing import Any
+
+from s3diff.checkpoints.registry import DEFAULT_MODEL
+from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
+from s3diff.restoration.picture_files import result_extension, result_stem
+
+#: Options whose flag is not their own name with hyphens.
+_FLAGS = {
+    "positive_prompt": "--prompt",
+    "max_output_pixels": "--max-megapixels",
+    "max_input_pixels": "--max-input-megapixels",
+    "max_file_bytes": "--max-file-megabytes",
+}
+#: Where several results go; a shell's user will choose another place.
+_FOLDER = "restored/"
+#: What stands for a picture while there is none.
+_NO_PICTURE = "PICTURE.jpg"
+
+
+def command_line(
+    options: RestoreOptions, writing: OutputOptions, *, model: str = DEFAULT_MODEL, names: Sequence[str] = ()
+) -> str:
+    """The ``s3diff restore`` that makes the same result of the same files.
+
+    Args:
+        options: what differs from its default becomes a flag.
+        writing: for one picture its name and format are the output's name; for several they are flags.
+        model: name of the model.
+        names: of the pictures; none stands for a picture still to be chosen.
+    """
+    parts = ["s3diff", "restore", *(_as_argument(name) for name in names or [_NO_PICTURE])]
+    if len(names) > 1:
+        parts += ["-o", _FOLDER]
+    else:
+        parts += ["-o", _as_argument(_output(names[0] if names else _NO_PICTURE, options, writing, model))]
+    if model != DEFAULT_MODEL:
+        parts.append(f"--model={model}" if model.startswith("-") else f"--model {shlex.quote(model)}")
+    given: list[tuple[str, Any]] = []
+    for value in (options, writing):
+        given += [(each.name, getattr(value, each.name)) for each in fields(value) if _is_told(value, each, len(names))]
+    for name, setting in given:
+        parts += _flag(name, setting)
+    return " ".join(parts)
+
+
+def _is_told(value: RestoreOptions | OutputOptions, field: Any, num_pictures: int) -> bool:
+    if isinstance(value, OutputOptions) and num_pictures <= 1 and field.name in ("format", "name"):
+        return False  # they are in the output's name
+    return getattr(value, field.name) != field.default
+
+
+def _output(name: str, options: RestoreOptions, writing: OutputOptions, model: str) -> str:
+    path = PurePath(name)
+    values = {"stem": path.stem, "extension": path.suffix[1:], "model": model, "scale": f"{options.scale:g}"}
+    made = result_stem(writing, values) + result_extension(path.suffix, writing)
+    return made if made != name else f"{path.stem}-restored{path.suffix}"  # a picture is not written over itself
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
+    if isinstance(value, bool | ReleasedTiles):
+        return [flag]
+    if name in LIMITS:  # flags count in millions
+        value = value / 1e6
+    if name == "size":
+        value = "x".join(str(side) for side in value)
+    text = _number(value) if isinstance(value, float) else str(value)
+    # A value that begins like a flag has to hang on its own.
+    return [f"{flag}={shlex.quote(text)}"] if text.startswith("-") else [flag, shlex.quote(text)]
+
+
+def _number(value: float) -> str:
+    return repr(value).removesuffix(".0")
+
+
+def _as_argument(name: str) -> str:
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)

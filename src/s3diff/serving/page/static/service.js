@@ -1,0 +1,106 @@
+// The service's HTTP interface, as the page uses it. Addresses are relative, so that a proxy may put the page anywhere.
+
+const API = "api/v1";
+
+/** The service refused or could not be reached. */
+export class ServiceError extends Error {
+  /**
+   * @param {string} message in plain words
+   * @param {object} about
+   * @param {number} [about.status] the HTTP status; 0 when there was no answer
+   * @param {string|null} [about.field] the option that caused it
+   * @param {number} [about.retryAfter] seconds to wait, where waiting helps
+   */
+  constructor(message, { status = 0, field = null, retryAfter = 0 } = {}) {
+    super(message);
+    this.status = status;
+    this.field = field;
+    this.retryAfter = retryAfter;
+  }
+}
+
+const address = (path) => new URL(path, document.baseURI).href;
+
+function refusal(status, text, retryAfter) {
+  let told = {};
+  try {
+    told = JSON.parse(text);
+  } catch {
+    // A proxy's own page: its status has to do.
+  }
+  const error = told.error ?? told;
+  const detail = error.message ?? error.detail ?? told.detail;
+  const message = typeof detail === "string" ? detail : `the service answered with status ${status}`;
+  if (status === 401) location.reload(); // the session is over: the server shows where to sign in
+  return new ServiceError(message, { status, field: error.field ?? null, retryAfter: Number(retryAfter) || 0 });
+}
+
+async function asked(path, { method = "GET", body, signal, keepalive } = {}) {
+  let response;
+  try {
+    const headers = { Accept: "application/json" };
+    if (typeof body === "string") headers["Content-Type"] = "application/json";
+    response = await fetch(address(path), { method, body, signal, keepalive, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ServiceError("the service cannot be reached; look whether it still runs, then try again");
+  }
+  if (!response.ok) throw refusal(response.status, await response.text(), response.headers.get("Retry-After"));
+  return response;
+}
+
+function form(file, fields) {
+  const body = new FormData();
+  body.append("picture", file, file.name);
+  for (const [name, value] of Object.entries(fields)) body.append(name, value);
+  return body;
+}
+
+/** Send a picture; resolves to its job. `sent` is told the share of the bytes that is on its way. */
+export function submit(file, fields, { signal, sent }) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest(); // fetch tells nothing about an upload's progress
+    request.open("POST", address(`${API}/jobs`));
+    request.setRequestHeader("Accept", "application/json");
+    request.upload.onprogress = (event) => event.lengthComputable && sent(event.loaded / event.total);
+    request.onload = () => {
+      if (request.status < 300) resolve(JSON.parse(request.responseText));
+      else reject(refusal(request.status, request.responseText, request.getResponseHeader("Retry-After")));
+    };
+    request.onerror = () => reject(new ServiceError("the picture could not be sent; look whether the service still runs"));
+    request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
+    signal.addEventListener("abort", () => request.abort());
+    request.send(form(file, fields));
+  });
+}
+
+export const jobStatus = async (id, wait, signal) =>
+  (await asked(`${API}/jobs/${encodeURIComponent(id)}?wait=${wait}`, { signal })).json();
+/** End a job, or forget one that has ended, with its files. */
+export const cancelJob = (id, { keepalive = false } = {}) =>
+  asked(`${API}/jobs/${encodeURIComponent(id)}`, { method: "DELETE", keepalive });
+export const resultAddress = (id) => address(`${API}/jobs/${encodeURIComponent(id)}/result`);
+export const previewAddress = (id) => address(`page/jobs/${encodeURIComponent(id)}/preview`);
+export const zipAddress = (ids) => address(`page/results.zip?${ids.map((id) => `job=${encodeURIComponent(id)}`).join("&")}`);
+
+/** How blurred and noisy the estimator finds a picture, and its size. */
+export const estimate = async (file, model, signal) =>
+  (await asked(`${API}/estimate`, { method: "POST", body: form(file, { model }), signal })).json();
+
+/** A picture that no browser shows, as one that every browser does. */
+export async function preview(file, signal) {
+  return URL.createObjectURL(await (await asked("page/preview", { method: "POST", body: form(file, {}), signal })).blob());
+}
+
+/** The settings as a command; refused where they are none, with the option at fault. */
+export async function command(settings, signal) {
+  const response = await asked("page/command", { method: "POST", body: JSON.stringify(settings), signal });
+  return (await response.json()).command;
+}
+
+export async function example(name) {
+  const blob = await (await asked(`page/examples/${encodeURIComponent(name)}`)).blob();
+  return new File([blob], name, { type: blob.type });
+}
+
+export const exampleAddress = (name) => address(`page/examples/${encodeURIComponent(name)}`);

@@ -1,0 +1,119 @@
+"""Settings as a command: what the page shows is what the command understands."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s3diff.apps import restore_command
+from s3diff.apps.cli import app
+from s3diff.options import OutputOptions, ReleasedTiles, RestoreOptions
+from s3diff.serving.command_line import command_line
+
+
+class _Parsed(Exception):
+    """Ends the command after its options are made."""
+
+
+def parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the command makes of a line: its options and arguments, without restoring anything."""
+    seen: dict[str, Any] = {}
+
+    def options(**values: Any) -> RestoreOptions:
+        seen["options"] = RestoreOptions(**values)
+        return seen["options"]
+
+    def writing(**values: Any) -> OutputOptions:
+        seen["writing"] = OutputOptions(**values)
+        return seen["writing"]
+
+    def stop() -> None:
+        raise _Parsed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restore_command, "RestoreOptions", options)
+        patch.setattr(restore_command, "OutputOptions", writing)
+        patch.setattr(restore_command, "load_torch", stop)
+        words = shlex.split(line)
+        assert words[0] == "s3diff"
+        with pytest.raises(_Parsed):
+            app(words[1:], standalone_mode=False)
+    return seen
+
+
+CHANGED: dict[str, Any] = {
+    "scale": 2.5,
+    "size": (3840, 2160),
+    "size_mode": "fill",
+    "long_side": 4096,
+    "megapixels": 24.5,
+    "restore_at": "output",
+    "guidance": -0.5,
+    "positive_prompt": "--a 'photograph' of $HOME",
+    "negative_prompt": "-blurred; rm -rf /",
+    "color_match": "adain",
+    "blur": "-0.25",
+    "noise": 0.1,
+    "strength": 0.85,
+    "latent": "sample",
+    "seed": 2**40,
+    "upsampling": "bicubic",
+    "grey": "keep",
+    "tile": 512,
+    "released_tiles": ReleasedTiles(),
+    "alpha": "bicubic",
+    "max_output_pixels": 16_000_000,
+    "max_input_pixels": 12_345_678,
+    "max_file_bytes": 5_000_000,
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(RestoreOptions)])
+def test_every_option_comes_back_through_the_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = RestoreOptions(**{name: CHANGED[name]})
+    line = command_line(options, OutputOptions(), names=["photo.jpg"])
+    assert parsed(line, monkeypatch)["options"] == options, line
+
+
+def test_all_at_once_and_how_results_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = {name: value for name, value in CHANGED.items() if name not in ("long_side", "megapixels")}
+    options, writing = RestoreOptions(**both), OutputOptions(format="webp", quality=80, name="{stem}-x{scale}")
+    line = command_line(options, writing, model="s3diff", names=["a.jpg", "b.png"])
+    seen = parsed(line, monkeypatch)
+    assert (seen["options"], seen["writing"]) == (options, writing)
+    assert "--model s3diff" in line
+    assert "-o restored/" in line
+
+
+@settings(max_examples=60, deadline=None)
+@given(number=st.floats(0.01, 1e6), degree=st.floats(0, 1))
+def test_numbers_keep_every_digit(number: float, degree: float) -> None:
+    options = RestoreOptions(scale=number, noise=degree)
+    words = shlex.split(command_line(options, OutputOptions()))
+    told = {flag: words[words.index(flag) + 1] for flag in ("--scale", "--noise") if flag in words}
+    assert float(told.get("--scale", 4)) == number
+    assert float(told["--noise"]) == degree
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ([], "s3diff restore PICTURE.jpg -o PICTURE-restored.jpg"),
+        (["photo.jpg"], "s3diff restore photo.jpg -o photo-restored.jpg"),
+        (["my photo.jp2"], "s3diff restore 'my photo.jp2' -o 'my photo.png'"),
+        (["-x.png"], "s3diff restore ./-x.png -o ./-x-restored.png"),
+        (["a'b.tif", "$(c).tif"], "s3diff restore 'a'\"'\"'b.tif' '$(c).tif' -o restored/"),
+    ],
+)
+def test_names_are_quoted_and_no_picture_is_written_over(names: list[str], told: str) -> None:
+    assert command_line(RestoreOptions(), OutputOptions(), names=names) == told
+
+
+def test_the_format_of_one_result_is_its_extension() -> None:
+    line = command_line(RestoreOptions(), OutputOptions(format="png", name="{stem}-large"), names=["photo.jpg"])
+    assert line == "s3diff restore photo.jpg -o photo-large.png"
