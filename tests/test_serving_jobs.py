@@ -217,6 +217,11 @@ def test_a_result_that_its_format_cannot_hold(make: Make) -> None:
     assert (status.state, status.cause) == ("failed", "output")
 
 
+def test_a_prompt_that_the_model_cannot_read(make: Make) -> None:
+    status = make().submit(photo(), "a.png", RestoreOptions(positive_prompt="sharp")).wait(SECONDS)
+    assert (status.state, status.cause) == ("failed", "options")
+
+
 def test_work_that_takes_too_long(make: Make) -> None:
     status = make(job_seconds=1e-3).submit(photo(64, 64), "a.png").wait(SECONDS)
     assert (status.state, status.cause) == ("failed", "time")

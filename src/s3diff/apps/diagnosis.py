@@ -25,15 +25,43 @@ _EXTRAS = {
         "s3diff restore --stream: pictures larger than memory (libvips: LGPL)",
         {"pyvips": "pyvips", "pyvips-binary": "_libvips"},
     ),
+    "heif": (
+        'pip install -c constraints.txt ".[heif]"',
+        "HEIC pictures (its wheels bundle GPL code)",
+        {"pillow-heif": "pillow_heif"},
+    ),
     "iqa": (
         'pip install -c constraints.txt ".[iqa]"',
         "MUSIQ, MANIQA and CLIPIQA (pyiqa's licence: non-commercial use alone)",
         {"pyiqa": "pyiqa"},
     ),
+    "client": (
+        'pip install -c constraints.txt ".[client]"',
+        "s3diff restore --server and s3diff.client",
+        {"httpx": "httpx"},
+    ),
+    "web": (
+        'pip install -c constraints.txt ".[web]"',
+        "s3diff serve: the HTTP service and the web page",
+        {
+            "fastapi": "fastapi",
+            "gradio": "gradio",
+            "prometheus-client": "prometheus_client",
+            "python-multipart": "python_multipart",
+            "uvicorn": "uvicorn",
+        },
+    ),
     "test": (
         'pip install -c constraints.txt -e ".[test]"',
         "the tests, some of which compare with diffusers and scipy",
-        {"pytest": "pytest", "hypothesis": "hypothesis", "diffusers": "diffusers", "scipy": "scipy"},
+        {
+            "pytest": "pytest",
+            "hypothesis": "hypothesis",
+            "diffusers": "diffusers",
+            "scipy": "scipy",
+            "playwright": "playwright",
+            "schemathesis": "schemathesis",
+        },
     ),
     "dev": (
         'pip install -c constraints.txt -e ".[dev]"',

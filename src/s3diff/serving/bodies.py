@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -65,7 +65,7 @@ class _Body:
         except asyncio.TimeoutError:
             self._is_slow = True
             text = "the request's body came too slowly; send it in one go"
-            raise HTTPException(408, text, {"Connection": "close"}) from None
+            raise HTTPException(408, text) from None
         self._is_whole = message["type"] != "http.request" or not message.get("more_body", False)
         self._count += len(message.get("body", b""))
         if self._count > self._limits.upload_bytes + _FORM_BYTES:
@@ -80,6 +80,9 @@ class _Body:
         """
         if message["type"] == "http.response.start":
             self._is_refused = message["status"] >= 400
+            if self._is_refused and not self._is_whole:
+                # Otherwise the server would go on taking what a client that was answered still sends.
+                MutableHeaders(scope=message)["Connection"] = "close"
         is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if is_last and self._is_refused and not self._is_whole and not self._is_slow:
             await self._send({**message, "more_body": True})

@@ -70,7 +70,7 @@ class RequestLog:
             seconds, route = time.monotonic() - started, _route(scope)
             self.observe(scope["method"], route, status, seconds)
             facts = {"method": scope["method"], "route": route, "status": status, "bytes": num_bytes}
-            _LOG.info("request", extra={**facts, "seconds": round(seconds, 4)})
+            _LOG.info("request", extra={**facts, "request": name, "seconds": round(seconds, 4)})
             request_id.reset(mark)
 
 

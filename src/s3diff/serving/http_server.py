@@ -126,6 +126,8 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         OptionError: the port is taken or not allowed, or the host is not this machine's.
     """
+    if not 0 <= port <= 65535:
+        raise OptionError(f"port {port} cannot be used; give a number from 1 to 65535, or 0 for any that is free")
     hint = "give another --port" if port else "give another --host"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

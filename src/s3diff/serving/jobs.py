@@ -118,6 +118,8 @@ class Job:
         self._taken_at = time.monotonic()
         self.folder = folder / self.id
         self.source = self.folder / "source" / self.name
+        #: Whether it is to go with its end.
+        self.is_forgotten = False
         #: Whether somebody has asked for the result.
         self.is_fetched = False
         self.ended_at: float | None = None  # of time.monotonic

@@ -24,6 +24,7 @@ from s3diff.errors import (
     DiskFullError,
     JobCancelledError,
     JobTimeoutError,
+    ModelError,
     OptionError,
     OutputError,
     PictureError,
@@ -235,6 +236,10 @@ class Pipeline:
         job, pixels = ready.job, _output_pixels(ready)
         job.update(stage="estimating")
         restorer = self._shelf.restorer(job.model)
+        try:
+            restorer.check(job.options)
+        except ModelError as error:  # a model without a text encoder and a prompt of one's own
+            raise OptionError(str(error)) from error
         watch = Watch(job, self.limits, self.pace.expected(job.model, pixels))
         started = time.monotonic()
         with restorer.watched(watch.look):

@@ -230,7 +230,9 @@ class RestorationService:
         Raises:
             JobNotFoundError: there is none.
         """
-        job = self.cancel(job_id, owner)
+        job = self.job(job_id, owner)
+        job.is_forgotten = True
+        self._pipeline.cancel(job)
         if job.status.is_final:
             self.store.remove(job)
 
@@ -316,6 +318,8 @@ class RestorationService:
         self.counts[job.status.state] += 1
         for listener in self.listeners:
             listener(job)
+        if job.is_forgotten:
+            self.store.remove(job)
         self.store.sweep()
 
     def _take_in(self, picture: bytes | Path | BinaryIO, place: Path, move: bool) -> None:
