@@ -195,6 +195,7 @@ def _work(told: dict[str, Any]) -> str:
 
 _FOUND = (
     '<div class="found"><p role="status">The dial follows the estimate of each picture.</p>'
-    '<button type="button" class="follow" disabled aria-label="Reset blur and noise to the estimate">Reset</button></div>'
+    '<button type="button" class="follow" disabled aria-label="Reset blur and noise to the estimate">Reset</button>'
+    "</div>"
 )
 _SIGN_OUT = '<form method="post" action="logout"><button type="submit">Sign out</button></form>'
