@@ -118,6 +118,18 @@ def test_frames_that_change_a_part_are_whole(tmp_path: Path, extension: str, dis
         assert np.array_equal(visible(array), visible(truth))
 
 
+def test_a_frame_that_stands_over_is_cut(tmp_path: Path) -> None:
+    data = bytearray(saved(tmp_path / "a.gif", frames(), optimize=False).read_bytes())
+    second = [at for at in range(len(data)) if data[at : at + 1] == b"," and data[at + 5 : at + 9] == b"\x1c\0\x14\0"][
+        1
+    ]
+    data[second + 1] = 10  # ten pixels to the right
+    (tmp_path / "a.gif").write_bytes(data)
+    animation = open_animation(tmp_path / "a.gif")
+    assert (animation.width, animation.height) == (28, 20)
+    assert np.array_equal(arrays_of(animation)[1][:, 10:, :3], frames()[1][:, :18])
+
+
 def test_gif_durations_do_not_drift(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.webp", frames() * 5, durations=(33,) * 20)
     animation = open_animation(path)

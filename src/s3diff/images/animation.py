@@ -135,12 +135,19 @@ def _frames(path: PicturePath, max_pixels: int) -> Iterator[Frame]:
 
 def _frames_of(file: BinaryIO, path: Path, max_pixels: int) -> Iterator[Frame]:
     image = opened_picture(file, path, max_pixels)
+    width, height = image.size
     # The first picture of an APNG may be one for viewers that show no animation, and no part of it.
     first = 1 if getattr(image, "default_image", False) else 0
     for index in range(first, first + _num_shown(image)):
         image.seek(index)
+        if image.width * image.height > max_pixels:  # a GIF's frame that stands over makes Pillow's picture larger
+            raise PictureError(f"frame {index + 1} has {image.width} x {image.height} pixels; give a smaller picture")
         image.load()
-        yield Frame(pictures_of(image, path), float(image.info.get("duration") or 0))
+        picture = pictures_of(image, path)
+        if image.size != (width, height):
+            pixels, alpha = picture.pixels[:height, :width], picture.alpha
+            picture = replace(picture, pixels=pixels, alpha=None if alpha is None else alpha[:height, :width])
+        yield Frame(picture, float(image.info.get("duration") or 0))
 
 
 def _num_shown(image: object) -> int:
