@@ -6,7 +6,7 @@ Frames are decoded when they are asked for, never held together.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -95,35 +95,41 @@ def is_animated(path: PicturePath) -> bool:
         return False
 
 
-def open_animation(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_frames: int = 2**31) -> Animation:
+def open_animation(
+    path: PicturePath,
+    max_pixels: int = MAX_PICTURE_PIXELS,
+    check: Callable[[int, int, int], None] | None = None,
+) -> Animation:
     """Look at every frame of an animated file once.
 
     Args:
         path: a GIF, WebP, PNG or AVIF.
         max_pixels: largest frame accepted.
-        max_frames: the most frames accepted.
+        check: called with (width, height, number of frames so far) after every frame; what it raises ends the look.
 
     Raises:
-        PictureError: it cannot be read, is damaged, or has more frames or pixels.
+        PictureError: it cannot be read, is damaged, is not animated, or has frames of more pixels.
     """
-    shown, is_grey, is_transparent, size = shown_path(path), True, False, (0, 0)
+    is_grey, is_transparent, size = True, False, (0, 0)
     durations: list[float] = []
     notes: tuple[str, ...] = ()
-    with reading(shown, max_pixels), open(path, "rb") as file:
+    with reading(shown_path(path), max_pixels), open(path, "rb") as file:
         image = opened_picture(file, Path(path), max_pixels)
         num_plays = _num_plays(image)
         if getattr(image, "default_image", False):
-            notes = ("the picture for viewers that show no animation is left out",)
+            notes += ("the picture for viewers that show no animation is left out",)
+        if image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile):
+            notes += ("16 bits per channel were reduced to 8: animations are read with 8",)
     for frame in _frames(path, max_pixels):
         picture = frame.picture
         size = (picture.width, picture.height)
         durations.append(frame.milliseconds)
-        if len(durations) > max_frames:
-            raise PictureError(f"{shown} has more than {max_frames} frames of this size; give a shorter animation")
+        if check is not None:
+            check(*size, len(durations))
         is_grey = is_grey and (picture.is_grey or bool((picture.pixels == picture.pixels[..., :1]).all()))
         is_transparent = is_transparent or picture.is_transparent
     if len(durations) < 2:
-        raise PictureError(f"{shown} is not animated; read it as a picture")
+        raise PictureError(f"{shown_path(path)} is not animated; read it as a picture")
     return Animation(Path(path), *size, tuple(durations), num_plays, is_grey, is_transparent, notes)
 
 
