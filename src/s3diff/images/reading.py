@@ -253,7 +253,7 @@ def _recognise(file: BinaryIO, head: bytes) -> ImageFile.ImageFile | None:
         return BmpImagePlugin.BmpImageFile(file)
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
         if not features.check("avif"):
-            raise PictureError("AVIF needs Pillow 11.3 or newer; pip install -U pillow")
+            raise PictureError("AVIF is no part of this build of Pillow; install the usual one: pip install -U pillow")
         from PIL import AvifImagePlugin
 
         return AvifImagePlugin.AvifImageFile(file)
