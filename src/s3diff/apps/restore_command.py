@@ -269,7 +269,9 @@ def restore(
             raise OptionError("--skip-existing and --overwrite exclude each other; give one of them")
         load_torch()
         from s3diff.apps.restore_jobs import parse_shard, plan_jobs, read_list
+        from s3diff.images.codecs import silence_libtiff
 
+        silence_libtiff()
         part = parse_shard(shard)
         plan = plan_jobs(
             inputs or [],

@@ -20,7 +20,7 @@ from s3diff.images.picture import (
     to_tensor,
 )
 from s3diff.images.placing import can_be_written, remove_leftovers
-from s3diff.images.reading import decode_picture, from_pil, list_pictures, read_picture
+from s3diff.images.reading import decode_picture, from_pil, list_pictures, read_picture, silence_libtiff
 from s3diff.images.writing import check_writable, to_pil, write_picture
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "open_animation",
     "read_picture",
     "remove_leftovers",
+    "silence_libtiff",
     "to_pil",
     "to_tensor",
     "write_animation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import io
 import os
@@ -138,6 +139,19 @@ def reading(shown: str, limit: int) -> Iterator[None]:
         ) from error
     except Exception as error:  # what a decoder raises on damaged data is open-ended: struct, zlib, index errors ..
         raise PictureError(f"{shown} cannot be read as a picture ({reason_of(error)}); it may be damaged") from error
+
+
+def silence_libtiff() -> None:
+    """For programs that say one line for each file: libtiff writes what it thinks of a damaged one to stderr itself.
+
+    What is wrong is raised by Pillow all the same. Does nothing where libtiff cannot be reached (Windows).
+    """
+    with suppress(AttributeError, OSError):
+        library = ctypes.CDLL(Image.core.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            handler = getattr(library, name)
+            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            handler(None)
 
 
 def from_pil(image: Image.Image) -> Picture:
