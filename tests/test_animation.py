@@ -224,6 +224,22 @@ def test_what_stops_the_work_leaves_no_file(tmp_path: Path, restorer: Restorer) 
     assert [each.name for each in tmp_path.iterdir()] == ["a.gif"]
 
 
+@pytest.mark.parametrize("extension", FORMATS)
+def test_a_full_disk_leaves_no_file(tmp_path: Path, extension: str) -> None:
+    """A real failure: the process may not write more than 2 KiB into a file."""
+    resource = pytest.importorskip("resource")
+    arrays = [np.random.default_rng(index).integers(0, 256, (60, 60, 3), dtype=np.uint8) for index in range(3)]
+    animation = Animation(tmp_path, 60, 60, (40.0,) * 3, 0, False, False)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="file too large"):
+            write_animation((Frame(Picture(array), 40.0) for array in arrays), animation, tmp_path / f"a.{extension}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_limits(tmp_path: Path, restorer: Restorer) -> None:
     path = saved(tmp_path / "a.gif", frames())
     with pytest.raises(PictureError, match="limit is 100 pixels"):

@@ -64,6 +64,8 @@ def write_animation(
     with whole_file(target, overwrite) as file:
         try:
             more = write(file, pictures, animation, settings, size)
+            if next(pictures, None) is not None:  # asked for in any case: it lets the source's file be closed
+                raise ValueError(f"more than {animation.num_frames} frames were given")
         except Exception as error:
             if failures:  # of what makes the frames, not of the encoder
                 raise failures[0] from None
