@@ -81,7 +81,7 @@ def encoded(picture: Picture, form: Format, quality: int) -> tuple[bytes, tuple[
     image = _to_image(picture, with_alpha=form.has_alpha, with_16_bits=form.has_16_bits)
     if form.name == "GIF":
         reduced = with_palette(image)
-        image, notes = reduced, notes + _palette_notes(image, reduced)
+        image, notes = reduced, notes + palette_notes(image, reduced)
     image.save(data, form.name, **settings)  # TIFF stays uncompressed: Pillow writes EXIF groups into no other
     return data.getvalue(), notes
 
@@ -217,7 +217,8 @@ def _mean_error(reduced: Image.Image, colors: Image.Image) -> float:
     return float(np.abs(np.asarray(reduced.convert("RGB")).astype(np.int16) - np.asarray(colors)).mean())
 
 
-def _palette_notes(image: Image.Image, reduced: Image.Image) -> tuple[str, ...]:
+def palette_notes(image: Image.Image, reduced: Image.Image) -> tuple[str, ...]:
+    """What was lost on the way to 256 colours, one sentence each."""
     shown, wanted = (np.asarray(each.convert("RGBA")).astype(np.int16) for each in (reduced, image))
     visible = wanted[..., 3] > 0
     notes: tuple[str, ...] = ()
