@@ -22,7 +22,9 @@ from s3diff.images.codecs import (
     open_animation,
     read_picture,
     write_animation,
+    write_picture,
 )
+from s3diff.images.gif_blocks import is_whole
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from test_cli import Command, command  # noqa: F401 - a fixture
@@ -340,6 +342,21 @@ def test_16_bits_of_an_apng_are_said_to_be_lost(tmp_path: Path) -> None:
     opened = open_animation(tmp_path / "a.png")
     assert "16 bits" in opened.notes[0]
     assert all(np.array_equal(*pair) for pair in zip(arrays_of(opened), frames()[:2], strict=True))
+
+
+@pytest.mark.parametrize("num_clear", [0, 1, 200])
+def test_a_still_gif_of_many_colours(tmp_path: Path, num_clear: int) -> None:
+    """255 colours and a clear one fill the table to its end."""
+    values = np.arange(256)
+    pixels = np.stack([values, 255 - values, values // 2], axis=-1).astype(np.uint8).reshape(16, 16, 3)
+    alpha = np.where(values < num_clear, 0, 255).astype(np.uint8).reshape(16, 16)
+    assert write_picture(Picture(pixels, alpha), tmp_path / "a.gif") == ()
+    with open(tmp_path / "a.gif", "rb") as file:
+        assert is_whole(file)
+    back = read_picture(tmp_path / "a.gif")
+    assert back.is_transparent == (num_clear > 0)
+    assert np.array_equal(back.pixels[alpha > 0], pixels[alpha > 0])
+    assert back.alpha is None or np.array_equal(back.alpha, alpha)
 
 
 def test_still_gif(tmp_path: Path) -> None:
