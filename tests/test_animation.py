@@ -6,6 +6,7 @@ import io
 import re
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ from s3diff.images.codecs import (
     open_animation,
     read_picture,
     write_animation,
+    write_picture,
 )
+from s3diff.images.gif_blocks import is_whole
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from test_cli import Command, command  # noqa: F401 - a fixture
@@ -87,6 +90,7 @@ def test_from_every_format_to_every_other(tmp_path: Path, source: str, target: s
     assert any("for ever" in note for note in notes) == (target == "avif" and plays != 0)
     assert again.is_transparent == transparent
     exact = target in ("png", "gif") and source != "avif"
+    assert not (exact and notes), "few colours are all kept"
     for array, truth in zip(arrays_of(again), arrays_of(animation), strict=True):
         assert abs(visible(array).astype(int) - visible(truth)).mean() < (1e-6 if exact else 6)
 
@@ -183,10 +187,11 @@ def test_metadata_is_kept(tmp_path: Path, restorer: Restorer) -> None:
     assert first.xmp == b"<x:xmpmeta/>"
 
 
-def test_all_frames_share_their_degrees_and_seed(tmp_path: Path, restorer: Restorer) -> None:
-    """Frames that are equal stay equal; and each is what its picture gives with these degrees."""
-    arrays = frames(count=3)
-    arrays = [arrays[0], arrays[1], arrays[0], arrays[2]]
+def test_all_frames_share_their_degrees_and_seed(tmp_path: Path) -> None:
+    """Frames that are equal stay equal; and each is what its picture gives with these degrees, not with its own."""
+    restorer = Restorer.from_pretrained("compact", device="cpu", precision="float32")
+    noise = np.random.default_rng(0).integers(0, 256, (20, 28, 3), dtype=np.uint8)
+    arrays = [frames()[0], noise, frames()[0], frames()[2]]
     path = saved(tmp_path / "a.png", arrays)
     told = []
     options = RestoreOptions(scale=2, latent="sample", seed=5)
@@ -197,11 +202,9 @@ def test_all_frames_share_their_degrees_and_seed(tmp_path: Path, restorer: Resto
     estimates = [restorer.estimate(Picture(array)) for array in arrays]
     assert restored.estimated.blur == pytest.approx(np.median([each.blur for each in estimates]))
     assert restored.degrees == restored.estimated
-    alone = restorer.restore(
-        Picture(arrays[1]),
-        RestoreOptions(scale=2, latent="sample", seed=5, blur=restored.degrees.blur, noise=restored.degrees.noise),
-    )
-    assert np.array_equal(results[1], alone.array)
+    by_hand = replace(options, blur=restored.degrees.blur, noise=restored.degrees.noise)
+    assert np.array_equal(results[1], restorer.restore(Picture(noise), by_hand).array)
+    assert not np.array_equal(results[1], restorer.restore(Picture(noise), options).array)
     moved = restorer.restore_animation(path, tmp_path / "c.png", RestoreOptions(scale=2, blur="+0.1", noise=0.3))
     assert moved.degrees.noise == 0.3
     assert moved.degrees.blur == pytest.approx(min(1, moved.estimated.blur + 0.1))
@@ -222,6 +225,22 @@ def test_what_stops_the_work_leaves_no_file(tmp_path: Path, restorer: Restorer) 
                     path, tmp_path / f"out/b.{extension}", RestoreOptions(scale=2), progress=stop
                 )
     assert [each.name for each in tmp_path.iterdir()] == ["a.gif"]
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+def test_a_full_disk_leaves_no_file(tmp_path: Path, extension: str) -> None:
+    """A real failure: the process may not write more than 2 KiB into a file."""
+    resource = pytest.importorskip("resource")
+    arrays = [np.random.default_rng(index).integers(0, 256, (60, 60, 3), dtype=np.uint8) for index in range(3)]
+    animation = Animation(tmp_path, 60, 60, (40.0,) * 3, 0, False, False)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="file too large"):
+            write_animation((Frame(Picture(array), 40.0) for array in arrays), animation, tmp_path / f"a.{extension}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_limits(tmp_path: Path, restorer: Restorer) -> None:
@@ -325,6 +344,21 @@ def test_16_bits_of_an_apng_are_said_to_be_lost(tmp_path: Path) -> None:
     opened = open_animation(tmp_path / "a.png")
     assert "16 bits" in opened.notes[0]
     assert all(np.array_equal(*pair) for pair in zip(arrays_of(opened), frames()[:2], strict=True))
+
+
+@pytest.mark.parametrize("num_clear", [0, 1, 200])
+def test_a_still_gif_of_many_colours(tmp_path: Path, num_clear: int) -> None:
+    """255 colours and a clear one fill the table to its end."""
+    values = np.arange(256)
+    pixels = np.stack([values, 255 - values, values // 2], axis=-1).astype(np.uint8).reshape(16, 16, 3)
+    alpha = np.where(values < num_clear, 0, 255).astype(np.uint8).reshape(16, 16)
+    assert write_picture(Picture(pixels, alpha), tmp_path / "a.gif") == ()
+    with open(tmp_path / "a.gif", "rb") as file:
+        assert is_whole(file)
+    back = read_picture(tmp_path / "a.gif")
+    assert back.is_transparent == (num_clear > 0)
+    assert np.array_equal(back.pixels[alpha > 0], pixels[alpha > 0])
+    assert back.alpha is None or np.array_equal(back.alpha, alpha)
 
 
 def test_still_gif(tmp_path: Path) -> None:

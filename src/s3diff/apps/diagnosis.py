@@ -25,6 +25,11 @@ _EXTRAS = {
         "s3diff restore --stream: pictures larger than memory (libvips: LGPL)",
         {"pyvips": "pyvips", "pyvips-binary": "_libvips"},
     ),
+    "heif": (
+        'pip install -c constraints.txt ".[heif]"',
+        "HEIC pictures (its wheels bundle x265: GPL)",
+        {"pillow-heif": "pillow_heif"},
+    ),
     "iqa": (
         'pip install -c constraints.txt ".[iqa]"',
         "MUSIQ, MANIQA and CLIPIQA (pyiqa's licence: non-commercial use alone)",

@@ -295,7 +295,7 @@ def _named(
 
 
 def _same_format(extension: str, wanted: str) -> bool:
-    aliases = {"jpeg": "jpg", "tiff": "tif", "heif": "heic"}
+    aliases = {"apng": "png", "jpeg": "jpg", "tiff": "tif", "heif": "heic"}
     given = extension[1:].lower()
     return aliases.get(given, given) == aliases.get(wanted, wanted)
 

@@ -1,5 +1,5 @@
-"""Picture files, arrays and tensors: what other packages import. Pillow lies behind it, in ``reading``, ``writing``
-and ``pillow_metadata`` alone.
+"""Picture files, arrays and tensors: what other packages import. Which modules behind it may know Pillow, and which
+one pillow-heif, stands in ``pyproject.toml``.
 
 A picture keeps its bit depth, transparency, colour profile and EXIF from reading to writing. Whatever is wrong with a
 file is one ``PictureError``, whatever is wrong with a destination one ``OutputError``; a file is written whole or not

@@ -33,7 +33,7 @@ class Kept(NamedTuple):
 
 
 KEPT = (
-    Kept("PNG", (".png",), "8, 16", "yes"),
+    Kept("PNG", (".png", ".apng"), "8, 16", "yes"),
     Kept("JPEG", (".jpg", ".jpeg"), "8", "yes"),
     Kept("WebP", (".webp",), "8", "in EXIF"),
     Kept("TIFF", (".tif", ".tiff"), "8, 16", "yes"),
