@@ -16,7 +16,7 @@ import numpy as np
 from s3diff.errors import PictureError
 from s3diff.images.formats import MAX_PICTURE_PIXELS, PicturePath
 from s3diff.images.picture import Picture
-from s3diff.images.reading import opened_picture, pictures_of, reading
+from s3diff.images.reading import open_file, opened_picture, pictures_of, reading
 from s3diff.images.wording import shown_path
 
 
@@ -88,7 +88,7 @@ class Animation:
 def is_animated(path: PicturePath) -> bool:
     """Whether a file holds several frames that a viewer shows in turn; files that cannot be read hold none."""
     try:
-        with reading(shown_path(path), MAX_PICTURE_PIXELS), open(path, "rb") as file:
+        with reading(shown_path(path), MAX_PICTURE_PIXELS), open_file(path) as file:
             image = opened_picture(file, Path(path), MAX_PICTURE_PIXELS)
             return image.format in ("GIF", "PNG", "WEBP", "AVIF") and _num_shown(image) > 1
     except PictureError:
@@ -113,7 +113,7 @@ def open_animation(
     is_grey, is_transparent, size = True, False, (0, 0)
     durations: list[float] = []
     notes: tuple[str, ...] = ()
-    with reading(shown_path(path), max_pixels), open(path, "rb") as file:
+    with reading(shown_path(path), max_pixels), open_file(path) as file:
         image = opened_picture(file, Path(path), max_pixels)
         num_plays = _num_plays(image)
         if getattr(image, "default_image", False):
@@ -135,7 +135,7 @@ def open_animation(
 
 def _frames(path: PicturePath, max_pixels: int) -> Iterator[Frame]:
     shown = shown_path(path)
-    with reading(shown, max_pixels), open(path, "rb") as file:
+    with reading(shown, max_pixels), open_file(path) as file:
         yield from _frames_of(file, Path(os.fspath(path)), max_pixels)
 
 

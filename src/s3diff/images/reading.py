@@ -55,13 +55,22 @@ def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS) -> Pic
         PictureError: there is no such file, it cannot be opened, is no picture, is damaged, cut off or too large.
     """
     shown, limit = shown_path(path), min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
-    with reading(shown, limit):
-        if os.path.isdir(path):
-            raise PictureError(f"{shown} is a folder; give a picture file")
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise PictureError(f"{shown} is not a regular file; give a picture file")
-        with open(path, "rb") as file:
-            return _read_open_file(file, Path(path), limit)
+    with reading(shown, limit), open_file(path) as file:
+        return _read_open_file(file, Path(path), limit)
+
+
+def open_file(path: PicturePath) -> BinaryIO:
+    """The file to read from; nothing that would have to be waited for, such as a pipe.
+
+    Raises:
+        PictureError: it is a folder or no regular file.
+        OSError: it cannot be opened.
+    """
+    if os.path.isdir(path):
+        raise PictureError(f"{shown_path(path)} is a folder; give a picture file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise PictureError(f"{shown_path(path)} is not a regular file; give a picture file")
+    return open(path, "rb")
 
 
 def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PICTURE_PIXELS) -> Picture:
