@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import tracemalloc
 from collections.abc import Iterator
@@ -344,6 +345,14 @@ def test_16_bits_of_an_apng_are_said_to_be_lost(tmp_path: Path) -> None:
     opened = open_animation(tmp_path / "a.png")
     assert "16 bits" in opened.notes[0]
     assert all(np.array_equal(*pair) for pair in zip(arrays_of(opened), frames()[:2], strict=True))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are tested on POSIX only")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.gif")
+    assert not is_animated(tmp_path / "a.gif")
+    with pytest.raises(PictureError, match="not a regular file"):
+        open_animation(tmp_path / "a.gif")
 
 
 @pytest.mark.parametrize("num_clear", [0, 1, 200])
