@@ -30,7 +30,7 @@ from golden_models import official_files, tiny_model_folder
 from s3diff.apps.cli import main
 from s3diff.checkpoints.registry import NAMED_MODELS
 from s3diff.images.codecs import read_picture
-from s3diff.options import ReleasedTiles, RestoreOptions
+from s3diff.options import LIMITS, ReleasedTiles, RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.version import __version__
 from test_project import project_table
@@ -183,6 +183,7 @@ def test_grey_and_transparent_pictures(command: Command, tiny: Path, tmp_path: P
 def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: Path) -> None:
     arguments = "--size 20x30 --guidance 1.5 --color-match adain --blur 0.25 --noise +0.3 --latent sample --seed 3"
     more = "--upsampling bicubic --grey keep --precision float32 --device cpu --max-megapixels 0.0006 --scale 9"
+    more += " --max-input-megapixels 0.5 --max-file-megabytes 0.25"
     more += " --size-mode fill --restore-at output --strength 0.75 --alpha bicubic --tile 512 --released-tiles"
     prompts = ("--prompt", "a red flower", "--negative-prompt", "")
     outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, *arguments.split(), *more.split(), *prompts)
@@ -207,6 +208,8 @@ def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: 
         tile=512,
         released_tiles=ReleasedTiles(),
         max_output_pixels=600,
+        max_input_pixels=500_000,
+        max_file_bytes=250_000,
     )
     elsewhere = {"long_side", "megapixels"}
     for field in fields(options):
@@ -386,6 +389,8 @@ BAD_OPTIONS = {
     "--max-megapixels 0.0001": "24 x 20 px, 0.00048 megapixels; at most 0.0001",
     "--max-megapixels 0": "max-megapixels is 0.0",
     "--max-megapixels nan": "max-megapixels is nan",
+    "--max-input-megapixels 0": "max-input-megapixels is 0.0; give a number above 0",
+    "--max-file-megabytes -1": "max-file-megabytes is -1.0; give a number above 0",
     "--quality 0": "quality is 0; give a whole number from 1 to 100",
     "--quality 101": "quality is 101",
     "--guidance nan": "guidance is nan",
@@ -664,8 +669,9 @@ def test_help_names_every_option(command: Command) -> None:
         assert re.search(rf"^\W*{name} ", main_help.out, re.MULTILINE), name
         assert command(name, "--help").code == 0
     text = command("restore", "--help").out
-    options = {field.name for field in fields(RestoreOptions)} - {"positive_prompt", "max_output_pixels"}
-    more = "prompt max_megapixels output model device precision quality list format name overwrite shard journal report"
+    options = {field.name for field in fields(RestoreOptions)} - {"positive_prompt", *LIMITS}
+    limits = "max_megapixels max_input_megapixels max_file_megabytes"
+    more = f"prompt {limits} output model device precision quality list format name overwrite shard journal report"
     for option in {*options, *more.split()}:
         assert f"--{option.replace('_', '-')}" in text
 

@@ -37,6 +37,8 @@ ALLOWED: dict[str, list[Any]] = {
     "tile": ["auto", "off", 256, np.int64(4096)],
     "released_tiles": [None],
     "max_output_pixels": [1, 10**9, np.int32(5)],
+    "max_input_pixels": [1, 10**9, np.int32(5)],
+    "max_file_bytes": [1, 10**12, np.int64(5)],
 }
 REFUSED: dict[str, list[Any]] = {
     "scale": [0, -1, -0.0, math.nan, math.inf, -math.inf, 1e308, 10**400, "4", None, True, (4, 4), np.float32(0)],
@@ -60,6 +62,8 @@ REFUSED: dict[str, list[Any]] = {
     "tile": ["", "on", 255, 1.5, None, True],
     "released_tiles": [True, 3, "yes"],
     "max_output_pixels": [0, -1, 1.5, math.inf, None, True],
+    "max_input_pixels": [0, -1, 1.5, math.inf, None, True],
+    "max_file_bytes": [0, -1, 1.5, math.inf, None, True],
 }
 
 

@@ -13,6 +13,10 @@ class PictureError(S3DiffError, ValueError):
     """A picture cannot be read, or has a size or content that cannot be restored."""
 
 
+class PictureTooLargeError(PictureError):
+    """A picture, its file or its result is larger than a service takes."""
+
+
 class OutputError(S3DiffError, OSError):
     """A result cannot be written where it was asked for."""
 
@@ -35,3 +39,35 @@ class TrainingError(S3DiffError, RuntimeError):
 
 class MissingExtraError(S3DiffError, ImportError):
     """An optional package or its data is not installed; the message names the command that installs it."""
+
+
+class ServiceError(S3DiffError, RuntimeError):
+    """A service refused a request, failed or could not be reached; the message says which."""
+
+
+class QueueFullError(ServiceError):
+    """As many pictures wait as may wait.
+
+    Attributes:
+        retry_after_seconds: when to come back.
+    """
+
+    def __init__(self, message: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ServiceClosedError(ServiceError):
+    """The service is ending and takes nothing new."""
+
+
+class JobNotFoundError(ServiceError):
+    """There is no such job, or it is somebody else's."""
+
+
+class JobCancelledError(ServiceError):
+    """A job was cancelled, so there is no result."""
+
+
+class JobTimeoutError(ServiceError):
+    """A job took longer than the service allows."""

@@ -27,6 +27,10 @@ _LARGEST = 1e9
 
 #: Largest output in pixels: 16384 x 16384. A result is held in memory, 3 or 6 bytes per pixel, and little else is.
 MAX_OUTPUT_PIXELS = 16384 * 16384
+#: Largest picture read into memory, in pixels: 8192 x 8192, below Pillow's own warning limit.
+MAX_PICTURE_PIXELS = 8192 * 8192
+#: Largest picture file read into memory, in bytes: room for any picture of so many pixels, uncompressed with 16 bits.
+MAX_FILE_BYTES = 10**9
 #: Smallest tile that can be asked for, in pixels of the output: room for its halos.
 MIN_TILE_PX = 256
 
@@ -56,6 +60,8 @@ class ReleasedTiles:
             raise OptionError(f"released tiles are {self}; give sides of 1 or more and an overlap of 0 or more")
 
 
+#: Options that decide whether a picture is restored, never how its result looks.
+LIMITS = ("max_output_pixels", "max_input_pixels", "max_file_bytes")
 #: Output side over input side that the method is trained for.
 METHOD_SCALE = 4
 
@@ -101,6 +107,8 @@ class RestoreOptions:
         released_tiles: cut as the released S3Diff code does, seams included, instead of ``tile``; None for our own way.
         alpha: how transparency is enlarged: ``guided`` by the edges of the restored colours, or ``bicubic``.
         max_output_pixels: largest output accepted, in pixels.
+        max_input_pixels: largest input accepted from a file, in pixels, judged by its header.
+        max_file_bytes: largest file accepted, in bytes.
 
     Raises:
         OptionError: a value is outside what it allows.
@@ -127,6 +135,8 @@ class RestoreOptions:
     released_tiles: ReleasedTiles | None = None
     alpha: Alpha = "guided"
     max_output_pixels: int = MAX_OUTPUT_PIXELS
+    max_input_pixels: int = MAX_PICTURE_PIXELS
+    max_file_bytes: int = MAX_FILE_BYTES
 
     def __post_init__(self) -> None:
         self._keep_number("scale", "a number above 0, such as 4 or 2.5", above=0)
@@ -159,7 +169,8 @@ class RestoreOptions:
             _require_choice("upsampling", self.upsampling, get_args(Upsampling))
         self._keep_tile()
         self._keep_integer("seed", low=0, high=2**63 - 1)
-        self._keep_integer("max_output_pixels", low=1, high=2**63 - 1)
+        for name in LIMITS:
+            self._keep_integer(name, low=1, high=2**63 - 1)
 
     def _keep_number(
         self,

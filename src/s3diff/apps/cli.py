@@ -13,6 +13,7 @@ import typer
 from s3diff.apps.degrade_command import degrade
 from s3diff.apps.evaluation_commands import benchmark, evaluate
 from s3diff.apps.restore_command import restore
+from s3diff.apps.serve_command import serve
 from s3diff.apps.terminal import EXIT_USER_ERROR, load_torch, one_line_errors, remark
 from s3diff.apps.training_commands import train, train_estimator
 from s3diff.errors import ModelError, OptionError, OutputError
@@ -130,6 +131,7 @@ def doctor() -> None:
             typer.echo(line)
 
 
+app.command()(serve)
 app.command()(degrade)
 app.command()(evaluate)
 app.command()(benchmark)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -16,7 +15,16 @@ import typer
 
 from s3diff.apps.terminal import EXIT_SOME_FAILED, load_torch, on_one_line, one_line_errors, remark, remarks
 from s3diff.errors import DiskFullError, OptionError
-from s3diff.options import MAX_OUTPUT_PIXELS, OutputOptions, ReleasedTiles, RestoreOptions
+from s3diff.option_texts import parse_degree, parse_size, parse_tile
+from s3diff.options import (
+    LIMITS,
+    MAX_FILE_BYTES,
+    MAX_OUTPUT_PIXELS,
+    MAX_PICTURE_PIXELS,
+    OutputOptions,
+    ReleasedTiles,
+    RestoreOptions,
+)
 
 if TYPE_CHECKING:
     from s3diff.apps.journal import Journal
@@ -186,6 +194,12 @@ def restore(
         float,
         typer.Option(help="Largest output held in memory; a larger one goes part by part into a .tif, or is refused."),
     ] = MAX_OUTPUT_PIXELS / 1e6,
+    max_input_megapixels: Annotated[
+        float, typer.Option(help="Largest input read into memory, judged by its header before it is decoded.")
+    ] = MAX_PICTURE_PIXELS / 1e6,
+    max_file_megabytes: Annotated[
+        float, typer.Option(help="Largest file read into memory, in millions of bytes.")
+    ] = MAX_FILE_BYTES / 1e6,
     stream: Annotated[
         bool,
         typer.Option(
@@ -224,7 +238,7 @@ def restore(
     with one_line_errors():
         options = RestoreOptions(
             scale=scale,
-            size=_parse_size(size),
+            size=parse_size(size),
             size_mode=size_mode.value,
             long_side=long_side,
             megapixels=megapixels,
@@ -234,16 +248,18 @@ def restore(
             positive_prompt=prompt,
             negative_prompt=negative_prompt,
             color_match=color_match.value,
-            blur=_parse_degree("blur", blur),
-            noise=_parse_degree("noise", noise),
+            blur=parse_degree("blur", blur),
+            noise=parse_degree("noise", noise),
             latent=latent.value,
             seed=seed,
             upsampling=upsampling.value if upsampling else None,
             grey=grey.value,
             alpha=alpha.value,
-            tile=_parse_tile(tile),
+            tile=parse_tile(tile),
             released_tiles=ReleasedTiles() if released_tiles else None,
-            max_output_pixels=_pixels(max_megapixels),
+            max_output_pixels=_millions("max-megapixels", max_megapixels),
+            max_input_pixels=_millions("max-input-megapixels", max_input_megapixels),
+            max_file_bytes=_millions("max-file-megabytes", max_file_megabytes),
         )
         writing = OutputOptions(
             format=format_.value if format_ else None, quality=quality, name=name, overwrite=overwrite
@@ -411,9 +427,7 @@ def _line(outcome: Outcome) -> str:
 
 def _of_run(options: RestoreOptions) -> dict[str, Any]:
     """What decides how a result looks; limits and tiles leave it as it is."""
-    return {
-        name: value for name, value in dataclasses.asdict(options).items() if name not in ("max_output_pixels", "tile")
-    }
+    return {name: value for name, value in dataclasses.asdict(options).items() if name not in (*LIMITS, "tile")}
 
 
 @contextmanager
@@ -433,33 +447,10 @@ def _opened(
         yield journal
 
 
-def _parse_size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    if sides := re.fullmatch(r"\s*([0-9]{1,9})\s*[xX]\s*([0-9]{1,9})\s*", text):
-        return int(sides[1]), int(sides[2])
-    raise OptionError(f"size is {text!r}; give width and height in pixels, such as 1920x1080")
-
-
-def _parse_degree(name: str, text: str | None) -> float | str | None:
-    if text is None or text.strip().startswith(("+", "-")):
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise OptionError(
-            f"{name} is {text!r}; give a degree from 0 to 1, or +0.2 or -0.1 to add to the estimate"
-        ) from None
-
-
-def _parse_tile(tile: str) -> Any:
-    return int(tile) if tile.isascii() and tile.isdigit() else tile
-
-
-def _pixels(megapixels: float) -> int:
-    if 0 < megapixels < 1e9:
-        return max(1, round(megapixels * 1e6))
-    raise OptionError(f"max-megapixels is {megapixels}; give a number above 0, such as 16")
+def _millions(name: str, number: float) -> int:
+    if 0 < number < 1e9:
+        return max(1, round(number * 1e6))
+    raise OptionError(f"{name} is {number}; give a number above 0, such as 16")
 
 
 def _load(model: str, device: str, precision: Any, quiet: bool, *, fast: bool = False) -> Restorer:

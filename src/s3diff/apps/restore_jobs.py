@@ -6,7 +6,6 @@ import glob
 import hashlib
 import os
 import re
-import string
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,17 +15,12 @@ from pathlib import Path
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.images.codecs import (
     PICTURE_EXTENSIONS,
-    WRITTEN_EXTENSIONS,
     Picture,
     check_writable,
     list_pictures,
-    read_picture,
 )
 from s3diff.options import OutputOptions, RestoreOptions
-from s3diff.restoration.restorer import check_output_size
-
-#: What a picture is written as whose own format can be read but not written.
-_FALLBACK_EXTENSION = ".png"
+from s3diff.restoration.picture_files import read_source, result_extension, result_stem
 
 
 @dataclass(frozen=True)
@@ -165,10 +159,7 @@ def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = N
             it out of ``root``.
     """
     check_inside(job, root)
-    picture = read_picture(job.source)
-    size = check_output_size(picture, options)
-    check_writable(job.target, size=size, transparent=picture.is_transparent)
-    return picture
+    return read_source(job.source, job.target, options)
 
 
 def check_inside(job: RestoreJob, root: Path | None) -> None:
@@ -246,14 +237,10 @@ def _named(
     """A target for each. Where a change of format would give two the same name, they keep their old one inside it."""
     jobs: list[tuple[Path, Path, Path]] = []
     for source, relative in sources:
-        extension = relative.suffix
-        if writing.format is not None:
-            extension = extension if _same_format(extension, writing.format) else f".{writing.format}"
-        elif extension.lower() not in WRITTEN_EXTENSIONS:
-            extension = _FALLBACK_EXTENSION
-        stem = _filled(writing.name, {"stem": relative.stem, "extension": relative.suffix[1:], **names})
+        extension = result_extension(relative.suffix, writing)
+        stem = result_stem(writing, {"stem": relative.stem, "extension": relative.suffix[1:], **names})
         plain = folder / relative.with_name(stem + extension)
-        stem = _filled(writing.name, {"stem": relative.name, "extension": relative.suffix[1:], **names})
+        stem = result_stem(writing, {"stem": relative.name, "extension": relative.suffix[1:], **names})
         jobs.append((source, plain, folder / relative.with_name(stem + extension)))
     num_wanting: dict[str, int] = {}
     for place in {(os.path.normcase(source), os.path.normcase(plain)) for source, plain, _ in jobs}:
@@ -265,18 +252,6 @@ def _named(
         )
         for source, plain, with_old_extension in jobs
     ]
-
-
-def _same_format(extension: str, wanted: str) -> bool:
-    aliases = {"jpeg": "jpg", "tiff": "tif"}
-    given = extension[1:].lower()
-    return aliases.get(given, given) == aliases.get(wanted, wanted)
-
-
-def _filled(template: str, values: dict[str, str]) -> str:
-    return "".join(
-        text + (values[field] if field is not None else "") for text, field, _, _ in string.Formatter().parse(template)
-    )
 
 
 def distinct_jobs(jobs: list[RestoreJob]) -> list[RestoreJob]:

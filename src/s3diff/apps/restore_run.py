@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -21,7 +21,8 @@ from s3diff.apps.restore_jobs import RestoreJob, open_picture
 from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.images.codecs import Picture, remove_leftovers
 from s3diff.options import OutputOptions, RestoreOptions
-from s3diff.restoration.restored import Degrees, Restored
+from s3diff.restoration.picture_files import facts_of_result, write_result
+from s3diff.restoration.restored import Restored
 from s3diff.restoration.restorer import Restorer
 
 #: Pictures read before their turn. Two: one is ready while the next one is decoded.
@@ -127,12 +128,8 @@ def run_jobs(
 
     def write(job: RestoreJob, restored: Restored, stamp: Stamp | None) -> Outcome:
         try:
-            notes = (
-                *restored.picture.notes,
-                *restored.notes,
-                *restored.save(job.target, quality=writing.quality, overwrite=writing.overwrite),
-            )
-            outcome = Outcome(job, "done", facts=_facts(restored), notes=notes)
+            notes = write_result(restored, job.target, writing)
+            outcome = Outcome(job, "done", facts=facts_of_result(restored), notes=notes)
         except OutputError as error:
             outcome = _failed(job, error)
         if journal is not None:
@@ -232,23 +229,3 @@ def _result(ended: Outcome | Future[Outcome]) -> Outcome:
 def _failed(job: RestoreJob, error: PictureError | OutputError) -> Outcome:
     facts = {"disk_full": True} if isinstance(error, DiskFullError) else None
     return Outcome(job, "failed", " ".join(str(error).split()), facts)
-
-
-def facts_of(
-    size: tuple[int, int], degrees: Degrees, estimated: Degrees, seconds: Mapping[str, float]
-) -> dict[str, Any]:
-    """What a report says of a picture that is done; ``size``: the result's (width, height)."""
-    return {
-        "width": size[0],
-        "height": size[1],
-        "blur": round(degrees.blur, 4),
-        "noise": round(degrees.noise, 4),
-        "estimated_blur": round(estimated.blur, 4),
-        "estimated_noise": round(estimated.noise, 4),
-        "seconds": round(seconds["total"], 4),
-    }
-
-
-def _facts(restored: Restored) -> dict[str, Any]:
-    size = (restored.picture.width, restored.picture.height)
-    return facts_of(size, restored.degrees, restored.estimated, restored.seconds)

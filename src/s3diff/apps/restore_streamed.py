@@ -10,12 +10,13 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s3diff.apps.restore_jobs import RestoreJob, RestorePlan, check_inside
-from s3diff.apps.restore_run import Outcome, Report, facts_of, select_jobs
+from s3diff.apps.restore_run import Outcome, Report, select_jobs
 from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, remark, remarks
 from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError
-from s3diff.images.codecs import MAX_PICTURE_PIXELS, check_writable
+from s3diff.images.codecs import check_writable
 from s3diff.images.large_files import LargePicture
 from s3diff.options import RestoreOptions
+from s3diff.restoration.picture_files import facts_of
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.streaming import STREAMED_EXTENSIONS, check_streaming
 
@@ -35,7 +36,8 @@ def is_too_large_for_memory(plan: RestorePlan, options: RestoreOptions) -> bool:
         width, height = options.output_size(picture.width, picture.height)
     except (MissingExtraError, PictureError, OverflowError):
         return False
-    return width * height > options.max_output_pixels or picture.width * picture.height > MAX_PICTURE_PIXELS
+    is_large = picture.width * picture.height > options.max_input_pixels or picture.num_bytes > options.max_file_bytes
+    return is_large or width * height > options.max_output_pixels
 
 
 def restore_streamed(

@@ -64,6 +64,7 @@ class LargePicture:
                 f"{path} is {image.interpretation} with {image.bands} channels of {image.format}; only RGB and grey "
                 "pictures of 8 or 16 bits are read part by part"
             )
+        self.num_bytes = os.path.getsize(path)
         self._region = self._vips.Region.new(image)
         self.width, self.height, self.num_channels = int(image.width), int(image.height), int(image.bands)
         self.depth: np.dtype[Any] = _DEPTHS[image.format]

@@ -165,6 +165,42 @@ class Restorer:
         """
         self._prompts(self._resolved(options), 1)
 
+    @torch.inference_mode()
+    def estimate(self, source: Source, options: RestoreOptions | None = None) -> Degrees:
+        """How degraded a picture is, as :meth:`restore` would find it; does not wait for a restoration that runs.
+
+        Args:
+            source: see :meth:`restore`.
+            options: their limits hold for what is read from a file.
+
+        Raises:
+            PictureError: the picture cannot be read.
+        """
+        options = self._resolved(options)
+        picture = for_networks(as_picture(source, options), RestoreOptions())
+        read, size = tensor_reader(codecs.to_tensor(picture)), (picture.height, picture.width)
+        return Degrees(*estimate_in_tiles(self.generator.estimator, read, size, self.device)[0].tolist())
+
+    @contextmanager
+    def watched(self, look: Callable[[], None]) -> Iterator[None]:
+        """Call ``look`` before every layer of the encoder, the UNet and the decoder; what it raises ends the work.
+
+        Compiled networks (``fast``) are not interrupted: there ``progress`` alone ends the work, after a tile.
+        """
+        networks = () if self.acceleration.compiled else self._watched_networks()
+        layers = [layer for network in networks for layer in network.modules() if not any(layer.children())]
+        hooks = [layer.register_forward_pre_hook(lambda *_: look()) for layer in layers]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _watched_networks(self) -> tuple[torch.nn.Module, ...]:
+        autoencoder = self.generator.autoencoder
+        folded = (self._encoder.network, self._unet.network)
+        return (autoencoder.encoder, autoencoder.decoder, self.generator.unet, *folded)
+
     def restore(
         self, source: Source, options: RestoreOptions | None = None, *, progress: Progress | None = None
     ) -> Restored:
@@ -182,7 +218,7 @@ class Restorer:
             ModelError: the options ask for a prompt that the model cannot encode.
         """
         options = self._resolved(options)
-        picture = as_picture(source)
+        picture = as_picture(source, options)
         check_output_size(picture, options)
         return self._restore_like_sized([picture], options, progress)[0]
 
@@ -220,7 +256,7 @@ class Restorer:
                 f"restore_batch takes a list of pictures and was given one {type(sources).__name__}; give a list, or "
                 "call restore for one"
             )
-        pictures = [as_picture(source) for source in sources]
+        pictures = [as_picture(source, options) for source in sources]
         groups: dict[tuple[int, int], list[int]] = {}
         for index, picture in enumerate(pictures):
             check_output_size(picture, options)
@@ -430,8 +466,8 @@ def _is_one_picture(source: Any) -> bool:
     return is_array or isinstance(source, str | os.PathLike | codecs.Picture) or hasattr(source, "getbands")
 
 
-def as_picture(source: Source) -> codecs.Picture:
-    """Whatever a user may hold as a ``Picture``.
+def as_picture(source: Source, options: RestoreOptions) -> codecs.Picture:
+    """Whatever a user may hold as a ``Picture``; ``options`` limits what is read from a file.
 
     Raises:
         PictureError: the file cannot be read, or the object is none of these.
@@ -439,7 +475,7 @@ def as_picture(source: Source) -> codecs.Picture:
     if isinstance(source, codecs.Picture):
         return source
     if isinstance(source, str | os.PathLike):
-        return codecs.read_picture(source)
+        return codecs.read_picture(source, options.max_input_pixels, options.max_file_bytes)
     if isinstance(source, np.ndarray):
         return codecs.from_array(source)
     if hasattr(source, "getbands"):  # a Pillow image, known without importing Pillow here

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from s3diff.errors import DiskFullError, OptionError, OutputError, PictureError
 from s3diff.images.color_profiles import color_space
 from s3diff.images.large_files import LargePicture, write_tiled_tiff
-from s3diff.options import RestoreOptions
+from s3diff.options import LIMITS, RestoreOptions
 from s3diff.restoration.memory import is_out_of_memory
 from s3diff.restoration.regions import Canvas, LowQuality, kept_depth
 from s3diff.restoration.restored import Degrees, Walked
@@ -388,7 +388,7 @@ def _written(
 def _header(restorer: Restorer, picture: LargePicture, options: RestoreOptions) -> dict[str, Any]:
     """What decides every byte of the pixels, the tiles apart."""
     status = os.stat(picture.path)
-    chosen = {name: value for name, value in asdict(options).items() if name not in ("max_output_pixels", "tile")}
+    chosen = {name: value for name, value in asdict(options).items() if name not in (*LIMITS, "tile")}
     header = {
         "record": "s3diff tiles",
         "version": _RECORD_VERSION,

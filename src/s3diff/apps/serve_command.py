@@ -1,0 +1,194 @@
+"""``s3diff serve``. Everything heavy is imported inside the functions: ``--help`` does not import torch."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from s3diff.apps.restore_command import PrecisionChoice
+from s3diff.apps.terminal import load_torch, one_line_errors, remark
+from s3diff.errors import MissingExtraError, OptionError, OutputError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from s3diff.serving.auth import Auth
+    from s3diff.serving.service import RestorationService
+
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_MIB = 2**20
+
+
+def serve(
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen on. Any other than this machine's own needs --token or --no-auth."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    token: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="Ask for this token, at least 16 characters; may be repeated. Better in the environment variable "
+            "S3DIFF_TOKEN, several separated by spaces: a command line is seen by others.",
+        ),
+    ] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Let everybody in who reaches the address.")] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A host name that requests may carry, such as a proxy's; may be repeated."),
+    ] = None,
+    root_path: Annotated[str, typer.Option(help="Path under which a proxy shows the service, such as /s3diff.")] = "",
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="A model that is offered, the first by default; may be repeated."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
+    precision: Annotated[PrecisionChoice, typer.Option(help="Number format of the networks.")] = PrecisionChoice.auto,
+    fast: Annotated[bool, typer.Option("--fast", help="Compile the networks; the first pictures wait.")] = False,
+    max_upload: Annotated[int, typer.Option(help="Largest file taken, in MiB.")] = 128,
+    max_input_megapixels: Annotated[float, typer.Option(help="Largest picture taken.")] = 64,
+    max_megapixels: Annotated[float, typer.Option(help="Largest result.")] = 200,
+    queue: Annotated[int, typer.Option(help="Pictures that may wait; more are told to come back later.")] = 32,
+    job_seconds: Annotated[float, typer.Option(help="Longest work on one picture.")] = 600,
+    keep_seconds: Annotated[float, typer.Option(help="How long results are kept.")] = 3600,
+    keep_mib: Annotated[int, typer.Option(help="Room for results; the oldest go.")] = 2048,
+    batch: Annotated[int, typer.Option(help="Small pictures of one size that run together; 1 for never.")] = 8,
+    grace: Annotated[float, typer.Option(help="Seconds to finish what is running when the service is ended.")] = 30,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where pictures and results lie meanwhile. [default: the temporary folder]")
+    ] = None,
+    no_page: Annotated[bool, typer.Option("--no-page", help="The HTTP service alone, without the web page.")] = False,
+) -> None:
+    """Serve the web page and the HTTP service until Ctrl-C; the HTTP service's description is at /api/openapi.json.
+
+    Needs the extra web. Ending takes nothing new, finishes what is running, and removes every picture.
+    """
+    with one_line_errors():
+        _require_extra()
+        from s3diff.serving.auth import Auth
+        from s3diff.serving.http_server import listen
+        from s3diff.serving.limits import ServiceLimits
+
+        auth = Auth(_tokens(token))
+        _require_auth(host, auth, no_auth)
+        limits = ServiceLimits(
+            upload_bytes=max_upload * _MIB,
+            input_pixels=_pixels("max-input-megapixels", max_input_megapixels),
+            output_pixels=_pixels("max-megapixels", max_megapixels),
+            queue_length=queue,
+            job_seconds=job_seconds,
+            result_seconds=keep_seconds,
+            result_bytes=keep_mib * _MIB,
+            batch_size=batch,
+        )
+        if root_path and not re.fullmatch(r"(/[\w.~-]+)+", root_path):
+            raise OptionError(f"root-path is {root_path!r}; give a path such as /s3diff, without a slash at its end")
+        if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"{folder} is no folder that can be written to; give another --folder")
+        listener = listen(host, port)
+        load_torch()
+        from s3diff.serving.logs import set_up_logs
+        from s3diff.serving.service import RestorationService
+
+        set_up_logs(logging.INFO)
+        with (
+            listener,
+            RestorationService(
+                models=model or ["compact"],
+                device=device,
+                precision=precision.value,
+                fast=fast,
+                limits=limits,
+                folder=folder,
+            ) as service,
+        ):
+            app = _application(service, auth, _hosts(host, allow_host or []), root_path, with_page=not no_page)
+            _run(app, service, listener, grace)
+
+
+def _run(app: FastAPI, service: RestorationService, listener: object, grace: float) -> None:
+    import socket
+
+    from s3diff.serving.http_server import Server, address_of
+
+    assert isinstance(listener, socket.socket)
+    server = Server(
+        app,
+        service,
+        grace_seconds=grace,
+        on_start=lambda: print(f"s3diff serves at {address_of(listener)}", flush=True),
+        on_drain=lambda count: remark(f"s3diff: ending; {count} pictures are finished first, Ctrl-C again ends now"),
+    )
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:  # uvicorn raises the signal again when all is done
+        return
+
+
+def _application(
+    service: RestorationService, auth: Auth, hosts: set[str] | None, root_path: str, *, with_page: bool
+) -> FastAPI:
+    from s3diff.serving.api import create_app
+
+    app = create_app(service, auth=auth, allowed_hosts=hosts, closes_service=False, root_path=root_path)
+    if with_page:
+        try:
+            page = import_module("s3diff.serving.page")
+        except ModuleNotFoundError as error:
+            remark(f"s3diff: no web page ({error.name} is missing); the HTTP service works")
+        else:
+            page.mount_page(app, service)
+    return app
+
+
+def _tokens(given: list[str] | None) -> list[str]:
+    return given if given is not None else os.environ.get("S3DIFF_TOKEN", "").split()
+
+
+def _require_auth(host: str, auth: Auth, no_auth: bool) -> None:
+    if auth.is_required and no_auth:
+        raise OptionError("--no-auth and a token exclude each other; give one of them (S3DIFF_TOKEN counts as one)")
+    if not auth.is_required and not no_auth and not _is_loopback(host):
+        raise OptionError(
+            f"host {host} can be reached by others; give --token (or S3DIFF_TOKEN), or --no-auth to let everybody in"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() in _LOOPBACK_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _hosts(host: str, allowed: list[str]) -> set[str] | None:
+    """Names that requests may carry; on a public address any, unless some are named."""
+    if not allowed and not _is_loopback(host):
+        return None
+    return {*_LOOPBACK_NAMES, host, *allowed}
+
+
+def _pixels(name: str, megapixels: float) -> int:
+    if 0 < megapixels < 1e9:
+        return max(1, round(megapixels * 1e6))
+    raise OptionError(f"{name} is {megapixels}; give a number above 0, such as 64")
+
+
+def _require_extra() -> None:
+    for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        try:
+            import_module(package)
+        except ModuleNotFoundError:
+            raise MissingExtraError(
+                f's3diff serve needs the extra web ({package} is missing): pip install -c constraints.txt ".[web]"'
+            ) from None

@@ -1,0 +1,171 @@
+"""A picture as arrays and tensors: no files, no Pillow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from s3diff.errors import PictureError
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One still picture, upright (EXIF orientation already applied).
+
+    Attributes:
+        pixels: [H, W, 3] RGB or [H, W, 1] grey, uint8 or uint16, at least 1 x 1.
+        alpha: opacity [H, W] of the pixels' depth, not premultiplied; None where the source has none.
+        icc_profile: the colour profile of ``pixels`` as stored in the file.
+        exif: EXIF block beginning with ``Exif\\0\\0``; its orientation tag, if any, says upright.
+        xmp: XMP packet as stored in the file; its orientation and size are corrected when it is written.
+        dpi: pixels per inch, across and down.
+        format: ``PNG``, ``JPEG``, ``WEBP``, ``TIFF``, ``AVIF``, ``BMP`` or None for a picture that comes from no file.
+        path: where it was read from.
+        notes: what was lost or left out on reading, one sentence each.
+
+    Raises:
+        PictureError: the arrays have another shape or type.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    format: str | None = None
+    path: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape, kind = self.pixels.shape, self.pixels.dtype
+        if len(shape) != 3 or shape[2] not in (1, 3) or kind not in (np.uint8, np.uint16):
+            raise PictureError(f"pixels are {shape} {kind}; give [H, W, 3] or [H, W, 1] of uint8 or uint16")
+        if 0 in shape:
+            raise PictureError(f"the picture is {shape[1]} x {shape[0]} pixels; give at least 1 x 1")
+        if self.alpha is not None and (self.alpha.shape != shape[:2] or self.alpha.dtype != kind):
+            raise PictureError(f"alpha is {self.alpha.shape} {self.alpha.dtype}; give {shape[:2]} {kind} as the pixels")
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the picture has one channel."""
+        return self.pixels.shape[2] == 1
+
+    @property
+    def is_transparent(self) -> bool:
+        """Whether any pixel is less than fully opaque."""
+        return self.alpha is not None and bool((self.alpha < np.iinfo(self.alpha.dtype).max).any())
+
+
+def from_array(array: np.ndarray) -> Picture:
+    """A picture from an array, copied.
+
+    Args:
+        array: [H, W], [H, W, 1] grey, [H, W, 3] RGB or [H, W, 4] RGB and alpha; uint8, uint16 or float in [0, 1].
+            Floats are rounded to 16 bits, the finest depth a picture has.
+
+    Raises:
+        PictureError: another shape or type, or floats outside [0, 1].
+    """
+    allowed = "give [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of uint8, uint16 or float in [0, 1]"
+    array = np.asarray(array)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise PictureError(f"the array has shape {array.shape}; {allowed}")
+    if np.issubdtype(array.dtype, np.floating):
+        if array.size and not (array.min() >= 0 and array.max() <= 1):  # so written that NaN fails as well
+            raise PictureError(f"the array holds values from {array.min()} to {array.max()}; {allowed}")
+        array = np.rint(array.astype(np.float64) * 65535).astype(np.uint16)
+    if array.dtype not in (np.uint8, np.uint16):
+        raise PictureError(f"the array is of type {array.dtype}; {allowed}")
+    pixels, alpha = split_alpha(array)
+    return Picture(pixels, alpha)
+
+
+def to_tensor(picture: Picture) -> torch.Tensor:
+    """The colours as [1, 3, H, W] float32 RGB in [0, 1]; grey is repeated three times. Alpha: ``alpha_to_tensor``."""
+    return _plane_to_tensor(picture.pixels).expand(-1, 3, -1, -1).contiguous()
+
+
+def from_tensor(image: torch.Tensor, like: Picture) -> np.ndarray:
+    """Pixels of ``like``'s depth and channels, rounded once to the nearest level; the size is the tensor's own.
+
+    A grey picture gets the mean of the three channels. The network saw three equal channels and answers with three
+    estimates of one grey value; the plain mean is the one with the least noise. Luma weights describe how bright
+    colours look, and here are none: they would let green's error count for more than half.
+
+    Args:
+        image: [1, 3, H, W] float RGB in [0, 1]; values outside are clamped. Any device.
+        like: the input picture.
+
+    Returns:
+        [H, W, 3] or [H, W, 1], uint8 or uint16.
+
+    Raises:
+        PictureError: another shape, or values that are not finite.
+    """
+    if image.ndim != 4 or image.shape[:2] != (1, 3):
+        raise PictureError(f"the image tensor has shape {tuple(image.shape)}; give [1, 3, H, W]")
+    image = image.detach().to("cpu", torch.promote_types(image.dtype, torch.float32))
+    if like.is_grey:
+        image = image.mean(dim=1, keepdim=True)
+    return _rounded(image, like.pixels.dtype)
+
+
+def alpha_to_tensor(picture: Picture) -> torch.Tensor:
+    """The opacity as [1, 1, H, W] float32 in [0, 1].
+
+    Raises:
+        PictureError: the picture has none.
+    """
+    if picture.alpha is None:
+        raise PictureError("the picture has no alpha; look at picture.alpha first")
+    return _plane_to_tensor(picture.alpha[..., None])
+
+
+def alpha_from_tensor(alpha: torch.Tensor, like: Picture) -> np.ndarray:
+    """Opacity [H, W] of ``like``'s depth from [1, 1, H, W] float in [0, 1], rounded to the nearest level.
+
+    Raises:
+        PictureError: another shape, or values that are not finite.
+    """
+    if alpha.ndim != 4 or alpha.shape[:2] != (1, 1):
+        raise PictureError(f"the alpha tensor has shape {tuple(alpha.shape)}; give [1, 1, H, W]")
+    alpha = alpha.detach().to("cpu", torch.promote_types(alpha.dtype, torch.float32))
+    return _rounded(alpha, like.pixels.dtype)[..., 0]
+
+
+def _plane_to_tensor(array: np.ndarray) -> torch.Tensor:
+    """[H, W, C] integers to [1, C, H, W] float32 in [0, 1]."""
+    planes = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)[None]).astype(np.float32))
+    return planes.div_(float(np.iinfo(array.dtype).max))
+
+
+def _rounded(image: torch.Tensor, depth: np.dtype[Any]) -> np.ndarray:
+    """[1, C, H, W] in [0, 1] to [H, W, C] integers of that depth."""
+    if not bool(torch.isfinite(image).all()):
+        raise PictureError("the picture holds values that are no finite numbers; compute it in float32")
+    levels = (image.clamp(0, 1) * np.iinfo(depth).max).round()
+    return np.ascontiguousarray(levels[0].permute(1, 2, 0).numpy().astype(depth))
+
+
+def split_alpha(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Copies of the colour [H, W, 1 or 3] and, of 2 or 4 channels, the last one [H, W]."""
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.shape[2] in (2, 4):
+        return array[..., :-1].copy(), array[..., -1].copy()
+    return array.copy(), None

@@ -1,0 +1,311 @@
+"""Picture files to arrays, through Pillow. Whatever is wrong with a file is one ``PictureError``."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageCms,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+    features,
+)
+
+from s3diff.errors import PictureError
+from s3diff.images.formats import FORMATS, PicturePath
+from s3diff.images.metadata import take_orientation
+from s3diff.images.picture import Picture, split_alpha
+from s3diff.images.pillow_metadata import dpi_of, exif_of, xmp_of
+from s3diff.images.structure import check_structure
+from s3diff.images.wording import reason_of, shown_path
+from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+#: What ``Image.MAX_IMAGE_PIXELS`` is unless the process has set it.
+_PILLOWS_DEFAULT_PIXELS = 1024**3 // 4 // 3
+_TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 0x0102, 0x0106
+
+
+def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_bytes: int = MAX_FILE_BYTES) -> Picture:
+    """Read a PNG, JPEG, WebP, TIFF, AVIF or BMP picture, recognised by its content.
+
+    Palettes become RGB, 1-bit pictures grey, CMYK becomes RGB (through its profile, which is then dropped). Grey with
+    16 bits is kept; colour with 16 bits comes in 8, with a note. Of several frames or pages the first is taken, with a
+    note. The EXIF orientation is applied.
+
+    Args:
+        path: the file.
+        max_pixels: largest picture accepted, judged by the header before anything is decoded. Where the process has
+            changed Pillow's own ``Image.MAX_IMAGE_PIXELS``, that holds as well.
+        max_bytes: largest file accepted.
+
+    Raises:
+        PictureError: there is no such file, it cannot be opened, is no picture, is damaged, cut off, too large, or
+            made to keep a decoder busy (see :mod:`s3diff.images.structure`).
+    """
+    shown, limit = shown_path(path), _pixel_limit(max_pixels)
+    with _reading(shown, limit):
+        if os.path.isdir(path):
+            raise PictureError(f"{shown} is a folder; give a picture file")
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise PictureError(f"{shown} is not a regular file; give a picture file")
+        with open(path, "rb") as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            if num_bytes > max_bytes:
+                raise PictureError(
+                    f"{shown} has {num_bytes} bytes, the limit is {max_bytes}; give a smaller file, or raise the limit "
+                    "(max_file_bytes, --max-file-megabytes)"
+                )
+            return _read_open_file(file, Path(path), shown, limit)
+
+
+def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PICTURE_PIXELS) -> Picture:
+    """A picture from a file's whole content, as :func:`read_picture` would read the file.
+
+    Args:
+        data: the content.
+        name: what it is called, for messages.
+        max_pixels: see :func:`read_picture`.
+
+    Raises:
+        PictureError: it is no picture, damaged, cut off or too large.
+    """
+    limit = _pixel_limit(max_pixels)
+    with _reading(name, limit):
+        return _read_open_file(io.BytesIO(data), Path(name), name, limit)
+
+
+class PictureHeader(NamedTuple):
+    """What a file says of itself before it is decoded: size in pixels as stored, and the format's usual extension."""
+
+    width: int
+    height: int
+    extension: str
+
+
+def picture_header(path: PicturePath) -> PictureHeader:
+    """Size and format of a picture file; nothing is decoded, whatever size it claims.
+
+    Raises:
+        PictureError: it cannot be opened, or is no picture.
+    """
+    shown = shown_path(path)
+    with _reading(shown, 0), open(path, "rb") as file:
+        image = _opened(file, file.read(32), shown)
+        name = "JPEG" if image.format == "MPO" else image.format
+        extension = next((each for each, form in FORMATS.items() if form.name == name), ".png")
+        return PictureHeader(image.width, image.height, extension)
+
+
+def _pixel_limit(max_pixels: int) -> int:
+    pillows = Image.MAX_IMAGE_PIXELS
+    return max_pixels if pillows in (None, _PILLOWS_DEFAULT_PIXELS) else min(max_pixels, pillows)
+
+
+@contextmanager
+def _reading(shown: str, limit: int) -> Iterator[None]:
+    """Whatever goes wrong inside becomes one line about the picture."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise PictureError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on in this process, so damaged pictures would pass for whole ones; "
+            "set it to False"
+        )
+    try:
+        yield
+    except PictureError as error:
+        if str(error).startswith(shown):
+            raise
+        raise PictureError(f"{shown}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{shown} is too large, the limit is {limit} pixels; give a smaller picture") from error
+    except FileNotFoundError as error:
+        raise PictureError(f"{shown}: no such file; check the path") from error
+    except PermissionError as error:
+        raise PictureError(f"{shown}: permission denied; make the file readable") from error
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise PictureError(
+                f"{shown} cannot be read as a picture ({reason_of(error)}); it may be damaged"
+            ) from error
+        raise PictureError(
+            f"{shown} is a symbolic link that leads back to itself; give the picture it means"
+        ) from error
+    except Exception as error:  # what a decoder raises on damaged data is open-ended: struct, zlib, index errors ..
+        raise PictureError(f"{shown} cannot be read as a picture ({reason_of(error)}); it may be damaged") from error
+
+
+def from_pil(image: Image.Image) -> Picture:
+    """A picture from a Pillow image of any mode that ``read_picture`` accepts; EXIF orientation is applied.
+
+    Raises:
+        PictureError: the mode has no 8- or 16-bit RGB or grey form, the image has no pixels or cannot be decoded.
+    """
+    try:
+        return _from_image(image, path=None, notes=())
+    except PictureError:
+        raise
+    except Exception as error:  # an image that Pillow opened lazily is decoded only here
+        raise PictureError(
+            f"the Pillow image cannot be used ({reason_of(error)}); load it with read_picture"
+        ) from error
+
+
+def list_pictures(folder: PicturePath, recursive: bool = False) -> list[Path]:
+    """The files in a folder that are named as pictures, sorted by path; hidden files and folders are left out.
+
+    Raises:
+        PictureError: the folder, or one inside it, cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        where = shown_path(error.filename if error.filename is not None else folder)
+        raise PictureError(f"{where} cannot be listed ({reason_of(error)}); give a readable folder") from error
+
+    found = []
+    for here, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        shown = [name for name in files if not name.startswith(".") and Path(name).suffix.lower() in FORMATS]
+        found += [Path(here, name) for name in shown]
+    return sorted(found)
+
+
+def _opened(file: BinaryIO, head: bytes, shown: str) -> ImageFile.ImageFile:
+    """The header, read; ``head``: the file's beginning."""
+    file.seek(0)
+    if head.startswith(_PNG_START) and len(head) >= 24 and 0 in struct.unpack(">II", head[16:24]):
+        # Pillow calls it a file of another kind.
+        width, height = struct.unpack(">II", head[16:24])
+        raise PictureError(f"{shown} has 0 pixels ({width} x {height}); give a picture of at least 1 x 1")
+    check_structure(file, head)
+    image = _recognise(file, head)
+    if image is None:
+        given = "is not a PNG, JPEG, WebP, TIFF, AVIF or BMP picture" if head else "is empty"
+        raise PictureError(f"{shown} {given}; give a picture file in one of these formats")
+    return image
+
+
+def _read_open_file(file: BinaryIO, path: Path, shown: str, limit: int) -> Picture:
+    head = file.read(32)
+    image = _opened(file, head, shown)
+    if image.width * image.height > limit:
+        size = f"{image.width} x {image.height} pixels"
+        raise PictureError(
+            f"{shown} has {size}, the limit is {limit} pixels; give a smaller picture, raise the limit "
+            "(max_input_pixels, --max-input-megapixels), or stream it into a .tif (restore_file, --stream)"
+        )
+    if image.format in ("JPEG", "MPO"):
+        # Compressed data cannot contain the end marker, so its absence is certain proof. Without this check a file
+        # whose rest was never downloaded (zeros) would decode to half a picture.
+        scan_start = file.tell()
+        if b"\xff\xd9" not in file.read():
+            raise PictureError(f"{shown} is cut off: the end of the JPEG data is missing; fetch the file again")
+        file.seek(scan_start)
+    notes = []
+    num_frames = getattr(image, "n_frames", 1)
+    if num_frames > 1:
+        notes.append(f"the file holds {num_frames} frames or pages; the first one is used")
+    if not image.mode.startswith("I") and _has_16_bits(image, head):
+        notes.append("16 bits per channel were reduced to 8: only grey pictures are read with 16")
+    return _from_image(image, path, tuple(notes))
+
+
+def _recognise(file: BinaryIO, head: bytes) -> ImageFile.ImageFile | None:
+    """The opened header. ``Image.open`` would do the same, but warns or fails at a pixel limit that is not ours."""
+    if head.startswith(_PNG_START):
+        return PngImagePlugin.PngImageFile(file)
+    if head.startswith(b"\xff\xd8\xff"):
+        return JpegImagePlugin.jpeg_factory(file)
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile(file)
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return TiffImagePlugin.TiffImageFile(file)
+    if head.startswith(b"BM"):
+        return BmpImagePlugin.BmpImageFile(file)
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc"):
+        raise PictureError("the file is a HEIC picture, which is not read yet; save it as JPEG, PNG or AVIF")
+    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
+        if not features.check("avif"):
+            raise PictureError("AVIF needs Pillow 11.3 or newer; pip install -U pillow")
+        from PIL import AvifImagePlugin
+
+        return AvifImagePlugin.AvifImageFile(file)
+    return None
+
+
+def _has_16_bits(image: Image.Image, head: bytes) -> bool:
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 16 in image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, ())
+    return image.format == "PNG" and head[24] == 16  # the header's bit depth
+
+
+def _from_image(image: Image.Image, path: Path | None, notes: tuple[str, ...]) -> Picture:
+    source_format = "JPEG" if image.format == "MPO" else image.format
+    image.load()  # profile and EXIF may stand behind the pixels, and a TIFF is turned upright by it
+    icc_profile = image.info.get("icc_profile") or None
+    exif, damaged = exif_of(image)
+    if damaged:
+        notes += ("the EXIF block is damaged and was left out",)
+    orientation, exif = take_orientation(exif) if exif else (1, None)
+    if image.mode == "CMYK":
+        image, how = _rgb_from_cmyk(image, icc_profile)
+        notes += (f"CMYK was converted to RGB {how}",)
+        icc_profile = None
+    pixels, alpha = split_alpha(_plain_array(image))
+    pixels = _upright(pixels, orientation)
+    alpha = None if alpha is None else _upright(alpha, orientation)
+    return Picture(pixels, alpha, icc_profile, exif, xmp_of(image), dpi_of(image), source_format, path, notes)
+
+
+def _plain_array(image: Image.Image) -> np.ndarray:
+    """[H, W] or [H, W, C] grey, grey and alpha, RGB or RGBA; uint8 or uint16."""
+    transparent = image.has_transparency_data
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in (None, "PNG")):
+        values = np.asarray(image)  # "I" is how older Pillow versions hold a 16-bit grey PNG
+        if values.min() < 0 or values.max() > 65535:
+            raise PictureError("the picture holds values outside 16 bits; save it with 8 or 16 bits per channel")
+        grey = values.astype(np.uint16)
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0:
+            grey = 65535 - grey  # stored with 0 as white; Pillow turns round only the depths up to 8
+        if not transparent:
+            return grey
+        alpha = np.where(values == image.info["transparency"], 0, 65535).astype(np.uint16)
+        return np.stack([grey, alpha], axis=-1)
+    if image.mode in ("1", "L", "LA", "La"):
+        return np.asarray(image.convert("LA" if transparent else "L"))
+    if image.mode in ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
+        return np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    raise PictureError(f"pixels of type {image.mode} cannot be used; save the picture as 8- or 16-bit RGB or grey")
+
+
+def _rgb_from_cmyk(image: Image.Image, icc_profile: bytes | None) -> tuple[Image.Image, str]:
+    if icc_profile:
+        with suppress(ImageCms.PyCMSError, ImportError):  # a damaged profile, or a Pillow built without littlecms
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+            converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if converted is not None:
+                return converted, "through its colour profile"
+    return image.convert("RGB"), "without a colour profile"
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo an EXIF orientation (CIPA DC-008, tag 274) on [H, W, ..]."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)

@@ -1,0 +1,122 @@
+"""What a file asks of a decoder, counted before it is opened: small files can keep one busy for hours.
+
+A JPEG may repeat its scans over all pixels, a TIFF may chain as many directories as fit, a GIF as many frames; a
+decoder in C cannot be stopped from Python. Pixels themselves are limited by the header (``max_pixels``), texts and
+profiles by Pillow.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import BinaryIO
+
+from s3diff.errors import PictureError
+
+#: A progressive JPEG has about 10 scans, and cannot use more than some hundred. 500 of 67 megapixels take 12 s.
+MAX_JPEG_SCANS = 500
+#: Pages or frames of one file. Finding the end of a chain of n takes Pillow n² steps.
+MAX_FRAMES = 10_000
+
+#: Within compressed data, the next marker that ends it: not an escaped 0xFF, a fill byte or a restart.
+_ENDING_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_STANDALONE_MARKERS = (0x01, *range(0xD0, 0xD9))
+
+
+def check_structure(file: BinaryIO, head: bytes) -> None:
+    """Refuse what no program writes and no decoder should be given. The file is left at its beginning.
+
+    Args:
+        file: opened at its beginning.
+        head: its first 16 bytes or more.
+
+    Raises:
+        PictureError: it has too many scans, pages or frames.
+    """
+    if head.startswith(b"\xff\xd8\xff"):
+        if _num_jpeg_scans(file.read()) > MAX_JPEG_SCANS:
+            raise PictureError(
+                f"the JPEG data has more than {MAX_JPEG_SCANS} scans, which no program writes; save the picture anew"
+            )
+    elif head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        _require_few("pages", _num_tiff_pages(file, head))
+    elif head.startswith((b"GIF87a", b"GIF89a")):
+        _require_few("frames", _num_gif_frames(file.read()))
+    file.seek(0)
+
+
+def _require_few(what: str, number: int) -> None:
+    if number > MAX_FRAMES:
+        raise PictureError(f"the file holds more than {MAX_FRAMES} {what}; take out those that are wanted")
+
+
+def _num_jpeg_scans(data: bytes) -> int:
+    """Up to the end of the first picture, or one more than allowed (ITU T.81, B.1.1)."""
+    place, num_scans = 2, 0
+    while num_scans <= MAX_JPEG_SCANS:
+        place = data.find(b"\xff", place)
+        while 0 <= place < len(data) and data[place] == 0xFF:  # a marker may have fill bytes before it
+            place += 1
+        if not 0 <= place < len(data) or data[place] == _END_OF_IMAGE:
+            break
+        marker, place = data[place], place + 1
+        if marker == 0 or marker in _STANDALONE_MARKERS:
+            continue
+        if place + 2 > len(data):
+            break
+        place += int.from_bytes(data[place : place + 2], "big")
+        if marker == _START_OF_SCAN:
+            num_scans += 1
+            ending = _ENDING_MARKER.search(data, place)
+            if ending is None:
+                break
+            place = ending.start()
+    return num_scans
+
+
+def _num_tiff_pages(file: BinaryIO, head: bytes) -> int:
+    """Directories of the chain, or one more than allowed; a chain ends where it leads back or out of the file."""
+    order = "<" if head.startswith(b"II") else ">"
+    is_big = head[2:4] in (b"+\0", b"\0+")
+    count_code, entry_bytes, link_code = ("Q", 20, "Q") if is_big else ("H", 12, "I")
+    count, link = struct.Struct(order + count_code), struct.Struct(order + link_code)
+    seen: set[int] = set()
+    place = link.unpack_from(head, 8 if is_big else 4)[0] if len(head) >= 16 else 0
+    while place and place not in seen and len(seen) <= MAX_FRAMES:
+        seen.add(place)
+        try:
+            file.seek(place)
+            (num_entries,) = count.unpack(file.read(count.size))
+            file.seek(place + count.size + num_entries * entry_bytes)
+            (place,) = link.unpack(file.read(link.size))
+        except (struct.error, OSError, OverflowError, ValueError):
+            break
+    return len(seen)
+
+
+def _num_gif_frames(data: bytes) -> int:
+    """Up to the trailer, the end of the data or one more than allowed (GIF 89a, appendix B)."""
+    if len(data) < 13:
+        return 0
+    place, num_frames = 13 + _gif_palette_bytes(data[10]), 0
+    while num_frames <= MAX_FRAMES and place < len(data):
+        kind, place = data[place], place + 1
+        if kind == 0x3B:
+            break
+        if kind == 0x21:
+            place = _behind_gif_blocks(data, place + 1)
+        elif kind == 0x2C and place + 9 <= len(data):
+            num_frames += 1
+            place = _behind_gif_blocks(data, place + 10 + _gif_palette_bytes(data[place + 8]))
+    return num_frames
+
+
+def _gif_palette_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _behind_gif_blocks(data: bytes, place: int) -> int:
+    while place < len(data) and data[place]:
+        place += 1 + data[place]
+    return place + 1

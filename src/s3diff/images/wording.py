@@ -1,0 +1,23 @@
+"""How messages about files are worded."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+
+def shown_path(path: object) -> str:
+    """A path as it can be printed on one line, whatever bytes it is made of."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(text))
+
+
+def reason_of(error: BaseException) -> str:
+    """One line on why."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,203 @@
+"""Options as texts: what a command's flags and a form's fields hold, to the option dataclasses and back; and their
+JSON schemas. Everything is made from the dataclasses, so that command, service, client and page cannot differ.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields
+from typing import Any, Literal, get_args, get_type_hints
+
+from s3diff.errors import OptionError
+from s3diff.options import LIMITS, MIN_TILE_PX, OutputOptions, ReleasedTiles, RestoreOptions
+
+#: Not a client's to say: a service has limits of its own, and never replaces a file of a user's.
+_NOT_OFFERED = frozenset({*LIMITS, "overwrite"})
+_MAY_BE_EMPTY = frozenset({"positive_prompt", "negative_prompt"})
+_YES, _NO = ("true", "1", "on", "yes"), ("false", "0", "off", "no")
+_SIZE = r"[0-9]{1,9}\s*[xX]\s*[0-9]{1,9}"
+_RELATIVE = r"[+-](0(\.[0-9]{1,9})?|1(\.0{1,9})?)"
+#: What the types do not say. A test tries the ends of every range on the dataclasses.
+_RANGES: Mapping[str, Mapping[str, Any]] = {
+    "scale": {"exclusiveMinimum": 0, "maximum": 1e9},
+    "long_side": {"minimum": 1, "maximum": 10**9},
+    "megapixels": {"exclusiveMinimum": 0, "maximum": 1e9},
+    "guidance": {"minimum": -1e9, "maximum": 1e9},
+    "strength": {"minimum": 0, "maximum": 1},
+    "seed": {"minimum": 0, "maximum": 2**63 - 1},
+    "quality": {"minimum": 1, "maximum": 100},
+}
+_DEGREE_SCHEMA = {
+    "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": f"^{_RELATIVE}$"}]
+}
+_OWN_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
+    "size": {"type": "string", "pattern": r"^[1-9][0-9]{0,8}x[1-9][0-9]{0,8}$", "example": "3840x2160"},
+    "blur": {**_DEGREE_SCHEMA, "example": 0.3},
+    "noise": {**_DEGREE_SCHEMA, "example": "+0.2"},
+    "tile": {
+        "anyOf": [
+            {"type": "string", "enum": ["auto", "off"]},
+            {"type": "integer", "minimum": MIN_TILE_PX, "maximum": 10**9},
+        ]
+    },
+    "released_tiles": {"type": "boolean"},
+    "name": {"type": "string", "example": "{stem}-restored"},
+}
+
+
+def option_fields() -> dict[str, Field[Any]]:
+    """The fields of both dataclasses that a service offers, by name."""
+    found = {field.name: field for options in (RestoreOptions, OutputOptions) for field in fields(options)}
+    return {name: field for name, field in found.items() if name not in _NOT_OFFERED}
+
+
+def options_from_texts(texts: Mapping[str, str]) -> tuple[RestoreOptions, OutputOptions]:
+    """Options from a form's fields; an empty text means that the field was not given, but for the prompts.
+
+    Raises:
+        OptionError: a field that does not exist, or a value outside what it allows.
+    """
+    offered = option_fields()
+    for name in texts:
+        if name not in offered:
+            raise OptionError(f"{name[:60]} is no option; there are {', '.join(offered)}")
+    values: list[dict[str, Any]] = []
+    for options in (RestoreOptions, OutputOptions):
+        names = [field.name for field in fields(options) if _is_given(field.name, texts)]
+        values.append({name: _value(name, texts[name], _hints(options)[name]) for name in names})
+    return RestoreOptions(**values[0]), OutputOptions(**values[1])
+
+
+def texts_of_options(options: RestoreOptions, writing: OutputOptions | None = None) -> dict[str, str]:
+    """The fields that differ from their defaults, as :func:`options_from_texts` reads them.
+
+    Raises:
+        OptionError: a value that has no text: tiles like the release's, but of other sizes.
+    """
+    texts = {}
+    for value in (options, writing):
+        for field in fields(value) if value is not None else ():
+            given = getattr(value, field.name)
+            if given != field.default and field.name not in _NOT_OFFERED:
+                texts[field.name] = _text(field.name, given)
+    return texts
+
+
+def option_schemas() -> dict[str, dict[str, Any]]:
+    """A JSON schema (OpenAPI 3.1) for every field, with default and description."""
+    schemas = {}
+    for options in (RestoreOptions, OutputOptions):
+        described = _descriptions(options)
+        for field in fields(options):
+            if field.name in _NOT_OFFERED:
+                continue
+            schema = dict(_OWN_SCHEMAS.get(field.name) or _schema(_hints(options)[field.name]))
+            schema |= _RANGES.get(field.name, {})
+            if field.default is not None and field.default is not MISSING:
+                schema["default"] = field.default
+            if field.name in described:
+                schema["description"] = described[field.name]
+            schemas[field.name] = schema
+    return schemas
+
+
+def field_at_fault(error: BaseException) -> str | None:
+    """The option that an error's message is about; None where it is about none, or about several."""
+    first = str(error).split(" ", 1)[0]
+    return first if first in option_fields() or first == "model" else None
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """``3840x2160`` as (3840, 2160).
+
+    Raises:
+        OptionError: it is not of this form.
+    """
+    if text is None:
+        return None
+    if re.fullmatch(rf"\s*{_SIZE}\s*", text):
+        width, height = re.split("[xX]", text)
+        return int(width), int(height)
+    raise OptionError(f"size is {text[:60]!r}; give width and height in pixels, such as 1920x1080")
+
+
+def parse_degree(name: str, text: str | None) -> float | str | None:
+    """A number, or a text with a sign as it is.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if text is None or text.strip().startswith(("+", "-")):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise OptionError(
+            f"{name} is {text[:60]!r}; give a degree from 0 to 1, or +0.2 or -0.1 to add to the estimate"
+        ) from None
+
+
+def parse_tile(text: str) -> Any:
+    """A whole number where it is one; anything else as it is."""
+    return int(text) if re.fullmatch("[0-9]{1,10}", text) else text
+
+
+def _is_given(name: str, texts: Mapping[str, str]) -> bool:
+    return bool(texts.get(name)) or (name in _MAY_BE_EMPTY and name in texts)
+
+
+def _value(name: str, text: str, hint: Any) -> Any:
+    if name == "size":
+        return parse_size(text)
+    if name in ("blur", "noise"):
+        return parse_degree(name, text)
+    if name == "tile":
+        return parse_tile(text)
+    if name == "released_tiles":
+        if text.lower() not in (*_YES, *_NO):
+            raise OptionError(f"released_tiles is {text[:60]!r}; give true or false")
+        return ReleasedTiles() if text.lower() in _YES else None
+    kinds = [each for each in (get_args(hint) or (hint,)) if each is not type(None)]
+    if int in kinds:
+        return int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) else text
+    if float in kinds:
+        try:
+            return float(text)
+        except ValueError:
+            return text  # the dataclass says what is allowed
+    return text
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, ReleasedTiles):
+        if value != ReleasedTiles():
+            raise OptionError("released_tiles of other sizes than the release's cannot be sent to a service")
+        return "true"
+    return "x".join(map(str, value)) if name == "size" else str(value)
+
+
+def _hints(options: type) -> dict[str, Any]:
+    return get_type_hints(options)
+
+
+def _schema(hint: Any) -> dict[str, Any]:
+    kinds = [each for each in (get_args(hint) or (hint,)) if each is not type(None)]
+    choices = get_args(hint) if getattr(hint, "__origin__", None) is Literal else None
+    if choices is None and len(kinds) == 1 and getattr(kinds[0], "__origin__", None) is Literal:
+        choices = get_args(kinds[0])
+    if choices:
+        return {"type": "string", "enum": list(choices)}
+    for kind, name in ((int, "integer"), (float, "number"), (bool, "boolean")):
+        if kind in kinds:
+            return {"type": name}
+    return {"type": "string"}
+
+
+def _descriptions(options: type) -> dict[str, str]:
+    """What the class says of its attributes, by name."""
+    text = inspect.cleandoc(options.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    entries = re.split(r"^    (\w+): ", text, flags=re.MULTILINE)[1:]
+    plain = (" ".join(entry.replace("``", "`").split()) for entry in entries[1::2])
+    return {name: entry[0].upper() + entry[1:] for name, entry in zip(entries[::2], plain, strict=True)}

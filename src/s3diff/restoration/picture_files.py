@@ -1,0 +1,83 @@
+"""What stands between a file and a restoration, whoever asks for it: the command and the service use the same.
+
+A picture is read and its result's place is checked before any work; the result is named and written, and what is to be
+told of it is gathered.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from s3diff.images.codecs import WRITTEN_EXTENSIONS, Picture, check_writable, read_picture
+from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.restoration.restored import Degrees, Restored
+from s3diff.restoration.restorer import check_output_size
+
+#: What a picture is written as whose own format can be read but not written.
+FALLBACK_EXTENSION = ".png"
+_SAME_FORMATS = {"jpeg": "jpg", "tiff": "tif"}
+
+
+def read_source(source: Path, target: Path, options: RestoreOptions) -> Picture:
+    """Read a picture, and make sure that its result will be accepted where it goes.
+
+    Raises:
+        PictureError: it cannot be read, or its result would be too large.
+        OutputError: the target's format cannot hold the result, or its place cannot be written.
+    """
+    picture = read_picture(source, options.max_input_pixels, options.max_file_bytes)
+    size = check_output_size(picture, options)
+    check_writable(target, size=size, transparent=picture.is_transparent)
+    return picture
+
+
+def write_result(restored: Restored, target: Path, writing: OutputOptions) -> tuple[str, ...]:
+    """Write a result; returns everything that was lost, left out or unusual, one sentence each.
+
+    Raises:
+        OutputError: it cannot be written there; nothing is left half written.
+    """
+    lost = restored.save(target, quality=writing.quality, overwrite=writing.overwrite)
+    return (*restored.picture.notes, *restored.notes, *lost)
+
+
+def result_extension(extension: str, writing: OutputOptions) -> str:
+    """With its dot: the format asked for, or else the input's, spelled as the input's is where they are the same."""
+    if writing.format is not None:
+        return extension if _plain(extension[1:]) == _plain(writing.format) else f".{writing.format}"
+    return extension if extension.lower() in WRITTEN_EXTENSIONS else FALLBACK_EXTENSION
+
+
+def result_stem(writing: OutputOptions, values: Mapping[str, str]) -> str:
+    """A result's name without extension; ``values`` holds what the template may use (see :class:`OutputOptions`)."""
+    parts = string.Formatter().parse(writing.name)
+    return "".join(text + (values[field] if field is not None else "") for text, field, _, _ in parts)
+
+
+def facts_of(
+    size: tuple[int, int], degrees: Degrees, estimated: Degrees, seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """What is told of a picture that is done; ``size``: the result's (width, height)."""
+    return {
+        "width": size[0],
+        "height": size[1],
+        "blur": round(degrees.blur, 4),
+        "noise": round(degrees.noise, 4),
+        "estimated_blur": round(estimated.blur, 4),
+        "estimated_noise": round(estimated.noise, 4),
+        "seconds": round(seconds["total"], 4),
+    }
+
+
+def facts_of_result(restored: Restored) -> dict[str, Any]:
+    """:func:`facts_of` a result in memory."""
+    size = (restored.picture.width, restored.picture.height)
+    return facts_of(size, restored.degrees, restored.estimated, restored.seconds)
+
+
+def _plain(extension: str) -> str:
+    lower = extension.lower()
+    return _SAME_FORMATS.get(lower, lower)

@@ -1,0 +1,170 @@
+"""The web server around the application: uvicorn, with an end that loses nothing and clients that may not dawdle."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from s3diff.errors import OptionError
+from s3diff.serving.service import RestorationService
+
+#: A connection that sends no whole request in one to two of these is closed.
+_HEADER_SECONDS = 15.0
+_KEEP_ALIVE_SECONDS = 15
+#: Connections at most; fewer where the system allows fewer open files.
+_MAX_CONNECTIONS = 1000
+_BACKLOG = 512
+
+
+class PatientProtocol(H11Protocol):
+    """HTTP/1.1 with a limit on the time until a request's headers are whole, which uvicorn alone does not have."""
+
+    max_connections = _MAX_CONNECTIONS
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See :class:`asyncio.Protocol`."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        if len(self.connections) > self.max_connections:
+            self.transport.abort()
+            return
+        self._look_later(None)
+
+    def _look_later(self, answered: Any) -> None:
+        self.loop.call_later(_HEADER_SECONDS, self._look, answered)
+
+    def _look(self, known: Any) -> None:
+        """Close the connection if nothing but a part of a request's headers has come since the last look."""
+        if self.transport.is_closing():
+            return
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and self.cycle is known:
+            self.transport.close()
+            return
+        # Marks this state of the connection: any request that begins meanwhile makes another cycle.
+        self._look_later(self.cycle if is_idle else object())
+
+
+class Server(uvicorn.Server):
+    """Ends in two steps. The first signal: nothing new is taken, what was taken is finished and can be fetched. Then,
+    when all of it is fetched, the grace is over, or a second signal comes: the end.
+
+    Args:
+        app: the application.
+        service: behind it.
+        grace_seconds: how long the end may take.
+        on_start: called when requests are answered.
+        on_drain: called with the number of pictures to finish when the first signal has come.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI,
+        service: RestorationService,
+        *,
+        grace_seconds: float,
+        on_start: Callable[[], None] = lambda: None,
+        on_drain: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        PatientProtocol.max_connections = _connections_allowed()
+        config = uvicorn.Config(
+            app,
+            http=PatientProtocol,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=5,
+            backlog=_BACKLOG,
+        )
+        super().__init__(config)
+        self._service, self._grace = service, grace_seconds
+        self._on_start, self._on_drain = on_start, on_drain
+        self._drain_until: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See :class:`uvicorn.Server`."""
+        await super().startup(sockets)
+        self._on_start()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the end, the second makes it now."""
+        if self._drain_until is not None:
+            self.should_exit = self.force_exit = True
+            return
+        self._drain_until = time.monotonic() + self._grace
+        self._service.drain()
+        self._on_drain(len(self._service.store.live()))
+
+    async def on_tick(self, counter: int) -> bool:
+        """See :class:`uvicorn.Server`."""
+        if await super().on_tick(counter):
+            return True
+        if self._drain_until is None:
+            return False
+        return time.monotonic() >= self._drain_until or not self._service.owes
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        host: a name or an address.
+        port: 0 for any that is free.
+
+    Raises:
+        OptionError: the port is taken or not allowed, or the host is not this machine's.
+    """
+    hint = "give another --port" if port else "give another --host"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise OptionError(f"{host} port {port} cannot be used ({_reason(error)}); give another --host") from None
+    try:
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows, where SO_REUSEADDR would share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise OptionError(f"{host} port {port} cannot be used ({_reason(error)}); {hint}") from None
+    listener.set_inheritable(False)
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """Where a browser finds it: ``http://127.0.0.1:8000``."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _reason(error: BaseException) -> str:
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def _connections_allowed() -> int:
+    """Half of the files that the process may have open, and not more than is sensible."""
+    allowed = _MAX_CONNECTIONS
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY:
+            allowed = min(allowed, max(16, soft // 2))
+    return allowed

@@ -1,0 +1,302 @@
+"""One picture's work as others see it, and where works and their files are kept, for a bounded time and space."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from s3diff.errors import JobNotFoundError
+from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.serving.limits import ServiceLimits
+from s3diff.serving.logs import request_id
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+Stage = Literal["waiting", "reading", "estimating", "restoring", "writing", "ended"]
+#: Why a job failed: the picture, the options for it, the time limit, or the service itself.
+Cause = Literal["picture", "options", "time", "service"]
+
+_MAX_NAME_CHARACTERS = 120
+#: Names that Windows gives to devices, whatever their extension.
+_DEVICE_NAMES = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))])
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """A result on the disk.
+
+    Attributes:
+        path: the file.
+        name: what a user would call it.
+        media_type: such as ``image/jpeg``.
+        size_bytes: of the file.
+        facts: width, height, blur, noise, estimated_blur, estimated_noise and seconds, as in the command's report.
+        notes: what was lost, left out or unusual, one sentence each.
+    """
+
+    path: Path
+    name: str
+    media_type: str
+    size_bytes: int
+    facts: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobStatus:
+    """Where a job stands; a value, so that what is read of it belongs together.
+
+    Attributes:
+        state: ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``; the last three are final.
+        stage: ``waiting``, ``reading``, ``estimating``, ``restoring``, ``writing`` or ``ended``.
+        tile: tiles that are done, while restoring.
+        num_tiles: tiles in all, 0 while unknown.
+        fraction: of the work that is done, in [0, 1]; an estimate.
+        seconds_left: of the work on this picture; None while unknown.
+        error: in one sentence, why it failed.
+        cause: who has to change something, of a failed job.
+        result: of a job that is done.
+    """
+
+    state: State = "queued"
+    stage: Stage = "waiting"
+    tile: int = 0
+    num_tiles: int = 0
+    fraction: float = 0.0
+    seconds_left: float | None = None
+    error: str | None = None
+    cause: Cause | None = None
+    result: JobResult | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing changes any more."""
+        return self.state in ("done", "failed", "cancelled")
+
+
+class Job:
+    """One picture on its way. Threads may read it and wait for it; the service alone changes it.
+
+    Attributes:
+        id: unguessable; whoever knows it and is its owner may ask for the job.
+        name: the picture's file name without folders.
+        options: how it is restored.
+        writing: how the result is named and written.
+        model: name of the model.
+        owner: whose it is; None where the service knows no owners.
+        created: in seconds since the epoch.
+        folder: holds the picture and the result, and nothing else.
+        request: id of the request that it came with, for logs.
+        source: the picture.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        options: RestoreOptions,
+        writing: OutputOptions,
+        model: str,
+        owner: str | None,
+        folder: Path,
+    ) -> None:
+        self.id = secrets.token_urlsafe(24)
+        self.name = safe_name(name)
+        self.options, self.writing, self.model, self.owner = options, writing, model, owner
+        self.created = time.time()
+        self.request = request_id.get()
+        self._taken_at = time.monotonic()
+        self.folder = folder / self.id
+        self.source = self.folder / "source" / self.name
+        #: Whether somebody has asked for the result.
+        self.is_fetched = False
+        self.ended_at: float | None = None  # of time.monotonic
+        self._status = JobStatus()
+        self._changed = threading.Condition()
+        self._listeners: list[Callable[[JobStatus], None]] = []
+        self._cancelled = threading.Event()
+
+    @property
+    def status(self) -> JobStatus:
+        """Where it stands now."""
+        return self._status
+
+    @property
+    def seconds(self) -> float:
+        """From being taken on to its end, or till now."""
+        return (self.ended_at or time.monotonic()) - self._taken_at
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it is to end; it may still be at work for a moment."""
+        return self._cancelled.is_set()
+
+    def wait(self, timeout: float | None = None) -> JobStatus:
+        """Wait for the end, at most so many seconds; returns where it stands then."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._status.is_final, timeout)
+            return self._status
+
+    def wait_for_change(self, known: JobStatus, timeout: float | None = None) -> JobStatus:
+        """Wait until it no longer stands where it is known to stand, at most so many seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._status is not known, timeout)
+            return self._status
+
+    def subscribe(self, listener: Callable[[JobStatus], None]) -> Callable[[], None]:
+        """Have a function called with every new status, in the thread that changes it; it must be quick.
+
+        Returns:
+            A function that ends the subscription.
+        """
+        with self._changed:
+            self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            with self._changed, suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def cancel(self) -> None:
+        """Ask for its end. One that waits ends at once, one that runs within a layer of the network."""
+        self._cancelled.set()
+
+    def worded(self, message: object) -> str:
+        """A message or error for the user: on one line, and with the user's own name of the file."""
+        text = " ".join(str(message).split())
+        for folder in (self.source.parent, self.folder / "result"):
+            text = text.replace(f"{folder}{os.sep}", "").replace(f"{os.path.realpath(folder)}{os.sep}", "")
+        return text
+
+    def update(self, **changes: Any) -> bool:
+        """Change the status, unless it is final; returns whether it was changed."""
+        with self._changed:
+            if self._status.is_final:
+                return False
+            self._status = status = replace(self._status, **changes)
+            if status.is_final:
+                self.ended_at = time.monotonic()
+            listeners = tuple(self._listeners)
+            self._changed.notify_all()
+        for listener in listeners:
+            listener(status)
+        return True
+
+
+class JobStore:
+    """Jobs by id, with their files in a private folder that goes when the store is closed.
+
+    Args:
+        limits: how long and how many bytes of results are kept.
+        parent: where the folder is made; None for the system's place for temporary files.
+    """
+
+    def __init__(self, limits: ServiceLimits, parent: Path | None = None) -> None:
+        self.limits = limits
+        self.folder = Path(tempfile.mkdtemp(prefix="s3diff-serve-", dir=parent))  # for this user alone (0700)
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.Lock()
+
+    def add(self, job: Job) -> None:
+        """Keep a job; the ended ones make room."""
+        with self._lock:
+            self._jobs[job.id] = job
+        self.sweep()
+
+    def get(self, job_id: str, owner: str | None) -> Job:
+        """A job of its owner's.
+
+        Raises:
+            JobNotFoundError: there is none of this name, or it is another owner's: both are told alike.
+        """
+        self.sweep()
+        with self._lock:
+            job = self._jobs.get(job_id)
+        if job is None or job.owner != owner:
+            raise JobNotFoundError(
+                "there is no such job; results are kept for a while only, so restore the picture again"
+            )
+        return job
+
+    def remove(self, job: Job) -> None:
+        """Forget a job and its files."""
+        with self._lock:
+            self._jobs.pop(job.id, None)
+        shutil.rmtree(job.folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Forget what has been kept long enough, and the oldest results where room or records run out."""
+        now = time.monotonic()
+        with self._lock:
+            ended = [job for job in self._jobs.values() if job.ended_at is not None]
+            ended.sort(key=lambda job: job.ended_at or 0)
+            sizes = [job.status.result.size_bytes if job.status.result else 0 for job in ended]
+            room, records, going = sum(sizes), len(ended), []
+            for job, size in zip(ended, sizes, strict=True):
+                is_old = now - (job.ended_at or now) > self.limits.result_seconds
+                # The newest result stays, whatever its size: somebody is about to fetch it.
+                is_over = (room > self.limits.result_bytes or records > self.limits.job_records) and records > 1
+                if is_old or is_over:
+                    going.append(job)
+                    room, records = room - size, records - 1
+            for job in going:
+                del self._jobs[job.id]
+        for job in going:
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of all results that are kept."""
+        with self._lock:
+            results = [job.status.result for job in self._jobs.values()]
+        return sum(result.size_bytes for result in results if result is not None)
+
+    @property
+    def num_jobs(self) -> int:
+        """Jobs that are known, ended ones included."""
+        with self._lock:
+            return len(self._jobs)
+
+    def jobs(self) -> list[Job]:
+        """All jobs that are known."""
+        with self._lock:
+            return list(self._jobs.values())
+
+    def live(self) -> list[Job]:
+        """Jobs that have not ended."""
+        return [job for job in self.jobs() if not job.status.is_final]
+
+    def close(self) -> None:
+        """Remove the folder with everything in it."""
+        with self._lock:
+            self._jobs.clear()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def safe_name(name: str) -> str:
+    """A file name without folders that every system accepts, as near to the given one as possible.
+
+    Whatever a client sends, it names a file inside one folder: no separators, no ``..``, no control characters, no
+    device of Windows, not too long; empty ones become ``picture``.
+    """
+    last = re.split(r"[/\\]", name)[-1]
+    kept = "".join("_" if not sign.isprintable() or sign in '<>:"|?*' else sign for sign in last).strip(" .")
+    kept = kept.encode("utf-8", "replace").decode("utf-8")
+    stem, extension = os.path.splitext(kept)
+    extension = extension[:12]
+    if not stem or stem.split(".")[0].lower() in _DEVICE_NAMES:
+        stem = f"picture{'-' if stem else ''}{stem}"
+    # Systems count bytes, not characters.
+    while len((stem + extension).encode()) > _MAX_NAME_CHARACTERS:
+        stem = stem[:-1]
+    return stem + extension

@@ -1,0 +1,59 @@
+"""What a service takes on, as one frozen value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from s3diff.errors import OptionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceLimits:
+    """How much one service takes on. Values are checked when the object is made.
+
+    Attributes:
+        upload_bytes: largest picture file accepted.
+        upload_seconds: how long a request's body may take to arrive.
+        idle_seconds: how long a body may pause, so that slow clients do not hold a place.
+        uploads_at_once: pictures that may arrive at the same time.
+        input_pixels: largest picture accepted, judged by its header before it is decoded.
+        output_pixels: largest result.
+        queue_length: jobs that may wait; beyond it a request is told to come back later.
+        job_seconds: how long the work on one picture may take, without its waiting.
+        result_seconds: how long a job and its result are kept after its end.
+        result_bytes: room for results; when it is full the oldest ones go.
+        job_records: ended jobs remembered at most.
+        batch_size: small pictures of one size that are restored together; 1 for never.
+        batch_pixels: largest output in pixels that counts as small.
+        batch_wait_seconds: how long a small picture waits for others of its size.
+        estimates_at_once: pictures whose degrees are estimated at the same time, beside the jobs.
+
+    Raises:
+        OptionError: a value is not above 0 (``batch_wait_seconds`` may be 0).
+    """
+
+    upload_bytes: int = 128 * 2**20
+    upload_seconds: float = 120.0
+    idle_seconds: float = 20.0
+    uploads_at_once: int = 64
+    input_pixels: int = 64_000_000
+    output_pixels: int = 200_000_000
+    queue_length: int = 32
+    job_seconds: float = 600.0
+    result_seconds: float = 3600.0
+    result_bytes: int = 2 * 2**30
+    job_records: int = 1000
+    batch_size: int = 8
+    batch_pixels: int = 512 * 512
+    batch_wait_seconds: float = 0.01
+    estimates_at_once: int = 2
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            low = 0 if field.name == "batch_wait_seconds" else math.ulp(0)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not low <= value < math.inf or (field.type == "int" and value != int(value)):
+                kind = "whole number" if field.type == "int" else "number"
+                raise OptionError(f"{field.name} is {value!r}; give a {kind} above 0")

@@ -1,0 +1,103 @@
+"""The models that a service offers, loaded when they are first asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from s3diff.checkpoints.registry import NAMED_MODELS
+from s3diff.errors import OptionError
+from s3diff.restoration.restorer import Restorer
+
+#: Models that stay in memory; the one that was not asked for longest goes.
+_MODELS_IN_MEMORY = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfferedModel:
+    """A model by the name that a request gives.
+
+    Attributes:
+        name: a name of the registry, or a model folder's own name.
+        place: what :meth:`Restorer.from_pretrained` takes.
+        summary: one line on what it is.
+        is_default: whether it is taken where no model is named.
+        is_loaded: whether it is in memory.
+    """
+
+    name: str
+    place: str | Path
+    summary: str
+    is_default: bool = False
+    is_loaded: bool = False
+
+
+class ModelShelf:
+    """Restorers by name.
+
+    Args:
+        models: names of the registry or model folders; the first is the default.
+        load: makes a restorer of a name or folder.
+
+    Raises:
+        OptionError: no model, or two of one name.
+    """
+
+    def __init__(self, models: Sequence[str | Path], load: Callable[[str | Path], Restorer]) -> None:
+        self._places = {_name_of(model): model for model in models}
+        if not models or len(self._places) < len(models):
+            raise OptionError(f"models are {[str(model) for model in models]}; give at least one, each name once")
+        self._load = load
+        self._loaded: OrderedDict[str, Restorer] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def default(self) -> str:
+        """Name of the model that is taken where none is named."""
+        return next(iter(self._places))
+
+    def offered(self) -> list[OfferedModel]:
+        """All of them, the default first."""
+        loaded = set(self._loaded)
+        return [
+            OfferedModel(
+                name=name,
+                place=place,
+                summary=NAMED_MODELS[name].summary if place in NAMED_MODELS else "a model folder of this service's",
+                is_default=name == self.default,
+                is_loaded=name in loaded,
+            )
+            for name, place in self._places.items()
+        ]
+
+    def check(self, name: str) -> None:
+        """Make sure that there is a model of that name; nothing is loaded.
+
+        Raises:
+            OptionError: there is none; a path is no name here, so no client reaches other folders.
+        """
+        if name not in self._places:
+            raise OptionError(f"model is {name!r}; this service offers {', '.join(self._places)}")
+
+    def restorer(self, name: str) -> Restorer:
+        """The restorer of a model, loaded if it is not.
+
+        Raises:
+            OptionError: there is no such model.
+            ModelError, DownloadError: it cannot be loaded.
+        """
+        self.check(name)
+        with self._lock:
+            if name not in self._loaded:
+                while len(self._loaded) >= _MODELS_IN_MEMORY:
+                    self._loaded.popitem(last=False)
+                self._loaded[name] = self._load(self._places[name])
+            self._loaded.move_to_end(name)
+            return self._loaded[name]
+
+
+def _name_of(model: str | Path) -> str:
+    return model if isinstance(model, str) and model in NAMED_MODELS else Path(model).resolve().name

@@ -1,0 +1,367 @@
+"""Pictures in, restored pictures out, one after the other or in small batches, with progress and a real end.
+
+HTTP and the web page are doors to this class and hold no order of steps of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+import numpy as np
+
+from s3diff.errors import PictureError, PictureTooLargeError, QueueFullError, ServiceClosedError
+from s3diff.images.codecs import Picture, picture_header, read_picture
+from s3diff.options import METHOD_SCALE, OutputOptions, Precision, RestoreOptions
+from s3diff.restoration.restored import Degrees
+from s3diff.restoration.restorer import Restorer
+from s3diff.serving.jobs import Job, JobResult, JobStatus, JobStore
+from s3diff.serving.limits import ServiceLimits
+from s3diff.serving.models import ModelShelf, OfferedModel
+from s3diff.serving.pace import Pace
+from s3diff.serving.pipeline import Pipeline
+
+_LOG = logging.getLogger("s3diff.serving")
+#: Results younger than this are waited for when the service ends.
+_FRESH_SECONDS = 60.0
+#: Side of the picture that a model is warmed up with. It is restored a second time where the first was this quick.
+_WARM_UP_PX, _WARM_UP_SECONDS = 64, 2.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is known of a picture before it is restored.
+
+    Attributes:
+        width: in pixels, upright.
+        height: in pixels, upright.
+        degrees: how blurred and noisy it is, each in [0, 1].
+    """
+
+    width: int
+    height: int
+    degrees: Degrees
+
+
+class RestorationService:
+    """Restores pictures for many clients with one device.
+
+    Args:
+        models: names (``compact``, ``s3diff``) or model folders; the first is the default and is loaded by
+            :meth:`start`, the others when they are first asked for.
+        device: see :class:`Restorer`.
+        precision: see :class:`Restorer`.
+        fast: see :class:`Restorer`.
+        limits: what the service takes on.
+        folder: where the private folder for pictures and results is made; None for the system's temporary folder.
+
+    Raises:
+        OptionError: no model, or two of one name.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: Sequence[str | Path] = ("compact",),
+        device: str = "auto",
+        precision: Precision = "auto",
+        fast: bool = False,
+        limits: ServiceLimits | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.limits = ServiceLimits() if limits is None else limits
+
+        def load(model: str | Path) -> Restorer:
+            return Restorer.from_pretrained(model, device=device, precision=precision, fast=fast, remark=_LOG.warning)
+
+        self._shelf = ModelShelf(models, load)
+        self.store = JobStore(self.limits, folder)
+        self.pace = Pace()
+        self.counts: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0, "refused": 0}
+        #: Called with every job that has ended, in the service's threads.
+        self.listeners: list[Callable[[Job], None]] = []
+        self._pipeline = Pipeline(self.limits, self._shelf, self.pace, self._ended)
+        self._is_open, self._is_loaded = True, False
+        self._estimating = threading.BoundedSemaphore(self.limits.estimates_at_once)
+
+    # ------------------------------------------------------------------------------------------ for everybody
+
+    def start(self) -> RestorationService:
+        """Load the default model and begin to work.
+
+        Raises:
+            ModelError, DownloadError, OptionError: the model cannot be loaded.
+        """
+        self._warm_up(self._shelf.default)
+        self._is_loaded = True
+        self._pipeline.start()
+        return self
+
+    def _warm_up(self, model: str) -> None:
+        """What a first picture pays, paid now; and a first guess of how long pictures take here."""
+        restorer, grey = self._shelf.restorer(model), Picture(np.full((_WARM_UP_PX, _WARM_UP_PX, 3), 128, np.uint8))
+        pixels = (_WARM_UP_PX * METHOD_SCALE) ** 2
+        for _ in range(2):
+            started = time.monotonic()
+            restorer.restore(grey)
+            seconds = time.monotonic() - started
+            if seconds > _WARM_UP_SECONDS:
+                break
+        self.pace.add(model, pixels, seconds)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether pictures are taken and worked on."""
+        return self._is_open and self._is_loaded and self._pipeline.is_alive
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether nothing new is taken any more."""
+        return not self._is_open
+
+    @property
+    def models(self) -> list[OfferedModel]:
+        """The models that a request may name, the default first."""
+        return self._shelf.offered()
+
+    @property
+    def num_waiting(self) -> int:
+        """Jobs in the queue."""
+        return self._pipeline.num_waiting
+
+    @property
+    def num_running(self) -> int:
+        """Jobs that have left the queue and not ended."""
+        return sum(job.status.state == "running" for job in self.store.live())
+
+    @property
+    def owes(self) -> bool:
+        """Whether pictures are being worked on, or results of the last minute wait to be fetched."""
+        fresh = time.monotonic() - _FRESH_SECONDS
+        return any(
+            not job.status.is_final or (job.status.result and not job.is_fetched and (job.ended_at or 0) > fresh)
+            for job in self.store.jobs()
+        )
+
+    def submit(
+        self,
+        picture: bytes | Path | BinaryIO,
+        name: str,
+        options: RestoreOptions | None = None,
+        *,
+        model: str | None = None,
+        writing: OutputOptions | None = None,
+        owner: str | None = None,
+        move: bool = False,
+    ) -> Job:
+        """Take a picture on. Its header is looked at here, everything else happens in the service's threads.
+
+        Args:
+            picture: the file's content, the file, or the open file, read from its beginning.
+            name: what the user calls it; its folders are ignored.
+            options: how it is restored.
+            model: see :attr:`models`; None for the default.
+            writing: how the result is named and written; ``overwrite`` means nothing here.
+            owner: who alone may ask for the job.
+            move: take the file away instead of copying it.
+
+        Raises:
+            PictureTooLargeError: the file, the picture or its result is larger than the limits allow.
+            PictureError: it is no picture.
+            OptionError: the model is not offered.
+            QueueFullError: too many wait, or the disk is full; come back later.
+            ServiceClosedError: the service is ending.
+        """
+        options = self._within_limits(RestoreOptions() if options is None else options)
+        model = self._shelf.default if model is None else model
+        self._shelf.check(model)
+        self.require_room()
+        job = Job(
+            name=name,
+            options=options,
+            writing=OutputOptions() if writing is None else writing,
+            model=model,
+            owner=owner,
+            folder=self.store.folder,
+        )
+        try:
+            self._take_in(picture, job.source, move)
+            self._check_header(job)
+            self.store.add(job)
+            if not self._pipeline.put(job):
+                self._refuse()
+        except BaseException:
+            self.store.remove(job)
+            raise
+        return job
+
+    def job(self, job_id: str, owner: str | None = None) -> Job:
+        """A job of this owner's.
+
+        Raises:
+            JobNotFoundError: there is none.
+        """
+        return self.store.get(job_id, owner)
+
+    def position(self, job: Job) -> int | None:
+        """How many jobs are before it in the queue; None when it is not in the queue."""
+        return self._pipeline.position(job)
+
+    def cancel(self, job_id: str, owner: str | None = None) -> Job:
+        """End a job: at once where it waits, before the networks' next layer where it runs.
+
+        Raises:
+            JobNotFoundError: there is none.
+        """
+        job = self.job(job_id, owner)
+        self._pipeline.cancel(job)
+        return job
+
+    def remove(self, job_id: str, owner: str | None = None) -> None:
+        """End a job and forget it with its files.
+
+        Raises:
+            JobNotFoundError: there is none.
+        """
+        job = self.cancel(job_id, owner)
+        if job.status.is_final:
+            self.store.remove(job)
+
+    def estimate(
+        self, picture: bytes | Path | BinaryIO, name: str = "picture", *, model: str | None = None
+    ) -> Estimate:
+        """How blurred and noisy a picture is, as restoring it would find; does not wait for jobs.
+
+        Raises:
+            PictureTooLargeError, PictureError, OptionError, ServiceClosedError: as :meth:`submit`.
+            QueueFullError: too many pictures are being estimated; come back in a second.
+        """
+        model = self._shelf.default if model is None else model
+        self._shelf.check(model)
+        if not self._estimating.acquire(timeout=self.limits.idle_seconds):
+            raise QueueFullError("too many pictures are being looked at; come back in a second")
+        plain = RestoreOptions(), OutputOptions()
+        job = Job(name=name, options=plain[0], writing=plain[1], model=model, owner=None, folder=self.store.folder)
+        try:
+            if not self._is_open:
+                raise ServiceClosedError("the service is ending; come back later")
+            self._take_in(picture, job.source, move=False)
+            self._check_header(job, of_result=False)
+            try:
+                seen = read_picture(job.source, self.limits.input_pixels, self.limits.upload_bytes)
+                degrees = self._shelf.restorer(model).estimate(seen)
+            except PictureError as error:
+                raise PictureError(job.worded(error)) from error
+            return Estimate(seen.width, seen.height, degrees)
+        finally:
+            self._estimating.release()
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+    def drain(self) -> None:
+        """Take nothing new; what was taken goes on."""
+        self._is_open = False
+
+    def close(self, grace_seconds: float = 30.0) -> None:
+        """Take nothing new, finish what was taken, or cancel it when the grace is over; remove all files."""
+        self.drain()
+        until = time.monotonic() + grace_seconds
+        for job in self.store.live():
+            job.wait(max(0.0, until - time.monotonic()))
+        for job in self.store.live():
+            self.cancel(job.id, job.owner)
+        self._pipeline.stop(self.limits.idle_seconds)
+        self.store.close()
+
+    def __enter__(self) -> RestorationService:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close(0)
+
+    # ------------------------------------------------------------------------------------------ taking in
+
+    def _within_limits(self, options: RestoreOptions) -> RestoreOptions:
+        return replace(
+            options,
+            max_output_pixels=self.limits.output_pixels,
+            max_input_pixels=self.limits.input_pixels,
+            max_file_bytes=self.limits.upload_bytes,
+        )
+
+    def require_room(self) -> None:
+        """Make sure that a picture would be taken on now; to be called before it is sent for.
+
+        Raises:
+            QueueFullError, ServiceClosedError: it would not.
+        """
+        if not self._is_open:
+            raise ServiceClosedError("the service is ending; come back later")
+        if self.num_waiting >= self.limits.queue_length:
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        self.counts["refused"] += 1
+        waiting = self.limits.queue_length
+        later = self.pace.seconds_of_queue(waiting)
+        raise QueueFullError(f"{waiting} pictures are waiting, which is the limit; come back later", later)
+
+    def _ended(self, job: Job) -> None:
+        self.counts[job.status.state] += 1
+        for listener in self.listeners:
+            listener(job)
+        self.store.sweep()
+
+    def _take_in(self, picture: bytes | Path | BinaryIO, place: Path, move: bool) -> None:
+        try:
+            place.parent.mkdir(parents=True)
+            if isinstance(picture, bytes):
+                place.write_bytes(picture)
+            elif isinstance(picture, Path) and move:
+                os.replace(picture, place)
+            elif isinstance(picture, Path):
+                shutil.copyfile(picture, place)
+            else:
+                picture.seek(0)
+                with place.open("xb") as file:
+                    shutil.copyfileobj(picture, file, 1 << 20)
+            size = place.stat().st_size
+        except OSError as error:
+            raise QueueFullError(f"the service cannot store the picture ({error.strerror}); come back later") from error
+        if size > self.limits.upload_bytes:
+            raise PictureTooLargeError(
+                f"{place.name} has {size} bytes, at most {self.limits.upload_bytes} are allowed; give a smaller file"
+            )
+
+    def _check_header(self, job: Job, *, of_result: bool = True) -> None:
+        """Size and kind of the picture, before it costs anything."""
+        try:
+            header = picture_header(job.source)
+        except PictureError as error:
+            raise PictureError(job.worded(error)) from error
+        pixels, limit = header.width * header.height, self.limits.input_pixels
+        if pixels > limit:
+            raise PictureTooLargeError(
+                f"{job.name} has {header.width} x {header.height} pixels, at most {limit} are allowed; give a smaller "
+                "picture"
+            )
+        if not of_result:
+            return
+        try:
+            width, height = job.options.output_size(header.width, header.height)
+        except OverflowError:
+            width, height = limit, limit
+        if width * height > job.options.max_output_pixels:
+            raise PictureTooLargeError(
+                f"{job.name} would become {width} x {height} px, at most {job.options.max_output_pixels / 1e6:.4g} "
+                "megapixels are allowed; choose a smaller scale or size"
+            )
+
+
+__all__ = ["Estimate", "Job", "JobResult", "JobStatus", "OfferedModel", "RestorationService", "ServiceLimits"]

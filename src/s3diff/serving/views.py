@@ -1,0 +1,153 @@
+"""The shapes of answers, as the OpenAPI document shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from s3diff.option_texts import field_at_fault
+from s3diff.serving.jobs import Job, Stage, State
+from s3diff.serving.models import OfferedModel
+from s3diff.serving.service import Estimate, RestorationService
+
+#: A degree, or a share.
+Degree = Annotated[float, Field(ge=0, le=1)]
+
+
+class ErrorFacts(BaseModel):
+    """What went wrong."""
+
+    code: str = Field(description="A word for programs, such as `queue_full`.", examples=["option"])
+    message: str = Field(examples=["scale is -1.0; give a number above 0, such as 4 or 2.5"])
+    field: str | None = Field(None, description="The option at fault, where it is one.", examples=["scale"])
+
+
+class ErrorView(BaseModel):
+    """Every error has this form."""
+
+    error: ErrorFacts
+
+
+class ResultView(BaseModel):
+    """A result that can be fetched from the job's `/result`."""
+
+    name: str = Field(examples=["photo.jpg"])
+    media_type: str = Field(examples=["image/jpeg"])
+    size_bytes: int
+    width: int
+    height: int
+    blur: Degree = Field(description="The degree that was used.")
+    noise: Degree = Field(description="The degree that was used.")
+    estimated_blur: Degree = Field(description="What the estimator found.")
+    estimated_noise: Degree = Field(description="What the estimator found.")
+    seconds: float = Field(description="Time of the networks and what belongs to them.")
+    notes: list[str] = Field(description="What was lost, left out or unusual, one sentence each.")
+
+
+class JobView(BaseModel):
+    """A picture on its way."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "3kTq0c2cQkqJ0m1rVYwB1u5n2fSgq0xE",
+                "name": "photo.jpg",
+                "model": "compact",
+                "state": "running",
+                "stage": "restoring",
+                "position": None,
+                "tile": 3,
+                "num_tiles": 12,
+                "fraction": 0.25,
+                "seconds_left": 8.4,
+                "error": None,
+                "cause": None,
+                "field": None,
+                "result": None,
+            }
+        }
+    )
+
+    id: str = Field(description="Whoever knows it and has the same token may ask for the job.")
+    name: str
+    model: str
+    state: State = Field(description="`done`, `failed` and `cancelled` are final.")
+    stage: Stage
+    position: int | None = Field(description="Pictures before it in the queue; null when it is not in the queue.")
+    tile: int = Field(description="Tiles that are done.")
+    num_tiles: int = Field(description="Tiles in all; 0 while unknown.")
+    fraction: Degree = Field(description="Of the work that is done; an estimate.")
+    seconds_left: float | None = Field(description="Of the work on this picture; null while unknown.")
+    error: str | None = Field(description="Why it failed, in one sentence.")
+    cause: Literal["picture", "options", "time", "service"] | None = Field(description="What has to change.")
+    field: str | None = Field(description="The option at fault, where it is one.")
+    result: ResultView | None
+
+
+class ModelView(BaseModel):
+    """A model that `model` may name."""
+
+    name: str = Field(examples=["compact"])
+    summary: str
+    is_default: bool
+    is_loaded: bool = Field(description="Whether it is in memory; another one is loaded by the first picture.")
+
+
+class ModelsView(BaseModel):
+    """All models of this service."""
+
+    models: list[ModelView]
+
+
+class EstimateView(BaseModel):
+    """What is known of a picture before it is restored."""
+
+    width: int
+    height: int
+    blur: Degree
+    noise: Degree
+
+
+class HealthView(BaseModel):
+    """The state of the process."""
+
+    status: Literal["ok", "ending", "not ready"]
+
+
+def job_view(service: RestorationService, job: Job) -> JobView:
+    """A job as it stands now."""
+    status = job.status
+    result = None
+    if status.result is not None:
+        made = status.result
+        result = ResultView(
+            name=made.name, media_type=made.media_type, size_bytes=made.size_bytes, notes=list(made.notes), **made.facts
+        )
+    return JobView(
+        id=job.id,
+        name=job.name,
+        model=job.model,
+        state=status.state,
+        stage=status.stage,
+        position=service.position(job),
+        tile=status.tile,
+        num_tiles=status.num_tiles,
+        fraction=round(status.fraction, 4),
+        seconds_left=status.seconds_left,
+        error=status.error,
+        cause=status.cause,
+        field=field_at_fault(Exception(status.error)) if status.cause == "options" else None,
+        result=result,
+    )
+
+
+def model_view(model: OfferedModel) -> ModelView:
+    """A model without its place on this machine."""
+    return ModelView(name=model.name, summary=model.summary, is_default=model.is_default, is_loaded=model.is_loaded)
+
+
+def estimate_view(estimate: Estimate) -> EstimateView:
+    """Size and degrees."""
+    blur, noise = estimate.degrees
+    return EstimateView(width=estimate.width, height=estimate.height, blur=round(blur, 4), noise=round(noise, 4))
