@@ -33,6 +33,7 @@ COPY --from=build /opt/s3diff /opt/s3diff
 # Models that are fetched (the embedded one is in the package) stay on this volume.
 ENV PATH=/opt/s3diff/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    HF_HOME=/models/hub \
     S3DIFF_CACHE=/models
 VOLUME /models
 USER 10001:10001
