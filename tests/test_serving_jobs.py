@@ -46,9 +46,9 @@ def make(model: Path, tmp_path: Path) -> Iterator[Make]:
     """A service with a tiny model; keywords are limits. ``started=False`` leaves everything in the queue."""
     made = []
 
-    def new(*, started: bool = True, **limits: object) -> RestorationService:
+    def new(*, started: bool = True, place: str | Path = model, **limits: object) -> RestorationService:
         service = RestorationService(
-            models=[model], device="cpu", precision="float32", limits=ServiceLimits(**limits), folder=tmp_path
+            models=[place], device="cpu", precision="float32", limits=ServiceLimits(**limits), folder=tmp_path
         )
         made.append(service)
         return service.start() if started else service
@@ -259,7 +259,7 @@ def test_a_batch_makes_the_very_pictures_that_one_by_one_makes(make: Make) -> No
         return [read_picture(status.result.path).pixels for status in statuses if status.result]
 
     sizes: list[int] = []
-    together = make(started=False, batch_size=3, batch_wait_seconds=0.5)
+    together = make(started=False, place="compact", batch_size=3, batch_wait_seconds=0.5)
     original = Restorer.restore_batch
 
     def counted(self: Restorer, sources: list[object], *arguments: object, **options: object) -> object:
@@ -270,7 +270,7 @@ def test_a_batch_makes_the_very_pictures_that_one_by_one_makes(make: Make) -> No
         patch.setattr(Restorer, "restore_batch", counted)
         batched = results(together)
     assert max(sizes) > 1
-    alone = results(make(started=False, batch_size=1))
+    alone = results(make(started=False, place="compact", batch_size=1))
     assert len(batched) == len(alone) == 6
     assert all(np.array_equal(one, other) for one, other in zip(batched, alone, strict=True))
 

@@ -78,8 +78,9 @@ class FoldedInTurn:
         count = len(self.modulations)
         parts = []
         for index in range(count):
-            folded = self.folded.fold(self.modulations[index : index + 1])
-            parts.append(folded(*(argument[index::count] for argument in args)))
+            # Copied, as one image's own tensors lie: another alignment may mean another kernel, which rounds otherwise.
+            folded = self.folded.fold(self.modulations[index : index + 1].clone())
+            parts.append(folded(*(argument[index::count].clone() for argument in args)))
         return torch.stack(parts, dim=1).flatten(0, 1)
 
 

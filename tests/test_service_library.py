@@ -1,0 +1,147 @@
+"""What the service asks of the library: batches in turn, estimates, work that can be ended, headers, file to file."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import REPOSITORY
+from s3diff import RestoreOptions, Restorer
+from s3diff.errors import PictureError
+from s3diff.images.codecs import PictureHeader, picture_header, read_picture
+from s3diff.options import OutputOptions
+from s3diff.restoration.picture_files import result_extension, result_stem
+from serving_pictures import jpeg_with_metadata, photo, png_claiming
+from tiny_models import save_compact
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Restorer:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_compact(folder)
+    return Restorer.from_pretrained(folder, device="cpu", precision="float32")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("side", [24, 48])
+def test_in_turn_is_the_same_to_the_bit_with_the_embedded_model(precision: str, side: int) -> None:
+    restorer = Restorer.from_pretrained("compact", device="cpu", precision=precision)  # type: ignore[arg-type]
+    pixels = read_picture(REPOSITORY / "assets" / "photos" / "budgerigar.jpg").pixels
+    pictures = [np.ascontiguousarray(pixels[7 * i : 7 * i + side, 5 * i : 5 * i + side]) for i in range(4)]
+    together = restorer.restore_batch(pictures, in_turn=True)
+    for picture, restored in zip(pictures, together, strict=True):
+        alone = restorer.restore(picture)
+        assert restored.degrees == alone.degrees
+        assert np.array_equal(restored.array, alone.array)
+
+
+def test_in_turn_with_options_of_every_kind() -> None:
+    restorer = Restorer.from_pretrained("compact", device="cpu", precision="float32")
+    options = RestoreOptions(scale=3, noise="+0.1", latent="sample", seed=3, strength=0.7, color_match="adain")
+    pixels = read_picture(REPOSITORY / "assets" / "photos" / "kitten.jpg").pixels
+    pictures = [np.ascontiguousarray(pixels[9 * i : 9 * i + 40, 7 * i : 7 * i + 50]) for i in range(3)]
+    for picture, restored in zip(pictures, restorer.restore_batch(pictures, options, in_turn=True), strict=True):
+        assert np.array_equal(restored.array, restorer.restore(picture, options).array)
+
+
+def test_in_turn_is_near_with_any_model(tiny: Restorer) -> None:
+    pictures = [np.random.default_rng(seed).random((20, 30, 3)) for seed in range(3)]
+    for picture, restored in zip(pictures, tiny.restore_batch(pictures, in_turn=True), strict=True):
+        difference = restored.array.astype(int) - tiny.restore(picture).array
+        assert np.abs(difference).max() <= 1, "of 65535 levels"
+
+
+def test_an_estimate_is_the_walks(tiny: Restorer) -> None:
+    picture = np.random.default_rng(1).random((30, 20, 3))
+    assert tiny.estimate(picture) == tiny.restore(picture).estimated
+
+
+def test_an_estimate_does_not_wait(tiny: Restorer) -> None:
+    picture, estimated = np.zeros((24, 24, 3), np.uint8), threading.Event()
+
+    def look() -> None:
+        if not estimated.is_set():
+            other = threading.Thread(target=lambda: (tiny.estimate(picture), estimated.set()))
+            other.start()
+            other.join(60)
+            assert estimated.is_set(), "the estimate waited for the picture that is being restored"
+
+    with tiny.watched(look):
+        tiny.restore(picture)
+    assert estimated.is_set()
+
+
+def test_watched_work_ends_where_it_is_told_to(tiny: Restorer) -> None:
+    class Stopped(Exception):
+        pass
+
+    picture, calls = np.full((24, 24, 3), 90, np.uint8), 0
+    before = tiny.restore(picture).array
+
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+
+    with tiny.watched(count):
+        tiny.restore(picture)
+    assert calls > 20
+    for place in (1, calls // 2, calls):
+        left = place
+
+        def stop() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Stopped
+
+        with pytest.raises(Stopped), tiny.watched(stop):
+            tiny.restore(picture)
+        assert np.array_equal(tiny.restore(picture).array, before), "what follows is as if nothing had happened"
+    hooked = [module for module in tiny.generator.modules() if module._forward_pre_hooks]
+    assert hooked == []
+    assert torch.backends.cudnn.benchmark is False
+
+
+def test_headers(tmp_path: Path) -> None:
+    for name, content, header in (
+        ("a.png", photo(30, 20), PictureHeader(30, 20, ".png")),
+        ("a", jpeg_with_metadata(40, 20), PictureHeader(40, 20, ".jpg")),
+        ("b.png", png_claiming(60000, 50000), PictureHeader(60000, 50000, ".png")),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert picture_header(tmp_path / name) == header
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    with pytest.raises(PictureError, match=r"c\.png is not a"):
+        picture_header(tmp_path / "c.png")
+    with pytest.raises(PictureError, match="no such file"):
+        picture_header(tmp_path / "absent.png")
+
+
+def test_the_header_of_a_heic_picture(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_bytes("RGB", (32, 16), bytes(32 * 16 * 3)).save(tmp_path / "a.heic")
+    assert picture_header(tmp_path / "a.heic") == PictureHeader(32, 16, ".heic")
+
+
+@pytest.mark.parametrize(
+    ("extension", "form", "made"),
+    [
+        (".JPG", None, ".JPG"),
+        (".JPG", "jpeg", ".JPG"),
+        (".tif", "tiff", ".tif"),
+        (".png", "webp", ".webp"),
+        (".xyz", None, ".png"),
+        ("", None, ".png"),
+    ],
+)
+def test_a_results_extension(extension: str, form: str | None, made: str) -> None:
+    assert result_extension(extension, OutputOptions(format=form)) == made  # type: ignore[arg-type]
+
+
+def test_a_results_stem() -> None:
+    writing = OutputOptions(name="{stem}_{model}_x{scale}")
+    assert result_stem(writing, {"stem": "a.b", "model": "compact", "scale": "4"}) == "a.b_compact_x4"
