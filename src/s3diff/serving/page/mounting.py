@@ -171,7 +171,10 @@ def _routes(service: RestorationService) -> APIRouter:
 
     @router.get("/results.zip")
     def results(job: Annotated[list[str], Query(max_length=_MAX_ZIPPED)], owner: Owner) -> StreamingResponse:
-        found = [_result(service.job(job_id, owner)) for job_id in dict.fromkeys(job)]
+        jobs = [service.job(job_id, owner) for job_id in dict.fromkeys(job)]
+        found = [_result(each) for each in jobs]
+        for each in jobs:
+            each.is_fetched = True
         headers = {**_NOT_KEPT, "Content-Disposition": 'attachment; filename="restored.zip"'}
         return StreamingResponse(zip_of(found), media_type="application/zip", headers=headers)
 
@@ -203,7 +206,7 @@ async def _small_body(request: Request) -> bytes:
 
 def _result(job: Job) -> JobResult:
     result = job.status.result
-    if result is None:
+    if result is None or not result.path.exists():
         raise JobNotFoundError("this picture has no result; restore it again")
     return result
 
