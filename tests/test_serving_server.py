@@ -474,3 +474,10 @@ def test_the_whole_command_from_start_to_end(model: Path, tmp_path: Path) -> Non
     assert list(folder.iterdir()) == [], "no picture stays"
     lines = [line for line in errors.splitlines() if not line.startswith("s3diff: ")]
     assert all(isinstance(json.loads(line), dict) for line in lines)
+
+
+def test_the_commands_default_model_is_the_registrys() -> None:
+    from s3diff.apps.restore_command import DEFAULT_NAME
+    from s3diff.checkpoints.registry import DEFAULT_MODEL
+
+    assert DEFAULT_NAME == DEFAULT_MODEL
