@@ -227,6 +227,7 @@ def test_a_whole_streamed_result_or_one_line(restorer: Restorer, place_for_files
     assert not message or ";" in message, f"does not say what to do: {message}"
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_the_seeds_are_good_and_most_mutations_are_not(restorer: Restorer, place_for_files: Path) -> None:
     """The test above would mean little if all files were refused, or none."""
     drawn, num_done, num_all = random.Random(1), 0, 0
