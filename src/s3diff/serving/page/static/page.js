@@ -1,10 +1,15 @@
 // The page: pictures in, their way through the service, the comparison, and what the panel has to do with it.
-// Gradio's components call window.s3diff (see layout.py).
+// Gradio's components call window.s3diff (see layout.py). (Longer than 400 lines because the one state that all of these
+// share, which picture is where, stays in one class.)
 
 import { Compare } from "./compare.js";
+import { takeIn } from "./intake.js";
 import { Picture } from "./pictures.js";
 import * as service from "./service.js";
 import { RefusedValue, Settings } from "./settings.js";
+import { Strip } from "./strip.js";
+import { setUpTheme } from "./theme.js";
+import { caption, duration, sentence } from "./words.js";
 
 const AT_ONCE = 3; // pictures on their way at the same time; the service puts them in order
 const CHECK_AFTER_MS = 350;
@@ -22,6 +27,7 @@ class Page {
   #trigger;
   #settings;
   #compare;
+  #strip;
   #pictures = [];
   #current = null;
   #shown = ""; // what the comparison shows now
@@ -38,6 +44,10 @@ class Page {
     this.#told = JSON.parse(work.dataset.told);
     this.#settings = new Settings(this.#told);
     this.#compare = new Compare(root.querySelector(".compare"));
+    this.#strip = new Strip(root.querySelector(".strip"), {
+      pick: (picture) => this.#select(picture),
+      remove: (picture) => this.#remove(picture),
+    });
     this.#listen();
     this.#showExamples();
     this.#find(".kept").textContent = `Pictures go to this service alone, which forgets them after ${duration(this.#told.keepSeconds)}.`;
@@ -71,29 +81,7 @@ class Page {
       this.#add([...picker.files]);
       picker.value = "";
     });
-    document.addEventListener("paste", (event) => {
-      const files = [...(event.clipboardData?.files ?? [])];
-      if (files.length === 0) return;
-      event.preventDefault();
-      this.#add(files);
-    });
-    const work = this.#find(".work");
-    let depth = 0;
-    const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
-    window.addEventListener("dragenter", (event) => {
-      if (carriesFiles(event)) work.classList.toggle("is-dropping", ++depth > 0);
-    });
-    window.addEventListener("dragleave", (event) => {
-      if (carriesFiles(event)) work.classList.toggle("is-dropping", --depth > 0);
-    });
-    window.addEventListener("dragover", (event) => carriesFiles(event) && event.preventDefault());
-    window.addEventListener("drop", (event) => {
-      if (!carriesFiles(event)) return;
-      event.preventDefault();
-      depth = 0;
-      work.classList.remove("is-dropping");
-      this.#add([...event.dataTransfer.files]);
-    });
+    takeIn(this.#find(".work"), (files) => this.#add(files));
     this.#find(".cancel").addEventListener("click", () => this.#cancel());
     this.#find(".clear").addEventListener("click", () => this.#clear());
     this.#find(".copy").addEventListener("click", (event) => void this.#copy(event.target));
@@ -386,7 +374,7 @@ class Page {
     this.#shown = shown;
     this.#find(".caption").textContent = caption(current);
     this.#drawResult(current);
-    this.#drawStrip();
+    this.#strip.draw(this.#pictures, current);
   }
 
   #drawResult(current) {
@@ -431,44 +419,6 @@ class Page {
     this.#find(".meter div").style.width = `${share * 100}%`;
   }
 
-  #drawStrip() {
-    const strip = this.#find(".strip");
-    strip.hidden = !this.#isSeveral;
-    const known = new Map([...strip.children].map((item) => [Number(item.dataset.id), item]));
-    const items = this.#pictures.map((picture) => {
-      const item = known.get(picture.id) ?? this.#stripItem(picture);
-      const image = item.querySelector("img");
-      if (picture.thumbnail && !image.src) image.src = picture.thumbnail;
-      image.style.visibility = picture.thumbnail ? "visible" : "hidden";
-      item.querySelector(".pick").setAttribute("aria-current", String(picture === this.#current));
-      const state = item.querySelector(".state");
-      state.textContent = stateOf(picture);
-      state.classList.toggle("is-bad", picture.state === "failed");
-      state.classList.toggle("is-good", picture.state === "done");
-      return item;
-    });
-    if (items.length !== strip.children.length || items.some((item, index) => strip.children[index] !== item)) {
-      strip.replaceChildren(...items);
-    }
-  }
-
-  #stripItem(picture) {
-    const item = element("li");
-    item.dataset.id = picture.id;
-    const pick = element("button", { type: "button", className: "pick" });
-    pick.append(
-      element("img", { alt: "" }),
-      element("span", { className: "name", textContent: picture.name, title: picture.name }),
-      element("span", { className: "state" }),
-    );
-    pick.addEventListener("click", () => this.#select(picture));
-    const remove = element("button", { type: "button", className: "remove", textContent: "\u00d7" });
-    remove.setAttribute("aria-label", `Remove ${picture.name}`);
-    remove.addEventListener("click", () => this.#remove(picture));
-    item.append(pick, remove);
-    return item;
-  }
-
   #problem(message) {
     const text = this.#find(".problem");
     text.hidden = !message;
@@ -502,53 +452,5 @@ class Page {
 }
 
 const isCalm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
-
-function setUpTheme() {
-  const button = document.querySelector(".theme");
-  const names = ["system", "light", "dark"];
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  let chosen = names.includes(localStorage.getItem("s3diff-theme")) ? localStorage.getItem("s3diff-theme") : "system";
-  const show = () => {
-    const isDark = chosen === "dark" || (chosen === "system" && system.matches);
-    document.body.classList.toggle("dark", isDark);
-    document.documentElement.style.colorScheme = isDark ? "dark" : "light";
-    const words = { system: "as the system", light: "light", dark: "dark" }[chosen];
-    button.setAttribute("aria-label", `Colours: ${words}`);
-    button.title = `Colours: ${words}`;
-  };
-  button.addEventListener("click", () => {
-    chosen = names[(names.indexOf(chosen) + 1) % names.length];
-    localStorage.setItem("s3diff-theme", chosen);
-    show();
-  });
-  system.addEventListener("change", show);
-  show();
-}
-
-function stateOf(picture) {
-  if (picture.state === "working") return picture.share ? `${Math.round(picture.share * 100)} %` : picture.doing;
-  return { ready: "", waiting: "Waiting", done: "Restored", failed: "Failed", cancelled: "Cancelled" }[picture.state];
-}
-
-function caption(picture) {
-  const size = picture.width ? `${picture.width} x ${picture.height} px` : "";
-  if (!picture.job) return [picture.name, size].filter(Boolean).join(", ");
-  const { width, height, blur, noise, seconds } = picture.job.result;
-  const degrees = `blur ${blur.toFixed(2)}, noise ${noise.toFixed(2)}`;
-  return `${picture.name}: ${size ? `${size} to ` : ""}${width} x ${height} px, ${degrees}, ${seconds.toFixed(1)} s`;
-}
-
-function duration(seconds) {
-  const whole = Math.ceil(seconds);
-  if (whole < 90) return `${whole} s`;
-  return whole < 5400 ? `${Math.round(whole / 60)} minutes` : `${Math.round(whole / 3600)} hours`;
-}
-
-/** The service's words as a sentence; a file's name at the beginning stays as it is. */
-const sentence = (text) => {
-  if (!text) return "";
-  const start = /^[a-z]+( |$)/.test(text) ? text[0].toUpperCase() : text[0];
-  return start + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
-};
 const formFields = (options) => Object.fromEntries(Object.entries(options).map(([name, value]) => [name, String(value)]));
 const element = (name, properties = {}) => Object.assign(document.createElement(name), properties);
