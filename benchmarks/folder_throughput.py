@@ -1,11 +1,15 @@
-"""Many tiny pictures through the folder's run: memory over time, and throughput against a plain loop without journal.
+"""Many tiny pictures through the folder's run: memory over time, and throughput with and without the journal.
 
-    python benchmarks/folder_throughput.py [--pictures 5000] [--json FILE]
+    python benchmarks/folder_throughput.py [--pictures 5000] [--rounds 20] [--json FILE]
 
 What is measured is what stands around the networks: listing, planning, reading, the journal, writing, the flushes. So
 the networks are of toy size (random weights, some thousand parameters) and the pictures 4 x 4 px, PNG, four times
-as large; on real pictures the networks take nearly all of the time. The plain loop reads,
-restores and writes one picture after the other in the same process, with the same flushes of every result.
+as large; on real pictures the networks take nearly all of the time.
+
+Three sides restore the same pictures, with the same flushes of every result: the folder's run with its journal, the
+same run without one, and a plain loop that reads, restores and writes one picture after the other. They take turns, a
+part of the pictures at a time and in another order each time, so that what else the machine does falls on all of them
+alike. The journal stays open and grows over all parts.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import sys
 import tempfile
 import time
@@ -31,9 +36,6 @@ from s3diff.images.codecs import Picture, read_picture, write_picture
 from s3diff.options import OutputOptions
 from tiny_models import save_compact
 
-#: Memory is noted so often over the run.
-SAMPLES = 10
-
 
 def resident_bytes() -> int:
     """Memory of this process as Linux counts it."""
@@ -41,20 +43,17 @@ def resident_bytes() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def folder_run(restorer: Restorer, source: Path, target: Path, options: RestoreOptions) -> tuple[float, list[int]]:
-    """Seconds of a folder's run, planning included, and the memory along it."""
-    started, memory = time.perf_counter(), []
+def folder_run(
+    restorer: Restorer, source: Path, target: Path, options: RestoreOptions, journal: Journal | None
+) -> float:
+    """Seconds of a folder's run, planning included."""
+    started = time.perf_counter()
     plan = plan_jobs([str(source)], f"{target}/")
-    with Journal(target / ".s3diff-journal.jsonl", {"benchmark": 1}) as journal:
-        pending = select_jobs(plan.jobs, plan.root, journal, skip_existing=False, overwrite=False).pending
-        outcomes = run_jobs(
-            pending, LocalWay(restorer, options, OutputOptions(), plan.root), root=plan.root, journal=journal
-        )
-        for done, outcome in enumerate(outcomes, 1):
-            assert outcome.state == "done", outcome.reason
-            if done % max(1, len(pending) // SAMPLES) == 0:
-                memory.append(resident_bytes())
-    return time.perf_counter() - started, memory
+    pending = select_jobs(plan.jobs, plan.root, journal, skip_existing=False, overwrite=False).pending
+    way = LocalWay(restorer, options, OutputOptions(), plan.root)
+    for outcome in run_jobs(pending, way, root=plan.root, journal=journal):
+        assert outcome.state == "done", outcome.reason
+    return time.perf_counter() - started
 
 
 def plain_loop(restorer: Restorer, source: Path, target: Path, options: RestoreOptions) -> float:
@@ -68,28 +67,45 @@ def plain_loop(restorer: Restorer, source: Path, target: Path, options: RestoreO
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=20, help="parts that the pictures are cut into")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
+    sides = ("with_journal", "without_journal", "plain_loop")
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    memory: list[int] = []
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         save_compact(root / "model")
-        (root / "in").mkdir()
         pixels = np.random.default_rng(0).integers(0, 256, (given.pictures, 4, 4, 3), dtype=np.uint8)
         for index, each in enumerate(pixels):
-            write_picture(Picture(each), root / "in" / f"{index:06}.png")
+            write_picture(Picture(each), root / "in" / f"{index % given.rounds:04}" / f"{index:06}.png")
         restorer = Restorer.from_pretrained(root / "model", device="cpu", precision="float32")
         options = RestoreOptions()
         restorer.restore(Picture(pixels[0]), options)
-        loop_seconds = plain_loop(restorer, root / "in", root / "plain", options)
-        run_seconds, memory = folder_run(restorer, root / "in", root / "run", options)
-    megabytes = [round(each / 1e6, 1) for each in memory]
+        load_before = os.getloadavg()[0]
+        with Journal(root / ".s3diff-journal.jsonl", {"benchmark": 1}) as journal:
+            for turn, source in enumerate(sorted((root / "in").iterdir())):
+                for side in (*sides[turn % 3 :], *sides[: turn % 3]):
+                    target = root / side / source.name
+                    if side == "plain_loop":
+                        taken = plain_loop(restorer, source, target, options)
+                    else:
+                        kept = journal if side == "with_journal" else None
+                        taken = folder_run(restorer, source, target, options, kept)
+                    seconds[side].append(taken)
+                memory.append(resident_bytes())
+    totals = {side: sum(values) for side, values in seconds.items()}
+    ratios = [on / off for on, off in zip(seconds["with_journal"], seconds["without_journal"], strict=True)]
     figures = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "load_before": round(load_before, 1),
         "pictures": given.pictures,
-        "plain_loop_seconds": round(loop_seconds, 1),
-        "folder_run_seconds": round(run_seconds, 1),
-        "run_over_loop": round(run_seconds / loop_seconds, 3),
-        "resident_megabytes": megabytes,
+        "rounds": given.rounds,
+        "pictures_per_second": {side: round(given.pictures / total, 1) for side, total in totals.items()},
+        "journal_over_none": round(totals["without_journal"] / totals["with_journal"], 3),
+        "journal_over_none_median_of_rounds": round(1 / statistics.median(ratios), 3),
+        "run_over_loop": round(totals["plain_loop"] / totals["with_journal"], 3),
+        "resident_megabytes": [round(each / 1e6, 1) for each in memory],
     }
     for name, value in figures.items():
         print(f"{name}: {value}")

@@ -6,6 +6,7 @@ import io
 import re
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ from s3diff.images.codecs import (
     open_animation,
     read_picture,
     write_animation,
+    write_picture,
 )
+from s3diff.images.gif_blocks import is_whole
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from test_cli import Command, command  # noqa: F401 - a fixture
@@ -87,6 +90,7 @@ def test_from_every_format_to_every_other(tmp_path: Path, source: str, target: s
     assert any("for ever" in note for note in notes) == (target == "avif" and plays != 0)
     assert again.is_transparent == transparent
     exact = target in ("png", "gif") and source != "avif"
+    assert not (exact and notes), "few colours are all kept"
     for array, truth in zip(arrays_of(again), arrays_of(animation), strict=True):
         assert abs(visible(array).astype(int) - visible(truth)).mean() < (1e-6 if exact else 6)
 
@@ -116,6 +120,18 @@ def test_frames_that_change_a_part_are_whole(tmp_path: Path, extension: str, dis
             expected.append(np.asarray(image.convert("RGBA")))
     for array, truth in zip(arrays_of(open_animation(path)), expected, strict=True):
         assert np.array_equal(visible(array), visible(truth))
+
+
+def test_a_frame_that_stands_over_is_cut(tmp_path: Path) -> None:
+    data = bytearray(saved(tmp_path / "a.gif", frames(), optimize=False).read_bytes())
+    second = [at for at in range(len(data)) if data[at : at + 1] == b"," and data[at + 5 : at + 9] == b"\x1c\0\x14\0"][
+        1
+    ]
+    data[second + 1] = 10  # ten pixels to the right
+    (tmp_path / "a.gif").write_bytes(data)
+    animation = open_animation(tmp_path / "a.gif")
+    assert (animation.width, animation.height) == (28, 20)
+    assert np.array_equal(arrays_of(animation)[1][:, 10:, :3], frames()[1][:, :18])
 
 
 def test_gif_durations_do_not_drift(tmp_path: Path) -> None:
@@ -171,10 +187,11 @@ def test_metadata_is_kept(tmp_path: Path, restorer: Restorer) -> None:
     assert first.xmp == b"<x:xmpmeta/>"
 
 
-def test_all_frames_share_their_degrees_and_seed(tmp_path: Path, restorer: Restorer) -> None:
-    """Frames that are equal stay equal; and each is what its picture gives with these degrees."""
-    arrays = frames(count=3)
-    arrays = [arrays[0], arrays[1], arrays[0], arrays[2]]
+def test_all_frames_share_their_degrees_and_seed(tmp_path: Path) -> None:
+    """Frames that are equal stay equal; and each is what its picture gives with these degrees, not with its own."""
+    restorer = Restorer.from_pretrained("compact", device="cpu", precision="float32")
+    noise = np.random.default_rng(0).integers(0, 256, (20, 28, 3), dtype=np.uint8)
+    arrays = [frames()[0], noise, frames()[0], frames()[2]]
     path = saved(tmp_path / "a.png", arrays)
     told = []
     options = RestoreOptions(scale=2, latent="sample", seed=5)
@@ -185,11 +202,9 @@ def test_all_frames_share_their_degrees_and_seed(tmp_path: Path, restorer: Resto
     estimates = [restorer.estimate(Picture(array)) for array in arrays]
     assert restored.estimated.blur == pytest.approx(np.median([each.blur for each in estimates]))
     assert restored.degrees == restored.estimated
-    alone = restorer.restore(
-        Picture(arrays[1]),
-        RestoreOptions(scale=2, latent="sample", seed=5, blur=restored.degrees.blur, noise=restored.degrees.noise),
-    )
-    assert np.array_equal(results[1], alone.array)
+    by_hand = replace(options, blur=restored.degrees.blur, noise=restored.degrees.noise)
+    assert np.array_equal(results[1], restorer.restore(Picture(noise), by_hand).array)
+    assert not np.array_equal(results[1], restorer.restore(Picture(noise), options).array)
     moved = restorer.restore_animation(path, tmp_path / "c.png", RestoreOptions(scale=2, blur="+0.1", noise=0.3))
     assert moved.degrees.noise == 0.3
     assert moved.degrees.blur == pytest.approx(min(1, moved.estimated.blur + 0.1))
@@ -212,6 +227,22 @@ def test_what_stops_the_work_leaves_no_file(tmp_path: Path, restorer: Restorer) 
     assert [each.name for each in tmp_path.iterdir()] == ["a.gif"]
 
 
+@pytest.mark.parametrize("extension", FORMATS)
+def test_a_full_disk_leaves_no_file(tmp_path: Path, extension: str) -> None:
+    """A real failure: the process may not write more than 2 KiB into a file."""
+    resource = pytest.importorskip("resource")
+    arrays = [np.random.default_rng(index).integers(0, 256, (60, 60, 3), dtype=np.uint8) for index in range(3)]
+    animation = Animation(tmp_path, 60, 60, (40.0,) * 3, 0, False, False)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="file too large"):
+            write_animation((Frame(Picture(array), 40.0) for array in arrays), animation, tmp_path / f"a.{extension}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_limits(tmp_path: Path, restorer: Restorer) -> None:
     path = saved(tmp_path / "a.gif", frames())
     with pytest.raises(PictureError, match="limit is 100 pixels"):
@@ -219,12 +250,13 @@ def test_limits(tmp_path: Path, restorer: Restorer) -> None:
     with pytest.raises(PictureError, match=r"the limit is 99 bytes|has \d+ bytes, the limit is 99"):
         open_animation(path, max_bytes=99)
     frame_px = 56 * 40
-    for allowed, message in ((frame_px - 1, "4 frames of 56 x 40"), (frame_px // 8, "4 frames of 56 x 40")):
-        with pytest.raises(PictureError, match=message) as error:
+    for allowed, count in ((frame_px - 1, 1), (frame_px // 8, 1)):
+        with pytest.raises(PictureError, match=f"{count} or more frames of 56 x 40") as error:
             restorer.restore_animation(path, tmp_path / "b.gif", RestoreOptions(scale=2, max_output_pixels=allowed))
         assert "\n" not in str(error.value)
+    restorer.restore_animation(path, tmp_path / "b.gif", RestoreOptions(scale=2, max_output_pixels=frame_px))
     many = saved(tmp_path / "many.gif", frames(count=17), durations=(20,) * 17)
-    with pytest.raises(PictureError, match="17 frames"):
+    with pytest.raises(PictureError, match="17 or more frames"):
         restorer.restore_animation(many, tmp_path / "b.gif", RestoreOptions(scale=2, max_output_pixels=frame_px))
     with pytest.raises(OutputError, match="JPEG holds one picture"):
         restorer.restore_animation(path, tmp_path / "b.jpg", RestoreOptions(scale=2))
@@ -301,8 +333,32 @@ def test_the_command_restores_all_frames_or_says_that_it_takes_one(tmp_path: Pat
     assert "4 frames or pages; the first one is used" in still.err
     too_large = command("restore", source, "-o", tmp_path / "b.gif", "--max-megapixels", 0.0005)
     assert too_large.code == 1
-    assert "4 frames of 112 x 80 px" in too_large.err
+    assert "1 or more frames of 112 x 80 px" in too_large.err
     assert not (tmp_path / "b.gif").exists()
+
+
+def test_16_bits_of_an_apng_are_said_to_be_lost(tmp_path: Path) -> None:
+    animation = Animation(tmp_path, 28, 20, (40.0, 40.0), 0, False, False)
+    deep = [Frame(Picture(array.astype(np.uint16) * 257 + 3), 40.0) for array in frames()[:2]]
+    assert write_animation(deep, animation, tmp_path / "a.png") == ()
+    opened = open_animation(tmp_path / "a.png")
+    assert "16 bits" in opened.notes[0]
+    assert all(np.array_equal(*pair) for pair in zip(arrays_of(opened), frames()[:2], strict=True))
+
+
+@pytest.mark.parametrize("num_clear", [0, 1, 200])
+def test_a_still_gif_of_many_colours(tmp_path: Path, num_clear: int) -> None:
+    """255 colours and a clear one fill the table to its end."""
+    values = np.arange(256)
+    pixels = np.stack([values, 255 - values, values // 2], axis=-1).astype(np.uint8).reshape(16, 16, 3)
+    alpha = np.where(values < num_clear, 0, 255).astype(np.uint8).reshape(16, 16)
+    assert write_picture(Picture(pixels, alpha), tmp_path / "a.gif") == ()
+    with open(tmp_path / "a.gif", "rb") as file:
+        assert is_whole(file)
+    back = read_picture(tmp_path / "a.gif")
+    assert back.is_transparent == (num_clear > 0)
+    assert np.array_equal(back.pixels[alpha > 0], pixels[alpha > 0])
+    assert back.alpha is None or np.array_equal(back.alpha, alpha)
 
 
 def test_still_gif(tmp_path: Path) -> None:

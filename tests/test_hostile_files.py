@@ -250,6 +250,21 @@ def test_the_limits_can_be_raised(here: Path, small: Path, command: Command) -> 
         assert f"{option[2:]} is 0.0; give a number above 0" in command(*run[:-1], option, 0, "-o", "q.png").error
 
 
+def test_a_tiff_that_holds_less_than_it_says_is_not_streamed(here: Path, small: Path, command: Command) -> None:
+    """A header that claims more than the file has, and a file that was cut off: neither becomes black."""
+    pytest.importorskip("pyvips", reason="needs the extra large")
+    whole = encoded("TIFF", noise(100, 150, 3))
+    wide = bytearray(whole)
+    wide[wide.index(struct.pack("<HHI", 0x100, 4 if struct.pack("<HHI", 0x100, 4, 1) in whole else 3, 1)) + 8 + 2] = 2
+    for name, data in (("wide.tif", bytes(wide)), ("cut.tif", whole[: len(whole) // 2]), ("short.tif", whole[:-200])):
+        _file(here, data, name)
+        refused = command("restore", name, "-o", "o.tif", "-q", "--stream", "--scale", 1, "-m", small).error
+        assert "cannot be read as a picture" in refused
+    _file(here, whole, "whole.tif")
+    assert command("restore", "whole.tif", "-o", "o.tif", "-q", "--stream", "--scale", 1, "-m", small).code == 0
+    assert sorted(path.name for path in here.glob("*o.tif*")) == ["o.tif"]
+
+
 def test_limits_above_pillows_own_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the process has not touched Pillow's limit, only ours counts."""
     data = io.BytesIO()

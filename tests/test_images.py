@@ -43,6 +43,7 @@ from s3diff.images.color_match import (
     wavelet_color_match,
     wavelet_color_match_readable,
 )
+from s3diff.images.metadata import without_orientation
 from s3diff.images.resampling import crop, enlarge, from_network_range, pad_to_multiple, to_network_range
 
 SRGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -484,6 +485,24 @@ def test_orientation_changes_no_other_byte_of_the_exif() -> None:
     picture = from_pil(image)
     assert picture.pixels.shape == (6, 4, 3)
     assert picture.exif == exif_block(1)
+
+
+def test_a_block_without_orientation_keeps_all_else() -> None:
+    for order in (b"II", b"MM"):
+        exif = Image.Exif()
+        exif.endian = "<" if order == b"II" else ">"
+        exif[0x010F], exif[ORIENTATION], exif[0x013B] = "A camera maker", 6, "Anna"
+        exif[0x8769] = {0x9003: "2024:01:02 03:04:05"}
+        whole = exif.tobytes()
+        assert whole[6:8] == order
+        less = without_orientation(whole)
+        assert len(less) == len(whole)
+        found = tags(less)
+        assert dict(found) == {tag: value for tag, value in dict(tags(whole)).items() if tag != ORIENTATION}
+        assert found.get_ifd(0x8769) == tags(whole).get_ifd(0x8769)
+        assert without_orientation(less) == less
+        for length in range(6, len(whole)):
+            without_orientation(whole[:length])  # raises nothing
 
 
 def test_alpha_is_turned_with_the_picture() -> None:

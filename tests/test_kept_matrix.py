@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,12 +103,20 @@ def source_of(row: Kept, kind: str, path: Path) -> None:
     image.save(path, {"WebP": "WEBP"}.get(row.name, row.name), **settings)
 
 
+def avif_knows_grey() -> bool:
+    """It does with Pillow 13, with 11.3 it does not."""
+    data = io.BytesIO()
+    Image.new("L", (8, 8)).save(data, "AVIF")
+    return Image.open(data).mode == "L"
+
+
 def check_kept(row: Kept, path: Path, restored: Restored, *, bits: int, turned: bool) -> Picture:
     """The written file against the row."""
     back, picture, form = read_picture(path), restored.picture, row.form
     size = (2 * HEIGHT, 2 * WIDTH) if turned else (2 * WIDTH, 2 * HEIGHT)
     assert (picture.width, picture.height) == (back.width, back.height) == size
     knows_grey = row.name not in ("WebP", "GIF") and (picture.alpha is None or row.name not in ("AVIF", "HEIC"))
+    knows_grey &= row.name != "AVIF" or avif_knows_grey()
     assert back.is_grey == picture.is_grey or not knows_grey
     assert back.pixels.dtype == (np.uint16 if bits == 16 and form.has_16_bits else np.uint8)
     assert back.is_transparent == picture.is_transparent
@@ -140,7 +149,7 @@ def test_from_a_format_to_itself(tmp_path: Path, compact: Restorer, row: Kept, k
     _, is_grey, is_transparent = KINDS[kind]
     read = read_picture(source)
     assert read.is_transparent == is_transparent
-    assert read.is_grey == is_grey or row.name in ("WebP", "GIF")
+    assert read.is_grey == is_grey or row.name in ("WebP", "GIF") or (row.name == "AVIF" and not avif_knows_grey())
     assert (read.exif is not None, read.xmp is not None) == (row.form.has_exif, row.form.has_xmp)
     assert ("CMYK" in " ".join(read.notes)) == (kind == "CMYK")
     restored = compact.restore(read, RestoreOptions(scale=2, grey="keep"))

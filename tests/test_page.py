@@ -255,7 +255,7 @@ def test_a_preview_of_a_large_picture_is_small(tmp_path: Path) -> None:
     pixels = np.zeros((500, 2000, 4), np.uint8)
     pixels[:, 1000:] = (255, 64, 0, 255)
     Image.fromarray(pixels, "RGBA").save(place)
-    with Image.open(io.BytesIO(preview(place, 10**7, largest_px=300))) as seen:
+    with Image.open(io.BytesIO(preview(place, 10**7, 10**7, largest_px=300))) as seen:
         assert seen.size == (300, 75)
         assert seen.mode == "RGBA"
         assert seen.getpixel((10, 40))[3] == 0

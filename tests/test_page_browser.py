@@ -89,7 +89,13 @@ class Seen:
 
     def found(self) -> tuple[float, float]:
         """Wait for the estimate; where the dial stands then."""
-        self.page.wait_for_function("/stimate.*blur [0-9]/.test(document.querySelector('.found p').textContent)")
+        self.page.wait_for_function(
+            """() => {
+                 const told = /stimate.*noise ([0-9.]+)[.]$/.exec(document.querySelector('.found p').textContent);
+                 const dial = document.querySelector('#control-noise input[type=number]').value;
+                 return told && Number(told[1]) === Number(dial);
+               }"""
+        )
         return self.dial("blur"), self.dial("noise")
 
     def dial(self, field: str) -> float:
@@ -195,6 +201,7 @@ def test_what_comes_back_is_what_the_command_writes(seen: Seen, tmp_path: Path) 
     seen.found()
     seen.page.fill("#control-scale input", "2.5")
     seen.turn("strength", -20)
+    seen.page.wait_for_function("document.querySelector('.command code').textContent.includes('--strength 0.8')")
     seen.restore()
     _, data = seen.download()
     words = shlex.split(seen.command())
@@ -270,16 +277,17 @@ def test_the_dial_starts_from_the_estimate_turns_and_goes_back(seen: Seen) -> No
     assert seen.page.is_disabled(".follow")
     seen.turn("noise", 12)
     assert seen.dial("noise") == pytest.approx(noise + 0.12)
-    assert str(seen.page.text_content(".found p")).startswith("Set by hand; estimated")
+    seen.page.wait_for_function("document.querySelector('.found p').textContent.startsWith('Set by hand; estimated')")
     seen.page.wait_for_function("document.querySelector('.command code').textContent.includes('--noise')")
     seen.page.fill("#control-noise input[type=number]", "0.9")
     seen.page.keyboard.press("Tab")
+    seen.page.wait_for_function("document.querySelector('.command code').textContent.includes('--noise 0.9')")
     seen.restore()
     assert f"noise {0.9:.2f}" in str(seen.page.text_content(".caption"))
     assert "--noise 0.9" in seen.command()
     first = seen.download()[1]
     seen.page.click(".follow")
-    assert seen.dial("noise") == pytest.approx(noise)
+    assert seen.found()[1] == pytest.approx(noise)
     seen.restore()
     assert "--noise" not in seen.command()
     assert seen.download()[1] != first
@@ -335,6 +343,31 @@ def test_cancel_stops_the_work(seen: Seen, server: tuple[str, Any], tmp_path: Pa
     seen.found()
     seen.restore()
     assert seen.page.is_visible(".download")
+
+
+def test_cancel_holds_from_the_first_moment(seen: Seen, server: tuple[str, Any], tmp_path: Path) -> None:
+    service = server[1]
+    seen.give(photograph(tmp_path / "huge.jpg", (1400, 1100)))
+    seen.found()
+    for pause_ms in (0, 20, 60, 150):
+        seen.page.evaluate(
+            """(pause) => {
+                 document.querySelector('#run').click();
+                 new MutationObserver((_, watch) => {
+                   if (document.querySelector('.progress').hidden) return;
+                   watch.disconnect();
+                   setTimeout(() => document.querySelector('.cancel').click(), pause);
+                 }).observe(document.querySelector('.work'), {subtree: true, attributes: true});
+               }""",
+            pause_ms,
+        )
+        seen.page.wait_for_selector(".work[data-busy=true]", timeout=5000, state="attached")
+        seen.ended()
+        until = time.monotonic() + 20
+        while (service.num_running or service.num_waiting) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert (service.num_running, service.num_waiting) == (0, 0), f"cancelled after {pause_ms} ms"
+        assert not seen.page.is_visible(".download")
 
 
 def test_before_and_after_are_compared_by_mouse_and_keyboard(seen: Seen) -> None:
@@ -406,6 +439,23 @@ def test_errors_stand_beside_the_control_that_caused_them(seen: Seen) -> None:
     assert seen.page.input_value("#control-tile :is(input, textarea)") == "auto"
 
 
+def test_errors_of_the_work_stand_beside_their_control_as_well(seen: Seen, tmp_path: Path) -> None:
+    clear = tmp_path / "clear.png"
+    Image.new("RGBA", (48, 32), (200, 100, 50, 128)).save(clear)
+    seen.give(clear)
+    seen.found()
+    seen.open_settings("Format of the result")
+    seen.page.click("#control-format input")
+    seen.page.click("[role=option]:has-text('JPEG')")
+    seen.restore()
+    assert "transparency" in str(seen.page.locator("#control-format .control-error").text_content())
+    seen.page.click("#defaults")
+    seen.open_settings("Model, method and tiles")
+    seen.page.fill("#control-positive_prompt :is(input, textarea)", "sharp")
+    seen.restore()
+    assert "stored prompts" in str(seen.page.locator("#control-positive_prompt .control-error").text_content())
+
+
 def test_a_result_that_would_be_too_large_is_refused_before_it_is_sent(seen: Seen) -> None:
     seen.give(PHOTOS / "kitten.jpg")
     seen.found()
@@ -465,7 +515,7 @@ def test_several_pictures_a_gallery_and_a_zip(seen: Seen, tmp_path: Path) -> Non
     assert seen.page.locator(".strip li").count() == 3
     _, noise = seen.found()
     seen.turn("noise", -10)
-    assert "noise -0.10" in str(seen.page.text_content(".found p"))
+    seen.page.wait_for_function("document.querySelector('.found p').textContent.includes('noise -0.10')")
     seen.page.click(".strip .pick >> nth=1")
     seen.page.wait_for_function("document.querySelector('.caption').textContent.startsWith('two.jpg')")
     seen.restore()

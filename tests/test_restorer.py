@@ -454,7 +454,7 @@ def test_saving(default: Restored, tmp_path: Path) -> None:
     assert default.save(tmp_path / "new folder" / "a.png") == ()
     assert np.array_equal(read_picture(tmp_path / "new folder" / "a.png").pixels, default.array)
     with pytest.raises(OutputError, match="no picture extension") as error:
-        default.save(tmp_path / "a.gif")
+        default.save(tmp_path / "a.xcf")
     one_line(error)
     with pytest.raises(OptionError, match="quality"):
         default.save(tmp_path / "a.jpg", quality=0)

@@ -27,7 +27,7 @@ _EXTRAS = {
     ),
     "heif": (
         'pip install -c constraints.txt ".[heif]"',
-        "HEIC pictures (its wheels bundle GPL code)",
+        "HEIC pictures (its wheels bundle x265: GPL)",
         {"pillow-heif": "pillow_heif"},
     ),
     "iqa": (

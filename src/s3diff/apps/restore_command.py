@@ -291,7 +291,9 @@ def restore(
             raise OptionError("--server and --stream exclude each other; leave out one of them")
         load_torch()
         from s3diff.apps.restore_jobs import parse_shard, plan_jobs, read_list
+        from s3diff.images.codecs import silence_libtiff
 
+        silence_libtiff()
         load = partial(_load, model or DEFAULT_NAME, device, precision.value, quiet, fast=fast)
         part = parse_shard(shard)
         plan = plan_jobs(

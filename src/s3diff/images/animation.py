@@ -6,7 +6,7 @@ Frames are decoded when they are asked for, never held together.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -104,7 +104,10 @@ def is_animated(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_byt
 
 
 def open_animation(
-    path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_bytes: int = MAX_FILE_BYTES
+    path: PicturePath,
+    max_pixels: int = MAX_PICTURE_PIXELS,
+    max_bytes: int = MAX_FILE_BYTES,
+    check: Callable[[int, int, int], None] | None = None,
 ) -> Animation:
     """Look at every frame of an animated file once.
 
@@ -112,13 +115,15 @@ def open_animation(
         path: a GIF, WebP, PNG or AVIF.
         max_pixels: largest frame accepted; all frames together may have ``MAX_FRAMES_OF_LARGEST`` times as many.
         max_bytes: largest file accepted.
+        check: called with (width, height, number of frames so far) after every frame; what it raises ends the look.
 
     Raises:
-        PictureError: it cannot be read, is damaged or too large.
+        PictureError: it cannot be read, is damaged, is not animated, or is too large.
     """
-    shown, is_grey, is_transparent, size = shown_path(path), True, False, (0, 0)
+    is_grey, is_transparent, size = True, False, (0, 0)
     durations: list[float] = []
     notes: tuple[str, ...] = ()
+    shown = shown_path(path)
     with opened_file(path, max_pixels, max_bytes) as (file, limit):
         image = opened_picture(file, Path(path), limit)
         # Before any frame is decoded: a frame of a few bytes may stand for as many pixels as are allowed.
@@ -130,11 +135,15 @@ def open_animation(
             )
         num_plays = _num_plays(image)
         if getattr(image, "default_image", False):
-            notes = ("the picture for viewers that show no animation is left out",)
+            notes += ("the picture for viewers that show no animation is left out",)
+        if image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile):
+            notes += ("16 bits per channel were reduced to 8: animations are read with 8",)
     for frame in _frames(path, max_pixels, max_bytes):
         picture = frame.picture
         size = (picture.width, picture.height)
         durations.append(frame.milliseconds)
+        if check is not None:
+            check(*size, len(durations))
         is_grey = is_grey and (picture.is_grey or bool((picture.pixels == picture.pixels[..., :1]).all()))
         is_transparent = is_transparent or picture.is_transparent
     if len(durations) < 2:
@@ -151,12 +160,19 @@ def _frames(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[Fram
 
 def _frames_of(file: BinaryIO, path: Path, max_pixels: int) -> Iterator[Frame]:
     image = opened_picture(file, path, max_pixels)
+    width, height = image.size
     # The first picture of an APNG may be one for viewers that show no animation, and no part of it.
     first = 1 if getattr(image, "default_image", False) else 0
     for index in range(first, first + _num_shown(image)):
         image.seek(index)
+        if image.width * image.height > max_pixels:  # a GIF's frame that stands over makes Pillow's picture larger
+            raise PictureError(f"frame {index + 1} has {image.width} x {image.height} pixels; give a smaller picture")
         image.load()
-        yield Frame(pictures_of(image, path), float(image.info.get("duration") or 0))
+        picture = pictures_of(image, path)
+        if image.size != (width, height):
+            pixels, alpha = picture.pixels[:height, :width], picture.alpha
+            picture = replace(picture, pixels=pixels, alpha=None if alpha is None else alpha[:height, :width])
+        yield Frame(picture, float(image.info.get("duration") or 0))
 
 
 def _num_shown(image: object) -> int:

@@ -22,7 +22,7 @@ from s3diff.images.picture import Picture
 from s3diff.images.placing import checked_target, whole_file
 from s3diff.images.png_chunks import PNG_START, chunk, chunks, compressed_rows, header
 from s3diff.images.wording import reason_of, shown_path
-from s3diff.images.writing import all_channels, as_held, file_settings, with_palette
+from s3diff.images.writing import all_channels, as_held, file_settings, palette_notes, with_palette
 
 
 def write_animation(
@@ -64,6 +64,8 @@ def write_animation(
     with whole_file(target, overwrite) as file:
         try:
             more = write(file, pictures, animation, settings, size)
+            if next(pictures, None) is not None:  # asked for in any case: it lets the source's file be closed
+                raise ValueError(f"more than {animation.num_frames} frames were given")
         except Exception as error:
             if failures:  # of what makes the frames, not of the encoder
                 raise failures[0] from None
@@ -92,18 +94,20 @@ def _write_gif(
 ) -> tuple[str, ...]:
     file.write(gif_blocks.begin(size, animation.num_plays))
     shown_ms = 0.0
-    palette = None
+    reduced = None
+    notes: dict[str, None] = {}  # each once
     for picture, milliseconds in zip(pictures, animation.milliseconds, strict=True):
-        palette = with_palette(_image(picture), palette)
+        image = _image(picture)
+        reduced = with_palette(image, reduced)
+        notes.update(dict.fromkeys(palette_notes(image, reduced)))
         data = io.BytesIO()
-        palette.save(data, "GIF", optimize=False)
+        reduced.save(data, "GIF", optimize=False)
         # Counted from the beginning, so that rounding does not add up.
         centiseconds = round((shown_ms + milliseconds) / 10) - round(shown_ms / 10)
         shown_ms += milliseconds
         file.write(gif_blocks.framed(gif_blocks.only_frame(data), centiseconds, clears=animation.is_transparent))
     file.write(gif_blocks.end())
-    notes = ("GIF holds 256 colours a frame; they were reduced to so many",)
-    return (*notes, *(("GIF holds no half transparency; pixels became clear or opaque",) * animation.is_transparent))
+    return tuple(notes)
 
 
 def _write_png(

@@ -1,5 +1,5 @@
-"""Picture files, arrays and tensors: what other packages import. Pillow lies behind it, in ``reading``, ``writing``
-and ``pillow_metadata`` alone.
+"""Picture files, arrays and tensors: what other packages import. Which modules behind it may know Pillow, and which
+one pillow-heif, stands in ``pyproject.toml``.
 
 A picture keeps its bit depth, transparency, colour profile and EXIF from reading to writing. Whatever is wrong with a
 file is one ``PictureError``, whatever is wrong with a destination one ``OutputError``; a file is written whole or not
@@ -20,7 +20,15 @@ from s3diff.images.picture import (
     to_tensor,
 )
 from s3diff.images.placing import can_be_written, remove_leftovers
-from s3diff.images.reading import PictureHeader, decode_picture, from_pil, list_pictures, picture_header, read_picture
+from s3diff.images.reading import (
+    PictureHeader,
+    decode_picture,
+    from_pil,
+    list_pictures,
+    picture_header,
+    read_picture,
+    silence_libtiff,
+)
 from s3diff.images.writing import check_writable, to_pil, write_picture
 
 __all__ = [
@@ -45,6 +53,7 @@ __all__ = [
     "picture_header",
     "read_picture",
     "remove_leftovers",
+    "silence_libtiff",
     "to_pil",
     "to_tensor",
     "write_animation",

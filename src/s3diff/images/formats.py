@@ -29,6 +29,7 @@ _TIFF = Format("TIFF", True, True, 2**31 - 1)
 _HEIF = Format("HEIF", True, True, 16384)
 FORMATS = {
     ".png": _PNG,
+    ".apng": _PNG,
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
     ".webp": Format("WEBP", True, False, 16383, has_frames=True),

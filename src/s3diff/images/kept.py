@@ -33,7 +33,7 @@ class Kept(NamedTuple):
 
 
 KEPT = (
-    Kept("PNG", (".png",), "8, 16", "yes"),
+    Kept("PNG", (".png", ".apng"), "8, 16", "yes"),
     Kept("JPEG", (".jpg", ".jpeg"), "8", "yes"),
     Kept("WebP", (".webp",), "8", "in EXIF"),
     Kept("TIFF", (".tif", ".tiff"), "8, 16", "yes"),
@@ -57,7 +57,8 @@ A picture of wide colours that goes into BMP or GIF, which hold no profile, is c
 - **16 bits** per channel of grey, RGB and both with transparency are read from PNG and TIFF, restored in floats and
   written into these formats; the others get 8, rounded. CMYK of 16 bits and the frames of an animation are read with 8.
 - **Grey** stays grey, unless the model put real colour into it (`--grey`). A palette becomes RGB, 1 bit becomes 8-bit
-  grey, CMYK becomes RGB through its profile, which is then dropped. A remark says what was lost.
+  grey, CMYK becomes RGB through its profile, which is then dropped. A remark says what was lost. WebP knows no grey,
+  AVIF (with older Pillow) and HEIC none with transparency: what comes back has three channels, equal or nearly so.
 - **Orientation** is applied once; the tag says upright afterwards, in EXIF and in XMP. **Dimensions** in EXIF and XMP
   are the result's; the **thumbnail** of the small picture is dropped. TIFF takes over descriptive tags, EXIF and GPS.
 - **Colour**: a picture in Display P3, Adobe RGB or another space of three primaries is converted to sRGB for the

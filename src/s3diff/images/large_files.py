@@ -48,7 +48,8 @@ class LargePicture:
         if not os.path.isfile(path):
             raise PictureError(f"{path} does not exist or is no file; give a picture file")
         try:
-            image = self._vips.Image.new_from_file(os.fspath(path), fail_on="truncated", revalidate=True)
+            # Not "truncated": of an uncompressed TIFF that is cut off, the rest would be black.
+            image = self._vips.Image.new_from_file(os.fspath(path), fail_on="error", revalidate=True)
             loader = image.get("vips-loader")
             num_pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
             self.icc_profile: bytes | None = bytes(image.get(_PROFILE)) if image.get_typeof(_PROFILE) else None

@@ -31,6 +31,22 @@ def take_orientation(exif: bytes) -> tuple[int, bytes]:
     return (orientation if 1 <= orientation <= 8 else 1), bytes(block.data)
 
 
+def without_orientation(exif: bytes) -> bytes:
+    """The block of an upright picture without the tag: upright is what its absence says.
+
+    Args:
+        exif: the block with its prefix ``Exif\\0\\0``.
+    """
+    block = _Block(exif)
+    with suppress(struct.error):
+        entries = block.entries(block.first())
+        for entry in entries:
+            if block.tag(entry) == _ORIENTATION:
+                block.remove(entry, entries)
+                break
+    return bytes(block.data)
+
+
 def with_size(exif: bytes, width: int, height: int) -> bytes:
     """The block with its dimensions in pixels set to the picture's, and without a thumbnail of what it was before.
 
@@ -100,6 +116,14 @@ class _Block:
             return
         struct.pack_into(f"{self.order}H", self.data, entry + 2, _LONG)
         struct.pack_into(f"{self.order}I", self.data, entry + 8, value)
+
+    def remove(self, entry: int, entries: list[int]) -> None:
+        """One entry of a directory: those behind it, and the link to the next directory, move up."""
+        behind = entries[-1] + 12 + 4
+        if behind > len(self.data):
+            raise struct.error
+        self.data[entry:behind] = self.data[entry + 12 : behind] + bytes(12)
+        struct.pack_into(f"{self.order}H", self.data, entries[0] - 2, len(entries) - 1)
 
     def drop_thumbnail(self) -> None:
         """The link to the second directory is cut, and the thumbnail's bytes are blanked."""

@@ -9,13 +9,26 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, TiffTags
 
 from s3diff.images.formats import Format
-from s3diff.images.metadata import EXIF_PREFIX
+from s3diff.images.metadata import EXIF_PREFIX, without_orientation
 
 _MAX_JPEG_EXIF_BYTES = 65533
 #: TIFF tags that say something about the scene; the others describe how this one file stores its pixels.
 _DESCRIPTIVE_TAGS = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
 _TIFF_XMP = 0x02BC
 _EXIF_GROUP, _GPS_GROUP, _INTEROPERABILITY_GROUP = 0x8769, 0x8825, 0xA005
+
+
+class _StoredText(str):
+    """Text of a tag as it is stored, mostly UTF-8, which Pillow reads as Latin-1; it would write ? beyond ASCII."""
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        return str.encode(self, "latin-1")
+
+
+def _as_stored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {tag: _as_stored(entry) for tag, entry in value.items()}
+    return _StoredText(value) if isinstance(value, str) else value
 
 
 def exif_of(image: Image.Image) -> tuple[bytes | None, bool]:
@@ -41,11 +54,11 @@ def descriptive_exif(exif: Image.Exif) -> bytes | None:
     kept = Image.Exif()
     for tag in _DESCRIPTIVE_TAGS:
         if tag in exif:
-            kept[tag] = exif[tag]
+            kept[tag] = _as_stored(exif[tag])
     for group in (_EXIF_GROUP, _GPS_GROUP):
         entries = {tag: value for tag, value in exif.get_ifd(group).items() if tag != _INTEROPERABILITY_GROUP}
         if entries:
-            kept[group] = entries
+            kept[group] = _as_stored(entries)
     return kept.tobytes() if len(kept) else None
 
 
@@ -72,6 +85,9 @@ def exif_for(form: Format, exif: bytes | None) -> tuple[bytes | None, tuple[str,
         return None, (f"{form.name} holds no EXIF; it was left out",)
     if form.name == "JPEG" and len(exif) > _MAX_JPEG_EXIF_BYTES:
         return None, (f"the EXIF block of {len(exif)} bytes is too long for a JPEG file and was left out",)
+    if form.name == "AVIF":
+        # Pillow would take it out itself, and write the whole block anew with ? for all beyond ASCII.
+        return without_orientation(exif), ()
     if form.name != "TIFF":
         return exif, ()
     tags = Image.Exif()
@@ -87,6 +103,12 @@ def tiff_tags(exif: bytes | None, xmp: bytes | None) -> Image.Exif:
     tags = Image.Exif()
     if exif is not None:
         tags.load(exif)
+        for tag in list(tags):
+            if tag in (_EXIF_GROUP, _GPS_GROUP):
+                group = tags.get_ifd(tag)  # kept and written by Pillow as it is now
+                group.update(_as_stored(group))
+            else:
+                tags[tag] = _as_stored(tags[tag])
     if xmp is not None:
         tags[_TIFF_XMP] = xmp
     return tags

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import io
 import os
@@ -166,6 +167,19 @@ def reading(shown: str, limit: int) -> Iterator[None]:
         raise PictureError(f"{shown} cannot be read as a picture ({reason_of(error)}); it may be damaged") from error
 
 
+def silence_libtiff() -> None:
+    """For programs that say one line for each file: libtiff writes what it thinks of a damaged one to stderr itself.
+
+    What is wrong is raised by Pillow all the same. Does nothing where libtiff cannot be reached (Windows).
+    """
+    with suppress(AttributeError, OSError):
+        library = ctypes.CDLL(Image.core.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            handler = getattr(library, name)
+            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            handler(None)
+
+
 def from_pil(image: Image.Image) -> Picture:
     """A picture from a Pillow image of any mode that ``read_picture`` accepts; EXIF orientation is applied.
 
@@ -286,7 +300,7 @@ def _recognise(file: BinaryIO, head: bytes) -> ImageFile.ImageFile | None:
         return BmpImagePlugin.BmpImageFile(file)
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
         if not features.check("avif"):
-            raise PictureError("AVIF needs Pillow 11.3 or newer; pip install -U pillow")
+            raise PictureError("AVIF is no part of this build of Pillow; install the usual one: pip install -U pillow")
         from PIL import AvifImagePlugin
 
         return AvifImagePlugin.AvifImageFile(file)

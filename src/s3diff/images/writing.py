@@ -81,7 +81,7 @@ def encoded(picture: Picture, form: Format, quality: int) -> tuple[bytes, tuple[
     image = _to_image(picture, with_alpha=form.has_alpha, with_16_bits=form.has_16_bits)
     if form.name == "GIF":
         reduced = with_palette(image)
-        image, notes = reduced, notes + _palette_notes(image, reduced)
+        image, notes = reduced, notes + palette_notes(image, reduced)
     image.save(data, form.name, **settings)  # TIFF stays uncompressed: Pillow writes EXIF groups into no other
     return data.getvalue(), notes
 
@@ -194,16 +194,11 @@ def with_palette(image: Image.Image, last: Image.Image | None = None) -> Image.I
     """
     if image.mode == "L":
         return image
-    colors = image.convert("RGB")
-    clear = np.asarray(image.getchannel("A")) < 128 if "A" in image.mode else np.zeros((1, 1), bool)
+    pixels = np.array(image.convert("RGB"))
+    clear = np.asarray(image.getchannel("A")) < 128 if "A" in image.mode else np.zeros(pixels.shape[:2], bool)
+    pixels[clear] = 0 if clear.all() else pixels[~clear][0]  # hidden colours take no place in the table
     num_colors = 255 if clear.any() else 256
-    reduced = colors.quantize(palette=colors.quantize(num_colors))
-    if last is not None:
-        before = Image.new("P", (1, 1))
-        before.putpalette((last.getpalette() or [])[: 3 * min(num_colors, last.info.get("transparency", 256))])
-        as_before = colors.quantize(palette=before)
-        if _mean_error(as_before, colors) <= _SAME_PALETTE_ERROR * _mean_error(reduced, colors):
-            reduced = as_before
+    reduced = _reduced(Image.fromarray(pixels), num_colors, last)
     if not clear.any():
         return reduced
     result = Image.fromarray(np.where(clear, 255, np.asarray(reduced)).astype(np.uint8))
@@ -213,12 +208,31 @@ def with_palette(image: Image.Image, last: Image.Image | None = None) -> Image.I
     return result
 
 
+def _reduced(colors: Image.Image, num_colors: int, last: Image.Image | None) -> Image.Image:
+    if colors.getcolors(num_colors) is not None:  # so few are kept exactly
+        packed = (np.asarray(colors).astype(np.int32) * (65536, 256, 1)).sum(axis=2)
+        values, indexes = np.unique(packed, return_inverse=True)
+        exact = Image.fromarray(indexes.reshape(packed.shape).astype(np.uint8))
+        exact.putpalette(np.stack([values >> 16, values >> 8 & 255, values & 255], axis=1).ravel().tolist())
+        return exact
+    reduced = colors.quantize(palette=colors.quantize(num_colors))
+    if last is not None:
+        before = Image.new("P", (1, 1))
+        before.putpalette((last.getpalette() or [])[: 3 * min(num_colors, last.info.get("transparency", 256))])
+        as_before = colors.quantize(palette=before)
+        if _mean_error(as_before, colors) <= _SAME_PALETTE_ERROR * _mean_error(reduced, colors):
+            return as_before
+    return reduced
+
+
 def _mean_error(reduced: Image.Image, colors: Image.Image) -> float:
     return float(np.abs(np.asarray(reduced.convert("RGB")).astype(np.int16) - np.asarray(colors)).mean())
 
 
-def _palette_notes(image: Image.Image, reduced: Image.Image) -> tuple[str, ...]:
-    shown, wanted = (np.asarray(each.convert("RGBA")).astype(np.int16) for each in (reduced, image))
+def palette_notes(image: Image.Image, reduced: Image.Image) -> tuple[str, ...]:
+    """What was lost on the way to 256 colours, one sentence each."""
+    # Converting changes the palette of an image that has a clear colour, which Pillow then writes wrongly: a copy.
+    shown, wanted = (np.asarray(each.copy().convert("RGBA")).astype(np.int16) for each in (reduced, image))
     visible = wanted[..., 3] > 0
     notes: tuple[str, ...] = ()
     if (shown != wanted)[visible & (shown[..., 3] > 0), :3].any():

@@ -62,21 +62,25 @@ def checked_animation(source: str | os.PathLike[str], options: RestoreOptions) -
     """The opened file, if the options allow the pixels that its frames would have.
 
     Raises:
-        PictureError: it cannot be read, or would become too large.
+        PictureError: it cannot be read, or would become too large; seen as soon as there are too many frames.
     """
-    animation = open_animation(source, options.max_input_pixels, options.max_file_bytes)
-    try:
-        width, height = options.output_size(animation.width, animation.height)
-    except OverflowError:
-        raise PictureError(f"{source} would become larger than any picture; choose a smaller scale or size") from None
-    allowed, total = MAX_FRAMES_OF_LARGEST * options.max_output_pixels, width * height * animation.num_frames
-    if width * height > options.max_output_pixels or total > allowed:
-        raise PictureError(
-            f"{source} would become {animation.num_frames} frames of {width} x {height} px, {total / 1e6:.3g} "
-            f"megapixels; at most {options.max_output_pixels / 1e6:.3g} a frame and {allowed / 1e6:.3g} in all are "
-            "allowed: choose a smaller scale or size, or raise the limit (max_output_pixels, --max-megapixels)"
-        )
-    return animation
+    largest, allowed = options.max_output_pixels, MAX_FRAMES_OF_LARGEST * options.max_output_pixels
+
+    def check(frame_width: int, frame_height: int, num_frames: int) -> None:
+        try:
+            width, height = options.output_size(frame_width, frame_height)
+        except OverflowError:
+            raise PictureError(
+                f"{source} would become larger than any picture; choose a smaller scale or size"
+            ) from None
+        if width * height > largest or width * height * num_frames > allowed:
+            raise PictureError(
+                f"{source} would become {num_frames} or more frames of {width} x {height} px; at most "
+                f"{largest / 1e6:.3g} megapixels a frame and {allowed / 1e6:.3g} in all are allowed: choose a smaller "
+                "scale or size, or raise the limit (max_output_pixels, --max-megapixels)"
+            )
+
+    return open_animation(source, options.max_input_pixels, options.max_file_bytes, check)
 
 
 def restore_animation(

@@ -30,7 +30,7 @@ Opened = Picture | Animation
 
 #: What a picture is written as whose own format can be read but not written.
 FALLBACK_EXTENSION = ".png"
-_SAME_FORMATS = {"jpeg": "jpg", "tiff": "tif", "heif": "heic"}
+_SAME_FORMATS = {"apng": "png", "jpeg": "jpg", "tiff": "tif", "heif": "heic"}
 
 
 def read_source(source: Path, target: Path, options: RestoreOptions) -> Opened:

@@ -7,6 +7,8 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +19,7 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from pydantic import BaseModel, ValidationError
 from starlette.routing import Mount
 
-from s3diff.errors import JobNotFoundError, OptionError, PictureError
+from s3diff.errors import JobNotFoundError, OptionError, PictureError, QueueFullError
 from s3diff.option_texts import options_from_texts
 from s3diff.serving.auth import Auth
 from s3diff.serving.command_line import command_line
@@ -41,6 +43,8 @@ _MAX_ZIPPED = 500
 _MAX_SETTINGS_BYTES = 1 << 20
 #: Each holds a decoded picture in memory.
 _PREVIEWS_AT_ONCE = 2
+#: No thread of the server's waits longer for its turn.
+_PREVIEW_WAIT_SECONDS = 10.0
 
 
 class Settings(BaseModel):
@@ -122,6 +126,15 @@ def _routes(service: RestorationService) -> APIRouter:
     router = APIRouter(prefix="/page", include_in_schema=False)
     at_once = threading.BoundedSemaphore(_PREVIEWS_AT_ONCE)
 
+    @contextmanager
+    def turn() -> Iterator[None]:
+        if not at_once.acquire(timeout=_PREVIEW_WAIT_SECONDS):
+            raise QueueFullError("too many previews are being made; come back in a second")
+        try:
+            yield
+        finally:
+            at_once.release()
+
     @router.post("/command")
     async def command(request: Request) -> dict[str, str]:
         try:
@@ -138,12 +151,12 @@ def _routes(service: RestorationService) -> APIRouter:
     @router.post("/preview")
     def input_preview(picture: UploadFile) -> Response:
         name = safe_name(picture.filename or "")
-        with at_once, tempfile.TemporaryDirectory(prefix="s3diff-preview-") as folder:
+        with turn(), tempfile.TemporaryDirectory(prefix="s3diff-preview-") as folder:
             place = Path(folder) / name
             with place.open("wb") as file:
                 shutil.copyfileobj(picture.file, file)
             try:
-                made = preview(place, service.limits.input_pixels)
+                made = preview(place, service.limits.input_pixels, service.limits.upload_bytes)
             except PictureError as error:
                 raise PictureError(str(error).replace(str(place), name)) from error
         return Response(made, media_type=PREVIEW_TYPE, headers={**PAGE_HEADERS, **_NOT_KEPT})
@@ -151,13 +164,17 @@ def _routes(service: RestorationService) -> APIRouter:
     @router.get("/jobs/{job_id}/preview")
     def job_preview(job_id: str, owner: Owner) -> Response:
         job = service.job(job_id, owner)
-        with at_once:
-            made = preview(_result(job).path, service.limits.output_pixels)
+        with turn():
+            result = _result(job)
+            made = preview(result.path, service.limits.output_pixels, result.size_bytes)
         return Response(made, media_type=PREVIEW_TYPE, headers={**PAGE_HEADERS, **_NOT_KEPT})
 
     @router.get("/results.zip")
     def results(job: Annotated[list[str], Query(max_length=_MAX_ZIPPED)], owner: Owner) -> StreamingResponse:
-        found = [_result(service.job(job_id, owner)) for job_id in dict.fromkeys(job)]
+        jobs = [service.job(job_id, owner) for job_id in dict.fromkeys(job)]
+        found = [_result(each) for each in jobs]
+        for each in jobs:
+            each.is_fetched = True
         headers = {**_NOT_KEPT, "Content-Disposition": 'attachment; filename="restored.zip"'}
         return StreamingResponse(zip_of(found), media_type="application/zip", headers=headers)
 
@@ -189,7 +206,7 @@ async def _small_body(request: Request) -> bytes:
 
 def _result(job: Job) -> JobResult:
     result = job.status.result
-    if result is None:
+    if result is None or not result.path.exists():
         raise JobNotFoundError("this picture has no result; restore it again")
     return result
 

@@ -25,13 +25,13 @@ PREVIEW_TYPE = "image/webp"
 _QUALITY = 92
 
 
-def preview(path: Path, max_pixels: int, largest_px: int = PREVIEW_PX) -> bytes:
+def preview(path: Path, max_pixels: int, max_bytes: int, largest_px: int = PREVIEW_PX) -> bytes:
     """A picture of at most ``largest_px`` a side as WebP, 8 bit, with its profile and transparency.
 
     Raises:
-        PictureError: it cannot be read, or is larger than ``max_pixels``.
+        PictureError: it cannot be read, or is larger than ``max_pixels`` or ``max_bytes``.
     """
-    picture = _reduced(read_picture(path, max_pixels), largest_px)
+    picture = _reduced(read_picture(path, max_pixels, max_bytes), largest_px)
     with tempfile.TemporaryDirectory(prefix="s3diff-preview-") as folder:
         target = Path(folder) / "preview.webp"
         write_picture(picture, target, quality=_QUALITY)

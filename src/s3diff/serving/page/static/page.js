@@ -331,8 +331,16 @@ class Page {
       }
     };
     this.#draw();
+    this.#bringIntoView();
     await Promise.all(Array.from({ length: AT_ONCE }, work));
     this.#ended();
+  }
+
+  /** On a phone the settings may have pushed the picture out of sight. */
+  #bringIntoView() {
+    const { top, bottom } = this.#find(".progress").getBoundingClientRect();
+    const isSeen = bottom > 0 && top < innerHeight;
+    if (!isSeen) this.#find(".view").scrollIntoView({ block: "start", behavior: isCalm() ? "auto" : "smooth" });
   }
 
   #ended() {
@@ -405,7 +413,10 @@ class Page {
   #drawProgress() {
     const batch = this.#batch;
     this.#find(".progress").hidden = batch.length === 0;
-    if (batch.length === 0) return;
+    if (batch.length === 0) {
+      this.#find(".stage").textContent = this.#find(".left").textContent = "";
+      return;
+    }
     const active = batch.find((picture) => picture.state === "working") ?? batch[0];
     const ended = batch.filter((picture) => !["working", "waiting"].includes(picture.state));
     const share = batch.reduce((sum, picture) => sum + (ended.includes(picture) ? 1 : picture.share), 0) / batch.length;
@@ -489,6 +500,8 @@ class Page {
     setTimeout(() => (button.textContent = "Copy"), COPIED_MS);
   }
 }
+
+const isCalm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 function setUpTheme() {
   const button = document.querySelector(".theme");

@@ -12,6 +12,14 @@ const SHOWN_PIXELS = 24e6;
 const SHOWN_TYPES = new Set(["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/avif"]);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
+/** The control that a failed job is about, where there is one. */
+function fieldOf(job, fields) {
+  if (job.field || job.cause === "picture") return job.field;
+  if (job.cause === "output") return "format";
+  const prompts = ["positive_prompt", "negative_prompt"].filter((name) => name in fields);
+  return prompts.length && /prompt/.test(job.error) ? prompts[0] : null;
+}
+
 export class Picture {
   static #count = 0;
 
@@ -106,6 +114,7 @@ export class Picture {
       job = await this.#submitted(fields, abort, changed);
       handedIn();
       this.running = job.id;
+      abort.signal.throwIfAborted();
       const started = performance.now();
       while (!["done", "failed", "cancelled"].includes(job.state)) {
         this.#follow(job);
@@ -113,7 +122,7 @@ export class Picture {
         const wait = performance.now() - started > LONG_AFTER_MS ? LONG_WAIT_SECONDS : WAIT_SECONDS;
         job = await service.jobStatus(job.id, wait, abort.signal);
       }
-      if (job.state === "failed") throw new service.ServiceError(job.error, { status: 422, field: job.field ?? null });
+      if (job.state === "failed") throw new service.ServiceError(job.error, { status: 422, field: fieldOf(job, fields) });
       if (job.state === "cancelled") throw new DOMException("cancelled", "AbortError");
       if (this.job) service.cancelJob(this.job.id).catch(() => {}); // the result before this one
       Object.assign(this, { state: "done", job, command, fit, share: 1 });

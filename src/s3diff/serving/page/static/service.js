@@ -56,20 +56,34 @@ function form(file, fields) {
   return body;
 }
 
-/** Send a picture; resolves to its job. `sent` is told the share of the bytes that is on its way. */
+/**
+ * Send a picture; resolves to its job. `sent` is told the share of the bytes that is on its way.
+ *
+ * An abort ends what is still being sent. Where all may have arrived already, the answer is waited for instead: only who
+ * knows the job can end it.
+ */
 export function submit(file, fields, { signal, sent }) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest(); // fetch tells nothing about an upload's progress
+    let [loaded, step, total] = [0, 0, Infinity];
+    const stop = () => {
+      // Progress is told in steps; a body that lacks several of them cannot be whole on the other side.
+      if (signal.aborted && loaded > 0 && total - loaded > 4 * step) request.abort();
+    };
     request.open("POST", address(`${API}/jobs`));
     request.setRequestHeader("Accept", "application/json");
-    request.upload.onprogress = (event) => event.lengthComputable && sent(event.loaded / event.total);
+    request.upload.onprogress = (event) => {
+      [step, loaded, total] = [event.loaded - loaded, event.loaded, event.total];
+      sent(loaded / total);
+      stop();
+    };
     request.onload = () => {
       if (request.status < 300) resolve(JSON.parse(request.responseText));
       else reject(refusal(request.status, request.responseText, request.getResponseHeader("Retry-After")));
     };
     request.onerror = () => reject(new ServiceError("the picture could not be sent; look whether the service still runs"));
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
-    signal.addEventListener("abort", () => request.abort());
+    signal.addEventListener("abort", stop);
     request.send(form(file, fields));
   });
 }
