@@ -294,7 +294,7 @@ def restore(
         from s3diff.images.codecs import silence_libtiff
 
         silence_libtiff()
-        load = partial(_load, model or DEFAULT_NAME, device, precision.value, quiet, fast=fast)
+        load = partial(_load, DEFAULT_NAME if model is None else model, device, precision.value, quiet, fast=fast)
         part = parse_shard(shard)
         plan = plan_jobs(
             inputs or [],

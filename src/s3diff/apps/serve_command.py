@@ -95,10 +95,12 @@ def serve(
             raise OutputError(f"{folder} is no folder that can be written to; give another --folder")
         listener = listen(host, port)
         load_torch()
+        from s3diff.images.codecs import silence_libtiff
         from s3diff.serving.logs import set_up_logs
         from s3diff.serving.service import RestorationService
 
         set_up_logs(logging.INFO)
+        silence_libtiff()  # its lines would name files
         with (
             listener,
             RestorationService(

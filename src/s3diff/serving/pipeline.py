@@ -52,7 +52,13 @@ _LOG = logging.getLogger("s3diff.serving")
 _READ_AHEAD = 2
 _ANY_MEDIA_TYPE = "application/octet-stream"
 #: Those that not every system's table knows.
-_MEDIA_TYPES = {".webp": "image/webp", ".avif": "image/avif", ".heic": "image/heic", ".heif": "image/heif"}
+_MEDIA_TYPES = {
+    ".apng": "image/apng",
+    ".webp": "image/webp",
+    ".avif": "image/avif",
+    ".heic": "image/heic",
+    ".heif": "image/heif",
+}
 
 
 @dataclass(frozen=True)
