@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, features
 
 from s3diff.apps.restore_jobs import RestoreJob
-from s3diff.apps.restore_run import run_jobs
+from s3diff.apps.restore_run import LocalWay, run_jobs
 from s3diff.errors import S3DiffError
 from s3diff.images.codecs import Picture, read_picture
 from s3diff.images.metadata import EXIF_PREFIX
@@ -46,6 +46,10 @@ OPTIONS = RestoreOptions(
     scale=1, restore_at="output", max_input_pixels=20_000, max_output_pixels=20_000, max_file_bytes=100_000
 )
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()[:300]
+
+
+def overwriting(restorer: Restorer) -> LocalWay:
+    return LocalWay(restorer, OPTIONS, OutputOptions(overwrite=True))
 
 
 def saved(form: str, image: Image.Image, **options: object) -> bytes:
@@ -182,7 +186,7 @@ def test_a_whole_result_or_one_line(
     target = place_for_files / f"result{extension or source.suffix}"
     source.write_bytes(mutated(SEEDS[name], drawn_changes(random.Random(seed))))
     try:
-        (outcome,) = run_jobs([RestoreJob(source, target)], restorer, OPTIONS, OutputOptions(overwrite=True))
+        (outcome,) = run_jobs([RestoreJob(source, target)], overwriting(restorer))
         left = sorted(path.name for path in place_for_files.iterdir())
         event(outcome.state)
         if outcome.state == "done":
@@ -235,7 +239,7 @@ def test_the_seeds_are_good_and_most_mutations_are_not(restorer: Restorer, place
         source, target = place_for_files / name, place_for_files / f"result{Path(name).suffix}"
         for changes in ([], [("set", drawn.randrange(10_000), 1, drawn.randrange(256)), ("cut", 9900, 1, 0)]):
             source.write_bytes(mutated(data, changes))
-            (outcome,) = run_jobs([RestoreJob(source, target)], restorer, OPTIONS, OutputOptions(overwrite=True))
+            (outcome,) = run_jobs([RestoreJob(source, target)], overwriting(restorer))
             assert changes or outcome.state == "done", (name, outcome.reason)
             num_all += bool(changes)
             num_done += bool(changes) and outcome.state == "done"

