@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from s3diff.apps import restore_jobs
 from s3diff.apps.journal import Journal
 from s3diff.apps.restore_jobs import plan_jobs
 from s3diff.errors import OutputError
 from s3diff.images.codecs import Picture
 from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.restoration import picture_files
 from test_cli import Command, command, environment, names_in, noise, save, tree  # noqa: F401
 from test_restore_runs import folder_of, here, small  # noqa: F401
 
@@ -50,13 +50,13 @@ def test_a_link_that_comes_while_the_picture_is_restored(
 ) -> None:
     folder_of(1)
     Path("elsewhere").mkdir()
-    check = restore_jobs.check_output_size
+    check = picture_files.check_output_size
 
     def check_and_link(picture: Picture, options: RestoreOptions) -> tuple[int, int]:
         os.symlink("../elsewhere/00.png", "out/00.png")
         return check(picture, options)
 
-    monkeypatch.setattr(restore_jobs, "check_output_size", check_and_link)
+    monkeypatch.setattr(picture_files, "check_output_size", check_and_link)
     outcome = command("restore", "in", "-o", "out", "-m", small)
     assert outcome.code == 1
     assert "would be written outside out" in outcome.err
@@ -130,14 +130,14 @@ def test_a_picture_on_its_own_is_decoded_once(
     here: Path, small: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save("a.png", noise(8, 8, 3))
-    num_reads, read = 0, restore_jobs.read_picture
+    num_reads, read = 0, picture_files.read_picture
 
     def counted(path: Path, **limits: int) -> Picture:
         nonlocal num_reads
         num_reads += 1
         return read(path, **limits)
 
-    monkeypatch.setattr(restore_jobs, "read_picture", counted)
+    monkeypatch.setattr(picture_files, "read_picture", counted)
     assert command("restore", "a.png", "-o", "o.png", "-m", small).code == 0
     assert num_reads == 1
     assert "absent.png" in command("restore", "a.png", "absent.png", "-o", "o", "-m", small).error
