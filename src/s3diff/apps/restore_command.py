@@ -1,4 +1,7 @@
-"""``s3diff restore``. Everything heavy is imported inside the functions: ``--help`` does not import torch."""
+"""``s3diff restore``. Everything heavy is imported inside the functions: ``--help`` does not import torch.
+
+(Longer than 400 lines because every option stands here with its help.)
+"""
 
 from __future__ import annotations
 
@@ -294,7 +297,8 @@ def restore(
         from s3diff.images.codecs import silence_libtiff
 
         silence_libtiff()
-        load = partial(_load, DEFAULT_NAME if model is None else model, device, precision.value, quiet, fast=fast)
+        name_of_model = DEFAULT_NAME if model is None else model
+        load = partial(_load, name_of_model, device, precision.value, quiet, fast=fast)
         part = parse_shard(shard)
         plan = plan_jobs(
             inputs or [],
@@ -303,7 +307,7 @@ def restore(
             listed=None if listed is None else read_list(listed),
             writing=writing,
             shard=part,
-            names={"model": Path(model or DEFAULT_NAME).name, "scale": f"{scale:g}"},
+            names={"model": Path(name_of_model).name, "scale": f"{scale:g}"},
         )
         if server is None and _streams(stream, plan, options):
             from s3diff.apps.restore_streamed import restore_streamed
@@ -320,7 +324,11 @@ def restore(
             if done is not None:
                 _show(done, quiet)
             return
-        run = {"model": model or ("" if server else DEFAULT_NAME), "options": _of_run(options), "quality": quality}
+        run = {
+            "model": "" if server and model is None else name_of_model,
+            "options": _of_run(options),
+            "quality": quality,
+        }
         with (
             _opened(plan, journal, no_journal, part, run) as kept,
             _way(server, token, model, load, options, writing, plan, fast=fast, quiet=quiet) as way,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Annotated
-from urllib.parse import quote
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
@@ -32,11 +30,12 @@ from s3diff.errors import (
     ServiceClosedError,
 )
 from s3diff.option_texts import field_at_fault, options_from_texts
+from s3diff.serving.answers import error_answer, has_ended, sent
 from s3diff.serving.auth import Auth
 from s3diff.serving.bodies import BodyLimits
 from s3diff.serving.documents import DESCRIPTION, errors_for, form_body, picture_answer
 from s3diff.serving.guards import RequestLog, SiteGuard, TokenGuard
-from s3diff.serving.jobs import Job, JobResult, JobStatus
+from s3diff.serving.jobs import Job
 from s3diff.serving.metrics import Metrics
 from s3diff.serving.service import RestorationService
 from s3diff.serving.views import (
@@ -54,9 +53,6 @@ from s3diff.version import __version__
 _LOG = logging.getLogger("s3diff.serving")
 #: Longest time that a question about a job waits for its end.
 _LONGEST_WAIT_SECONDS = 30.0
-#: How often a waiting request looks whether its client is still there.
-_LOOK_SECONDS = 0.5
-_CHUNK_BYTES = 1 << 18
 #: A form has one picture and the options; more parts mean something else.
 _MAX_FIELDS, _MAX_FIELD_BYTES = 40, 1 << 16
 _HTTP_CODES = {
@@ -172,17 +168,19 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         job = await submitted(request)
         if _wants_json(request):
             return _accepted(service, job)
-        if not await _has_ended(request, job):
+        if not await has_ended(request, job):
             service.cancel(job.id, job.owner)
             return Response(status_code=499)
         status = job.status
         if status.state == "failed":
             code = {"picture": 422, "options": 422, "output": 422, "time": 408}.get(status.cause or "", 500)
             service.store.remove(job)
-            return _error(code, status.cause or "service", status.error or "", field_of_failure(status))
+            return error_answer(code, status.cause or "service", status.error or "", field_of_failure(status))
         if status.result is None:
-            return _error(503, "ending", "the service ended before the picture was restored; send it again", None, 5)
-        return _sent(status.result, then=BackgroundTask(service.store.remove, job))
+            return error_answer(
+                503, "ending", "the service ended before the picture was restored; send it again", None, 5
+            )
+        return sent(status.result, then=BackgroundTask(service.store.remove, job))
 
     @app.post(
         "/api/v1/jobs",
@@ -208,7 +206,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         """Answers at once, or, with `wait`, when the job has ended or the time is over."""
         job = service.job(id, _owner(request))
         if wait and not job.status.is_final:
-            await _has_ended(request, job, wait)
+            await has_ended(request, job, wait)
         return job_view(service, job)
 
     @app.get(
@@ -223,9 +221,9 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         job = service.job(id, _owner(request))
         made = job.status.result
         if made is None:
-            return _error(409, "no_result", f"the job is {job.status.state}, so there is no result", None)
+            return error_answer(409, "no_result", f"the job is {job.status.state}, so there is no result", None)
         job.is_fetched = True
-        return _sent(made)
+        return sent(made)
 
     @app.delete(
         "/api/v1/jobs/{id}",
@@ -331,69 +329,18 @@ def _accepted(service: RestorationService, job: Job) -> JSONResponse:
     return JSONResponse(view, 202, {"Location": f"/api/v1/jobs/{job.id}"})
 
 
-async def _has_ended(request: Request, job: Job, seconds: float | None = None) -> bool:
-    """Wait for a job's end; False when the time is over or the client has gone."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-
-    def look(status: JobStatus) -> None:
-        if status.is_final:
-            loop.call_soon_threadsafe(ended.set)
-
-    unsubscribe = job.subscribe(look)
-    until = None if seconds is None else loop.time() + seconds
-    try:
-        while not job.status.is_final:
-            left = _LOOK_SECONDS if until is None else min(_LOOK_SECONDS, until - loop.time())
-            if left <= 0 or await request.is_disconnected():
-                return False
-            try:
-                await asyncio.wait_for(ended.wait(), left)
-            except asyncio.TimeoutError:
-                continue
-        return True
-    finally:
-        unsubscribe()
-
-
-def _sent(result: JobResult, then: BackgroundTask | None = None) -> Response:
-    """The file, opened now: it may be swept while it is on its way."""
-    try:
-        file = result.path.open("rb")
-    except OSError:
-        raise JobNotFoundError("the result is no longer kept; restore the picture again") from None
-
-    async def pieces() -> AsyncIterator[bytes]:
-        try:
-            while piece := await run_in_threadpool(file.read, _CHUNK_BYTES):
-                yield piece
-        finally:
-            file.close()
-
-    headers = {
-        "Content-Length": str(result.size_bytes),
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(result.name, safe='')}",
-        "Cache-Control": "private, no-store",
-        "Content-Security-Policy": "default-src 'none'; sandbox",
-        "S3Diff-Result": json.dumps({**result.facts, "notes": list(result.notes)}),
-    }
-    return StreamingResponse(pieces(), headers=headers, media_type=result.media_type, background=then)
-
-
-def _error(status: int, code: str, message: str, field: str | None, retry_after: float | None = None) -> JSONResponse:
-    headers = None if retry_after is None else {"Retry-After": str(max(1, round(retry_after)))}
-    return JSONResponse({"error": {"code": code, "message": message, "field": field}}, status, headers)
-
-
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(S3DiffError)
     async def told(_: Request, error: Exception) -> Response:
         text = " ".join(str(error).split())
         if isinstance(error, QueueFullError):
-            return _error(503, "queue_full", text, None, error.retry_after_seconds)
+            return error_answer(503, "queue_full", text, None, error.retry_after_seconds)
         if isinstance(error, ServiceClosedError):
-            return _error(503, "ending", text, None, 5)
+            return error_answer(503, "ending", text, None, 5)
         if isinstance(error, ModelError | DownloadError):
-            return _error(503, "model", "this model cannot be loaded here; the service's log says why", "model", 60)
+            return error_answer(
+                503, "model", "this model cannot be loaded here; the service's log says why", "model", 60
+            )
         for kind, status, code in (
             (JobNotFoundError, 404, "no_such_job"),
             (PictureTooLargeError, 413, "too_large"),
@@ -402,14 +349,14 @@ def _add_error_handlers(app: FastAPI) -> None:
             (OutputError, 422, "output"),
         ):
             if isinstance(error, kind):
-                return _error(status, code, text, field_at_fault(error) if kind is OptionError else None)
-        return _error(500, "service", text, None)
+                return error_answer(status, code, text, field_at_fault(error) if kind is OptionError else None)
+        return error_answer(500, "service", text, None)
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = _HTTP_CODES.get(error.status_code, "refused")
-        answer = _error(error.status_code, code, str(error.detail), None)
+        answer = error_answer(error.status_code, code, str(error.detail), None)
         answer.headers.update(error.headers or {})
         return answer
 
@@ -418,4 +365,4 @@ def _add_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         name = str(first["loc"][-1])
-        return _error(422, "option", f"{name} cannot be used: {first['msg'].lower()}", name)
+        return error_answer(422, "option", f"{name} cannot be used: {first['msg'].lower()}", name)

@@ -1,0 +1,76 @@
+"""Answers that take more than a line: waiting for a job, sending a file, errors in their one form."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+
+from s3diff.errors import JobNotFoundError
+from s3diff.serving.jobs import Job, JobResult, JobStatus
+
+#: How often a waiting request looks whether its client is still there.
+_LOOK_SECONDS = 0.5
+_CHUNK_BYTES = 1 << 18
+
+
+async def has_ended(request: Request, job: Job, seconds: float | None = None) -> bool:
+    """Wait for a job's end; False when the time is over or the client has gone."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def look(status: JobStatus) -> None:
+        if status.is_final:
+            loop.call_soon_threadsafe(ended.set)
+
+    unsubscribe = job.subscribe(look)
+    until = None if seconds is None else loop.time() + seconds
+    try:
+        while not job.status.is_final:
+            left = _LOOK_SECONDS if until is None else min(_LOOK_SECONDS, until - loop.time())
+            if left <= 0 or await request.is_disconnected():
+                return False
+            try:
+                await asyncio.wait_for(ended.wait(), left)
+            except asyncio.TimeoutError:
+                continue
+        return True
+    finally:
+        unsubscribe()
+
+
+def sent(result: JobResult, then: BackgroundTask | None = None) -> Response:
+    """The file, opened now: it may be swept while it is on its way."""
+    try:
+        file = result.path.open("rb")
+    except OSError:
+        raise JobNotFoundError("the result is no longer kept; restore the picture again") from None
+
+    async def pieces() -> AsyncIterator[bytes]:
+        try:
+            while piece := await run_in_threadpool(file.read, _CHUNK_BYTES):
+                yield piece
+        finally:
+            file.close()
+
+    headers = {
+        "Content-Length": str(result.size_bytes),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(result.name, safe='')}",
+        "Cache-Control": "private, no-store",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+        "S3Diff-Result": json.dumps({**result.facts, "notes": list(result.notes)}),
+    }
+    return StreamingResponse(pieces(), headers=headers, media_type=result.media_type, background=then)
+
+
+def error_answer(
+    status: int, code: str, message: str, field: str | None, retry_after: float | None = None
+) -> JSONResponse:
+    """The form of every error; ``field``: the option at fault, ``retry_after``: seconds until it may be tried again."""
+    headers = None if retry_after is None else {"Retry-After": str(max(1, round(retry_after)))}
+    return JSONResponse({"error": {"code": code, "message": message, "field": field}}, status, headers)
