@@ -232,3 +232,19 @@ def test_strength_blends_with_the_enlarged_input(restorer: Restorer) -> None:
     )
     assert np.abs(2 * half - none - whole).max() <= 2
     assert np.abs(none - whole).max() > 2
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".tif"])
+def test_iptc_is_left_out_with_a_remark(tmp_path: Path, extension: str) -> None:
+    keyword = b"\x1c\x02\x19" + struct.pack(">H", 5) + b"birds"
+    image = Image.new("RGB", (12, 8), "teal")
+    plain, source = tmp_path / f"plain{extension}", tmp_path / f"iptc{extension}"
+    image.save(plain)
+    if extension == ".jpg":
+        block = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(keyword)) + keyword
+        image.save(source, extra=b"\xff\xed" + struct.pack(">H", len(block) + 2) + block)
+    else:
+        image.save(source, tiffinfo={0x83BB: keyword})
+    assert keyword in source.read_bytes()
+    assert any("IPTC" in note for note in read_picture(source).notes)
+    assert not read_picture(plain).notes

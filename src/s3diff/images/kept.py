@@ -70,7 +70,8 @@ A picture of wide colours that goes into BMP or GIF, which hold no profile, is c
   computed, so that they cannot reach the visible edge. GIF holds whole transparency only: half a pixel becomes clear
   below one half, opaque above.
 
-Not kept: 10 and 12 bits of AVIF (read with 8); pages of a TIFF but the first, auxiliary pictures of HEIC.
+Not kept: 10 and 12 bits of AVIF (read with 8); pages of a TIFF but the first, auxiliary pictures of HEIC; IPTC
+(a remark says so) and other blocks of Photoshop, comments of JPEG and GIF, texts of PNG such as its title and author.
 
 ## Animations
 

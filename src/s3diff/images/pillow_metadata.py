@@ -14,7 +14,8 @@ from s3diff.images.metadata import EXIF_PREFIX, without_orientation
 _MAX_JPEG_EXIF_BYTES = 65533
 #: TIFF tags that say something about the scene; the others describe how this one file stores its pixels.
 _DESCRIPTIVE_TAGS = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
-_TIFF_XMP = 0x02BC
+_TIFF_XMP, _TIFF_IPTC = 0x02BC, 0x83BB
+_PHOTOSHOP_IPTC = 0x0404
 _EXIF_GROUP, _GPS_GROUP, _INTEROPERABILITY_GROUP = 0x8769, 0x8825, 0xA005
 
 
@@ -67,6 +68,14 @@ def xmp_of(image: Image.Image) -> bytes | None:
     if isinstance(xmp, str):
         xmp = xmp.encode("utf-8", "surrogateescape")
     return xmp if isinstance(xmp, bytes) and xmp else None
+
+
+def has_iptc(image: Image.Image) -> bool:
+    """Whether the file holds captions and keywords as IPTC, which are not carried over."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return _TIFF_IPTC in image.tag_v2
+    blocks = image.info.get("photoshop")
+    return isinstance(blocks, dict) and _PHOTOSHOP_IPTC in blocks
 
 
 def dpi_of(image: Image.Image) -> tuple[float, float] | None:

@@ -33,7 +33,7 @@ from s3diff.images.formats import FORMAT_NAMES, FORMATS, PicturePath
 from s3diff.images.heif_files import heif_size, is_heif, read_heif
 from s3diff.images.metadata import take_orientation
 from s3diff.images.picture import Picture, split_alpha
-from s3diff.images.pillow_metadata import dpi_of, exif_of, xmp_of
+from s3diff.images.pillow_metadata import dpi_of, exif_of, has_iptc, xmp_of
 from s3diff.images.structure import check_structure
 from s3diff.images.wording import reason_of, shown_path, too_many_pixels
 from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
@@ -322,6 +322,8 @@ def _from_image(
     exif, damaged = exif_of(image)
     if damaged:
         notes += ("the EXIF block is damaged and was left out",)
+    if has_iptc(image):
+        notes += ("captions and keywords held as IPTC are left out",)
     orientation, exif = take_orientation(exif) if exif else (1, None)
     if image.mode == "CMYK":
         image, how = _rgb_from_cmyk(image, icc_profile)
