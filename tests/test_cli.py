@@ -403,6 +403,7 @@ BAD_OPTIONS = {
     "--shard 3/3": "shard is '3/3'; give PART/PARTS, the part counted from 0",
     "--shard 1": "shard is '1'; give",
     "--name x": "name is 'x'; give a name with {stem}",
+    "--name {stem}_{scale} --long-side 50": "leave out {scale}",
     "--name {stem}/x": "name is '{stem}/x'; give the name of a file without folders",
     "--name {stem.x}": "name is '{stem.x}'; give a name with {stem}",
     "--skip-existing --overwrite": "exclude each other",

@@ -290,6 +290,8 @@ def restore(
         )
         if skip_existing and overwrite:
             raise OptionError("--skip-existing and --overwrite exclude each other; give one of them")
+        if "{scale}" in name and (size, long_side, megapixels) != (None, None, None):
+            raise OptionError(f"name is {name!r}, but a size gives each picture its own scale; leave out {{scale}}")
         if server is not None and stream:
             raise OptionError("--server and --stream exclude each other; leave out one of them")
         load_torch()
