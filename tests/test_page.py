@@ -136,6 +136,7 @@ def test_the_page_tells_its_script_the_controls_in_the_order_of_their_values(ser
 def test_gradio_serves_nothing_but_its_page(server: tuple[str, Any], method: str, path: str) -> None:
     answer = httpx.request(method, server[0] + path, headers={"Accept": "*/*"})
     assert answer.status_code == 404, answer.text[:300]
+    assert answer.json()["error"]["code"] == "not_found"
 
 
 @pytest.mark.parametrize("path", TRAVERSALS)

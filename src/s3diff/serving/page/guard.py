@@ -7,8 +7,9 @@ is not found.
 
 from __future__ import annotations
 
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from s3diff.serving.guards import refusal
 
 #: Paths of Gradio's app that the page needs, by their beginning and whole.
 _OPEN_FOLDERS = ("/assets/", "/static/")
@@ -55,7 +56,8 @@ class GradioGuard:
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["method"] not in ("GET", "HEAD") or not _is_open(scope):
-            await PlainTextResponse("not found", status_code=404)(scope, receive, send)
+            text = "there is nothing at this path; the HTTP service is described at /api/openapi.json"
+            await refusal(404, "not_found", text)(scope, receive, send)
             return
 
         async def with_headers(message: Message) -> None:
