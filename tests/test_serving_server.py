@@ -369,7 +369,11 @@ def run(*arguments: str | Path, **options: Any) -> Any:
         (["--host", "example.org"], "give --token"),
         (["--token", "short"], "a token has 5 characters"),
         (["--token", TOKEN, "--no-auth"], "exclude each other"),
-        (["--queue", "0"], "queue_length is 0"),
+        (["--queue", "0"], "queue is 0; give a whole number above 0"),
+        (["--keep-mib", "-1"], "keep-mib is -1"),
+        (["--keep-seconds", "nan"], "keep-seconds is nan"),
+        (["--grace", "-1"], "grace is -1.0; give a number of at least 0"),
+        (["--grace", "nan"], "grace is nan"),
         (["--max-megapixels", "0"], "max-megapixels is 0"),
         (["--root-path", "s3diff/"], "root-path is"),
         (["--folder", "/nowhere"], "give another --folder"),
@@ -406,7 +410,7 @@ def test_restore_at_a_server(server: Any, model: Path, tmp_path: Path) -> None:
     common = ["-r", "--scale", "2", "--report", tmp_path / "report.jsonl", "--precision", "float32", "--device", "cpu"]
     outcome = run("restore", tmp_path / "in", "-o", tmp_path / "out", *common, "--server", server.url)
     assert outcome.exit_code == 1, "one of them failed"
-    assert "bad.png is not a" in outcome.stderr
+    assert f"{tmp_path / 'in' / 'bad.png'} is not a" in outcome.stderr
     report = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
     assert sorted(line["state"] for line in report) == ["done", "done", "failed"]
     assert Image.open(tmp_path / "out" / "deep" / "b.jpg").getexif()[0x0110] == "Camera"

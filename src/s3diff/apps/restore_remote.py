@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from s3diff.apps.restore_jobs import RestoreJob, check_inside
 from s3diff.apps.restore_run import Finish
 from s3diff.client import Client, RemoteJob
-from s3diff.errors import JobCancelledError, JobTimeoutError, PictureError, S3DiffError
+from s3diff.errors import JobCancelledError, JobTimeoutError, OutputError, PictureError, S3DiffError
 from s3diff.images.codecs import check_writable
 from s3diff.options import OutputOptions, RestoreOptions
 
@@ -56,7 +56,10 @@ class ServerWay:
         content = _read(job.source, self._options.max_file_bytes)
         suffix: Any = job.target.suffix[1:].lower()
         writing = replace(self._writing, format=suffix, name="{stem}")
-        remote = self._client.submit(content, self._options, name=job.source.name, model=self._model, writing=writing)
+        with _named(job):
+            remote = self._client.submit(
+                content, self._options, name=job.source.name, model=self._model, writing=writing
+            )
         with self._turn:
             self._handed_in.add(remote)
             is_late = self._is_closed
@@ -73,7 +76,8 @@ class ServerWay:
             ServiceError: the service cannot be reached any more.
         """
         try:
-            result = opened.result()
+            with _named(job):
+                result = opened.result()
         except (JobTimeoutError, JobCancelledError) as error:
             raise PictureError(f"{job.source}: {error}") from error
         finally:
@@ -97,6 +101,18 @@ class ServerWay:
             self._handed_in.discard(remote)
         with suppress(S3DiffError):
             remote.end()
+
+
+@contextmanager
+def _named(job: RestoreJob) -> Iterator[None]:
+    """The service knows a picture's name alone; in a folder's run it takes the whole path to find it."""
+    try:
+        yield
+    except (PictureError, OutputError) as error:
+        text, name = str(error), job.source.name
+        if not text.startswith(name):
+            raise
+        raise type(error)(f"{job.source}{text[len(name) :]}") from error
 
 
 def _read(source: Path, max_bytes: int) -> bytes:

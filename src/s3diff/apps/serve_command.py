@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import os
 import re
 from importlib import import_module
@@ -79,6 +80,11 @@ def serve(
 
         auth = Auth(_tokens(token))
         _require_auth(host, auth, no_auth)
+        for name, value in (("max-upload", max_upload), ("queue", queue), ("keep-mib", keep_mib), ("batch", batch)):
+            _require_number(name, value, "whole number")
+        for name, seconds in (("job-seconds", job_seconds), ("keep-seconds", keep_seconds)):
+            _require_number(name, seconds, "number")
+        _require_number("grace", grace, "number", low=0)
         limits = ServiceLimits(
             upload_bytes=max_upload * _MIB,
             input_pixels=_pixels("max-input-megapixels", max_input_megapixels),
@@ -182,6 +188,13 @@ def _pixels(name: str, megapixels: float) -> int:
     if 0 < megapixels < 1e9:
         return max(1, round(megapixels * 1e6))
     raise OptionError(f"{name} is {megapixels}; give a number above 0, such as 64")
+
+
+def _require_number(name: str, value: float, kind: str, *, low: float | None = None) -> None:
+    """Above 0, or not below ``low``; never infinite."""
+    if not (value > 0 if low is None else value >= low) or value == math.inf:
+        allowed = "above 0" if low is None else f"of at least {low:g}"
+        raise OptionError(f"{name} is {value}; give a {kind} {allowed}")
 
 
 def _require_extra() -> None:
