@@ -25,6 +25,7 @@ from s3diff.options import OutputOptions
 from s3diff.serving.jobs import JobStatus, safe_name
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.service import RestorationService
+from s3diff.serving.views import field_of_failure
 from serving_pictures import deep_grey, jpeg_with_metadata, photo, png_claiming, transparent
 from tiny_models import one_line, save_compact
 
@@ -114,6 +115,19 @@ def test_an_animation_is_restored_frame_by_frame(make: Make, tmp_path: Path) -> 
     assert result is not None
     assert result.facts["frames"] == 3
     assert Image.open(result.path).n_frames == 3
+
+
+@pytest.mark.parametrize("extension", ["gif", "webp", "png"])
+def test_progress_of_an_animation_counts_frames(make: Make, tmp_path: Path, extension: str) -> None:
+    frames = [Image.new("RGB", (24, 20), (80 * index, 90, 200)) for index in range(3)]
+    path = tmp_path / f"a.{extension}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+    service, seen = make(started=False), []
+    job = service.submit(path, path.name, RestoreOptions(scale=2))
+    job.subscribe(seen.append)
+    service.start()
+    assert job.wait(SECONDS).state == "done"
+    assert {status.part for status in seen if status.num_tiles == 3} == {"frame"}
 
 
 def test_progress_goes_forward_to_the_end(make: Make) -> None:
@@ -218,8 +232,11 @@ def test_a_result_that_its_format_cannot_hold(make: Make) -> None:
 
 
 def test_a_prompt_that_the_model_cannot_read(make: Make) -> None:
-    status = make().submit(photo(), "a.png", RestoreOptions(positive_prompt="sharp")).wait(SECONDS)
-    assert (status.state, status.cause) == ("failed", "options")
+    service = make()
+    for field in ("positive_prompt", "negative_prompt"):
+        options = RestoreOptions(**{field: "sharp"}, guidance=1.5)
+        status = service.submit(photo(), "a.png", options).wait(SECONDS)
+        assert (status.state, status.cause, field_of_failure(status)) == ("failed", "options", field)
 
 
 def test_work_that_takes_too_long(make: Make) -> None:

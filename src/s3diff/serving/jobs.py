@@ -24,6 +24,8 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 Stage = Literal["waiting", "reading", "estimating", "restoring", "writing", "ended"]
 #: Why a job failed: the picture, the options, the result's format, the time limit, or the service itself.
 Cause = Literal["picture", "options", "output", "time", "service"]
+#: What progress counts: the tiles of a picture, or the frames of an animation.
+Part = Literal["tile", "frame"]
 
 _MAX_NAME_CHARACTERS = 120
 #: Names that Windows gives to devices, whatever their extension.
@@ -61,6 +63,7 @@ class JobStatus:
         stage: ``waiting``, ``reading``, ``estimating``, ``restoring``, ``writing`` or ``ended``.
         tile: tiles that are done, while restoring; of an animation its frames.
         num_tiles: tiles in all, 0 while unknown.
+        part: what these two count.
         fraction: of the work that is done, in [0, 1]; an estimate.
         seconds_left: of the work on this picture; None while unknown.
         error: in one sentence, why it failed.
@@ -72,6 +75,7 @@ class JobStatus:
     stage: Stage = "waiting"
     tile: int = 0
     num_tiles: int = 0
+    part: Part = "tile"
     fraction: float = 0.0
     seconds_left: float | None = None
     error: str | None = None

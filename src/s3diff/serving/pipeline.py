@@ -15,7 +15,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from s3diff.errors import (
     S3DiffError,
 )
 from s3diff.images.codecs import Animation, picture_header
+from s3diff.options import RestoreOptions
 from s3diff.restoration.picture_files import (
     Opened,
     animate,
@@ -41,6 +42,7 @@ from s3diff.restoration.picture_files import (
     write_result,
 )
 from s3diff.restoration.restored import Restored
+from s3diff.restoration.restorer import Restorer
 from s3diff.serving.jobs import Cause, Job, JobResult, safe_name
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.models import ModelShelf
@@ -236,10 +238,7 @@ class Pipeline:
         job, pixels = ready.job, _output_pixels(ready)
         job.update(stage="estimating")
         restorer = self._shelf.restorer(job.model)
-        try:
-            restorer.check(job.options)
-        except ModelError as error:  # a model without a text encoder and a prompt of one's own
-            raise OptionError(str(error)) from error
+        _check_prompts(restorer, job.options)
         watch = Watch(job, self.limits, self.pace.expected(job.model, pixels))
         started = time.monotonic()
         with restorer.watched(watch.look):
@@ -320,6 +319,21 @@ class Pipeline:
             facts = {"job": job.id, "request": job.request, "state": state, "seconds": round(job.seconds, 3)}
             _LOG.info("job ended", extra=facts)
             self._on_end(job)
+
+
+def _check_prompts(restorer: Restorer, options: RestoreOptions) -> None:
+    """Name the prompt that a model without a text encoder cannot read; a damaged encoder is the service's matter."""
+    alone = {
+        "positive_prompt": replace(options, negative_prompt=None),
+        "negative_prompt": replace(options, positive_prompt=None),
+    }
+    for name, with_one in alone.items():
+        try:
+            restorer.check(with_one)
+        except ModelError as error:
+            if restorer.model.text_encoder is not None:
+                raise
+            raise OptionError(f"{name} cannot be used: {error}") from error
 
 
 def _output_pixels(ready: _Ready) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from s3diff.option_texts import field_at_fault
-from s3diff.serving.jobs import Cause, Job, JobStatus, Stage, State
+from s3diff.serving.jobs import Cause, Job, JobStatus, Part, Stage, State
 from s3diff.serving.models import OfferedModel
 from s3diff.serving.service import Estimate, RestorationService
 
@@ -60,6 +60,7 @@ class JobView(BaseModel):
                 "position": None,
                 "tile": 3,
                 "num_tiles": 12,
+                "part": "tile",
                 "fraction": 0.25,
                 "seconds_left": 8.4,
                 "error": None,
@@ -78,6 +79,7 @@ class JobView(BaseModel):
     position: int | None = Field(description="Pictures before it in the queue; null when it is not in the queue.")
     tile: int = Field(description="Tiles that are done; of an animation its frames.")
     num_tiles: int = Field(description="Tiles in all; 0 while unknown.")
+    part: Part = Field(description="What these two count: `frame` for an animation.")
     fraction: Degree = Field(description="Of the work that is done; an estimate.")
     seconds_left: float | None = Field(description="Of the work on this picture; null while unknown.")
     error: str | None = Field(description="Why it failed, in one sentence.")
@@ -134,6 +136,7 @@ def job_view(service: RestorationService, job: Job) -> JobView:
         position=service.position(job),
         tile=status.tile,
         num_tiles=status.num_tiles,
+        part=status.part,
         fraction=round(status.fraction, 4),
         seconds_left=status.seconds_left,
         error=status.error,

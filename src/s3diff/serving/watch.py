@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from s3diff.errors import JobCancelledError, JobTimeoutError
-from s3diff.serving.jobs import Job
+from s3diff.serving.jobs import Job, Part
 from s3diff.serving.limits import ServiceLimits
 
 #: Progress is told at most so often.
@@ -26,6 +26,7 @@ class Watch:
         self._started = self._last_told = time.monotonic()
         self._done = self._total = 0
         self._in_tiles = False
+        self._part: Part = "tile"
 
     def look(self) -> None:
         """Before every layer.
@@ -46,6 +47,7 @@ class Watch:
 
     def told(self, stage: str, done: int, total: int) -> None:
         """After every tile, or frame of an animation; where there are many, the pieces of one are not counted."""
+        self._part = "frame" if stage == "frames" else self._part
         if stage in ("tiles", "frames") and total > 1:
             self._in_tiles = True
         if stage in ("tiles", "frames") or not self._in_tiles:
@@ -66,6 +68,7 @@ class Watch:
             stage="restoring",
             tile=self._done,
             num_tiles=self._total,
+            part=self._part,
             fraction=min(0.95, max(by_tiles, by_time, self._job.status.fraction)),
             seconds_left=None if left is None else round(left, 1),
         )

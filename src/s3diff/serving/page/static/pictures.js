@@ -165,7 +165,7 @@ export class Picture {
   #follow(job) {
     const stages = { waiting: "Waiting", reading: "Reading", estimating: "Estimating", restoring: "Restoring", writing: "Writing" };
     this.doing = stages[job.stage] ?? "Restoring";
-    this.part = this.file.type === "image/gif" ? "frame" : "tile";
+    this.part = job.part;
     this.tiles = job.stage === "restoring" && job.num_tiles > 1 ? [Math.min(job.tile + 1, job.num_tiles), job.num_tiles] : null;
     this.share = job.fraction;
     this.secondsLeft = job.seconds_left;
