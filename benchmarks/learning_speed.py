@@ -88,11 +88,10 @@ NETWORKS = {"plain": lambda: Plain(normed=False), "normed": lambda: Plain(normed
 
 def crops(folder: Path, names: tuple[str, ...] | None, px: int, seed: int) -> CropDataset:
     """Of the named photographs, or of all but the held-out ones."""
-    source = open_source(str(folder), HELD_OUT_PHOTOS if names is None else ())
+    left_out = HELD_OUT_PHOTOS
     if names is not None:
-        others = tuple(path.name for path in folder.iterdir() if path.name not in names)
-        source = open_source(str(folder), others)
-    return CropDataset(source, px, seed, min_detail=2.0)
+        left_out = tuple(path.name for path in folder.iterdir() if path.name not in names)
+    return CropDataset(open_source(str(folder), left_out), px, seed, min_detail=2.0)
 
 
 def taken(dataset: CropDataset, first: int, count: int) -> Tensor:

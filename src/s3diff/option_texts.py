@@ -139,6 +139,17 @@ def parse_degree(name: str, text: str | None) -> float | str | None:
         ) from None
 
 
+def whole_millions(name: str, number: float) -> int:
+    """Pixels of megapixels, bytes of megabytes: at least 1; ``name``: the option, for messages.
+
+    Raises:
+        OptionError: the number is not above 0, or is none that anything could have.
+    """
+    if 0 < number < 1e9:
+        return max(1, round(number * 1e6))
+    raise OptionError(f"{name} is {number}; give a number above 0, such as 16")
+
+
 def parse_tile(text: str) -> Any:
     """A whole number where it is one; anything else as it is."""
     return int(text) if re.fullmatch("[0-9]{1,10}", text) else text

@@ -20,7 +20,7 @@ import typer
 
 from s3diff.apps.terminal import EXIT_SOME_FAILED, Counter, load_torch, on_one_line, one_line_errors, remark, remarks
 from s3diff.errors import DiskFullError, OptionError
-from s3diff.option_texts import parse_degree, parse_size, parse_tile
+from s3diff.option_texts import parse_degree, parse_size, parse_tile, whole_millions
 from s3diff.options import (
     LIMITS,
     MAX_FILE_BYTES,
@@ -281,9 +281,9 @@ def restore(
             alpha=alpha.value,
             tile=parse_tile(tile),
             released_tiles=ReleasedTiles() if released_tiles else None,
-            max_output_pixels=_millions("max-megapixels", max_megapixels),
-            max_input_pixels=_millions("max-input-megapixels", max_input_megapixels),
-            max_file_bytes=_millions("max-file-megabytes", max_file_megabytes),
+            max_output_pixels=whole_millions("max-megapixels", max_megapixels),
+            max_input_pixels=whole_millions("max-input-megapixels", max_input_megapixels),
+            max_file_bytes=whole_millions("max-file-megabytes", max_file_megabytes),
         )
         writing = OutputOptions(
             format=format_.value if format_ else None, quality=quality, name=name, overwrite=overwrite
@@ -522,12 +522,6 @@ def _opened(
         require_inside(place, plan.root)
     with Journal(place, run) as journal:
         yield journal
-
-
-def _millions(name: str, number: float) -> int:
-    if 0 < number < 1e9:
-        return max(1, round(number * 1e6))
-    raise OptionError(f"{name} is {number}; give a number above 0, such as 16")
 
 
 def _load(model: str, device: str, precision: Any, quiet: bool, *, fast: bool = False) -> Restorer:

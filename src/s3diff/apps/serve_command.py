@@ -16,6 +16,7 @@ import typer
 from s3diff.apps.restore_command import PrecisionChoice
 from s3diff.apps.terminal import load_torch, one_line_errors, remark
 from s3diff.errors import MissingExtraError, OptionError, OutputError
+from s3diff.option_texts import whole_millions
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -87,8 +88,8 @@ def serve(
         _require_number("grace", grace, "number", low=0)
         limits = ServiceLimits(
             upload_bytes=max_upload * _MIB,
-            input_pixels=_pixels("max-input-megapixels", max_input_megapixels),
-            output_pixels=_pixels("max-megapixels", max_megapixels),
+            input_pixels=whole_millions("max-input-megapixels", max_input_megapixels),
+            output_pixels=whole_millions("max-megapixels", max_megapixels),
             queue_length=queue,
             job_seconds=job_seconds,
             result_seconds=keep_seconds,
@@ -184,12 +185,6 @@ def _hosts(host: str, allowed: list[str]) -> set[str] | None:
     if not allowed and not _is_loopback(host):
         return None
     return {*_LOOPBACK_NAMES, host, *allowed}
-
-
-def _pixels(name: str, megapixels: float) -> int:
-    if 0 < megapixels < 1e9:
-        return max(1, round(megapixels * 1e6))
-    raise OptionError(f"{name} is {megapixels}; give a number above 0, such as 64")
 
 
 def _require_number(name: str, value: float, kind: str, *, low: float | None = None) -> None:

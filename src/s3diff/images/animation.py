@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from s3diff.errors import PictureError
-from s3diff.images.formats import PicturePath
+from s3diff.images.formats import FORMATS, PicturePath
 from s3diff.images.picture import Picture
 from s3diff.images.reading import opened_file, opened_picture, pictures_of
 from s3diff.images.wording import shown_path
@@ -22,6 +22,9 @@ from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 
 #: All frames of an animation together have at most so many times the pixels that one picture may have.
 MAX_FRAMES_OF_LARGEST = 16
+_ANIMATED_FORMATS = frozenset(form.name for form in FORMATS.values() if form.has_frames)
+#: How JPEG, TIFF and BMP begin, which hold no frames: they are looked through once, when they are read.
+_STILL_STARTS = (b"\xff\xd8\xff", b"II", b"MM", b"BM")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +100,11 @@ def is_animated(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_byt
     """Whether a file holds several frames that a viewer shows in turn; files that cannot be read hold none."""
     try:
         with opened_file(path, max_pixels, max_bytes) as (file, limit):
+            if file.read(4).startswith(_STILL_STARTS):
+                return False
+            file.seek(0)
             image = opened_picture(file, Path(path), limit)
-            return image.format in ("GIF", "PNG", "WEBP", "AVIF") and _num_shown(image) > 1
+            return image.format in _ANIMATED_FORMATS and _num_shown(image) > 1
     except PictureError:
         return False
 
