@@ -82,7 +82,7 @@ def test_every_option_comes_back_through_the_command(name: str, monkeypatch: pyt
 
 def test_all_at_once_and_how_results_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
     both = {name: value for name, value in CHANGED.items() if name not in ("long_side", "megapixels")}
-    options, writing = RestoreOptions(**both), OutputOptions(format="webp", quality=80, name="{stem}-x{scale}")
+    options, writing = RestoreOptions(**both), OutputOptions(format="webp", quality=80, name="{stem}-large")
     line = command_line(options, writing, model="s3diff", names=["a.jpg", "b.png"])
     seen = parsed(line, monkeypatch)
     assert (seen["options"], seen["writing"]) == (options, writing)
