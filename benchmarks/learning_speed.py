@@ -30,6 +30,7 @@ from s3diff.networks.one_step_generator import OneStepGenerator
 from s3diff.training.crops import CropDataset
 from s3diff.training.recipes import HELD_OUT_PHOTOS, compact_generator
 from s3diff.training.sources import open_source
+from s3diff.training.trainable import initialise_from_scratch
 
 SCALE, CROP_PX, BATCH_SIZE, VALIDATION_PX = 4, 128, 8, 192
 TRAINED_PRESETS = ("camera", "s3diff", "mild")
@@ -74,6 +75,7 @@ class Compact(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.generator = OneStepGenerator(compact_generator())
+        initialise_from_scratch(self.generator)
         self.prompt = nn.Parameter(0.1 * torch.randn(1, 4, self.generator.config.unet.context_channels))
 
     def forward(self, image: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+import torch
 from torch import Tensor
 
 from s3diff.degradation.kernels import PADDED_SIDE_PX, KernelParameters
@@ -76,6 +77,11 @@ class DegradationDraw:
     @property
     def batch_size(self) -> int:
         return len(self.jpeg_is_last)
+
+    def without_noise(self) -> DegradationDraw:
+        """The same without noise in either stage; blur, sizes and JPEG stay."""
+        stages = [replace(stage, noise_kind=torch.zeros_like(stage.noise_kind)) for stage in self.stages]
+        return replace(self, stages=(stages[0], stages[1]))
 
     def rows(self, start: int, stop: int) -> DegradationDraw:
         """The draw of the images from ``start`` up to, not including, ``stop``.

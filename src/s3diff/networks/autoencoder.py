@@ -19,11 +19,12 @@ from s3diff.networks.blocks import (
     ResnetBlock,
     Upsample,
     Upsampler,
-    norm_layer,
     require_choice,
     require_divisor,
     require_widths,
     require_within,
+    stream_activation,
+    stream_norm,
 )
 from s3diff.networks.modulated_lora import MAX_LORA_RANK, ModulatedConv2d, ModulatedNetwork
 
@@ -37,8 +38,10 @@ class AutoencoderConfig:
         block_out_channels: widths of the encoder's blocks, finest first.
         decoder_channels: widths of the decoder's blocks, finest first; None for those of the encoder.
         layers_per_block: ResNet blocks of an encoder block; a decoder block has one more.
-        pixel_unshuffle: the encoder first moves f x f pixels into channels; the decoder's upsamplers make up for it.
-        norm: ``group``; ``channel`` or ``none`` for a network without statistics over the picture.
+        pixel_unshuffle: the encoder first moves f x f pixels into channels.
+        pixel_shuffle: the decoder's last convolution makes f x f pixels at once; its upsamplers make up for the rest.
+        norm: ``group``; ``branch`` (over the channels of a pixel, in residual branches alone) or ``none`` for a network
+            without statistics over the picture.
         attention: self-attention over the whole feature map in both mid blocks.
         upsample: filter of the decoder's upsamplers.
         residual: the decoder's picture is added to the enlarged input.
@@ -59,6 +62,7 @@ class AutoencoderConfig:
     decoder_channels: tuple[int, ...] | None = None
     layers_per_block: int = 2
     pixel_unshuffle: int = 1
+    pixel_shuffle: int = 1
     norm: Norm = "group"
     norm_num_groups: int = 32
     norm_eps: float = 1e-6
@@ -79,6 +83,7 @@ class AutoencoderConfig:
             require_widths("decoder_channels", self.decoder_channels)
         require_within("layers_per_block", self.layers_per_block, 1, MAX_LAYERS_PER_BLOCK)
         require_within("pixel_unshuffle", self.pixel_unshuffle, 1, 64)
+        require_within("pixel_shuffle", self.pixel_shuffle, 1, 64)
         require_choice("norm", self.norm, Norm)
         require_within("norm_num_groups", self.norm_num_groups, 1, MAX_WIDTH)
         require_within("norm_eps", self.norm_eps, *EPS_RANGE)
@@ -131,9 +136,7 @@ class EncoderBlock(nn.Module):
         )
         self.downsamplers = nn.ModuleList()
         if downsample:
-            self.downsamplers.append(
-                Downsampler(out_channels, asymmetric=True, norm=config.norm, norm_eps=config.norm_eps, lora_rank=rank)
-            )
+            self.downsamplers.append(Downsampler(out_channels, asymmetric=True, lora_rank=rank))
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         """[B, in, h, w] -> [B, out, h / 2, w / 2] (the last block keeps the side)."""
@@ -155,9 +158,7 @@ class DecoderBlock(nn.Module):
         )
         self.upsamplers = nn.ModuleList()
         if upsample:
-            self.upsamplers.append(
-                Upsampler(out_channels, upsample=config.upsample, norm=config.norm, norm_eps=config.norm_eps)
-            )
+            self.upsamplers.append(Upsampler(out_channels, upsample=config.upsample))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, h, w] -> [B, out, 2 h, 2 w] (the last block keeps the side)."""
@@ -187,7 +188,8 @@ class Encoder(ModulatedNetwork):
             for i, width in enumerate(widths)
         )
         self.mid_block = MidBlock(widths[-1], config, rank)
-        self.conv_norm_out = norm_layer(config.norm, config.norm_num_groups, widths[-1], config.norm_eps)
+        self.activation_out = stream_activation(config.norm)
+        self.conv_norm_out = stream_norm(config.norm, config.norm_num_groups, widths[-1], config.norm_eps)
         self.conv_out = ModulatedConv2d(widths[-1], 2 * config.latent_channels, 3, padding=1, lora_rank=rank)
 
     def modulation_row(self, layer: str) -> int:
@@ -211,7 +213,7 @@ class Encoder(ModulatedNetwork):
         for block, row in zip(self.down_blocks, rows, strict=False):
             x = block(x, row)
         x = self.mid_block(x, rows[-2])
-        return self.conv_out(F.silu(self.conv_norm_out(x)), rows[-1])
+        return self.conv_out(self.activation_out(self.conv_norm_out(x)), rows[-1])
 
 
 class Decoder(nn.Module):
@@ -220,21 +222,24 @@ class Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         widths = tuple(reversed(config.decoder_channels or config.block_out_channels))
+        self.pixel_shuffle = config.pixel_shuffle
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.mid_block = MidBlock(widths[0], config, 0)
         self.up_blocks = nn.ModuleList(
             DecoderBlock(widths[max(i - 1, 0)], width, config, upsample=i < len(widths) - 1)
             for i, width in enumerate(widths)
         )
-        self.conv_norm_out = norm_layer(config.norm, config.norm_num_groups, widths[-1], config.norm_eps)
-        self.conv_out = nn.Conv2d(widths[-1], config.image_channels, 3, padding=1)
+        self.activation_out = stream_activation(config.norm)
+        self.conv_norm_out = stream_norm(config.norm, config.norm_num_groups, widths[-1], config.norm_eps)
+        self.conv_out = nn.Conv2d(widths[-1], config.image_channels * config.pixel_shuffle**2, 3, padding=1)
 
     def forward(self, latent: Tensor) -> Tensor:
         """[B, latent_channels, h, w] -> [B, 3, downscale * h, downscale * w], unclamped."""
         x = self.mid_block(self.conv_in(latent))
         for block in self.up_blocks:
             x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        x = self.conv_out(self.activation_out(self.conv_norm_out(x)))
+        return F.pixel_shuffle(x, self.pixel_shuffle) if self.pixel_shuffle > 1 else x
 
 
 class Autoencoder(nn.Module):
@@ -247,10 +252,11 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         decoder_widths = config.decoder_channels or config.block_out_channels
-        if 2 ** (len(decoder_widths) - 1) != config.downscale:
+        enlargement = config.pixel_shuffle * 2 ** (len(decoder_widths) - 1)
+        if enlargement != config.downscale:
             raise ModelError(
-                f"the decoder enlarges {2 ** (len(decoder_widths) - 1)} times, the encoder reduces {config.downscale} "
-                "times; both must agree"
+                f"the decoder enlarges {enlargement} times, the encoder reduces {config.downscale} times; "
+                "both must agree"
             )
         for widths in (config.block_out_channels, decoder_widths):
             # The attention of the mid block has group norm, whatever the blocks have.

@@ -23,7 +23,7 @@ MAX_WIDTH = 2**16
 #: Below it the square root of a float32 picture without contrast is no longer guarded; above it the norm is none.
 EPS_RANGE = (1e-12, 1.0)
 
-Norm = Literal["group", "channel", "none"]
+Norm = Literal["group", "branch", "none"]
 Upsample = Literal["nearest", "bilinear"]
 
 
@@ -87,21 +87,31 @@ def require_divisor(name: str, divisor: int, width: int) -> None:
 
 
 def norm_layer(kind: Norm, num_groups: int, channels: int, eps: float) -> nn.Module:
-    """GroupNorm (SD-Turbo); or a norm for each pixel, or none: without statistics over the picture tiles are exact."""
-    if kind == "channel":
-        return ChannelNorm(channels, eps)
+    """At the entrance of a residual branch: GroupNorm (SD-Turbo); or a norm for each pixel, or none: without statistics
+    over the picture tiles are exact.
+    """
+    return ChannelNorm(channels, eps) if kind == "branch" else stream_norm(kind, num_groups, channels, eps)
+
+
+def stream_norm(kind: Norm, num_groups: int, channels: int, eps: float) -> nn.Module:
+    """Of what runs from block to block: GroupNorm, or nothing.
+
+    A norm over channels would divide every pixel's contrast away, and no later layer could give it back: networks with
+    such norms at these places learned next to nothing (docs/training.md).
+    """
     return nn.GroupNorm(num_groups, channels, eps=eps) if kind == "group" else nn.Identity()
 
 
-def _sampler_norm(kind: Norm, channels: int, eps: float) -> nn.Module:
-    """Of a sampler's input: none in a diffusers checkpoint. Networks of ``channel`` norms are trained from scratch, and
-    without it the convolutions between the resolutions, one behind the other, multiplied the signal by 10^5.
-    """
-    return ChannelNorm(channels, eps) if kind == "channel" else nn.Identity()
+def stream_activation(kind: Norm) -> nn.Module:
+    """After :func:`stream_norm`: SiLU; nothing with norms in branches alone, where the way through stays linear."""
+    return nn.Identity() if kind == "branch" else nn.SiLU()
 
 
 class ResnetBlock(nn.Module):
-    """norm, SiLU, 3x3, + time, norm, SiLU, 3x3, + input (through a 1x1 where the width changes)."""
+    """norm, SiLU, 3x3, + time, norm, SiLU, 3x3, + input (through a 1x1 where the width changes).
+
+    With ``norm`` "branch": norm, 3x3, + time, SiLU, 3x3, times a learned factor that starts at a tenth, + input.
+    """
 
     def __init__(
         self,
@@ -116,20 +126,24 @@ class ResnetBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = norm_layer(norm, norm_num_groups, in_channels, norm_eps)
+        self.activation1 = stream_activation(norm)
         self.conv1 = ModulatedConv2d(in_channels, out_channels, 3, padding=1, lora_rank=lora_rank)
         self.time_emb_proj = nn.Linear(time_channels, out_channels) if time_channels else None
-        self.norm2 = norm_layer(norm, norm_num_groups, out_channels, norm_eps)
+        self.norm2 = stream_norm(norm, norm_num_groups, out_channels, norm_eps)
         self.conv2 = ModulatedConv2d(out_channels, out_channels, 3, padding=1, lora_rank=lora_rank)
         self.conv_shortcut = (
             ModulatedConv2d(in_channels, out_channels, 1, lora_rank=lora_rank) if in_channels != out_channels else None
         )
+        self.branch_factor = nn.Parameter(torch.tensor(0.1)) if norm == "branch" else None
 
     def forward(self, x: Tensor, time: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
         """``x``: [B, in, h, w]; ``time``: [B, time_channels] or None. Returns [B, out, h, w]."""
-        hidden = self.conv1(F.silu(self.norm1(x)), modulation)
+        hidden = self.conv1(self.activation1(self.norm1(x)), modulation)
         if self.time_emb_proj is not None and time is not None:
             hidden = hidden + self.time_emb_proj(F.silu(time))[:, :, None, None]
         hidden = self.conv2(F.silu(self.norm2(hidden)), modulation)
+        if self.branch_factor is not None:
+            hidden = self.branch_factor * hidden
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x, modulation))
 
     def fix_time(self, time: Tensor) -> None:
@@ -143,17 +157,15 @@ class ResnetBlock(nn.Module):
 class Downsampler(nn.Module):
     """3x3 convolution of stride 2. The VAE pads right and bottom only, the UNet on every side."""
 
-    def __init__(self, channels: int, *, asymmetric: bool, norm: Norm, norm_eps: float, lora_rank: int = 0) -> None:
+    def __init__(self, channels: int, *, asymmetric: bool, lora_rank: int = 0) -> None:
         super().__init__()
         self.asymmetric = asymmetric
-        self.norm = _sampler_norm(norm, channels, norm_eps)
         self.conv = ModulatedConv2d(
             channels, channels, 3, stride=2, padding=0 if asymmetric else 1, lora_rank=lora_rank
         )
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         """[B, C, h, w] -> [B, C, ceil(h / 2), ceil(w / 2)] (floor for the asymmetric padding)."""
-        x = self.norm(x)
         if self.asymmetric:
             x = F.pad(x, (0, 1, 0, 1))
         return self.conv(x, modulation)
@@ -162,17 +174,16 @@ class Downsampler(nn.Module):
 class Upsampler(nn.Module):
     """Enlargement to a given size, then a 3x3 convolution. Both filters map a constant to a constant: no grid."""
 
-    def __init__(self, channels: int, *, upsample: Upsample, norm: Norm, norm_eps: float, lora_rank: int = 0) -> None:
+    def __init__(self, channels: int, *, upsample: Upsample, lora_rank: int = 0) -> None:
         super().__init__()
         self.upsample = upsample
-        self.norm = _sampler_norm(norm, channels, norm_eps)
         self.conv = ModulatedConv2d(channels, channels, 3, padding=1, lora_rank=lora_rank)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None, modulation: Tensor | None = None) -> Tensor:
         """[B, C, h, w] -> [B, C, *size]; None for twice the sides."""
         target = {"scale_factor": 2.0} if size is None else {"size": size}
         align_corners = False if self.upsample == "bilinear" else None
-        enlarged = F.interpolate(self.norm(x), mode=self.upsample, align_corners=align_corners, **target)
+        enlarged = F.interpolate(x, mode=self.upsample, align_corners=align_corners, **target)
         return self.conv(enlarged, modulation)
 
 

@@ -24,12 +24,13 @@ from s3diff.networks.blocks import (
     TransformerBlock,
     Upsample,
     Upsampler,
-    norm_layer,
     require_choice,
     require_divisor,
     require_widths,
     require_within,
     sinusoidal_features,
+    stream_activation,
+    stream_norm,
 )
 from s3diff.networks.modulated_lora import MAX_LORA_RANK, ModulatedConv2d, ModulatedNetwork
 
@@ -44,7 +45,8 @@ class UNetConfig:
         cross_attention: for each down block, whether it attends to the prompt; the mid block always does.
         self_attention: whether the transformer blocks attend to the whole feature map as well.
         context_channels: width of the prompt embeddings.
-        norm: ``group``; ``channel`` or ``none`` for a network without statistics over the picture.
+        norm: ``group``; ``branch`` (over the channels of a pixel, in residual branches alone) or ``none`` for a network
+            without statistics over the picture.
         lora_rank: rank of the modulated LoRA; 0 for none.
 
     Raises:
@@ -119,15 +121,7 @@ class DownBlock(_UNetBlock):
         self.attentions = _transformers(config, level, config.layers_per_block)
         self.downsamplers = nn.ModuleList()
         if level < len(widths) - 1:
-            self.downsamplers.append(
-                Downsampler(
-                    width,
-                    asymmetric=False,
-                    norm=config.norm,
-                    norm_eps=config.norm_eps,
-                    lora_rank=config.lora_rank,
-                )
-            )
+            self.downsamplers.append(Downsampler(width, asymmetric=False, lora_rank=config.lora_rank))
 
     def forward(
         self, x: Tensor, time: Tensor | None, contexts: Iterator[Context], modulation: Tensor | None = None
@@ -174,15 +168,7 @@ class UpBlock(_UNetBlock):
         self.attentions = _transformers(config, level, num_layers)
         self.upsamplers = nn.ModuleList()
         if level > 0:
-            self.upsamplers.append(
-                Upsampler(
-                    width,
-                    upsample=config.upsample,
-                    norm=config.norm,
-                    norm_eps=config.norm_eps,
-                    lora_rank=config.lora_rank,
-                )
-            )
+            self.upsamplers.append(Upsampler(width, upsample=config.upsample, lora_rank=config.lora_rank))
 
     def forward(
         self,
@@ -235,7 +221,8 @@ class UNet(ModulatedNetwork):
         self.down_blocks = nn.ModuleList(DownBlock(config, level) for level in range(len(widths)))
         self.mid_block = UNetMidBlock(config)
         self.up_blocks = nn.ModuleList(UpBlock(config, level) for level in reversed(range(len(widths))))
-        self.conv_norm_out = norm_layer(config.norm, config.norm_num_groups, widths[0], config.norm_eps)
+        self.conv_norm_out = stream_norm(config.norm, config.norm_num_groups, widths[0], config.norm_eps)
+        self.activation_out = stream_activation(config.norm)
         self.conv_out = ModulatedConv2d(widths[0], config.latent_channels, 3, padding=1, lora_rank=config.lora_rank)
 
     def modulation_row(self, layer: str) -> int:
@@ -314,7 +301,7 @@ class UNet(ModulatedNetwork):
             # Odd sides: the enlargement must meet the next skip's size, which is not always twice as large.
             size_after = tuple(skips[-1].shape[2:]) if skips else tuple(x.shape[2:])
             x = block(x, taken, size_after, time, contexts, rows[num_blocks + 1 + index])
-        return self.conv_out(F.silu(self.conv_norm_out(x)), rows[-1])
+        return self.conv_out(self.activation_out(self.conv_norm_out(x)), rows[-1])
 
 
 def _require_agreement(config: UNetConfig) -> None:

@@ -53,6 +53,8 @@ class LossConfig:
         lpips_vgg: LPIPS on VGG16 features (S3Diff: 5.0).
         lpips_alex: LPIPS on AlexNet features.
         dists: DISTS (arXiv 2004.07728).
+        perceptual_from_step: with which step the terms other than ``l1`` and ``l2`` begin. Networks from scratch learn
+            to remove noise and blur from the pixels first, in a fraction of the time.
         perceptual_crop_px: the VGG terms see a random square of this side; 0 for the whole crop.
         vgg_images: the VGG terms see only so many images of a batch over all processes; 0 for all. On a CPU they cost
             more than the generator.
@@ -66,6 +68,7 @@ class LossConfig:
     lpips_vgg: float = 5.0
     lpips_alex: float = 0.0
     dists: float = 0.0
+    perceptual_from_step: int = 0
     perceptual_crop_px: int = 112
     vgg_images: int = 0
     max_shift_px: int = 15
@@ -237,6 +240,9 @@ class TrainConfig:
         prompt_tokens: tokens of the learned prompt embeddings of a start from scratch.
         negative_probability: share of images that get the negative prompt and the enlarged low-quality image as
             their target (S3Diff section 3.3, online negative prompting).
+        dial_probability: share of images that teach the dial: their degrees are turned, and their target keeps as much
+            blur and noise as a turn down asks for. Without it a network may look at the picture alone and ignore the
+            degrees, as the paper's training leaves it free to do.
         precision: what the generator computes in; trained weights and optimiser state are float32 in any case.
         frozen_precision: what the frozen weights of linear layers and convolutions are stored in.
         gradient_checkpointing: compute the blocks' activations anew in the backward pass: less memory, a third more
@@ -261,6 +267,7 @@ class TrainConfig:
     prompt_tokens: int = 4
     estimator_steps: int = 350
     negative_probability: float = 0.05
+    dial_probability: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     frozen_precision: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
@@ -271,6 +278,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.negative_probability <= 1:
             raise OptionError(f"negative_probability is {self.negative_probability}; give 0 to 1")
+        if not 0 <= self.dial_probability <= 1:
+            raise OptionError(f"dial_probability is {self.dial_probability}; give 0 to 1")
         require_at_least("prompt_tokens", self.prompt_tokens, 1)
         require_at_least("estimator_steps", self.estimator_steps, 1)
 

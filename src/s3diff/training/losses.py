@@ -51,11 +51,7 @@ class ReconstructionLoss(nn.Module):
             Each term before weighting, a scalar by name, and their weighted sum as ``total``.
         """
         config = self.config
-        terms: dict[str, Tensor] = {}
-        if config.l1:
-            terms["l1"] = F.l1_loss(result, target)
-        if config.l2:
-            terms["l2"] = F.mse_loss(result, target)
+        terms = self._pixel_terms(result, target)
         if self.lpips_alex is not None:
             views = _shifted(result, target, config.max_shift_px, generator)
             terms["lpips_alex"] = _distance(self.lpips_alex, *views)
@@ -69,8 +65,23 @@ class ReconstructionLoss(nn.Module):
         if self.dists is not None:
             first, second = _random_square(result, target, config.perceptual_crop_px, generator)
             terms["dists"] = _distance(self.dists, first * 0.5 + 0.5, second * 0.5 + 0.5, expected)
-        terms["total"] = torch.stack([getattr(config, name) * value for name, value in terms.items()]).sum()
+        return self._with_total(terms)
+
+    def of_pixels(self, result: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The same without the perceptual terms."""
+        return self._with_total(self._pixel_terms(result, target))
+
+    def _pixel_terms(self, result: Tensor, target: Tensor) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        if self.config.l1:
+            terms["l1"] = F.l1_loss(result, target)
+        if self.config.l2:
+            terms["l2"] = F.mse_loss(result, target)
         return terms
+
+    def _with_total(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        weighted = [getattr(self.config, name) * value for name, value in terms.items()]
+        return {**terms, "total": torch.stack(weighted).sum()}
 
 
 def _distance(metric: Any, result: Tensor, target: Tensor, count: float | None = None) -> Tensor:

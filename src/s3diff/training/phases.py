@@ -37,6 +37,8 @@ class BatchDraw:
         vgg_share: share of such images in the whole batch.
         latent_noise: [B, C, h, w] standard normal, of phase 1.
         adversarial_noise: the same for phase 2, which encodes anew.
+        dial: [B, 2], how the degrees of blur and noise are turned in phase 1: 0 for none, 1 for the estimate, 2 for the
+            most, see :func:`s3diff.training.trainable.turned`; None for 1 throughout.
         augmentations: of the results in phase 2, and of real and generated pictures in phase 3.
     """
 
@@ -47,6 +49,7 @@ class BatchDraw:
     latent_noise: Tensor
     adversarial_noise: Tensor
     augmentations: tuple[AugmentationDraw, AugmentationDraw, AugmentationDraw]
+    dial: Tensor | None = None
 
     def rows(self, start: int, stop: int) -> BatchDraw:
         """The draw of these images alone."""
@@ -59,6 +62,7 @@ class BatchDraw:
             latent_noise=self.latent_noise[start:stop],
             adversarial_noise=self.adversarial_noise[start:stop],
             augmentations=(adversarial, real, fake),
+            dial=None if self.dial is None else self.dial[start:stop],
         )
 
 
@@ -70,6 +74,7 @@ class Batch:
         low_quality: [B, 3, h, w] in [0, 1].
         image: [B, 3, H, W] in [-1, 1], the enlarged low quality.
         ground_truth: [B, 3, H, W] in [-1, 1].
+        kept: [B, 3, H, W], what of blur and noise the degrees' turn leaves in the target of phase 1; None for nothing.
         drawn: the batch's random numbers.
     """
 
@@ -77,6 +82,7 @@ class Batch:
     image: Tensor
     ground_truth: Tensor
     drawn: BatchDraw
+    kept: Tensor | None = None
 
 
 def draw_batch(config: TrainConfig, batch_size: int, generator: torch.Generator) -> BatchDraw:
@@ -100,7 +106,17 @@ def draw_batch(config: TrainConfig, batch_size: int, generator: torch.Generator)
             draw_augmentation(*shape),
             draw_augmentation(*shape),
         ),
+        dial=_draw_dial(config.dial_probability, batch_size, generator),
     )
+
+
+def _draw_dial(probability: float, batch_size: int, generator: torch.Generator) -> Tensor | None:
+    """[B, 2]: of the images that are chosen, each degree is turned by a chance of a half, evenly from 0 to 2."""
+    if not probability:
+        return None
+    drawn = torch.rand(batch_size, 2, 3, generator=generator)
+    is_chosen = (drawn[:, :1, 0] < probability) & (drawn[:, :, 1] < 0.5)
+    return torch.where(is_chosen, 2 * drawn[:, :, 2], 1.0)
 
 
 def evenly_chosen(batch_size: int, count: int) -> Tensor:
@@ -121,20 +137,32 @@ def make_batch(ground_truth: Tensor, drawn: BatchDraw, upsampling: Upsampling) -
     low_quality = apply(truth, drawn.degradation)
     height, width = truth.shape[2:]
     image = to_network_range(enlarge(low_quality, height, width, mode=upsampling))
-    return Batch(low_quality, image, to_network_range(truth), drawn)
+    target = to_network_range(truth)
+    if drawn.dial is None or not (drawn.dial < 1).any():
+        return Batch(low_quality, image, target, drawn)
+    share_kept = (1 - drawn.dial).clamp(min=0).to(image)[:, :, None, None, None]
+    blurred = apply(truth, drawn.degradation.without_noise())
+    blurred = to_network_range(enlarge(blurred, height, width, mode=upsampling))
+    kept = share_kept[:, 0] * (blurred - target) + share_kept[:, 1] * (image - blurred)
+    return Batch(low_quality, image, target, drawn, kept)
 
 
 def reconstruction(
-    model: Model, batch: Batch, loss: ReconstructionLoss, generator: torch.Generator
+    model: Model, batch: Batch, loss: ReconstructionLoss, generator: torch.Generator, *, pixels_alone: bool = False
 ) -> dict[str, Tensor]:
     """Phase 1 with online negative prompting; the terms of the loss, ``total`` among them.
 
-    ``generator``: where the perceptual terms look, drawn alike in all processes.
+    ``generator``: where the perceptual terms look, drawn alike in all processes. ``pixels_alone``: without those.
     """
     is_negative = batch.drawn.is_negative.to(batch.image.device)
-    target = torch.where(is_negative[:, None, None, None], batch.image, batch.ground_truth)
-    noise = batch.drawn.latent_noise.to(batch.image.device)
-    result = model(batch.low_quality, batch.image, is_negative, noise)
+    wanted = batch.ground_truth if batch.kept is None else batch.ground_truth + batch.kept
+    target = torch.where(is_negative[:, None, None, None], batch.image, wanted)
+    noise, dial = batch.drawn.latent_noise.to(batch.image.device), batch.drawn.dial
+    if dial is not None:
+        dial = dial.to(batch.image.device)
+    result = model(batch.low_quality, batch.image, is_negative, noise, dial)
+    if pixels_alone:
+        return loss.of_pixels(result, target)
     return loss(result, target, generator, batch.drawn.in_vgg.to(result.device), batch.drawn.vgg_share)
 
 

@@ -12,7 +12,6 @@ from s3diff.errors import OptionError, S3DiffError
 from s3diff.networks.autoencoder import AutoencoderConfig
 from s3diff.networks.degradation_conditioning import ConditioningConfig
 from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
-from s3diff.networks.noise_schedule import NoiseSchedule
 from s3diff.networks.one_step_generator import GeneratorConfig
 from s3diff.networks.unet import UNetConfig
 from s3diff.training.config import (
@@ -77,52 +76,49 @@ def as_released() -> TrainConfig:
 def compact_generator() -> GeneratorConfig:
     """The embedded model's networks: the method's blocks at low-quality resolution.
 
-    Norms over the channels of each pixel and no attention over the picture: nothing depends on the whole picture, so
-    tiles with a halo are exact. Without any norm the activations grew until the decoder died (step 190 of 400).
-    Bilinear upsamplers and a residual to the enlarged input keep the grid of a pixel-shuffle head away. The velocity
-    is predicted, not the noise: with networks trained from scratch the factor 14.6 on the noise's error would only
-    amplify the start.
+    Norms over the channels of each pixel, in residual branches alone, and no attention over the picture: nothing
+    depends on the whole picture, so tiles with a halo are exact. A residual to the enlarged input, out of which what
+    repeats with the low-quality pixels is taken, keeps the grid of the pixel-shuffle head away. Most blocks stand in
+    the encoder and the decoder, which guidance does not double.
     """
     return GeneratorConfig(
         unet=UNetConfig(
-            latent_channels=32,
-            block_out_channels=(64, 96, 128),
-            num_heads=(2, 3, 4),
-            cross_attention=(False, False, True),
+            latent_channels=64,
+            block_out_channels=(64, 64),
+            num_heads=(2, 2),
+            cross_attention=(False, True),
             self_attention=False,
             layers_per_block=1,
             context_channels=64,
-            norm="channel",
+            norm="branch",
             upsample="bilinear",
             lora_rank=8,
         ),
         autoencoder=AutoencoderConfig(
-            latent_channels=32,
+            latent_channels=64,
             block_out_channels=(64,),
-            decoder_channels=(16, 32, 64),
-            layers_per_block=1,
+            decoder_channels=(64,),
+            layers_per_block=4,
             pixel_unshuffle=4,
-            norm="channel",
+            pixel_shuffle=4,
+            norm="branch",
             attention=False,
             upsample="bilinear",
             residual=True,
-            grid_period_px=8,
+            grid_period_px=4,
             scaling_factor=1.0,
             lora_rank=4,
         ),
         estimator=DegradationEstimatorConfig(stage_channels=(16, 32), hidden_channels=64),
         conditioning=ConditioningConfig(num_frequencies=16, hidden_channels=64, block_channels=32),
-        schedule=NoiseSchedule(prediction_type="v_prediction"),
     )
 
 
 def compact() -> TrainConfig:
     """The embedded model: everything trained from scratch on a CPU.
 
-    The perceptual terms outweigh the pixels, with which alone a start from scratch learns slowly (docs/training.md).
-    LPIPS on AlexNet draws double contours at edges and cannot see them itself, so the shipped weights went on from
-    step 1385 with more weight on pixels and VGG features; the model card has both commands. Half of the batches are
-    degraded as real cameras do it: by blur more than by noise.
+    Pixels first, then the perceptual terms (docs/training.md). Half of the batches are degraded as real cameras do it:
+    by blur more than by noise.
     """
     return TrainConfig(
         name="compact",
@@ -133,21 +129,30 @@ def compact() -> TrainConfig:
             degradations=("camera", "camera", "s3diff", "mild"),
             held_out=HELD_OUT_PHOTOS,
         ),
-        loss=LossConfig(l2=0.0, l1=1.0, lpips_vgg=0.0, lpips_alex=1.0, dists=1.0, perceptual_crop_px=96, vgg_images=4),
+        loss=LossConfig(
+            l2=0.0,
+            l1=1.0,
+            lpips_vgg=0.0,
+            lpips_alex=1.0,
+            dists=1.0,
+            perceptual_from_step=4500,
+            perceptual_crop_px=96,
+            vgg_images=2,
+        ),
         optimiser=OptimiserConfig(
-            learning_rate=5e-4,
+            learning_rate=3e-4,
             betas=(0.9, 0.99),
             warmup_steps=100,
-            decay_steps=2800,
-            max_steps=3600,
+            decay_steps=5000,
+            max_steps=10_000,
             weight_decay=0.0,
             ema_decay=0.998,
         ),
-        validation=ValidationConfig(every=500),
-        run=RunConfig(checkpoint_every=100),
+        validation=ValidationConfig(every=1500),
+        run=RunConfig(checkpoint_every=250),
         estimator_steps=1200,
+        dial_probability=0.2,
         precision="bfloat16",
-        exported_residual=0.75,
     )
 
 
@@ -176,14 +181,13 @@ def debug() -> TrainConfig:
         name="debug",
         generator=replace(
             networks,
-            unet=replace(
-                networks.unet, latent_channels=4, block_out_channels=(8, 8, 16), num_heads=(1, 1, 2), lora_rank=2
-            ),
+            unet=replace(networks.unet, latent_channels=4, block_out_channels=(8, 16), num_heads=(1, 2), lora_rank=2),
             autoencoder=replace(
                 networks.autoencoder,
                 latent_channels=4,
                 block_out_channels=(8,),
-                decoder_channels=(4, 8, 8),
+                decoder_channels=(8,),
+                layers_per_block=1,
                 lora_rank=2,
             ),
             estimator=DegradationEstimatorConfig(stage_channels=(4, 8), hidden_channels=8),

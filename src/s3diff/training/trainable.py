@@ -25,8 +25,6 @@ _SILU_GAIN = 1.68
 _WAKING_STD = 3e-5
 #: Fresh residual branches start at a tenth, so that the networks begin near the identity.
 _START_BRANCH_SCALE = 0.1
-#: And the residual to the enlarged input at a twentieth.
-_START_RESIDUAL_SCALE = 0.05
 
 
 class TrainableModel(nn.Module):
@@ -57,7 +55,14 @@ class TrainableModel(nn.Module):
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(_is_trained(name, trained))
 
-    def forward(self, low_quality: Tensor, image: Tensor, is_negative: Tensor, noise: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        low_quality: Tensor,
+        image: Tensor,
+        is_negative: Tensor,
+        noise: Tensor | None,
+        dial: Tensor | None = None,
+    ) -> Tensor:
         """Restored images with one prompt each.
 
         Args:
@@ -65,6 +70,7 @@ class TrainableModel(nn.Module):
             image: [B, 3, H, W] in [-1, 1], the enlarged low-quality image.
             is_negative: [B] bool, which images get the negative prompt.
             noise: standard normal of the latent's shape, or None for the mean.
+            dial: [B, 2] in [0, 2], how far the estimated degrees are turned (:func:`turned`); None for not at all.
 
         Returns:
             [B, 3, H, W] float32 in [-1, 1].
@@ -72,6 +78,8 @@ class TrainableModel(nn.Module):
         generator = self.generator
         with torch.no_grad():
             degrees = generator.estimator(low_quality)
+            if dial is not None:
+                degrees = turned(degrees, dial)
         for_encoder, for_unet = generator.conditioning(degrees)
         # Both prompts take part in every batch, so that every parameter has a gradient in every process.
         context = torch.where(is_negative[:, None, None], self.negative, self.positive)
@@ -100,6 +108,11 @@ class TrainableModel(nn.Module):
         """The frozen weights that :meth:`small_state` leaves out."""
         small = self.small_state()
         return {name: value for name, value in self.state_dict().items() if name not in small}
+
+
+def turned(degrees: Tensor, dial: Tensor) -> Tensor:
+    """Degrees [B, 2] turned down in proportion for a dial below 1, up towards 1 above it."""
+    return torch.where(dial <= 1, degrees * dial, degrees + (1 - degrees) * (dial - 1))
 
 
 def fresh_prompts(num_tokens: int, channels: int) -> tuple[Tensor, Tensor]:
@@ -178,26 +191,54 @@ def wake_lora(generator: OneStepGenerator) -> None:
 
 
 def initialise_from_scratch(generator: OneStepGenerator) -> None:
-    """Start values for networks from scratch: the signal keeps its size on its way, residual branches start small.
+    """Start values for networks from scratch: nearly the enlarged input, with a way for the signal from end to end.
 
-    torch's own start shrinks the signal by about 0.3 at every SiLU and convolution; without norms, after the dozen in a
-    row that the three networks are, the last layer sees nothing and learns nothing.
+    The linear layers between encoder, UNet and decoder start as identities, and the UNet's prediction small: what the
+    encoder sees reaches the decoder at once, where it would otherwise have to find its way through five random layers
+    and all levels of the UNet first.
     """
-    autoencoder, config = generator.autoencoder, generator.config.autoencoder
-    for network in (autoencoder, generator.unet):
-        for name, module in network.named_modules():
-            if not isinstance(module, nn.Conv2d | nn.Linear):
-                continue
-            gain = _SILU_GAIN if name.endswith(("conv1", "conv2", "conv_out")) else 1.0
-            if name.endswith((".conv2", ".proj_out", ".time_emb_proj")):
-                gain *= _START_BRANCH_SCALE
-            nn.init.normal_(module.weight, std=gain / math.sqrt(module.weight[0].numel()))
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    if config.residual:
-        # The start is nearly the enlarged input. Not quite: behind a layer of zeros the gradients are so small that
-        # Adam blows their rounding up to full steps, and the features drift to a constant that learns nothing.
-        autoencoder.decoder.conv_out.weight.data *= _START_RESIDUAL_SCALE
-    weight, bias = autoencoder.quant_conv.parameters()
-    weight.data[config.latent_channels :] *= _START_BRANCH_SCALE
-    bias.data[config.latent_channels :] = _START_LOG_VARIANCE
+    autoencoder, unet, schedule = generator.autoencoder, generator.unet, generator.config.schedule
+    num_latents = generator.config.autoencoder.latent_channels
+    for network in (autoencoder, unet):
+        if network.config.norm != "branch":
+            _keep_signal_size(network)
+    with torch.no_grad():
+        for layer in (autoencoder.encoder.conv_out, autoencoder.quant_conv):
+            _start_as_identity(layer, num_latents)
+            layer.weight[num_latents:] *= _START_BRANCH_SCALE
+        autoencoder.quant_conv.bias[num_latents:] = _START_LOG_VARIANCE  # type: ignore[index]
+        for layer in (autoencoder.post_quant_conv, autoencoder.decoder.conv_in):
+            _start_as_identity(layer, layer.out_channels)
+        unet.conv_out.weight *= _START_BRANCH_SCALE
+        if schedule.prediction_type == "epsilon":
+            # The clean latent is (z - noise) / signal.
+            autoencoder.post_quant_conv.weight *= math.sqrt(schedule.alphas_cumprod()[schedule.timestep])
+        if generator.config.autoencoder.residual:
+            # Not zero: behind a layer of zeros the gradients are so small that Adam blows their rounding up to full
+            # steps, and the features drift to a constant that learns nothing.
+            autoencoder.decoder.conv_out.weight *= _START_BRANCH_SCALE
+            nn.init.zeros_(autoencoder.decoder.conv_out.bias)
+
+
+def _start_as_identity(layer: nn.Conv2d, num_outputs: int) -> None:
+    """The first outputs become copies of the inputs, over again where there are fewer of these; no bias."""
+    for output in range(num_outputs):
+        layer.weight[output] = 0
+        layer.weight[output, output % layer.in_channels, layer.kernel_size[0] // 2, layer.kernel_size[1] // 2] = 1
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def _keep_signal_size(network: nn.Module) -> None:
+    """torch's own start shrinks the signal by about 0.3 at every SiLU and convolution; where no norm in each branch
+    undoes it, the last of a dozen in a row sees nothing and learns nothing.
+    """
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        gain = _SILU_GAIN if name.endswith(("conv1", "conv2", "conv_out")) else 1.0
+        if name.endswith((".conv2", ".proj_out", ".time_emb_proj")):
+            gain *= _START_BRANCH_SCALE
+        nn.init.normal_(module.weight, std=gain / math.sqrt(module.weight[0].numel()))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

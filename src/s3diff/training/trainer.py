@@ -93,10 +93,11 @@ class Trainer(Loop):
         batches = [self._make_batch(crops, generator) for crops in ground_truth]
         self._set_rates()
         values: dict[str, Tensor] = {}
+        pixels_alone = self.step < config.loss.perceptual_from_step
 
         for index, batch in enumerate(batches):
             with self._gathering(self._wrapped, index):
-                losses = phases.reconstruction(self._wrapped, batch, self.loss, generator)
+                losses = phases.reconstruction(self._wrapped, batch, self.loss, generator, pixels_alone=pixels_alone)
                 self._backward(losses["total"])
             add_means(values, losses, len(batches))
         values["gradient_norm"] = self._update_generator(values["total"])
