@@ -17,6 +17,7 @@ from s3diff.checkpoints.official_pickle import write_official_pickle
 from s3diff.errors import ModelError, OptionError, TrainingError
 from s3diff.evaluation.perceptual import LPIPS, recipe_weights
 from s3diff.images.codecs import from_array, read_picture
+from s3diff.images.resampling import enlarge, to_network_range
 from s3diff.networks.autoencoder import AutoencoderConfig
 from s3diff.networks.degradation_conditioning import ConditioningConfig
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
@@ -33,7 +34,7 @@ from s3diff.training.run import TrainRequest, prepare_trainer, train
 from s3diff.training.run_checkpoints import checkpoint_paths
 from s3diff.training.sources import open_source
 from s3diff.training.start import prepare_start
-from s3diff.training.trainable import TrainableModel, gradient_norms, wake_lora
+from s3diff.training.trainable import TrainableModel, gradient_norms, turned, wake_lora
 from s3diff.training.validation import Validation
 from training_runs import (
     adversarial_config,
@@ -163,6 +164,57 @@ def test_online_negatives_get_the_negative_prompt_and_the_enlarged_input(photos:
     positive, negative = trainer.model.positive.grad, trainer.model.negative.grad
     assert positive is None or not positive.any(), "the first image has the negative prompt alone"
     assert negative.any()
+
+
+def test_a_dial_turned_down_keeps_blur_or_noise_in_the_target(photos: Path, tmp_path: Path) -> None:
+    config = replace(tiny_config(), dial_probability=0.5)
+    trainer = make_trainer(config, photos, tmp_path)
+    random = torch.Generator().manual_seed(4)
+    drawn = phases.draw_batch(config, 4, random)
+    dial = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.0], [1.4, 1.0]])
+    drawn = replace(drawn, is_negative=torch.zeros(4, dtype=torch.bool), dial=dial)
+    batch = phases.make_batch(torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8, generator=random), drawn, "bicubic")
+    seen = []
+
+    def loss(result: torch.Tensor, target: torch.Tensor, *_: object) -> dict[str, torch.Tensor]:
+        seen.append(target)
+        return {"total": result.square().mean()}
+
+    phases.reconstruction(trainer.model, batch, loss, random)
+    truth, image = batch.ground_truth, batch.image
+    noiseless = phases.apply(truth / 2 + 0.5, drawn.degradation.without_noise())
+    blurred = to_network_range(enlarge(noiseless, 64, 64, mode="bicubic"))
+    assert not torch.equal(blurred, image)
+    wanted = [
+        truth[0] + image[0] - blurred[0],
+        blurred[1],
+        (truth[2] + blurred[2]) / 2 + image[2] - blurred[2],
+        truth[3],
+    ]
+    for found, right in zip(seen[0], wanted, strict=True):
+        assert torch.allclose(found, right, atol=1e-5)
+
+
+def test_a_dial_is_drawn_for_some_and_moves_the_degrees() -> None:
+    dial = phases.draw_batch(replace(tiny_config(), dial_probability=0.4), 2000, torch.Generator().manual_seed(5)).dial
+    assert dial is not None
+    is_turned = dial != 1
+    assert float(is_turned.any(dim=1).float().mean()) == pytest.approx(0.4 * 0.75, abs=0.04)
+    assert float(dial.min()) >= 0
+    assert float(dial.max()) <= 2
+    assert phases.draw_batch(paper(), 2, torch.Generator()).dial is None
+    found = turned(torch.tensor([[0.4, 0.4], [0.4, 0.4]]), torch.tensor([[0.0, 0.5], [1.0, 1.5]]))
+    assert torch.allclose(found, torch.tensor([[0.0, 0.2], [0.4, 0.7]]))
+
+
+def test_perceptual_terms_begin_with_their_step(photos: Path, tmp_path: Path) -> None:
+    config = tiny_config()
+    trainer = make_trainer(replace(config, loss=replace(config.loss, perceptual_from_step=1)), photos, tmp_path)
+    called = []
+    real = trainer.loss.forward
+    trainer.loss.forward = lambda *given: called.append(trainer.step) or real(*given)  # type: ignore[method-assign]
+    run_steps(trainer, 3)
+    assert called == [1, 2]
 
 
 def test_gradients_that_are_not_finite_change_nothing_and_end_the_run(photos: Path, tmp_path: Path) -> None:

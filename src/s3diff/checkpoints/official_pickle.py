@@ -274,6 +274,7 @@ def _require_official_architecture(config: GeneratorConfig) -> None:
             (unet.upsample != "nearest" or autoencoder.upsample != "nearest", "it enlarges with another filter"),
             (not autoencoder.attention, "its autoencoder has no attention"),
             (autoencoder.pixel_unshuffle != 1, "its autoencoder moves pixels into channels"),
+            (autoencoder.pixel_shuffle != 1, "its decoder moves channels into pixels"),
             (autoencoder.decoder_channels is not None, "its decoder has widths of its own"),
             (autoencoder.residual, "its decoder adds the input"),
             (autoencoder.grid_period_px != 0, "it takes a grid out of the decoder's picture"),

@@ -141,11 +141,14 @@ def plan_tiles(
 
 
 def _bytes_per_pixel(config: GeneratorConfig, dtype: torch.dtype) -> float:
-    """Of one feature map at the autoencoder's most expensive level, per pixel of the picture."""
+    """Of one feature map at the most expensive level of the autoencoder or the UNet, per pixel of the picture."""
     autoencoder = config.autoencoder
     widths = autoencoder.decoder_channels or autoencoder.block_out_channels
     maps = [
-        (width + (widths[level + 1] if level + 1 < len(widths) else 0)) / 4**level for level, width in enumerate(widths)
+        (width + (widths[level + 1] if level + 1 < len(widths) else 0)) / (4**level * autoencoder.pixel_shuffle**2)
+        for level, width in enumerate(widths)
     ]
+    # The finest up block: its input, a skip and its output, for two prompts.
+    maps.append(2 * 3 * config.unet.block_out_channels[0] / autoencoder.downscale**2)
     size = max(autoencoder_dtypes(dtype, config.schedule), key=lambda each: each.itemsize).itemsize
     return max(maps) * size + 3 * 4
