@@ -132,9 +132,9 @@ def compact() -> TrainConfig:
         loss=LossConfig(
             l2=0.0,
             l1=1.0,
-            lpips_vgg=0.0,
-            lpips_alex=1.0,
-            dists=1.0,
+            lpips_vgg=0.4,
+            lpips_alex=0.5,
+            dists=0.6,
             perceptual_from_step=4500,
             perceptual_crop_px=96,
             vgg_images=2,
@@ -163,7 +163,9 @@ def tune() -> TrainConfig:
         config,
         name="tuned",
         start="model",
-        loss=replace(config.loss, l1=5.0, lpips_alex=0.3, dists=1.5, perceptual_from_step=0, vgg_images=4),
+        loss=replace(
+            config.loss, l1=5.0, lpips_alex=0.3, lpips_vgg=0.0, dists=1.5, perceptual_from_step=0, vgg_images=4
+        ),
         optimiser=OptimiserConfig(
             learning_rate=1e-4, warmup_steps=20, decay_steps=150, max_steps=300, weight_decay=0.0, ema_decay=0.98
         ),
