@@ -3,11 +3,12 @@
     python benchmarks/compact_report.py [--shared ../shared] [--only dial]... [--pictures FOLDER]
     python benchmarks/compact_report.py --tables
 
-Parts: ``dial`` (degrees forced by hand on noisy and on blurred pictures), ``guidance``, ``consistency`` (the result,
-reduced again, against its input) and ``patterns`` (drawn pictures, see ``drawn_patterns.py``). Each writes its figures
-to benchmarks/results/compact-report.json, from which the tables between the markers of docs/compact.md are made;
-``--tables`` makes them again and measures nothing. FOLDER gets the restored patterns. ``guidance`` needs the weights of
-the measures (``python -m s3diff.evaluation.perceptual_weights``).
+Parts: ``dial`` (degrees forced by hand on noisy and on blurred pictures), ``guidance``, ``modulation`` (the estimated
+degrees against the same ones for all pictures), ``consistency`` (the result, reduced again, against its input) and
+``patterns`` (drawn pictures, see ``drawn_patterns.py``). Each writes its figures to
+benchmarks/results/compact-report.json, from which the tables between the markers of docs/compact.md are made;
+``--tables`` makes them again and measures nothing. FOLDER gets the restored patterns. ``guidance`` and ``modulation``
+need the weights of the measures (``python -m s3diff.evaluation.perceptual_weights``).
 """
 
 from __future__ import annotations
@@ -157,26 +158,48 @@ def gradient_energy(image: torch.Tensor) -> float:
     return float(plane.diff(dim=-1).square().mean() + plane.diff(dim=-2).square().mean())
 
 
-# Guidance.
+# Guidance and modulation.
 
 
 def guidance(restorer: Restorer, data: Path, _: Path | None) -> list[Row]:
-    """PSNR-Y, LPIPS and DISTS on every fourth real-camera pair."""
+    """PSNR-Y, LPIPS and DISTS by guidance."""
+    found = scored(restorer, data, {f"{weight:g}": {"guidance": weight} for weight in GUIDANCES})
+    return [{"guidance": float(name), **figures} for name, figures in found.items()]
+
+
+def modulation(restorer: Restorer, data: Path, _: Path | None) -> list[Row]:
+    """The same with every picture's own matrices, and with the same matrices for all: plain LoRA, at use."""
+    degrees = [restorer.restore(path).degrees for path in chosen_pairs(data)]
+    means = {name: mean(getattr(each, name) for each in degrees) for name in ("blur", "noise")}
+    settings: dict[str, dict[str, float]] = {
+        "estimated for each picture": {},
+        f"the mean for all, blur {means['blur']:.2f} and noise {means['noise']:.2f}": means,
+        "0 for all": {"blur": 0.0, "noise": 0.0},
+        "1 for all": {"blur": 1.0, "noise": 1.0},
+    }
+    return [{"degrees": name, **figures} for name, figures in scored(restorer, data, settings).items()]
+
+
+def chosen_pairs(data: Path) -> list[Path]:
+    """Low-quality pictures of every fourth real-camera pair."""
+    return list_pictures(data / "realsr_pairs/lr")[::PAIR_STEP][:NUM_PAIRS]
+
+
+def scored(restorer: Restorer, data: Path, settings: dict[str, dict[str, float]]) -> dict[str, Row]:
+    """Mean figures on :func:`chosen_pairs` by the name of the options."""
     measures, missing = load_measures(MEASURES, torch.device("cpu"))
     if missing:
         raise SystemExit(next(iter(missing.values())))
-    names = [path.name for path in list_pictures(data / "realsr_pairs/lr")][::PAIR_STEP][:NUM_PAIRS]
-    scores: dict[float, list[list[float]]] = {weight: [] for weight in GUIDANCES}
+    scores: dict[str, list[list[float]]] = {name: [] for name in settings}
     with torch.inference_mode():
-        for name in names:
-            low_quality, truth = (to_tensor(read_picture(data / "realsr_pairs" / side / name)) for side in ("lr", "hr"))
-            for weight in GUIDANCES:
-                result, _degrees = restored(restorer, low_quality, guidance=weight)
-                scores[weight].append([float(measure(result, truth)) for measure in measures.values()])
-    return [
-        {"guidance": weight, **dict(zip(measures, map(mean, zip(*found, strict=True)), strict=True))}
-        for weight, found in scores.items()
-    ]
+        for path in chosen_pairs(data):
+            low_quality, truth = (to_tensor(read_picture(data / "realsr_pairs" / s / path.name)) for s in ("lr", "hr"))
+            for name, options in settings.items():
+                result, _degrees = restored(restorer, low_quality, **options)
+                scores[name].append([float(measure(result, truth)) for measure in measures.values()])
+    return {
+        name: dict(zip(measures, map(mean, zip(*found, strict=True)), strict=True)) for name, found in scores.items()
+    }
 
 
 # Robustness.
@@ -275,13 +298,14 @@ def tables(report: dict[str, Any]) -> dict[str, str]:
         made["noise"] = table(f"noise degree | grain | {flat} | PSNR-Y", cells)
         cells = [(setting_label(row), f"{100 * row['edges']:.1f} %", f"{row['psnr_y']:.2f}") for row in blur]
         made["blur"] = table("blur degree | gradient energy, truth 100 % | PSNR-Y", cells)
-    if "guidance" in report:
-        formats = dict(zip(MEASURES, (".2f", ".4f", ".4f"), strict=True))
-        cells = [
-            (f"{row['guidance']:g}", *(format(row[name], style) for name, style in formats.items()))
-            for row in report["guidance"]
-        ]
-        made["guidance"] = table("guidance | PSNR-Y | LPIPS (AlexNet) | DISTS", cells)
+    formats = dict(zip(MEASURES, (".2f", ".4f", ".4f"), strict=True))
+    for part, first in (("guidance", "guidance"), ("modulation", "degrees")):
+        if part in report:
+            cells = [
+                (f"{row[first]}", *(format(row[name], style) for name, style in formats.items()))
+                for row in report[part]
+            ]
+            made[part] = table(f"{first} | PSNR-Y | LPIPS (AlexNet) | DISTS", cells)
     if "consistency" in report:
         keys = ("to_input", "lowest", "bicubic_to_input", "to_clean", "bicubic_to_clean", "input_to_clean")
         cells = [(row["input"], *(f"{row[key]:.1f}" for key in keys)) for row in report["consistency"]]
@@ -315,6 +339,7 @@ PARTS: dict[str, Callable[[Restorer, Path, Path | None], Any]] = {
     "dial": dial,
     "consistency": consistency,
     "guidance": guidance,
+    "modulation": modulation,
 }
 
 
