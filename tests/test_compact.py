@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from s3diff.evaluation.perceptual_weights import load_perceptual_weights
 from s3diff.evaluation.spectrum import grid_contrasts, grid_measure
 from s3diff.images.codecs import list_pictures, read_picture, to_tensor
 from s3diff.images.resampling import enlarge
-from s3diff.training.recipes import compact_generator
+from s3diff.training.recipes import compact, compact_generator
 
 MAX_PACKAGE_BYTES = 20 * 10**6
 NUM_PAIRS = 8
@@ -33,7 +34,10 @@ def restorer() -> Restorer:
 def test_the_embedded_model_is_small_whole_and_of_the_recipes_shape(restorer: Restorer) -> None:
     folder = NAMED_MODELS["compact"].folder()
     assert sum(path.stat().st_size for path in folder.iterdir()) <= MAX_PACKAGE_BYTES
-    assert restorer.model.config == compact_generator()
+    shapes, smoothing = compact_generator(), compact().exported_smoothing
+    assert restorer.model.config == replace(
+        shapes, autoencoder=replace(shapes.autoencoder, residual_smoothing=smoothing)
+    )
     assert (folder / "MODEL_CARD.md").is_file()
     assert restorer.model.fingerprint in (folder / "MODEL_CARD.md").read_text("utf-8")
 

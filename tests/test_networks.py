@@ -15,7 +15,14 @@ from s3diff.checkpoints.assembly import generator_on_meta, shapes_of
 from s3diff.checkpoints.official_pickle import official_names
 from s3diff.checkpoints.sd_turbo import read_sd_turbo_config
 from s3diff.checkpoints.sd_turbo_config import autoencoder_config, unet_config
-from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian, unsharp_mask, without_grid
+from s3diff.networks.autoencoder import (
+    Autoencoder,
+    AutoencoderConfig,
+    sample_gaussian,
+    smoothed,
+    unsharp_mask,
+    without_grid,
+)
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
 from s3diff.networks.modulated_lora import (
     ModulatedConv2d,
@@ -364,6 +371,20 @@ def test_what_repeats_with_the_grid_is_taken_out_and_nothing_else() -> None:
     assert 0.9 < float(kept.square().mean() / noise.square().mean()) < 1.0
     # The smallest padded picture is two cells wide.
     assert without_grid(torch.zeros(1, 3, 16, 16), 8).shape == (1, 3, 16, 16)
+
+
+def test_smoothing_keeps_constants_halves_a_period_of_four_and_ends_one_of_two() -> None:
+    columns = torch.arange(16.0)
+    for wave, factor in (
+        (torch.ones(16), 1.0),
+        (torch.cos(torch.pi / 2 * columns), 0.5),
+        (torch.cos(torch.pi * columns), 0),
+    ):
+        residual = wave.expand(1, 3, 16, 16)
+        found = smoothed(residual, 0.25)
+        assert torch.allclose(found[..., 1:-1], factor * residual[..., 1:-1], atol=1e-6)
+    torch.manual_seed(0)
+    assert torch.equal(smoothed(residual := torch.randn(2, 3, 8, 8), 0.0), residual)
 
 
 def test_unsharp_mask_leaves_plain_ground_and_steepens_edges() -> None:

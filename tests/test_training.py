@@ -622,7 +622,7 @@ def test_a_run_ends_in_a_model_folder_that_restore_takes(photos: Path, tmp_path:
 
 def test_validation_scores_the_delivered_model(photos: Path, tmp_path: Path) -> None:
     """The validation's figures are those of the exported folder on the same pictures."""
-    config = tiny_config(exported_residual=0.5, export_precision="float32")
+    config = tiny_config(exported_residual=0.5, exported_smoothing=0.2, export_precision="float32")
     trainer = make_trainer(config, photos, tmp_path)
     run_steps(trainer, 3)
     source = open_source(str(photos))
@@ -636,6 +636,7 @@ def test_validation_scores_the_delivered_model(photos: Path, tmp_path: Path) -> 
     last = trainer.average["generator.autoencoder.decoder.conv_out.weight"]
     stored = load_model(folder).generator.autoencoder.decoder.conv_out.weight
     assert torch.equal(stored, last * 0.5)
+    assert load_model(folder).config.autoencoder.residual_smoothing == 0.2
 
 
 def test_tuning_starts_from_a_model_and_its_own_estimator(photos: Path, tmp_path: Path) -> None:

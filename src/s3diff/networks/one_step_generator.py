@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from s3diff.errors import ModelError
-from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian, unsharp_mask, without_grid
+from s3diff.networks.autoencoder import (
+    Autoencoder,
+    AutoencoderConfig,
+    sample_gaussian,
+    smoothed,
+    unsharp_mask,
+    without_grid,
+)
 from s3diff.networks.blocks import KeysAndValues
 from s3diff.networks.degradation_conditioning import ConditioningConfig, DegradationConditioning
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
@@ -151,6 +158,8 @@ class OneStepGenerator(nn.Module):
         decoded = decoded.to(torch.float32)
         if self.config.autoencoder.grid_period_px:
             decoded = without_grid(decoded, self.config.autoencoder.grid_period_px)
+        if self.config.autoencoder.residual_smoothing:
+            decoded = smoothed(decoded, self.config.autoencoder.residual_smoothing)
         if self.config.autoencoder.residual:
             decoded = decoded + unsharp_mask(image.to(torch.float32), self.config.autoencoder.base_sharpening)
         return decoded.clamp(-1.0, 1.0)
