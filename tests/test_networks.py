@@ -384,7 +384,8 @@ def test_smoothing_keeps_constants_halves_a_period_of_four_and_ends_one_of_two()
         found = smoothed(residual, 0.25)
         assert torch.allclose(found[..., 1:-1], factor * residual[..., 1:-1], atol=1e-6)
     torch.manual_seed(0)
-    assert torch.equal(smoothed(residual := torch.randn(2, 3, 8, 8), 0.0), residual)
+    residual = torch.randn(2, 3, 8, 8)
+    assert torch.equal(smoothed(residual, 0.0), residual)
 
 
 def test_unsharp_mask_leaves_plain_ground_and_steepens_edges() -> None:

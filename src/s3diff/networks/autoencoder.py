@@ -47,8 +47,8 @@ class AutoencoderConfig:
         residual: the decoder's picture is added to the enlarged input.
         grid_period_px: what the residual repeats with this period (and its whole fractions) is taken out of it; 0 for
             nothing. See :func:`without_grid`.
-        residual_smoothing: weight w of each neighbour in the filter (w, 1 - 2 w, w) that the residual goes through, down
-            and across; 0 for none. At 1/4 a pattern of two pixels' period is gone and one of four is halved.
+        residual_smoothing: weight w of each neighbour in the filter (w, 1 - 2 w, w) that the residual goes through,
+            down and across; 0 for none. At 1/4 a pattern of two pixels' period is gone and one of four is halved.
         base_sharpening: amount of unsharp masking of the enlarged input that the residual is added to.
         scaling_factor: latent = sample * scaling_factor.
         lora_rank: rank of the encoder's modulated LoRA; 0 for none.
