@@ -131,10 +131,10 @@ def compact() -> TrainConfig:
         ),
         loss=LossConfig(
             l2=0.0,
-            l1=1.0,
-            lpips_vgg=0.3,
-            lpips_alex=0.6,
-            dists=1.8,
+            l1=0.7,
+            lpips_vgg=0.4,
+            lpips_alex=0.5,
+            dists=0.6,
             perceptual_from_step=4500,
             perceptual_crop_px=96,
             vgg_images=2,
@@ -153,6 +153,7 @@ def compact() -> TrainConfig:
         estimator_steps=1200,
         dial_probability=0.2,
         precision="bfloat16",
+        exported_smoothing=0.2,
     )
 
 
