@@ -178,7 +178,7 @@ def edit_generator(folder: Path, part: str, **fields: Any) -> None:
     ("part", "field", "value", "message"),
     [
         ("unet", "width", 3, r"generator\.unet has the unknown field width"),
-        ("unet", "norm", "batch", "norm is 'batch'; allowed are 'group', 'channel', 'none'"),
+        ("unet", "norm", "batch", "norm is 'batch'; allowed are 'group', 'branch', 'none'"),
         ("unet", "block_out_channels", 8, "a list is needed"),
         ("unet", "block_out_channels", [8, "12"], r"block_out_channels\[1\] is '12'"),
         ("unet", "block_out_channels", [], r"block_out_channels is \[\]; allowed: 1 to 16 widths"),
@@ -274,9 +274,9 @@ def test_training_refuses_the_same_values_in_one_line(change: str, message: str)
 
 def test_training_refuses_fields_that_do_not_agree_in_one_line() -> None:
     """Two fields are set one after the other, so that what they must agree on is known when the networks are built."""
-    wider = with_change(debug(), "generator.unet.block_out_channels=10,10,20")
-    prepare_start(with_change(wider, "generator.unet.num_heads=5,5,4"), None, None)
-    for change in ("generator.unet.num_heads=5,5,7", "generator.unet.num_heads=5"):
+    wider = with_change(debug(), "generator.unet.block_out_channels=10,20")
+    prepare_start(with_change(wider, "generator.unet.num_heads=5,4"), None, None)
+    for change in ("generator.unet.num_heads=5,7", "generator.unet.num_heads=5"):
         with pytest.raises(ModelError, match="num_heads") as error:
             prepare_start(with_change(wider, change), None, None)
         one_line(error)

@@ -153,7 +153,7 @@ def compact() -> TrainConfig:
         estimator_steps=1200,
         dial_probability=0.2,
         precision="bfloat16",
-        exported_smoothing=0.2,
+        exported_smoothing=0.25,
     )
 
 
