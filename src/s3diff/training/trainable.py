@@ -217,7 +217,7 @@ def initialise_from_scratch(generator: OneStepGenerator) -> None:
             # Not zero: behind a layer of zeros the gradients are so small that Adam blows their rounding up to full
             # steps, and the features drift to a constant that learns nothing.
             autoencoder.decoder.conv_out.weight *= _START_BRANCH_SCALE
-            nn.init.zeros_(autoencoder.decoder.conv_out.bias)
+            autoencoder.decoder.conv_out.bias.zero_()  # type: ignore[union-attr]
 
 
 def _start_as_identity(layer: nn.Conv2d, num_outputs: int) -> None:
