@@ -153,6 +153,7 @@ def compact() -> TrainConfig:
         estimator_steps=1200,
         dial_probability=0.2,
         precision="bfloat16",
+        exported_residual=1.15,
         exported_smoothing=0.25,
     )
 
@@ -171,6 +172,7 @@ def tune() -> TrainConfig:
             learning_rate=1e-4, warmup_steps=20, decay_steps=150, max_steps=300, weight_decay=0.0, ema_decay=0.98
         ),
         precision="float32",
+        exported_residual=1.0,
         exported_smoothing=None,
     )
 
@@ -205,6 +207,7 @@ def debug() -> TrainConfig:
         run=RunConfig(checkpoint_every=5, log_every=5),
         estimator_steps=5,
         precision="float32",
+        exported_residual=1.0,
         exported_smoothing=None,
     )
 
