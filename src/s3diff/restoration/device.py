@@ -44,7 +44,7 @@ def choose_dtype(
     precision: Precision, device: torch.device | None = None, schedule: NoiseSchedule | None = None
 ) -> torch.dtype:
     """``auto`` is bfloat16 on a CPU that computes in it, for a model whose step to x0 does not multiply errors: half
-    the time, and 58 dB and more to float32 with ``compact`` 2 (docs/performance.md). Anywhere else it is float32: a step
+    the time, and 58 dB and more to float32 with ``compact`` 2 (docs/performance.md). Elsewhere it is float32: a step
     from predicted noise multiplies errors by 14.6, and half precisions are not measured on a GPU yet.
 
     Args:
