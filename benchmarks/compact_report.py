@@ -49,7 +49,7 @@ FLAT_NOISE_SIGMAS = (3, 10, 25)
 #: Pixels of the picture before it is reduced; in the middle of what real cameras of RealSR do.
 BLUR_SIGMA_PX, KERNEL_SIDE_PX = 2.6, 21
 GUIDANCES = (1.0, 1.07, 1.2, 1.5)
-PAIR_STEP, NUM_PAIRS = 8, 12
+PAIR_STEP, NUM_PAIRS = 4, 24
 MEASURES = ("psnr_y", "lpips_alex", "dists")
 JPEG_QUALITY = 50
 SMOOTH_PATTERNS = ("black", "white", "mid grey", "gradient")
