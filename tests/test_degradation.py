@@ -13,9 +13,11 @@ from torch.nn import functional
 from s3diff.degradation.jpeg import compress_jpeg
 from s3diff.degradation.kernels import (
     PULSE,
+    SHARPENING,
     SINC,
     KernelParameters,
     filter_per_image,
+    gaussian_kernels,
 )
 from s3diff.degradation.noise import MIN_PHOTONS
 from s3diff.degradation.resize import RESIZE_MODES, resize
@@ -484,3 +486,32 @@ def test_extreme_has_every_strength_at_its_most() -> None:
         torch.testing.assert_close(values.noise_strength, strongest.double())
         torch.testing.assert_close(values.jpeg_quality, torch.full((8,), stage.jpeg_quality[0], dtype=torch.float64))
     assert apply(textured_pictures(8, 192), drawn).shape == (8, 3, 48, 48)
+
+
+def test_sharpening_is_an_unsharp_mask_with_rims() -> None:
+    settings = replace(PRESETS["bicubic"], clean_probability=0.0, sharpening_probability=1.0)
+    drawn = draw(settings, 40, 64, 64, 4, generator(3)).final_sinc
+    assert (drawn.family == SHARPENING).all()
+    assert 0.2 <= float(drawn.beta.min()) < 0.5 < 1.7 < float(drawn.beta.max()) <= 2
+    picture = torch.rand(1, 1, 48, 48, dtype=torch.float64, generator=generator(4))
+    for row in range(4):
+        one = replace(drawn.rows(row, row + 1), side_px=torch.tensor([21]))
+        blurred = filter_per_image(picture, gaussian_kernels(21, one.sigma_x_px))
+        expected = picture + one.beta * (picture - blurred)
+        assert torch.allclose(filter_per_image(picture, one.kernels()), expected, atol=1e-9)
+    # An edge gets a rim on both sides, a plain stays as it is.
+    edge = torch.full((1, 1, 48, 48), 0.2, dtype=torch.float64)
+    edge[..., 24:] = 0.7
+    line = filter_per_image(edge, drawn.rows(0, 1).kernels())[0, 0, 24]
+    assert float(line.min()) < 0.19 < 0.71 < float(line.max())
+    assert float(line[2]) == pytest.approx(0.2)
+
+
+def test_presets_without_sharpening_draw_what_they_always_did() -> None:
+    """A set of pictures is rebuilt from its seed."""
+    plain = draw(PRESETS["camera"], 6, 64, 64, 4, generator(5))
+    sharpened = draw(PRESETS["sharpened"], 6, 64, 64, 4, generator(5))
+    assert torch.equal(plain.stages[1].noise_strength, sharpened.stages[1].noise_strength)
+    assert torch.equal(plain.final_sinc.cutoff, sharpened.final_sinc.cutoff)
+    assert not (plain.final_sinc.family == SHARPENING).any()
+    assert not torch.equal(plain.noise_seeds, sharpened.noise_seeds)

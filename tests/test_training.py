@@ -66,6 +66,24 @@ def test_loss_is_the_weighted_sum_of_its_terms() -> None:
     assert terms["total"].item() == pytest.approx(2 * terms["l2"].item() + 3 * terms["l1"].item(), rel=1e-6)
 
 
+def test_perceptual_terms_in_bfloat16_are_nearly_those_in_float32() -> None:
+    random = torch.Generator().manual_seed(0)
+    target = torch.rand(2, 3, 64, 64, generator=random) * 2 - 1
+    start = (target + 0.2 * torch.randn(target.shape, generator=random)).clamp(-1, 1)
+    config, lpips = LossConfig(l2=0.0, lpips_vgg=1.0, perceptual_crop_px=0), LPIPS("vgg", recipe_weights("lpips_vgg"))
+    values, gradients = [], []
+    for precision in ("float32", "bfloat16"):
+        result = start.clone().requires_grad_()
+        total = ReconstructionLoss(config, lpips, precision)(result, target, random)["total"]
+        assert total.dtype == torch.float32
+        (gradient,) = torch.autograd.grad(total, result)
+        values.append(float(total))
+        gradients.append(gradient.flatten())
+    assert values[1] != values[0]
+    assert values[1] == pytest.approx(values[0], rel=0.02)
+    assert float(torch.cosine_similarity(*gradients, dim=0)) > 0.98
+
+
 def test_the_start_is_the_enlarged_input_and_only_what_is_trained_moves(photos: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_config(), photos, tmp_path)
     image, low_quality = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 16, 16)
@@ -119,6 +137,20 @@ def test_the_released_start_is_dead_and_ours_is_not() -> None:
         assert released[name] < 1e-8 < 1e-5 < first[name]
 
 
+def test_a_plain_lora_is_the_same_for_every_picture_and_as_large() -> None:
+    torch.manual_seed(0)
+    plain = OneStepGenerator(replace(debug().generator, conditioning=ConditioningConfig(modulated=False)))
+    torch.manual_seed(0)
+    modulated = OneStepGenerator(replace(debug().generator, conditioning=ConditioningConfig()))
+    for conditioning, is_same in ((plain.conditioning, True), (modulated.conditioning, False)):
+        for matrices in conditioning(torch.tensor([[0.1, 0.8], [0.9, 0.2]])):
+            assert torch.equal(matrices[0], matrices[1]) == is_same
+    sizes = [{name: value.shape for name, value in model.state_dict().items()} for model in (plain, modulated)]
+    assert sizes[0] == sizes[1]
+    sum(matrices.sum() for matrices in plain.conditioning(torch.rand(1, 2))).backward()
+    assert all(value.grad is not None for value in plain.conditioning.parameters()), "alike in every process"
+
+
 def test_waking_the_lora_changes_a_base_model_less_than_float16_does(photos: Path, tmp_path: Path) -> None:
     awake = prepare_trainer(paper_on_tiny(photos, tmp_path / "awake")).model
     assert all(value.any() for name, value in awake.named_parameters() if name.endswith("lora_B"))
@@ -156,7 +188,7 @@ def test_online_negatives_get_the_negative_prompt_and_the_enlarged_input(photos:
         seen.append(target)
         return {"total": result.square().mean()}
 
-    phases.reconstruction(trainer.model, batch, loss, random)["total"].backward()
+    phases.reconstruction(trainer.model, batch, loss, random)[0]["total"].backward()
     assert torch.equal(seen[0][0], batch.image[0])
     assert torch.equal(seen[0][1], batch.ground_truth[1])
     trainer.model.zero_grad()

@@ -91,7 +91,7 @@ def reconstruct(
 ) -> dict[str, Tensor]:
     config = LossConfig(l2=figures["lambda_l2"], lpips_vgg=figures["lambda_lpips"] * with_lpips, perceptual_crop_px=0)
     lpips = LPIPS("vgg", recipe_weights("lpips_vgg")) if with_lpips else None
-    losses = phases.reconstruction(
+    losses, _ = phases.reconstruction(
         model, batch_of(golden, figures), ReconstructionLoss(config, lpips), torch.Generator()
     )
     losses["total"].backward()

@@ -20,6 +20,8 @@ class PresetChoice(str, Enum):
     s3diff = "s3diff"
     mild = "mild"
     camera = "camera"
+    sharpened = "sharpened"
+    grainy = "grainy"
     bicubic = "bicubic"
 
 

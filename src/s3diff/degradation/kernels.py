@@ -19,7 +19,8 @@ from s3diff.errors import OptionError
 PADDED_SIDE_PX = 21
 
 #: Families by the number that stands for them in ``KernelParameters.family``; the first six in the order of the
-#: method's table of probabilities. ``pulse`` changes nothing.
+#: method's table of probabilities. ``pulse`` changes nothing. ``sharpening``, ours, is the unsharp mask of cameras: the
+#: picture and ``beta`` times its difference from an isotropic Gaussian blur.
 KERNEL_FAMILIES = (
     "isotropic",
     "anisotropic",
@@ -29,14 +30,19 @@ KERNEL_FAMILIES = (
     "plateau_anisotropic",
     "sinc",
     "pulse",
+    "sharpening",
 )
 SINC = KERNEL_FAMILIES.index("sinc")
 PULSE = KERNEL_FAMILIES.index("pulse")
+SHARPENING = KERNEL_FAMILIES.index("sharpening")
 #: Weights that sum to less than this are left out of a filter: single precision resolves 1.2e-7 at 1.
 _NEGLIGIBLE_WEIGHT = 1e-7
 #: The convolutions of a processor take so many groups at a time, for the price of one.
 _CPU_LANES = 8
-_ISOTROPIC = tuple(i for i, name in enumerate(KERNEL_FAMILIES) if name.split("_")[-1] == "isotropic")
+_ISOTROPIC = tuple(
+    i for i, name in enumerate(KERNEL_FAMILIES) if name.split("_")[-1] == "isotropic" or name == "sharpening"
+)
+_WITHOUT_SIGMA = (SINC, PULSE)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class KernelParameters:
         sigma_x_px: [B] float64, standard deviation along the first principal axis in pixels, above 0.
         sigma_y_px: [B] float64, the same along the second axis; isotropic families ignore it.
         rotation: [B] float64, angle in radians from the horizontal to the first axis; isotropic families ignore it.
-        beta: [B] float64, shape of the generalised and plateau families, above 0; the others ignore it.
+        beta: [B] float64, shape of the generalised and plateau families and amount of the sharpening, above 0; the
+            others ignore it.
         cutoff: [B] float64, cut-off of the sinc in radians for each pixel, in (0, pi]; the others ignore it.
     """
 
@@ -248,9 +255,10 @@ def _squared_distance(parameters: KernelParameters, padded_side_px: int) -> Tens
     """Squared Mahalanobis distance from the centre, [B, k, k]; for sinc and pulse the squared radius in pixels."""
     horizontal, vertical = _grid(padded_side_px)
     isotropic = torch.isin(parameters.family, torch.tensor(_ISOTROPIC))
-    round_ones = isotropic | (parameters.family >= SINC)
+    without_sigma = torch.isin(parameters.family, torch.tensor(_WITHOUT_SIGMA))
+    round_ones = isotropic | without_sigma
     rotation = torch.where(round_ones, 0.0, parameters.rotation).view(-1, 1, 1)
-    sigma_x = torch.where(parameters.family >= SINC, 1.0, parameters.sigma_x_px).view(-1, 1, 1)
+    sigma_x = torch.where(without_sigma, 1.0, parameters.sigma_x_px).view(-1, 1, 1)
     sigma_y = torch.where(round_ones, sigma_x.flatten(), parameters.sigma_y_px).view(-1, 1, 1)
     along = (torch.cos(rotation) * horizontal + torch.sin(rotation) * vertical) / sigma_x
     across = (torch.cos(rotation) * vertical - torch.sin(rotation) * horizontal) / sigma_y
@@ -263,6 +271,9 @@ def _sample(name: str, squared: Tensor, beta: Tensor, cutoff: Tensor) -> Tensor:
         return (squared == 0).double()
     if name == "sinc":
         return _sample_sinc(squared.sqrt(), cutoff.view(-1, 1, 1))
+    if name == "sharpening":
+        blur = torch.exp(-0.5 * squared)
+        return (1 + beta) * (squared == 0) - beta * blur / blur.sum(dim=(1, 2), keepdim=True)
     if name.startswith("plateau"):
         return 1.0 / (1.0 + squared.pow(beta))
     if name.startswith("generalised"):

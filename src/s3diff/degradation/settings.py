@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from s3diff.degradation.resize import RESIZE_MODES
@@ -69,6 +69,9 @@ class DegradationSettings:
         plateau_beta: shape of the plateau kernels; likewise.
         resize_modes: resizes drawn from, each as often as the next.
         final_sinc_probability: of the sinc filter at the end.
+        sharpening_probability: that the filter at the end is the unsharp mask of a camera instead.
+        sharpening_amount: how much of the difference from the blurred picture is added.
+        sharpening_sigma_px: standard deviation of that blur, in pixels.
         clean_probability: of an image that is reduced and nothing else.
         clean_modes: resizes drawn from for those images.
         like_release: repeat what is wrong in the S3Diff release: resize, kind of noise, second blur and order of the
@@ -83,6 +86,9 @@ class DegradationSettings:
     plateau_beta: Range = (1.0, 1.5)
     resize_modes: tuple[str, ...] = ("area", "bilinear", "bicubic")
     final_sinc_probability: float = 0.8
+    sharpening_probability: float = 0.0
+    sharpening_amount: Range = (0.2, 2.0)
+    sharpening_sigma_px: Range = (0.4, 1.3)
     clean_probability: float = 0.01
     clean_modes: tuple[str, ...] = ("area", "bicubic_antialiased")
     like_release: bool = False
@@ -95,6 +101,8 @@ class DegradationSettings:
             _require_range(name, value, low=0.05, high=10)
             if not value[0] <= 1 <= value[1]:
                 raise OptionError(f"{name} is {value}; give a range that holds 1, such as (0.5, 2)")
+        _require_range("sharpening_amount", self.sharpening_amount, low=0.01, high=10)
+        _require_range("sharpening_sigma_px", self.sharpening_sigma_px, low=0.05, high=20)
         for name in ("resize_modes", "clean_modes"):
             modes = getattr(self, name)
             if not modes or any(mode not in RESIZE_MODES for mode in modes):
@@ -127,8 +135,9 @@ def _is_number(value: Any) -> bool:
 
 #: ``s3diff``: what S3Diff was trained with (arXiv 2409.17058, its released configuration). ``realesrgan``: the harder
 #: ranges of Real-ESRGAN (arXiv 2107.10833), with the same order of steps. ``mild``: ours, for pictures of a recent
-#: camera or a fair web page. ``camera``: ours, mostly optical blur, as in RealSR's pairs. ``bicubic``: the clean
-#: bicubic reduction of the benchmarks.
+#: camera or a fair web page. ``camera``: ours, mostly optical blur. ``sharpened``: the same, half of it with the camera's
+#: own sharpening, which leaves rims at edges, as in RealSR's pairs. ``grainy``: ours, the noise of a sensor at high sensitivity, which nothing smooths. ``bicubic``: the clean bicubic reduction of the
+#: benchmarks.
 PRESETS: dict[str, DegradationSettings] = {
     "s3diff": DegradationSettings(
         first=StageSettings(
@@ -225,6 +234,36 @@ PRESETS["camera"] = DegradationSettings(
         jpeg_quality=(80, 100),
     ),
     final_sinc_probability=0.3,
+    clean_probability=0.02,
+)
+PRESETS["sharpened"] = replace(PRESETS["camera"], sharpening_probability=0.5)
+PRESETS["grainy"] = DegradationSettings(
+    first=StageSettings(
+        blur_probability=0.8,
+        blur_sigma_px=(0.2, 2.0),
+        sinc_probability=0.05,
+        resize_probabilities=(0.1, 0.3, 0.6),
+        resize_factor=(0.6, 1.2),
+        noise_probability=0.3,
+        gaussian_sigma=(0.5, 8),
+        poisson_scale=(0.05, 0.8),
+        jpeg_probability=0.2,
+        jpeg_quality=(80, 98),
+    ),
+    second=StageSettings(
+        blur_probability=0.1,
+        blur_sigma_px=(0.2, 0.6),
+        sinc_probability=0.05,
+        resize_probabilities=(0.0, 0.2, 0.8),
+        resize_factor=(0.8, 1.2),
+        gaussian_probability=0.7,
+        gaussian_sigma=(2, 25),
+        poisson_scale=(0.2, 2.5),
+        grey_probability=0.3,
+        jpeg_probability=0.3,
+        jpeg_quality=(80, 100),
+    ),
+    final_sinc_probability=0.1,
     clean_probability=0.02,
 )
 PRESETS["bicubic"] = DegradationSettings(

@@ -20,6 +20,7 @@ from s3diff.degradation.kernels import (
     KERNEL_FAMILIES,
     PADDED_SIDE_PX,
     PULSE,
+    SHARPENING,
     SINC,
     KernelParameters,
     pulse_parameters,
@@ -181,11 +182,20 @@ def _draw_blur(
 
 def _draw_final_sinc(settings: DegradationSettings, batch_size: int, generator: torch.Generator) -> KernelParameters:
     is_filtered = torch.rand(batch_size, generator=generator) < settings.final_sinc_probability
-    return replace(
+    drawn = replace(
         pulse_parameters(batch_size),
         family=torch.where(is_filtered, SINC, PULSE),
         side_px=_draw_kernel_side(batch_size, generator),
         cutoff=_draw_even((LOWEST_CUTOFF_SHORT, math.pi), batch_size, generator),
+    )
+    if not settings.sharpening_probability:
+        return drawn
+    is_sharpened = torch.rand(batch_size, generator=generator) < settings.sharpening_probability
+    return replace(
+        drawn,
+        family=torch.where(is_sharpened, SHARPENING, drawn.family),
+        beta=_draw_even(settings.sharpening_amount, batch_size, generator),
+        sigma_x_px=_draw_even(settings.sharpening_sigma_px, batch_size, generator),
     )
 
 

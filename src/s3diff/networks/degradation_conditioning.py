@@ -23,6 +23,8 @@ class ConditioningConfig:
         block_channels: width of a block ID.
         identity_start: start M at the identity plus a small part (ours); the release starts it at about 2.5e-10,
             where the gradients of A, the MLPs and the tables are exactly 0.
+        modulated: let M follow the degrees; without it M depends on the block alone and is the same for every
+            picture, a plain LoRA of equal size, for comparison.
 
     Raises:
         ValueError: a width is too small or too large.
@@ -32,6 +34,7 @@ class ConditioningConfig:
     hidden_channels: int = 256
     block_channels: int = 64
     identity_start: bool = True
+    modulated: bool = True
 
     def __post_init__(self) -> None:
         for name in ("num_frequencies", "hidden_channels", "block_channels"):
@@ -44,6 +47,7 @@ class NetworkConditioning(nn.Module):
     def __init__(self, config: ConditioningConfig, num_rows: int, rank: int) -> None:
         super().__init__()
         self.rank = rank
+        self.modulated = config.modulated
         num_features = 2 * config.num_frequencies * len(DEGREE_NAMES)
         self.degree_mlp = nn.Linear(num_features, config.hidden_channels)
         self.block_ids = nn.Parameter(torch.randn(num_rows, config.block_channels))
@@ -65,6 +69,8 @@ class NetworkConditioning(nn.Module):
     def forward(self, degree_features: Tensor) -> Tensor:
         """``degree_features``: [B, 4 * num_frequencies]. Returns M for every block: [B, rows, r, r]."""
         degrees = F.relu(self.degree_mlp(degree_features))
+        if not self.modulated:
+            degrees = 0 * degrees  # with gradients of zero: every parameter has one in every process
         blocks = F.relu(self.block_mlp(self.block_ids))
         num_images, num_rows = degrees.shape[0], blocks.shape[0]
         pairs = torch.cat([degrees[:, None].expand(-1, num_rows, -1), blocks[None].expand(num_images, -1, -1)], dim=-1)

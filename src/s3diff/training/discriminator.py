@@ -32,7 +32,7 @@ from s3diff.errors import OptionError, PictureError
 from s3diff.training.augmentation import AUGMENTATIONS, AugmentationDraw, augment, check_augmentations
 from s3diff.training.backbones import Backbone, DinoBackbone, RandomBackbone, Vgg16Backbone, load_dino_weights
 
-BackboneName = Literal["dino", "vgg16", "random", "none"]
+BackboneName = Literal["dino", "vgg16", "random", "pixels", "none"]
 
 #: What the discriminator is taught to answer for real images (one-sided smoothing), and the generator strives for.
 RELEASED_REAL_LABEL = 0.8
@@ -46,12 +46,14 @@ class DiscriminatorConfig:
     """What judges the generated images.
 
     Attributes:
-        backbone: ``dino`` (S3Diff), ``vgg16`` (no hub needed), ``random`` (tests, dry runs), or ``none``: the run has
-            no adversarial phase.
+        backbone: ``dino`` (S3Diff), ``vgg16`` (no hub needed), ``random`` (tests, dry runs); ``pixels``: no frozen
+            features, a small network that learns along
+            (:class:`~s3diff.training.patch_discriminator.PatchDiscriminator`); ``none``: the run has no adversarial
+            phase.
         backbone_weights: safetensors file with the weights of ``dino``; None to look in the caches and on the hub.
-        hidden_channels: channels between the two layers of each head.
-        real_label: label of real images, also in the generator's loss.
-        augmentation: some of ``color``, ``translation``, ``cutout``.
+        hidden_channels: channels between the two layers of each head; of ``pixels``, those of its first layer.
+        real_label: label of real images, also in the generator's loss; ``pixels`` compares and has no labels.
+        augmentation: some of ``color``, ``translation``, ``cutout``; not for ``pixels``.
 
     Raises:
         OptionError: a value that does not exist or is out of range.
@@ -235,4 +237,4 @@ def _build_backbone(config: DiscriminatorConfig) -> Backbone:
         return Vgg16Backbone()
     if config.backbone == "random":
         return RandomBackbone()
-    raise OptionError("backbone is none: such a run has no discriminator; give dino, vgg16 or random")
+    raise OptionError(f"backbone is {config.backbone}: such a run has no frozen features; give dino, vgg16 or random")

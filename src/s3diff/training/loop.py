@@ -196,7 +196,8 @@ class Loop(ABC):
             _LOGGER.info("changed: %s", line)
         self.load(state)
         for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state.optimisers[name])
+            if name in state.optimisers:
+                optimiser.load_state_dict(state.optimisers[name])
             for group in optimiser.param_groups:  # the moments are the checkpoint's, the settings this run's
                 group.update(self._optimiser_settings())
         self.step = state.step

@@ -4,6 +4,8 @@
 2. *Adversarial*: positive prompts; the discriminator shall take the results for real.
 3. *Discriminator*: real pictures, then the results of phase 2.
 
+A discriminator that learns from pixels judges the results of phase 1 instead (:func:`paired`): one pass less.
+
 A phase computes; the trainer calls backward and steps.
 """
 
@@ -21,6 +23,7 @@ from s3diff.training.augmentation import AugmentationDraw, draw_augmentation
 from s3diff.training.config import TrainConfig
 from s3diff.training.discriminator import adversarial_loss, generator_loss
 from s3diff.training.losses import ReconstructionLoss
+from s3diff.training.patch_discriminator import pairing_loss
 
 #: Runs the generator: the trainable model, or the same wrapped for several processes.
 Model = nn.Module
@@ -39,6 +42,7 @@ class BatchDraw:
         adversarial_noise: the same for phase 2, which encodes anew.
         dial: [B, 2], how the degrees of blur and noise are turned in phase 1: 0 for none, 1 for the estimate, 2 for the
             most, see :func:`s3diff.training.trainable.turned`; None for 1 throughout.
+        plain_share: share of ``is_plain`` in the whole batch; that of one image where there are none.
         augmentations: of the results in phase 2, and of real and generated pictures in phase 3.
     """
 
@@ -50,6 +54,12 @@ class BatchDraw:
     adversarial_noise: Tensor
     augmentations: tuple[AugmentationDraw, AugmentationDraw, AugmentationDraw]
     dial: Tensor | None = None
+    plain_share: float = 1.0
+
+    @property
+    def is_plain(self) -> Tensor:
+        """[B] bool: images with the positive prompt and their own degrees, whose target is a good picture."""
+        return ~self.is_negative if self.dial is None else ~self.is_negative & (self.dial == 1).all(dim=1)
 
     def rows(self, start: int, stop: int) -> BatchDraw:
         """The draw of these images alone."""
@@ -85,6 +95,23 @@ class Batch:
     kept: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Pair:
+    """What phase 1 compares.
+
+    Attributes:
+        result: [B, 3, H, W] in [-1, 1].
+        target: the same.
+        is_plain: [B] bool, see :class:`BatchDraw`.
+        num_plain: number of such images, in the mean over the processes; at least 1 of the whole batch.
+    """
+
+    result: Tensor
+    target: Tensor
+    is_plain: Tensor
+    num_plain: float
+
+
 def draw_batch(config: TrainConfig, batch_size: int, generator: torch.Generator) -> BatchDraw:
     """Draw what a batch of ``batch_size`` images needs; ``generator``: on the CPU."""
     data, autoencoder = config.data, config.generator.autoencoder
@@ -94,20 +121,23 @@ def draw_batch(config: TrainConfig, batch_size: int, generator: torch.Generator)
     latent_shape = (batch_size, autoencoder.latent_channels, side, side)
     shape = (batch_size, data.crop_px, data.crop_px, generator, config.adversarial.discriminator.augmentation)
     in_vgg = evenly_chosen(batch_size, config.loss.vgg_images)
-    return BatchDraw(
-        degradation=draw(settings, batch_size, data.crop_px, data.crop_px, data.scale, generator),
-        is_negative=torch.rand(batch_size, generator=generator) < config.negative_probability,
+    degradation = draw(settings, batch_size, data.crop_px, data.crop_px, data.scale, generator)
+    is_negative = torch.rand(batch_size, generator=generator) < config.negative_probability
+    latent_noise = torch.randn(latent_shape, generator=generator)
+    adversarial_noise = torch.randn(latent_shape, generator=generator)
+    augmentations = (draw_augmentation(*shape), draw_augmentation(*shape), draw_augmentation(*shape))
+    dial = _draw_dial(config.dial_probability, batch_size, generator)
+    drawn = BatchDraw(
+        degradation=degradation,
+        is_negative=is_negative,
         in_vgg=in_vgg,
         vgg_share=float(in_vgg.double().mean()),
-        latent_noise=torch.randn(latent_shape, generator=generator),
-        adversarial_noise=torch.randn(latent_shape, generator=generator),
-        augmentations=(
-            draw_augmentation(*shape),
-            draw_augmentation(*shape),
-            draw_augmentation(*shape),
-        ),
-        dial=_draw_dial(config.dial_probability, batch_size, generator),
+        latent_noise=latent_noise,
+        adversarial_noise=adversarial_noise,
+        augmentations=augmentations,
+        dial=dial,
     )
+    return replace(drawn, plain_share=max(1, int(drawn.is_plain.sum())) / batch_size)
 
 
 def _draw_dial(probability: float, batch_size: int, generator: torch.Generator) -> Tensor | None:
@@ -148,9 +178,14 @@ def make_batch(ground_truth: Tensor, drawn: BatchDraw, upsampling: Upsampling) -
 
 
 def reconstruction(
-    model: Model, batch: Batch, loss: ReconstructionLoss, generator: torch.Generator, *, pixels_alone: bool = False
-) -> dict[str, Tensor]:
-    """Phase 1 with online negative prompting; the terms of the loss, ``total`` among them.
+    model: Model,
+    batch: Batch,
+    loss: ReconstructionLoss,
+    generator: torch.Generator,
+    *,
+    pixels_alone: bool = False,
+) -> tuple[dict[str, Tensor], Pair]:
+    """Phase 1 with online negative prompting: the terms of the loss, ``total`` among them, and what it compared.
 
     ``generator``: where the perceptual terms look, drawn alike in all processes. ``pixels_alone``: without those.
     """
@@ -161,9 +196,24 @@ def reconstruction(
     if dial is not None:
         dial = dial.to(batch.image.device)
     result = model(batch.low_quality, batch.image, is_negative, noise, dial)
+    pair = Pair(result, target, batch.drawn.is_plain.to(result.device), batch.drawn.plain_share * len(result))
     if pixels_alone:
-        return loss.of_pixels(result, target)
-    return loss(result, target, generator, batch.drawn.in_vgg.to(result.device), batch.drawn.vgg_share)
+        return loss.of_pixels(result, target), pair
+    return loss(result, target, generator, batch.drawn.in_vgg.to(result.device), batch.drawn.vgg_share), pair
+
+
+def paired(discriminator: nn.Module, pair: Pair) -> Tensor:
+    """The generator's loss by a discriminator of pixels: its results shall look more real than their targets."""
+    with torch.no_grad():
+        target = discriminator(pair.target)
+    return pairing_loss(discriminator(pair.result), target, pair.is_plain, pair.num_plain)
+
+
+def discriminate_pair(discriminator: nn.Module, pair: Pair) -> Tensor:
+    """That discriminator's own loss: the targets shall look more real than the results."""
+    logits = discriminator(torch.cat([pair.target, pair.result.detach()]))
+    target, result = logits.chunk(2)
+    return pairing_loss(target, result, pair.is_plain, pair.num_plain)
 
 
 def adversarial(model: Model, discriminator: nn.Module, batch: Batch, real_label: float) -> tuple[Tensor, Tensor]:

@@ -172,6 +172,8 @@ def require_same_run(
     """
     differences = differing_fields(state.config, to_json(config))
     fixed = [line for line in differences if _FIXED_FIELDS.fullmatch(line.split(" ", 1)[0])]
+    if not state.heads:  # a discriminator starts afresh
+        fixed = [line for line in fixed if not line.startswith("adversarial.")]
     # Another base model may have other networks; other fields decide by themselves what is frozen.
     if state.base != base and all(line.startswith("generator.") for line in fixed):
         raise OptionError("the run was made on another base model; give the --from that it was started with")

@@ -17,6 +17,7 @@ from s3diff.training.delivery import delivered_model
 from s3diff.training.discriminator import Discriminator, frozen
 from s3diff.training.loop import Loop, add_means, step_generator
 from s3diff.training.losses import ReconstructionLoss
+from s3diff.training.patch_discriminator import PatchDiscriminator
 from s3diff.training.run_checkpoints import RunState
 from s3diff.training.start import Start, sampled_fingerprint
 from s3diff.training.tracking import Tracker
@@ -67,20 +68,24 @@ class Trainer(Loop):
             checkpoint_gradients(self.model)
         self.model.to(self.device)
         self._wrapped: nn.Module = self.accelerator.prepare_model(self.model)
-        self.loss = ReconstructionLoss(config.loss).to(self.device)
+        self.loss = ReconstructionLoss(config.loss, precision=config.precision).to(self.device)
         self._add_optimiser("generator", self.model, config.optimiser.learning_rate)
         self.discriminator = self._make_discriminator()
         self.average = {name: value.clone() for name, value in self.model.trained_state().items()}
         if not config.optimiser.ema_decay:
             self.average = {}
 
-    def _make_discriminator(self) -> Discriminator | None:
+    def _make_discriminator(self) -> Discriminator | PatchDiscriminator | None:
         config = self.config.adversarial
         if not config.weight or config.discriminator.backbone == "none":
             return None
+        discriminator: Discriminator | PatchDiscriminator
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.run.seed)
-            discriminator = Discriminator(config.discriminator)
+            if config.discriminator.backbone == "pixels":
+                discriminator = PatchDiscriminator(config.discriminator.hidden_channels)
+            else:
+                discriminator = Discriminator(config.discriminator)
         discriminator.to(self.device)
         self._wrapped_discriminator: nn.Module = self.accelerator.prepare_model(discriminator)
         self._add_optimiser("discriminator", discriminator, config.learning_rate)
@@ -94,19 +99,41 @@ class Trainer(Loop):
         self._set_rates()
         values: dict[str, Tensor] = {}
         pixels_alone = self.step < config.loss.perceptual_from_step
+        judge = self.discriminator if self.step >= config.adversarial.start_step else None
+        pairs: list[phases.Pair] = []
 
         for index, batch in enumerate(batches):
             with self._gathering(self._wrapped, index):
-                losses = phases.reconstruction(self._wrapped, batch, self.loss, generator, pixels_alone=pixels_alone)
+                losses, pair = phases.reconstruction(
+                    self._wrapped, batch, self.loss, generator, pixels_alone=pixels_alone
+                )
+                if isinstance(judge, PatchDiscriminator):
+                    with frozen(judge):
+                        losses["adversarial"] = phases.paired(judge, pair)
+                    losses["total"] = losses["total"] + config.adversarial.weight * losses["adversarial"]
+                    pairs.append(pair)
                 self._backward(losses["total"])
             add_means(values, losses, len(batches))
         values["gradient_norm"] = self._update_generator(values["total"])
 
-        if self.discriminator is not None and self.step >= config.adversarial.start_step:
-            self._adversarial_phases(self.discriminator, batches, values)
+        if isinstance(judge, PatchDiscriminator):
+            self._discriminate_pairs(judge, pairs, values)
+        elif judge is not None:
+            self._adversarial_phases(judge, batches, values)
         self.step += 1
         self._move_average()
         return values
+
+    def _discriminate_pairs(
+        self, discriminator: PatchDiscriminator, pairs: list[phases.Pair], values: dict[str, Tensor]
+    ) -> None:
+        wrapped = self._wrapped_discriminator
+        for index, pair in enumerate(pairs):
+            with self._gathering(wrapped, index):
+                loss = phases.discriminate_pair(wrapped, pair)
+                self._backward(self.config.adversarial.discriminator_weight * loss)
+            add_means(values, {"discriminator": loss}, len(pairs))
+        values["discriminator_gradient_norm"] = self._update("discriminator", discriminator, values["discriminator"])
 
     def _adversarial_phases(
         self, discriminator: Discriminator, batches: list[phases.Batch], values: dict[str, Tensor]
@@ -210,17 +237,17 @@ class Trainer(Loop):
         )
 
     def load(self, state: RunState) -> None:
-        """Take over a checkpoint of the same networks.
+        """Take over a checkpoint of the same networks; a discriminator that it lacks starts afresh.
 
         Raises:
-            OptionError: it has a discriminator or an average and this run has none, or the other way round.
+            OptionError: it has a discriminator and this run has none, or one has an average and the other has not.
         """
-        if bool(state.heads) != (self.discriminator is not None) or bool(state.average) != bool(self.average):
+        if (state.heads and self.discriminator is None) or bool(state.average) != bool(self.average):
             raise OptionError(
-                "the run was started with a discriminator or an average and goes on without, or the other way round; "
-                "leave adversarial.weight and optimiser.ema_decay as they were"
+                "the run was started with a discriminator and goes on without, or with an average of the weights and "
+                "without, or the other way round; leave adversarial.weight and optimiser.ema_decay as they were"
             )
         self.model.load_state_dict({**self.model.state_dict(), **state.model})
-        if self.discriminator is not None:
+        if self.discriminator is not None and state.heads:
             self.discriminator.load_state_dict(state.heads)
         self.average = {name: value.to(self.device) for name, value in state.average.items()}
