@@ -113,9 +113,9 @@ def test_both_sides_learn_and_each_from_its_own_loss(photos: Path, tmp_path: Pat
 
     values, moved, weights = after(0.01, 1.0, "both")
     assert all(moved.values())
-    assert values["total"] == pytest.approx(
-        2 * values["l2"] + values["l1"] + 0.01 * values["adversarial"], rel=1e-5
-    ), "the generator's loss is one sum"
+    assert values["total"] == pytest.approx(2 * values["l2"] + values["l1"] + 0.01 * values["adversarial"], rel=1e-5), (
+        "the generator's loss is one sum"
+    )
     _, moved, same = after(0.01, 0.0, "generator alone")
     assert not any(moved.values()), "the generator's pass leaves no gradients in the discriminator"
     assert all(torch.equal(same[name], value) for name, value in weights.items())

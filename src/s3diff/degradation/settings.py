@@ -135,9 +135,9 @@ def _is_number(value: Any) -> bool:
 
 #: ``s3diff``: what S3Diff was trained with (arXiv 2409.17058, its released configuration). ``realesrgan``: the harder
 #: ranges of Real-ESRGAN (arXiv 2107.10833), with the same order of steps. ``mild``: ours, for pictures of a recent
-#: camera or a fair web page. ``camera``: ours, mostly optical blur. ``sharpened``: the same, half of it with the camera's
-#: own sharpening, which leaves rims at edges, as in RealSR's pairs. ``grainy``: ours, the noise of a sensor at high sensitivity, which nothing smooths. ``bicubic``: the clean bicubic reduction of the
-#: benchmarks.
+#: camera or a fair web page. ``camera``: ours, mostly optical blur. ``sharpened``: the same, half of it with the
+#: camera's own sharpening, which leaves rims at edges, as in RealSR's pairs. ``grainy``: ours, the noise of a sensor at
+#: high sensitivity, which nothing smooths. ``bicubic``: the clean bicubic reduction of the benchmarks.
 PRESETS: dict[str, DegradationSettings] = {
     "s3diff": DegradationSettings(
         first=StageSettings(
