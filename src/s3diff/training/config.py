@@ -212,16 +212,19 @@ class RunConfig:
         checkpoint_every: steps between checkpoints.
         keep_checkpoints: the last so many stay.
         log_every: steps between lines of the log.
+        stop_step: end this call after the step with this number, with a checkpoint and a model, and let a later one go
+            on; 0 for the run's own end.
     """
 
     seed: int = 0
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     log_every: int = 20
+    stop_step: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("checkpoint_every", "keep_checkpoints", "log_every"):
-            require_at_least(f"run.{name}", getattr(self, name), 1)
+        for name, least in (("checkpoint_every", 1), ("keep_checkpoints", 1), ("log_every", 1), ("stop_step", 0)):
+            require_at_least(f"run.{name}", getattr(self, name), least)
         if not 0 <= self.seed < 2**63:
             raise OptionError(f"run.seed is {self.seed}; give a whole number from 0 to {2**63 - 1}")
 

@@ -127,14 +127,15 @@ class Loop(ABC):
         return 0
 
     def run(self, report: Callable[[StepReport], None] | None = None) -> None:
-        """Train until ``max_steps``: reports, validations and checkpoints on the way and at the end.
+        """Train until ``max_steps`` or ``stop_step``: reports, validations and checkpoints on the way and at the end.
 
         Raises:
             Stopped: SIGTERM or Ctrl-C came; the run was saved after the step in hand.
             TrainingError: gradients stay not finite, or a checkpoint cannot be written.
             PictureError: no usable picture is left.
         """
-        is_main, max_steps = self.accelerator.is_main_process, self._optimiser.max_steps
+        is_main = self.accelerator.is_main_process
+        last_step = min(self._optimiser.max_steps, self._run.stop_step or self._optimiser.max_steps)
         self.output.mkdir(parents=True, exist_ok=True)
         tracker = Tracker(self.output, self._all.name, to_json(self._all), self.step, is_main=is_main)
         recent = _Recent(self.batch_size)
@@ -143,14 +144,14 @@ class Loop(ABC):
             with _noticed_signals() as received:
                 if self.step == 0:
                     self.validate(tracker)
-                while self.step < max_steps:
+                while self.step < last_step:
                     recent.add(self.train_step(next(batches)))
-                    is_last = self.step == max_steps
+                    is_last = self.step == last_step
                     if is_last or self.step % self._run.log_every == 0:
                         values = self._mean_over_processes(recent.take())
                         tracker.write(self.step, values)
                         if report is not None and is_main:
-                            report(StepReport(self.step, max_steps, values))
+                            report(StepReport(self.step, last_step, values))
                     if is_last or (self.validate_every and self.step % self.validate_every == 0):
                         self.validate(tracker)
                     signal_number = self._agreed_signal(received)

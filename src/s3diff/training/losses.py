@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +18,14 @@ class ReconstructionLoss(nn.Module):
     Args:
         config: the weights.
         lpips_vgg: with other weights than the published ones.
-        precision: what the perceptual networks compute in; their features are compared in float32.
 
     Raises:
         MissingExtraError: weights of a perceptual term are not on this machine; the message says how to get them.
     """
 
-    def __init__(
-        self,
-        config: LossConfig,
-        lpips_vgg: LPIPS | None = None,
-        precision: Literal["float32", "bfloat16"] = "float32",
-    ) -> None:
+    def __init__(self, config: LossConfig, lpips_vgg: LPIPS | None = None) -> None:
         super().__init__()
-        self.config, self.precision = config, precision
+        self.config = config
         self.lpips_alex = LPIPS("alex") if config.lpips_alex else None
         self.lpips_vgg = (lpips_vgg or LPIPS("vgg")) if config.lpips_vgg else None
         self.dists = DISTS() if config.dists else None
@@ -60,17 +54,17 @@ class ReconstructionLoss(nn.Module):
         terms = self._pixel_terms(result, target)
         if self.lpips_alex is not None:
             views = _shifted(result, target, config.max_shift_px, generator)
-            terms["lpips_alex"] = self._distance(self.lpips_alex, *views)
+            terms["lpips_alex"] = _distance(self.lpips_alex, *views)
         # A process may hold more or fewer of these images than the next one: a sum over the expected number of them.
         expected = vgg_share * len(result)
         if in_vgg is not None:
             result, target = result[in_vgg], target[in_vgg]
         if self.lpips_vgg is not None:
             views = _random_square(result, target, config.perceptual_crop_px, generator)
-            terms["lpips_vgg"] = self._distance(self.lpips_vgg, *views, expected)
+            terms["lpips_vgg"] = _distance(self.lpips_vgg, *views, expected)
         if self.dists is not None:
             first, second = _random_square(result, target, config.perceptual_crop_px, generator)
-            terms["dists"] = self._distance(self.dists, first * 0.5 + 0.5, second * 0.5 + 0.5, expected)
+            terms["dists"] = _distance(self.dists, first * 0.5 + 0.5, second * 0.5 + 0.5, expected)
         return self._with_total(terms)
 
     def of_pixels(self, result: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -85,31 +79,18 @@ class ReconstructionLoss(nn.Module):
             terms["l2"] = F.mse_loss(result, target)
         return terms
 
-    def _distance(self, metric: Any, result: Tensor, target: Tensor, count: float | None = None) -> Tensor:
-        """Sum of the distances by LPIPS or DISTS over ``count``, or their mean; the target has no gradients."""
-        if len(result) == 0:
-            return result.sum()
-        is_half = self.precision == "bfloat16"
-        with torch.autocast(result.device.type, torch.bfloat16, enabled=is_half):
-            with torch.no_grad():
-                wanted = metric.features(target)
-            found = metric.features(result)
-        if is_half:
-            found, wanted = _in_single(found), _in_single(wanted)
-        distances: Tensor = metric.distance(found, wanted)
-        return distances.sum() / (count or len(result))
-
     def _with_total(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         weighted = [getattr(self.config, name) * value for name, value in terms.items()]
         return {**terms, "total": torch.stack(weighted).sum()}
 
 
-def _in_single(features: Any) -> Any:
-    """Lists and tuples of features, in float32."""
-    if isinstance(features, Tensor):
-        return features.float()
-    parts = [_in_single(part) for part in features]
-    return type(features)(*parts) if hasattr(features, "_fields") else parts
+def _distance(metric: Any, result: Tensor, target: Tensor, count: float | None = None) -> Tensor:
+    """Sum of the distances by LPIPS or DISTS over ``count``, or their mean; the target's features have no gradients."""
+    if len(result) == 0:
+        return result.sum()
+    with torch.no_grad():
+        wanted = metric.features(target)
+    return metric.distance(metric.features(result), wanted).sum() / (count or len(result))
 
 
 def _shifted(result: Tensor, target: Tensor, max_shift_px: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

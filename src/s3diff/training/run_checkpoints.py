@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ _FORMAT = "s3diff-run 2"
 
 #: Fields that a resumed run may change without a word: they decide how it is driven, not what it computes.
 _DRIVING_FIELDS = re.compile(
-    r"run\.(checkpoint_every|keep_checkpoints|log_every)|validation\..*|data\.num_workers|gradient_checkpointing"
+    r"run\.(checkpoint_every|keep_checkpoints|log_every|stop_step)|validation\..*|data\.num_workers|gradient_checkpointing"
     r"|estimator_steps|exported_residual|exported_smoothing|export_precision|optimiser\.(max_skipped|max_steps)"
 )
 #: Fields that no resumed run may change: they decide which tensors there are.
@@ -170,7 +170,7 @@ def require_same_run(
     Raises:
         OptionError: it was made by another configuration (the fields are named), batch, data set or base model.
     """
-    differences = differing_fields(state.config, to_json(config))
+    differences = differing_fields(_completed(state.config, config), to_json(config))
     fixed = [line for line in differences if _FIXED_FIELDS.fullmatch(line.split(" ", 1)[0])]
     if not state.heads:  # a discriminator starts afresh
         fixed = [line for line in fixed if not line.startswith("adversarial.")]
@@ -188,6 +188,19 @@ def require_same_run(
         remedy = "these cannot change" if fixed else "leave them as they were, or add --accept-changes"
         raise OptionError(f"the run was started with another configuration: {'; '.join(named)}; {remedy}")
     return differences
+
+
+def _completed(before: dict[str, Any], config: Any) -> dict[str, Any]:
+    """A checkpoint's configuration with the defaults of fields that came after it."""
+    completed, now = dict(before), to_json(config)
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name in before:
+            if is_dataclass(value) and isinstance(before[field.name], dict):
+                completed[field.name] = _completed(before[field.name], value)
+        elif field.default is not MISSING:
+            completed[field.name] = now[field.name] if field.default == value else field.default
+    return completed
 
 
 def differing_fields(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

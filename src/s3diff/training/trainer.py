@@ -68,7 +68,7 @@ class Trainer(Loop):
             checkpoint_gradients(self.model)
         self.model.to(self.device)
         self._wrapped: nn.Module = self.accelerator.prepare_model(self.model)
-        self.loss = ReconstructionLoss(config.loss, precision=config.precision).to(self.device)
+        self.loss = ReconstructionLoss(config.loss).to(self.device)
         self._add_optimiser("generator", self.model, config.optimiser.learning_rate)
         self.discriminator = self._make_discriminator()
         self.average = {name: value.clone() for name, value in self.model.trained_state().items()}
