@@ -674,7 +674,7 @@ def test_refused_images() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"backbone": "clip"}, "backbone is 'clip'; give one of dino, vgg16, random, none"),
+        ({"backbone": "clip"}, "backbone is 'clip'; give one of dino, vgg16, random, pixels, none"),
         ({"backbone": "vgg16", "backbone_weights": "x"}, "backbone_weights is for the backbone dino, not vgg16"),
         ({"hidden_channels": 0}, "hidden_channels is 0; give 1 or more"),
         ({"real_label": 0.2}, "real_label is 0.2; give a value above 0.5, at most 1"),

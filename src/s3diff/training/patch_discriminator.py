@@ -31,7 +31,7 @@ class PatchDiscriminator(nn.Module):
             _layer(channels, 2 * channels, kernel_size=4, stride=2),
             _layer(2 * channels, 4 * channels, kernel_size=4, stride=2),
             _layer(4 * channels, 4 * channels, kernel_size=3, stride=1),
-            nn.Conv2d(4 * channels, 1, kernel_size=3, padding=1),
+            nn.Conv2d(4 * channels, 1, kernel_size=3, padding=1, bias=False),  # it would cancel in the pairs
         )
 
     def forward(self, images: Tensor) -> Tensor:
