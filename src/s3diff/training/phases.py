@@ -121,21 +121,19 @@ def draw_batch(config: TrainConfig, batch_size: int, generator: torch.Generator)
     latent_shape = (batch_size, autoencoder.latent_channels, side, side)
     shape = (batch_size, data.crop_px, data.crop_px, generator, config.adversarial.discriminator.augmentation)
     in_vgg = evenly_chosen(batch_size, config.loss.vgg_images)
-    degradation = draw(settings, batch_size, data.crop_px, data.crop_px, data.scale, generator)
-    is_negative = torch.rand(batch_size, generator=generator) < config.negative_probability
-    latent_noise = torch.randn(latent_shape, generator=generator)
-    adversarial_noise = torch.randn(latent_shape, generator=generator)
-    augmentations = (draw_augmentation(*shape), draw_augmentation(*shape), draw_augmentation(*shape))
-    dial = _draw_dial(config.dial_probability, batch_size, generator)
     drawn = BatchDraw(
-        degradation=degradation,
-        is_negative=is_negative,
+        degradation=draw(settings, batch_size, data.crop_px, data.crop_px, data.scale, generator),
+        is_negative=torch.rand(batch_size, generator=generator) < config.negative_probability,
         in_vgg=in_vgg,
         vgg_share=float(in_vgg.double().mean()),
-        latent_noise=latent_noise,
-        adversarial_noise=adversarial_noise,
-        augmentations=augmentations,
-        dial=dial,
+        latent_noise=torch.randn(latent_shape, generator=generator),
+        adversarial_noise=torch.randn(latent_shape, generator=generator),
+        augmentations=(
+            draw_augmentation(*shape),
+            draw_augmentation(*shape),
+            draw_augmentation(*shape),
+        ),
+        dial=_draw_dial(config.dial_probability, batch_size, generator),
     )
     return replace(drawn, plain_share=max(1, int(drawn.is_plain.sum())) / batch_size)
 
