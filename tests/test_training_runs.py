@@ -391,7 +391,7 @@ def test_a_users_own_recipe(photos: Path, tmp_path: Path) -> None:
         ("precision=float8", "give one of float32, bfloat16"),
         ("optimiser.betas=0.9", "holds 1 values; give 2"),
         ("gradient_checkpointing=2", "is no bool"),
-        ("adversarial.discriminator.backbone=resnet", "give one of dino, vgg16, random, none"),
+        ("adversarial.discriminator.backbone=resnet", "give one of dino, vgg16, random, pixels, none"),
         ("negative_probability=2.0", "give 0 to 1"),
         ("optimiser.learning_rate=-1", "optimiser.learning_rate is -1.0; give 0 or more"),
         ("optimiser.betas=2,2", "from 0 to below 1"),
