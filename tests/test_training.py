@@ -221,6 +221,30 @@ def test_a_dial_is_drawn_for_some_and_moves_the_degrees() -> None:
     assert torch.allclose(found, torch.tensor([[0.0, 0.2], [0.4, 0.7]]))
 
 
+def test_the_truth_is_blurred_before_it_is_degraded() -> None:
+    config = replace(tiny_config(), data=replace(tiny_config().data, truth_blur_px=(0.5, 1.5)))
+    random = torch.Generator().manual_seed(4)
+    drawn = phases.draw_batch(config, 400, random)
+    assert drawn.truth_blur_px is not None
+    assert 0.5 <= float(drawn.truth_blur_px.min()) < 0.6 < 1.4 < float(drawn.truth_blur_px.max()) <= 1.5
+    assert phases.draw_batch(tiny_config(), 2, torch.Generator()).truth_blur_px is None
+
+    side = tiny_config().data.crop_px
+    drawn = replace(drawn.rows(7, 9), truth_blur_px=torch.tensor([0.0, 1.2], dtype=torch.float64))
+    crops = torch.randint(256, (2, 3, side, side), dtype=torch.uint8, generator=random)
+    batch = phases.make_batch(crops, drawn, "bicubic")
+    sharp = crops / 255.0
+    steps = torch.arange(-6.0, 7.0)
+    line = torch.exp(-(steps**2) / (2 * 1.2**2))
+    kernel = (torch.outer(line, line) / line.sum() ** 2).expand(3, 1, -1, -1)
+    blurred = torch.nn.functional.conv2d(
+        torch.nn.functional.pad(sharp[1:], (6,) * 4, mode="reflect"), kernel, groups=3
+    )
+    assert torch.allclose(batch.ground_truth / 2 + 0.5, torch.cat([sharp[:1], blurred]), atol=1e-5)
+    softened = phases.softened(sharp, drawn.truth_blur_px)
+    assert torch.equal(batch.low_quality, phases.apply(softened, drawn.degradation))
+
+
 def test_perceptual_terms_begin_with_their_step(photos: Path, tmp_path: Path) -> None:
     config = tiny_config()
     trainer = make_trainer(replace(config, loss=replace(config.loss, perceptual_from_step=1)), photos, tmp_path)
@@ -640,6 +664,11 @@ def test_resume_accepts_what_changes_no_number_and_refuses_other_networks(photos
     wider = replace(config, generator=replace(config.generator, unet=replace(config.generator.unet, lora_rank=3)))
     with pytest.raises(OptionError, match=r"generator\.unet\.lora_rank 2 -> 3; these cannot change"):
         make_trainer(wider, photos, tmp_path).resume(accept_changes=True)
+    autoencoder = replace(config.generator.autoencoder, residual_smoothing=0.2)
+    filtered = replace(config, generator=replace(config.generator, autoencoder=autoencoder))
+    with pytest.raises(OptionError, match=r"residual_smoothing 0\.0 -> 0\.2; leave them as they were, or add"):
+        make_trainer(filtered, photos, tmp_path).resume()
+    make_trainer(filtered, photos, tmp_path).resume(accept_changes=True)
     with pytest.raises(ModelError, match="no checkpoint to go on from"):
         make_trainer(config, photos, tmp_path / "elsewhere").resume()
 

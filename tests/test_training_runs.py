@@ -406,6 +406,7 @@ def test_a_users_own_recipe(photos: Path, tmp_path: Path) -> None:
         ("loss.vgg_images=-3", "give 0 or more"),
         ("loss.max_shift_px=-1", "give 0 or more"),
         ("data.min_detail=-1", "give 0 or more"),
+        ("data.truth_blur_px=1,0.5", "give a lowest and a highest value from 0 to 2"),
         ("run.seed=99999999999999999999999", "give a whole number from 0"),
     ],
 )

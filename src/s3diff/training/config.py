@@ -12,6 +12,10 @@ from s3diff.options import Upsampling
 from s3diff.training.discriminator import DiscriminatorConfig
 
 
+#: Highest standard deviation of ``data.truth_blur_px``; the kernel's radius is three of them.
+MAX_TRUTH_BLUR_PX = 2.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What a batch is made of.
@@ -24,6 +28,9 @@ class DataConfig:
         degradations: names of presets of :mod:`s3diff.degradation.synthesis`; each batch takes one of them by chance.
         min_detail: crops whose luma gradient has a mean absolute value below this (levels of 255) are drawn
             again, four draws at most: skies teach little.
+        truth_blur_px: lowest and highest standard deviation in pixels of a Gaussian blur of the ground truth itself,
+            drawn for each crop; (0, 0) for none. Photographs that were reduced from larger ones have far more in
+            the finest octave than what a camera gives at full size, and a model that learns them adds it everywhere.
         held_out: names of pictures in the folder that are never trained on; they validate the run.
         num_workers: processes that decode and crop; 0 decodes in the training process.
     """
@@ -34,6 +41,7 @@ class DataConfig:
     scale: int = 4
     degradations: tuple[str, ...] = ("s3diff",)
     min_detail: float = 2.0
+    truth_blur_px: tuple[float, float] = (0.0, 0.0)
     held_out: tuple[str, ...] = ()
     num_workers: int = 0
 
@@ -41,6 +49,11 @@ class DataConfig:
         for name, least in (("crop_px", 8), ("batch_size", 1), ("accumulate", 1), ("scale", 1), ("num_workers", 0)):
             require_at_least(f"data.{name}", getattr(self, name), least)
         require_at_least("data.min_detail", self.min_detail, 0)
+        if not 0 <= self.truth_blur_px[0] <= self.truth_blur_px[1] <= MAX_TRUTH_BLUR_PX:
+            raise OptionError(
+                f"data.truth_blur_px is {self.truth_blur_px}; give a lowest and a highest value "
+                f"from 0 to {MAX_TRUTH_BLUR_PX}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,19 +11,24 @@ A phase computes; the trainer calls backward and steps.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from s3diff.degradation.kernels import cut_kernels, filter_per_image, gaussian_kernels, needed_radii
 from s3diff.degradation.synthesis import PRESETS, DegradationDraw, DegradationSettings, apply, draw
 from s3diff.images.resampling import enlarge, to_network_range
 from s3diff.options import Upsampling
 from s3diff.training.augmentation import AugmentationDraw, draw_augmentation
-from s3diff.training.config import TrainConfig
+from s3diff.training.config import MAX_TRUTH_BLUR_PX, TrainConfig
 from s3diff.training.discriminator import adversarial_loss, generator_loss
 from s3diff.training.losses import ReconstructionLoss
 from s3diff.training.patch_discriminator import pairing_loss
+
+#: A Gaussian of this standard deviation in pixels changes nothing: its neighbours weigh e^-50.
+_LEAST_SIGMA_PX = 0.1
 
 #: Runs the generator: the trainable model, or the same wrapped for several processes.
 Model = nn.Module
@@ -42,6 +47,8 @@ class BatchDraw:
         adversarial_noise: the same for phase 2, which encodes anew.
         dial: [B, 2], how the degrees of blur and noise are turned in phase 1: 0 for none, 1 for the estimate, 2 for the
             most, see :func:`s3diff.training.trainable.turned`; None for 1 throughout.
+        truth_blur_px: [B], blur of the ground truth itself, see :class:`~s3diff.training.config.DataConfig`; None
+            for none.
         plain_share: share of ``is_plain`` in the whole batch; that of one image where there are none.
         augmentations: of the results in phase 2, and of real and generated pictures in phase 3.
     """
@@ -54,6 +61,7 @@ class BatchDraw:
     adversarial_noise: Tensor
     augmentations: tuple[AugmentationDraw, AugmentationDraw, AugmentationDraw]
     dial: Tensor | None = None
+    truth_blur_px: Tensor | None = None
     plain_share: float = 1.0
 
     @property
@@ -73,6 +81,7 @@ class BatchDraw:
             adversarial_noise=self.adversarial_noise[start:stop],
             augmentations=(adversarial, real, fake),
             dial=None if self.dial is None else self.dial[start:stop],
+            truth_blur_px=None if self.truth_blur_px is None else self.truth_blur_px[start:stop],
         )
 
 
@@ -134,6 +143,7 @@ def draw_batch(config: TrainConfig, batch_size: int, generator: torch.Generator)
             draw_augmentation(*shape),
         ),
         dial=_draw_dial(config.dial_probability, batch_size, generator),
+        truth_blur_px=_draw_truth_blur(data.truth_blur_px, batch_size, generator),
     )
     return replace(drawn, plain_share=max(1, int(drawn.is_plain.sum())) / batch_size)
 
@@ -145,6 +155,21 @@ def _draw_dial(probability: float, batch_size: int, generator: torch.Generator) 
     drawn = torch.rand(batch_size, 2, 3, generator=generator)
     is_chosen = (drawn[:, :1, 0] < probability) & (drawn[:, :, 1] < 0.5)
     return torch.where(is_chosen, 2 * drawn[:, :, 2], 1.0)
+
+
+def _draw_truth_blur(span_px: tuple[float, float], batch_size: int, generator: torch.Generator) -> Tensor | None:
+    """[B]: evenly from the lowest to the highest; None where the highest is 0."""
+    lowest, highest = span_px
+    if not highest:
+        return None
+    return lowest + (highest - lowest) * torch.rand(batch_size, generator=generator, dtype=torch.float64)
+
+
+def softened(truth: Tensor, sigma_px: Tensor) -> Tensor:
+    """``truth`` [B, C, H, W], each image blurred by a Gaussian of its ``sigma_px`` [B]."""
+    radius = math.ceil(3 * MAX_TRUTH_BLUR_PX)
+    kernels = gaussian_kernels(2 * radius + 1, sigma_px.clamp(min=_LEAST_SIGMA_PX))
+    return filter_per_image(truth, cut_kernels(kernels, max(needed_radii(kernels))))
 
 
 def evenly_chosen(batch_size: int, count: int) -> Tensor:
@@ -162,6 +187,8 @@ def evenly_chosen(batch_size: int, count: int) -> Tensor:
 def make_batch(ground_truth: Tensor, drawn: BatchDraw, upsampling: Upsampling) -> Batch:
     """Degrade and enlarge on the ground truth's device; ``ground_truth``: [B, 3, H, W] uint8."""
     truth = ground_truth.float() / 255.0
+    if drawn.truth_blur_px is not None:
+        truth = softened(truth, drawn.truth_blur_px)
     low_quality = apply(truth, drawn.degradation)
     height, width = truth.shape[2:]
     image = to_network_range(enlarge(low_quality, height, width, mode=upsampling))

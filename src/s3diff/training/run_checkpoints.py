@@ -29,6 +29,8 @@ _DRIVING_FIELDS = re.compile(
 )
 #: Fields that no resumed run may change: they decide which tensors there are.
 _FIXED_FIELDS = re.compile(r"(generator|estimator|adversarial\.discriminator)\..*|start|trained|prompt_tokens")
+#: Those among them that do not: filters without weights.
+_FREE_FIELDS = re.compile(r"generator\.autoencoder\.(residual_smoothing|base_sharpening|grid_period_px)")
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,8 @@ def require_same_run(
         OptionError: it was made by another configuration (the fields are named), batch, data set or base model.
     """
     differences = differing_fields(_completed(state.config, config), to_json(config))
-    fixed = [line for line in differences if _FIXED_FIELDS.fullmatch(line.split(" ", 1)[0])]
+    names = {line: line.split(" ", 1)[0] for line in differences}
+    fixed = [line for line, name in names.items() if _FIXED_FIELDS.fullmatch(name) and not _FREE_FIELDS.fullmatch(name)]
     if not state.heads:  # a discriminator starts afresh
         fixed = [line for line in fixed if not line.startswith("adversarial.")]
     # Another base model may have other networks; other fields decide by themselves what is frozen.
