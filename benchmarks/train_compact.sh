@@ -3,7 +3,7 @@
 #
 #     sh benchmarks/train_compact.sh PHOTOS OUTPUT
 #
-# About an hour and a half on two CPU cores. Stopped and called again, it goes on where it was. What the stages are for
+# About two hours and a half on two CPU cores. Stopped and called again, it goes on where it was. What the stages are for
 # is told in docs/training.md.
 set -eu
 photos=$1
@@ -31,11 +31,24 @@ if [ ! -e "$output/estimator.done" ]; then
     touch "$output/estimator.done"
 fi
 
-# Pixels alone.
-stage pixels --set loss.l1=1 --set optimiser.max_steps=10000 --set optimiser.decay_steps=5000 --set run.stop_step=4500
-# Half the batch, and DISTS on all of it.
-stage perceptual --set data.batch_size=4 --set loss.vgg_images=0 --set loss.l1=1 --set loss.lpips_alex=0.4 \
-    --set loss.lpips_vgg=0 --set loss.dists=1 --set optimiser.max_steps=10000 --set optimiser.decay_steps=5500 \
-    --set run.stop_step=5233
-# LPIPS on VGG16 against fine patterns, while the rate falls to zero.
-stage final --set data.batch_size=4 --set loss.vgg_images=0 --set optimiser.max_steps=7900 --set optimiser.decay_steps=2650
+alone="--set loss.l1=1 --set loss.lpips_vgg=0 --set loss.perceptual_from_step=7500
+    --set data.crop_px=128 --set data.batch_size=8 --set optimiser.learning_rate=3e-4 --set optimiser.ema_decay=0.998"
+unfiltered="--set generator.autoencoder.residual_smoothing=0 --set data.truth_blur_px=0,0 --set data.min_detail=2"
+
+# Pixels alone: blur first.
+# shellcheck disable=SC2086
+stage pixels $alone $unfiltered --set data.degradations=camera,camera,s3diff,mild --set dial_probability=0.2 \
+    --set optimiser.max_steps=10000 --set optimiser.decay_steps=5000 --set run.stop_step=4500
+# Noise, and the dial.
+# shellcheck disable=SC2086
+stage noise $alone $unfiltered --set loss.l1=0.7 \
+    --set data.degradations=camera,camera,s3diff,grainy,mild,grainy --set dial_probability=0.3 \
+    --set optimiser.decay_steps=0 --set optimiser.max_steps=6000
+# A truth as soft as a camera's, the residual's filter, and the rims of cameras.
+# shellcheck disable=SC2086
+stage rims $alone --set optimiser.decay_steps=0 --set optimiser.max_steps=7500
+# The perceptual terms.
+stage perceptual --set loss.lpips_vgg=0 --set optimiser.learning_rate=2e-4 --set optimiser.ema_decay=0.998 \
+    --set optimiser.decay_steps=2500 --set optimiser.max_steps=12000
+# LPIPS on VGG16 against the fine patterns of the others.
+stage final

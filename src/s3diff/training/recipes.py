@@ -78,8 +78,9 @@ def compact_generator() -> GeneratorConfig:
 
     Norms over the channels of each pixel, in residual branches alone, and no attention over the picture: nothing
     depends on the whole picture, so tiles with a halo are exact. A residual to the enlarged input, out of which what
-    repeats with the low-quality pixels is taken, keeps the grid of the pixel-shuffle head away. Most blocks stand in
-    the encoder and the decoder, which guidance does not double.
+    repeats with the low-quality pixels is taken, keeps the grid of the pixel-shuffle head away, and its smoothing the
+    patterns of two pixels' period, which photographs at full size do not have. Most blocks stand in the encoder and
+    the decoder, which guidance does not double.
     """
     return GeneratorConfig(
         unet=UNetConfig(
@@ -106,6 +107,7 @@ def compact_generator() -> GeneratorConfig:
             upsample="bilinear",
             residual=True,
             grid_period_px=4,
+            residual_smoothing=0.25,
             scaling_factor=1.0,
             lora_rank=4,
         ),
@@ -117,44 +119,44 @@ def compact_generator() -> GeneratorConfig:
 def compact() -> TrainConfig:
     """The embedded model: everything trained from scratch on a CPU.
 
-    Pixels first, then the perceptual terms (docs/training.md). Half of the batches are degraded as real cameras do it:
-    by blur more than by noise.
+    This is the last of the stages of ``benchmarks/train_compact.sh`` (docs/training.md), with which the others agree but
+    for what that script says. Half of the batches are degraded as real cameras do it, by blur more than by noise, and
+    the ground truth is made as soft as theirs.
     """
     return TrainConfig(
         name="compact",
         generator=compact_generator(),
         data=DataConfig(
-            crop_px=128,
-            batch_size=8,
-            degradations=("camera", "camera", "s3diff", "mild"),
+            crop_px=192,
+            batch_size=2,
+            degradations=("sharpened", "sharpened", "camera", "s3diff", "grainy", "mild"),
+            min_detail=1.0,
+            truth_blur_px=(0.4, 1.0),
             held_out=HELD_OUT_PHOTOS,
         ),
         loss=LossConfig(
             l2=0.0,
-            l1=0.7,
+            l1=1.0,
             lpips_vgg=0.4,
             lpips_alex=0.5,
-            dists=0.6,
-            perceptual_from_step=4500,
-            perceptual_crop_px=96,
-            vgg_images=2,
+            dists=1.0,
+            perceptual_from_step=7500,
+            perceptual_crop_px=176,
         ),
         optimiser=OptimiserConfig(
-            learning_rate=3e-4,
+            learning_rate=1.5e-4,
             betas=(0.9, 0.99),
             warmup_steps=100,
-            decay_steps=4500,
-            max_steps=9000,
+            decay_steps=400,
+            max_steps=12_400,
             weight_decay=0.0,
-            ema_decay=0.998,
+            ema_decay=0.99,
         ),
         validation=ValidationConfig(every=1500),
         run=RunConfig(checkpoint_every=250),
         estimator_steps=1200,
-        dial_probability=0.2,
+        dial_probability=0.25,
         precision="bfloat16",
-        exported_residual=1.15,
-        exported_smoothing=0.25,
     )
 
 
@@ -165,15 +167,23 @@ def tune() -> TrainConfig:
         config,
         name="tuned",
         start="model",
+        data=DataConfig(
+            crop_px=128, batch_size=8, degradations=("camera", "camera", "s3diff", "mild"), held_out=HELD_OUT_PHOTOS
+        ),
         loss=replace(
-            config.loss, l1=5.0, lpips_alex=0.3, lpips_vgg=0.0, dists=1.5, perceptual_from_step=0, vgg_images=4
+            config.loss,
+            l1=5.0,
+            lpips_alex=0.3,
+            lpips_vgg=0.0,
+            dists=1.5,
+            perceptual_from_step=0,
+            perceptual_crop_px=96,
+            vgg_images=4,
         ),
         optimiser=OptimiserConfig(
             learning_rate=1e-4, warmup_steps=20, decay_steps=150, max_steps=300, weight_decay=0.0, ema_decay=0.98
         ),
         precision="float32",
-        exported_residual=1.0,
-        exported_smoothing=None,
     )
 
 
@@ -207,8 +217,6 @@ def debug() -> TrainConfig:
         run=RunConfig(checkpoint_every=5, log_every=5),
         estimator_steps=5,
         precision="float32",
-        exported_residual=1.0,
-        exported_smoothing=None,
     )
 
 
