@@ -22,7 +22,15 @@ from s3diff.images.codecs import list_pictures, read_picture, to_tensor
 
 SIDE_PX = 256
 #: Bands in cycles per pixel; half a cycle is the finest that a picture holds.
-BANDS = ((1 / 32, 1 / 16), (1 / 16, 1 / 8), (1 / 8, 3 / 16), (3 / 16, 1 / 4), (1 / 4, 5 / 16), (5 / 16, 3 / 8), (3 / 8, 1 / 2))
+BANDS = (
+    (1 / 32, 1 / 16),
+    (1 / 16, 1 / 8),
+    (1 / 8, 3 / 16),
+    (3 / 16, 1 / 4),
+    (1 / 4, 5 / 16),
+    (5 / 16, 3 / 8),
+    (3 / 8, 1 / 2),
+)
 LEAST_SHARE = 0.2
 
 

@@ -3,7 +3,7 @@
 #
 #     sh benchmarks/train_compact.sh PHOTOS OUTPUT
 #
-# About two hours and a half on two CPU cores. Stopped and called again, it goes on where it was. What the stages are for
+# About two hours on two CPU cores. Stopped and called again, it goes on where it was. What the stages are for
 # is told in docs/training.md.
 set -eu
 photos=$1
@@ -31,8 +31,7 @@ if [ ! -e "$output/estimator.done" ]; then
     touch "$output/estimator.done"
 fi
 
-alone="--set loss.l1=1 --set loss.lpips_vgg=0 --set loss.perceptual_from_step=7500
-    --set data.crop_px=128 --set data.batch_size=8 --set optimiser.learning_rate=3e-4 --set optimiser.ema_decay=0.998"
+alone="--set loss.l1=1 --set data.crop_px=128 --set data.batch_size=8 --set optimiser.learning_rate=3e-4"
 unfiltered="--set generator.autoencoder.residual_smoothing=0 --set data.truth_blur_px=0,0 --set data.min_detail=2"
 
 # Pixels alone: blur first.
@@ -48,7 +47,4 @@ stage noise $alone $unfiltered --set loss.l1=0.7 \
 # shellcheck disable=SC2086
 stage rims $alone --set optimiser.decay_steps=0 --set optimiser.max_steps=7500
 # The perceptual terms.
-stage perceptual --set loss.lpips_vgg=0 --set optimiser.learning_rate=2e-4 --set optimiser.ema_decay=0.998 \
-    --set optimiser.decay_steps=2500 --set optimiser.max_steps=12000
-# LPIPS on VGG16 against the fine patterns of the others.
-stage final
+stage perceptual

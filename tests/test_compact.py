@@ -18,7 +18,7 @@ from s3diff.evaluation.perceptual_weights import load_perceptual_weights
 from s3diff.evaluation.spectrum import grid_contrasts, grid_measure
 from s3diff.images.codecs import list_pictures, read_picture, to_tensor
 from s3diff.images.resampling import enlarge
-from s3diff.training.recipes import compact, compact_generator
+from s3diff.training.recipes import compact_generator
 
 MAX_PACKAGE_BYTES = 20 * 10**6
 NUM_PAIRS = 8

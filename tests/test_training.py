@@ -237,9 +237,7 @@ def test_the_truth_is_blurred_before_it_is_degraded() -> None:
     steps = torch.arange(-6.0, 7.0)
     line = torch.exp(-(steps**2) / (2 * 1.2**2))
     kernel = (torch.outer(line, line) / line.sum() ** 2).expand(3, 1, -1, -1)
-    blurred = torch.nn.functional.conv2d(
-        torch.nn.functional.pad(sharp[1:], (6,) * 4, mode="reflect"), kernel, groups=3
-    )
+    blurred = torch.nn.functional.conv2d(torch.nn.functional.pad(sharp[1:], (6,) * 4, mode="reflect"), kernel, groups=3)
     assert torch.allclose(batch.ground_truth / 2 + 0.5, torch.cat([sharp[:1], blurred]), atol=1e-5)
     softened = phases.softened(sharp, drawn.truth_blur_px)
     assert torch.equal(batch.low_quality, phases.apply(softened, drawn.degradation))

@@ -306,7 +306,7 @@ def smoothed(residual: Tensor, weight: float) -> Tensor:
 
 
 #: Side, in periods, of the neighbourhood over which :func:`without_grid` takes its means.
-GRID_WINDOW_PERIODS = 5
+GRID_WINDOW_PERIODS = 3
 
 
 def without_grid(residual: Tensor, period_px: int) -> Tensor:

@@ -11,7 +11,6 @@ from s3diff.networks.one_step_generator import GeneratorConfig
 from s3diff.options import Upsampling
 from s3diff.training.discriminator import DiscriminatorConfig
 
-
 #: Highest standard deviation of ``data.truth_blur_px``; the kernel's radius is three of them.
 MAX_TRUTH_BLUR_PX = 2.0
 

@@ -119,9 +119,9 @@ def compact_generator() -> GeneratorConfig:
 def compact() -> TrainConfig:
     """The embedded model: everything trained from scratch on a CPU.
 
-    This is the last of the stages of ``benchmarks/train_compact.sh`` (docs/training.md), with which the others agree but
-    for what that script says. Half of the batches are degraded as real cameras do it, by blur more than by noise, and
-    the ground truth is made as soft as theirs.
+    This is the last of the stages of ``benchmarks/train_compact.sh`` (docs/training.md); the script says in what the
+    others differ. Half of the batches are degraded as real cameras do it, by blur more than by noise, and the ground
+    truth is made as soft as theirs.
     """
     return TrainConfig(
         name="compact",
@@ -137,20 +137,20 @@ def compact() -> TrainConfig:
         loss=LossConfig(
             l2=0.0,
             l1=1.0,
-            lpips_vgg=0.4,
+            lpips_vgg=0.0,
             lpips_alex=0.5,
             dists=1.0,
             perceptual_from_step=7500,
             perceptual_crop_px=176,
         ),
         optimiser=OptimiserConfig(
-            learning_rate=1.5e-4,
+            learning_rate=2e-4,
             betas=(0.9, 0.99),
             warmup_steps=100,
-            decay_steps=400,
-            max_steps=12_400,
+            decay_steps=2500,
+            max_steps=12_000,
             weight_decay=0.0,
-            ema_decay=0.99,
+            ema_decay=0.998,
         ),
         validation=ValidationConfig(every=1500),
         run=RunConfig(checkpoint_every=250),
