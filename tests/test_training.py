@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -455,13 +456,13 @@ def test_a_steps_numbers_depend_on_the_seed_and_the_step_alone() -> None:
 # ------------------------------------------------------------------------------------------------------ resuming
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(("num_workers", "kind"), [(0, "adamw"), (2, "adamw"), (0, "muon")])
 def test_a_run_stopped_at_11_of_20_equals_the_uninterrupted_one_bit_by_bit(
-    photos: Path, tmp_path: Path, num_workers: int
+    photos: Path, tmp_path: Path, num_workers: int, kind: Literal["adamw", "muon"]
 ) -> None:
     config = adversarial_config(
         data=DataConfig(crop_px=64, batch_size=2, num_workers=num_workers),
-        optimiser=OptimiserConfig(learning_rate=1e-3, warmup_steps=3, decay_steps=5, max_steps=20),
+        optimiser=OptimiserConfig(kind=kind, learning_rate=1e-3, warmup_steps=3, decay_steps=5, max_steps=20),
     )
     whole = make_trainer(config, photos, tmp_path / "whole")
     run_steps(whole, 20)
@@ -662,9 +663,12 @@ def test_resume_accepts_what_changes_no_number_and_refuses_other_networks(photos
     wider = replace(config, generator=replace(config.generator, unet=replace(config.generator.unet, lora_rank=3)))
     with pytest.raises(OptionError, match=r"generator\.unet\.lora_rank 2 -> 3; these cannot change"):
         make_trainer(wider, photos, tmp_path).resume(accept_changes=True)
+    other_moments = replace(config, optimiser=replace(config.optimiser, kind="muon"))
+    with pytest.raises(OptionError, match=r"optimiser\.kind 'adamw' -> 'muon'; these cannot change"):
+        make_trainer(other_moments, photos, tmp_path).resume(accept_changes=True)
     autoencoder = replace(config.generator.autoencoder, residual_smoothing=0.2)
     filtered = replace(config, generator=replace(config.generator, autoencoder=autoencoder))
-    with pytest.raises(OptionError, match=r"residual_smoothing 0\.0 -> 0\.2; leave them as they were, or add"):
+    with pytest.raises(OptionError, match=r"residual_smoothing 0\.25 -> 0\.2; leave them as they were, or add"):
         make_trainer(filtered, photos, tmp_path).resume()
     make_trainer(filtered, photos, tmp_path).resume(accept_changes=True)
     with pytest.raises(ModelError, match="no checkpoint to go on from"):

@@ -337,7 +337,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(photos: Path, tmp_path: Pa
     assert "trained 2,810,549" in out
     assert "unet_lora_A" in out
     assert "frozen" in out
-    assert "5 pictures: 0.6 steps per epoch" in out
+    assert "5 pictures: 2.5 steps per epoch" in out
     assert not (tmp_path / "run").exists()
 
 

@@ -116,20 +116,24 @@ class AdversarialConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
-    """AdamW and its schedule, counted in steps.
+    """The optimiser and its schedule, counted in steps.
 
     The rate rises over ``warmup_steps``, stays, and falls to zero over the last ``decay_steps`` of ``max_steps`` (over
     all of them where there are fewer).
 
     Attributes:
+        kind: ``adamw``, or ``muon`` (:mod:`s3diff.training.muon`), whose learning rates are of the same order.
+        momentum: Muon's.
         clip_norm: largest norm of all gradients together.
         ema_decay: of the average of the trained weights, which is what a run delivers; 0 for none.
         max_skipped: an update whose loss or gradients are not finite is left out; after so many in a row of one
             network the run ends.
     """
 
+    kind: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 2e-5
     betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.95
     weight_decay: float = 1e-2
     eps: float = 1e-8
     clip_norm: float = 1.0
@@ -152,9 +156,10 @@ class OptimiserConfig:
         for name in ("eps", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise OptionError(f"optimiser.{name} is {getattr(self, name)}; give a number above 0")
-        if not 0 <= self.ema_decay < 1 or not all(0 <= beta < 1 for beta in self.betas):
+        if not all(0 <= value < 1 for value in (self.ema_decay, self.momentum, *self.betas)):
             raise OptionError(
-                f"optimiser.betas are {self.betas} and ema_decay {self.ema_decay}; give numbers from 0 to below 1"
+                f"optimiser.betas are {self.betas}, momentum {self.momentum} and ema_decay {self.ema_decay}; "
+                "give numbers from 0 to below 1"
             )
 
     def rate_at(self, step: int) -> float:

@@ -28,6 +28,7 @@ from s3diff.errors import OptionError, TrainingError
 from s3diff.training.config import DataConfig, OptimiserConfig, RunConfig
 from s3diff.training.crops import CropDataset
 from s3diff.training.data import crop_batches
+from s3diff.training.muon import Muon
 from s3diff.training.run_checkpoints import RunState, load_checkpoint, require_same_run, save_checkpoint
 from s3diff.training.sources import names_digest
 from s3diff.training.tracking import Tracker
@@ -70,7 +71,7 @@ class Loop(ABC):
     Args:
         config: of the run; a dataclass with ``name``.
         data: what a batch is made of.
-        optimiser: AdamW and its schedule.
+        optimiser: AdamW or Muon, and its schedule.
         run: seed, checkpoints, logs.
         crops: ground-truth crops by position.
         output: folder of the run.
@@ -205,11 +206,13 @@ class Loop(ABC):
 
     def _add_optimiser(self, name: str, module: nn.Module, rate: float) -> None:
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        self.optimisers[name] = torch.optim.AdamW(trained, lr=rate, **self._optimiser_settings())
+        make = Muon if self._optimiser.kind == "muon" else torch.optim.AdamW
+        self.optimisers[name] = make(trained, lr=rate, **self._optimiser_settings())
 
     def _optimiser_settings(self) -> dict[str, Any]:
         settings = self._optimiser
-        return {"betas": settings.betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
+        shared = {"betas": settings.betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
+        return {**shared, "momentum": settings.momentum} if settings.kind == "muon" else shared
 
     def _backward(self, loss: Tensor) -> None:
         (loss / self._data.accumulate).backward()

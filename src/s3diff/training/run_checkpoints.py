@@ -27,8 +27,10 @@ _DRIVING_FIELDS = re.compile(
     r"run\.(checkpoint_every|keep_checkpoints|log_every|stop_step)|validation\..*|data\.num_workers|gradient_checkpointing"
     r"|estimator_steps|exported_residual|exported_smoothing|export_precision|optimiser\.(max_skipped|max_steps)"
 )
-#: Fields that no resumed run may change: they decide which tensors there are.
-_FIXED_FIELDS = re.compile(r"(generator|estimator|adversarial\.discriminator)\..*|start|trained|prompt_tokens")
+#: Fields that no resumed run may change: they decide which tensors there are (the optimiser's too).
+_FIXED_FIELDS = re.compile(
+    r"(generator|estimator|adversarial\.discriminator)\..*|start|trained|prompt_tokens|optimiser\.kind"
+)
 #: Those among them that do not: filters without weights.
 _FREE_FIELDS = re.compile(r"generator\.autoencoder\.(residual_smoothing|base_sharpening|grid_period_px)")
 
