@@ -15,6 +15,7 @@ from conftest import shared_path
 from golden_models import official_files
 from s3diff.checkpoints.model_folder import load_model
 from s3diff.checkpoints.official_pickle import write_official_pickle
+from s3diff.checkpoints.registry import model_folder
 from s3diff.errors import ModelError, OptionError, TrainingError
 from s3diff.evaluation.perceptual import LPIPS, recipe_weights
 from s3diff.images.codecs import from_array, read_picture
@@ -742,6 +743,8 @@ def test_tuning_starts_from_a_model_and_its_own_estimator(photos: Path, tmp_path
     picture = from_array(np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8))
     tuned, shipped = (Restorer.from_pretrained(model, device="cpu").restore(picture) for model in (folder, "compact"))
     assert np.array_equal(tuned.array, shipped.array), "a rate of 0 gives the model back"
+    sizes = [(place / "unet.safetensors").stat().st_size for place in (folder, model_folder("compact"))]
+    assert sizes[0] == sizes[1], "and as small, in float16"
 
 
 def paper_on_tiny(photos: Path, output: Path, **arguments: object) -> TrainRequest:

@@ -50,8 +50,8 @@ def export_model(start: Start, model: TrainableModel, average: Mapping[str, Tens
     config = start.config
     generator = _delivered_generator(config, model, average)
     is_half = config.export_precision == "float16"
-    # What was trained on a base model keeps its precision: it is small, and the official layout gives it back.
-    trained = {name.removeprefix("generator.") for name in model.trained_state()} if config.start != "scratch" else ()
+    # Modulation on a base model keeps its precision: it is small, and the official layout gives it back.
+    kept = model.trained_state() if config.trained == "modulation" else ()
     save_model(
         folder,
         generator,
@@ -60,7 +60,7 @@ def export_model(start: Start, model: TrainableModel, average: Mapping[str, Tens
         upsampling=config.upsampling,
         licences=start.licences,
         dtype=torch.float16 if is_half else torch.float32,
-        float32_names=frozenset(trained),
+        float32_names=frozenset(name.removeprefix("generator.") for name in kept),
         tokenizer=start.tokenizer,
         text_encoder=start.text_encoder,
     )
