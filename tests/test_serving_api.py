@@ -140,6 +140,9 @@ def test_models_health_and_figures(client: TestClient) -> None:
     assert [each["name"] for each in client.get("/api/v1/models").json()["models"]] == ["tiny"]
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ok"}
+    for path in ("/healthz", "/readyz"):  # some balancers ask so
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
     client.post(RESTORE, files=sent())
     figures = client.get("/metrics").text
     assert 's3diff_jobs_total{state="done"}' in figures

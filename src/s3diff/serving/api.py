@@ -257,11 +257,13 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         """Those that `model` may name, the default first."""
         return ModelsView(models=[model_view(model) for model in service.models])
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["operation"], summary="Whether the process lives", response_model=HealthView)
     async def healthz() -> HealthView:
         """Needs no token."""
         return HealthView(status="ok")
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get(
         "/readyz",
         tags=["operation"],
