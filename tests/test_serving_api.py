@@ -254,6 +254,7 @@ def test_an_ending_service(still: TestClient) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "ending")
     assert "Retry-After" in answer.headers
     ready = still.get("/readyz")
+    assert still.head("/readyz").status_code == ready.status_code
     assert (ready.status_code, ready.json()) == (503, {"status": "ending"})
     assert still.get("/healthz").status_code == 200
 

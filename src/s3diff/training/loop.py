@@ -183,7 +183,7 @@ class Loop(ABC):
         """Go on from the newest checkpoint of the output folder.
 
         Args:
-            accept_changes: also with another configuration, as long as the networks are the same.
+            accept_changes: also with another configuration, as long as networks and kind of optimiser are the same.
 
         Raises:
             ModelError: there is no checkpoint, or a damaged one.

@@ -19,7 +19,7 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _NUM_ITERATIONS = 5
 #: Root mean square of an update by AdamW, measured in training (arXiv 2502.16982, section 2.2).
 _ADAM_UPDATE = 0.2
-#: Thinner matrices (LoRA, a head's few outputs) and vectors go to AdamW.
+#: Thinner matrices (LoRA of small rank, a head's few outputs) and vectors go to AdamW.
 _MIN_SIDE = 16
 
 

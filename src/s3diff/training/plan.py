@@ -16,7 +16,7 @@ from s3diff.training.start import prepare_start, require_estimator
 from s3diff.training.trainable import TrainableModel, checkpoint_gradients, freeze_in_bfloat16, parameter_group
 
 _GIB = 2**30
-#: float32 copies of every trained weight besides the weight itself: gradient, two moments of AdamW.
+#: float32 copies of every trained weight besides the weight itself: gradient, two moments of AdamW (Muon has one).
 _COPIES_PER_TRAINED = 3
 
 
