@@ -14,22 +14,25 @@ goes_on() { # options for a run that has checkpoints
     if [ -d "$1/checkpoints" ]; then echo "$2"; fi
 }
 
-stage() { # name, then settings: goes on in the same run; a stage that is done is passed over
+once() { # name, then a command: one that is done is passed over
     name=$1
     shift
     if [ -e "$output/$name.done" ]; then return; fi
-    # shellcheck disable=SC2046
-    s3diff train compact --data "$photos" --output "$output/compact" --estimator "$output/estimator" --cpu \
-        $(goes_on "$output/compact" "--resume --accept-changes") "$@"
+    "$@"
     touch "$output/$name.done"
 }
 
-if [ ! -e "$output/estimator.done" ]; then
+stage() { # name, then settings: goes on in the same run
+    name=$1
+    shift
     # shellcheck disable=SC2046
-    s3diff train-estimator --recipe compact_estimator --data "$photos" --output "$output/estimator" --cpu \
-        $(goes_on "$output/estimator" --resume)
-    touch "$output/estimator.done"
-fi
+    once "$name" s3diff train compact --data "$photos" --output "$output/compact" --estimator "$output/estimator" --cpu \
+        $(goes_on "$output/compact" "--resume --accept-changes") "$@"
+}
+
+# shellcheck disable=SC2046
+once estimator s3diff train-estimator --recipe compact_estimator --data "$photos" --output "$output/estimator" --cpu \
+    $(goes_on "$output/estimator" --resume)
 
 alone="--set loss.l1=1 --set data.crop_px=128 --set data.batch_size=8 --set optimiser.learning_rate=3e-4"
 unfiltered="--set generator.autoencoder.residual_smoothing=0 --set data.truth_blur_px=0,0 --set data.min_detail=2"
@@ -49,12 +52,9 @@ stage rims $alone --set optimiser.decay_steps=0 --set optimiser.max_steps=7500
 # The perceptual terms.
 stage perceptual
 # The same from the model that they gave, by Muon, on what cameras do.
-if [ ! -e "$output/muon.done" ]; then
-    # shellcheck disable=SC2046
-    s3diff train compact --from "$output/compact/model" --data "$photos" --output "$output/muon" --cpu \
-        $(goes_on "$output/muon" --resume) --set start=model \
-        --set data.degradations=sharpened,camera,sharpened,camera,mild,grainy --set loss.dists=1.2 \
-        --set loss.perceptual_from_step=0 --set optimiser.kind=muon --set optimiser.learning_rate=3e-4 \
-        --set optimiser.decay_steps=1800 --set optimiser.max_steps=3300 --set run.stop_step=2250
-    touch "$output/muon.done"
-fi
+# shellcheck disable=SC2046
+once muon s3diff train compact --from "$output/compact/model" --data "$photos" --output "$output/muon" --cpu \
+    $(goes_on "$output/muon" --resume) --set start=model \
+    --set data.degradations=sharpened,camera,sharpened,camera,mild,grainy --set loss.dists=1.2 \
+    --set loss.perceptual_from_step=0 --set optimiser.kind=muon --set optimiser.learning_rate=3e-4 \
+    --set optimiser.decay_steps=1800 --set optimiser.max_steps=3300 --set run.stop_step=2250

@@ -119,7 +119,7 @@ def compact_generator() -> GeneratorConfig:
 def compact() -> TrainConfig:
     """The embedded model: everything trained from scratch on a CPU.
 
-    This is the last of the stages of ``benchmarks/train_compact.sh`` (docs/training.md); the script says in what the
+    This is the stage ``perceptual`` of ``benchmarks/train_compact.sh`` (docs/training.md); the script says in what the
     others differ. Half of the batches are degraded as real cameras do it, by blur more than by noise, and the ground
     truth is made as soft as theirs.
     """
@@ -174,7 +174,6 @@ def tune() -> TrainConfig:
             config.loss,
             l1=5.0,
             lpips_alex=0.3,
-            lpips_vgg=0.0,
             dists=1.5,
             perceptual_from_step=0,
             perceptual_crop_px=96,
