@@ -139,6 +139,23 @@ def test_gradio_serves_nothing_but_its_page(server: tuple[str, Any], method: str
     assert answer.json()["error"]["code"] == "not_found"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "api/v1/restore", "POST"),
+        ("PUT", "api/v1/jobs/none", "DELETE, GET"),
+        ("POST", "page/results.zip", "GET"),
+        ("DELETE", "healthz", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones(server: tuple[str, Any], method: str, path: str, allowed: str) -> None:
+    answer = httpx.request(method, server[0] + path)
+    assert answer.status_code == 405, answer.text[:300]
+    assert answer.headers["allow"] == allowed
+    assert answer.json()["error"]["code"] == "method_not_allowed"
+    assert allowed in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("path", TRAVERSALS)
 def test_no_name_leads_out_of_its_folder(server: tuple[str, Any], path: str) -> None:
     answer = httpx.get(server[0] + path)

@@ -7,6 +7,9 @@ is not found.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s3diff.serving.guards import refusal
@@ -14,6 +17,7 @@ from s3diff.serving.guards import refusal
 #: Paths of Gradio's app that the page needs, by their beginning and whole.
 _OPEN_FOLDERS = ("/assets/", "/static/")
 _OPEN_PATHS = frozenset({"", "/", "/theme.css"})
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 #: Nothing from elsewhere is loaded or asked, no other page shows this one in a frame, and forms go nowhere else.
 #: Gradio's page holds scripts of its own in the text and makes functions of strings, which is what `unsafe-` allows.
@@ -43,10 +47,15 @@ PAGE_HEADERS = {
 
 
 class GradioGuard:
-    """Lets the page and its scripts through to Gradio's app, adds the headers, and answers 404 to all else."""
+    """Lets the page and its scripts through to Gradio's app, adds the headers, and answers 404 to all else.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    Args:
+        app: Gradio's, mounted where everything ends that no route before it took.
+        before: those routes. A path that one of them has for another method comes here too, and is answered with 405.
+    """
+
+    def __init__(self, app: ASGIApp, before: Sequence[BaseRoute] = ()) -> None:
+        self.app, self.before = app, before
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -54,6 +63,10 @@ class GradioGuard:
             return
         if scope["type"] != "http":  # a websocket: closed before it is opened
             await send({"type": "websocket.close", "code": 1008})
+            return
+        if methods := self._methods(scope):
+            text = f"this path takes {methods}, not {str(scope['method'])[:20]}"
+            await refusal(405, "method_not_allowed", text, {"Allow": methods})(scope, receive, send)
             return
         if scope["method"] not in ("GET", "HEAD") or not _is_open(scope):
             text = "there is nothing at this path; the HTTP service is described at /api/openapi.json"
@@ -67,6 +80,14 @@ class GradioGuard:
             await send(message)
 
         await self.app(scope, receive, with_headers)
+
+    def _methods(self, scope: Scope) -> str:
+        """The methods of a path of the service's own that was asked for by another."""
+        return ", ".join(
+            method
+            for method in _METHODS
+            if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in self.before)
+        )
 
 
 def _is_open(scope: Scope) -> bool:

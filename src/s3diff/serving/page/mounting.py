@@ -106,7 +106,7 @@ def mount_page(app: FastAPI, service: RestorationService) -> FastAPI:
         raise TypeError(
             f"Gradio mounted {type(mounted).__name__}, not an application; use the tested version of gradio"
         )
-    mounted.app = GradioGuard(mounted.app)
+    mounted.app = GradioGuard(mounted.app, before=app.router.routes[:-1])
     return app
 
 
