@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -125,6 +126,22 @@ def test_the_same_picture_by_both_ways(client: TestClient) -> None:
     client.get(job, params={"wait": 30})
     pixels = [np.asarray(Image.open(io.BytesIO(each.content))) for each in (at_once, client.get(job + "/result"))]
     assert np.array_equal(*pixels)
+
+
+def test_a_model_that_cannot_be_loaded(model: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(model, damaged)
+    next(damaged.glob("unet*")).write_bytes(b"cut off")
+    service = RestorationService(models=[model, damaged], device="cpu", precision="float32")
+    with service, TestClient(create_app(service)) as client:
+        asked = {"restore": {"Accept": "image/png"}, "estimate": {}}
+        for what, headers in asked.items():
+            answer = client.post(f"/api/v1/{what}", files=sent(), data={"model": "damaged"}, headers=headers)
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["field"]) == (503, "model", "model"), answer.text
+            assert answer.headers["Retry-After"] == "60"
+            assert str(tmp_path) not in answer.text
+        assert client.post("/api/v1/restore", files=sent()).status_code == 200, "the other model serves on"
 
 
 def test_an_estimate(client: TestClient) -> None:

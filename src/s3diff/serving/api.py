@@ -37,6 +37,7 @@ from s3diff.serving.documents import DESCRIPTION, errors_for, form_body, picture
 from s3diff.serving.guards import RequestLog, SiteGuard, TokenGuard
 from s3diff.serving.jobs import Job
 from s3diff.serving.metrics import Metrics
+from s3diff.serving.models import CANNOT_LOAD
 from s3diff.serving.service import RestorationService
 from s3diff.serving.views import (
     EstimateView,
@@ -63,6 +64,9 @@ _HTTP_CODES = {
     413: "too_large",
     415: "media_type",
 }
+#: Of jobs that failed, by their cause; any other is the service's own fault.
+_FAILURE_CODES = {"picture": 422, "options": 422, "output": 422, "time": 408, "model": 503}
+_MODEL_RETRY_SECONDS = 60
 
 
 def create_app(
@@ -173,9 +177,12 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
             return Response(status_code=499)
         status = job.status
         if status.state == "failed":
-            code = {"picture": 422, "options": 422, "output": 422, "time": 408}.get(status.cause or "", 500)
             service.store.remove(job)
-            return error_answer(code, status.cause or "service", status.error or "", field_of_failure(status))
+            code = _FAILURE_CODES.get(status.cause or "", 500)
+            retry_after = _MODEL_RETRY_SECONDS if status.cause == "model" else None
+            return error_answer(
+                code, status.cause or "service", status.error or "", field_of_failure(status), retry_after
+            )
         if status.result is None:
             return error_answer(
                 503, "ending", "the service ended before the picture was restored; send it again", None, 5
@@ -340,9 +347,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         if isinstance(error, ServiceClosedError):
             return error_answer(503, "ending", text, None, 5)
         if isinstance(error, ModelError | DownloadError):
-            return error_answer(
-                503, "model", "this model cannot be loaded here; the service's log says why", "model", 60
-            )
+            return error_answer(503, "model", CANNOT_LOAD, "model", _MODEL_RETRY_SECONDS)
         for kind, status, code in (
             (JobNotFoundError, 404, "no_such_job"),
             (PictureTooLargeError, 413, "too_large"),

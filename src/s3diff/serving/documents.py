@@ -38,7 +38,8 @@ _ERRORS = {
     415: "The body is no multipart/form-data.",
     422: "The picture or an option cannot be used.",
     500: "The service failed; its log says why.",
-    503: "Too many pictures wait, or the service is ending; `Retry-After` says when to come back.",
+    503: "Too many pictures wait, the service is ending, or the model cannot be loaded; `Retry-After` says when to "
+    "come back.",
 }
 
 

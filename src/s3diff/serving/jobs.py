@@ -22,8 +22,9 @@ from s3diff.serving.logs import request_id
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Stage = Literal["waiting", "reading", "estimating", "restoring", "writing", "ended"]
-#: Why a job failed: the picture, the options, the result's format, the time limit, or the service itself.
-Cause = Literal["picture", "options", "output", "time", "service"]
+#: Why a job failed: the picture, the options, the result's format, the time limit, a model that cannot be loaded, or
+#: the service itself.
+Cause = Literal["picture", "options", "output", "time", "model", "service"]
 #: What progress counts: the tiles of a picture, or the frames of an animation.
 Part = Literal["tile", "frame"]
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from s3diff.errors import (
     DiskFullError,
+    DownloadError,
     JobCancelledError,
     JobTimeoutError,
     ModelError,
@@ -45,7 +46,7 @@ from s3diff.restoration.restored import Restored
 from s3diff.restoration.restorer import Restorer
 from s3diff.serving.jobs import Cause, Job, JobResult, safe_name
 from s3diff.serving.limits import ServiceLimits
-from s3diff.serving.models import ModelShelf
+from s3diff.serving.models import CANNOT_LOAD, ModelShelf
 from s3diff.serving.pace import Pace
 from s3diff.serving.watch import Watch
 
@@ -304,6 +305,9 @@ class Pipeline:
             return None if self._ended_by_request(job) else step()
         except JobCancelledError:
             self._end(job, state="cancelled")
+        except (ModelError, DownloadError) as error:
+            _LOG.error("model cannot be loaded: %s", error, extra={"job": job.id, "request": job.request})
+            self._end(job, state="failed", error=CANNOT_LOAD, cause="model")
         except S3DiffError as error:
             self._end(job, state="failed", error=job.worded(error), cause=_cause_of(error))
         except Exception:  # noqa: BLE001 - the log has it; the thread has other jobs

@@ -150,6 +150,8 @@ def field_of_failure(status: JobStatus) -> str | None:
     """The option at fault, of a job that failed."""
     if status.cause == "output":
         return "format"
+    if status.cause == "model":
+        return "model"
     return field_at_fault(Exception(status.error)) if status.cause == "options" else None
 
 
