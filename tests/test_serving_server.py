@@ -407,14 +407,15 @@ def test_restore_at_a_server(server: Any, model: Path, tmp_path: Path) -> None:
     (tmp_path / "in" / "a.png").write_bytes(photo(20, 30))
     (tmp_path / "in" / "deep" / "b.jpg").write_bytes(jpeg_with_metadata())
     (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
-    common = ["-r", "--scale", "2", "--report", tmp_path / "report.jsonl", "--precision", "float32", "--device", "cpu"]
+    common = ["-r", "--scale", "2", "--report", tmp_path / "report.jsonl"]
     outcome = run("restore", tmp_path / "in", "-o", tmp_path / "out", *common, "--server", server.url)
     assert outcome.exit_code == 1, "one of them failed"
     assert f"{tmp_path / 'in' / 'bad.png'} is not a" in outcome.stderr
     report = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
     assert sorted(line["state"] for line in report) == ["done", "done", "failed"]
     assert Image.open(tmp_path / "out" / "deep" / "b.jpg").getexif()[0x0110] == "Camera"
-    here = run("restore", tmp_path / "in" / "a.png", "-o", tmp_path / "here.png", *common, "--model", model)
+    as_there = ["--model", model, "--precision", "float32", "--device", "cpu"]
+    here = run("restore", tmp_path / "in" / "a.png", "-o", tmp_path / "here.png", *common, *as_there)
     assert here.exit_code == 0, here.stderr
     ours, theirs = (read_picture(path).pixels for path in (tmp_path / "here.png", tmp_path / "out" / "a.png"))
     assert np.array_equal(ours, theirs)
@@ -445,8 +446,10 @@ def test_restore_at_no_server(tmp_path: Path) -> None:
     outcome = run("restore", tmp_path / "a.png", "-o", tmp_path / "b.png", "--server", url)
     assert (outcome.exit_code, len(outcome.stderr.strip().splitlines())) == (1, 1)
     assert "cannot be reached" in outcome.stderr
-    wrong = run("restore", tmp_path / "a.png", "-o", tmp_path / "b.tif", "--server", url, "--stream")
-    assert wrong.exit_code == 2
+    for given in (["--stream"], ["--device", "cpu"], ["--precision", "float32"], ["--fast"]):
+        wrong = run("restore", tmp_path / "a.png", "-o", tmp_path / "b.tif", "--server", url, *given)
+        assert (wrong.exit_code, len(wrong.stderr.strip().splitlines())) == (2, 1)
+        assert f"--server and {given[0]} exclude each other" in wrong.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are POSIX's")

@@ -292,8 +292,8 @@ def restore(
             raise OptionError("--skip-existing and --overwrite exclude each other; give one of them")
         if "{scale}" in name and (size, long_side, megapixels) != (None, None, None):
             raise OptionError(f"name is {name!r}, but a size gives each picture its own scale; leave out {{scale}}")
-        if server is not None and stream:
-            raise OptionError("--server and --stream exclude each other; leave out one of them")
+        if server is not None:
+            _check_for_server(stream=stream, device=device != "auto", precision=precision.value != "auto", fast=fast)
         load_torch()
         from s3diff.apps.restore_jobs import parse_shard, plan_jobs, read_list
         from s3diff.images.codecs import silence_libtiff
@@ -344,6 +344,12 @@ def restore(
                 report=report,
                 quiet=quiet,
             )
+
+
+def _check_for_server(**given: bool) -> None:
+    """Options that say how this machine computes mean nothing to a service."""
+    for name in (name for name, is_given in given.items() if is_given):
+        raise OptionError(f"--server and --{name} exclude each other; leave out one of them")
 
 
 @contextmanager
