@@ -17,7 +17,7 @@ from s3diff.checkpoints.model_folder import load_model
 from s3diff.checkpoints.official_pickle import write_official_pickle
 from s3diff.checkpoints.registry import model_folder
 from s3diff.errors import ModelError, OptionError, TrainingError
-from s3diff.evaluation.perceptual import LPIPS, recipe_weights
+from s3diff.evaluation.perceptual import DISTS, LPIPS, recipe_weights
 from s3diff.images.codecs import from_array, read_picture
 from s3diff.images.resampling import enlarge, to_network_range
 from s3diff.networks.autoencoder import AutoencoderConfig
@@ -318,6 +318,30 @@ def test_the_vgg_terms_of_two_processes_are_those_of_one_with_both_batches() -> 
     alone = loss(result[chosen], target[chosen], look)["lpips_vgg"]
     look = torch.Generator().manual_seed(1)
     assert float(loss(result, target, look, chosen, 3 / 8)["lpips_vgg"]) == pytest.approx(float(alone), rel=1e-5)
+
+
+def test_vgg_terms_in_bfloat16_pull_as_those_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3diff.training.losses.DISTS", lambda: DISTS(recipe_weights("dists")))
+    random = torch.Generator().manual_seed(0)
+    target = torch.rand(2, 3, 96, 96, generator=random) * 2 - 1
+    start = (target + 0.3 * torch.randn(2, 3, 96, 96, generator=random)).clamp(-1, 1)
+
+    def pull(term: str, precision: Literal["float32", "bfloat16"]) -> tuple[float, torch.Tensor]:
+        weights = {"l2": 0.0, "lpips_vgg": 0.0, term: 1.0}
+        config = LossConfig(**weights, vgg_precision=precision, perceptual_crop_px=0)
+        loss = ReconstructionLoss(config, LPIPS("vgg", recipe_weights("lpips_vgg")) if term == "lpips_vgg" else None)
+        result = start.clone().requires_grad_()
+        value = loss(result, target, torch.Generator())["total"]
+        assert value.dtype == torch.float32
+        value.backward()
+        assert result.grad is not None
+        return float(value.detach()), result.grad.flatten()
+
+    for term, alike in {"lpips_vgg": 0.95, "dists": 0.85}.items():
+        (value, direction), (reference, wanted) = pull(term, "bfloat16"), pull(term, "float32")
+        assert value == pytest.approx(reference, rel=0.02)
+        assert value != reference, "the convolutions were not in bfloat16"
+        assert torch.cosine_similarity(direction, wanted, dim=0) > alike
 
 
 def test_what_accelerate_was_configured_for_changes_no_number(monkeypatch: pytest.MonkeyPatch) -> None:

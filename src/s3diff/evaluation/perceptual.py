@@ -184,7 +184,8 @@ class LPIPS(nn.Module):
         """
         _check_images(images, f"LPIPS({self.net})", self.smallest_px)
         hidden = _normalised(images, self.shift, self.scale).contiguous(memory_format=_LPIPS_ORDER)
-        stages = self._alexnet(hidden) if self.net == "alex" else self._vgg16(hidden)
+        hidden = hidden.to(next(self.convolutions.parameters()).dtype)
+        stages = [stage.to(images.dtype) for stage in (self._alexnet if self.net == "alex" else self._vgg16)(hidden)]
         # vector_norm, unlike a written-out root, has gradient 0 (not NaN) where no channel fires.
         return [stage / (torch.linalg.vector_norm(stage, dim=1, keepdim=True) + _LPIPS_EPSILON) for stage in stages]
 
@@ -277,11 +278,11 @@ class DISTS(nn.Module):
         """
         _check_images(images, "DISTS", 1)
         statistics = [_statistics(images)]
-        hidden = _normalised(images, self.shift, self.scale)
+        hidden = _normalised(images, self.shift, self.scale).to(next(self.convolutions.parameters()).dtype)
         for i, convolution in enumerate(self.convolutions):
             hidden = F.relu(convolution(hidden), inplace=True)
             if i in _VGG16_STAGE_ENDS:
-                statistics.append(_statistics(hidden))
+                statistics.append(_statistics(hidden.to(images.dtype)))
                 if i != _VGG16_STAGE_ENDS[-1]:
                     hidden = self._pooled(hidden)
         return statistics
@@ -313,7 +314,7 @@ class DISTS(nn.Module):
     def _pooled(self, hidden: torch.Tensor) -> torch.Tensor:
         """L2 pooling: the root of the windowed mean of squares, at every second pixel."""
         channels = hidden.shape[1]
-        window = self.window.expand(channels, 1, 3, 3)
+        window = self.window.to(hidden.dtype).expand(channels, 1, 3, 3)
         return (F.conv2d(hidden.square(), window, stride=2, padding=1, groups=channels) + _POOLING_EPSILON).sqrt()
 
 

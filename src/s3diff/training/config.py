@@ -70,6 +70,7 @@ class LossConfig:
         perceptual_crop_px: the VGG terms see a random square of this side; 0 for the whole crop.
         vgg_images: the VGG terms see only so many images of a batch over all processes; 0 for all. On a CPU they cost
             more than the generator.
+        vgg_precision: what the convolutions of the VGG terms compute in; their features are compared in float32.
         max_shift_px: LPIPS on AlexNet sees the crop shifted by a random offset up to this many pixels, as the random
             square of the VGG terms is. Their strides (2 to 16 px) would otherwise meet the same phase of the
             low-quality grid in every step and print themselves into the result.
@@ -83,11 +84,12 @@ class LossConfig:
     perceptual_from_step: int = 0
     perceptual_crop_px: int = 112
     vgg_images: int = 0
+    vgg_precision: Literal["float32", "bfloat16"] = "float32"
     max_shift_px: int = 15
 
     def __post_init__(self) -> None:
-        for field_ in fields(self):
-            require_at_least(f"loss.{field_.name}", getattr(self, field_.name), 0)
+        for name in (field_.name for field_ in fields(self) if field_.name != "vgg_precision"):
+            require_at_least(f"loss.{name}", getattr(self, name), 0)
 
 
 @dataclass(frozen=True, kw_only=True)

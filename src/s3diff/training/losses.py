@@ -29,6 +29,9 @@ class ReconstructionLoss(nn.Module):
         self.lpips_alex = LPIPS("alex") if config.lpips_alex else None
         self.lpips_vgg = (lpips_vgg or LPIPS("vgg")) if config.lpips_vgg else None
         self.dists = DISTS() if config.dists else None
+        for metric in (self.lpips_vgg, self.dists):
+            if metric is not None and config.vgg_precision == "bfloat16":
+                metric.convolutions.to(torch.bfloat16)
 
     def forward(
         self,
