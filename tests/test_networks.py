@@ -22,6 +22,7 @@ from s3diff.networks.autoencoder import (
     smoothed,
     unsharp_mask,
     without_grid,
+    without_lines,
 )
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
 from s3diff.networks.modulated_lora import (
@@ -373,6 +374,28 @@ def test_what_repeats_with_the_grid_is_taken_out_and_nothing_else() -> None:
     assert float(kept.square().mean() / noise.square().mean()) == pytest.approx(1 - per_cell * 63 / 64, abs=0.01)
     # The smallest padded picture is two cells wide.
     assert without_grid(torch.zeros(1, 3, 16, 16), 8).shape == (1, 3, 16, 16)
+
+
+def test_what_repeats_along_a_row_or_a_column_is_taken_out_by_its_share() -> None:
+    """Also where the next row has another pattern; a constant and what changes from period to period stay."""
+    random = torch.Generator().manual_seed(0)
+    wave = torch.tensor([0.5, -0.3, 0.1, -0.3])
+    rows_alike, columns_alike = (torch.randn(n, generator=random).repeat_interleave(4) for n in (16, 24))
+    per_row, per_column = rows_alike[:, None] * wave.repeat(24), wave.repeat(16)[:, None] * columns_alike
+    plain = torch.full((64, 96), 0.3)
+    for lines in (per_row, per_column):
+        residual = (plain + lines).expand(2, 3, -1, -1)
+        assert float((without_grid(residual, 4) - plain).std()) > 0.5 * float(lines.std()), "squares see little of it"
+        for share in (0.0, 0.5, 1.0):
+            expected = (plain + (1 - share) * lines).expand(2, 3, -1, -1)
+            torch.testing.assert_close(without_lines(residual, 4, share), expected, rtol=0, atol=1e-5)
+    noise = torch.randn(1, 3, 64, 96, generator=random)
+    kept = without_lines(noise, 4, 1.0)
+    # 3/4 of the power is between the phases; a mean over k cells takes 1 / k of it out: 5 inside, 4 and 3 at the ends.
+    taken_out = [0.75 * ((cells - 4) / 5 + 2 / 4 + 2 / 3) / cells for cells in (64 // 4, 96 // 4)]
+    expected_power = (1 - taken_out[0]) * (1 - taken_out[1])
+    assert float(kept.square().mean() / noise.square().mean()) == pytest.approx(expected_power, abs=0.01)
+    assert without_lines(torch.zeros(1, 3, 8, 8), 4, 0.5).shape == (1, 3, 8, 8)
 
 
 def test_smoothing_keeps_constants_halves_a_period_of_four_and_ends_one_of_two() -> None:

@@ -46,6 +46,7 @@ from training_runs import (
     make_trainer,
     run_steps,
     tiny_config,
+    with_line_damping,
     write_photos,
 )
 
@@ -729,7 +730,7 @@ def test_a_run_ends_in_a_model_folder_that_restore_takes(photos: Path, tmp_path:
 
 def test_validation_scores_the_delivered_model(photos: Path, tmp_path: Path) -> None:
     """The validation's figures are those of the exported folder on the same pictures."""
-    config = tiny_config(exported_residual=0.5, exported_smoothing=0.2, export_precision="float32")
+    config = with_line_damping(tiny_config(export_precision="float32"), 0.5)
     trainer = make_trainer(config, photos, tmp_path)
     run_steps(trainer, 3)
     source = open_source(str(photos))
@@ -740,10 +741,22 @@ def test_validation_scores_the_delivered_model(photos: Path, tmp_path: Path) -> 
     outside, again = validation.score(load_model(folder), device)
     assert inside == outside
     assert torch.equal(grid, again)
-    last = trainer.average["generator.autoencoder.decoder.conv_out.weight"]
-    stored = load_model(folder).generator.autoencoder.decoder.conv_out.weight
-    assert torch.equal(stored, last * 0.5)
-    assert load_model(folder).config.autoencoder.residual_smoothing == 0.2
+    assert load_model(folder).config.autoencoder.line_damping == 0.5
+
+
+def test_lines_are_damped_in_the_delivered_model_alone(photos: Path, tmp_path: Path) -> None:
+    """A network that saw its lines damped would draw them stronger."""
+    low_quality, image = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 64, 64) * 2 - 1
+    damped, plain = (
+        make_trainer(with_line_damping(tiny_config(), share), photos, tmp_path / str(share)) for share in (0.5, 0.0)
+    )
+    in_training = [trainer.model(low_quality, image, torch.tensor([False]), None) for trainer in (damped, plain)]
+    assert torch.equal(*in_training)
+    shares = [
+        delivered_model(trainer.start, trainer.model, trainer.average).generator.config.autoencoder.line_damping
+        for trainer in (damped, plain)
+    ]
+    assert shares == [0.5, 0.0]
 
 
 def test_tuning_starts_from_a_model_and_its_own_estimator(photos: Path, tmp_path: Path) -> None:

@@ -47,6 +47,12 @@ def tiny_config(**changes: object) -> TrainConfig:
     return replace(config, **changes)
 
 
+def with_line_damping(config: TrainConfig, share: float) -> TrainConfig:
+    """The same with the filter of the delivered model's lines."""
+    autoencoder = replace(config.generator.autoencoder, line_damping=share)
+    return replace(config, generator=replace(config.generator, autoencoder=autoencoder))
+
+
 def adversarial_config(**changes: object) -> TrainConfig:
     """The same with all three phases."""
     return tiny_config(adversarial=debug().adversarial, **changes)

@@ -47,6 +47,8 @@ class AutoencoderConfig:
         residual: the decoder's picture is added to the enlarged input.
         grid_period_px: what the residual repeats with this period (and its whole fractions) is taken out of it; 0 for
             nothing. See :func:`without_grid`.
+        line_damping: the share of what repeats so along a single row or column that is taken out too, 0 to 1. See
+            :func:`without_lines`.
         residual_smoothing: weight w of each neighbour in the filter (w, 1 - 2 w, w) that the residual goes through,
             down and across; 0 for none. At 1/4 a pattern of two pixels' period is gone and one of four is halved.
         base_sharpening: amount of unsharp masking of the enlarged input that the residual is added to.
@@ -72,6 +74,7 @@ class AutoencoderConfig:
     upsample: Upsample = "nearest"
     residual: bool = False
     grid_period_px: int = 0
+    line_damping: float = 0.0
     residual_smoothing: float = 0.0
     base_sharpening: float = 0.0
     scaling_factor: float = 0.18215
@@ -92,6 +95,7 @@ class AutoencoderConfig:
         require_within("norm_eps", self.norm_eps, *EPS_RANGE)
         require_choice("upsample", self.upsample, Upsample)
         require_within("grid_period_px", self.grid_period_px, 0, 64)
+        require_within("line_damping", self.line_damping, 0, 1)
         require_within("residual_smoothing", self.residual_smoothing, 0, 0.25)
         require_within("base_sharpening", self.base_sharpening, 0, 10)
         require_within("scaling_factor", self.scaling_factor, 1e-4, 1e4)
@@ -327,6 +331,32 @@ def without_grid(residual: Tensor, period_px: int) -> Tensor:
     by_phase = means.unflatten(1, (residual.shape[1], period_px**2))
     pattern = by_phase - by_phase.mean(dim=2, keepdim=True)
     return residual - F.pixel_shuffle(pattern.flatten(1, 2), period_px)
+
+
+#: Length, in periods, of the stretch of a row or column over which :func:`without_lines` takes its means.
+LINE_WINDOW_PERIODS = 5
+
+
+def without_lines(residual: Tensor, period_px: int, share: float) -> Tensor:
+    """Take a share of what repeats with the period along each row, and then along each column, out of a residual.
+
+    Beside edges the pattern of :func:`without_grid` changes from row to row, so that its means over a square see
+    nothing. Here each row stands for itself, and so does each column.
+
+    Args:
+        residual: [B, C, H, W], sides multiples of ``period_px``.
+        period_px: as in :func:`without_grid`.
+        share: 0 to 1. A network that is trained behind it makes up for a share below 1.
+    """
+    for axis in (3, 2):
+        lines = residual.movedim(axis, 3)
+        phases = lines.unflatten(3, (-1, period_px)).transpose(3, 4).flatten(0, 2)  # [lines, period, cells]
+        means = F.avg_pool1d(
+            phases, LINE_WINDOW_PERIODS, stride=1, padding=LINE_WINDOW_PERIODS // 2, count_include_pad=False
+        )
+        pattern = (means - means.mean(dim=1, keepdim=True)).transpose(1, 2).reshape(lines.shape)
+        residual = residual - share * pattern.movedim(3, axis)
+    return residual
 
 
 def sample_gaussian(mean: Tensor, log_variance: Tensor, noise: Tensor | None) -> Tensor:

@@ -15,6 +15,7 @@ from s3diff.networks.autoencoder import (
     smoothed,
     unsharp_mask,
     without_grid,
+    without_lines,
 )
 from s3diff.networks.blocks import KeysAndValues
 from s3diff.networks.degradation_conditioning import ConditioningConfig, DegradationConditioning
@@ -158,6 +159,8 @@ class OneStepGenerator(nn.Module):
         decoded = decoded.to(torch.float32)
         if self.config.autoencoder.grid_period_px:
             decoded = without_grid(decoded, self.config.autoencoder.grid_period_px)
+            if damping := self.config.autoencoder.line_damping:
+                decoded = without_lines(decoded, self.config.autoencoder.grid_period_px, damping)
         if self.config.autoencoder.residual_smoothing:
             decoded = smoothed(decoded, self.config.autoencoder.residual_smoothing)
         if self.config.autoencoder.residual:

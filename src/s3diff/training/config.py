@@ -271,11 +271,6 @@ class TrainConfig:
         gradient_checkpointing: compute the blocks' activations anew in the backward pass: less memory, a third more
             time.
         upsampling: filter that enlarges the low-quality image, also the model's default.
-        exported_residual: factor on the decoder's residual in the exported model. Perceptual losses overshoot on real
-            photographs; a factor below 1 takes fidelity back.
-        exported_smoothing: ``generator.autoencoder.residual_smoothing`` of the exported model; None for that of the
-            training. Perceptual losses print fine patterns into the residual that they do not mind themselves; a
-            filter that the training sees would be made up for by it.
         export_precision: what the exported tensors are stored in.
     """
 
@@ -298,8 +293,6 @@ class TrainConfig:
     frozen_precision: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
     upsampling: Upsampling = "bicubic"
-    exported_residual: float = 1.0
-    exported_smoothing: float | None = None
     export_precision: Literal["float32", "float16"] = "float16"
 
     def __post_init__(self) -> None:

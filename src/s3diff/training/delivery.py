@@ -11,14 +11,13 @@ from torch import Tensor
 
 from s3diff.checkpoints.assembly import assemble
 from s3diff.checkpoints.model_folder import LoadedModel, ModelDescription, StoredPrompts, save_model
-from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
+from s3diff.networks.one_step_generator import OneStepGenerator
 from s3diff.training.config import TrainConfig
 from s3diff.training.start import Start
 from s3diff.training.trainable import TrainableModel
 
 #: Name of the model folder inside a run's folder.
 MODEL_FOLDER = "model"
-_LAST_LAYER = "autoencoder.decoder.conv_out."
 
 
 def delivered_model(start: Start, model: TrainableModel, average: Mapping[str, Tensor]) -> LoadedModel:
@@ -32,7 +31,7 @@ def delivered_model(start: Start, model: TrainableModel, average: Mapping[str, T
     return LoadedModel(
         folder=Path(),
         description=ModelDescription(
-            name=start.config.name, generator=_delivered_shapes(start.config), upsampling=start.config.upsampling
+            name=start.config.name, generator=start.config.generator, upsampling=start.config.upsampling
         ),
         generator=_delivered_generator(start.config, model, average),
         prompts=_delivered_prompts(start, model, average),
@@ -71,17 +70,7 @@ def _delivered_generator(config: TrainConfig, model: TrainableModel, average: Ma
     prefix = "generator."
     merged = {**model.state_dict(), **average}
     state = {name.removeprefix(prefix): value for name, value in merged.items() if name.startswith(prefix)}
-    if config.exported_residual != 1.0 and config.generator.autoencoder.residual:
-        for name in [name for name in state if name.startswith(_LAST_LAYER)]:
-            state[name] = state[name] * config.exported_residual
-    return assemble(_delivered_shapes(config), state, "the trained model")
-
-
-def _delivered_shapes(config: TrainConfig) -> GeneratorConfig:
-    shapes = config.generator
-    if config.exported_smoothing is None:
-        return shapes
-    return replace(shapes, autoencoder=replace(shapes.autoencoder, residual_smoothing=config.exported_smoothing))
+    return assemble(config.generator, state, "the trained model")
 
 
 def _delivered_prompts(start: Start, model: TrainableModel, average: Mapping[str, Tensor]) -> StoredPrompts:

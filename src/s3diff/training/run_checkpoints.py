@@ -25,14 +25,14 @@ _FORMAT = "s3diff-run 2"
 #: Fields that a resumed run may change without a word: they decide how it is driven, not what it computes.
 _DRIVING_FIELDS = re.compile(
     r"run\.(checkpoint_every|keep_checkpoints|log_every|stop_step)|validation\..*|data\.num_workers|gradient_checkpointing"
-    r"|estimator_steps|exported_residual|exported_smoothing|export_precision|optimiser\.(max_skipped|max_steps)"
+    r"|estimator_steps|export_precision|optimiser\.(max_skipped|max_steps)"
 )
 #: Fields that no resumed run may change: they decide which tensors there are (the optimiser's too).
 _FIXED_FIELDS = re.compile(
     r"(generator|estimator|adversarial\.discriminator)\..*|start|trained|prompt_tokens|optimiser\.kind"
 )
 #: Those among them that do not: filters without weights.
-_FREE_FIELDS = re.compile(r"generator\.autoencoder\.(residual_smoothing|base_sharpening|grid_period_px)")
+_FREE_FIELDS = re.compile(r"generator\.autoencoder\.(residual_smoothing|line_damping|base_sharpening|grid_period_px)")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -48,6 +49,9 @@ class TrainableModel(nn.Module):
         precision: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         super().__init__()
+        # A filter that the training sees would be made up for: ``line_damping`` is the delivered model's alone.
+        undamped = replace(generator.config.autoencoder, line_damping=0.0)
+        generator.config = replace(generator.config, autoencoder=undamped)
         self.generator = generator
         self.precision = precision
         self.positive = nn.Parameter(positive.detach().clone())
