@@ -107,6 +107,7 @@ def compact_generator() -> GeneratorConfig:
             upsample="bilinear",
             residual=True,
             grid_period_px=4,
+            line_damping=0.3,
             residual_smoothing=0.25,
             scaling_factor=1.0,
             lora_rank=4,
