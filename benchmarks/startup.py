@@ -70,7 +70,7 @@ def main() -> None:
         measured = {
             "s3diff --help": seconds_of(["--help"], given.runs),
             f"s3diff restore {given.picture}": seconds_of(
-                ["restore", given.picture, "-o", str(Path(scratch) / "out.png")], given.runs
+                ["restore", given.picture, "-o", str(Path(scratch) / "out.png"), "--overwrite"], given.runs
             ),
         }
     for name, seconds in measured.items():
