@@ -348,8 +348,9 @@ def restore(
 
 def _check_for_server(**given: bool) -> None:
     """Options that say how this machine computes mean nothing to a service."""
-    for name in (name for name, is_given in given.items() if is_given):
-        raise OptionError(f"--server and --{name} exclude each other; leave out one of them")
+    for name, is_given in given.items():
+        if is_given:
+            raise OptionError(f"--server and --{name} exclude each other; leave out one of them")
 
 
 @contextmanager

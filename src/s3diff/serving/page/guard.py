@@ -64,11 +64,11 @@ class GradioGuard:
         if scope["type"] != "http":  # a websocket: closed before it is opened
             await send({"type": "websocket.close", "code": 1008})
             return
-        if methods := self._methods(scope):
-            text = f"this path takes {methods}, not {str(scope['method'])[:20]}"
-            await refusal(405, "method_not_allowed", text, {"Allow": methods})(scope, receive, send)
-            return
         if scope["method"] not in ("GET", "HEAD") or not _is_open(scope):
+            if methods := self._methods(scope):
+                text = f"this path takes {methods}, not {str(scope['method'])[:20]}"
+                await refusal(405, "method_not_allowed", text, {"Allow": methods})(scope, receive, send)
+                return
             text = "there is nothing at this path; the HTTP service is described at /api/openapi.json"
             await refusal(404, "not_found", text)(scope, receive, send)
             return
