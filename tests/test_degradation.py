@@ -507,6 +507,21 @@ def test_sharpening_is_an_unsharp_mask_with_rims() -> None:
     assert float(line[2]) == pytest.approx(0.2)
 
 
+def test_processed_noise_has_spread_over_neighbours() -> None:
+    """Demosaicing and resizing do that in a camera; ``grainy`` is what a sensor's single pixels make."""
+    grey = torch.full((24, 3, 128, 128), 0.5)
+    correlations = []
+    for preset in ("processed", "grainy"):
+        settings = replace(PRESETS[preset], clean_probability=0.0)
+        luma = apply(grey, draw(settings, 24, 128, 128, 4, generator(1))).mean(1)
+        noise = luma - luma.mean((1, 2), keepdim=True)
+        power = noise.square().mean((1, 2))
+        neighbours = (noise[:, :, 1:] * noise[:, :, :-1]).mean((1, 2))
+        seen = power > (0.4 / 255) ** 2
+        correlations.append(float((neighbours / power)[seen].median()))
+    assert correlations[0] > 0.25 > 0.15 > correlations[1]
+
+
 def test_presets_without_sharpening_draw_what_they_always_did() -> None:
     """A set of pictures is rebuilt from its seed."""
     plain = draw(PRESETS["camera"], 6, 64, 64, 4, generator(5))

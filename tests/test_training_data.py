@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from s3diff.errors import MissingExtraError, OptionError, PictureError, TrainingError
 from s3diff.images.codecs import from_array, to_pil
 from s3diff.training import crops, storage
+from s3diff.training.collage import NUMBERS_PER_SHAPE, collage
 from s3diff.training.crops import CropDataset, check_usable, epoch_order
 from s3diff.training.data import CropBatch, crop_batches
 from s3diff.training.sources import ShardSource, open_source
@@ -228,6 +229,52 @@ def test_crops_are_pieces_of_the_picture_and_half_are_mirrored(tmp_path: Path) -
         places.add(pieces.get(plain) or pieces[turned])
     assert 160 < mirrored < 240
     assert len(places) == 45
+
+
+def test_enlarged_crops_show_a_smaller_window(tmp_path: Path) -> None:
+    """A slope of 8 levels a pixel becomes one of 8 / factor; without enlargement the crops stay what they were."""
+    pixels = np.repeat(np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))[:, :, None], 3, axis=2)
+    source = open_source(str(write_folder(tmp_path / "p", {"a.png": pixels})))
+    dataset = pickle.loads(pickle.dumps(CropDataset(source, 24, seed=0, enlargement=(1.5, 3.0))))
+    slopes = []
+    for position in range(60):
+        crop = dataset[position].pixels.float()
+        assert crop.shape == (3, 24, 24)
+        slopes.append(float(crop[0, :, 4:20].diff(dim=1).mean().abs()))
+    assert 8 / 3 - 0.2 < min(slopes) < 3.2 < 4.8 < max(slopes) < 8 / 1.5 + 0.3
+    plain, written_out = CropDataset(source, 24, seed=0), CropDataset(source, 24, seed=0, enlargement=(1.0, 1.0))
+    assert all(torch.equal(plain[position].pixels, written_out[position].pixels) for position in range(20))
+
+
+def test_collages_lay_shapes_of_another_picture_over_a_share_of_the_crops(tmp_path: Path) -> None:
+    black, white = (np.full((40, 40, 3), level, np.uint8) for level in (0, 255))
+    source = open_source(str(write_folder(tmp_path / "p", {"a.png": black, "b.png": white})))
+    dataset = CropDataset(source, 24, seed=0, collage_probability=0.5)
+    again = pickle.loads(pickle.dumps(dataset))
+    mixed = 0
+    for position in range(200):
+        pixels = dataset[position].pixels
+        assert pixels.shape == (3, 24, 24)
+        assert torch.equal(again[position].pixels, pixels)
+        shares = [(pixels == level).float().mean() for level in (0, 255)]
+        assert sum(shares) > 0.5  # all but the smoothed outlines
+        mixed += min(shares) > 0
+    assert 30 < mixed < 60  # half of the crops have shapes, half of these from the other picture
+
+
+def test_outlines_of_a_collage_are_smoothed_over_one_pixel() -> None:
+    crop, other = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 200, np.uint8)
+    for kind in range(4):
+        for seed in range(20):
+            shapes = np.random.default_rng(seed).random((1, NUMBERS_PER_SHAPE))
+            shapes[0, 3] = (kind + 0.5) / 4
+            made = collage(crop, other, shapes)[..., 0].astype(int)
+            between = (made > 0) & (made < 200)
+            assert between.mean() < 0.3
+            inner = made[1:-1, 1:-1]
+            around = [made[1 + y : 63 + y, 1 + x : 63 + x] for y in (-1, 0, 1) for x in (-1, 0, 1)]
+            half = (inner > 40) & (inner < 160)
+            assert (np.ptp(np.stack(around), axis=0)[half] > 40).all()  # nowhere a plateau of half a shape
 
 
 def test_crops_with_detail_are_preferred(tmp_path: Path) -> None:

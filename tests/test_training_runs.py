@@ -407,6 +407,8 @@ def test_a_users_own_recipe(photos: Path, tmp_path: Path) -> None:
         ("loss.max_shift_px=-1", "give 0 or more"),
         ("data.min_detail=-1", "give 0 or more"),
         ("data.truth_blur_px=1,0.5", "give a lowest and a highest value from 0 to 2"),
+        ("data.enlargement=0.5,2", "give a lowest and a highest factor from 1 to 4"),
+        ("data.collage_probability=1.5", "give a number from 0 to 1"),
         ("run.seed=99999999999999999999999", "give a whole number from 0"),
     ],
 )

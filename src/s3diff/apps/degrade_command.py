@@ -21,6 +21,7 @@ class PresetChoice(str, Enum):
     mild = "mild"
     camera = "camera"
     sharpened = "sharpened"
+    processed = "processed"
     grainy = "grainy"
     bicubic = "bicubic"
 

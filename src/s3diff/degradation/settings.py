@@ -136,8 +136,10 @@ def _is_number(value: Any) -> bool:
 #: ``s3diff``: what S3Diff was trained with (arXiv 2409.17058, its released configuration). ``realesrgan``: the harder
 #: ranges of Real-ESRGAN (arXiv 2107.10833), with the same order of steps. ``mild``: ours, for pictures of a recent
 #: camera or a fair web page. ``camera``: ours, mostly optical blur. ``sharpened``: the same, half of it with the
-#: camera's own sharpening, which leaves rims at edges, as in RealSR's pairs. ``grainy``: ours, the noise of a sensor at
-#: high sensitivity, which nothing smooths. ``bicubic``: the clean bicubic reduction of the benchmarks.
+#: camera's own sharpening, which leaves rims at edges, as in RealSR's pairs. ``processed``: ours, what a camera's whole
+#: processing leaves: stronger blur, noise that has spread over neighbouring pixels, and sharpening nearly always.
+#: ``grainy``: ours, the noise of a sensor at high sensitivity, which nothing smooths. ``bicubic``: the clean bicubic
+#: reduction of the benchmarks.
 PRESETS: dict[str, DegradationSettings] = {
     "s3diff": DegradationSettings(
         first=StageSettings(
@@ -237,6 +239,28 @@ PRESETS["camera"] = DegradationSettings(
     clean_probability=0.02,
 )
 PRESETS["sharpened"] = replace(PRESETS["camera"], sharpening_probability=0.5)
+PRESETS["processed"] = replace(
+    PRESETS["camera"],
+    first=replace(
+        PRESETS["camera"].first,
+        blur_sigma_px=(2.5, 5.0),
+        resize_probabilities=(0.0, 1.0, 0.0),
+        resize_factor=(0.2, 1.0),
+        noise_probability=0.9,
+        poisson_scale=(0.05, 0.6),
+    ),
+    second=replace(
+        PRESETS["camera"].second,
+        blur_probability=0.7,
+        blur_sigma_px=(0.4, 0.8),
+        resize_probabilities=(0.8, 0.0, 0.2),
+        resize_factor=(1.0, 1.5),
+        noise_probability=0.2,
+    ),
+    sharpening_probability=0.97,
+    sharpening_amount=(0.5, 2.0),
+    sharpening_sigma_px=(0.8, 2.5),
+)
 PRESETS["grainy"] = DegradationSettings(
     first=StageSettings(
         blur_probability=0.8,

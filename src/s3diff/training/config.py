@@ -13,6 +13,8 @@ from s3diff.training.discriminator import DiscriminatorConfig
 
 #: Highest standard deviation of ``data.truth_blur_px``; the kernel's radius is three of them.
 MAX_TRUTH_BLUR_PX = 2.0
+#: Highest factor of ``data.enlargement``.
+MAX_ENLARGEMENT = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,11 @@ class DataConfig:
         truth_blur_px: lowest and highest standard deviation in pixels of a Gaussian blur of the ground truth itself,
             drawn for each crop; (0, 0) for none. Photographs that were reduced from larger ones have far more in
             the finest octave than what a camera gives at full size, and a model that learns them adds it everywhere.
+        enlargement: lowest and highest factor by which a crop is enlarged from a smaller window of its picture, drawn
+            for each crop; (1, 1) for none. Objects get larger, edges longer and surfaces calmer, as in pictures at a
+            camera's full size.
+        collage_probability: of a crop with shapes over it (stripes, bars, discs) that are filled from another picture:
+            the outlines, print and even surfaces that a folder of landscapes lacks.
         held_out: names of pictures in the folder that are never trained on; they validate the run.
         num_workers: processes that decode and crop; 0 decodes in the training process.
     """
@@ -41,6 +48,8 @@ class DataConfig:
     degradations: tuple[str, ...] = ("s3diff",)
     min_detail: float = 2.0
     truth_blur_px: tuple[float, float] = (0.0, 0.0)
+    enlargement: tuple[float, float] = (1.0, 1.0)
+    collage_probability: float = 0.0
     held_out: tuple[str, ...] = ()
     num_workers: int = 0
 
@@ -52,6 +61,13 @@ class DataConfig:
             raise OptionError(
                 f"data.truth_blur_px is {self.truth_blur_px}; give a lowest and a highest value "
                 f"from 0 to {MAX_TRUTH_BLUR_PX}"
+            )
+        if not 0 <= self.collage_probability <= 1:
+            raise OptionError(f"data.collage_probability is {self.collage_probability}; give a number from 0 to 1")
+        if not 1 <= self.enlargement[0] <= self.enlargement[1] <= MAX_ENLARGEMENT:
+            raise OptionError(
+                f"data.enlargement is {self.enlargement}; give a lowest and a highest factor "
+                f"from 1 to {MAX_ENLARGEMENT}"
             )
 
 

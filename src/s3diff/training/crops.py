@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from s3diff.errors import OptionError, PictureError
+from s3diff.training.collage import MAX_SHAPES, NUMBERS_PER_SHAPE, collage
 from s3diff.training.sources import PictureSource
 from s3diff.training.storage import printable
 
@@ -38,7 +40,7 @@ WINDOW_SHARDS = 8
 DEFAULT_CACHE_BYTES = 1 << 30
 
 #: The second half of Philox's key: what the numbers are for.
-_FOR_ORDER, _FOR_PLACE, _FOR_REPLACEMENT = 1, 2, 3
+_FOR_ORDER, _FOR_PLACE, _FOR_REPLACEMENT, _FOR_COLLAGE, _FOR_OTHER_PLACE = 1, 2, 3, 4, 5
 _WORD = (1 << 64) - 1
 
 
@@ -111,6 +113,9 @@ class CropDataset(Dataset[Crop]):
         min_detail: the place is drawn again, four draws at most, while the mean absolute difference of neighbouring
             luma values is below this (levels of 255).
         cache_bytes: bound of the decoded pictures kept in this process; :func:`crop_batches` divides it among workers.
+        enlargement: lowest and highest factor, at least 1; a crop is a window of crop_px divided by a factor drawn from
+            this range, enlarged bicubically.
+        collage_probability: of shapes over the crop, filled from another picture, see :mod:`s3diff.training.collage`.
 
     Raises:
         OptionError: ``crop_px`` is below 1.
@@ -123,6 +128,8 @@ class CropDataset(Dataset[Crop]):
         seed: int,
         min_detail: float = 0.0,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        enlargement: tuple[float, float] = (1.0, 1.0),
+        collage_probability: float = 0.0,
     ) -> None:
         if crop_px < 1:
             raise OptionError(f"crop_px is {crop_px}; give at least 1")
@@ -131,6 +138,8 @@ class CropDataset(Dataset[Crop]):
         self.seed = seed
         self.min_detail = min_detail
         self.cache_bytes = cache_bytes
+        self.enlargement = enlargement
+        self.collage_probability = collage_probability
         self._forget()
 
     def _forget(self) -> None:
@@ -140,7 +149,7 @@ class CropDataset(Dataset[Crop]):
         self.cached_bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("source", "crop_px", "seed", "min_detail", "cache_bytes")
+        names = ("source", "crop_px", "seed", "min_detail", "cache_bytes", "enlargement", "collage_probability")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -170,7 +179,10 @@ class CropDataset(Dataset[Crop]):
         for attempt in range(MAX_PICTURE_DRAWS):
             pixels = self._usable_pixels(index)
             if isinstance(pixels, np.ndarray):
-                return Crop(self._crop(pixels, position), tuple(dict.fromkeys(skipped)))
+                crop = self._with_collage(self._crop(pixels, position, _FOR_PLACE), position)
+                return Crop(
+                    torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))), tuple(dict.fromkeys(skipped))
+                )
             skipped.append(pixels)
             if replacements is None:
                 replacements = _random_words(self.seed, _FOR_REPLACEMENT, position, 0, MAX_PICTURE_DRAWS)
@@ -206,18 +218,37 @@ class CropDataset(Dataset[Crop]):
             self.cached_bytes -= self._pictures.popitem(last=False)[1].nbytes
         return pixels
 
-    def _crop(self, pixels: np.ndarray, position: int) -> Tensor:
-        words = iter(_random_words(self.seed, _FOR_PLACE, position, 0, 1 + 2 * MAX_PLACE_DRAWS))
+    def _with_collage(self, crop: np.ndarray, position: int) -> np.ndarray:
+        if not self.collage_probability:
+            return crop
+        words = _random_words(self.seed, _FOR_COLLAGE, position, 0, 3 + MAX_SHAPES * NUMBERS_PER_SHAPE)
+        pixels = self._usable_pixels(_below(len(self.source), words[1]))
+        if words[0] / 2**64 >= self.collage_probability or isinstance(pixels, str):
+            return crop
+        shapes = words[3:].reshape(MAX_SHAPES, NUMBERS_PER_SHAPE)[: 1 + _below(MAX_SHAPES, words[2])]
+        return collage(crop, self._crop(pixels, position, _FOR_OTHER_PLACE), (shapes >> np.uint64(11)) / 2.0**53)
+
+    def _crop(self, pixels: np.ndarray, position: int, purpose: int) -> np.ndarray:
+        """[crop_px, crop_px, 3] uint8: a place of this picture."""
+        words = iter(_random_words(self.seed, purpose, position, 0, 2 + 2 * MAX_PLACE_DRAWS))
         flip = _below(2, next(words))
-        for _ in range(MAX_PLACE_DRAWS):
-            top = _below(pixels.shape[0] - self.crop_px + 1, next(words))
-            left = _below(pixels.shape[1] - self.crop_px + 1, next(words))
-            crop = pixels[top : top + self.crop_px, left : left + self.crop_px]
+        places = [(next(words), next(words)) for _ in range(MAX_PLACE_DRAWS)]
+        side = self._window_px(next(words))
+        for down, across in places:
+            top, left = _below(pixels.shape[0] - side + 1, down), _below(pixels.shape[1] - side + 1, across)
+            crop = pixels[top : top + side, left : left + side]
             if self.min_detail <= 0 or _mean_difference(crop) >= self.min_detail:
                 break
-        if flip:
-            crop = crop[:, ::-1]
-        return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))
+        if side < self.crop_px:
+            enlarged = Image.fromarray(np.ascontiguousarray(crop)).resize(
+                (self.crop_px, self.crop_px), Image.Resampling.BICUBIC
+            )
+            crop = np.asarray(enlarged)
+        return crop[:, ::-1] if flip else crop
+
+    def _window_px(self, word: int) -> int:
+        lowest, highest = self.enlargement
+        return max(1, round(self.crop_px / (lowest + (highest - lowest) * (word / 2**64))))
 
 
 def _mean_difference(crop: np.ndarray) -> float:

@@ -266,7 +266,14 @@ def _train_own_estimator(start: Start, request: TrainRequest, accelerator: Accel
 def _crops(data: str, config: TrainConfig | EstimatorTrainConfig) -> CropDataset:
     source = open_source(data, held_out=config.data.held_out)
     check_usable(source, config.data.crop_px)
-    return CropDataset(source, config.data.crop_px, config.run.seed, min_detail=config.data.min_detail)
+    return CropDataset(
+        source,
+        config.data.crop_px,
+        config.run.seed,
+        min_detail=config.data.min_detail,
+        enlargement=config.data.enlargement,
+        collage_probability=config.data.collage_probability,
+    )
 
 
 def _validation(request: TrainRequest, config: TrainConfig) -> Validation | None:
