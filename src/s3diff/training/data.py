@@ -10,7 +10,7 @@ import itertools
 import os
 import signal
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -131,10 +131,13 @@ def _iterate(loader: DataLoader[Any]) -> Generator[CropBatch, None, None]:
 def _stop_workers(batches: Any) -> None:
     """Now, and not when the iterator is collected: as part of a cycle its queues may be gone before it can use them."""
     if hasattr(batches, "_shutdown_workers"):
-        batches._shutdown_workers()
+        # The handler of SIGCHLD tells of a dead worker wherever this process is, here too; it tells of it once.
+        with suppress(RuntimeError):
+            batches._shutdown_workers()
     for worker in getattr(batches, "_workers", ()):
         if worker.is_alive():  # stuck in a read, and it ignored the one SIGTERM that was sent
             worker.kill()
+            worker.join(1)
 
 
 class _Positions(Sampler[list[int]]):
