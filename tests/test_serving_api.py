@@ -128,7 +128,7 @@ def test_the_same_picture_by_both_ways(client: TestClient) -> None:
     assert np.array_equal(*pixels)
 
 
-def test_a_model_that_cannot_be_loaded(model: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(model, damaged)
     next(damaged.glob("unet*")).write_bytes(b"cut off")
@@ -141,6 +141,8 @@ def test_a_model_that_cannot_be_loaded(model: Path, tmp_path: Path) -> None:
             assert (answer.status_code, error["code"], error["field"]) == (503, "model", "model"), answer.text
             assert answer.headers["Retry-After"] == "60"
             assert str(tmp_path) not in answer.text
+            assert any("damaged" in record.getMessage() for record in caplog.records), "the log says why"
+            caplog.clear()
         assert client.post("/api/v1/restore", files=sent()).status_code == 200, "the other model serves on"
 
 

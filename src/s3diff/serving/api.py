@@ -347,6 +347,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         if isinstance(error, ServiceClosedError):
             return error_answer(503, "ending", text, None, 5)
         if isinstance(error, ModelError | DownloadError):
+            _LOG.error("model cannot be loaded: %s", text)
             return error_answer(503, "model", CANNOT_LOAD, "model", _MODEL_RETRY_SECONDS)
         for kind, status, code in (
             (JobNotFoundError, 404, "no_such_job"),

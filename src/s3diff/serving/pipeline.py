@@ -305,11 +305,12 @@ class Pipeline:
             return None if self._ended_by_request(job) else step()
         except JobCancelledError:
             self._end(job, state="cancelled")
-        except (ModelError, DownloadError) as error:
-            _LOG.error("model cannot be loaded: %s", error, extra={"job": job.id, "request": job.request})
-            self._end(job, state="failed", error=CANNOT_LOAD, cause="model")
         except S3DiffError as error:
-            self._end(job, state="failed", error=job.worded(error), cause=_cause_of(error))
+            cause, message = _cause_of(error), job.worded(error)
+            if cause == "model":  # the service's matter: its log has the paths, its client does not
+                _LOG.error("model cannot be loaded: %s", error, extra={"job": job.id, "request": job.request})
+                message = CANNOT_LOAD
+            self._end(job, state="failed", error=message, cause=cause)
         except Exception:  # noqa: BLE001 - the log has it; the thread has other jobs
             text = traceback.format_exc().replace(job.name, "PICTURE")
             _LOG.error("job failed: %s", text, extra={"job": job.id, "request": job.request})
@@ -354,6 +355,8 @@ def _output_pixels(ready: _Ready) -> int:
 
 
 def _cause_of(error: S3DiffError) -> Cause:
+    if isinstance(error, ModelError | DownloadError):
+        return "model"
     if isinstance(error, PictureError):
         return "picture"
     if isinstance(error, JobTimeoutError):
