@@ -469,9 +469,11 @@ def test_orientation_is_applied_and_reset(tmp_path: Path, orientation: int, exte
     if orientation > 1:
         stored = stored.transpose(Image.Transpose(undo[orientation]))
     path = tmp_path / f"a.{extension}"
-    stored.save(path, exif=exif_block(orientation), quality=100)
+    stored_dpi, dpi = (300, 150), (150, 300) if orientation >= 5 else (300, 150)
+    stored.save(path, exif=exif_block(orientation), quality=100, dpi=stored_dpi)
     for picture in (read_picture(path), from_pil(Image.open(path))):
         assert picture.pixels.shape == upright.shape
+        assert picture.dpi is None if extension == "webp" else picture.dpi == pytest.approx(dpi, abs=0.1)
         assert abs(picture.pixels.astype(int) - upright).max() < 12
         assert tags(picture.exif).get(ORIENTATION, 1) == 1
         assert tags(picture.exif).get_ifd(0x8769)[0x927C] == b"maker note \x00\x01\x02"

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 pyvips = pytest.importorskip("pyvips", reason="needs the extra large (pip install 's3diff[large]')")
 
@@ -97,6 +98,16 @@ def test_16_bits_profile_and_dpi_are_kept_in_a_tiled_bigtiff(compact: Restorer, 
     assert np.abs(out.numpy().astype(int) - expected.astype(int)).max() <= 257  # one level of 8 bits
     assert len(np.unique(out.numpy() % 257)) > 200  # 16 bits indeed
     assert any("not sRGB" in note for note in streamed.notes)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_dpi_turn_with_the_picture(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(drawn(24, 16, 3)).save(tmp_path / "a.jpg", exif=exif, dpi=(300, 150))
+    picture = LargePicture(tmp_path / "a.jpg")
+    assert (picture.width, picture.height) == ((24, 16) if orientation == 6 else (16, 24))
+    assert picture.dpi == pytest.approx((150, 300) if orientation == 6 else (300, 150), rel=1e-3)
 
 
 @pytest.mark.parametrize("color_match", ["wavelet", "adain"])

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from s3diff.errors import MissingExtraError, OutputError, PictureError
+from s3diff.images.metadata import QUARTER_TURNS
 from s3diff.tiling import Span
 
 #: libvips' loaders that are used, by the beginning of their names.
@@ -54,6 +55,7 @@ class LargePicture:
             num_pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
             self.icc_profile: bytes | None = bytes(image.get(_PROFILE)) if image.get_typeof(_PROFILE) else None
             metadata = [name for name in ("exif-data", "xmp-data") if image.get_typeof(name)]
+            is_turned = bool(image.get_typeof("orientation")) and image.get("orientation") in QUARTER_TURNS
             image = image.autorot()
         except self._vips.Error as error:
             raise self._unreadable(error) from error
@@ -74,7 +76,8 @@ class LargePicture:
         self.width, self.height, self.num_channels = int(image.width), int(image.height), int(image.bands)
         self.depth: np.dtype[Any] = _DEPTHS[image.format]
         #: Pixels per inch, across and down. One pixel per mm is libvips' word for a file that states nothing.
-        self.dpi = None if image.xres == image.yres == 1 else (image.xres * _MM_PER_INCH, image.yres * _MM_PER_INCH)
+        across, down = (image.yres, image.xres) if is_turned else (image.xres, image.yres)
+        self.dpi = None if across == down == 1 else (across * _MM_PER_INCH, down * _MM_PER_INCH)
         #: What is lost, one sentence each.
         self.notes: tuple[str, ...] = ()
         if num_pages > 1:

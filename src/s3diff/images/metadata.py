@@ -15,6 +15,9 @@ _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 _THUMBNAIL_START, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _SHORT, _LONG = 3, 4
 
+#: Orientations that exchange width and height.
+QUARTER_TURNS = (5, 6, 7, 8)
+
 
 def take_orientation(exif: bytes) -> tuple[int, bytes]:
     """The orientation (1 to 8; 1 where there is none) and the block with it set to 1.

@@ -31,7 +31,7 @@ from s3diff.images import gif_blocks
 from s3diff.images.deep_pixels import GreyAlphaTiff, deep_array
 from s3diff.images.formats import FORMAT_NAMES, FORMATS, PicturePath
 from s3diff.images.heif_files import heif_size, is_heif, read_heif
-from s3diff.images.metadata import take_orientation
+from s3diff.images.metadata import QUARTER_TURNS, take_orientation
 from s3diff.images.picture import Picture, split_alpha
 from s3diff.images.pillow_metadata import dpi_of, exif_of, has_iptc, xmp_of
 from s3diff.images.structure import check_structure
@@ -41,7 +41,7 @@ from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 #: What ``Image.MAX_IMAGE_PIXELS`` is unless the process has set it.
 _PILLOWS_DEFAULT_PIXELS = 1024**3 // 4 // 3
-_TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 0x0102, 0x0106
+_TIFF_WIDTH, _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 0x0100, 0x0102, 0x0106
 
 
 def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_bytes: int = MAX_FILE_BYTES) -> Picture:
@@ -332,7 +332,10 @@ def _from_image(
     pixels, alpha = split_alpha(_plain_array(image) if deep is None else _with_clear_color(image, deep))
     pixels = _upright(pixels, orientation)
     alpha = None if alpha is None else _upright(alpha, orientation)
-    return Picture(pixels, alpha, icc_profile, exif, xmp_of(image), dpi_of(image), source_format, path, notes)
+    dpi = dpi_of(image)
+    if dpi is not None and (orientation in QUARTER_TURNS or _has_loading_turned(image)):
+        dpi = dpi[1], dpi[0]
+    return Picture(pixels, alpha, icc_profile, exif, xmp_of(image), dpi, source_format, path, notes)
 
 
 def _plain_array(image: Image.Image) -> np.ndarray:
@@ -375,9 +378,14 @@ def _rgb_from_cmyk(image: Image.Image, icc_profile: bytes | None) -> tuple[Image
     return image.convert("RGB"), "without a colour profile"
 
 
+def _has_loading_turned(image: Image.Image) -> bool:
+    """Whether Pillow gave a TIFF a quarter turn; its tags still hold the stored width, no longer the orientation."""
+    return isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_TIFF_WIDTH) != image.width
+
+
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
     """Undo an EXIF orientation (CIPA DC-008, tag 274) on [H, W, ..]."""
-    if orientation >= 5:
+    if orientation in QUARTER_TURNS:
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         array = array[::-1]
