@@ -12,6 +12,8 @@ from s3diff.errors import OptionError
 
 Config = TypeVar("Config")
 
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a finite number", bool: "true or false"}
+
 
 def with_change(config: Config, change: str) -> Config:
     """The configuration with one field changed by a text such as ``optimiser.learning_rate=1e-4``.
@@ -64,7 +66,7 @@ def _typed(text: str, hint: Any, path: str) -> Any:
     if hint is float and type(value) is int and abs(value) < 1e300:
         value = float(value)
     if type(value) is not hint or (hint is float and not math.isfinite(value)):
-        raise OptionError(f"--set {path}: {text!r} is no {hint.__name__}; give a value of that type")
+        raise OptionError(f"--set {path} is {text!r}; give {_KINDS.get(hint, hint.__name__)}")
     return value
 
 
