@@ -3,8 +3,8 @@
 #
 #     sh benchmarks/train_compact.sh PHOTOS OUTPUT
 #
-# About six hours on two CPU cores; the model is OUTPUT/processed/model. Stopped and called again, it goes on where it
-# was. What the stages are for is told in docs/training.md.
+# About five and a half hours on two CPU cores; the model is OUTPUT/processed/model. Stopped and called again, it goes on
+# where it was. What the stages are for is told in docs/training.md.
 set -eu
 photos=$1
 output=$2
