@@ -33,6 +33,8 @@ from s3diff.training.phases import softened
 SCALE = 4
 CROP_PX = 512
 NUM_CROPS = 64
+#: Photographs that are small or plain give no crops.
+MAX_DRAWS = 20 * NUM_CROPS
 #: Crops whose luma changes less from pixel to pixel, in levels, tell nothing of blur.
 LEAST_DETAIL = 2.0
 #: As the training of ``compact`` softens its truth, px.
@@ -94,7 +96,10 @@ def summary(found: list[tuple[Tensor, Tensor]]) -> dict[str, list[float]]:
     fits = np.array([explained(high, low) for high, low in found])
     spread = np.array([value for _, low in found if (value := spread_of_noise(low)) is not None])
     columns = {"blur_px": fits[:, 0], "amount": fits[:, 1], "sigma_px": fits[fits[:, 1] > 0, 2], "spread": spread}
-    shown = {name: np.percentile(values, PERCENTILES).round(2).tolist() for name, values in columns.items()}
+    shown = {
+        name: np.percentile(values, PERCENTILES).round(2).tolist() if len(values) else []
+        for name, values in columns.items()
+    }
     return {**shown, "sharpened": [round(float((fits[:, 1] > 0).mean()), 2)], "pictures": [len(found)]}
 
 
@@ -113,8 +118,12 @@ def real_pairs(low_folder: Path, high_folder: Path) -> list[tuple[Tensor, Tensor
 def made_pairs(photos: Path, preset: str) -> list[tuple[Tensor, Tensor]]:
     generator, random, paths = torch.Generator().manual_seed(1), np.random.default_rng(0), list_pictures(photos)
     found: list[tuple[Tensor, Tensor]] = []
-    while len(found) < NUM_CROPS:
+    for _ in range(MAX_DRAWS):
+        if len(found) == NUM_CROPS:
+            break
         whole = to_tensor(read_picture(paths[random.integers(len(paths))]))
+        if min(whole.shape[2:]) < CROP_PX:
+            continue
         top, left = (random.integers(size - CROP_PX + 1) for size in whole.shape[2:])
         truth = softened(
             whole[..., top : top + CROP_PX, left : left + CROP_PX], torch.tensor([TRUTH_BLUR_PX], dtype=torch.float64)
@@ -133,8 +142,11 @@ def main() -> None:
     parser.add_argument("--presets", default="camera,sharpened,processed,grainy")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    presets = given.presets.split(",")
+    if unknown := set(presets) - set(PRESETS):
+        parser.error(f"--presets: there is no {', '.join(sorted(unknown))}; give some of {', '.join(PRESETS)}")
     rows = {"pairs": summary(real_pairs(given.low, given.high))}
-    for preset in given.presets.split(","):
+    for preset in presets:
         rows[preset] = summary(made_pairs(given.photos, preset))
     for name, figures in rows.items():
         print(f"{name:10} " + "  ".join(f"{key} {' / '.join(map(str, value))}" for key, value in figures.items()))

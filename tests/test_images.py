@@ -481,6 +481,18 @@ def test_orientation_is_applied_and_reset(tmp_path: Path, orientation: int, exte
     assert np.array_equal(read_picture(tmp_path / "again.png").pixels, read_picture(path).pixels)
 
 
+def test_resolution_of_a_turned_cmyk_tiff_turns_and_of_a_reduced_image_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(smooth(24, 16)).convert("CMYK").save(path, exif=exif_block(6), dpi=(300, 150))
+    turned = read_picture(path)
+    assert (turned.width, turned.height) == (24, 16)
+    assert turned.dpi == pytest.approx((150, 300), abs=0.1)
+    Image.fromarray(smooth(24, 16)).save(path, dpi=(300, 150))
+    image = Image.open(path)
+    image.thumbnail((8, 8))
+    assert from_pil(image).dpi == pytest.approx((300, 150), abs=0.1)
+
+
 def test_orientation_changes_no_other_byte_of_the_exif() -> None:
     image = Image.fromarray(noise(4, 6, 3))
     image.info["exif"] = exif_block(6)

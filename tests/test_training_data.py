@@ -262,9 +262,23 @@ def test_collages_lay_shapes_of_another_picture_over_a_share_of_the_crops(tmp_pa
     assert 30 < mixed < 60  # half of the crops have shapes, half of these from the other picture
 
 
+def test_upright_edges_occur_in_collages_both_ways() -> None:
+    crop, other = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 200, np.uint8)
+    directions = set()
+    for seed in range(60):
+        shapes = np.random.default_rng(seed).random((1, NUMBERS_PER_SHAPE))
+        shapes[0, 3:6] = 0, shapes[0, 4], 0  # a half plane, upright
+        made = collage(crop, other, shapes)[..., 0].astype(int)
+        steps = [int(np.abs(np.diff(made, axis=axis)).sum()) for axis in (0, 1)]
+        if max(steps) > 20 * (1 + min(steps)):  # nearly all change along one axis: within 3 degrees of it
+            directions.add(steps.index(max(steps)))
+    assert directions == {0, 1}
+
+
 def test_outlines_of_a_collage_are_smoothed_over_one_pixel() -> None:
     crop, other = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 200, np.uint8)
     for kind in range(4):
+        seen = 0
         for seed in range(20):
             shapes = np.random.default_rng(seed).random((1, NUMBERS_PER_SHAPE))
             shapes[0, 3] = (kind + 0.5) / 4
@@ -274,7 +288,9 @@ def test_outlines_of_a_collage_are_smoothed_over_one_pixel() -> None:
             inner = made[1:-1, 1:-1]
             around = [made[1 + y : 63 + y, 1 + x : 63 + x] for y in (-1, 0, 1) for x in (-1, 0, 1)]
             half = (inner > 40) & (inner < 160)
+            seen += bool(half.any())
             assert (np.ptp(np.stack(around), axis=0)[half] > 40).all()  # nowhere a plateau of half a shape
+        assert seen >= 8
 
 
 def test_crops_with_detail_are_preferred(tmp_path: Path) -> None:

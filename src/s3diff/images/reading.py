@@ -41,7 +41,7 @@ from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 #: What ``Image.MAX_IMAGE_PIXELS`` is unless the process has set it.
 _PILLOWS_DEFAULT_PIXELS = 1024**3 // 4 // 3
-_TIFF_WIDTH, _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 0x0100, 0x0102, 0x0106
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 0x0100, 0x0101, 0x0102, 0x0106
 
 
 def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_bytes: int = MAX_FILE_BYTES) -> Picture:
@@ -318,6 +318,7 @@ def _from_image(
     """``deep``: the pixels [H, W, C] in 16 bits, where Pillow's own have only 8."""
     source_format = "JPEG" if image.format == "MPO" else image.format
     image.load()  # profile and EXIF may stand behind the pixels, and a TIFF is turned upright by it
+    is_turned = _has_loading_turned(image)
     icc_profile = image.info.get("icc_profile") or None
     exif, damaged = exif_of(image)
     if damaged:
@@ -333,7 +334,7 @@ def _from_image(
     pixels = _upright(pixels, orientation)
     alpha = None if alpha is None else _upright(alpha, orientation)
     dpi = dpi_of(image)
-    if dpi is not None and (orientation in QUARTER_TURNS or _has_loading_turned(image)):
+    if dpi is not None and (is_turned or orientation in QUARTER_TURNS):
         dpi = dpi[1], dpi[0]
     return Picture(pixels, alpha, icc_profile, exif, xmp_of(image), dpi, source_format, path, notes)
 
@@ -379,8 +380,13 @@ def _rgb_from_cmyk(image: Image.Image, icc_profile: bytes | None) -> tuple[Image
 
 
 def _has_loading_turned(image: Image.Image) -> bool:
-    """Whether Pillow gave a TIFF a quarter turn; its tags still hold the stored width, no longer the orientation."""
-    return isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_TIFF_WIDTH) != image.width
+    """Whether Pillow gave a TIFF a quarter turn; never of a square one.
+
+    The tags then still hold the stored sides, but no longer the orientation.
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.width == image.height:
+        return False
+    return (image.tag_v2.get(_TIFF_HEIGHT), image.tag_v2.get(_TIFF_WIDTH)) == image.size
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:

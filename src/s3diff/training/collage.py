@@ -57,7 +57,8 @@ def _turned(down: np.ndarray, across: np.ndarray, numbers: Iterator[float]) -> t
     """Coordinates from a random centre along a random direction and at a right angle to it, in pixels."""
     angle = math.pi * next(numbers)
     if next(numbers) < 1 / 3:  # upright ones are common where people build
-        angle = round(angle / (math.pi / 2)) * (math.pi / 2) + 0.1 * (angle - math.pi / 2)
+        nearest = round(angle / (math.pi / 2)) * (math.pi / 2)
+        angle = nearest + 0.1 * (angle - nearest)
     x, y = across - next(numbers) * across.shape[1], down - next(numbers) * down.shape[0]
     return math.cos(angle) * x + math.sin(angle) * y, math.cos(angle) * y - math.sin(angle) * x
 

@@ -28,15 +28,15 @@ class DataConfig:
         scale: ground-truth side over low-quality side.
         degradations: names of presets of :mod:`s3diff.degradation.synthesis`; each batch takes one of them by chance.
         min_detail: crops whose luma gradient has a mean absolute value below this (levels of 255) are drawn
-            again, four draws at most: skies teach little.
+            again, four draws at most: skies teach little. Measured before a crop is enlarged.
         truth_blur_px: lowest and highest standard deviation in pixels of a Gaussian blur of the ground truth itself,
             drawn for each crop; (0, 0) for none. Photographs that were reduced from larger ones have far more in
             the finest octave than what a camera gives at full size, and a model that learns them adds it everywhere.
         enlargement: lowest and highest factor by which a crop is enlarged from a smaller window of its picture, drawn
             for each crop; (1, 1) for none. Objects get larger, edges longer and surfaces calmer, as in pictures at a
             camera's full size.
-        collage_probability: of a crop with shapes over it (stripes, bars, discs) that are filled from another picture:
-            the outlines, print and even surfaces that a folder of landscapes lacks.
+        collage_probability: of a crop with shapes over it (stripes, bars, discs) that are filled from a picture drawn
+            from the whole set, and read for that: the outlines, print and even surfaces that landscapes lack.
         held_out: names of pictures in the folder that are never trained on; they validate the run.
         num_workers: processes that decode and crop; 0 decodes in the training process.
     """

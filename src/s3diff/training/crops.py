@@ -111,11 +111,12 @@ class CropDataset(Dataset[Crop]):
         crop_px: side of the square crops.
         seed: of the run; a data set and a seed fix all crops.
         min_detail: the place is drawn again, four draws at most, while the mean absolute difference of neighbouring
-            luma values is below this (levels of 255).
+            luma values is below this (levels of 255), before the window is enlarged.
         cache_bytes: bound of the decoded pictures kept in this process; :func:`crop_batches` divides it among workers.
         enlargement: lowest and highest factor, at least 1; a crop is a window of crop_px divided by a factor drawn from
             this range, enlarged bicubically.
-        collage_probability: of shapes over the crop, filled from another picture, see :mod:`s3diff.training.collage`.
+        collage_probability: of shapes over the crop, filled from a picture drawn from the whole source, which is read
+            for them (of remote shards, too); see :mod:`s3diff.training.collage`.
 
     Raises:
         OptionError: ``crop_px`` is below 1.
@@ -222,8 +223,10 @@ class CropDataset(Dataset[Crop]):
         if not self.collage_probability:
             return crop
         words = _random_words(self.seed, _FOR_COLLAGE, position, 0, 3 + MAX_SHAPES * NUMBERS_PER_SHAPE)
+        if words[0] / 2**64 >= self.collage_probability:
+            return crop
         pixels = self._usable_pixels(_below(len(self.source), words[1]))
-        if words[0] / 2**64 >= self.collage_probability or isinstance(pixels, str):
+        if isinstance(pixels, str):
             return crop
         shapes = words[3:].reshape(MAX_SHAPES, NUMBERS_PER_SHAPE)[: 1 + _below(MAX_SHAPES, words[2])]
         return collage(crop, self._crop(pixels, position, _FOR_OTHER_PLACE), (shapes >> np.uint64(11)) / 2.0**53)

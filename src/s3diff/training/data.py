@@ -10,7 +10,7 @@ import itertools
 import os
 import signal
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -32,6 +32,10 @@ __all__ = [
     "crop_batches",
     "open_source",
 ]
+
+
+#: In the message of DataLoader's error about a worker that is gone.
+_DEAD_WORKER = "DataLoader worker"
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +120,7 @@ def _iterate(loader: DataLoader[Any]) -> Generator[CropBatch, None, None]:
             yield batch
     except (RuntimeError, ConnectionError, EOFError) as error:
         # A batch that was under way when its worker died ends in the middle of the connection to it.
-        is_dead_worker = "DataLoader worker" in str(error) or not isinstance(error, RuntimeError)
+        is_dead_worker = _DEAD_WORKER in str(error) or not isinstance(error, RuntimeError)
         if loader.num_workers == 0 or not is_dead_worker or isinstance(error, S3DiffError):
             raise
         raise TrainingError(
@@ -132,8 +136,11 @@ def _stop_workers(batches: Any) -> None:
     """Now, and not when the iterator is collected: as part of a cycle its queues may be gone before it can use them."""
     if hasattr(batches, "_shutdown_workers"):
         # The handler of SIGCHLD tells of a dead worker wherever this process is, here too; it tells of it once.
-        with suppress(RuntimeError):
+        try:
             batches._shutdown_workers()
+        except RuntimeError as error:
+            if _DEAD_WORKER not in str(error):
+                raise
     for worker in getattr(batches, "_workers", ()):
         if worker.is_alive():  # stuck in a read, and it ignored the one SIGTERM that was sent
             worker.kill()
