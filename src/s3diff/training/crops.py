@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from s3diff.errors import OptionError, PictureError
+from s3diff.images.resampling import enlarge
 from s3diff.training.collage import MAX_SHAPES, NUMBERS_PER_SHAPE, collage
 from s3diff.training.sources import PictureSource
 from s3diff.training.storage import printable
@@ -243,11 +243,13 @@ class CropDataset(Dataset[Crop]):
             if self.min_detail <= 0 or _mean_difference(crop) >= self.min_detail:
                 break
         if side < self.crop_px:
-            enlarged = Image.fromarray(np.ascontiguousarray(crop)).resize(
-                (self.crop_px, self.crop_px), Image.Resampling.BICUBIC
-            )
-            crop = np.asarray(enlarged)
+            crop = self._enlarged(crop)
         return crop[:, ::-1] if flip else crop
+
+    def _enlarged(self, crop: np.ndarray) -> np.ndarray:
+        planes = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))[None].float() / 255
+        enlarged = enlarge(planes, self.crop_px, self.crop_px, mode="bicubic")[0]
+        return (enlarged * 255).round().to(torch.uint8).numpy().transpose(1, 2, 0)
 
     def _window_px(self, word: int) -> int:
         lowest, highest = self.enlargement
