@@ -217,6 +217,7 @@ def edit_generator(folder: Path, part: str, **fields: Any) -> None:
         ("autoencoder", "grid_period_px", 7, "grid_period_px is 7; allowed: divisors of"),
         ("autoencoder", "grid_period_px", -1, "grid_period_px is -1; allowed: 0 to 64"),
         ("autoencoder", "line_damping", 1.5, r"line_damping is 1\.5; allowed: 0 to 1"),
+        ("autoencoder", "overshoot_levels", -1, r"overshoot_levels is -1\.0; allowed: 0 to 255"),
         ("autoencoder", "scaling_factor", 0, r"scaling_factor is 0\.0; allowed"),
         ("autoencoder", "scaling_factor", 1e308, "scaling_factor is 1e\\+308; allowed"),
         ("schedule", "num_train_timesteps", 10**30, "num_train_timesteps is 1000000000000000000000000000000; allowed"),

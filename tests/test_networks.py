@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from itertools import product
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from s3diff.networks.autoencoder import (
     sample_gaussian,
     smoothed,
     unsharp_mask,
+    within_range_nearby,
     without_grid,
     without_lines,
 )
@@ -396,6 +399,25 @@ def test_what_repeats_along_a_row_or_a_column_is_taken_out_by_its_share() -> Non
     expected_power = (1 - taken_out[0]) * (1 - taken_out[1])
     assert float(kept.square().mean() / noise.square().mean()) == pytest.approx(expected_power, abs=0.01)
     assert without_lines(torch.zeros(1, 3, 8, 8), 4, 0.5).shape == (1, 3, 8, 8)
+
+
+def test_overshoot_is_drawn_back_to_the_range_nearby() -> None:
+    """Value by value: what stays in the range of the 13 x 13 pixels around it stays exactly, also at the border."""
+    random = torch.Generator().manual_seed(0)
+    image = torch.rand(2, 3, 24, 20, generator=random) - 0.5
+    picture = image + 0.4 * torch.randn(image.shape, generator=random)
+    limited = within_range_nearby(picture, image, 0.1)
+    for batch, channel, row, column in product(range(2), range(3), range(24), range(20)):
+        rows, columns = slice(max(0, row - 6), row + 7), slice(max(0, column - 6), column + 7)
+        nearby = image[batch, channel, rows, columns]
+        value, lowest, highest = (float(v) for v in (picture[batch, channel, row, column], nearby.min(), nearby.max()))
+        expected = value
+        if value > highest:
+            expected = highest + 0.1 * math.tanh((value - highest) / 0.1)
+        if value < lowest:
+            expected = lowest - 0.1 * math.tanh((lowest - value) / 0.1)
+        assert float(limited[batch, channel, row, column]) == pytest.approx(expected, abs=1e-6)
+    assert (limited != picture).any()
 
 
 def test_smoothing_keeps_constants_halves_a_period_of_four_and_ends_one_of_two() -> None:

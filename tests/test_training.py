@@ -46,7 +46,7 @@ from training_runs import (
     make_trainer,
     run_steps,
     tiny_config,
-    with_line_damping,
+    with_filters,
     write_photos,
 )
 
@@ -217,8 +217,11 @@ def test_a_dial_is_drawn_for_some_and_moves_the_degrees() -> None:
     assert dial is not None
     is_turned = dial != 1
     assert float(is_turned.any(dim=1).float().mean()) == pytest.approx(0.4 * 0.75, abs=0.04)
-    assert float(dial.min()) >= 0
-    assert float(dial.max()) <= 2
+    for end in (0, 2):
+        assert float((dial[is_turned] == end).float().mean()) == pytest.approx(1 / 6, abs=0.04)
+    between = dial[(dial > 0) & (dial < 2) & is_turned]
+    assert float((between < 1).float().mean()) == pytest.approx(0.5, abs=0.05)
+    assert len(between) / int(is_turned.sum()) == pytest.approx(2 / 3, abs=0.05)
     assert phases.draw_batch(paper(), 2, torch.Generator()).dial is None
     found = turned(torch.tensor([[0.4, 0.4], [0.4, 0.4]]), torch.tensor([[0.0, 0.5], [1.0, 1.5]]))
     assert torch.allclose(found, torch.tensor([[0.0, 0.2], [0.4, 0.7]]))
@@ -730,7 +733,7 @@ def test_a_run_ends_in_a_model_folder_that_restore_takes(photos: Path, tmp_path:
 
 def test_validation_scores_the_delivered_model(photos: Path, tmp_path: Path) -> None:
     """The validation's figures are those of the exported folder on the same pictures."""
-    config = with_line_damping(tiny_config(export_precision="float32"), 0.5)
+    config = with_filters(tiny_config(export_precision="float32"), line_damping=0.5, overshoot_levels=4.0)
     trainer = make_trainer(config, photos, tmp_path)
     run_steps(trainer, 3)
     source = open_source(str(photos))
@@ -741,22 +744,27 @@ def test_validation_scores_the_delivered_model(photos: Path, tmp_path: Path) -> 
     outside, again = validation.score(load_model(folder), device)
     assert inside == outside
     assert torch.equal(grid, again)
-    assert load_model(folder).config.autoencoder.line_damping == 0.5
+    filters = load_model(folder).config.autoencoder
+    assert (filters.line_damping, filters.overshoot_levels) == (0.5, 4.0)
 
 
-def test_lines_are_damped_in_the_delivered_model_alone(photos: Path, tmp_path: Path) -> None:
-    """A network that saw its lines damped would draw them stronger."""
+@pytest.mark.parametrize("filters", [(0.5, 0.0), (0.0, 4.0)])
+def test_the_delivered_models_filters_are_not_in_the_training(
+    photos: Path, tmp_path: Path, filters: tuple[float, float]
+) -> None:
+    """A network that saw its lines damped would draw them stronger; one that saw its edges held back, steeper."""
     low_quality, image = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 64, 64) * 2 - 1
-    damped, plain = (
-        make_trainer(with_line_damping(tiny_config(), share), photos, tmp_path / str(share)) for share in (0.5, 0.0)
+    filtered, plain = (
+        make_trainer(
+            with_filters(tiny_config(), line_damping=share, overshoot_levels=levels), photos, tmp_path / str(levels)
+        )
+        for share, levels in (filters, (0.0, 0.0))
     )
-    in_training = [trainer.model(low_quality, image, torch.tensor([False]), None) for trainer in (damped, plain)]
+    in_training = [trainer.model(low_quality, image, torch.tensor([False]), None) for trainer in (filtered, plain)]
     assert torch.equal(*in_training)
-    shares = [
-        delivered_model(trainer.start, trainer.model, trainer.average).generator.config.autoencoder.line_damping
-        for trainer in (damped, plain)
-    ]
-    assert shares == [0.5, 0.0]
+    for trainer, wanted in ((filtered, filters), (plain, (0.0, 0.0))):
+        autoencoder = delivered_model(trainer.start, trainer.model, trainer.average).generator.config.autoencoder
+        assert (autoencoder.line_damping, autoencoder.overshoot_levels) == wanted
 
 
 def test_tuning_starts_from_a_model_and_its_own_estimator(photos: Path, tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ def tiny_config(**changes: object) -> TrainConfig:
     return replace(config, **changes)
 
 
-def with_line_damping(config: TrainConfig, share: float) -> TrainConfig:
-    """The same with the filter of the delivered model's lines."""
-    autoencoder = replace(config.generator.autoencoder, line_damping=share)
+def with_filters(config: TrainConfig, *, line_damping: float, overshoot_levels: float) -> TrainConfig:
+    """The same with filters of the delivered model alone."""
+    autoencoder = replace(config.generator.autoencoder, line_damping=line_damping, overshoot_levels=overshoot_levels)
     return replace(config, generator=replace(config.generator, autoencoder=autoencoder))
 
 

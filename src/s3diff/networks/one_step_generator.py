@@ -14,6 +14,7 @@ from s3diff.networks.autoencoder import (
     sample_gaussian,
     smoothed,
     unsharp_mask,
+    within_range_nearby,
     without_grid,
     without_lines,
 )
@@ -165,6 +166,8 @@ class OneStepGenerator(nn.Module):
             decoded = smoothed(decoded, self.config.autoencoder.residual_smoothing)
         if self.config.autoencoder.residual:
             decoded = decoded + unsharp_mask(image.to(torch.float32), self.config.autoencoder.base_sharpening)
+        if levels := self.config.autoencoder.overshoot_levels:
+            decoded = within_range_nearby(decoded, image.to(torch.float32), levels / 127.5)
         return decoded.clamp(-1.0, 1.0)
 
     def forward(

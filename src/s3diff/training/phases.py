@@ -149,12 +149,15 @@ def draw_batch(config: TrainConfig, batch_size: int, generator: torch.Generator)
 
 
 def _draw_dial(probability: float, batch_size: int, generator: torch.Generator) -> Tensor | None:
-    """[B, 2]: of the images that are chosen, each degree is turned by a chance of a half, evenly from 0 to 2."""
+    """[B, 2]: of the images that are chosen, each degree is turned by a chance of a half, from 0 to 2.
+
+    A sixth each of the turns goes to either end, where users set the dial; the rest is drawn evenly between.
+    """
     if not probability:
         return None
     drawn = torch.rand(batch_size, 2, 3, generator=generator)
     is_chosen = (drawn[:, :1, 0] < probability) & (drawn[:, :, 1] < 0.5)
-    return torch.where(is_chosen, 2 * drawn[:, :, 2], 1.0)
+    return torch.where(is_chosen, (3 * drawn[:, :, 2] - 0.5).clamp(0, 2), 1.0)
 
 
 def _draw_truth_blur(span_px: tuple[float, float], batch_size: int, generator: torch.Generator) -> Tensor | None:

@@ -32,7 +32,9 @@ _FIXED_FIELDS = re.compile(
     r"(generator|estimator|adversarial\.discriminator)\..*|start|trained|prompt_tokens|optimiser\.kind"
 )
 #: Those among them that do not: filters without weights.
-_FREE_FIELDS = re.compile(r"generator\.autoencoder\.(residual_smoothing|line_damping|base_sharpening|grid_period_px)")
+_FREE_FIELDS = re.compile(
+    r"generator\.autoencoder\.(residual_smoothing|line_damping|overshoot_levels|base_sharpening|grid_period_px)"
+)
 
 
 @dataclass(frozen=True)
