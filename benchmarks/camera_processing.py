@@ -147,7 +147,12 @@ def main() -> None:
         parser.error(f"--presets: there is no {', '.join(sorted(unknown))}; give some of {', '.join(PRESETS)}")
     rows = {"pairs": summary(real_pairs(given.low, given.high))}
     for preset in presets:
-        rows[preset] = summary(made_pairs(given.photos, preset))
+        made = made_pairs(given.photos, preset)
+        if not made:
+            parser.error(
+                f"--photos: {MAX_DRAWS} tries gave no crop of {CROP_PX} px with detail; give larger photographs"
+            )
+        rows[preset] = summary(made)
     for name, figures in rows.items():
         print(f"{name:10} " + "  ".join(f"{key} {' / '.join(map(str, value))}" for key, value in figures.items()))
     if given.json:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import real_esrgan
 import torch
+from degrees import reduced
 from PIL import Image, ImageDraw, ImageFont
 
 from s3diff import Restorer
@@ -88,9 +89,9 @@ def versions(low_quality: Picture, truth: Picture, columns: dict[str, Method]) -
     return {"input": from_array(nearest), **results, "truth": truth}
 
 
-def reduced(truth: Picture) -> Picture:
+def quarter(truth: Picture) -> Picture:
     """The picture at a quarter of its size, by the mean of each square."""
-    return from_array(from_tensor(torch.nn.functional.avg_pool2d(to_tensor(truth), SCALE), truth))
+    return from_array(from_tensor(reduced(to_tensor(truth)), truth))
 
 
 def cut(shown: Versions, crop: Crop) -> Versions:
@@ -143,7 +144,7 @@ def main() -> None:
     rows = []
     for name in PHOTOS:
         truth = read_picture(kodak / f"{name}.png")
-        rows.append(versions(reduced(truth), truth, columns))
+        rows.append(versions(quarter(truth), truth, columns))
         keep_whole(rows[-1], given.whole, name)
     write_picture(sheet(rows), given.output / PHOTO_SHEET, quality=PHOTO_QUALITY)
 

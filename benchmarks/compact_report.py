@@ -7,8 +7,9 @@ Parts: ``dial`` (degrees forced by hand on noisy and on blurred pictures), ``gui
 degrees against the same ones for all pictures), ``consistency`` (the result, reduced again, against its input) and
 ``patterns`` (drawn pictures, see ``drawn_patterns.py``). Each writes its figures to
 benchmarks/results/compact-report.json, from which the tables between the markers of docs/compact.md are made;
-``--tables`` makes them again and measures nothing. FOLDER gets the restored patterns. ``guidance`` and ``modulation``
-need the weights of the measures (``python -m s3diff.evaluation.perceptual_weights``).
+``--tables`` makes them again and measures nothing. What the file holds of another model is dropped. FOLDER gets the
+restored patterns. ``guidance`` and ``modulation`` need the weights of the measures (``python -m
+s3diff.evaluation.perceptual_weights``).
 """
 
 from __future__ import annotations
@@ -353,10 +354,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=REPOSITORY / "benchmarks/results/compact-report.json")
     parser.add_argument("--document", type=Path, default=REPOSITORY / "docs/compact.md")
     given = parser.parse_args()
+    if given.tables and not given.json.is_file():
+        parser.error(f"--tables: there is no {given.json}; measure first, without --tables")
     report = json.loads(given.json.read_text("utf-8")) if given.json.is_file() else {}
     if not given.tables:
         restorer = Restorer.from_pretrained(given.model, device="cpu")
-        report["model"] = restorer.model.fingerprint
+        if report.get("model") != restorer.model.fingerprint:  # one model's figures in one report
+            report = {"model": restorer.model.fingerprint}
         report["machine"] = machine(restorer.device) | {"precision": restorer.precision}
         for part in given.only or PARTS:
             report[part] = PARTS[part](restorer, given.shared / "data", given.pictures)

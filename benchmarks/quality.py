@@ -3,18 +3,19 @@
     python benchmarks/quality.py LR TRUTH [--model compact] [--results NAME=FOLDER]... [--limit N] [--output FOLDER]
 
 Quality is what ``s3diff benchmark`` prints with the measures of the README's table; FOLDER gets its reports and can be
-gone on with. Then the seconds that 128 -> 512 and 256 -> 1024 px take on this CPU. Real-ESRGAN takes part where its two
-packages are installed (see ``real_esrgan.py``). Needs the weights of the measures
-(``python -m s3diff.evaluation.perceptual_weights``).
+gone on with: what was restored from the same files by the same weights is not restored again. Then the seconds that 128
+-> 512 and 256 -> 1024 px take on this CPU. Real-ESRGAN takes part where its two packages are installed (see
+``real_esrgan.py``). Needs the weights of the measures (``python -m s3diff.evaluation.perceptual_weights``).
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +23,12 @@ import real_esrgan
 import torch
 
 from s3diff import Restorer
-from s3diff.evaluation.methods import parse_methods
+from s3diff.errors import PictureError
+from s3diff.evaluation.methods import Method, Restoration, parse_methods
 from s3diff.evaluation.protocols import choose_protocol
 from s3diff.evaluation.report import markdown, write_reports
 from s3diff.evaluation.scoring import evaluate
-from s3diff.evaluation.sets import find_set
+from s3diff.evaluation.sets import SetItem, find_set
 from s3diff.images.codecs import Picture, from_tensor, list_pictures, read_picture, to_tensor, write_picture
 from s3diff.images.resampling import resample
 
@@ -35,6 +37,28 @@ METRICS = ("psnr_y", "lpips_alex", "dists", "grid")
 #: Sides of the inputs that are timed.
 TIMED_PX = (128, 256)
 TIMED_RUNS = 5
+
+
+class OfRealEsrgan(Method):
+    """Real-ESRGAN as a column of the table."""
+
+    def __init__(self, network: Callable[[Picture], Picture], files: Iterable[Path]) -> None:
+        self.name, self.network = real_esrgan.NAME, network
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+        self.identity = f"{real_esrgan.NAME} sha256:{digest}"
+
+    def result_path(self, item: SetItem, folder: Path) -> Path:
+        return folder / self.name / f"{item.name}.png"
+
+    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Restoration:
+        if item.low_quality is None:
+            raise PictureError(f"{item.name} has no low-quality picture; give the folder that holds it")
+        picture = read_picture(item.low_quality)
+        started = time.perf_counter()
+        restored = self.network(picture)
+        seconds = time.perf_counter() - started
+        write_picture(restored if (restored.width, restored.height) == size else resized(restored, *size), target)
+        return Restoration(seconds)
 
 
 def resized(picture: Picture, width_px: int, height_px: int) -> Picture:
@@ -69,18 +93,19 @@ def main() -> None:
         "bicubic": lambda picture: resized(picture, SCALE * picture.width, SCALE * picture.height),
         Path(given.model).name: lambda picture: restorer.restore(picture).picture,
     }
-    methods = ["bicubic", given.model, *given.results]
+    methods, others = ["bicubic", given.model, *given.results], list[Method]()
     if (files := real_esrgan.model_files()) is not None:
         timed[real_esrgan.NAME] = network = real_esrgan.RealEsrgan(files, torch.get_num_threads())
-        folder = given.output / real_esrgan.NAME
-        for item in pictures.items:
-            target = folder / f"{item.name}.png"
-            if item.low_quality is not None and not target.is_file():
-                write_picture(network(read_picture(item.low_quality)), target)
-        methods.append(f"{real_esrgan.NAME}={folder}")
+        others.append(OfRealEsrgan(network, files))
     compared = parse_methods(methods, whole.items, device="cpu", partial=given.limit is not None)
     found = evaluate(
-        pictures, compared, choose_protocol("", METRICS), folder=given.output, device="cpu", remark=print, scale=SCALE
+        pictures,
+        [*compared, *others],
+        choose_protocol("", METRICS),
+        folder=given.output,
+        device="cpu",
+        remark=print,
+        scale=SCALE,
     )
     print(markdown(found))
     write_reports(found, given.output)

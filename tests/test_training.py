@@ -756,7 +756,9 @@ def test_the_delivered_models_filters_are_not_in_the_training(
     low_quality, image = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 64, 64) * 2 - 1
     filtered, plain = (
         make_trainer(
-            with_filters(tiny_config(), line_damping=share, overshoot_levels=levels), photos, tmp_path / str(levels)
+            with_filters(tiny_config(), line_damping=share, overshoot_levels=levels),
+            photos,
+            tmp_path / f"{share}-{levels}",
         )
         for share, levels in (filters, (0.0, 0.0))
     )
@@ -790,6 +792,25 @@ def test_tuning_starts_from_a_model_and_its_own_estimator(photos: Path, tmp_path
     assert np.array_equal(tuned.array, shipped.array), "a rate of 0 gives the model back"
     sizes = [(place / "unet.safetensors").stat().st_size for place in (folder, model_folder("compact"))]
     assert sizes[0] == sizes[1], "and as small, in float16"
+
+
+def test_set_changes_the_filters_of_the_model_that_a_run_starts_from(photos: Path, tmp_path: Path) -> None:
+    """Its networks stay as they are: asking for others is refused, and not passed over."""
+    request = TrainRequest(
+        recipe="tune",
+        data=str(photos),
+        output=tmp_path,
+        source="compact",
+        changes=("data.crop_px=64", "loss.lpips_alex=0", "loss.dists=0", "generator.autoencoder.overshoot_levels=5.5"),
+        cpu=True,
+    )
+    trainer = prepare_trainer(request)
+    folder = export_model(trainer.start, trainer.model, trainer.average, tmp_path / "model")
+    ours, shipped = (load_model(place).config for place in (folder, model_folder("compact")))
+    assert ours.autoencoder == replace(shipped.autoencoder, overshoot_levels=5.5)
+    for change in ("generator.unet.lora_rank=3", "generator.autoencoder.decoder_channels=8"):
+        with pytest.raises(OptionError, match=r"--set generator\.\S+: the networks are those of --from; leave it out"):
+            prepare_trainer(replace(request, output=tmp_path / "other", changes=(*request.changes, change)))
 
 
 def paper_on_tiny(photos: Path, output: Path, **arguments: object) -> TrainRequest:

@@ -49,11 +49,11 @@ class AutoencoderConfig:
         grid_period_px: what the residual repeats with this period (and its whole fractions) is taken out of it; 0 for
             nothing. See :func:`without_grid`.
         line_damping: the share of what repeats so along a single row or column that is taken out too, 0 to 1. See
-            :func:`without_lines`.
+            :func:`without_lines`. Without effect where ``grid_period_px`` is 0.
         residual_smoothing: weight w of each neighbour in the filter (w, 1 - 2 w, w) that the residual goes through,
             down and across; 0 for none. At 1/4 a pattern of two pixels' period is gone and one of four is halved.
-        overshoot_levels: how far, in levels of 255, the picture may leave the range of the enlarged input nearby; 0 for
-            any distance. See :func:`within_range_nearby`.
+        overshoot_levels: how far, in levels of 255, the picture may leave the range of the enlarged input nearby, 0.1
+            or more; 0 for any distance. See :func:`within_range_nearby`.
         base_sharpening: amount of unsharp masking of the enlarged input that the residual is added to.
         scaling_factor: latent = sample * scaling_factor.
         lora_rank: rank of the encoder's modulated LoRA; 0 for none.
@@ -101,7 +101,8 @@ class AutoencoderConfig:
         require_within("grid_period_px", self.grid_period_px, 0, 64)
         require_within("line_damping", self.line_damping, 0, 1)
         require_within("residual_smoothing", self.residual_smoothing, 0, 0.25)
-        require_within("overshoot_levels", self.overshoot_levels, 0, 255)
+        if self.overshoot_levels != 0:
+            require_within("overshoot_levels", self.overshoot_levels, 0.1, 255)
         require_within("base_sharpening", self.base_sharpening, 0, 10)
         require_within("scaling_factor", self.scaling_factor, 1e-4, 1e4)
         require_within("lora_rank", self.lora_rank, 0, MAX_LORA_RANK)
@@ -365,7 +366,7 @@ def without_lines(residual: Tensor, period_px: int, share: float) -> Tensor:
 
 
 #: Half the side of the square whose range :func:`within_range_nearby` looks at: one and a half low-quality pixels at
-#: scale 4.
+#: scale 4, which :class:`AutoencoderConfig` with this filter is trained for; at larger scales it looks less far.
 RANGE_RADIUS_PX = 6
 
 

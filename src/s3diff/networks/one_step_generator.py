@@ -165,7 +165,10 @@ class OneStepGenerator(nn.Module):
         if self.config.autoencoder.residual_smoothing:
             decoded = smoothed(decoded, self.config.autoencoder.residual_smoothing)
         if self.config.autoencoder.residual:
-            decoded = decoded + unsharp_mask(image.to(torch.float32), self.config.autoencoder.base_sharpening)
+            base = image.to(torch.float32)
+            if amount := self.config.autoencoder.base_sharpening:
+                base = unsharp_mask(base, amount)
+            decoded = decoded + base
         if levels := self.config.autoencoder.overshoot_levels:
             decoded = within_range_nearby(decoded, image.to(torch.float32), levels / 127.5)
         return decoded.clamp(-1.0, 1.0)

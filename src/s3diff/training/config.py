@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -11,6 +12,10 @@ from s3diff.networks.one_step_generator import GeneratorConfig
 from s3diff.options import Upsampling
 from s3diff.training.discriminator import DiscriminatorConfig
 
+#: Fields of the networks that have no weights: filters, which may change while the networks stay.
+FILTER_FIELDS = re.compile(
+    r"generator\.autoencoder\.(residual_smoothing|line_damping|overshoot_levels|base_sharpening|grid_period_px)"
+)
 #: Highest standard deviation of ``data.truth_blur_px``; the kernel's radius is three of them.
 MAX_TRUTH_BLUR_PX = 2.0
 #: Highest factor of ``data.enlargement``.
@@ -36,7 +41,8 @@ class DataConfig:
             for each crop; (1, 1) for none. Objects get larger, edges longer and surfaces calmer, as in pictures at a
             camera's full size.
         collage_probability: of a crop with shapes over it (stripes, bars, discs) that are filled from a picture drawn
-            from the whole set, and read for that: the outlines, print and even surfaces that landscapes lack.
+            from the whole set, and read for that: the outlines, print and even surfaces that landscapes lack. None
+            where that picture cannot be used.
         held_out: names of pictures in the folder that are never trained on; they validate the run.
         num_workers: processes that decode and crop; 0 decodes in the training process.
     """

@@ -62,7 +62,7 @@ class RunPlan:
 def plan_run(request: TrainRequest) -> RunPlan:
     """Work the plan out; raises as :func:`s3diff.training.run.train` would at its start."""
     config = resolve_config(request)
-    start = prepare_start(config, request.source, request.estimator)
+    start = prepare_start(config, request.source, request.estimator, request.changes)
     config = start.config
     check_consistent(config)
     if config.start != "scratch":

@@ -119,7 +119,7 @@ def prepare_trainer(request: TrainRequest, report: Report | None = None) -> Trai
         require_new_run(estimator_run)
     elif not checkpoint_paths(estimator_run):
         require_run(request.output)
-    start = prepare_start(config, request.source, request.estimator)
+    start = prepare_start(config, request.source, request.estimator, request.changes)
     config = start.config
     check_consistent(config)
     accelerator = make_accelerator(cpu=request.cpu)

@@ -14,6 +14,7 @@ import torch
 from s3diff.checkpoints.config_json import to_json
 from s3diff.checkpoints.weights_file import first_line, read_torch_file
 from s3diff.errors import ModelError, OptionError, TrainingError
+from s3diff.training.config import FILTER_FIELDS
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -27,13 +28,10 @@ _DRIVING_FIELDS = re.compile(
     r"run\.(checkpoint_every|keep_checkpoints|log_every|stop_step)|validation\..*|data\.num_workers|gradient_checkpointing"
     r"|estimator_steps|export_precision|optimiser\.(max_skipped|max_steps)"
 )
-#: Fields that no resumed run may change: they decide which tensors there are (the optimiser's too).
+#: Fields that no resumed run may change, but for ``FILTER_FIELDS``: they decide which tensors there are (the
+#: optimiser's too).
 _FIXED_FIELDS = re.compile(
     r"(generator|estimator|adversarial\.discriminator)\..*|start|trained|prompt_tokens|optimiser\.kind"
-)
-#: Those among them that do not: filters without weights.
-_FREE_FIELDS = re.compile(
-    r"generator\.autoencoder\.(residual_smoothing|line_damping|overshoot_levels|base_sharpening|grid_period_px)"
 )
 
 
@@ -178,7 +176,9 @@ def require_same_run(
     """
     differences = differing_fields(_completed(state.config, config), to_json(config))
     names = {line: line.split(" ", 1)[0] for line in differences}
-    fixed = [line for line, name in names.items() if _FIXED_FIELDS.fullmatch(name) and not _FREE_FIELDS.fullmatch(name)]
+    fixed = [
+        line for line, name in names.items() if _FIXED_FIELDS.fullmatch(name) and not FILTER_FIELDS.fullmatch(name)
+    ]
     if not state.heads:  # a discriminator starts afresh
         fixed = [line for line in fixed if not line.startswith("adversarial.")]
     # Another base model may have other networks; other fields decide by themselves what is frozen.

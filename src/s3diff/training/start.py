@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from s3diff.errors import ModelError, OptionError
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 from s3diff.networks.prompts import encode_prompts
-from s3diff.training.config import TrainConfig
+from s3diff.training.config import FILTER_FIELDS, TrainConfig
+from s3diff.training.overrides import with_change
 from s3diff.training.trainable import TrainableModel, fresh_prompts, initialise_from_scratch, wake_lora
 
 _LOGGER = logging.getLogger(__name__)
@@ -59,16 +60,20 @@ class Start:
     has_estimator: bool = False
 
 
-def prepare_start(config: TrainConfig, source: str | None, estimator: Path | None) -> Start:
+def prepare_start(
+    config: TrainConfig, source: str | None, estimator: Path | None, changes: Sequence[str] = ()
+) -> Start:
     """Build the model that a run starts from; deterministic for the configuration's seed.
 
     Args:
         config: the run.
         source: what ``--from`` was given: a model's name or folder, SD-Turbo's folder, ``random``, or None.
         estimator: a model folder, a folder of ``train-estimator`` or a ``de_net.pth``; None for the start's own.
+        changes: what ``--set`` was given, and ``config`` has already; what is said there of the networks' filters
+            also holds for those of a model.
 
     Raises:
-        OptionError: the recipe needs a source, or takes none.
+        OptionError: the recipe needs a source, or takes none; a change asks for other networks than the source's.
         ModelError: the source or the estimator is missing, damaged or does not fit.
     """
     needs = {"base": "SD-Turbo's folder or a model", "model": "a model's name or folder"}
@@ -82,8 +87,9 @@ def prepare_start(config: TrainConfig, source: str | None, estimator: Path | Non
             start = _from_scratch(config)
         elif (Path(source) / "unet").is_dir():
             start = _from_base(config, Path(source))
+            _changed_networks(start.config.generator, changes)
         else:
-            start = _from_model(config, load_model(model_folder(source)))
+            start = _from_model(config, load_model(model_folder(source)), changes)
     if estimator is None:
         return start
     start.model.generator.estimator.load_state_dict(load_estimator(estimator, start.config.generator.estimator))
@@ -160,11 +166,12 @@ def _from_base(config: TrainConfig, folder: Path) -> Start:
     )
 
 
-def _from_model(config: TrainConfig, loaded: LoadedModel) -> Start:
+def _from_model(config: TrainConfig, loaded: LoadedModel, changes: Sequence[str]) -> Start:
     prompts = loaded.prompts
     embeddings = prompts.positive, prompts.negative
+    loaded.generator.config = _changed_networks(loaded.config, changes)
     return Start(
-        config=_with_networks(config, loaded.config),
+        config=_with_networks(config, loaded.generator.config),
         model=TrainableModel(loaded.generator, *embeddings, trained=config.trained, precision=config.precision),
         prompts=prompts,
         tokenizer=loaded.tokenizer,
@@ -172,6 +179,19 @@ def _from_model(config: TrainConfig, loaded: LoadedModel) -> Start:
         licences=loaded.description.licences,
         has_estimator=True,
     )
+
+
+def _changed_networks(networks: GeneratorConfig, changes: Sequence[str]) -> GeneratorConfig:
+    """The source's networks with the filters that ``--set`` asks for; other changes must already be there."""
+    for change in changes:
+        name = change.partition("=")[0].strip()
+        if not name.startswith("generator."):
+            continue
+        changed = with_change(networks, change.strip().removeprefix("generator."))
+        if changed != networks and not FILTER_FIELDS.fullmatch(name):
+            raise OptionError(f"--set {name}: the networks are those of --from; leave it out, or start from scratch")
+        networks = changed
+    return networks
 
 
 def _with_networks(config: TrainConfig, shapes: GeneratorConfig) -> TrainConfig:
