@@ -222,7 +222,7 @@ def edit_generator(folder: Path, part: str, **fields: Any) -> None:
         ("autoencoder", "scaling_factor", 0, r"scaling_factor is 0\.0; allowed"),
         ("autoencoder", "scaling_factor", 1e308, "scaling_factor is 1e\\+308; allowed"),
         ("schedule", "num_train_timesteps", 10**30, "num_train_timesteps is 1000000000000000000000000000000; allowed"),
-        ("unet", "norm_eps", "small", "value of type float"),
+        ("unet", "norm_eps", "small", "a finite number is needed"),
         ("autoencoder", "latent_channels", 3, "cannot be built"),
         ("autoencoder", "decoder_channels", [8, 8], "cannot be built"),
         ("estimator", "stage_channels", [4, 6, 8], "a list of 2"),

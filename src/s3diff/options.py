@@ -186,6 +186,10 @@ class RestoreOptions:
         ok = abs(number) <= _LARGEST and (above is None or number > above)
         ok = ok and (low is None or number >= low) and (high is None or number <= high)
         if not ok:
+            if high is None and _LARGEST < number < math.inf:
+                allowed = f"at most {_LARGEST:g}"
+            elif low is None and above is None and -math.inf < number < -_LARGEST:
+                allowed = f"at least {-_LARGEST:g}"
             raise OptionError(f"{name} is {value!r}; give {allowed}")
         object.__setattr__(self, name, number)
 

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,10 +14,13 @@ from s3diff.apps.degrade_command import degrade
 from s3diff.apps.evaluation_commands import benchmark, evaluate
 from s3diff.apps.restore_command import restore
 from s3diff.apps.serve_command import serve
-from s3diff.apps.terminal import EXIT_USER_ERROR, load_torch, one_line_errors, remark
+from s3diff.apps.terminal import EXIT_USER_ERROR, EXIT_WRONG_USE, load_torch, one_line_errors, remark
 from s3diff.apps.training_commands import train, train_estimator
 from s3diff.errors import ModelError, OptionError, OutputError
 from s3diff.version import __version__
+
+#: What typer raises for arguments that it does not understand: its own click's in later versions, click's before.
+_UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     name="s3diff",
@@ -150,9 +153,19 @@ def main() -> None:
     # What typer itself prints and reads: --help into a full disk, Ctrl-C before a command begins.
     try:
         with one_line_errors():
-            app()
+            code = app(prog_name="s3diff", standalone_mode=False)
     except typer.Exit as end:
-        sys.exit(end.exit_code)
+        code = end.exit_code
+    except typer.Abort:
+        code = EXIT_USER_ERROR
+    except _UsageError as error:
+        code = EXIT_WRONG_USE
+        command = error.ctx.command_path if error.ctx is not None else "s3diff"
+        if error.ctx is not None and error.format_message() in ("", error.ctx.get_help()):
+            typer.echo(error.ctx.get_help(), err=True)  # no arguments at all
+        else:
+            remark(f"s3diff: {error.format_message().rstrip('.')}; see {command} --help")
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _require_places(model: Path, outputs: list[Path]) -> None:

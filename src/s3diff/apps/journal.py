@@ -58,6 +58,8 @@ class Journal:
         self._run = json.loads(json.dumps(run))
         self._turn = threading.Lock()
         self._synced = time.monotonic()
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; give --journal a file")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(f"{path}.lock", timeout=0)

@@ -473,7 +473,7 @@ class _Tally:
         rows = [("done", self.num_done, f"in {seconds:.1f} s")]
         rows += [("skipped", count, reason) for reason, count in self.skipped.items()]
         if self.num_failed:
-            rows.append(("failed", self.num_failed, "see above" if self.num_failed <= 1 else "again:"))
+            rows.append(("failed", self.num_failed, "see above" if self.num_failed <= 1 else "namely"))
         width = max(len(str(count)) for _, count, _ in rows)
         for state, count, text in rows:
             remark(f"{state:8} {count:{width}}  {text}")

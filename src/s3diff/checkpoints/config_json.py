@@ -114,4 +114,5 @@ def _plain_from_json(hint: Any, value: Any, where: str) -> Any:
     # bool is a kind of int in Python, never here.
     if hint in (int, str, bool) and type(value) is hint:
         return value
-    raise ModelError(f"{where} is {value!r}; a value of type {getattr(hint, '__name__', hint)} is needed")
+    wanted = "a finite number" if hint is float else f"a value of type {getattr(hint, '__name__', hint)}"
+    raise ModelError(f"{where} is {value!r}; {wanted} is needed")

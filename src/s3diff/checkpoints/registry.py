@@ -96,9 +96,9 @@ def model_folder(
     named = NAMED_MODELS.get(model) if isinstance(model, str) else None
     if named is None:
         folder = Path(model)
-        if not folder.is_dir():
+        if not os.fspath(model) or not folder.is_dir():
             raise ModelError(
-                f"{str(model)!r} is neither a model's name ({', '.join(NAMED_MODELS)}) nor a folder; "
+                f"{os.fspath(model)!r} is neither a model's name ({', '.join(NAMED_MODELS)}) nor a folder; "
                 "give one of them, or make a model folder with s3diff convert"
             )
         return folder

@@ -227,8 +227,9 @@ def _recognised(file: BinaryIO, shown: str) -> ImageFile.ImageFile:
     check_structure(file, head)
     image = _recognise(file, head)
     if image is None:
-        given = f"is not a {FORMAT_NAMES} picture" if head else "is empty"
-        raise PictureError(f"{shown} {given}; give a picture file in one of these formats")
+        if not head:
+            raise PictureError(f"{shown} is empty; give a {FORMAT_NAMES} picture")
+        raise PictureError(f"{shown} is not a {FORMAT_NAMES} picture; give a picture file in one of these formats")
     return image
 
 
