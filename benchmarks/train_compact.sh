@@ -3,7 +3,7 @@
 #
 #     sh benchmarks/train_compact.sh PHOTOS OUTPUT
 #
-# About five and a half hours on two CPU cores; the model is OUTPUT/processed/model. Stopped and called again, it goes on
+# About seven hours on two CPU cores; the model is OUTPUT/dial/model. Stopped and called again, it goes on
 # where it was. What the stages are for is told in docs/training.md.
 set -eu
 photos=$1

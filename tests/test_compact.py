@@ -17,7 +17,7 @@ from s3diff.evaluation.metrics import psnr_y
 from s3diff.evaluation.perceptual import DISTS, LPIPS
 from s3diff.evaluation.perceptual_weights import load_perceptual_weights
 from s3diff.evaluation.spectrum import grid_contrasts, grid_measure
-from s3diff.images.codecs import list_pictures, read_picture, to_tensor
+from s3diff.images.codecs import from_array, list_pictures, read_picture, to_tensor
 from s3diff.images.resampling import enlarge
 from s3diff.training.recipes import compact_generator
 
@@ -75,6 +75,32 @@ def test_the_degrees_change_the_result(restorer: Restorer) -> None:
     assert np.abs(low.astype(int) - high).mean() > 0.05
 
 
+def test_the_noise_dial_keeps_grain_at_0_and_removes_it_at_1(restorer: Restorer) -> None:
+    """Grey with noise of 25 levels; measured on photographs by `benchmarks/compact_report.py --only dial`."""
+    noise = np.random.default_rng(0).normal(0, 25, (64, 64, 3))
+    pixels = (128 + noise).round().clip(0, 255).astype(np.uint8)
+    bicubic = enlarge(to_tensor(from_array(pixels)), 256, 256, mode="bicubic")
+    kept, removed = (float(restorer.restore(pixels, RestoreOptions(noise=degree)).array.std()) for degree in (0, 1))
+    assert kept > 0.75 * 255 * float(bicubic.std())
+    assert removed < 0.5 * kept
+
+
+def test_drawn_edges_overshoot_hardly_more_than_bicubic(restorer: Restorer) -> None:
+    """Dark bars of several widths on pale ground, far from black and white, so that nothing is clipped.
+
+    Colour matching moves whole areas, and so the limit.
+    """
+    pixels = np.full((64, 96, 3), 191, dtype=np.uint8)
+    for width, left in ((1, 8), (2, 20), (3, 34), (8, 50), (16, 70)):
+        pixels[8:56, left : left + width] = 64
+    result = restorer.restore(pixels, RestoreOptions(color_match="none")).array.astype(int)
+    bicubic = 255 * enlarge(to_tensor(from_array(pixels)), 256, 384, mode="bicubic")
+    levels = restorer.model.config.autoencoder.overshoot_levels
+    assert 0 < levels <= 12
+    assert result.max() <= float(bicubic.max()) + levels + 1
+    assert result.min() >= float(bicubic.min()) - levels - 1
+
+
 def test_it_has_only_its_stored_prompts(restorer: Restorer) -> None:
     with pytest.raises(ModelError, match="stored prompts"):
         restorer.restore(PHOTOS / "kitten.jpg", RestoreOptions(positive_prompt="a cat"))
@@ -85,7 +111,6 @@ def test_real_photographs_come_out_as_near_to_the_truth_as_real_esrgans_and_with
     """All 97 real-camera pairs; `benchmarks/quality.py` prints the table, with Real-ESRGAN's figures."""
     figures = json.loads(QUALITY.read_text("utf-8"))["results"]
     real_esrgan, recorded = figures["real-esrgan"], figures["compact"]
-    assert recorded["dists"] <= real_esrgan["dists"]
     folder: Path = shared_path("data/realsr_pairs")
     try:
         load_perceptual_weights("dists")
@@ -106,6 +131,7 @@ def test_real_photographs_come_out_as_near_to_the_truth_as_real_esrgans_and_with
     of_psnr_y, of_lpips, of_dists = np.mean(scores, axis=0)
     assert of_psnr_y >= 27.0
     assert of_lpips <= real_esrgan["lpips_alex"]
+    assert of_dists <= real_esrgan["dists"]
     assert of_lpips == pytest.approx(recorded["lpips_alex"], abs=ROUNDING)
     assert of_dists == pytest.approx(recorded["dists"], abs=ROUNDING)
     assert grid_measure(contrasts).contrast <= 1.5
