@@ -833,6 +833,16 @@ def paper_on_tiny(photos: Path, output: Path, **arguments: object) -> TrainReque
     return TrainRequest(**{**values, "data": str(photos), "output": output, "cpu": True, **arguments})
 
 
+def test_set_changes_the_ranks_and_filters_on_a_base_model_and_nothing_else(photos: Path, tmp_path: Path) -> None:
+    request = paper_on_tiny(photos, tmp_path / "run")
+    filtered = replace(request, changes=(*request.changes, "generator.autoencoder.overshoot_levels=5.5"))
+    autoencoder = prepare_trainer(filtered).config.generator.autoencoder
+    assert (autoencoder.overshoot_levels, autoencoder.lora_rank) == (5.5, 4)
+    wider = replace(request, changes=(*request.changes, "generator.autoencoder.block_out_channels=8,8,8,16"))
+    with pytest.raises(OptionError, match=r"block_out_channels: the networks are those of --from"):
+        prepare_trainer(wider)
+
+
 def test_the_papers_recipe_on_a_base_model_ends_in_the_official_layout(photos: Path, tmp_path: Path) -> None:
     trainer = prepare_trainer(paper_on_tiny(photos, tmp_path / "run"))
     base = {name: value.clone() for name, value in trainer.model.frozen_base().items()}

@@ -70,7 +70,7 @@ def prepare_start(
         source: what ``--from`` was given: a model's name or folder, SD-Turbo's folder, ``random``, or None.
         estimator: a model folder, a folder of ``train-estimator`` or a ``de_net.pth``; None for the start's own.
         changes: what ``--set`` was given, and ``config`` has already; what is said there of the networks' filters
-            also holds for those of a model.
+            also holds for those of the source.
 
     Raises:
         OptionError: the recipe needs a source, or takes none; a change asks for other networks than the source's.
@@ -86,8 +86,7 @@ def prepare_start(
         if source is None or source == RANDOM_BASE:
             start = _from_scratch(config)
         elif (Path(source) / "unet").is_dir():
-            start = _from_base(config, Path(source))
-            _changed_networks(start.config.generator, changes)
+            start = _from_base(config, Path(source), changes)
         else:
             start = _from_model(config, load_model(model_folder(source)), changes)
     if estimator is None:
@@ -138,7 +137,7 @@ def _from_scratch(config: TrainConfig) -> Start:
     return Start(config=config, model=model, prompts=StoredPrompts(positive, negative), has_estimator=is_complete)
 
 
-def _from_base(config: TrainConfig, folder: Path) -> Start:
+def _from_base(config: TrainConfig, folder: Path, changes: Sequence[str]) -> Start:
     """The configuration's ranks and conditioning on the base model's networks."""
     base = read_sd_turbo(folder)
     shapes = replace(
@@ -147,6 +146,7 @@ def _from_base(config: TrainConfig, folder: Path) -> Start:
         autoencoder=replace(base.config.autoencoder, lora_rank=config.generator.autoencoder.lora_rank),
         schedule=base.config.schedule,
     )
+    shapes = _changed_networks(shapes, changes)
     generator = OneStepGenerator(shapes)
     ours = generator.state_dict()
     with torch.no_grad():
