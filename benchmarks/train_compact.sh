@@ -51,6 +51,7 @@ stage noise $alone $unfiltered --set loss.l1=0.7 \
 stage rims $alone --set optimiser.decay_steps=0 --set optimiser.max_steps=7500
 # The perceptual terms.
 stage perceptual
+
 by_muon() { # run, the model that it starts from, name, then settings: goes on in the same run
     run=$1
     start=$2
