@@ -17,16 +17,7 @@ from s3diff.checkpoints.assembly import generator_on_meta, shapes_of
 from s3diff.checkpoints.official_pickle import official_names
 from s3diff.checkpoints.sd_turbo import read_sd_turbo_config
 from s3diff.checkpoints.sd_turbo_config import autoencoder_config, unet_config
-from s3diff.networks.autoencoder import (
-    Autoencoder,
-    AutoencoderConfig,
-    sample_gaussian,
-    smoothed,
-    unsharp_mask,
-    within_range_nearby,
-    without_grid,
-    without_lines,
-)
+from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
 from s3diff.networks.modulated_lora import (
     ModulatedConv2d,
@@ -38,6 +29,7 @@ from s3diff.networks.modulated_lora import (
 )
 from s3diff.networks.noise_schedule import NoiseSchedule
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
+from s3diff.networks.residual_filters import smoothed, unsharp_mask, within_range_nearby, without_grid, without_lines
 from s3diff.networks.unet import UNet, UNetConfig
 
 #: Ours and diffusers' outputs differ by at most this share of the largest output, in float32.

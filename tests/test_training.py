@@ -769,21 +769,14 @@ def test_the_delivered_models_filters_are_not_in_the_training(
         assert (autoencoder.line_damping, autoencoder.overshoot_levels) == wanted
 
 
+def tuning(photos: Path, output: Path, *changes: str) -> TrainRequest:
+    """The recipe ``tune`` from the embedded model, without what has to be fetched."""
+    changes = ("data.crop_px=64", "loss.lpips_alex=0", "loss.dists=0", *changes)
+    return TrainRequest(recipe="tune", data=str(photos), output=output, source="compact", changes=changes, cpu=True)
+
+
 def test_tuning_starts_from_a_model_and_its_own_estimator(photos: Path, tmp_path: Path) -> None:
-    request = TrainRequest(
-        recipe="tune",
-        data=str(photos),
-        output=tmp_path,
-        source="compact",
-        changes=(
-            "data.crop_px=64",
-            "loss.lpips_alex=0",
-            "loss.dists=0",
-            "optimiser.learning_rate=0.0",
-            "optimiser.max_steps=1",
-        ),
-        cpu=True,
-    )
+    request = tuning(photos, tmp_path, "optimiser.learning_rate=0.0", "optimiser.max_steps=1")
     trainer = prepare_trainer(request)
     trainer.run()
     folder = export_model(trainer.start, trainer.model, trainer.average, tmp_path / "model")
@@ -796,14 +789,7 @@ def test_tuning_starts_from_a_model_and_its_own_estimator(photos: Path, tmp_path
 
 def test_set_changes_the_filters_of_the_model_that_a_run_starts_from(photos: Path, tmp_path: Path) -> None:
     """Its networks stay as they are: asking for others is refused, and not passed over."""
-    request = TrainRequest(
-        recipe="tune",
-        data=str(photos),
-        output=tmp_path,
-        source="compact",
-        changes=("data.crop_px=64", "loss.lpips_alex=0", "loss.dists=0", "generator.autoencoder.overshoot_levels=5.5"),
-        cpu=True,
-    )
+    request = tuning(photos, tmp_path, "generator.autoencoder.overshoot_levels=5.5")
     trainer = prepare_trainer(request)
     folder = export_model(trainer.start, trainer.model, trainer.average, tmp_path / "model")
     ours, shipped = (load_model(place).config for place in (folder, model_folder("compact")))

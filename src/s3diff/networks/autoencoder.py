@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -47,13 +46,13 @@ class AutoencoderConfig:
         upsample: filter of the decoder's upsamplers.
         residual: the decoder's picture is added to the enlarged input.
         grid_period_px: what the residual repeats with this period (and its whole fractions) is taken out of it; 0 for
-            nothing. See :func:`without_grid`.
+            nothing. See :func:`~s3diff.networks.residual_filters.without_grid`.
         line_damping: the share of what repeats so along a single row or column that is taken out too, 0 to 1. See
-            :func:`without_lines`. Without effect where ``grid_period_px`` is 0.
+            :func:`~s3diff.networks.residual_filters.without_lines`. Without effect where ``grid_period_px`` is 0.
         residual_smoothing: weight w of each neighbour in the filter (w, 1 - 2 w, w) that the residual goes through,
             down and across; 0 for none. At 1/4 a pattern of two pixels' period is gone and one of four is halved.
         overshoot_levels: how far, in levels of 255, the picture may leave the range of the enlarged input nearby, 0.1
-            or more; 0 for any distance. See :func:`within_range_nearby`.
+            or more; 0 for any distance. See :func:`~s3diff.networks.residual_filters.within_range_nearby`.
         base_sharpening: amount of unsharp masking of the enlarged input that the residual is added to.
         scaling_factor: latent = sample * scaling_factor.
         lora_rank: rank of the encoder's modulated LoRA; 0 for none.
@@ -296,111 +295,6 @@ class Autoencoder(nn.Module):
         """The decoder's input, [B, latent_channels, h, w], in the decoder's number format."""
         features = self.post_quant_conv(latent / self.config.scaling_factor)
         return features.to(self.decoder.conv_in.weight.dtype)
-
-
-#: Side of the square mean that :func:`unsharp_mask` takes for blurred: two low-quality pixels and a bit at scale 4.
-UNSHARP_WINDOW_PX = 9
-
-
-def unsharp_mask(image: Tensor, amount: float) -> Tensor:
-    """``image`` [B, C, H, W] plus ``amount`` times what it differs from its mean nearby."""
-    blurred = F.avg_pool2d(image, UNSHARP_WINDOW_PX, stride=1, padding=UNSHARP_WINDOW_PX // 2, count_include_pad=False)
-    return image + amount * (image - blurred)
-
-
-def smoothed(residual: Tensor, weight: float) -> Tensor:
-    """``residual`` [B, C, H, W] through (weight, 1 - 2 weight, weight) along both axes; edges repeat themselves."""
-    line = residual.new_tensor([weight, 1 - 2 * weight, weight])
-    kernel = torch.outer(line, line).expand(residual.shape[1], 1, -1, -1)
-    return F.conv2d(F.pad(residual, (1, 1, 1, 1), mode="replicate"), kernel, groups=residual.shape[1])
-
-
-#: Side, in periods, of the neighbourhood over which :func:`without_grid` takes its means.
-GRID_WINDOW_PERIODS = 3
-
-
-def without_grid(residual: Tensor, period_px: int) -> Tensor:
-    """Take out of a residual what repeats with the period of the grid it was computed on.
-
-    Upsampling and the strides of perceptual losses print patterns that are locked to the low-quality pixels. Their
-    value at each of the period's phases is the mean over the pixels of that phase nearby; what it differs from the mean
-    over all phases is the pattern. A notch, 1 / (window) wide, at the frequencies of the grid alone.
-
-    Args:
-        residual: [B, C, H, W], sides multiples of ``period_px``.
-        period_px: period in pixels; its whole fractions are covered too.
-    """
-    cells = F.pixel_unshuffle(residual, period_px)
-    means = F.avg_pool2d(
-        cells, GRID_WINDOW_PERIODS, stride=1, padding=GRID_WINDOW_PERIODS // 2, count_include_pad=False
-    )
-    by_phase = means.unflatten(1, (residual.shape[1], period_px**2))
-    pattern = by_phase - by_phase.mean(dim=2, keepdim=True)
-    return residual - F.pixel_shuffle(pattern.flatten(1, 2), period_px)
-
-
-#: Length, in periods, of the stretch of a row or column over which :func:`without_lines` takes its means.
-LINE_WINDOW_PERIODS = 5
-
-
-def without_lines(residual: Tensor, period_px: int, share: float) -> Tensor:
-    """Take a share of what repeats with the period along each row, and then along each column, out of a residual.
-
-    Beside edges the pattern of :func:`without_grid` changes from row to row, so that its means over a square see
-    nothing. Here each row stands for itself, and so does each column.
-
-    Args:
-        residual: [B, C, H, W], sides multiples of ``period_px``.
-        period_px: as in :func:`without_grid`.
-        share: 0 to 1. A network that is trained behind it makes up for a share below 1.
-    """
-    for axis in (3, 2):
-        lines = residual.movedim(axis, 3)
-        phases = lines.unflatten(3, (-1, period_px)).transpose(3, 4).flatten(0, 2)  # [lines, period, cells]
-        means = F.avg_pool1d(
-            phases, LINE_WINDOW_PERIODS, stride=1, padding=LINE_WINDOW_PERIODS // 2, count_include_pad=False
-        )
-        pattern = (means - means.mean(dim=1, keepdim=True)).transpose(1, 2).reshape(lines.shape)
-        residual = residual - share * pattern.movedim(3, axis)
-    return residual
-
-
-#: Half the side of the square whose range :func:`within_range_nearby` looks at: one and a half low-quality pixels at
-#: scale 4, which :class:`AutoencoderConfig` with this filter is trained for; at larger scales it looks less far.
-RANGE_RADIUS_PX = 6
-
-
-def within_range_nearby(picture: Tensor, image: Tensor, most: float) -> Tensor:
-    """Draw back what leaves the range of ``image`` nearby, channel by channel: excess e becomes most * tanh(e / most).
-
-    Sharpened edges overshoot, which is seen as a halo where the edge is strong. Small excesses, which textures and
-    fine lines live by, hardly change.
-
-    Args:
-        picture: [B, C, H, W].
-        image: of the same shape.
-        most: the largest excess that is left, in the picture's unit.
-    """
-    highest, lowest = _highest_nearby(image, RANGE_RADIUS_PX), -_highest_nearby(-image, RANGE_RADIUS_PX)
-    kept = picture.clamp(lowest, highest)
-    return kept + most * torch.tanh((picture - kept) / most)
-
-
-def _highest_nearby(image: Tensor, radius: int) -> Tensor:
-    """The maximum over squares of ``2 * radius + 1`` pixels; much faster on a CPU than ``max_pool2d``.
-
-    Maxima over 2, 4, 8, ... pixels, each of two of the one before, along each axis.
-    """
-    side = 2 * radius + 1
-    highest = F.pad(image, (radius,) * 4, value=-math.inf)
-    for axis in (2, 3):
-        length = 1
-        while length < side:
-            step = min(length, side - length)
-            kept = highest.shape[axis] - step
-            highest = torch.maximum(highest.narrow(axis, 0, kept), highest.narrow(axis, step, kept))
-            length += step
-    return highest
 
 
 def sample_gaussian(mean: Tensor, log_variance: Tensor, noise: Tensor | None) -> Tensor:

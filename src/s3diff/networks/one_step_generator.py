@@ -8,22 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from s3diff.errors import ModelError
-from s3diff.networks.autoencoder import (
-    Autoencoder,
-    AutoencoderConfig,
-    sample_gaussian,
-    smoothed,
-    unsharp_mask,
-    within_range_nearby,
-    without_grid,
-    without_lines,
-)
+from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian
 from s3diff.networks.blocks import KeysAndValues
 from s3diff.networks.degradation_conditioning import ConditioningConfig, DegradationConditioning
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
 from s3diff.networks.folded_network import FoldedNetwork
 from s3diff.networks.modulated_lora import Adaptation, call_adapted
 from s3diff.networks.noise_schedule import NoiseSchedule
+from s3diff.networks.residual_filters import smoothed, unsharp_mask, within_range_nearby, without_grid, without_lines
 from s3diff.networks.unet import UNet, UNetConfig
 
 #: Guidance of the release: eps = eps_negative + 1.07 (eps_positive - eps_negative).
