@@ -263,7 +263,6 @@ def test_nonsense_on_the_socket(server: Any, client: Client) -> None:
         b"\x16\x03\x01\x02\x00",
         b"GET\r\n\r\n",
         b"\0" * 100_000,
-        b"GET / HTTP/9.9\r\n\r\n",
         b"A" * 200_000,
     ):
         with closing(connected(server)) as connection:
@@ -275,6 +274,13 @@ def test_nonsense_on_the_socket(server: Any, client: Client) -> None:
                 answer = b""
             assert answer == b"" or b" 400 " in answer.split(b"\r\n")[0]
     assert client.models()
+
+
+def test_a_later_version_is_answered_in_ours(server: Any) -> None:
+    """RFC 9110, section 2.5: in the highest version that the server has."""
+    with closing(connected(server)) as connection:
+        connection.sendall(b"GET /api/v1/models HTTP/9.9\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert everything(connection).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_client_that_goes_away_ends_its_work(model: Path) -> None:
