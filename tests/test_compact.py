@@ -135,4 +135,5 @@ def test_real_photographs_come_out_as_near_to_the_truth_as_real_esrgans_and_with
     assert of_lpips == pytest.approx(recorded["lpips_alex"], abs=ROUNDING)
     assert of_dists == pytest.approx(recorded["dists"], abs=ROUNDING)
     assert grid_measure(contrasts).contrast <= 1.5
+    assert np.mean([grid_measure([of_one]).contrast for of_one in contrasts]) <= 1.5, "the mean of the pictures' own"
     assert grid_measure(contrasts[:: len(paths) // NUM_PAIRS][:NUM_PAIRS]).contrast <= 1.5, "the pairs with large print"

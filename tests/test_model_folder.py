@@ -217,6 +217,7 @@ def edit_generator(folder: Path, part: str, **fields: Any) -> None:
         ("autoencoder", "grid_period_px", 7, "grid_period_px is 7; allowed: divisors of"),
         ("autoencoder", "grid_period_px", -1, "grid_period_px is -1; allowed: 0 to 64"),
         ("autoencoder", "line_damping", 1.5, r"line_damping is 1\.5; allowed: 0 to 1"),
+        ("autoencoder", "edge_smoothing", 1.5, r"edge_smoothing is 1\.5; allowed: 0 to 1"),
         ("autoencoder", "overshoot_levels", -1, r"overshoot_levels is -1\.0; allowed: 0\.1 to 255"),
         ("autoencoder", "overshoot_levels", 1e-45, r"overshoot_levels is 1e-45; allowed: 0\.1 to 255"),
         ("autoencoder", "scaling_factor", 0, r"scaling_factor is 0\.0; allowed"),

@@ -29,7 +29,14 @@ from s3diff.networks.modulated_lora import (
 )
 from s3diff.networks.noise_schedule import NoiseSchedule
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
-from s3diff.networks.residual_filters import smoothed, unsharp_mask, within_range_nearby, without_grid, without_lines
+from s3diff.networks.residual_filters import (
+    along_edges,
+    smoothed,
+    unsharp_mask,
+    within_range_nearby,
+    without_grid,
+    without_lines,
+)
 from s3diff.networks.unet import UNet, UNetConfig
 
 #: Ours and diffusers' outputs differ by at most this share of the largest output, in float32.
@@ -391,6 +398,61 @@ def test_what_repeats_along_a_row_or_a_column_is_taken_out_by_its_share() -> Non
     expected_power = (1 - taken_out[0]) * (1 - taken_out[1])
     assert float(kept.square().mean() / noise.square().mean()) == pytest.approx(expected_power, abs=0.01)
     assert without_lines(torch.zeros(1, 3, 8, 8), 4, 0.5).shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("degrees", [0, 20, 45, 70, 90, 115, 135, 160])
+def test_what_varies_along_an_edge_is_smoothed_and_what_varies_across_it_stays(degrees: int) -> None:
+    angle = math.radians(degrees)
+    rows, columns = torch.meshgrid(torch.arange(64.0) - 31.5, torch.arange(96.0) - 47.5, indexing="ij")
+    along = math.cos(angle) * columns + math.sin(angle) * rows
+    across = math.cos(angle) * rows - math.sin(angle) * columns
+    image = torch.tanh(across / 6).expand(1, 3, -1, -1)
+    near = (across.abs() < 10) & (rows.abs() < 20) & (columns.abs() < 36)
+    kept = {}
+    for name, wave in (("comb", along / 4), ("slow", along / 16), ("rim", across / 12)):
+        residual = torch.cos(2 * math.pi * wave).expand(1, 3, -1, -1)
+        for share in (1.0, 0.25):
+            smooth = along_edges(residual, image, share)
+            kept[name, share] = float((smooth * residual)[..., near].mean() / residual.square()[..., near].mean())
+    assert kept["comb", 1.0] < 0.1
+    assert kept["comb", 0.25] == pytest.approx((1 - 0.25 * 0.5) * (1 - 0.25), abs=0.06)
+    assert kept["slow", 1.0] > 0.75
+    assert kept["rim", 1.0] > 0.95
+
+
+def test_smoothing_along_edges_knows_no_preferred_side() -> None:
+    """A mirrored or turned picture of even sides gives the mirrored or turned result."""
+    random = torch.Generator().manual_seed(0)
+    image = smoothed(torch.rand(2, 3, 32, 24, generator=random) * 2 - 1, 0.25)
+    residual = torch.randn(2, 3, 32, 24, generator=random)
+    expected = along_edges(residual, image, 1.0)
+    assert (expected - residual).abs().max() > 0.1
+    for turns, mirrored in product(range(4), (False, True)):
+        views = [
+            torch.rot90(value.flip(3) if mirrored else value, turns, (2, 3)) for value in (residual, image, expected)
+        ]
+        torch.testing.assert_close(along_edges(views[0], views[1], 1.0), views[2], rtol=0, atol=1e-4)
+
+
+def test_smoothing_along_edges_leaves_what_has_no_direction() -> None:
+    """Flat areas exactly; waves in both directions where neither is the stronger, though their gradients are strong."""
+    residual = torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(along_edges(residual, torch.full((1, 3, 48, 64), 0.3), 1.0), residual)
+    rows, columns = torch.arange(48.0)[:, None].expand(48, 64), torch.arange(64.0).expand(48, 64)
+    one_way, both_ways = (
+        (along_edges(residual, image.expand(1, 3, -1, -1), 1.0) - residual)[..., 8:-8, 8:-8].square().mean()
+        for image in ((rows / 1.5).sin(), ((rows / 1.5).sin() + (columns / 1.5).sin()) / 2)
+    )
+    assert one_way > 0.3
+    assert both_ways < 0.05 * one_way
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (2, 3), (33, 47), (64, 64)])
+def test_smoothing_along_edges_keeps_constants_up_to_the_border(size: tuple[int, int]) -> None:
+    image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    image += torch.linspace(-1, 1, size[1]) + torch.linspace(-1, 1, size[0])[:, None]
+    residual = torch.full((2, 3, *size), 0.7)
+    torch.testing.assert_close(along_edges(residual, image, 1.0), residual, rtol=0, atol=1e-6)
 
 
 def test_overshoot_is_drawn_back_to_the_range_nearby() -> None:

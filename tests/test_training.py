@@ -733,7 +733,9 @@ def test_a_run_ends_in_a_model_folder_that_restore_takes(photos: Path, tmp_path:
 
 def test_validation_scores_the_delivered_model(photos: Path, tmp_path: Path) -> None:
     """The validation's figures are those of the exported folder on the same pictures."""
-    config = with_filters(tiny_config(export_precision="float32"), line_damping=0.5, overshoot_levels=4.0)
+    config = with_filters(
+        tiny_config(export_precision="float32"), line_damping=0.5, edge_smoothing=0.25, overshoot_levels=4.0
+    )
     trainer = make_trainer(config, photos, tmp_path)
     run_steps(trainer, 3)
     source = open_source(str(photos))
@@ -745,28 +747,29 @@ def test_validation_scores_the_delivered_model(photos: Path, tmp_path: Path) -> 
     assert inside == outside
     assert torch.equal(grid, again)
     filters = load_model(folder).config.autoencoder
-    assert (filters.line_damping, filters.overshoot_levels) == (0.5, 4.0)
+    assert (filters.line_damping, filters.edge_smoothing, filters.overshoot_levels) == (0.5, 0.25, 4.0)
 
 
-@pytest.mark.parametrize("filters", [(0.5, 0.0), (0.0, 4.0)])
+@pytest.mark.parametrize(
+    "field",
+    [{"line_damping": 0.5}, {"edge_smoothing": 1.0}, {"overshoot_levels": 4.0}],
+    ids=lambda field: next(iter(field)),
+)
 def test_the_delivered_models_filters_are_not_in_the_training(
-    photos: Path, tmp_path: Path, filters: tuple[float, float]
+    photos: Path, tmp_path: Path, field: dict[str, float]
 ) -> None:
     """A network that saw its lines damped would draw them stronger; one that saw its edges held back, steeper."""
+    nothing = {"line_damping": 0.0, "edge_smoothing": 0.0, "overshoot_levels": 0.0}
     low_quality, image = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 64, 64) * 2 - 1
     filtered, plain = (
-        make_trainer(
-            with_filters(tiny_config(), line_damping=share, overshoot_levels=levels),
-            photos,
-            tmp_path / f"{share}-{levels}",
-        )
-        for share, levels in (filters, (0.0, 0.0))
+        make_trainer(with_filters(tiny_config(), **filters), photos, tmp_path / name)
+        for name, filters in (("filtered", {**nothing, **field}), ("plain", nothing))
     )
     in_training = [trainer.model(low_quality, image, torch.tensor([False]), None) for trainer in (filtered, plain)]
     assert torch.equal(*in_training)
-    for trainer, wanted in ((filtered, filters), (plain, (0.0, 0.0))):
+    for trainer, wanted in ((filtered, {**nothing, **field}), (plain, nothing)):
         autoencoder = delivered_model(trainer.start, trainer.model, trainer.average).generator.config.autoencoder
-        assert (autoencoder.line_damping, autoencoder.overshoot_levels) == wanted
+        assert {name: getattr(autoencoder, name) for name in nothing} == wanted
 
 
 def tuning(photos: Path, output: Path, *changes: str) -> TrainRequest:

@@ -280,6 +280,7 @@ def _require_official_architecture(config: GeneratorConfig) -> None:
             (autoencoder.grid_period_px != 0, "it takes a grid out of the decoder's picture"),
             (autoencoder.line_damping != 0, "it takes lines out of the decoder's picture"),
             (autoencoder.residual_smoothing != 0, "it smooths the decoder's picture"),
+            (autoencoder.edge_smoothing != 0, "it smooths the decoder's picture along edges"),
             (autoencoder.overshoot_levels != 0, "it holds the decoder's picture within a range"),
             (autoencoder.base_sharpening != 0, "it sharpens the input"),
             (autoencoder.norm_eps != AutoencoderConfig.norm_eps, "its autoencoder's norms have another norm_eps"),

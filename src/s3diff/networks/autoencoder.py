@@ -51,6 +51,8 @@ class AutoencoderConfig:
             :func:`~s3diff.networks.residual_filters.without_lines`. Without effect where ``grid_period_px`` is 0.
         residual_smoothing: weight w of each neighbour in the filter (w, 1 - 2 w, w) that the residual goes through,
             down and across; 0 for none. At 1/4 a pattern of two pixels' period is gone and one of four is halved.
+        edge_smoothing: weight, 0 to 1, of smoothing the residual along the enlarged input's edges. See
+            :func:`~s3diff.networks.residual_filters.along_edges`.
         overshoot_levels: how far, in levels of 255, the picture may leave the range of the enlarged input nearby, 0.1
             or more; 0 for any distance. See :func:`~s3diff.networks.residual_filters.within_range_nearby`.
         base_sharpening: amount of unsharp masking of the enlarged input that the residual is added to.
@@ -78,6 +80,7 @@ class AutoencoderConfig:
     grid_period_px: int = 0
     line_damping: float = 0.0
     residual_smoothing: float = 0.0
+    edge_smoothing: float = 0.0
     overshoot_levels: float = 0.0
     base_sharpening: float = 0.0
     scaling_factor: float = 0.18215
@@ -100,6 +103,7 @@ class AutoencoderConfig:
         require_within("grid_period_px", self.grid_period_px, 0, 64)
         require_within("line_damping", self.line_damping, 0, 1)
         require_within("residual_smoothing", self.residual_smoothing, 0, 0.25)
+        require_within("edge_smoothing", self.edge_smoothing, 0, 1)
         if self.overshoot_levels != 0:
             require_within("overshoot_levels", self.overshoot_levels, 0.1, 255)
         require_within("base_sharpening", self.base_sharpening, 0, 10)

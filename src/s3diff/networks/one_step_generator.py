@@ -15,7 +15,14 @@ from s3diff.networks.degradation_estimator import DegradationEstimator, Degradat
 from s3diff.networks.folded_network import FoldedNetwork
 from s3diff.networks.modulated_lora import Adaptation, call_adapted
 from s3diff.networks.noise_schedule import NoiseSchedule
-from s3diff.networks.residual_filters import smoothed, unsharp_mask, within_range_nearby, without_grid, without_lines
+from s3diff.networks.residual_filters import (
+    along_edges,
+    smoothed,
+    unsharp_mask,
+    within_range_nearby,
+    without_grid,
+    without_lines,
+)
 from s3diff.networks.unet import UNet, UNetConfig
 
 #: Guidance of the release: eps = eps_negative + 1.07 (eps_positive - eps_negative).
@@ -156,6 +163,8 @@ class OneStepGenerator(nn.Module):
                 decoded = without_lines(decoded, self.config.autoencoder.grid_period_px, damping)
         if self.config.autoencoder.residual_smoothing:
             decoded = smoothed(decoded, self.config.autoencoder.residual_smoothing)
+        if share := self.config.autoencoder.edge_smoothing:
+            decoded = along_edges(decoded, image.to(torch.float32), share)
         if self.config.autoencoder.residual:
             base = image.to(torch.float32)
             if amount := self.config.autoencoder.base_sharpening:

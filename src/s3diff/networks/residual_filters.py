@@ -114,3 +114,73 @@ def _highest_nearby(image: Tensor, radius: int) -> Tensor:
             highest = torch.maximum(highest.narrow(axis, 0, kept), highest.narrow(axis, step, kept))
             length += step
     return highest
+
+
+#: Standard deviation, in pixels, of the Gaussian neighbourhood whose gradients tell :func:`along_edges` a direction.
+EDGE_NEIGHBOURHOOD_PX = 3.0
+#: Gradient per pixel, one level of 255, at which the coherence counts half; much fainter ones count for nothing.
+_FAINT_GRADIENT = 1 / 127.5
+
+
+def along_edges(residual: Tensor, image: Tensor, share: float) -> Tensor:
+    """Smooth a residual along the edges of the picture that it is added to, and hardly across them.
+
+    A head that makes each low-quality pixel's square by itself frays edges that lie askew to the grid, and draws combs
+    along strongly blurred ones. The enlarged input is smooth there and knows the edge's direction (the structure
+    tensor; coherence-enhancing filtering after Weickert, IJCV 1999). Two passes of (1/4, 1/2, 1/4), at a distance of
+    one pixel and of two: at full weight, along a row or column, a period of four pixels is gone and one of eight keeps
+    0.43. Where no direction prevails the residual stays.
+
+    For delivered models alone: in flat areas the gradient with respect to ``image`` is not finite.
+
+    Args:
+        residual: [B, C, H, W], float32.
+        image: [B, 3, H, W], float32, in [-1, 1]. A part of a larger picture begins at an even row and column of it,
+            or its directions are those of other cells of 2 x 2 pixels.
+        share: weight of each pass where a single direction prevails, 0 to 1; elsewhere less, by the square of the
+            coherence, (l1 - l2) / (l1 + l2 + faint) of the structure tensor's eigenvalues.
+    """
+    xx, xy, yy = _structure_tensor(image).split(1, dim=1)
+    anisotropy = torch.sqrt((xx - yy).square() + 4 * xy.square())
+    weight = share * (anisotropy / (xx + yy + _FAINT_GRADIENT**2)).square()
+    # The gradient's angle t has cos 2t = (xx - yy) / anisotropy and the sign of xy; the edge lies across it.
+    cosine = (xx - yy) / anisotropy.clamp_min(torch.finfo(anisotropy.dtype).tiny)
+    right = -torch.sqrt((0.5 - 0.5 * cosine).clamp_min(0)) * torch.where(xy < 0, -1.0, 1.0)
+    down = torch.sqrt((0.5 + 0.5 * cosine).clamp_min(0))
+    for distance_px in (1, 2):
+        beside = _shifted(residual, right, down, distance_px) + _shifted(residual, right, down, -distance_px)
+        residual = residual + weight * (beside / 4 - residual / 2)
+    return residual
+
+
+def _structure_tensor(image: Tensor) -> Tensor:
+    """Means of gx gx, gx gy and gy gy of the grey picture near each pixel: [B, 3, H, W].
+
+    Computed at half the size: the neighbourhood is larger than that, and the time a quarter.
+    """
+    height, width = image.shape[2:]
+    halved = F.avg_pool2d(image.mean(dim=1, keepdim=True), 2, ceil_mode=True)
+    grey = F.pad(halved, (1, 1, 1, 1), mode="replicate")
+    right = (grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]) / 4
+    down = (grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]) / 4
+    products = torch.cat([right * right, right * down, down * down], dim=1)
+    sigma = EDGE_NEIGHBOURHOOD_PX / 2
+    radius = math.ceil(3 * sigma)
+    line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=image.device) / sigma).square())
+    kernel = (line / line.sum()).to(image.dtype).expand(3, 1, 1, -1)
+    products = F.conv2d(F.pad(products, (radius, radius, 0, 0), mode="replicate"), kernel, groups=3)
+    products = F.conv2d(F.pad(products, (0, 0, radius, radius), mode="replicate"), kernel.mT, groups=3)
+    return F.interpolate(products, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
+
+
+def _shifted(residual: Tensor, right: Tensor, down: Tensor, distance_px: float) -> Tensor:
+    """``residual`` at ``distance_px`` along each pixel's own direction [B, 1, H, W]; the edge's value beyond the edge.
+
+    Coordinates are clamped by hand: MPS has no ``padding_mode="border"`` in the older versions of torch.
+    """
+    height, width = residual.shape[2:]
+    columns = torch.arange(width, device=residual.device, dtype=residual.dtype)
+    rows = torch.arange(height, device=residual.device, dtype=residual.dtype)[:, None]
+    x = (columns + distance_px * right[:, 0]).clamp(0, width - 1) * (2 / max(width - 1, 1)) - 1
+    y = (rows + distance_px * down[:, 0]).clamp(0, height - 1) * (2 / max(height - 1, 1)) - 1
+    return F.grid_sample(residual, torch.stack([x, y], dim=-1), mode="bilinear", align_corners=True)

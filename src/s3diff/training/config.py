@@ -14,7 +14,8 @@ from s3diff.training.discriminator import DiscriminatorConfig
 
 #: Fields of the networks that have no weights: filters, which may change while the networks stay.
 FILTER_FIELDS = re.compile(
-    r"generator\.autoencoder\.(residual_smoothing|line_damping|overshoot_levels|base_sharpening|grid_period_px)"
+    r"generator\.autoencoder\.(residual_smoothing|line_damping|edge_smoothing|overshoot_levels"
+    r"|base_sharpening|grid_period_px)"
 )
 #: Highest standard deviation of ``data.truth_blur_px``; the kernel's radius is three of them.
 MAX_TRUTH_BLUR_PX = 2.0

@@ -108,6 +108,7 @@ def compact_generator() -> GeneratorConfig:
             residual=True,
             grid_period_px=4,
             line_damping=0.3,
+            edge_smoothing=1.0,
             overshoot_levels=12.0,
             residual_smoothing=0.25,
             scaling_factor=1.0,

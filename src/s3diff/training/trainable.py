@@ -49,8 +49,9 @@ class TrainableModel(nn.Module):
         precision: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         super().__init__()
-        # Filters that the training sees would be made up for: these two are the delivered model's alone.
-        unfiltered = replace(generator.config.autoencoder, line_damping=0.0, overshoot_levels=0.0)
+        # Filters that the training sees would be made up for: these are the delivered model's alone.
+        autoencoder = generator.config.autoencoder
+        unfiltered = replace(autoencoder, line_damping=0.0, edge_smoothing=0.0, overshoot_levels=0.0)
         generator.config = replace(generator.config, autoencoder=unfiltered)
         self.generator = generator
         self.precision = precision
