@@ -156,22 +156,21 @@ class OneStepGenerator(nn.Module):
 
     def picture_from(self, decoded: Tensor, image: Tensor) -> Tensor:
         """The second half of :meth:`decode`; ``decoded``: what the decoder gives."""
+        filters, enlarged = self.config.autoencoder, image.to(torch.float32)
         decoded = decoded.to(torch.float32)
-        if self.config.autoencoder.grid_period_px:
-            decoded = without_grid(decoded, self.config.autoencoder.grid_period_px)
-            if damping := self.config.autoencoder.line_damping:
-                decoded = without_lines(decoded, self.config.autoencoder.grid_period_px, damping)
-        if self.config.autoencoder.residual_smoothing:
-            decoded = smoothed(decoded, self.config.autoencoder.residual_smoothing)
-        if share := self.config.autoencoder.edge_smoothing:
-            decoded = along_edges(decoded, image.to(torch.float32), share)
-        if self.config.autoencoder.residual:
-            base = image.to(torch.float32)
-            if amount := self.config.autoencoder.base_sharpening:
-                base = unsharp_mask(base, amount)
-            decoded = decoded + base
-        if levels := self.config.autoencoder.overshoot_levels:
-            decoded = within_range_nearby(decoded, image.to(torch.float32), levels / 127.5)
+        if filters.grid_period_px:
+            decoded = without_grid(decoded, filters.grid_period_px)
+            if filters.line_damping:
+                decoded = without_lines(decoded, filters.grid_period_px, filters.line_damping)
+        if filters.residual_smoothing:
+            decoded = smoothed(decoded, filters.residual_smoothing)
+        if filters.edge_smoothing:
+            decoded = along_edges(decoded, enlarged, filters.edge_smoothing)
+        if filters.residual:
+            amount = filters.base_sharpening
+            decoded = decoded + (unsharp_mask(enlarged, amount) if amount else enlarged)
+        if filters.overshoot_levels:
+            decoded = within_range_nearby(decoded, enlarged, filters.overshoot_levels / 127.5)
         return decoded.clamp(-1.0, 1.0)
 
     def forward(
