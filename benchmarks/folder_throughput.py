@@ -29,9 +29,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from s3diff import RestoreOptions, Restorer
-from s3diff.apps.journal import Journal
-from s3diff.apps.restore_jobs import plan_jobs
-from s3diff.apps.restore_run import LocalWay, run_jobs, select_jobs
+from s3diff.folders.jobs import plan_jobs
+from s3diff.folders.journal import Journal
+from s3diff.folders.run import LocalWay, run_jobs, select_jobs
 from s3diff.images.codecs import Picture, read_picture, write_picture
 from s3diff.options import OutputOptions
 from tiny_models import save_compact

@@ -22,9 +22,9 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, features
 
-from s3diff.apps.restore_jobs import RestoreJob
-from s3diff.apps.restore_run import LocalWay, run_jobs
 from s3diff.errors import S3DiffError
+from s3diff.folders.jobs import RestoreJob
+from s3diff.folders.run import LocalWay, run_jobs
 from s3diff.images.codecs import Picture, read_picture
 from s3diff.images.metadata import EXIF_PREFIX
 from s3diff.images.png_chunks import with_pixels

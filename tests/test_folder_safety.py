@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from s3diff.apps.journal import Journal
-from s3diff.apps.restore_jobs import plan_jobs
 from s3diff.errors import OutputError
+from s3diff.folders.jobs import plan_jobs
+from s3diff.folders.journal import Journal
 from s3diff.images.codecs import Picture
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration import picture_files
@@ -163,7 +163,7 @@ def holding(program: str, *arguments: object) -> subprocess.Popen[str]:
 def test_a_second_process_on_the_same_folder_is_refused(here: Path, small: Path, command: Command) -> None:
     folder_of(2)
     holder = holding(
-        "import sys; from pathlib import Path; from s3diff.apps.journal import Journal\n"
+        "import sys; from pathlib import Path; from s3diff.folders.journal import Journal\n"
         "with Journal(Path('out/.s3diff-journal.jsonl'), {}):\n    print('held', flush=True); sys.stdin.read()\n"
     )
     try:
@@ -181,7 +181,7 @@ def test_a_second_process_on_the_same_folder_is_refused(here: Path, small: Path,
 def test_a_lock_whose_process_was_killed_holds_nobody_up(here: Path, small: Path, command: Command) -> None:
     folder_of(1)
     holder = holding(
-        "import sys; from pathlib import Path; from s3diff.apps.journal import Journal\n"
+        "import sys; from pathlib import Path; from s3diff.folders.journal import Journal\n"
         "with Journal(Path('out/.s3diff-journal.jsonl'), {}):\n    print('held', flush=True); sys.stdin.read()\n"
     )
     holder.kill()

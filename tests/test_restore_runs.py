@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s3diff.apps.journal import Journal, stamp_of
-from s3diff.apps.restore_jobs import plan_jobs
 from s3diff.errors import OutputError
+from s3diff.folders.jobs import plan_jobs
+from s3diff.folders.journal import Journal, stamp_of
 from s3diff.options import OutputOptions
 from test_cli import Command, command, environment, names_in, noise, save  # noqa: F401
 from tiny_models import save_compact

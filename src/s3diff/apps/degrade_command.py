@@ -12,7 +12,7 @@ from s3diff.apps.terminal import EXIT_SOME_FAILED, on_one_line, one_line_errors,
 from s3diff.errors import OptionError, OutputError, PictureError
 
 if TYPE_CHECKING:
-    from s3diff.apps.degrade_jobs import DegradeJob, DegradeOptions
+    from s3diff.folders.degrade import DegradeJob, DegradeOptions
 
 
 class PresetChoice(str, Enum):
@@ -59,7 +59,7 @@ def degrade(
     with one_line_errors():
         if rebuild is not None and (preset is not None or scale is not None or seed is not None):
             raise OptionError("--rebuild takes everything from its file; leave out --preset, --scale and --seed")
-        from s3diff.apps.degrade_jobs import DegradeOptions, plan_degrading, plan_rebuilding
+        from s3diff.folders.degrade import DegradeOptions, plan_degrading, plan_rebuilding
 
         if rebuild is not None:
             _work_through(plan_rebuilding(source, output, truth, rebuild), None, None, quiet)
@@ -75,7 +75,7 @@ def degrade(
 
 def _work_through(jobs: list[DegradeJob], options: DegradeOptions | None, record: Path | None, quiet: bool) -> None:
     """Make every picture, from its record where there are no options; a bad one costs only itself."""
-    from s3diff.apps.degrade_jobs import degrade_picture, rebuild_picture, write_record
+    from s3diff.folders.degrade import degrade_picture, rebuild_picture, write_record
 
     entries: list[dict[str, Any]] = []
     num_failed = 0

@@ -32,10 +32,10 @@ from s3diff.options import (
 )
 
 if TYPE_CHECKING:
-    from s3diff.apps.journal import Journal
-    from s3diff.apps.restore_jobs import RestorePlan
-    from s3diff.apps.restore_run import Outcome, Selection, Way
     from s3diff.checkpoints.hub import DownloadPlan
+    from s3diff.folders.jobs import RestorePlan
+    from s3diff.folders.journal import Journal
+    from s3diff.folders.run import Outcome, Selection, Way
     from s3diff.restoration.restorer import Restorer
 
 #: The model where none is named; the registry, whose default it is, would import torch.
@@ -295,7 +295,7 @@ def restore(
         if server is not None:
             _check_for_server(stream=stream, device=device != "auto", precision=precision.value != "auto", fast=fast)
         load_torch()
-        from s3diff.apps.restore_jobs import parse_shard, plan_jobs, read_list
+        from s3diff.folders.jobs import parse_shard, plan_jobs, read_list
         from s3diff.images.codecs import silence_libtiff
 
         silence_libtiff()
@@ -367,7 +367,7 @@ def _way(
     quiet: bool,
 ) -> Iterator[Way]:
     """Here or at a service; a model is loaded only if a picture needs it."""
-    from s3diff.apps.restore_run import LocalWay
+    from s3diff.folders.run import LocalWay
 
     def loaded() -> Restorer:
         restorer = load()
@@ -411,7 +411,7 @@ def _work_through(
     quiet: bool,
 ) -> None:
     """Everything after the plan."""
-    from s3diff.apps.restore_run import Report, open_stamped, run_jobs, select_jobs
+    from s3diff.folders.run import Report, open_stamped, run_jobs, select_jobs
 
     selection = select_jobs(plan.jobs, plan.root, journal, skip_existing=skip_existing, overwrite=overwrite)
     opened = None
@@ -520,8 +520,8 @@ def _opened(
         with nullcontext():
             yield None
         return
-    from s3diff.apps.journal import Journal
-    from s3diff.apps.restore_jobs import require_inside
+    from s3diff.folders.jobs import require_inside
+    from s3diff.folders.journal import Journal
 
     part = "" if shard is None else f"-{shard[0]}-of-{shard[1]}"
     place = plan.root / f"{JOURNAL_NAME}{part}.jsonl" if path is None else Path(path)

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from s3diff.apps.restore_jobs import RestoreJob, check_inside
-from s3diff.apps.restore_run import Finish
 from s3diff.client import Client, RemoteJob
 from s3diff.errors import JobCancelledError, JobTimeoutError, OutputError, PictureError, S3DiffError
+from s3diff.folders.jobs import RestoreJob, check_inside
+from s3diff.folders.run import Finish
 from s3diff.images.codecs import check_writable
 from s3diff.options import OutputOptions, RestoreOptions
 

@@ -7,10 +7,10 @@ from contextlib import closing
 
 import typer
 
-from s3diff.apps.restore_jobs import RestoreJob, RestorePlan, check_inside
-from s3diff.apps.restore_run import Outcome, Report, select_jobs
 from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, Counter, remark
 from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError
+from s3diff.folders.jobs import RestoreJob, RestorePlan, check_inside
+from s3diff.folders.run import Outcome, Report, select_jobs
 from s3diff.images.codecs import check_writable
 from s3diff.images.large_files import LargePicture
 from s3diff.options import RestoreOptions

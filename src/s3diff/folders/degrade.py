@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from s3diff.apps.restore_jobs import RestoreJob, distinct_jobs, is_earlier_result, place_of, plan_jobs
 from s3diff.checkpoints.config_json import from_json, to_json
 from s3diff.checkpoints.weights_file import replaced_when_whole
 from s3diff.degradation.records import from_records, to_records
 from s3diff.degradation.settings import DegradationSettings
 from s3diff.degradation.synthesis import MIN_SIDE_PX, PRESETS, DegradationDraw, apply, draw_by_name
 from s3diff.errors import OptionError, OutputError, PictureError
+from s3diff.folders.jobs import RestoreJob, distinct_jobs, is_earlier_result, place_of, plan_jobs
 from s3diff.images.codecs import Picture, check_writable, read_picture, write_picture
 from s3diff.version import __version__
 

@@ -17,9 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO
 
-from s3diff.apps.journal import Journal, Stamp, stamp_of
-from s3diff.apps.restore_jobs import RestoreJob, check_inside, open_picture
 from s3diff.errors import DiskFullError, OutputError, PictureError
+from s3diff.folders.jobs import RestoreJob, check_inside, open_picture
+from s3diff.folders.journal import Journal, Stamp, stamp_of
 from s3diff.images.codecs import Animation, remove_leftovers
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.picture_files import Opened, animate, facts_of_result, write_result

@@ -1,0 +1,1 @@
+"""Folders of pictures: pair inputs with outputs, restore or degrade them, keep a journal of what is done."""
