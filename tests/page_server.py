@@ -17,8 +17,8 @@ def page_server(tokens: Sequence[str] = (), limits: ServiceLimits | None = None)
     """Serve until the block ends; gives the address and the :class:`RestorationService`."""
     import uvicorn
 
-    from s3diff.serving.api import create_app
-    from s3diff.serving.auth import Auth
+    from s3diff.serving.http.api import create_app
+    from s3diff.serving.http.auth import Auth
     from s3diff.serving.page import mount_page
     from s3diff.serving.service import RestorationService
 

@@ -24,8 +24,8 @@ from s3diff.option_texts import (
     texts_of_options,
 )
 from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
-from s3diff.serving.api import create_app
-from s3diff.serving.auth import SESSION_COOKIE, Auth
+from s3diff.serving.http.api import create_app
+from s3diff.serving.http.auth import SESSION_COOKIE, Auth
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.logs import JsonFormatter
 from s3diff.serving.service import RestorationService

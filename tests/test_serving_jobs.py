@@ -22,10 +22,10 @@ from s3diff.errors import (
 )
 from s3diff.images.codecs import read_picture
 from s3diff.options import OutputOptions
+from s3diff.serving.http.schemas import field_of_failure
 from s3diff.serving.jobs import JobStatus, safe_name
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.service import RestorationService
-from s3diff.serving.views import field_of_failure
 from serving_pictures import deep_grey, jpeg_with_metadata, photo, png_claiming, transparent
 from tiny_models import one_line, save_compact
 

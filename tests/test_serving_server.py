@@ -35,10 +35,10 @@ from s3diff.errors import (
 )
 from s3diff.images.codecs import read_picture
 from s3diff.options import OutputOptions
-from s3diff.serving import http_server
-from s3diff.serving.api import create_app
-from s3diff.serving.auth import Auth
-from s3diff.serving.http_server import Server, address_of, listen
+from s3diff.serving.http import server as http_server
+from s3diff.serving.http.api import create_app
+from s3diff.serving.http.auth import Auth
+from s3diff.serving.http.server import Server, address_of, listen
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.service import RestorationService
 from serving_pictures import jpeg_with_metadata, photo, transparent

@@ -21,7 +21,7 @@ from s3diff.option_texts import whole_millions
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from s3diff.serving.auth import Auth
+    from s3diff.serving.http.auth import Auth
     from s3diff.serving.service import RestorationService
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -75,8 +75,8 @@ def serve(
     """
     with one_line_errors():
         _require_extra()
-        from s3diff.serving.auth import Auth
-        from s3diff.serving.http_server import listen
+        from s3diff.serving.http.auth import Auth
+        from s3diff.serving.http.server import listen
         from s3diff.serving.limits import ServiceLimits
 
         auth = Auth(_tokens(token))
@@ -126,7 +126,7 @@ def serve(
 def _run(app: FastAPI, service: RestorationService, listener: object, grace: float) -> None:
     import socket
 
-    from s3diff.serving.http_server import Server, address_of
+    from s3diff.serving.http.server import Server, address_of
 
     assert isinstance(listener, socket.socket)
     server = Server(
@@ -145,7 +145,7 @@ def _run(app: FastAPI, service: RestorationService, listener: object, grace: flo
 def _application(
     service: RestorationService, auth: Auth, hosts: set[str] | None, root_path: str, *, with_page: bool
 ) -> FastAPI:
-    from s3diff.serving.api import create_app
+    from s3diff.serving.http.api import create_app
 
     app = create_app(service, auth=auth, allowed_hosts=hosts, closes_service=False, root_path=root_path)
     if with_page:

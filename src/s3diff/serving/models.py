@@ -37,7 +37,7 @@ class OfferedModel:
     is_loaded: bool = False
 
 
-class ModelShelf:
+class ModelCache:
     """Restorers by name.
 
     Args:

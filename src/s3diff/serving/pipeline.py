@@ -46,9 +46,8 @@ from s3diff.restoration.restored import Restored
 from s3diff.restoration.restorer import Restorer
 from s3diff.serving.jobs import Cause, Job, JobResult, safe_name
 from s3diff.serving.limits import ServiceLimits
-from s3diff.serving.models import CANNOT_LOAD, ModelShelf
-from s3diff.serving.pace import Pace
-from s3diff.serving.watch import Watch
+from s3diff.serving.models import CANNOT_LOAD, ModelCache
+from s3diff.serving.progress import JobMonitor, TimeEstimator
 
 _LOG = logging.getLogger("s3diff.serving")
 #: Pictures that wait in memory, read, for the networks; a batch may need more.
@@ -86,13 +85,15 @@ class Pipeline:
 
     Args:
         limits: how many small pictures run together, how long a picture may take.
-        shelf: the models.
-        pace: learns how long pictures take.
+        models: the models.
+        times: learns how long pictures take.
         on_end: called with every job that has ended.
     """
 
-    def __init__(self, limits: ServiceLimits, shelf: ModelShelf, pace: Pace, on_end: Callable[[Job], None]) -> None:
-        self.limits, self._shelf, self.pace, self._on_end = limits, shelf, pace, on_end
+    def __init__(
+        self, limits: ServiceLimits, models: ModelCache, times: TimeEstimator, on_end: Callable[[Job], None]
+    ) -> None:
+        self.limits, self._models, self.times, self._on_end = limits, models, times, on_end
         self._queue: deque[Job] = deque()
         self._ready: list[_Ready] = []
         self._written: deque[tuple[_Ready, Restored]] = deque()
@@ -230,11 +231,11 @@ class Pipeline:
                 model, options = batch[0].job.model, batch[0].job.options
                 started = time.monotonic()
                 pictures: list[Any] = [ready.picture for ready in batch]
-                restored = self._shelf.restorer(model).restore_batch(pictures, options, in_turn=True)
+                restored = self._models.restorer(model).restore_batch(pictures, options, in_turn=True)
             except Exception:  # noqa: BLE001 - which of them it was is found out by restoring each on its own
                 _LOG.info("a batch of %d pictures failed; restoring one after the other", len(batch))
             else:
-                self.pace.add(model, sum(map(_output_pixels, batch)), time.monotonic() - started)
+                self.times.add(model, sum(map(_output_pixels, batch)), time.monotonic() - started)
                 for ready, result in zip(batch, restored, strict=True):
                     self._hand_to_writer(ready, result)
                 return
@@ -244,17 +245,17 @@ class Pipeline:
     def _restore_one(self, ready: _Ready) -> None:
         job, pixels = ready.job, _output_pixels(ready)
         job.update(stage="estimating")
-        restorer = self._shelf.restorer(job.model)
+        restorer = self._models.restorer(job.model)
         _check_prompts(restorer, job.options)
-        watch = Watch(job, self.limits, self.pace.expected(job.model, pixels))
+        monitor = JobMonitor(job, self.limits, self.times.expected(job.model, pixels))
         started = time.monotonic()
-        with restorer.watched(watch.look):
+        with restorer.watched(monitor.look):
             if isinstance(ready.picture, Animation):
-                made = animate(restorer, ready.picture, ready.target, job.options, job.writing, watch.told)
+                made = animate(restorer, ready.picture, ready.target, job.options, job.writing, monitor.told)
                 self._finish(ready, *made)
                 return
-            restored = restorer.restore(ready.picture, job.options, progress=watch.told)
-        self.pace.add(job.model, pixels, time.monotonic() - started)
+            restored = restorer.restore(ready.picture, job.options, progress=monitor.told)
+        self.times.add(job.model, pixels, time.monotonic() - started)
         self._hand_to_writer(ready, restored)
 
     def _hand_to_writer(self, ready: _Ready, restored: Restored) -> None:

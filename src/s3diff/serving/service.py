@@ -24,9 +24,9 @@ from s3diff.restoration.restored import Degrees
 from s3diff.restoration.restorer import Restorer
 from s3diff.serving.jobs import Job, JobResult, JobStatus, JobStore
 from s3diff.serving.limits import ServiceLimits
-from s3diff.serving.models import ModelShelf, OfferedModel
-from s3diff.serving.pace import Pace
+from s3diff.serving.models import ModelCache, OfferedModel
 from s3diff.serving.pipeline import Pipeline
+from s3diff.serving.progress import TimeEstimator
 
 _LOG = logging.getLogger("s3diff.serving")
 #: Results younger than this are waited for when the service ends.
@@ -81,13 +81,13 @@ class RestorationService:
         def load(model: str | Path) -> Restorer:
             return Restorer.from_pretrained(model, device=device, precision=precision, fast=fast, remark=_LOG.warning)
 
-        self._shelf = ModelShelf(models, load)
+        self._models = ModelCache(models, load)
         self.store = JobStore(self.limits, folder)
-        self.pace = Pace()
+        self.times = TimeEstimator()
         self.counts: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0, "refused": 0}
         #: Called with every job that has ended, in the service's threads.
         self.listeners: list[Callable[[Job], None]] = []
-        self._pipeline = Pipeline(self.limits, self._shelf, self.pace, self._ended)
+        self._pipeline = Pipeline(self.limits, self._models, self.times, self._ended)
         self._is_open, self._is_loaded = True, False
         self._estimating = threading.BoundedSemaphore(self.limits.estimates_at_once)
 
@@ -99,14 +99,14 @@ class RestorationService:
         Raises:
             ModelError, DownloadError, OptionError: the model cannot be loaded.
         """
-        self._warm_up(self._shelf.default)
+        self._warm_up(self._models.default)
         self._is_loaded = True
         self._pipeline.start()
         return self
 
     def _warm_up(self, model: str) -> None:
         """What a first picture pays, paid now; and a first guess of how long pictures take here."""
-        restorer, grey = self._shelf.restorer(model), Picture(np.full((_WARM_UP_PX, _WARM_UP_PX, 3), 128, np.uint8))
+        restorer, grey = self._models.restorer(model), Picture(np.full((_WARM_UP_PX, _WARM_UP_PX, 3), 128, np.uint8))
         pixels = (_WARM_UP_PX * METHOD_SCALE) ** 2
         for _ in range(2):
             started = time.monotonic()
@@ -114,7 +114,7 @@ class RestorationService:
             seconds = time.monotonic() - started
             if seconds > _WARM_UP_SECONDS:
                 break
-        self.pace.add(model, pixels, seconds)
+        self.times.add(model, pixels, seconds)
 
     @property
     def is_ready(self) -> bool:
@@ -129,7 +129,7 @@ class RestorationService:
     @property
     def models(self) -> list[OfferedModel]:
         """The models that a request may name, the default first."""
-        return self._shelf.offered()
+        return self._models.offered()
 
     @property
     def num_waiting(self) -> int:
@@ -180,8 +180,8 @@ class RestorationService:
             ServiceClosedError: the service is ending.
         """
         options = self._within_limits(RestoreOptions() if options is None else options)
-        model = self._shelf.default if model is None else model
-        self._shelf.check(model)
+        model = self._models.default if model is None else model
+        self._models.check(model)
         self.require_room()
         job = Job(
             name=name,
@@ -245,8 +245,8 @@ class RestorationService:
             PictureTooLargeError, PictureError, OptionError, ServiceClosedError: as :meth:`submit`.
             QueueFullError: too many pictures are being estimated; come back in a second.
         """
-        model = self._shelf.default if model is None else model
-        self._shelf.check(model)
+        model = self._models.default if model is None else model
+        self._models.check(model)
         if not self._estimating.acquire(timeout=self.limits.idle_seconds):
             raise QueueFullError("too many pictures are being looked at; come back in a second")
         plain = RestoreOptions(), OutputOptions()
@@ -258,7 +258,7 @@ class RestorationService:
             self._check_header(job, of_result=False)
             try:
                 seen = read_picture(job.source, self.limits.input_pixels, self.limits.upload_bytes)
-                degrees = self._shelf.restorer(model).estimate(seen)
+                degrees = self._models.restorer(model).estimate(seen)
             except PictureError as error:
                 raise PictureError(job.worded(error)) from error
             return Estimate(seen.width, seen.height, degrees)
@@ -311,7 +311,7 @@ class RestorationService:
     def _refuse(self) -> NoReturn:
         self.counts["refused"] += 1
         waiting = self.limits.queue_length
-        later = self.pace.seconds_of_queue(waiting)
+        later = self.times.seconds_of_queue(waiting)
         raise QueueFullError(f"{waiting} pictures are waiting, which is the limit; come back later", later)
 
     def _ended(self, job: Job) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from s3diff.serving.guards import refusal
+from s3diff.serving.http.middleware import refusal
 
 #: Paths of Gradio's app that the page needs, by their beginning and whole.
 _OPEN_FOLDERS = ("/assets/", "/static/")

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from s3diff.serving.auth import SESSION_COOKIE, Auth
+from s3diff.serving.http.auth import SESSION_COOKIE, Auth
 from s3diff.serving.page.guard import PAGE_HEADERS
 from s3diff.serving.page.layout import STATIC
 

@@ -21,8 +21,8 @@ from starlette.routing import Mount
 
 from s3diff.errors import JobNotFoundError, OptionError, PictureError, QueueFullError
 from s3diff.option_texts import options_from_texts
-from s3diff.serving.auth import Auth
 from s3diff.serving.command_line import command_line
+from s3diff.serving.http.auth import Auth
 from s3diff.serving.jobs import Job, JobResult, safe_name
 from s3diff.serving.page.archive import zip_of
 from s3diff.serving.page.guard import PAGE_HEADERS, GradioGuard
@@ -59,7 +59,8 @@ def mount_page(app: FastAPI, service: RestorationService) -> FastAPI:
     """Put the page at ``/`` of an application that asks for tokens already.
 
     Args:
-        app: of :func:`s3diff.serving.api.create_app`; its own routes come first, and its guards stand before the page.
+        app: of :func:`s3diff.serving.http.api.create_app`; its own routes come first, and its middleware stands before
+            the page.
         service: what restores.
     """
     auth: Auth = app.state.auth

@@ -30,25 +30,27 @@ from s3diff.errors import (
     ServiceClosedError,
 )
 from s3diff.option_texts import field_at_fault, options_from_texts
-from s3diff.serving.answers import error_answer, has_ended, sent
-from s3diff.serving.auth import Auth
-from s3diff.serving.bodies import BodyLimits
-from s3diff.serving.documents import DESCRIPTION, errors_for, form_body, picture_answer
-from s3diff.serving.guards import RequestLog, SiteGuard, TokenGuard
-from s3diff.serving.jobs import Job
-from s3diff.serving.metrics import Metrics
-from s3diff.serving.models import CANNOT_LOAD
-from s3diff.serving.service import RestorationService
-from s3diff.serving.views import (
+from s3diff.serving.http.answers import error_answer, has_ended, sent
+from s3diff.serving.http.auth import Auth
+from s3diff.serving.http.metrics import Metrics
+from s3diff.serving.http.middleware import BodyLimits, RequestLog, SiteGuard, TokenGuard
+from s3diff.serving.http.schemas import (
+    DESCRIPTION,
     EstimateView,
     HealthView,
     JobView,
     ModelsView,
+    errors_for,
     estimate_view,
     field_of_failure,
+    form_body,
     job_view,
     model_view,
+    picture_answer,
 )
+from s3diff.serving.jobs import Job
+from s3diff.serving.models import CANNOT_LOAD
+from s3diff.serving.service import RestorationService
 from s3diff.version import __version__
 
 _LOG = logging.getLogger("s3diff.serving")
