@@ -27,10 +27,10 @@ from s3diff.evaluation.metrics import psnr_rgb
 from s3diff.images.resampling import enlarge
 from s3diff.networks.blocks import ChannelNorm
 from s3diff.networks.one_step_generator import OneStepGenerator
-from s3diff.training.crops import CropDataset
+from s3diff.training.data.crops import CropDataset
+from s3diff.training.data.sources import open_source
 from s3diff.training.muon import Muon
 from s3diff.training.recipes import HELD_OUT_PHOTOS, compact_generator
-from s3diff.training.sources import open_source
 from s3diff.training.trainable import initialise_from_scratch
 
 SCALE, CROP_PX, BATCH_SIZE, VALIDATION_PX = 4, 128, 8, 192

@@ -24,9 +24,9 @@ from s3diff.checkpoints.weights_file import write_safetensors
 from s3diff.evaluation.perceptual import LPIPS, recipe_weights
 from s3diff.images.codecs import from_array, write_picture
 from s3diff.training import losses
+from s3diff.training.adversarial.vision_transformer import VisionTransformer, VisionTransformerConfig
 from s3diff.training.run import TrainRequest, prepare_trainer
 from s3diff.training.trainer import Trainer
-from s3diff.training.vision_transformer import VisionTransformer, VisionTransformerConfig
 
 #: SD-Turbo's layout at a size that a CPU trains.
 TINY = (

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from s3diff.images.codecs import list_pictures
-from s3diff.training.crops import CropDataset, epoch_order
-from s3diff.training.data import crop_batches
-from s3diff.training.shards import index_shards
-from s3diff.training.sources import open_source
+from s3diff.training.data.batches import crop_batches
+from s3diff.training.data.crops import CropDataset, epoch_order
+from s3diff.training.data.shards import index_shards
+from s3diff.training.data.sources import open_source
 
 BATCH = 4
 #: Shard of small members for the speed of reading headers.

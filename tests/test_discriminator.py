@@ -17,10 +17,10 @@ from s3diff.checkpoints.weights_file import write_safetensors
 from s3diff.errors import MissingExtraError, ModelError, OptionError, PictureError
 from s3diff.evaluation.perceptual import LPIPS
 from s3diff.evaluation.perceptual_weights import perceptual_folder
-from s3diff.training import backbones
-from s3diff.training.augmentation import AugmentationDraw, augment, draw_augmentation, neutral_draw
-from s3diff.training.backbones import DinoBackbone, RandomBackbone, Vgg16Backbone, load_dino_weights
-from s3diff.training.discriminator import (
+from s3diff.training.adversarial import backbones
+from s3diff.training.adversarial.augmentation import AugmentationDraw, augment, draw_augmentation, neutral_draw
+from s3diff.training.adversarial.backbones import DinoBackbone, RandomBackbone, Vgg16Backbone, load_dino_weights
+from s3diff.training.adversarial.discriminator import (
     Discriminator,
     DiscriminatorConfig,
     adversarial_loss,
@@ -28,7 +28,7 @@ from s3diff.training.discriminator import (
     frozen,
     generator_loss,
 )
-from s3diff.training.vision_transformer import VisionTransformer, VisionTransformerConfig
+from s3diff.training.adversarial.vision_transformer import VisionTransformer, VisionTransformerConfig
 from test_hub import HubServer
 from test_hub import server as hub_server  # noqa: F401  (a fixture)
 

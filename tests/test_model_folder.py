@@ -25,9 +25,9 @@ from s3diff.networks.degradation_conditioning import ConditioningConfig
 from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
 from s3diff.networks.one_step_generator import GeneratorConfig
 from s3diff.networks.unet import UNetConfig
+from s3diff.training.initial_model import prepare_initial_model
 from s3diff.training.overrides import with_change
 from s3diff.training.recipes import debug
-from s3diff.training.start import prepare_start
 from tiny_models import COMPACT, compact_parts, edit_json, one_line, save_compact
 
 
@@ -279,10 +279,10 @@ def test_training_refuses_the_same_values_in_one_line(change: str, message: str)
 def test_training_refuses_fields_that_do_not_agree_in_one_line() -> None:
     """Two fields are set one after the other, so that what they must agree on is known when the networks are built."""
     wider = with_change(debug(), "generator.unet.block_out_channels=10,20")
-    prepare_start(with_change(wider, "generator.unet.num_heads=5,4"), None, None)
+    prepare_initial_model(with_change(wider, "generator.unet.num_heads=5,4"), None, None)
     for change in ("generator.unet.num_heads=5,7", "generator.unet.num_heads=5"):
         with pytest.raises(ModelError, match="num_heads") as error:
-            prepare_start(with_change(wider, change), None, None)
+            prepare_initial_model(with_change(wider, change), None, None)
         one_line(error)
 
 

@@ -26,16 +26,16 @@ from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 from s3diff.networks.unet import UNetConfig
 from s3diff.restoration.restorer import Restorer
 from s3diff.training import phases
+from s3diff.training.adversarial.discriminator import DiscriminatorConfig
 from s3diff.training.config import AdversarialConfig, DataConfig, LossConfig, OptimiserConfig, ReleasedFaults
-from s3diff.training.delivery import delivered_model, export_model
-from s3diff.training.discriminator import DiscriminatorConfig
+from s3diff.training.data.sources import open_source
+from s3diff.training.export import delivered_model, export_model
+from s3diff.training.initial_model import prepare_initial_model
 from s3diff.training.loop import StepReport, make_accelerator, step_generator
 from s3diff.training.losses import ReconstructionLoss
 from s3diff.training.recipes import compact, compact_generator, debug, paper
 from s3diff.training.run import TrainRequest, prepare_trainer, train
 from s3diff.training.run_checkpoints import checkpoint_paths, save_checkpoint
-from s3diff.training.sources import open_source
-from s3diff.training.start import prepare_start
 from s3diff.training.trainable import TrainableModel, gradient_norms, turned, wake_lora
 from s3diff.training.validation import Validation
 from training_runs import (
@@ -857,17 +857,19 @@ def test_a_run_on_another_base_model_is_not_resumed(photos: Path, tmp_path: Path
 
 def test_what_a_start_needs() -> None:
     with pytest.raises(OptionError, match="paper does not start from scratch; give --from"):
-        prepare_start(paper(), None, None)
+        prepare_initial_model(paper(), None, None)
     with pytest.raises(OptionError, match="compact starts from scratch; leave --from out"):
-        prepare_start(compact(), "compact", None)
+        prepare_initial_model(compact(), "compact", None)
     with pytest.raises(ModelError, match="neither a model's name"):
-        prepare_start(replace(debug(), start="model"), "nowhere", None)
+        prepare_initial_model(replace(debug(), start="model"), "nowhere", None)
 
 
 def test_an_estimator_of_another_shape_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"de_net\.pth does not fit: misshapen"):
-        prepare_start(tiny_config(), None, official_files().estimator)
-    start = prepare_start(replace(tiny_config(), generator=compact_generator()), None, _model_folder_of_compact())
+        prepare_initial_model(tiny_config(), None, official_files().estimator)
+    start = prepare_initial_model(
+        replace(tiny_config(), generator=compact_generator()), None, _model_folder_of_compact()
+    )
     assert start.has_estimator
 
 

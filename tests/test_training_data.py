@@ -25,11 +25,11 @@ from hypothesis import strategies as st
 
 from s3diff.errors import MissingExtraError, OptionError, PictureError, TrainingError
 from s3diff.images.codecs import from_array, to_pil
-from s3diff.training import crops, storage
-from s3diff.training.collage import NUMBERS_PER_SHAPE, collage
-from s3diff.training.crops import CropDataset, check_usable, epoch_order
-from s3diff.training.data import CropBatch, crop_batches
-from s3diff.training.sources import ShardSource, open_source
+from s3diff.training.data import crops, storage
+from s3diff.training.data.batches import CropBatch, crop_batches
+from s3diff.training.data.collage import NUMBERS_PER_SHAPE, collage
+from s3diff.training.data.crops import CropDataset, check_usable, epoch_order
+from s3diff.training.data.sources import ShardSource, open_source
 
 NUM_PICTURES = 12
 
@@ -662,7 +662,9 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 _GROUP = """
 import signal, sys, time
-from s3diff.training.data import CropDataset, crop_batches, open_source
+from s3diff.training.data.batches import crop_batches
+from s3diff.training.data.crops import CropDataset
+from s3diff.training.data.sources import open_source
 if __name__ == "__main__":
     asked = []
     for number in (signal.SIGINT, signal.SIGTERM):

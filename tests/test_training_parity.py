@@ -17,7 +17,7 @@ from s3diff.checkpoints.model_folder import LoadedModel, load_model
 from s3diff.checkpoints.official_pickle import official_names
 from s3diff.evaluation.perceptual import LPIPS, recipe_weights
 from s3diff.training import phases
-from s3diff.training.augmentation import neutral_draw
+from s3diff.training.adversarial.augmentation import neutral_draw
 from s3diff.training.config import LossConfig
 from s3diff.training.losses import ReconstructionLoss
 from s3diff.training.trainable import TrainableModel, gradient_norms, parameter_group

@@ -342,7 +342,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(photos: Path, tmp_path: Pa
 
 
 def test_checkpointed_gradients_keep_less(photos: Path, tmp_path: Path) -> None:
-    from s3diff.training.plan import activation_bytes
+    from s3diff.training.dry_run import activation_bytes
     from training_runs import make_start
 
     config = tiny_config()

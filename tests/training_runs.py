@@ -11,10 +11,10 @@ import torch
 
 from s3diff.images.codecs import from_array, write_picture
 from s3diff.training.config import TrainConfig, ValidationConfig
-from s3diff.training.crops import CropDataset
+from s3diff.training.data.crops import CropDataset
+from s3diff.training.data.sources import open_source
+from s3diff.training.initial_model import InitialModel, prepare_initial_model
 from s3diff.training.recipes import debug
-from s3diff.training.sources import open_source
-from s3diff.training.start import Start, prepare_start
 from s3diff.training.trainer import Trainer
 
 
@@ -65,9 +65,9 @@ def adversarial_config(**changes: object) -> TrainConfig:
     return tiny_config(adversarial=debug().adversarial, **changes)
 
 
-def make_start(config: TrainConfig) -> Start:
+def make_start(config: TrainConfig) -> InitialModel:
     """A start from scratch whose estimator is random but always the same."""
-    return replace(prepare_start(config, None, None), has_estimator=True)
+    return replace(prepare_initial_model(config, None, None), has_estimator=True)
 
 
 def make_trainer(config: TrainConfig, photos: Path, output: Path, **arguments: object) -> Trainer:

@@ -169,9 +169,9 @@ def _figures(report: StepReport) -> str:
 
 
 def _print_plan(request: TrainRequest) -> None:
-    from s3diff.training.plan import plan_run
+    from s3diff.training.dry_run import dry_run
 
-    for line in plan_run(request).lines():
+    for line in dry_run(request).lines():
         typer.echo(line)
 
 

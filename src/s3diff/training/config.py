@@ -10,7 +10,7 @@ from s3diff.errors import OptionError
 from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
 from s3diff.networks.one_step_generator import GeneratorConfig
 from s3diff.options import Upsampling
-from s3diff.training.discriminator import DiscriminatorConfig
+from s3diff.training.adversarial.discriminator import DiscriminatorConfig
 
 #: Fields of the networks that have no weights: filters, which may change while the networks stay.
 FILTER_FIELDS = re.compile(

@@ -14,10 +14,10 @@ from s3diff.checkpoints.weights_file import write_safetensors
 from s3diff.degradation import synthesis, variants
 from s3diff.networks.degradation_estimator import DegradationEstimator
 from s3diff.training.config import EstimatorTrainConfig
-from s3diff.training.crops import CropDataset
+from s3diff.training.data.crops import CropDataset
+from s3diff.training.initial_model import ESTIMATOR_FILE
 from s3diff.training.loop import Loop, add_means, step_generator
 from s3diff.training.run_checkpoints import RunState
-from s3diff.training.start import ESTIMATOR_FILE
 
 _BLUR, _NOISE = 0, 1
 

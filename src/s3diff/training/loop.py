@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from s3diff.checkpoints.config_json import to_json
 from s3diff.errors import OptionError, TrainingError
 from s3diff.training.config import DataConfig, OptimiserConfig, RunConfig
-from s3diff.training.crops import CropDataset
-from s3diff.training.data import crop_batches
+from s3diff.training.data.batches import crop_batches
+from s3diff.training.data.crops import CropDataset
+from s3diff.training.data.sources import names_digest
 from s3diff.training.muon import Muon
 from s3diff.training.run_checkpoints import RunState, load_checkpoint, require_same_run, save_checkpoint
-from s3diff.training.sources import names_digest
 from s3diff.training.tracking import Tracker
 
 _LOGGER = logging.getLogger(__name__)

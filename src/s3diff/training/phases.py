@@ -21,11 +21,11 @@ from s3diff.degradation.kernels import cut_kernels, filter_per_image, gaussian_k
 from s3diff.degradation.synthesis import PRESETS, DegradationDraw, DegradationSettings, apply, draw
 from s3diff.images.resampling import enlarge, to_network_range
 from s3diff.options import Upsampling
-from s3diff.training.augmentation import AugmentationDraw, draw_augmentation
+from s3diff.training.adversarial.augmentation import AugmentationDraw, draw_augmentation
+from s3diff.training.adversarial.discriminator import adversarial_loss, generator_loss
+from s3diff.training.adversarial.patch_discriminator import pairing_loss
 from s3diff.training.config import MAX_TRUTH_BLUR_PX, TrainConfig
-from s3diff.training.discriminator import adversarial_loss, generator_loss
 from s3diff.training.losses import ReconstructionLoss
-from s3diff.training.patch_discriminator import pairing_loss
 
 #: A Gaussian of this standard deviation in pixels changes nothing: its neighbours weigh e^-50.
 _LEAST_SIGMA_PX = 0.1

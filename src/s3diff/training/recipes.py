@@ -14,6 +14,7 @@ from s3diff.networks.degradation_conditioning import ConditioningConfig
 from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
 from s3diff.networks.one_step_generator import GeneratorConfig
 from s3diff.networks.unet import UNetConfig
+from s3diff.training.adversarial.discriminator import DiscriminatorConfig
 from s3diff.training.config import (
     AdversarialConfig,
     DataConfig,
@@ -25,7 +26,6 @@ from s3diff.training.config import (
     TrainConfig,
     ValidationConfig,
 )
-from s3diff.training.discriminator import DiscriminatorConfig
 
 #: Shown in the README and used by the tests: the embedded model has not seen them.
 HELD_OUT_PHOTOS = ("budgie-budgie-branch.jpg", "budgie-kitten-on-lawn.jpg")

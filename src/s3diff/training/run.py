@@ -19,15 +19,15 @@ from s3diff.degradation.synthesis import MIN_SIDE_PX
 from s3diff.errors import OptionError
 from s3diff.evaluation.perceptual import SMALLEST_ALEXNET_PX
 from s3diff.training.config import EstimatorTrainConfig, TrainConfig
-from s3diff.training.crops import CropDataset, check_usable
-from s3diff.training.delivery import MODEL_FOLDER, export_model
+from s3diff.training.data.crops import CropDataset, check_usable
+from s3diff.training.data.sources import open_source
 from s3diff.training.estimator_trainer import EstimatorTrainer
+from s3diff.training.export import MODEL_FOLDER, export_model
+from s3diff.training.initial_model import InitialModel, prepare_initial_model, require_estimator
 from s3diff.training.loop import StepReport, make_accelerator
 from s3diff.training.overrides import with_change
 from s3diff.training.recipes import compact_estimator, find_estimator_recipe, find_recipe
 from s3diff.training.run_checkpoints import checkpoint_paths, require_new_run, require_run
-from s3diff.training.sources import open_source
-from s3diff.training.start import Start, prepare_start, require_estimator
 from s3diff.training.trainer import Trainer
 from s3diff.training.validation import Validation, named_pictures
 
@@ -119,7 +119,7 @@ def prepare_trainer(request: TrainRequest, report: Report | None = None) -> Trai
         require_new_run(estimator_run)
     elif not checkpoint_paths(estimator_run):
         require_run(request.output)
-    start = prepare_start(config, request.source, request.estimator, request.changes)
+    start = prepare_initial_model(config, request.source, request.estimator, request.changes)
     config = start.config
     check_consistent(config)
     accelerator = make_accelerator(cpu=request.cpu)
@@ -236,7 +236,9 @@ def _save_copy(description: ModelDescription, model: Any, folder: Path) -> None:
     )
 
 
-def _train_own_estimator(start: Start, request: TrainRequest, accelerator: Accelerator, report: Report | None) -> None:
+def _train_own_estimator(
+    start: InitialModel, request: TrainRequest, accelerator: Accelerator, report: Report | None
+) -> None:
     """A start from scratch trains its own small estimator first, in a run of its own inside the run's folder."""
     config = start.config
     recipe = compact_estimator()

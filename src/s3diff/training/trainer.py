@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from s3diff.checkpoints.config_json import to_json
 from s3diff.errors import OptionError
 from s3diff.training import phases
-from s3diff.training.crops import CropDataset
-from s3diff.training.delivery import delivered_model
-from s3diff.training.discriminator import Discriminator, frozen
+from s3diff.training.adversarial.discriminator import Discriminator, frozen
+from s3diff.training.adversarial.patch_discriminator import PatchDiscriminator
+from s3diff.training.data.crops import CropDataset
+from s3diff.training.export import delivered_model
+from s3diff.training.initial_model import InitialModel, sampled_fingerprint
 from s3diff.training.loop import Loop, add_means, step_generator
 from s3diff.training.losses import ReconstructionLoss
-from s3diff.training.patch_discriminator import PatchDiscriminator
 from s3diff.training.run_checkpoints import RunState
-from s3diff.training.start import Start, sampled_fingerprint
 from s3diff.training.tracking import Tracker
 from s3diff.training.trainable import checkpoint_gradients, freeze_in_bfloat16
 from s3diff.training.validation import Validation
@@ -34,7 +34,7 @@ class Trainer(Loop):
     """One run of the generator's training.
 
     Args:
-        start: from :func:`s3diff.training.start.prepare_start`; its model is trained in place.
+        start: from :func:`s3diff.training.initial_model.prepare_initial_model`; its model is trained in place.
         crops: ground-truth crops by position.
         output: folder of the run.
         source: what ``--from`` was given, stored with the checkpoints.
@@ -49,7 +49,7 @@ class Trainer(Loop):
 
     def __init__(
         self,
-        start: Start,
+        start: InitialModel,
         crops: CropDataset,
         output: Path,
         *,

@@ -20,8 +20,8 @@ from s3diff.images.resampling import enlarge
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.training.config import ValidationConfig
+from s3diff.training.data.sources import PictureSource
 from s3diff.training.phases import degradation_settings
-from s3diff.training.sources import PictureSource
 
 _LOGGER = logging.getLogger(__name__)
 

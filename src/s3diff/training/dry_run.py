@@ -9,10 +9,10 @@ from torch import Tensor
 
 from s3diff.errors import OptionError
 from s3diff.training.config import TrainConfig
-from s3diff.training.crops import check_usable
+from s3diff.training.data.crops import check_usable
+from s3diff.training.data.sources import open_source
+from s3diff.training.initial_model import prepare_initial_model, require_estimator
 from s3diff.training.run import TrainRequest, check_consistent, resolve_config
-from s3diff.training.sources import open_source
-from s3diff.training.start import prepare_start, require_estimator
 from s3diff.training.trainable import TrainableModel, checkpoint_gradients, freeze_in_bfloat16, parameter_group
 
 _GIB = 2**30
@@ -21,7 +21,7 @@ _COPIES_PER_TRAINED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunPlan:
+class DryRun:
     """The figures of a dry run.
 
     Attributes:
@@ -59,10 +59,10 @@ class RunPlan:
         ]
 
 
-def plan_run(request: TrainRequest) -> RunPlan:
+def dry_run(request: TrainRequest) -> DryRun:
     """Work the plan out; raises as :func:`s3diff.training.run.train` would at its start."""
     config = resolve_config(request)
-    start = prepare_start(config, request.source, request.estimator, request.changes)
+    start = prepare_initial_model(config, request.source, request.estimator, request.changes)
     config = start.config
     check_consistent(config)
     if config.start != "scratch":
@@ -80,7 +80,7 @@ def plan_run(request: TrainRequest) -> RunPlan:
     weights = sum(parameter.nbytes for parameter in model.parameters())
     trained_bytes = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
     copies = _COPIES_PER_TRAINED + bool(config.optimiser.ema_decay)
-    return RunPlan(
+    return DryRun(
         config=config,
         trained=trained,
         num_frozen=sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad),

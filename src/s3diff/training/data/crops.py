@@ -24,9 +24,9 @@ from torch.utils.data import Dataset
 
 from s3diff.errors import OptionError, PictureError
 from s3diff.images.resampling import enlarge
-from s3diff.training.collage import MAX_SHAPES, NUMBERS_PER_SHAPE, collage
-from s3diff.training.sources import PictureSource
-from s3diff.training.storage import printable
+from s3diff.training.data.collage import MAX_SHAPES, NUMBERS_PER_SHAPE, collage
+from s3diff.training.data.sources import PictureSource
+from s3diff.training.data.storage import printable
 
 #: How often the place of a crop is drawn until it has enough detail.
 MAX_PLACE_DRAWS = 4
@@ -116,7 +116,7 @@ class CropDataset(Dataset[Crop]):
         enlargement: lowest and highest factor, at least 1; a crop is a window of crop_px divided by a factor drawn from
             this range, enlarged bicubically.
         collage_probability: of shapes over the crop, filled from a picture drawn from the whole source, which is read
-            for them (of remote shards, too); see :mod:`s3diff.training.collage`.
+            for them (of remote shards, too); see :mod:`s3diff.training.data.collage`.
 
     Raises:
         OptionError: ``crop_px`` is below 1.

@@ -26,7 +26,7 @@ import numpy as np
 from s3diff.checkpoints.hub import default_cache_folder
 from s3diff.errors import PictureError
 from s3diff.images.codecs import PICTURE_EXTENSIONS
-from s3diff.training.storage import extension, is_remote, printable, read_headers, size_and_fingerprint
+from s3diff.training.data.storage import extension, is_remote, printable, read_headers, size_and_fingerprint
 
 _LOGGER = logging.getLogger(__name__)
 

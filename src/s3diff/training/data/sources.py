@@ -15,8 +15,8 @@ import numpy as np
 
 from s3diff.errors import PictureError
 from s3diff.images.codecs import PICTURE_EXTENSIONS, Picture, decode_picture, list_pictures, read_picture
-from s3diff.training.shards import PackedNames, ShardIndex, index_shards
-from s3diff.training.storage import (
+from s3diff.training.data.shards import PackedNames, ShardIndex, index_shards
+from s3diff.training.data.storage import (
     RangeReader,
     expand,
     extension,

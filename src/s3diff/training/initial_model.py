@@ -38,7 +38,7 @@ _SAMPLES_PER_TENSOR = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class InitialModel:
     """A run's first state.
 
     Attributes:
@@ -60,9 +60,9 @@ class Start:
     has_estimator: bool = False
 
 
-def prepare_start(
+def prepare_initial_model(
     config: TrainConfig, source: str | None, estimator: Path | None, changes: Sequence[str] = ()
-) -> Start:
+) -> InitialModel:
     """Build the model that a run starts from; deterministic for the configuration's seed.
 
     Args:
@@ -124,7 +124,7 @@ def sampled_fingerprint(tensors: Mapping[str, Tensor]) -> str:
     return f"sampled:{digest.hexdigest()}"
 
 
-def _from_scratch(config: TrainConfig) -> Start:
+def _from_scratch(config: TrainConfig) -> InitialModel:
     generator = OneStepGenerator(config.generator)
     if config.start == "scratch":
         initialise_from_scratch(generator)
@@ -134,10 +134,12 @@ def _from_scratch(config: TrainConfig) -> Start:
     positive, negative = fresh_prompts(num_tokens, config.generator.unet.context_channels)
     model = TrainableModel(generator, positive, negative, trained=config.trained, precision=config.precision)
     is_complete = config.start != "scratch"
-    return Start(config=config, model=model, prompts=StoredPrompts(positive, negative), has_estimator=is_complete)
+    return InitialModel(
+        config=config, model=model, prompts=StoredPrompts(positive, negative), has_estimator=is_complete
+    )
 
 
-def _from_base(config: TrainConfig, folder: Path, changes: Sequence[str]) -> Start:
+def _from_base(config: TrainConfig, folder: Path, changes: Sequence[str]) -> InitialModel:
     """The configuration's ranks and conditioning on the base model's networks."""
     base = read_sd_turbo(folder)
     shapes = replace(
@@ -156,7 +158,7 @@ def _from_base(config: TrainConfig, folder: Path, changes: Sequence[str]) -> Sta
         wake_lora(generator)
     texts = (POSITIVE_PROMPT, NEGATIVE_PROMPT)
     positive, negative = encode_prompts(base.tokenizer, base.text_encoder, texts).unbind(0)
-    return Start(
+    return InitialModel(
         config=_with_networks(config, shapes),
         model=TrainableModel(generator, positive, negative, trained=config.trained, precision=config.precision),
         prompts=StoredPrompts(positive, negative, *texts),
@@ -166,11 +168,11 @@ def _from_base(config: TrainConfig, folder: Path, changes: Sequence[str]) -> Sta
     )
 
 
-def _from_model(config: TrainConfig, loaded: LoadedModel, changes: Sequence[str]) -> Start:
+def _from_model(config: TrainConfig, loaded: LoadedModel, changes: Sequence[str]) -> InitialModel:
     prompts = loaded.prompts
     embeddings = prompts.positive, prompts.negative
     loaded.generator.config = _changed_networks(loaded.config, changes)
-    return Start(
+    return InitialModel(
         config=_with_networks(config, loaded.generator.config),
         model=TrainableModel(loaded.generator, *embeddings, trained=config.trained, precision=config.precision),
         prompts=prompts,
@@ -200,7 +202,7 @@ def _with_networks(config: TrainConfig, shapes: GeneratorConfig) -> TrainConfig:
     return replace(config, generator=shapes)
 
 
-def require_estimator(start: Start) -> None:
+def require_estimator(start: InitialModel) -> None:
     """Refuse a start whose estimator is random.
 
     Raises:

@@ -13,14 +13,14 @@ from s3diff.checkpoints.assembly import assemble
 from s3diff.checkpoints.model_folder import LoadedModel, ModelDescription, StoredPrompts, save_model
 from s3diff.networks.one_step_generator import OneStepGenerator
 from s3diff.training.config import TrainConfig
-from s3diff.training.start import Start
+from s3diff.training.initial_model import InitialModel
 from s3diff.training.trainable import TrainableModel
 
 #: Name of the model folder inside a run's folder.
 MODEL_FOLDER = "model"
 
 
-def delivered_model(start: Start, model: TrainableModel, average: Mapping[str, Tensor]) -> LoadedModel:
+def delivered_model(start: InitialModel, model: TrainableModel, average: Mapping[str, Tensor]) -> LoadedModel:
     """The model with averaged weights, in memory; frozen float32 tensors are shared with ``model``.
 
     Args:
@@ -40,7 +40,7 @@ def delivered_model(start: Start, model: TrainableModel, average: Mapping[str, T
     )
 
 
-def export_model(start: Start, model: TrainableModel, average: Mapping[str, Tensor], folder: Path) -> Path:
+def export_model(start: InitialModel, model: TrainableModel, average: Mapping[str, Tensor], folder: Path) -> Path:
     """Write the model with averaged weights as a model folder; see :func:`delivered_model`.
 
     Raises:
@@ -73,7 +73,7 @@ def _delivered_generator(config: TrainConfig, model: TrainableModel, average: Ma
     return assemble(config.generator, state, "the trained model")
 
 
-def _delivered_prompts(start: Start, model: TrainableModel, average: Mapping[str, Tensor]) -> StoredPrompts:
+def _delivered_prompts(start: InitialModel, model: TrainableModel, average: Mapping[str, Tensor]) -> StoredPrompts:
     if not model.positive.requires_grad:
         return start.prompts
     learned = {name: average.get(name, getattr(model, name)).detach() for name in ("positive", "negative")}

@@ -20,19 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from s3diff.errors import OptionError, S3DiffError, TrainingError
-from s3diff.training.crops import Crop, CropDataset, check_usable
-from s3diff.training.sources import PictureSource, open_source
-
-__all__ = [
-    "Crop",
-    "CropBatch",
-    "CropDataset",
-    "PictureSource",
-    "check_usable",
-    "crop_batches",
-    "open_source",
-]
-
+from s3diff.training.data.crops import CropDataset
 
 #: In the message of DataLoader's error about a worker that is gone.
 _DEAD_WORKER = "DataLoader worker"

@@ -11,8 +11,9 @@ Known from the library that the released training uses, and followed here:
   labelled 0.8 for the discriminator **and** for the generator's own loss; fakes are labelled 0;
 - the released training weighs the losses of both sides by 0.5 and steps once on real, once on generated images.
 
-Ours: features of :class:`~s3diff.training.backbones.Vgg16Backbone` at the images' own size; heads in float32 also
-under autocast; spectral norm by torch's parametrization, whose 15 power iterations at the start the library lacks.
+Ours: features of :class:`~s3diff.training.adversarial.backbones.Vgg16Backbone` at the images' own size; heads in
+float32 also under autocast; spectral norm by torch's parametrization, whose 15 power iterations at the start the
+library lacks.
 """
 
 from __future__ import annotations
@@ -29,8 +30,14 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from s3diff.errors import OptionError, PictureError
-from s3diff.training.augmentation import AUGMENTATIONS, AugmentationDraw, augment, check_augmentations
-from s3diff.training.backbones import Backbone, DinoBackbone, RandomBackbone, Vgg16Backbone, load_dino_weights
+from s3diff.training.adversarial.augmentation import AUGMENTATIONS, AugmentationDraw, augment, check_augmentations
+from s3diff.training.adversarial.backbones import (
+    Backbone,
+    DinoBackbone,
+    RandomBackbone,
+    Vgg16Backbone,
+    load_dino_weights,
+)
 
 BackboneName = Literal["dino", "vgg16", "random", "pixels", "none"]
 
@@ -48,8 +55,8 @@ class DiscriminatorConfig:
     Attributes:
         backbone: ``dino`` (S3Diff), ``vgg16`` (no hub needed), ``random`` (tests, dry runs); ``pixels``: no frozen
             features, a small network that learns along
-            (:class:`~s3diff.training.patch_discriminator.PatchDiscriminator`); ``none``: the run has no adversarial
-            phase.
+            (:class:`~s3diff.training.adversarial.patch_discriminator.PatchDiscriminator`); ``none``: the run has
+            no adversarial phase.
         backbone_weights: safetensors file with the weights of ``dino``; None to look in the caches and on the hub.
         hidden_channels: channels between the two layers of each head; of ``pixels``, those of its first layer.
         real_label: label of real images, also in the generator's loss; ``pixels`` compares and has no labels.

@@ -22,7 +22,7 @@ from s3diff.checkpoints.weights_file import check_tensors, read_safetensors
 from s3diff.errors import DownloadError, MissingExtraError
 from s3diff.evaluation.perceptual import IMAGENET_MEAN, IMAGENET_STD, LPIPS, VGG16_FEATURE_CHANNELS
 from s3diff.evaluation.perceptual_weights import Weights, perceptual_folder
-from s3diff.training.vision_transformer import VisionTransformer, VisionTransformerConfig
+from s3diff.training.adversarial.vision_transformer import VisionTransformer, VisionTransformerConfig
 
 # The commit was read from public copies of the hub's pages (the file itself is unchanged since May 2023, SHA-256
 # 93181583427d6de3e18ab0e6ee4df35736cfc51a3c1bf9ae0e9b53b1316598dc); this project's machines cannot reach the hub.

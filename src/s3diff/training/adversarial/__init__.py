@@ -1,0 +1,1 @@
+"""Discriminators, their frozen backbones, and the augmentation in front of them."""
