@@ -56,6 +56,7 @@ _EXTRAS = {
         "the tests, some of which compare with diffusers and scipy",
         {
             "pytest": "pytest",
+            "pytest-xdist": "xdist",
             "hypothesis": "hypothesis",
             "diffusers": "diffusers",
             "scipy": "scipy",
