@@ -25,7 +25,7 @@ from s3diff.images.codecs import (
     write_animation,
     write_picture,
 )
-from s3diff.images.gif_blocks import is_whole
+from s3diff.images.files.gif_blocks import is_whole
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from test_cli import Command, command  # noqa: F401 - a fixture

@@ -292,7 +292,7 @@ def test_a_full_disk_for_temporary_files_is_named(disk: SmallDisk, compact: Rest
     """libvips unpacks a large PNG there."""
     Image.fromarray(np.zeros((6000, 6000, 3), np.uint8)).save(tmp_path / "large.png")
     script = (
-        "import sys; from s3diff.images.large_files import LargePicture; from s3diff.tiling import Span\n"
+        "import sys; from s3diff.images.files.large_files import LargePicture; from s3diff.tiling import Span\n"
         "from s3diff.errors import PictureError\n"
         "try:\n    LargePicture(sys.argv[1]).read(Span(5000, 5010), Span(0, 10))\n"
         "except PictureError as error:\n    print(error)\n"

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageCms, features
 
 from s3diff.images.codecs import PICTURE_EXTENSIONS
-from s3diff.images.placing import can_be_written
+from s3diff.images.files.destination import can_be_written
 from test_cli import Command, command, noise  # noqa: F401
 from test_restore_runs import here  # noqa: F401
 

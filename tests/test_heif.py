@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from s3diff.errors import OutputError, PictureError
-from s3diff.images import heif_files
 from s3diff.images.codecs import Picture, can_be_written, check_writable, read_picture, write_picture
+from s3diff.images.files import heif
 
 pillow_heif = pytest.importorskip("pillow_heif")
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -77,8 +77,8 @@ def test_limit_and_damage(tmp_path: Path) -> None:
 
 def test_without_the_extra_one_line_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_picture(Picture(gradient(3)), tmp_path / "a.heic")
-    monkeypatch.setattr(heif_files, "_library", lambda: None)
-    monkeypatch.setattr(heif_files, "find_spec", lambda name: None)
+    monkeypatch.setattr(heif, "_library", lambda: None)
+    monkeypatch.setattr(heif, "find_spec", lambda name: None)
     with pytest.raises(PictureError, match=r"a\.heic: .*pip install \"s3diff\[heif\]\"") as error:
         read_picture(tmp_path / "a.heic")
     assert "\n" not in str(error.value)
@@ -93,14 +93,14 @@ def test_pi_heif_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pi_heif = pytest.importorskip("pi_heif")
     write_picture(Picture(gradient(3, np.uint16)), tmp_path / "a.heic")
     first = read_picture(tmp_path / "a.heic")
-    monkeypatch.setattr(heif_files, "_library", lambda: pi_heif)
+    monkeypatch.setattr(heif, "_library", lambda: pi_heif)
     assert np.array_equal(read_picture(tmp_path / "a.heic").pixels, first.pixels)
 
 
 def test_brands() -> None:
     data = io.BytesIO()
     pillow_heif.from_bytes("L", (64, 48), gradient(1).tobytes()).save(data)
-    assert heif_files.is_heif(data.getvalue()[:64])
-    assert heif_files.is_heif(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(40))
-    assert not heif_files.is_heif(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifheic" + bytes(40))
-    assert not heif_files.is_heif(b"\0\0\0\x18ftypisom\0\0\0\0mp41isom" + bytes(40))
+    assert heif.is_heif(data.getvalue()[:64])
+    assert heif.is_heif(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(40))
+    assert not heif.is_heif(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifheic" + bytes(40))
+    assert not heif.is_heif(b"\0\0\0\x18ftypisom\0\0\0\0mp41isom" + bytes(40))

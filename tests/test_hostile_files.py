@@ -16,7 +16,7 @@ from PIL import Image, features
 
 from s3diff.errors import OptionError, PictureError
 from s3diff.images.codecs import decode_picture, open_animation, read_picture
-from s3diff.images.structure import MAX_FRAMES, MAX_JPEG_SCANS
+from s3diff.images.files.structure import MAX_FRAMES, MAX_JPEG_SCANS
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from test_cli import Command, command, names_in, noise, png_header, save  # noqa: F401

@@ -43,7 +43,7 @@ from s3diff.images.color_match import (
     wavelet_color_match,
     wavelet_color_match_readable,
 )
-from s3diff.images.metadata import without_orientation
+from s3diff.images.files.metadata import without_orientation
 from s3diff.images.resampling import crop, enlarge, from_network_range, pad_to_multiple, to_network_range
 
 SRGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -21,7 +21,7 @@ from golden_models import tiny_model  # noqa: E402
 from s3diff.apps.cli import main  # noqa: E402
 from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError  # noqa: E402
 from s3diff.images.codecs import Picture, read_picture, write_picture  # noqa: E402
-from s3diff.images.large_files import LargePicture  # noqa: E402
+from s3diff.images.files.large_files import LargePicture  # noqa: E402
 from s3diff.options import RestoreOptions  # noqa: E402
 from s3diff.restoration.restorer import Restorer  # noqa: E402
 from s3diff.restoration.scratch_files import PixelFile, Place, RecordedCanvas  # noqa: E402

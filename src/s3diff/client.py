@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from s3diff.atomic_write import write_atomically
 from s3diff.errors import (
     JobCancelledError,
     JobNotFoundError,
@@ -35,7 +36,6 @@ from s3diff.errors import (
     ServiceClosedError,
     ServiceError,
 )
-from s3diff.images.placing import write_atomically
 from s3diff.option_texts import texts_of_options
 from s3diff.options import OutputOptions, RestoreOptions
 

@@ -12,7 +12,7 @@ from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureEr
 from s3diff.folders.jobs import RestoreJob, RestorePlan, check_inside
 from s3diff.folders.run import Outcome, Report, select_jobs
 from s3diff.images.codecs import check_writable
-from s3diff.images.large_files import LargePicture
+from s3diff.images.files.large_files import LargePicture
 from s3diff.options import RestoreOptions
 from s3diff.restoration.picture_files import facts_of
 from s3diff.restoration.restorer import Restorer

@@ -8,19 +8,12 @@ at all.
 
 from __future__ import annotations
 
-from s3diff.images.animation import MAX_FRAMES_OF_LARGEST, Animation, Frame, is_animated, open_animation
-from s3diff.images.animation_writing import write_animation
-from s3diff.images.formats import PICTURE_EXTENSIONS, holds_frames
-from s3diff.images.picture import (
-    Picture,
-    alpha_from_tensor,
-    alpha_to_tensor,
-    from_array,
-    from_tensor,
-    to_tensor,
-)
-from s3diff.images.placing import can_be_written, remove_leftovers
-from s3diff.images.reading import (
+from s3diff.atomic_write import remove_leftovers
+from s3diff.images.files.animation_reading import MAX_FRAMES_OF_LARGEST, Animation, Frame, is_animated, open_animation
+from s3diff.images.files.animation_writing import write_animation
+from s3diff.images.files.destination import can_be_written
+from s3diff.images.files.formats import PICTURE_EXTENSIONS, holds_frames
+from s3diff.images.files.reading import (
     PictureHeader,
     decode_picture,
     from_pil,
@@ -29,7 +22,15 @@ from s3diff.images.reading import (
     read_picture,
     silence_libtiff,
 )
-from s3diff.images.writing import check_writable, to_pil, write_picture
+from s3diff.images.files.writing import check_writable, to_pil, write_picture
+from s3diff.images.picture import (
+    Picture,
+    alpha_from_tensor,
+    alpha_to_tensor,
+    from_array,
+    from_tensor,
+    to_tensor,
+)
 
 __all__ = [
     "MAX_FRAMES_OF_LARGEST",

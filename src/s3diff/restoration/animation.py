@@ -97,7 +97,7 @@ def restore_animation(
 
     Args:
         restorer: a model on a device.
-        source: the file, or what :func:`s3diff.images.animation.open_animation` made of it.
+        source: the file, or what :func:`s3diff.images.files.animation_reading.open_animation` made of it.
         target: where the result goes: .gif, .webp, .png or .avif.
         options: for all frames.
         quality: 1 to 100, of WebP and AVIF.

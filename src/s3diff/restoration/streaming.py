@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.images.color_profiles import color_space
-from s3diff.images.large_files import LargePicture, write_tiled_tiff
+from s3diff.images.files.large_files import LargePicture, write_tiled_tiff
 from s3diff.options import LIMITS, RestoreOptions
 from s3diff.restoration.memory import is_out_of_memory
 from s3diff.restoration.regions import LowQuality, kept_depth

@@ -1,14 +1,14 @@
 """What a result keeps of its picture, by format: the table of ``docs/pictures.md``.
 
-``python -m s3diff.images.kept`` prints that file; a test compares it with the one in the tree, another one proves the
-rows with files.
+``python -m s3diff.images.files.preservation`` prints that file. One test compares it with the one in the tree, another
+one proves the rows with files.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from s3diff.images.formats import FORMATS, Format
+from s3diff.images.files.formats import FORMATS, Format
 
 
 class Kept(NamedTuple):
@@ -45,7 +45,7 @@ KEPT = (
 
 _BEFORE = """# Pictures: what is kept
 
-Made by `python -m s3diff.images.kept > docs/pictures.md`; do not edit by hand.
+Made by `python -m s3diff.images.files.preservation > docs/pictures.md`; do not edit by hand.
 
 | format | extensions | bits per channel | transparency | colour profile | EXIF | XMP | DPI | animation |
 |---|---|---|---|---|---|---|---|---|

@@ -12,9 +12,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from s3diff.errors import OutputError, PictureError
-from s3diff.images.metadata import EXIF_PREFIX, take_orientation
+from s3diff.images.files.metadata import EXIF_PREFIX, take_orientation
 from s3diff.images.picture import Picture, split_alpha
-from s3diff.images.wording import shown_path, too_many_pixels
+from s3diff.messages import shown_path, too_many_pixels
 
 #: What a file of pictures coded as HEVC calls itself, first or among what it is compatible with.
 _BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"}

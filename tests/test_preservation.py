@@ -16,8 +16,8 @@ from PIL import Image, ImageCms, PngImagePlugin, features
 from conftest import REPOSITORY
 from s3diff.images.codecs import PICTURE_EXTENSIONS, Picture, read_picture
 from s3diff.images.color_profiles import color_space
-from s3diff.images.kept import KEPT, page
-from s3diff.images.metadata import with_size, xmp_of_result
+from s3diff.images.files.metadata import with_size, xmp_of_result
+from s3diff.images.files.preservation import KEPT, page
 from s3diff.images.transparency import enlarge_alpha_guided, without_hidden_colors
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer

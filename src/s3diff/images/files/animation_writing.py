@@ -14,15 +14,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from s3diff.atomic_write import whole_file
 from s3diff.errors import OutputError
-from s3diff.images import gif_blocks
-from s3diff.images.animation import Animation, Frame
-from s3diff.images.formats import Format, PicturePath
+from s3diff.images.files import gif_blocks
+from s3diff.images.files.animation_reading import Animation, Frame
+from s3diff.images.files.destination import checked_target
+from s3diff.images.files.formats import Format, PicturePath
+from s3diff.images.files.png_chunks import PNG_START, chunk, chunks, compressed_rows, header
+from s3diff.images.files.writing import all_channels, as_held, file_settings, palette_notes, with_palette
 from s3diff.images.picture import Picture
-from s3diff.images.placing import checked_target, whole_file
-from s3diff.images.png_chunks import PNG_START, chunk, chunks, compressed_rows, header
-from s3diff.images.wording import reason_of, shown_path
-from s3diff.images.writing import all_channels, as_held, file_settings, palette_notes, with_palette
+from s3diff.messages import reason_of, shown_path
 
 
 def write_animation(

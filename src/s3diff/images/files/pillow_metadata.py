@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, TiffImagePlugin, TiffTags
 
-from s3diff.images.formats import Format
-from s3diff.images.metadata import EXIF_PREFIX, without_orientation
+from s3diff.images.files.formats import Format
+from s3diff.images.files.metadata import EXIF_PREFIX, without_orientation
 
 _MAX_JPEG_EXIF_BYTES = 65533
 #: TIFF tags that say something about the scene; the others describe how this one file stores its pixels.

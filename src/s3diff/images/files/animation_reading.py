@@ -14,10 +14,10 @@ from typing import BinaryIO
 import numpy as np
 
 from s3diff.errors import PictureError
-from s3diff.images.formats import FORMATS, PicturePath
+from s3diff.images.files.formats import FORMATS, PicturePath
+from s3diff.images.files.reading import opened_file, opened_picture, pictures_of
 from s3diff.images.picture import Picture
-from s3diff.images.reading import opened_file, opened_picture, pictures_of
-from s3diff.images.wording import shown_path
+from s3diff.messages import shown_path
 from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 
 #: All frames of an animation together have at most so many times the pixels that one picture may have.

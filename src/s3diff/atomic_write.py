@@ -1,11 +1,10 @@
-"""Where a picture is written: checked before, whole or not there after."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
-import stat
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -14,48 +13,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from s3diff.errors import DiskFullError, OutputError, S3DiffError
-from s3diff.images.formats import ENDINGS, FORMATS, Format, PicturePath
-from s3diff.images.heif_files import can_write, check_encoder
-from s3diff.images.wording import reason_of, shown_path
+from s3diff.messages import reason_of, shown_path
 
 
-def checked_target(
-    path: PicturePath, size: tuple[int, int] | None, transparent: bool, overwrite: bool
-) -> tuple[Path, Format]:
-    """The file to write, links followed, and its format, if what can be known without writing allows it."""
-    shown = shown_path(path)
-    form = FORMATS.get(Path(path).suffix.lower())
-    if form is None:
-        raise OutputError(f"{shown} has no picture extension that can be written; end the name in {ENDINGS}")
-    if form.name == "HEIF":
-        check_encoder(path)
-    if transparent and not form.has_alpha:
-        raise OutputError(f"{shown}: {form.name} cannot hold the picture's transparency; write .png, .webp or .tif")
-    if size is not None and max(size) > form.largest_side_px:
-        limit = f"a {form.name} side has at most {form.largest_side_px}"
-        raise OutputError(f"{shown} would be {size[0]} x {size[1]} pixels, {limit}; write .png or .tif")
-    mode = None
-    try:
-        target = Path(path).resolve()  # a link stays a link: what it leads to is replaced
-        with suppress(FileNotFoundError):
-            mode = os.stat(target).st_mode
-    except (OSError, RuntimeError, ValueError) as error:  # of a link to itself; of a null character
-        raise OutputError(f"{shown} cannot be written ({reason_of(error)}); choose another name") from error
-    if mode is not None and not stat.S_ISREG(mode):
-        raise OutputError(f"{shown} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}; give another name")
-    if mode is not None and not os.access(target, os.W_OK):
-        raise OutputError(f"{shown} is write-protected; choose another name or make it writable")
-    _require_free(target, overwrite)
-    return target, form
-
-
-def can_be_written(extension: str) -> bool:
-    """Whether results can have this extension here: HEIC cannot where only its reader is installed."""
-    form = FORMATS.get(extension.lower())
-    return form is not None and (form.name != "HEIF" or can_write())
-
-
-def _require_free(target: Path, overwrite: bool) -> None:
+def require_free(target: Path, overwrite: bool) -> None:
     if not overwrite and os.path.lexists(target):
         raise OutputError(f"{shown_path(target)} is already there; choose another name or allow overwriting")
 
@@ -87,7 +48,7 @@ def whole_file(target: Path, overwrite: bool, num_bytes: int | None = None) -> I
             yield file
             file.flush()
             os.fsync(file.fileno())
-        _require_free(target, overwrite)
+        require_free(target, overwrite)
         os.replace(temporary, target)
     except S3DiffError:
         raise
@@ -109,7 +70,7 @@ def _part_start(target: Path) -> str:
     return f".s3diff-{zlib.crc32(os.fsencode(target.name)):08x}-"
 
 
-def remove_leftovers(path: PicturePath) -> None:
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
     """Remove what a killed process left half written of this output; to be called where nobody else can write it."""
     target = Path(os.path.realpath(path))
     with suppress(OSError):

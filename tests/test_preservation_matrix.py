@@ -12,7 +12,7 @@ from PIL import Image, ImageCms, PngImagePlugin, features
 
 from s3diff.errors import OutputError
 from s3diff.images.codecs import Picture, can_be_written, read_picture, write_picture
-from s3diff.images.kept import KEPT, Kept
+from s3diff.images.files.preservation import KEPT, Kept
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restored import Restored
 from s3diff.restoration.restorer import Restorer
@@ -212,7 +212,7 @@ def test_the_lower_byte_of_16_bits_reaches_the_result(compact: Restorer) -> None
 
 @pytest.mark.parametrize("extension", [".bmp", ".gif"])
 def test_wide_colours_become_srgb_where_no_profile_is_held(tmp_path: Path, extension: str) -> None:
-    from test_kept import profile_of
+    from test_preservation import profile_of
 
     picture = Picture(np.full((8, 8, 3), (60, 180, 60), np.uint8), icc_profile=profile_of("Display P3"))
     (note,) = write_picture(picture, tmp_path / f"a{extension}")

@@ -12,7 +12,7 @@ import struct
 from typing import BinaryIO
 
 from s3diff.errors import PictureError
-from s3diff.images import gif_blocks
+from s3diff.images.files import gif_blocks
 
 #: A progressive JPEG has about 10 scans, and cannot use more than some hundred. 500 of 67 megapixels take 12 s.
 MAX_JPEG_SCANS = 500

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from s3diff.errors import MissingExtraError, OutputError, PictureError
-from s3diff.images.metadata import QUARTER_TURNS
+from s3diff.images.files.metadata import QUARTER_TURNS
 from s3diff.tiling import Span
 
 #: libvips' loaders that are used, by the beginning of their names.

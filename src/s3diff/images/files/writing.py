@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from s3diff.atomic_write import write_atomically
 from s3diff.errors import OptionError, OutputError
 from s3diff.images.color_profiles import color_space
-from s3diff.images.formats import Format, PicturePath
-from s3diff.images.heif_files import WRITTEN_BITS, heif_bytes
-from s3diff.images.metadata import with_size, xmp_of_result
+from s3diff.images.files.destination import checked_target
+from s3diff.images.files.formats import Format, PicturePath
+from s3diff.images.files.heif import WRITTEN_BITS, heif_bytes
+from s3diff.images.files.metadata import with_size, xmp_of_result
+from s3diff.images.files.pillow_metadata import deep_tiff, exif_for, tiff_tags
+from s3diff.images.files.png_chunks import with_pixels
 from s3diff.images.picture import Picture
-from s3diff.images.pillow_metadata import deep_tiff, exif_for, tiff_tags
-from s3diff.images.placing import checked_target, write_atomically
-from s3diff.images.png_chunks import with_pixels
-from s3diff.images.wording import reason_of, shown_path
+from s3diff.messages import reason_of, shown_path
 
 #: How much worse, in mean error, colours of the frame before may be.
 _SAME_PALETTE_ERROR = 1.25

@@ -27,15 +27,15 @@ from PIL import (
 )
 
 from s3diff.errors import PictureError
-from s3diff.images import gif_blocks
-from s3diff.images.deep_pixels import GreyAlphaTiff, deep_array
-from s3diff.images.formats import FORMAT_NAMES, FORMATS, PicturePath
-from s3diff.images.heif_files import heif_size, is_heif, read_heif
-from s3diff.images.metadata import QUARTER_TURNS, take_orientation
+from s3diff.images.files import gif_blocks
+from s3diff.images.files.deep_pixels import GreyAlphaTiff, deep_array
+from s3diff.images.files.formats import FORMAT_NAMES, FORMATS, PicturePath
+from s3diff.images.files.heif import heif_size, is_heif, read_heif
+from s3diff.images.files.metadata import QUARTER_TURNS, take_orientation
+from s3diff.images.files.pillow_metadata import dpi_of, exif_of, has_iptc, xmp_of
+from s3diff.images.files.structure import check_structure
 from s3diff.images.picture import Picture, split_alpha
-from s3diff.images.pillow_metadata import dpi_of, exif_of, has_iptc, xmp_of
-from s3diff.images.structure import check_structure
-from s3diff.images.wording import reason_of, shown_path, too_many_pixels
+from s3diff.messages import reason_of, shown_path, too_many_pixels
 from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -59,7 +59,7 @@ def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_by
 
     Raises:
         PictureError: there is no such file, it cannot be opened, is no picture, is damaged, cut off, too large, or
-            made to keep a decoder busy (see :mod:`s3diff.images.structure`).
+            made to keep a decoder busy (see :mod:`s3diff.images.files.structure`).
     """
     with opened_file(path, max_pixels, max_bytes) as (file, limit):
         return _read_open_file(file, Path(path), limit)

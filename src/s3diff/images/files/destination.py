@@ -1,0 +1,50 @@
+"""Where a picture is to be written, checked before."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from s3diff.atomic_write import require_free
+from s3diff.errors import OutputError
+from s3diff.images.files.formats import ENDINGS, FORMATS, Format, PicturePath
+from s3diff.images.files.heif import can_write, check_encoder
+from s3diff.messages import reason_of, shown_path
+
+
+def checked_target(
+    path: PicturePath, size: tuple[int, int] | None, transparent: bool, overwrite: bool
+) -> tuple[Path, Format]:
+    """The file to write, links followed, and its format, if what can be known without writing allows it."""
+    shown = shown_path(path)
+    form = FORMATS.get(Path(path).suffix.lower())
+    if form is None:
+        raise OutputError(f"{shown} has no picture extension that can be written; end the name in {ENDINGS}")
+    if form.name == "HEIF":
+        check_encoder(path)
+    if transparent and not form.has_alpha:
+        raise OutputError(f"{shown}: {form.name} cannot hold the picture's transparency; write .png, .webp or .tif")
+    if size is not None and max(size) > form.largest_side_px:
+        limit = f"a {form.name} side has at most {form.largest_side_px}"
+        raise OutputError(f"{shown} would be {size[0]} x {size[1]} pixels, {limit}; write .png or .tif")
+    mode = None
+    try:
+        target = Path(path).resolve()  # a link stays a link: what it leads to is replaced
+        with suppress(FileNotFoundError):
+            mode = os.stat(target).st_mode
+    except (OSError, RuntimeError, ValueError) as error:  # of a link to itself; of a null character
+        raise OutputError(f"{shown} cannot be written ({reason_of(error)}); choose another name") from error
+    if mode is not None and not stat.S_ISREG(mode):
+        raise OutputError(f"{shown} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}; give another name")
+    if mode is not None and not os.access(target, os.W_OK):
+        raise OutputError(f"{shown} is write-protected; choose another name or make it writable")
+    require_free(target, overwrite)
+    return target, form
+
+
+def can_be_written(extension: str) -> bool:
+    """Whether results can have this extension here: HEIC cannot where only its reader is installed."""
+    form = FORMATS.get(extension.lower())
+    return form is not None and (form.name != "HEIF" or can_write())
