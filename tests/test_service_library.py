@@ -14,6 +14,7 @@ from s3diff import RestoreOptions, Restorer
 from s3diff.errors import PictureError
 from s3diff.images.codecs import PictureHeader, picture_header, read_picture
 from s3diff.options import OutputOptions
+from s3diff.restoration.device import repeatable, turn_of
 from s3diff.restoration.picture_files import result_extension, result_stem
 from serving_pictures import jpeg_with_metadata, photo, png_claiming
 from tiny_models import save_compact
@@ -73,6 +74,85 @@ def test_an_estimate_does_not_wait(tiny: Restorer) -> None:
     with tiny.watched(look):
         tiny.restore(picture)
     assert estimated.is_set()
+
+
+def test_the_flags_stay_while_an_estimate_runs(tiny: Restorer) -> None:
+    picture, begun, restored = np.zeros((24, 24, 3), np.uint8), threading.Event(), threading.Event()
+    seen: list[str] = []
+
+    def estimate() -> None:
+        tiny.estimate(picture)
+
+    other = threading.Thread(target=estimate)
+
+    def hold(*_: object) -> None:
+        if threading.current_thread() is other and not seen:
+            begun.set()
+            assert restored.wait(60)
+            seen.append(torch.get_float32_matmul_precision())
+
+    def look() -> None:
+        if not begun.is_set():
+            other.start()
+            assert begun.wait(60)
+
+    before = torch.get_float32_matmul_precision()
+    layer = next(module for module in tiny.generator.estimator.modules() if isinstance(module, torch.nn.Conv2d))
+    hook = layer.register_forward_pre_hook(hold)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with tiny.watched(look):
+            tiny.restore(picture)
+        restored.set()
+        other.join(60)
+        assert seen == ["highest"], "the restoration's end changed the flags under a running estimate"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        hook.remove()
+        torch.set_float32_matmul_precision(before)
+
+
+def test_strict_flags_win_and_the_last_call_restores_the_callers() -> None:
+    cudnn = torch.backends.cudnn
+    before = (cudnn.benchmark, cudnn.deterministic)
+    with repeatable(exactly=False):
+        assert (cudnn.benchmark, cudnn.deterministic) == (True, False)
+        with repeatable(exactly=True):
+            assert (cudnn.benchmark, cudnn.deterministic) == (False, True)
+        assert cudnn.deterministic, "a call that began under strict flags may still run"
+    assert (cudnn.benchmark, cudnn.deterministic) == before
+
+
+def test_devices_do_not_wait_for_each_other(tiny: Restorer) -> None:
+    assert turn_of(torch.device("cuda")) is turn_of(torch.device("cuda:0"))
+    assert turn_of(torch.device("cuda:1")) is not turn_of(torch.device("cuda:0"))
+    with turn_of(torch.device("cuda")):
+        tiny.restore(np.zeros((8, 8, 3), np.uint8))
+    assert not turn_of(tiny.device).locked()
+
+
+def test_hooks_on_layers_see_one_picture_as_they_see_a_batch(tiny: Restorer) -> None:
+    picture, generator = np.zeros((24, 24, 3), np.uint8), tiny.generator
+    called: set[str] = set()
+    names = {
+        module: f"{place}.{name}"
+        for place, network in (("encoder", generator.autoencoder.encoder), ("unet", generator.unet))
+        for name, module in network.named_modules()
+        if isinstance(module, torch.nn.SiLU | torch.nn.Conv2d | torch.nn.Linear) and "lora" not in name
+    }
+    hooks = [module.register_forward_pre_hook(lambda *_, name=name: called.add(name)) for module, name in names.items()]
+    try:
+        tiny.restore(picture)
+        of_one = set(called)
+        called.clear()
+        tiny.restore_batch([picture, picture])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert {name.split(".")[0] for name in of_one} == {"encoder", "unet"}
+    assert of_one <= called
+    # The timestep is the same for all pictures: a folded network knows its embedding beforehand.
+    assert all("time_emb" in name for name in called - of_one)
 
 
 def test_watched_work_ends_where_it_is_told_to(tiny: Restorer) -> None:

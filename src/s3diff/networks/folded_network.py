@@ -21,8 +21,8 @@ Network = TypeVar("Network", bound=ModulatedNetwork)
 
 
 class FoldedNetwork(Generic[Network]):
-    """The network of one picture at a time. What is not modulated is shared with the network it is made from, and hooks
-    registered there see these calls as well.
+    """The network of one picture at a time. What is not modulated is shared with the network that it is made from, and
+    so are the hooks of all layers, whenever they are registered.
 
     Args:
         network: its modulated layers' dtype and memory format are those of the folded weights.
@@ -34,7 +34,8 @@ class FoldedNetwork(Generic[Network]):
 
     def __init__(self, network: Network, weights: Mapping[str, LoraWeights]) -> None:
         memo: dict[int, Any] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-        memo.update({id(value): value for name, value in vars(network).items() if "hooks" in name})
+        for module in network.modules():
+            memo.update({id(value): value for name, value in vars(module).items() if "hooks" in name})
         buffers = {}
         for name, layer in network.modulated_layers().items():
             buffers[name] = nn.Parameter(torch.empty_like(layer.weight), requires_grad=False)

@@ -1,6 +1,10 @@
-"""Which device and number format a model runs with."""
+"""Choose a model's device and number format; share the device and the process's flags between calls."""
 
 from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -81,3 +85,59 @@ def cpu_computes_in_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 numbers itself (AVX512-BF16); elsewhere they are slower than float32."""
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return torch.backends.mkldnn.is_available() and probe is not None and bool(probe())
+
+
+_turns: dict[torch.device, threading.Lock] = {}
+
+
+def turn_of(device: torch.device) -> threading.Lock:
+    """Give the lock that restorations on a device take turns by; other devices work meanwhile.
+
+    Args:
+        device: from :func:`choose_device`; without an index, the first of its type.
+    """
+    # setdefault is one step for all threads.
+    return _turns.setdefault(torch.device(device.type, device.index or 0), threading.Lock())
+
+
+class _SharedFlags:
+    """The process's flags for exact float32 and repeatable sums, set while at least one call needs them.
+
+    The first call sets them and the last one restores what was there before. A call that needs the same bytes again
+    sets the strict flags for the calls beside it, too: these lose speed, never exactness.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._before = ExitStack()
+        self._num_calls, self._is_exact = 0, False
+
+    @contextmanager
+    def held(self, *, exactly: bool) -> Iterator[None]:
+        with self._lock:
+            if not self._num_calls or (exactly and not self._is_exact):
+                self._before.enter_context(_flags(exactly=exactly))
+                self._is_exact = exactly
+            self._num_calls += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._num_calls -= 1
+                if not self._num_calls:
+                    self._before.close()
+
+
+@contextmanager
+def _flags(*, exactly: bool) -> Iterator[None]:
+    matmul_precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=not exactly, deterministic=exactly, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul_precision)
+
+
+#: Compute float32 as float32; with algorithms of cuDNN that give the same bytes again (``exactly``), or the fastest.
+repeatable = _SharedFlags().held

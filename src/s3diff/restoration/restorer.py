@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import copy
 import os
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,7 @@ from s3diff.networks.modulated_lora import Adaptation
 from s3diff.networks.prompts import encode_prompts
 from s3diff.options import Precision, RestoreOptions
 from s3diff.restoration.acceleration import choose_acceleration, compile_network
-from s3diff.restoration.device import autoencoder_dtypes, choose_device, choose_dtype
+from s3diff.restoration.device import autoencoder_dtypes, choose_device, choose_dtype, repeatable, turn_of
 from s3diff.restoration.finishing import finished, for_networks, working_options
 from s3diff.restoration.memory import is_out_of_memory
 from s3diff.restoration.regions import Canvas, EnlargedInput, LowQuality, cut_at_edge, estimate_in_tiles, tensor_reader
@@ -52,9 +51,6 @@ Source = Any
 #: eight levels of 255, several times what a trained model adds.
 MAX_CHROMA_OF_GREY = 8 / 255
 COLORED_NOTE = "a grey picture, written in colour because the model coloured it; grey=keep (--grey keep) forbids it"
-#: Folded weights lie in one place until the next picture's, and cuDNN's flags belong to the process: two threads take
-#: turns.
-_ONE_AT_A_TIME = threading.Lock()
 #: A batch is cut into groups of at most this many output pixels.
 MAX_BATCH_PIXELS = 2048 * 2048
 
@@ -180,14 +176,8 @@ class Restorer:
         options = self._resolved(options)
         seen = for_networks(as_picture(source, options), options)
         read, size = tensor_reader(codecs.to_tensor(seen)), (seen.height, seen.width)
-        is_first = _ONE_AT_A_TIME.acquire(blocking=False)
-        try:
-            # Where somebody else is at work, the process has the flags already.
-            with _repeatable(exactly=not self.acceleration.compiled) if is_first else nullcontext():
-                return Degrees(*estimate_in_tiles(self.generator.estimator, read, size, self.device)[0].tolist())
-        finally:
-            if is_first:
-                _ONE_AT_A_TIME.release()
+        with repeatable(exactly=not self.acceleration.compiled):
+            return Degrees(*estimate_in_tiles(self.generator.estimator, read, size, self.device)[0].tolist())
 
     @contextmanager
     def watched(self, look: Callable[[], None]) -> Iterator[None]:
@@ -195,7 +185,8 @@ class Restorer:
 
         Compiled networks (``fast``) are not interrupted: there ``progress`` alone ends the work, after a tile.
         """
-        networks = () if self.acceleration.compiled else self._watched_networks()
+        autoencoder, unet = self.generator.autoencoder, self.generator.unet
+        networks = () if self.acceleration.compiled else (autoencoder.encoder, autoencoder.decoder, unet)
         layers = [layer for network in networks for layer in network.modules() if not any(layer.children())]
         hooks = [layer.register_forward_pre_hook(lambda *_: look()) for layer in layers]
         try:
@@ -203,11 +194,6 @@ class Restorer:
         finally:
             for hook in hooks:
                 hook.remove()
-
-    def _watched_networks(self) -> tuple[torch.nn.Module, ...]:
-        autoencoder = self.generator.autoencoder
-        folded = (self._encoder.network, self._unet.network)
-        return (autoencoder.encoder, autoencoder.decoder, self.generator.unet, *folded)
 
     def restore(
         self, source: Source, options: RestoreOptions | None = None, *, progress: Progress | None = None
@@ -385,7 +371,8 @@ class Restorer:
             progress: told after every tile.
             in_turn: see :meth:`restore_batch`.
         """
-        with _ONE_AT_A_TIME, _repeatable(exactly=not self.acceleration.compiled):
+        # Folded weights lie in one place until the next picture's, and a plan counts on the device's free memory.
+        with turn_of(self.device), repeatable(exactly=not self.acceleration.compiled):
             return self._walk(low_quality, options, plan, canvas, progress, in_turn)
 
     def _walk(
@@ -584,18 +571,6 @@ def free_cached(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
-
-
-@contextmanager
-def _repeatable(*, exactly: bool) -> Iterator[None]:
-    """Float32 that is float32; and cuDNN algorithms that give the same bytes again, or else the fastest ones."""
-    matmul_precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=not exactly, deterministic=exactly, allow_tf32=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(matmul_precision)
 
 
 @dataclass
