@@ -10,21 +10,18 @@ every restored picture whole, as PNG, to be looked at. Real-ESRGAN has a column 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import real_esrgan
-import torch
 from degrees import reduced
+from enlargers import BICUBIC, SCALE, Enlarger
 from PIL import Image, ImageDraw, ImageFont
 
-from s3diff import Restorer
 from s3diff.images.codecs import Picture, from_array, from_tensor, read_picture, to_pil, to_tensor, write_picture
-from s3diff.images.resampling import resample
 
-SCALE = 4
 CROP_PX, ZOOM = 128, 2
 GAP_PX, HEADER_PX = 4, 26
 CROP_QUALITY, PHOTO_QUALITY = 85, 72
@@ -64,25 +61,18 @@ PHOTOS = ("kodim04", "kodim08", "kodim20", "kodim22")
 
 #: A picture's versions by column, all of one size.
 Versions = dict[str, Picture]
-Method = Callable[[Picture], Picture]
 
 
-def methods(model: str) -> dict[str, Method]:
+def methods(model: str) -> dict[str, Enlarger]:
     """Columns between input and truth."""
-    restorer = Restorer.from_pretrained(model, device="cpu")
-    found: dict[str, Method] = {"bicubic": bicubic}
-    if (files := real_esrgan.model_files()) is not None:
-        found["Real-ESRGAN"] = real_esrgan.RealEsrgan(files, torch.get_num_threads())
-    found[Path(model).name] = lambda picture: restorer.restore(picture).picture
+    found = {"bicubic": Enlarger(BICUBIC)}
+    if real_esrgan.model_files() is not None:
+        found["Real-ESRGAN"] = Enlarger(real_esrgan.NAME)
+    found[Path(model).name] = Enlarger(model)
     return found
 
 
-def bicubic(picture: Picture) -> Picture:
-    image = resample(to_tensor(picture), SCALE * picture.height, SCALE * picture.width, "bicubic")
-    return from_array(from_tensor(image, picture))
-
-
-def versions(low_quality: Picture, truth: Picture, columns: dict[str, Method]) -> Versions:
+def versions(low_quality: Picture, truth: Picture, columns: dict[str, Enlarger]) -> Versions:
     """The input as its pixels are, the results, and the truth."""
     nearest = low_quality.pixels.repeat(SCALE, axis=0).repeat(SCALE, axis=1)
     results = {name: method(low_quality) for name, method in columns.items()}

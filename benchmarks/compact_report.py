@@ -25,6 +25,7 @@ import torch
 from degrees import reduced
 from drawn_patterns import drawn_patterns
 from hardware import machine
+from picture_measures import gradient_energy
 from torch.nn import functional as F
 
 from s3diff import RestoreOptions, Restorer
@@ -32,7 +33,7 @@ from s3diff.degradation.jpeg import compress_jpeg
 from s3diff.degradation.kernels import filter_per_image, gaussian_kernels
 from s3diff.degradation.noise import gaussian_noise
 from s3diff.evaluation.measures import load_measures
-from s3diff.evaluation.metrics import luma, psnr_y
+from s3diff.evaluation.metrics import psnr_y
 from s3diff.images.codecs import from_array, list_pictures, read_picture, to_tensor, write_picture
 from s3diff.images.resampling import enlarge, resample
 from s3diff.restoration.restored import Degrees
@@ -151,12 +152,6 @@ def blur_dial(restorer: Restorer, truths: Sequence[torch.Tensor]) -> list[Row]:
         rows.append({"setting": setting, "degree": mean(used) if used else None, "edges": mean(edges)})
         rows[-1]["psnr_y"] = mean(quality)
     return rows
-
-
-def gradient_energy(image: torch.Tensor) -> float:
-    """Mean squared difference of neighbouring pixels' luma, down and across."""
-    plane = luma(image)
-    return float(plane.diff(dim=-1).square().mean() + plane.diff(dim=-2).square().mean())
 
 
 # Guidance and modulation.

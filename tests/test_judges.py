@@ -1,0 +1,143 @@
+"""The judges of pictures: their set is the same every time, and their measures react to what they are named after."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from conftest import REPOSITORY, shared_path
+from s3diff.degradation.jpeg import compress_jpeg
+from s3diff.images.resampling import resample
+
+SCALE = 4
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benchmarks are scripts that import their neighbours."""
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+
+
+@pytest.fixture
+def texture() -> torch.Tensor:
+    """[1, 3, 64, 64] of smooth random hills, like a reduced photograph."""
+    coarse = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    return resample(coarse, 64, 64, "bicubic").clamp(0, 1)
+
+
+def enlarged(image: torch.Tensor) -> torch.Tensor:
+    return resample(image, SCALE * image.shape[2], SCALE * image.shape[3], "bicubic").clamp(0, 1)
+
+
+def test_drawn_scenes_and_their_degradations_are_the_same_every_time() -> None:
+    from do_no_harm_set import DEGRADATIONS, DRAWN, Scene
+
+    from s3diff.images.codecs import from_array, to_tensor
+
+    for name in ("page", "cartoon"):
+        first, again = (Scene("drawn", name, to_tensor(from_array(DRAWN[name]()))) for _ in range(2))
+        assert first.is_grey == (name == "page")
+        assert torch.equal(first.truth, again.truth)
+        assert first.truth.shape == (1, 3, 512, 512)
+        inputs = {kind: first.degraded(kind) for kind in DEGRADATIONS}
+        for kind, image in inputs.items():
+            assert torch.equal(image, again.degraded(kind))
+            assert image.shape == (1, 3, 128, 128)
+            assert torch.equal(image, (image * 255).round() / 255)
+        if first.is_grey:
+            assert all(torch.equal(image[:, 0], image[:, 2]) for image in inputs.values()), "grey inputs stay grey"
+        else:
+            assert len({image.numpy().tobytes() for image in inputs.values()}) == len(DEGRADATIONS)
+
+
+@pytest.mark.shared
+def test_the_set_has_every_kind_and_every_picture_it_names() -> None:
+    from do_no_harm_set import SCENES, scenes
+
+    found = list(scenes(shared_path("data").parent))
+    assert {scene.category for scene in found} == set(SCENES)
+    assert len({scene.name for scene in found}) == len(found) == 36
+    assert all(side % SCALE == 0 for scene in found for side in scene.truth.shape[2:])
+    assert {scene.category for scene in found if scene.is_grey} == {"grey text", "line art"}
+
+
+def test_jpeg_raises_blockiness_and_a_moved_grid_does_not(texture: torch.Tensor) -> None:
+    from picture_measures import blockiness
+
+    clean, mild, strong = (
+        blockiness(enlarged(image)) for image in (texture, compress_jpeg(texture, 60), compress_jpeg(texture, 8))
+    )
+    assert abs(clean) < 0.5
+    assert strong > 3 > mild
+    moved = enlarged(compress_jpeg(texture, 8)[..., 4:, 4:])
+    assert blockiness(moved) < 0.3 * strong
+
+
+def test_a_comb_of_the_inputs_period_is_told_from_sharpening(texture: torch.Tensor) -> None:
+    from picture_measures import comb
+
+    bicubic = enlarged(texture)
+    upright = torch.tensor([0.02, 0, -0.02, 0]).repeat(64).expand_as(bicubic)
+    sharper = bicubic + (bicubic - torch.nn.functional.avg_pool2d(bicubic, 5, 1, 2))
+    noise = 0.02 * torch.randn(bicubic.shape, generator=torch.Generator().manual_seed(1))
+    assert comb(bicubic + upright, bicubic) > 0.9
+    assert comb(bicubic + upright.transpose(2, 3), bicubic) > 0.9
+    assert comb(sharper, bicubic) < 0.1
+    assert abs(comb(bicubic + noise, bicubic)) < 0.05
+    assert comb(bicubic, bicubic) == 0
+
+
+def test_grey_has_no_chroma_and_one_tinted_pixel_is_found(texture: torch.Tensor) -> None:
+    from picture_measures import chroma
+
+    grey = texture[:, :1].expand(1, 3, -1, -1).clone()
+    assert chroma(grey) == (0, 0)
+    grey[0, 2, 5, 5] += 16 / 255
+    largest, mean = chroma(grey)
+    assert largest == pytest.approx(16, abs=1e-3)
+    assert mean == pytest.approx(16 / 64**2, rel=1e-3)
+
+
+def test_softness_lowers_gradient_energy_and_slope(texture: torch.Tensor) -> None:
+    from do_no_harm_set import defocused
+    from picture_measures import gradient_energy, spectrum_slope
+
+    noise = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    soft = defocused(noise, 2)
+    assert gradient_energy(soft) < 0.1 * gradient_energy(noise)
+    assert spectrum_slope(soft) < spectrum_slope(noise) - 5
+    assert abs(spectrum_slope(noise)) < 1, "white noise has a flat spectrum"
+    assert spectrum_slope(torch.full((1, 3, 128, 128), 0.5)) == pytest.approx(0, abs=0.1)
+
+
+def test_a_picture_is_harmed_only_above_bicubic_on_clean_and_mild_inputs() -> None:
+    from do_no_harm import harmed, means, targets
+
+    def rows(*lpips: float) -> list[dict[str, object]]:
+        kinds = ("clean", "jpeg 60", "jpeg 12")
+        return [
+            {"category": "sky", "scene": "a", "degradation": kind, "lpips": value, "kept": 30.0, "blockiness": 4.0}
+            for kind, value in zip(kinds, lpips, strict=True)
+        ]
+
+    bicubic = rows(0.3, 0.4, 0.5)
+    assert harmed(rows(0.309, 0.2, 0.9), bicubic) == []
+    worse = harmed(rows(0.32, 0.45, 0.9), bicubic)
+    assert [row["degradation"] for row in worse] == ["jpeg 60", "clean"], "the worst first"
+    assert means(rows(0.1, 0.2, 0.3), ["category"])[0]["lpips"] == pytest.approx(0.2)
+    reached = [is_met for _, _, is_met in targets(rows(0.32, 0.4, 0.5), bicubic)]
+    assert reached == [False, False, True, True, False]
+
+
+def test_what_was_measured_of_the_same_weights_is_not_measured_again(tmp_path) -> None:
+    from do_no_harm import Kept
+    from enlargers import Enlarger
+
+    bicubic = Enlarger("bicubic")
+    Kept(tmp_path, bicubic).add({"truth": "t", "degradation": "clean", "lpips": 0.5})
+    kept = Kept(tmp_path, bicubic)
+    assert kept.find("t", "clean", {"lpips"})["lpips"] == 0.5
+    assert kept.find("t", "clean", {"lpips", "dists"}) is None, "a measure is missing"
+    assert kept.find("t", "jpeg 12", {"lpips"}) is None
+    bicubic.identity = "other weights"
+    assert Kept(tmp_path, bicubic).find("t", "clean", {"lpips"}) is None
