@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import real_esrgan
-from degrees import reduced
-from enlargers import BICUBIC, SCALE, Enlarger
+from enlargers import BICUBIC, SCALE, Enlarger, reduced
 from PIL import Image, ImageDraw, ImageFont
 
 from s3diff.images.codecs import Picture, from_array, from_tensor, read_picture, to_pil, to_tensor, write_picture

@@ -3,9 +3,9 @@
     python benchmarks/compact_report.py [--shared ../shared] [--only dial]... [--pictures FOLDER]
     python benchmarks/compact_report.py --tables
 
-Parts: ``dial`` (degrees forced by hand on noisy and on blurred pictures), ``guidance``, ``modulation`` (the estimated
-degrees against the same ones for all pictures), ``consistency`` (the result, reduced again, against its input) and
-``patterns`` (drawn pictures, see ``drawn_patterns.py``). Each writes its figures to
+Parts: ``dial`` (degrees forced by hand on noisy and on blurred pictures, see ``dial.py``), ``guidance``,
+``modulation`` (the estimated degrees against the same ones for all pictures), ``consistency`` (the result, reduced
+again, against its input) and ``patterns`` (drawn pictures, see ``drawn_patterns.py``). Each writes its figures to
 benchmarks/results/compact-report.json, from which the tables between the markers of docs/compact.md are made;
 ``--tables`` makes them again and measures nothing. What the file holds of another model is dropped. FOLDER gets the
 restored patterns. ``guidance`` and ``modulation`` need the weights of the measures (``python -m
@@ -22,34 +22,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from degrees import reduced
+from dial import FLAT_NOISE_SIGMAS, NOISE_SIGMA, centre_crops, dial, mean, noisy
+from dial import JPEG_QUALITY as DIAL_JPEG_QUALITY
 from drawn_patterns import drawn_patterns
+from enlargers import reduced, restored
 from hardware import machine
-from picture_measures import gradient_energy
 from torch.nn import functional as F
 
-from s3diff import RestoreOptions, Restorer
+from s3diff import Restorer
 from s3diff.degradation.jpeg import compress_jpeg
-from s3diff.degradation.kernels import filter_per_image, gaussian_kernels
-from s3diff.degradation.noise import gaussian_noise
 from s3diff.evaluation.measures import load_measures
 from s3diff.evaluation.metrics import psnr_y
 from s3diff.images.codecs import from_array, list_pictures, read_picture, to_tensor, write_picture
 from s3diff.images.resampling import enlarge, resample
-from s3diff.restoration.restored import Degrees
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCALE = 4
-#: The dial is turned on crops of this side, reduced by 4; consistency is measured on crops that are not reduced.
-DIAL_CROP_PX, CONSISTENCY_CROP_PX = 256, 128
-#: Kodak's pictures take part in turn, to keep the run at ten minutes of one core.
-PICTURE_STEP = 2
-FORCED = (0.0, 0.5, 1.0)
-#: Levels of 255, added to the reduced picture; and to a flat one.
-NOISE_SIGMA = 10
-FLAT_NOISE_SIGMAS = (3, 10, 25)
-#: Pixels of the picture before it is reduced; in the middle of what real cameras of RealSR do.
-BLUR_SIGMA_PX, KERNEL_SIDE_PX = 2.6, 21
+#: Side of the crops, not reduced, whose results are compared with them.
+CONSISTENCY_CROP_PX = 128
 GUIDANCES = (1.0, 1.07, 1.2, 1.5)
 PAIR_STEP, NUM_PAIRS = 4, 24
 MEASURES = ("psnr_y", "lpips_alex", "dists")
@@ -60,98 +50,8 @@ SMOOTH_PATTERNS = ("black", "white", "mid grey", "gradient")
 Row = dict[str, Any]
 
 
-def restored(restorer: Restorer, image: torch.Tensor, **options: Any) -> tuple[torch.Tensor, Degrees]:
-    """Restore [1, 3, h, w] in [0, 1], rounded to 8 bits as a file would be; gives [1, 3, 4 h, 4 w] and the degrees."""
-    pixels = (image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    result = restorer.restore(from_array(pixels), RestoreOptions(scale=SCALE, **options))
-    return to_tensor(result.picture), result.degrees
-
-
 def bicubic(image: torch.Tensor) -> torch.Tensor:
     return resample(image, SCALE * image.shape[-2], SCALE * image.shape[-1], "bicubic")
-
-
-def centre_crops(folder: Path, side_px: int) -> list[torch.Tensor]:
-    """[1, 3, side_px, side_px] of every second picture."""
-    crops = []
-    for path in list_pictures(folder)[::PICTURE_STEP]:
-        image = to_tensor(read_picture(path))
-        top, left = ((side - side_px) // 2 for side in image.shape[-2:])
-        crops.append(image[..., top : top + side_px, left : left + side_px])
-    return crops
-
-
-def noisy(image: torch.Tensor, generator: torch.Generator, sigma: float = NOISE_SIGMA) -> torch.Tensor:
-    noise = gaussian_noise(image, torch.tensor([float(sigma)]), torch.zeros(1, dtype=torch.bool), generator)
-    return (image + noise).clamp(0, 1)
-
-
-def mean(values: Iterable[Any]) -> float:
-    numbers = [float(value) for value in values]
-    return sum(numbers) / len(numbers)
-
-
-# The dial.
-
-
-def dial(restorer: Restorer, data: Path, _: Path | None) -> dict[str, list[Row]]:
-    """Degrees by hand: 0, 0.5, 1 and the estimate, on noisy and on blurred pictures; bicubic beside them."""
-    truths = centre_crops(data / "benchmarks/kodak24", DIAL_CROP_PX)
-    return {"noise": noise_dial(restorer, truths), "blur": blur_dial(restorer, truths)}
-
-
-def noise_dial(restorer: Restorer, truths: Sequence[torch.Tensor]) -> list[Row]:
-    """Grain in levels: standard deviation of the noisy picture's result minus the clean one's, at equal settings.
-
-    ``flat`` is that of grey squares with noise of several strengths, where nothing but the noise can change.
-    """
-    generator = torch.Generator().manual_seed(0)
-    pairs = [(reduced(truth), noisy(reduced(truth), generator)) for truth in truths]
-    squares = [noisy(torch.full_like(pairs[0][0], 0.5), generator, sigma) for sigma in FLAT_NOISE_SIGMAS]
-    rows = []
-    for setting in ("bicubic", *FORCED, "estimate"):
-        grain, quality, used = [], [], []
-        for truth, (clean, grainy) in zip(truths, pairs, strict=True):
-            if setting == "bicubic":
-                without, result = bicubic(clean), bicubic(grainy)
-            else:
-                without, _ = restored(restorer, clean, **forced("noise", setting))
-                result, degrees = restored(restorer, grainy, **forced("noise", setting))
-                used.append(degrees.noise)
-            grain.append(255 * (result - without).std())
-            quality.append(psnr_y(result, truth))
-        rows.append({"setting": setting, "degree": mean(used) if used else None, "grain": mean(grain)})
-        flat = [
-            bicubic(square) if setting == "bicubic" else restored(restorer, square, **forced("noise", setting))[0]
-            for square in squares
-        ]
-        rows[-1] |= {"flat": [255 * float(result.std()) for result in flat], "psnr_y": mean(quality)}
-    return rows
-
-
-def forced(name: str, setting: float | str) -> dict[str, Any]:
-    """Options that force a degree, or leave it to the estimate."""
-    return {} if setting == "estimate" else {name: setting}
-
-
-def blur_dial(restorer: Restorer, truths: Sequence[torch.Tensor]) -> list[Row]:
-    """Edges: mean squared difference of neighbouring luma, as a share of the truth's."""
-    kernel = gaussian_kernels(KERNEL_SIDE_PX, torch.tensor([BLUR_SIGMA_PX], dtype=torch.float64)).to(torch.float32)
-    rows = []
-    for setting in ("bicubic", *FORCED, "estimate"):
-        edges, quality, used = [], [], []
-        for truth in truths:
-            soft = reduced(filter_per_image(truth, kernel)).clamp(0, 1)
-            if setting == "bicubic":
-                result = bicubic(soft)
-            else:
-                result, degrees = restored(restorer, soft, **forced("blur", setting))
-                used.append(degrees.blur)
-            edges.append(gradient_energy(result) / gradient_energy(truth))
-            quality.append(psnr_y(result, truth))
-        rows.append({"setting": setting, "degree": mean(used) if used else None, "edges": mean(edges)})
-        rows[-1]["psnr_y"] = mean(quality)
-    return rows
 
 
 # Guidance and modulation.
@@ -278,7 +178,7 @@ def table(header: str, rows: Iterable[Sequence[str]]) -> str:
 def setting_label(row: Row) -> str:
     if row["setting"] == "bicubic":
         return "bicubic"
-    return f"estimate ({row['degree']:.2f} in the mean)" if row["setting"] == "estimate" else f"{row['setting']:g}"
+    return f"estimate ({row['degree']:.2f} in the mean)" if row["setting"] == "estimate" else f"{row['setting']:.2g}"
 
 
 def tables(report: dict[str, Any]) -> dict[str, str]:
@@ -286,14 +186,29 @@ def tables(report: dict[str, Any]) -> dict[str, str]:
     made = {}
     if "dial" in report:
         noise, blur = report["dial"]["noise"], report["dial"]["blur"]
+        # Reports made before the dial was judged at thirds have neither blocks nor pictures of their own size.
+        blocks = [f"blocks of JPEG {DIAL_JPEG_QUALITY}"] if all("blocks" in row for row in noise) else []
         cells = [
-            (setting_label(row), *(f"{value:.2f}" for value in (row["grain"], *row["flat"], row["psnr_y"])))
+            (
+                setting_label(row),
+                *(f"{value:.2f}" for value in (row["grain"], *row["flat"], row["psnr_y"])),
+                *(f"{row['blocks']:.1f}" for _ in blocks),
+            )
             for row in noise
         ]
-        flat = " | ".join(f"flat grey, sigma {sigma}" for sigma in FLAT_NOISE_SIGMAS)
-        made["noise"] = table(f"noise degree | grain | {flat} | PSNR-Y", cells)
-        cells = [(setting_label(row), f"{100 * row['edges']:.1f} %", f"{row['psnr_y']:.2f}") for row in blur]
-        made["blur"] = table("blur degree | gradient energy, truth 100 % | PSNR-Y", cells)
+        flat = [f"flat grey, sigma {sigma}" for sigma in FLAT_NOISE_SIGMAS]
+        made["noise"] = table(" | ".join(["noise degree", "grain", *flat, "PSNR-Y", *blocks]), cells)
+        own_size = ["not reduced, sharp input 100 %"] if all("own_size" in row for row in blur) else []
+        cells = [
+            (
+                setting_label(row),
+                f"{100 * row['edges']:.1f} %",
+                f"{row['psnr_y']:.2f}",
+                *(f"{100 * row['own_size']:.0f} %" for _ in own_size),
+            )
+            for row in blur
+        ]
+        made["blur"] = table(" | ".join(["blur degree", "gradient energy, truth 100 %", "PSNR-Y", *own_size]), cells)
     formats = dict(zip(MEASURES, (".2f", ".4f", ".4f"), strict=True))
     for part, first in (("guidance", "guidance"), ("modulation", "degrees")):
         if part in report:
@@ -332,7 +247,7 @@ def with_tables(text: str, made: dict[str, str]) -> str:
 
 PARTS: dict[str, Callable[[Restorer, Path, Path | None], Any]] = {
     "patterns": patterns,
-    "dial": dial,
+    "dial": lambda restorer, data, _: dial(restorer, data),
     "consistency": consistency,
     "guidance": guidance,
     "modulation": modulation,

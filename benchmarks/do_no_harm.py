@@ -17,16 +17,16 @@ import itertools
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from degrees import reduced
 from do_no_harm_set import CLEAN_AND_MILD, DEGRADATIONS, Scene, scenes
-from enlargers import BICUBIC, Enlarger
+from enlargers import BICUBIC, Enlarger, reduced
 from hardware import machine
 from picture_measures import blockiness, chroma, comb, gradient_energy, spectrum_slope
+from targets import Target, all_reached, at_least, at_most
 
 from s3diff.errors import PictureError, S3DiffError
 from s3diff.evaluation.metrics import psnr_y
@@ -179,31 +179,24 @@ def harmed(rows: Sequence[Row], bicubic: Sequence[Row]) -> list[Row]:
     return sorted(worse, key=lambda row: row["bicubic"] - row["lpips"])
 
 
-def targets(rows: Sequence[Row], bicubic: Sequence[Row]) -> list[tuple[str, float, bool]]:
-    """What is asked of a model on this set: the sentence, its figure, whether it is reached."""
+def targets(rows: Sequence[Row], bicubic: Sequence[Row]) -> list[Target]:
+    """What is asked of a model on this set."""
 
-    def figures(name: str, of: Sequence[Row], taken: Callable[[Row], bool]) -> list[float]:
-        return [row[name] for row in of if taken(row) and row.get(name) is not None]
+    def figures(name: str, of: Sequence[Row], *degradations: str) -> list[float]:
+        taken = (row for row in of if row["degradation"] in degradations)
+        return [row[name] for row in taken if row.get(name) is not None]
 
-    number = len(harmed(rows, bicubic))
-    kept = figures("kept", rows, lambda row: row["degradation"] == "clean")
-    grey = figures("chroma_max", rows, lambda row: True)
-    found: list[tuple[str, float, bool]] = [
-        (f"clean and mild pictures with LPIPS {HARM} above bicubic's: 0", number, number == 0),
-        (f"reduced result against a clean input, mean, dB: {KEPT_MEAN_DB:g}", *_least(kept, KEPT_MEAN_DB, mean=True)),
-        (f"the same, worst: {KEPT_WORST_DB:g}", *_least(kept, KEPT_WORST_DB, mean=False)),
-        (f"chroma of grey inputs, levels: {GREY_CHROMA:g}", max(grey, default=0), max(grey, default=0) <= GREY_CHROMA),
+    kept, grey = figures("kept", rows, "clean"), figures("chroma_max", rows, *DEGRADATIONS)
+    found = [
+        at_most(f"clean and mild pictures with LPIPS {HARM} above bicubic's", len(harmed(rows, bicubic)), 0),
+        at_least("reduced result against a clean input, mean, dB", statistics.mean(kept), KEPT_MEAN_DB),
+        at_least("the same, worst, dB", min(kept), KEPT_WORST_DB),
+        at_most("chroma of grey inputs, levels", max(grey, default=0.0), GREY_CHROMA),
     ]
-    blocks, plain = (figures("blockiness", of, lambda row: row["degradation"] == "jpeg 12") for of in (rows, bicubic))
-    if blocks:
-        share = statistics.mean(blocks) / statistics.mean(plain)
-        found.append((f"blockiness at JPEG 12 over bicubic's: {BLOCKS_SHARE:g}", share, share <= BLOCKS_SHARE))
+    if blocks := figures("blockiness", rows, "jpeg 12"):
+        share = statistics.mean(blocks) / statistics.mean(figures("blockiness", bicubic, "jpeg 12"))
+        found.append(at_most("blockiness at JPEG 12 over bicubic's", share, BLOCKS_SHARE))
     return found
-
-
-def _least(figures: Sequence[float], target: float, *, mean: bool) -> tuple[float, bool]:
-    figure = statistics.mean(figures) if mean else min(figures)
-    return figure, figure >= target
 
 
 def table(key: str, by_method: dict[str, list[Row]]) -> Iterator[str]:
@@ -232,24 +225,22 @@ def report(given: argparse.Namespace) -> bool:
     mild = {name: [row for row in found if row["degradation"] in CLEAN_AND_MILD] for name, found in rows.items()}
     print("\n".join([*table("degradation", rows), "", "Clean and mild inputs:", "", *table("category", mild)]))
     written: dict[str, Any] = {"machine": machine(torch.device("cpu")), "methods": {}}
-    all_reached = True
+    is_good = True
     for method in methods:
         name = method.name
         found = {"identity": method.identity, "means": means(rows[name], ["category", "degradation"])}
         if name != BICUBIC:
-            found["harmed"], said = harmed(rows[name], rows[BICUBIC]), targets(rows[name], rows[BICUBIC])
-            found["targets"] = [{"target": text, "figure": figure, "reached": is_met} for text, figure, is_met in said]
+            found["harmed"], asked = harmed(rows[name], rows[BICUBIC]), targets(rows[name], rows[BICUBIC])
+            found["targets"] = [target._asdict() for target in asked]
             print(f"\n{name}")
-            for text, figure, is_met in said:
-                print(f"{'reached' if is_met else 'missed '}  {text}; found {figure:.3g}")
-                all_reached &= is_met
+            is_good &= all_reached(asked)
             for row in found["harmed"]:
                 where = f"{row['category']}, {row['scene']}, {row['degradation']}"
                 print(f"harmed   {where}: LPIPS {row['lpips']:.3f}, bicubic {row['bicubic']:.3f}")
         written["methods"][name] = found
     if given.json:
         given.json.write_text(_json(written), "utf-8")
-    return all_reached
+    return is_good
 
 
 def _json(written: dict[str, Any]) -> str:
@@ -269,10 +260,10 @@ def main() -> None:
     given = parser.parse_args()
     given.models = given.models or ["compact"]
     try:
-        all_reached = report(given)
+        is_good = report(given)
     except S3DiffError as error:
         raise SystemExit(f"error: {error}") from error
-    if given.check and not all_reached:
+    if given.check and not is_good:
         raise SystemExit(1)
 
 

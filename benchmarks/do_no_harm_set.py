@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from degrees import KERNEL_SIDE_PX, reduced
+from enlargers import as_picture, reduced
 from PIL import Image, ImageDraw, ImageFont
 
 from s3diff.degradation.jpeg import compress_jpeg
@@ -109,6 +109,8 @@ SCENES: dict[str, tuple[Cut | str, ...]] = {
 JPEG_QUALITIES = (90, 60, 30, 12)
 #: Gaussian, in pixels of the truth: 2 to 3 is what real cameras of RealSR do.
 DEFOCUS_SIGMAS_PX = (1, 2, 3)
+#: Of the Gaussian's kernel, which so reaches three standard deviations and more.
+KERNEL_SIDE_PX = 21
 #: Gaussian on the reduced picture, in levels of 255; grey pictures get grey noise.
 NOISE_SIGMAS = (3, 10, 25)
 DEGRADATIONS = (
@@ -326,8 +328,7 @@ def main() -> None:
             images[f"low_quality/{name}_{kind.replace(' ', '_')}.png"] = scene.degraded(kind)
         for path, image in images.items():
             (given.folder / path).parent.mkdir(parents=True, exist_ok=True)
-            levels = (image[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-            write_picture(from_array(levels), given.folder / path)
+            write_picture(as_picture(image), given.folder / path)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
-"""What is compared, by name: ``bicubic``, ``real-esrgan``, or a model's name or folder; each enlarges by 4."""
+"""What is compared, by name: ``bicubic``, ``real-esrgan``, or a model's name or folder; each enlarges by 4.
+
+:func:`reduced` is the way back.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import real_esrgan
 import torch
@@ -12,6 +16,7 @@ import torch
 from s3diff import RestoreOptions, Restorer
 from s3diff.images.codecs import Picture, from_array, from_tensor, read_picture, to_tensor, write_picture
 from s3diff.images.resampling import resample
+from s3diff.restoration.restored import Degrees
 
 SCALE = 4
 BICUBIC = "bicubic"
@@ -65,6 +70,17 @@ class Enlarger:
     def enlarged(self, image: torch.Tensor) -> torch.Tensor:
         """The same for [1, 3, h, w] float, RGB in [0, 1] at multiples of 1/255."""
         return to_tensor(self(as_picture(image)))
+
+
+def reduced(pictures: torch.Tensor) -> torch.Tensor:
+    """[B, 3, H, W] -> [B, 3, H / 4, W / 4], by the mean of each square."""
+    return torch.nn.functional.avg_pool2d(pictures, SCALE)
+
+
+def restored(restorer: Restorer, image: torch.Tensor, **options: Any) -> tuple[torch.Tensor, Degrees]:
+    """Restore [1, 3, h, w] in [0, 1], rounded to 8 bits as a file would be; gives [1, 3, 4 h, 4 w] and the degrees."""
+    result = restorer.restore(as_picture(image), RestoreOptions(scale=SCALE, **options))
+    return to_tensor(result.picture), result.degrees
 
 
 def as_picture(image: torch.Tensor) -> Picture:

@@ -125,7 +125,7 @@ def test_a_picture_is_harmed_only_above_bicubic_on_clean_and_mild_inputs() -> No
     worse = harmed(rows(0.32, 0.45, 0.9), bicubic)
     assert [row["degradation"] for row in worse] == ["jpeg 60", "clean"], "the worst first"
     assert means(rows(0.1, 0.2, 0.3), ["category"])[0]["lpips"] == pytest.approx(0.2)
-    reached = [is_met for _, _, is_met in targets(rows(0.32, 0.4, 0.5), bicubic)]
+    reached = [target.reached for target in targets(rows(0.32, 0.4, 0.5), bicubic)]
     assert reached == [False, False, True, True, False]
 
 
@@ -141,3 +141,55 @@ def test_what_was_measured_of_the_same_weights_is_not_measured_again(tmp_path) -
     assert kept.find("t", "jpeg 12", {"lpips"}) is None
     bicubic.identity = "other weights"
     assert Kept(tmp_path, bicubic).find("t", "clean", {"lpips"}) is None
+
+
+def dial_rows(energies: list[float], grains: list[float], blocks: float) -> dict[str, list[dict[str, object]]]:
+    """What ``dial.dial`` measures; bicubic has grain 10 and blocks of 6 levels."""
+    from dial import BY_ESTIMATE, FORCED
+
+    settings = (*FORCED, BY_ESTIMATE)
+    blur = [
+        {"setting": setting, "edges": energy, "own_size": energy}
+        for setting, energy in zip(settings, [*energies, energies[-1]], strict=True)
+    ]
+    noise = [
+        {"setting": setting, "grain": grain, "blocks": blocks}
+        for setting, grain in zip(settings, [*grains, grains[-1]], strict=True)
+    ]
+    return {"noise": [{"setting": "bicubic", "grain": 10.0, "blocks": 6.0}, *noise], "blur": blur}
+
+
+def test_a_dial_that_turns_evenly_reaches_its_targets_and_one_that_hangs_misses_them() -> None:
+    from dial import targets
+
+    even = targets(dial_rows([0.05, 0.1, 0.2, 0.4], [9.5, 7.5, 5.5, 4.0], 2.0))
+    assert all(target.reached for target in even)
+    hanging = targets(dial_rows([0.05, 0.2, 0.21, 0.22], [9.5, 4.1, 4.0, 4.0], 5.0))
+    assert [target.reached for target in hanging] == [True, False, False] * 2 + [True, True, False, False, False]
+
+
+def test_the_estimators_targets_see_texture_taken_for_noise_and_late_blur() -> None:
+    from degrees import EVEN_SIGMAS_PX, JPEG_KINDS, targets
+
+    def figures(blur: list[float], foliage: float, strong: float) -> dict[str, object]:
+        return {
+            "blur": {"pooled": 0.95},
+            "noise": {"pooled": 0.95},
+            "evenly": dict(zip(map(str, EVEN_SIGMAS_PX), blur, strict=True)),
+            "clean_noise": {"foliage": [0.1, foliage], "cloth": [0.1], "line art": [0.0]},
+            "jpeg": {kind: {"blur": 0.1, "noise": strong if kind == "jpeg 12" else 0.1} for kind in JPEG_KINDS},
+        }
+
+    good = targets(figures([0.05, 0.2, 0.35, 0.5, 0.7, 0.9], 0.14, 0.5))
+    assert all(target.reached for target in good)
+    late = targets(figures([0.0, 0.0, 0.0, 0.04, 0.25, 0.8], 0.74, 0.23))
+    assert [target.reached for target in late] == [True, True, False, False, False, True, True, False]
+
+
+def test_spearman_sees_order_and_nothing_else() -> None:
+    from degrees import spearman
+
+    rising = torch.tensor([0.0, 0.1, 5.0, 5.1])
+    assert spearman(rising, rising**3) == pytest.approx(1)
+    assert spearman(rising, -rising) == pytest.approx(-1)
+    assert spearman(rising, torch.ones(4)) == 0
