@@ -5,7 +5,8 @@
 Every one of PICTURES is blurred by Gaussians of several widths and reduced, or reduced and given Gaussian noise of
 several strengths; then its degrees are estimated. Spearman's rank correlation *pooled* ranks all pictures and strengths
 together, so that a picture that is soft by nature counts against it; *within* is the mean over pictures, each ranked by
-itself. *Evenly* takes the blur in steps of half a pixel. Then the scenes of ``do_no_harm_set.py``, clean and as JPEG.
+itself. *Evenly* takes the blur in steps of half a pixel. Then, where the data beside the project are, the scenes of
+``do_no_harm_set.py``, clean and as JPEG.
 ``--check`` ends with exit code 1 where a target is missed.
 """
 
@@ -111,6 +112,8 @@ def targets(found: dict[str, Any]) -> list[Target]:
     ends = f"{EVEN_SIGMAS_PX[0]:g} to {EVEN_SIGMAS_PX[-1]:g} px"
     asked.append(at_least(f"least step of the blur degree from {ends}, over an equal one", min(shares), LEAST_STEP))
     asked.append(at_most("largest step, over an equal one", max(shares), LARGEST_STEP))
+    if "jpeg" not in found:  # without the scenes
+        return asked
     for category in TEXTURES:
         noise = max(found["clean_noise"][category])
         asked.append(at_most(f"noise degree of clean {category}, the highest", noise, TEXTURE_NOISE))
@@ -128,10 +131,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--check", action="store_true", help="exit code 1 where a target is missed")
     given = parser.parse_args()
+    has_scenes = (given.shared / "data").is_dir()
+    if given.check and not has_scenes:
+        parser.error(f"--check needs the scenes, and there is no {given.shared / 'data'}; give --shared")
     try:
         restorer = Restorer.from_pretrained(given.model, device="cpu")
         with torch.inference_mode():
-            found = over_pictures(restorer, given.pictures) | over_scenes(restorer, given.shared)
+            found = over_pictures(restorer, given.pictures)
+            if has_scenes:
+                found |= over_scenes(restorer, given.shared)
     except S3DiffError as error:
         raise SystemExit(f"error: {error}") from error
     for name in ("blur", "noise"):
@@ -140,9 +148,9 @@ def main() -> None:
             f"{name:6} Spearman pooled {found[name]['pooled']:.3f}, within {found[name]['within']:.3f}   means {means}"
         )
     print("evenly blur by px: " + "  ".join(f"{sigma}: {value:.3f}" for sigma, value in found["evenly"].items()))
-    for category, degrees in found["clean_noise"].items():
+    for category, degrees in found.get("clean_noise", {}).items():
         print(f"clean  {category:12} noise " + " ".join(f"{degree:.2f}" for degree in degrees))
-    for kind, degrees in found["jpeg"].items():
+    for kind, degrees in found.get("jpeg", {}).items():
         print(f"{kind:7} blur {degrees['blur']:.3f}  noise {degrees['noise']:.3f}")
     is_good = all_reached(targets(found))
     if given.json:
