@@ -52,12 +52,12 @@ Row = dict[str, Any]
 
 def centre_crops(folder: Path, side_px: int) -> list[torch.Tensor]:
     """[1, 3, side_px, side_px] of every second picture."""
-    crops = []
-    for path in list_pictures(folder)[::PICTURE_STEP]:
-        image = to_tensor(read_picture(path))
-        top, left = ((side - side_px) // 2 for side in image.shape[-2:])
-        crops.append(image[..., top : top + side_px, left : left + side_px])
-    return crops
+    return [cut_centre(to_tensor(read_picture(path)), side_px) for path in list_pictures(folder)[::PICTURE_STEP]]
+
+
+def cut_centre(image: torch.Tensor, side_px: int) -> torch.Tensor:
+    top, left = ((side - side_px) // 2 for side in image.shape[-2:])
+    return image[..., top : top + side_px, left : left + side_px]
 
 
 def noisy(image: torch.Tensor, generator: torch.Generator, sigma: float = NOISE_SIGMA) -> torch.Tensor:
@@ -126,8 +126,8 @@ def blur_dial(restorer: Restorer, truths: Sequence[torch.Tensor]) -> list[Row]:
 
     Of these the share is of the sharp input's bicubic enlargement, and only their middle is taken, for the time.
     """
-    bicubic, quarter = Enlarger(BICUBIC), CROP_PX // 4
-    middles = [truth[..., quarter : 2 * quarter, quarter : 2 * quarter] for truth in truths]
+    bicubic = Enlarger(BICUBIC)
+    middles = [cut_centre(truth, CROP_PX // 4) for truth in truths]
     sharp_energies = [gradient_energy(bicubic.enlarged(middle)) for middle in middles]
     rows = []
     for setting in (BICUBIC, *FORCED, BY_ESTIMATE):
