@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -21,8 +22,8 @@ from PIL import Image
 
 import s3diff
 from s3diff.apps.cli import main
-from s3diff.apps.degrade_command import PresetChoice
 from s3diff.degradation.synthesis import PRESETS
+from s3diff.options import Preset
 from s3diff.version import __version__
 
 
@@ -310,7 +311,7 @@ def test_a_bad_picture_costs_only_itself(degrade: Command, place: Path) -> None:
 
 
 def test_presets_are_all_offered() -> None:
-    assert {choice.value for choice in PresetChoice} == set(PRESETS)
+    assert set(get_args(Preset)) == set(PRESETS)
 
 
 # Real processes

@@ -21,8 +21,8 @@ from PIL import Image
 from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.journal import Journal
+from s3diff.folders.report import Report
 from s3diff.folders.run import Outcome as PictureOutcome
-from s3diff.folders.run import Report
 from s3diff.images.codecs import Picture, read_picture, write_picture
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
@@ -142,6 +142,7 @@ def test_a_folder_goes_on_after_a_full_disk(here: Path, small: Path, command: Co
 def test_a_full_disk_takes_no_part_of_a_journals_line(disk: SmallDisk) -> None:
     path = disk.path / "journal.jsonl"
     with Journal(path, {"run": 1}) as journal:
+        journal.begin([])
         disk.leave(0)
         with pytest.raises(OutputError, match=r"no space left on device\); make room"):
             _until_it_fails(lambda: journal.finish("a.png", (1, 2), {"state": "done"}))

@@ -85,6 +85,16 @@ def texts_of_options(options: RestoreOptions, writing: OutputOptions | None = No
     return texts
 
 
+def describe_option(name: str) -> str:
+    """Say in a sentence or two what an option does; the docstring of its class is where the text stands.
+
+    Raises:
+        KeyError: there is no such option.
+    """
+    options = next(each for each in (RestoreOptions, OutputOptions) if name in each.__dataclass_fields__)
+    return _descriptions(options).get(name, "") if options.__doc__ else ""
+
+
 def option_schemas() -> dict[str, dict[str, Any]]:
     """A JSON schema (OpenAPI 3.1) for every field, with default and description."""
     schemas = {}

@@ -21,6 +21,8 @@ SizeMode = Literal["stretch", "fit", "fill"]
 RestoreAt = Literal["auto", "model", "output"]
 Alpha = Literal["guided", "bicubic"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+#: Degradations that low-quality pictures are drawn from; ``s3diff.degradation.settings`` holds their ranges.
+Preset = Literal["realesrgan", "s3diff", "mild", "camera", "sharpened", "processed", "grainy", "bicubic"]
 
 #: No option is meant to be larger; whole numbers above 1e308 are no floats at all.
 _LARGEST = 1e9
@@ -75,36 +77,38 @@ class RestoreOptions:
     Numbers may be numpy's and a size may be a list; they are kept as Python's own.
 
     Attributes:
-        scale: output side over input side, any number above 0 (ignored when ``size``, ``long_side`` or ``megapixels``
-            is given; at most one of these three).
-        size: output size (width, height) in pixels; see ``size_mode``.
-        size_mode: how a picture of other proportions comes to ``size``: ``stretch`` changes its proportions, ``fit``
+        scale: output side over input side, any number above 0, such as 2.5.
+        size: output size in pixels, (width, height), such as 3840x2160; replaces the scale.
+        size_mode: how a picture of other proportions comes to that size: ``stretch`` changes its proportions, ``fit``
             keeps them inside that size (one side may become smaller), ``fill`` cuts what stands over, evenly on both
             sides.
-        long_side: the longer side of the output in pixels.
-        megapixels: area of the output in millions of pixels, met as nearly as whole sides allow.
+        long_side: longer side of the output in pixels, such as 4096; replaces the scale.
+        megapixels: area of the output in millions of pixels, such as 24, met as nearly as whole sides allow; replaces
+            the scale.
         restore_at: where the networks work: ``model`` at the method's scale of 4, resampled to the output's size
-            afterwards; ``output`` at the output's own size; ``auto`` at whichever of the two is larger, as long as
-            ``max_output_pixels`` allows.
-        guidance: weight of the positive against the negative prompt (classifier-free guidance);
-            at exactly 1 the negative pass is not run.
-        positive_prompt: None for the model's stored prompt.
-        negative_prompt: None for the model's stored prompt.
-        color_match: take the colours of the enlarged input by ``wavelet`` (lowest band), ``adain``
-            (mean and standard deviation) or ``none``.
-        blur: blur degree in [0, 1] that replaces the estimated one (0 sharp, 1 the strongest blur), or a text with a
-            sign, such as ``"+0.2"``, that is added to the estimate; the sum is cut to [0, 1].
-        noise: noise degree, likewise.
-        strength: how much of the restoration is taken, in [0, 1]: 0 is the enlarged input, 1 the restored picture.
-        latent: ``mean`` of the encoder's Gaussian (deterministic) or a ``sample`` drawn with ``seed``.
-        seed: seed of that draw; used by ``sample`` alone.
-        upsampling: filter that enlarges the input; None for the one the model was made for
-            (the S3Diff release restores with ``bilinear`` and trains with ``bicubic``).
+            afterwards; ``output`` at the output's own size; ``auto`` at the larger of both, as long as the limit of
+            the output's pixels allows.
+        guidance: weight of the positive against the negative prompt (classifier-free guidance): more is crisper, less
+            true; at exactly 1 the negative pass is not run.
+        positive_prompt: text of what is wanted, for models with a text encoder; nothing for the model's own prompt.
+        negative_prompt: text of what is not wanted, for models with a text encoder; nothing for the model's own prompt.
+        color_match: how the colours of the enlarged input are kept: by ``wavelet`` (lowest band), ``adain`` (mean and
+            standard deviation), or not at all (``none``).
+        blur: how blurred the input is, from 0, sharp, to 1, in place of the estimate; or, with a sign such as +0.2 or
+            -0.1, a number that is added to the estimate. More sharpens more.
+        noise: how noisy the input is, from 0 to 1, in place of the estimate; or, with a sign such as +0.2 or -0.1, a
+            number that is added to the estimate. More smooths more.
+        strength: how much of the restoration is taken, from 0, the enlarged input, to 1, the restored picture.
+        latent: the ``mean`` of the encoder's Gaussian (the same result every time), or a ``sample`` of it, drawn with
+            the seed.
+        seed: seed of the latent sample; a mean needs none.
+        upsampling: filter that enlarges the input; nothing for the model's own (the S3Diff release restores with
+            ``bilinear`` and trains with ``bicubic``).
         grey: what a grey input becomes: ``keep`` grey, ``color`` as the S3Diff release writes it, or ``auto``: grey
             unless the model put real colour into it, which a written grey picture would lose.
         tile: largest side of a tile in pixels of the output; ``auto`` chooses by the free memory, ``off`` restores the
             picture at once.
-        released_tiles: cut as the released S3Diff code does, seams included, instead of ``tile``; None for our own way.
+        released_tiles: cut as the released S3Diff code does, seams included, instead of our own tiles.
         alpha: how transparency is enlarged: ``guided`` by the edges of the restored colours, or ``bicubic``.
         max_output_pixels: largest output accepted, in pixels.
         max_input_pixels: largest input accepted from a file, in pixels, judged by its header.
@@ -270,11 +274,11 @@ class OutputOptions:
     """How results are named and written.
 
     Attributes:
-        format: the format of every result; None for the input's own (PNG where that cannot be written).
-        quality: 1 to 100, of JPEG, WebP, AVIF and HEIC.
+        format: format of every result; nothing for the input's own (PNG where that cannot be written).
+        quality: quality of JPEG, WebP, AVIF and HEIC results, 1 to 100.
         name: name of a result without its extension: a text with ``{stem}`` (the input's) and, if wanted,
             ``{extension}`` (the input's, without dot), ``{model}`` and ``{scale}``.
-        overwrite: whether files that are there may be replaced.
+        overwrite: replace files that are there.
 
     Raises:
         OptionError: a value is outside what it allows.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,20 +9,10 @@ import typer
 
 from s3diff.apps.terminal import EXIT_SOME_FAILED, on_one_line, one_line_errors, remark
 from s3diff.errors import OptionError, OutputError, PictureError
+from s3diff.options import Preset
 
 if TYPE_CHECKING:
     from s3diff.folders.degrade import DegradeJob, DegradeOptions
-
-
-class PresetChoice(str, Enum):
-    realesrgan = "realesrgan"
-    s3diff = "s3diff"
-    mild = "mild"
-    camera = "camera"
-    sharpened = "sharpened"
-    processed = "processed"
-    grainy = "grainy"
-    bicubic = "bicubic"
 
 
 def degrade(
@@ -32,7 +21,7 @@ def degrade(
         str, typer.Argument(metavar="OUTPUT", help="A .png file for one picture, otherwise a folder (made if missing).")
     ],
     preset: Annotated[
-        PresetChoice | None,
+        Preset | None,
         typer.Option(help="What is drawn from; bicubic reduces and nothing else. [default: s3diff]"),
     ] = None,
     scale: Annotated[int | None, typer.Option(help="Input side over output side, a whole number. [default: 4]")] = None,
@@ -65,7 +54,7 @@ def degrade(
             _work_through(plan_rebuilding(source, output, truth, rebuild), None, None, quiet)
             return
         options = DegradeOptions(
-            preset=(preset or PresetChoice.s3diff).value,
+            preset=preset or "s3diff",
             scale=4 if scale is None else scale,
             seed=0 if seed is None else seed,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from s3diff.apps.terminal import EXIT_SOME_FAILED, load_torch, on_one_line, one_line_errors, remark, remarks
 from s3diff.errors import OptionError
+from s3diff.options import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from s3diff.evaluation.methods import Method
     from s3diff.evaluation.protocols import Protocol
     from s3diff.evaluation.sets import EvaluationSet
-
-
-class PrecisionName(str, Enum):
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
 
 
 ProtocolName = Annotated[str, typer.Option("--protocol", help="s3diff-paper, osediff-paper or realesrgan.")]
@@ -109,8 +102,8 @@ def benchmark(
     partial: Partial = False,
     device: Device = "auto",
     precision: Annotated[
-        PrecisionName, typer.Option(help="Number format of the models' networks; measures have float32.")
-    ] = PrecisionName.auto,
+        Precision, typer.Option(help="Number format of the models' networks; measures have float32.")
+    ] = "auto",
     batch_size: BatchSize = 1,
     quiet: Quiet = False,
 ) -> None:
@@ -134,7 +127,7 @@ def benchmark(
             models,
             whole.items,
             device=device,
-            precision=precision.value,
+            precision=precision,
             partial=partial or limit is not None,
             announce=lambda plan: remarks.print(plan.summary()),
         )

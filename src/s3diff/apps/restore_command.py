@@ -1,17 +1,11 @@
-"""``s3diff restore``. Everything heavy is imported inside the functions: ``--help`` does not import torch.
-
-(Longer than 400 lines because every option stands here with its help.)
-"""
+"""``s3diff restore``. Everything heavy is imported inside the functions: ``--help`` does not import torch."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext
-from enum import Enum
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,88 +13,50 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s3diff.apps.terminal import EXIT_SOME_FAILED, Counter, load_torch, on_one_line, one_line_errors, remark, remarks
-from s3diff.errors import DiskFullError, OptionError
-from s3diff.option_texts import parse_degree, parse_size, parse_tile, whole_millions
+from s3diff.errors import OptionError
+from s3diff.option_texts import describe_option, parse_degree, parse_size, parse_tile, whole_millions
 from s3diff.options import (
-    LIMITS,
     MAX_FILE_BYTES,
     MAX_OUTPUT_PIXELS,
     MAX_PICTURE_PIXELS,
+    Alpha,
+    ColorMatch,
+    Grey,
+    Latent,
+    OutputFormat,
     OutputOptions,
+    Precision,
     ReleasedTiles,
+    RestoreAt,
     RestoreOptions,
+    SizeMode,
+    Upsampling,
 )
 
 if TYPE_CHECKING:
     from s3diff.checkpoints.hub import DownloadPlan
     from s3diff.folders.jobs import RestorePlan
-    from s3diff.folders.journal import Journal
-    from s3diff.folders.run import Outcome, Selection, Way
+    from s3diff.folders.restore import FolderResult, FolderRun
+    from s3diff.folders.run import Outcome, Way
     from s3diff.restoration.restorer import Restorer
 
 #: The model where none is named; the registry, whose default it is, would import torch.
 DEFAULT_NAME = "compact"
-#: Name of a folder's journal, inside the output folder.
-JOURNAL_NAME = ".s3diff-journal"
 #: Failed pictures that the table at the end names again; the report holds all of them.
 _FAILURES_SHOWN = 20
 
 
-class ColorMatchChoice(str, Enum):
-    wavelet = "wavelet"
-    adain = "adain"
-    none = "none"
+def option(name: str, *flags: str, default: str = "", **given: Any) -> Any:
+    """A command's option for a field of the option dataclasses, whose text it takes.
 
-
-class LatentChoice(str, Enum):
-    mean = "mean"
-    sample = "sample"
-
-
-class UpsamplingChoice(str, Enum):
-    bilinear = "bilinear"
-    bicubic = "bicubic"
-
-
-class GreyChoice(str, Enum):
-    auto = "auto"
-    keep = "keep"
-    color = "color"
-
-
-class PrecisionChoice(str, Enum):
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class SizeModeChoice(str, Enum):
-    stretch = "stretch"
-    fit = "fit"
-    fill = "fill"
-
-
-class RestoreAtChoice(str, Enum):
-    auto = "auto"
-    model = "model"
-    output = "output"
-
-
-class AlphaChoice(str, Enum):
-    guided = "guided"
-    bicubic = "bicubic"
-
-
-class FormatChoice(str, Enum):
-    png = "png"
-    jpg = "jpg"
-    webp = "webp"
-    tif = "tif"
-    avif = "avif"
-    bmp = "bmp"
-    gif = "gif"
-    heic = "heic"
+    Args:
+        name: of the field.
+        flags: where they are not the field's name.
+        default: what stands for None.
+        given: as of ``typer.Option``.
+    """
+    text = describe_option(name).replace("`", "")
+    return typer.Option(*flags, help=f"{text} [default: {default}]" if default else text, **given)
 
 
 def restore(
@@ -114,6 +70,10 @@ def restore(
     listed: Annotated[
         str | None,
         typer.Option("--list", metavar="FILE", help="Also the pictures named in FILE, one a line; - is stdin."),
+    ] = None,
+    listed_null: Annotated[
+        str | None,
+        typer.Option("--list0", metavar="FILE", help="The same, each name ending with a null: find ... -print0."),
     ] = None,
     model: Annotated[
         str | None,
@@ -134,86 +94,36 @@ def restore(
         str | None,
         typer.Option(metavar="TOKEN", help="Of the service. Better in the environment variable S3DIFF_TOKEN."),
     ] = None,
-    scale: Annotated[float, typer.Option(help="Output side over input side, a number above 0, such as 2.5.")] = 4.0,
-    size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Output size in pixels, such as 3840x2160; replaces --scale.")
-    ] = None,
-    size_mode: Annotated[
-        SizeModeChoice,
-        typer.Option(help="How --size is met: stretch, fit inside it, or fill it and cut what stands over."),
-    ] = SizeModeChoice.stretch,
-    long_side: Annotated[
-        int | None, typer.Option(help="Longer side of the output in pixels, such as 4096; replaces --scale.")
-    ] = None,
-    megapixels: Annotated[
-        float | None, typer.Option(help="Area of the output in megapixels, such as 24; replaces --scale.")
-    ] = None,
-    restore_at: Annotated[
-        RestoreAtChoice,
-        typer.Option(
-            help="Where the networks work: at the model's scale of 4 and resampled to the size asked for, or at the "
-            "output's size; auto: the larger of both."
-        ),
-    ] = RestoreAtChoice.auto,
-    blur: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEGREE",
-            help="How blurred the input is taken to be: 0 sharp to 1, or +0.2 / -0.1 on top of the estimate, which is "
-            "printed. More sharpens more.",
-        ),
-    ] = None,
-    noise: Annotated[
-        str | None,
-        typer.Option(metavar="DEGREE", help="How noisy the input is taken to be, likewise. More smooths more."),
-    ] = None,
-    guidance: Annotated[
-        float,
-        typer.Option(help="Positive against negative prompt: more is crisper, less true; 1 skips the negative pass."),
-    ] = 1.07,
-    strength: Annotated[
-        float, typer.Option(help="How much of the restoration is taken: 0 the enlarged input, 1 all of it.")
-    ] = 1.0,
-    prompt: Annotated[str | None, typer.Option(help="Positive prompt (models with a text encoder).")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="Negative prompt (models with a text encoder).")] = None,
-    color_match: Annotated[
-        ColorMatchChoice, typer.Option(help="How the input's colours are kept.")
-    ] = ColorMatchChoice.wavelet,
-    latent: Annotated[
-        LatentChoice, typer.Option(help="Mean of the latent, or a sample drawn with --seed.")
-    ] = LatentChoice.mean,
-    seed: Annotated[int, typer.Option(help="Seed of --latent sample.")] = 0,
-    upsampling: Annotated[
-        UpsamplingChoice | None, typer.Option(help="Filter that enlarges the input. [default: the model's own]")
-    ] = None,
-    grey: Annotated[
-        GreyChoice,
-        typer.Option(help="Grey inputs: keep grey, write color, or auto: grey unless the model coloured it."),
-    ] = GreyChoice.auto,
-    alpha: Annotated[
-        AlphaChoice, typer.Option(help="How transparency is enlarged: guided by the restored colours, or bicubic.")
-    ] = AlphaChoice.guided,
-    tile: Annotated[
-        str, typer.Option(metavar="auto|off|N", help="Largest tile in pixels of the output; auto: by the free memory.")
-    ] = "auto",
-    released_tiles: Annotated[
-        bool, typer.Option("--released-tiles", help="Cut as the S3Diff release does, seams included.")
-    ] = False,
+    scale: Annotated[float, option("scale")] = 4.0,
+    size: Annotated[str | None, option("size", metavar="WxH")] = None,
+    size_mode: Annotated[SizeMode, option("size_mode")] = "stretch",
+    long_side: Annotated[int | None, option("long_side")] = None,
+    megapixels: Annotated[float | None, option("megapixels")] = None,
+    restore_at: Annotated[RestoreAt, option("restore_at")] = "auto",
+    blur: Annotated[str | None, option("blur", metavar="DEGREE")] = None,
+    noise: Annotated[str | None, option("noise", metavar="DEGREE")] = None,
+    guidance: Annotated[float, option("guidance")] = 1.07,
+    strength: Annotated[float, option("strength")] = 1.0,
+    prompt: Annotated[str | None, option("positive_prompt", "--prompt")] = None,
+    negative_prompt: Annotated[str | None, option("negative_prompt")] = None,
+    color_match: Annotated[ColorMatch, option("color_match")] = "wavelet",
+    latent: Annotated[Latent, option("latent")] = "mean",
+    seed: Annotated[int, option("seed")] = 0,
+    upsampling: Annotated[Upsampling | None, option("upsampling", default="the model's own")] = None,
+    grey: Annotated[Grey, option("grey")] = "auto",
+    alpha: Annotated[Alpha, option("alpha")] = "guided",
+    tile: Annotated[str, option("tile", metavar="auto|off|N")] = "auto",
+    released_tiles: Annotated[bool, option("released_tiles", "--released-tiles")] = False,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
-    precision: Annotated[PrecisionChoice, typer.Option(help="Number format of the networks.")] = PrecisionChoice.auto,
+    precision: Annotated[Precision, typer.Option(help="Number format of the networks.")] = "auto",
     fast: Annotated[
         bool,
         typer.Option("--fast", help="Compile the networks (CUDA: as graphs): for many pictures; the first one waits."),
     ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also the folders inside folders.")] = False,
-    format_: Annotated[
-        FormatChoice | None, typer.Option("--format", help="Format of the results in a folder. [default: the input's]")
-    ] = None,
-    quality: Annotated[int, typer.Option(help="1 to 100, of JPEG, WebP, AVIF and HEIC outputs.")] = 95,
-    name: Annotated[
-        str,
-        typer.Option(help="Names of the results in a folder, from {stem}, {extension}, {model} and {scale}."),
-    ] = "{stem}",
+    format_: Annotated[OutputFormat | None, option("format", "--format", default="the input's")] = None,
+    quality: Annotated[int, option("quality")] = 95,
+    name: Annotated[str, option("name")] = "{stem}",
     max_megapixels: Annotated[
         float,
         typer.Option(help="Largest output held in memory; a larger one goes part by part into a .tif, or is refused."),
@@ -235,7 +145,7 @@ def restore(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave pictures alone whose output is there.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")] = False,
+    overwrite: Annotated[bool, option("overwrite", "--overwrite")] = False,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Only part I of N of the pictures, counted from 0: for N jobs on a cluster."),
@@ -245,7 +155,7 @@ def restore(
         typer.Option(
             metavar="FILE",
             help="Where a folder's run writes down what is done; the same command goes on from there. [default: "
-            f"{JOURNAL_NAME}.jsonl in the output folder]",
+            ".s3diff-journal.jsonl in the output folder]",
         ),
     ] = None,
     no_journal: Annotated[bool, typer.Option("--no-journal", help="Write down nothing.")] = False,
@@ -263,53 +173,53 @@ def restore(
         options = RestoreOptions(
             scale=scale,
             size=parse_size(size),
-            size_mode=size_mode.value,
+            size_mode=size_mode,
             long_side=long_side,
             megapixels=megapixels,
-            restore_at=restore_at.value,
+            restore_at=restore_at,
             guidance=guidance,
             strength=strength,
             positive_prompt=prompt,
             negative_prompt=negative_prompt,
-            color_match=color_match.value,
+            color_match=color_match,
             blur=parse_degree("blur", blur),
             noise=parse_degree("noise", noise),
-            latent=latent.value,
+            latent=latent,
             seed=seed,
-            upsampling=upsampling.value if upsampling else None,
-            grey=grey.value,
-            alpha=alpha.value,
+            upsampling=upsampling,
+            grey=grey,
+            alpha=alpha,
             tile=parse_tile(tile),
             released_tiles=ReleasedTiles() if released_tiles else None,
             max_output_pixels=whole_millions("max-megapixels", max_megapixels),
             max_input_pixels=whole_millions("max-input-megapixels", max_input_megapixels),
             max_file_bytes=whole_millions("max-file-megabytes", max_file_megabytes),
         )
-        writing = OutputOptions(
-            format=format_.value if format_ else None, quality=quality, name=name, overwrite=overwrite
-        )
+        writing = OutputOptions(format=format_, quality=quality, name=name, overwrite=overwrite)
         if skip_existing and overwrite:
             raise OptionError("--skip-existing and --overwrite exclude each other; give one of them")
         if "{scale}" in name and (size, long_side, megapixels) != (None, None, None):
             raise OptionError(f"name is {name!r}, but a size gives each picture its own scale; leave out {{scale}}")
         if server is not None:
-            _check_for_server(stream=stream, device=device != "auto", precision=precision.value != "auto", fast=fast)
+            _check_for_server(stream=stream, device=device != "auto", precision=precision != "auto", fast=fast)
         load_torch()
-        from s3diff.folders.jobs import parse_shard, plan_jobs, read_list
+        from s3diff.folders.jobs import parse_shard, plan_jobs
+        from s3diff.folders.restore import FolderRun, describe_run, open_journal
         from s3diff.images.codecs import silence_libtiff
 
         silence_libtiff()
         name_of_model = DEFAULT_NAME if model is None else model
-        load = partial(_load, name_of_model, device, precision.value, quiet, fast=fast)
+        load = partial(_load, name_of_model, device, precision, quiet, fast=fast)
         part = parse_shard(shard)
         plan = plan_jobs(
             inputs or [],
             output,
             recursive=recursive,
-            listed=None if listed is None else read_list(listed),
+            listed=_names_of_lists(listed, listed_null),
             writing=writing,
             shard=part,
             names={"model": Path(name_of_model).name, "scale": f"{scale:g}"},
+            journal=None if journal is None else Path(journal),
         )
         if server is None and _streams(stream, plan, options):
             from s3diff.apps.restore_streamed import restore_streamed
@@ -326,24 +236,43 @@ def restore(
             if done is not None:
                 _show(done, quiet)
             return
-        run = {
-            "model": "" if server and model is None else name_of_model,
-            "options": _of_run(options),
-            "quality": quality,
-        }
+        described = describe_run("" if server and model is None else name_of_model, options, writing)
+        counter = Counter("frames", quiet)
         with (
-            _opened(plan, journal, no_journal, part, run) as kept,
+            open_journal(plan, described, path=journal, shard=part, keep=not no_journal) as kept,
             _way(server, token, model, load, options, writing, plan, fast=fast, quiet=quiet) as way,
         ):
-            _work_through(
+            run = FolderRun(
                 plan,
-                kept,
                 way,
+                journal=kept,
+                report=report,
                 overwrite=overwrite,
                 skip_existing=skip_existing,
-                report=report,
-                quiet=quiet,
+                progress=counter,
             )
+            with closing(counter), closing(_with_progress(run, quiet, counter)) as outcomes:
+                for outcome in outcomes:
+                    _show(outcome, quiet)
+        if run.result.num_not_tried:
+            remark(
+                f"s3diff: stopped, {run.result.num_not_tried} pictures were not tried; make room and run the same "
+                "command"
+            )
+        if not quiet and (plan.is_many or run.result.skipped):
+            _show_sums(run.result)
+        if run.result.failed:
+            raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _names_of_lists(lines: str | None, null_separated: str | None) -> list[str] | None:
+    """The names of both lists; None where neither is given."""
+    from s3diff.folders.lists import read_list
+
+    if lines is None and null_separated is None:
+        return None
+    names = [] if lines is None else read_list(lines)
+    return names + ([] if null_separated is None else read_list(null_separated, null_separated=True))
 
 
 def _check_for_server(**given: bool) -> None:
@@ -400,91 +329,26 @@ def _streams(asked: bool, plan: RestorePlan, options: RestoreOptions) -> bool:
     return is_too_large_for_memory(plan, options)
 
 
-def _work_through(
-    plan: RestorePlan,
-    journal: Journal | None,
-    way: Way,
-    *,
-    overwrite: bool,
-    skip_existing: bool,
-    report: str | None,
-    quiet: bool,
-) -> None:
-    """Everything after the plan."""
-    from s3diff.folders.run import Report, open_stamped, run_jobs, select_jobs
-
-    selection = select_jobs(plan.jobs, plan.root, journal, skip_existing=skip_existing, overwrite=overwrite)
-    opened = None
-    if selection.pending and not plan.is_many:
-        # A picture on its own is read before a model is loaded, let alone fetched.
-        opened = open_stamped(selection.pending[0], way)
-    written = Report(report)
-    started, tally = time.monotonic(), _Tally(selection)
-    with closing(written):
-        for outcome in selection.skipped:
-            written.add(outcome)
-        if selection.pending:
-            counter = Counter("frames", quiet)
-            way.prepare()
-            outcomes = run_jobs(
-                selection.pending, way, root=plan.root, journal=journal, opened=opened, progress=counter
-            )
-            opened = None  # the run's own now
-            progress = _with_progress(outcomes, len(selection.pending), quiet, counter)
-            with closing(counter), closing(progress) as waiting:
-                try:
-                    for outcome in waiting:
-                        tally.add(outcome)
-                        written.add(outcome)
-                        _show(outcome, quiet)
-                except DiskFullError:
-                    left = len(selection.pending) - tally.num_ended
-                    remark(f"s3diff: stopped, {left} pictures were not tried; make room and run the same command")
-    if not quiet and (plan.is_many or selection.skipped):
-        tally.show(time.monotonic() - started)
-    if tally.num_failed:
-        raise typer.Exit(EXIT_SOME_FAILED)
-
-
-class _Tally:
+def _show_sums(result: FolderResult) -> None:
     """The table at the end."""
-
-    def __init__(self, selection: Selection) -> None:
-        self.num_done = 0
-        self.failed: list[str] = []
-        self.num_failed = 0
-        self.skipped: dict[str, int] = {}
-        for outcome in selection.skipped:
-            self.skipped[outcome.reason] = self.skipped.get(outcome.reason, 0) + 1
-
-    @property
-    def num_ended(self) -> int:
-        return self.num_done + self.num_failed
-
-    def add(self, outcome: Outcome) -> None:
-        if outcome.state == "done":
-            self.num_done += 1
-            return
-        self.num_failed += 1
-        if len(self.failed) < _FAILURES_SHOWN:
-            self.failed.append(outcome.reason)
-
-    def show(self, seconds: float) -> None:
-        rows = [("done", self.num_done, f"in {seconds:.1f} s")]
-        rows += [("skipped", count, reason) for reason, count in self.skipped.items()]
-        if self.num_failed:
-            rows.append(("failed", self.num_failed, "see above" if self.num_failed <= 1 else "namely"))
-        width = max(len(str(count)) for _, count, _ in rows)
-        for state, count, text in rows:
-            remark(f"{state:8} {count:{width}}  {text}")
-        if self.num_failed > 1:
-            for reason in self.failed:
-                remark(f"  {reason}")
-            if self.num_failed > len(self.failed):
-                remark(f"  and {self.num_failed - len(self.failed)} more, all of them in --report")
+    rows = [("done", result.num_done, f"in {result.seconds:.1f} s")]
+    rows += [("skipped", count, reason) for reason, count in result.skipped.items()]
+    rows += [("left out", count, what) for count, what in result.left_out.lines()]
+    if result.failed:
+        rows.append(("failed", len(result.failed), "see above" if len(result.failed) <= 1 else "namely"))
+    width = max(len(str(count)) for _, count, _ in rows)
+    for state, count, text in rows:
+        remark(f"{state:8} {count:{width}}  {text}")
+    if len(result.failed) > 1:
+        for outcome in result.failed[:_FAILURES_SHOWN]:
+            remark(f"  {outcome.reason}")
+        if len(result.failed) > _FAILURES_SHOWN:
+            remark(f"  and {len(result.failed) - _FAILURES_SHOWN} more, all of them in --report")
 
 
 def _show(outcome: Outcome, quiet: bool) -> None:
+    if outcome.state == "skipped":
+        return
     if outcome.state == "failed":
         remark(f"s3diff: {outcome.reason}")
         return
@@ -503,32 +367,6 @@ def _line(outcome: Outcome) -> str:
         degrees.append(f"{name} {used:.3f}" + (f" (estimated {estimated:.3f})" if used != estimated else ""))
     size = f"{facts['width']}x{facts['height']}" + (f", {facts['frames']} frames" if "frames" in facts else "")
     return "  ".join([str(outcome.job.target), size, *degrees, f"{facts['seconds']:.2f} s"])
-
-
-def _of_run(options: RestoreOptions) -> dict[str, Any]:
-    """What decides how a result looks; limits and tiles leave it as it is."""
-    return {name: value for name, value in dataclasses.asdict(options).items() if name not in (*LIMITS, "tile")}
-
-
-@contextmanager
-def _opened(
-    plan: RestorePlan, path: str | None, no_journal: bool, shard: tuple[int, int] | None, run: dict[str, Any]
-) -> Iterator[Journal | None]:
-    if no_journal and path is not None:
-        raise OptionError("--journal and --no-journal exclude each other; give one of them")
-    if no_journal or plan.root is None or not (plan.is_many or path is not None):
-        with nullcontext():
-            yield None
-        return
-    from s3diff.folders.jobs import require_inside
-    from s3diff.folders.journal import Journal
-
-    part = "" if shard is None else f"-{shard[0]}-of-{shard[1]}"
-    place = plan.root / f"{JOURNAL_NAME}{part}.jsonl" if path is None else Path(path)
-    if path is None:
-        require_inside(place, plan.root)
-    with Journal(place, run) as journal:
-        yield journal
 
 
 def _load(model: str, device: str, precision: Any, quiet: bool, *, fast: bool = False) -> Restorer:
@@ -572,20 +410,19 @@ def _download_bar(quiet: bool) -> Iterator[tuple[Callable[[DownloadPlan], None],
             bar.stop()
 
 
-def _with_progress(
-    outcomes: Iterable[Outcome], total: int, quiet: bool, counter: Counter
-) -> Generator[Outcome, None, None]:
+def _with_progress(run: FolderRun, quiet: bool, counter: Counter) -> Generator[Outcome, None, None]:
     """A bar over many pictures, where somebody looks at a terminal; it also shows what is counted of one of them."""
-    if quiet or total == 1 or not remarks.is_terminal:
-        yield from outcomes
+    if quiet or run.num_pending <= 1 or not remarks.is_terminal:
+        yield from run
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # On a terminal a line has to go above the bar; in a file it must stay what it is.
     with Progress(*columns, console=remarks, redirect_stdout=sys.stdout is not None and sys.stdout.isatty()) as bar:
-        task = bar.add_task("", total=total)
+        task = bar.add_task("", total=run.num_pending)
         counter.instead = lambda text: bar.update(task, description=text)
-        for outcome in outcomes:
-            bar.update(task, description=on_one_line(outcome.job.source.name), advance=1)
+        for outcome in run:
+            if outcome.state != "skipped":
+                bar.update(task, description=on_one_line(outcome.job.source.name), advance=1)
             yield outcome

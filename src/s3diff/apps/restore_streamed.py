@@ -10,7 +10,8 @@ import typer
 from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, Counter, remark
 from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob, RestorePlan, check_inside
-from s3diff.folders.run import Outcome, Report, select_jobs
+from s3diff.folders.report import Report
+from s3diff.folders.run import Outcome, select_jobs
 from s3diff.images.codecs import check_writable
 from s3diff.images.files.large_files import LargePicture
 from s3diff.options import RestoreOptions

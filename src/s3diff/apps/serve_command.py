@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s3diff.apps.restore_command import PrecisionChoice
 from s3diff.apps.terminal import load_torch, one_line_errors, remark
 from s3diff.errors import MissingExtraError, OptionError, OutputError
 from s3diff.option_texts import whole_millions
+from s3diff.options import Precision
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -53,7 +53,7 @@ def serve(
         typer.Option("--model", "-m", help="A model that is offered, the first by default; may be repeated."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
-    precision: Annotated[PrecisionChoice, typer.Option(help="Number format of the networks.")] = PrecisionChoice.auto,
+    precision: Annotated[Precision, typer.Option(help="Number format of the networks.")] = "auto",
     fast: Annotated[bool, typer.Option("--fast", help="Compile the networks; the first pictures wait.")] = False,
     max_upload: Annotated[int, typer.Option(help="Largest file taken, in MiB.")] = 128,
     max_input_megapixels: Annotated[float, typer.Option(help="Largest picture taken.")] = 64,
@@ -113,7 +113,7 @@ def serve(
             RestorationService(
                 models=model or ["compact"],
                 device=device,
-                precision=precision.value,
+                precision=precision,
                 fast=fast,
                 limits=limits,
                 folder=folder,

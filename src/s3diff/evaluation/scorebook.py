@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from s3diff.checkpoints.weights_file import replaced_when_whole
 from s3diff.errors import OutputError
+from s3diff.json_lines import AppendedLines, encode_line, read_lines
 
 SCORES_NAME = "scores.jsonl"
 
@@ -51,20 +51,21 @@ class ScoreBook:
         self.scores: dict[tuple[str, str], Score] = {}
         if self.path is None:
             return
+        self._lines = AppendedLines(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
-        except (OSError, UnicodeDecodeError) as error:
+            lines = list(read_lines(self.path))
+        except OSError as error:
             raise OutputError(f"{self.path} cannot be used ({error}); choose another --output") from error
         for number, line in enumerate(lines, start=1):
-            score = _parsed(line)
+            score = _parsed(line.value)
             if score is not None:
                 self.scores[score.method, score.picture] = score
             elif number < len(lines):
                 raise OutputError(
                     f"{self.path}: line {number} is no score; move the file away or choose another --output"
                 )
-        if lines and _parsed(lines[-1]) is None:
+        if lines and _parsed(lines[-1].value) is None:
             self.rewrite(list(self.scores.values()))
 
     def add(self, score: Score) -> None:
@@ -73,8 +74,7 @@ class ScoreBook:
         if self.path is None:
             return
         try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(score_line(score) + "\n")
+            self._lines.append([asdict(score)])
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written ({error.strerror}); choose another --output") from error
 
@@ -82,22 +82,17 @@ class ScoreBook:
         """The file with these lines first, and those of methods that are not part of this run after them."""
         if self.path is None:
             return
+        self._lines.close()  # what is replaced is not appended to
         methods = {score.method for score in scores}
         others = [score for score in self.scores.values() if score.method not in methods]
         with replaced_when_whole(self.path) as temporary:
-            temporary.write_text("".join(score_line(score) + "\n" for score in (*scores, *others)), "utf-8")
+            temporary.write_bytes(b"".join(encode_line(asdict(score)) for score in (*scores, *others)))
 
 
-def score_line(score: Score) -> str:
-    """One line of JSON."""
-    return json.dumps(asdict(score), allow_nan=False)
-
-
-def _parsed(line: str) -> Score | None:
+def _parsed(content: Any) -> Score | None:
     try:
-        content = json.loads(line)
         score = Score(**content)
-    except (ValueError, TypeError):
+    except TypeError:
         return None
     tuples: dict[str, Any] = {
         name: None if getattr(score, name) is None else tuple(getattr(score, name))

@@ -1,1 +1,6 @@
-"""Folders of pictures: pair inputs with outputs, restore or degrade them, keep a journal of what is done."""
+"""Restore folders of pictures: pair inputs with outputs, go on after interruptions, write down how each one ended."""
+
+from s3diff.folders.restore import FolderResult, restore_folder
+from s3diff.folders.run import Outcome
+
+__all__ = ["FolderResult", "Outcome", "restore_folder"]

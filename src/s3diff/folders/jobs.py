@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from s3diff.errors import OptionError, OutputError, PictureError
-from s3diff.images.codecs import (
-    PICTURE_EXTENSIONS,
-    check_writable,
-    list_pictures,
-)
+from s3diff.errors import OptionError, OutputError
+from s3diff.folders.inputs import RESULTS, LeftOut, find_pictures
+from s3diff.folders.journal import JOURNAL_NAME
+from s3diff.images.codecs import PICTURE_EXTENSIONS, check_writable
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.picture_files import Opened, read_source, result_extension, result_stem
 
@@ -39,11 +35,15 @@ class RestorePlan:
         root: the output folder, which no result may leave; None where the output is one file.
         is_many: whether this is a folder's run (a journal is kept, a bad picture costs only itself) rather than one
             picture named by the user.
+        failed: what could not be searched for pictures, each with the reason.
+        left_out: what was met and is not restored.
     """
 
     jobs: list[RestoreJob]
     root: Path | None
     is_many: bool
+    failed: list[tuple[RestoreJob, str]] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def plan_jobs(
@@ -55,6 +55,7 @@ def plan_jobs(
     writing: OutputOptions | None = None,
     shard: tuple[int, int] | None = None,
     names: dict[str, str] | None = None,
+    journal: Path | None = None,
 ) -> RestorePlan:
     """Pair every input picture with its own output.
 
@@ -69,6 +70,10 @@ def plan_jobs(
         shard: (i, N): only the i-th of N parts, counted from 0. Which part a picture belongs to depends on nothing but
             its place in the output, so that parts are disjoint and complete even where pictures are added meanwhile.
         names: what a name's template may use besides ``stem`` and ``extension``: ``model``, ``scale``.
+        journal: the run's journal, where it lies outside the output folder.
+
+    A folder that cannot be searched is one of the plan's failures. Results of earlier runs are no inputs: those that a
+    journal names and, where nothing may be overwritten, those that would be written again under the same name.
 
     Raises:
         PictureError: an input does not exist, or a folder holds no picture.
@@ -80,12 +85,10 @@ def plan_jobs(
     if not output:
         raise OutputError("the output's name is empty; give a file, or a folder such as restored/")
     target = Path(output)
-    sources = [pair for entry in inputs for pair in _pictures(entry, recursive, target)]
-    if listed is not None:
-        sources += _of_list(listed)
-    if not sources:
-        raise PictureError("no picture is given; name pictures, folders, patterns, or a file with --list")
-    is_many = len(sources) > 1 or listed is not None or os.path.isdir(inputs[0]) or not os.path.exists(inputs[0])
+    journals = [(path, target) for path in (*target.glob(f"{JOURNAL_NAME}*.jsonl"), *([journal] if journal else []))]
+    found = find_pictures(inputs, recursive=recursive, listed=listed, output=target, journals=journals)
+    sources, is_among_others = found.pictures, listed is not None or len(found.pictures) + len(found.failed) > 1
+    is_many = is_among_others or os.path.isdir(inputs[0]) or not os.path.exists(inputs[0])
     named_as_folder = output.endswith(("/", os.sep))
     if target.is_dir() or named_as_folder or is_many:
         is_file_name = target.suffix.lower() in PICTURE_EXTENSIONS and not target.is_dir()
@@ -98,6 +101,8 @@ def plan_jobs(
                 given = "its name ends like a folder's"
             raise OutputError(f"{output} is one file, but {given}; give a folder, such as restored/")
         jobs, root = _named(sources, target, writing, names or {}), target
+        if not writing.overwrite:
+            jobs = _without_results(jobs, found.left_out)
     elif not target.suffix:
         raise OutputError(f"{output} is a file's name without extension; add one such as .png, or / for a folder")
     else:
@@ -106,9 +111,9 @@ def plan_jobs(
     if shard is not None:
         index, count = shard
         jobs = [job for job in jobs if _part(job.target.relative_to(target) if root else job.target, count) == index]
-    for folder in {job.target.parent: job for job in jobs}.values():
-        check_writable(folder.target)
-    return RestorePlan(jobs, root, is_many)
+    _check_places(jobs, is_one_file=root is None)
+    failed = [(RestoreJob(source, target / place), reason) for source, place, reason in found.failed]
+    return RestorePlan(jobs, root, is_many, failed, found.left_out)
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
@@ -123,30 +128,6 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     if match is None or not int(match[1]) < int(match[2]):
         raise OptionError(f"shard is {text!r}; give PART/PARTS, the part counted from 0, such as 0/8 to 7/8")
     return int(match[1]), int(match[2])
-
-
-def read_list(name: str) -> list[str]:
-    """The non-empty lines of a file, or of standard input (``-``).
-
-    Raises:
-        PictureError: it cannot be read.
-    """
-    try:
-        if name == "-":
-            content = sys.stdin.buffer.read()
-        else:
-            with open(name, "rb") as file:
-                content = file.read()
-    except (OSError, ValueError) as error:
-        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
-        raise PictureError(f"the list {name} cannot be read ({reason}); give a file with one name a line") from error
-    lines = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").split(b"\n")
-    names = [os.fsdecode(line) for line in lines if line.strip()]
-    if not names:
-        raise PictureError(f"the list {name} is empty; give one name a line")
-    if any("\0" in each for each in names):
-        raise PictureError(f"the list {name} holds null characters; give a text file with one name a line")
-    return names
 
 
 def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = None) -> Opened:
@@ -189,56 +170,20 @@ def _part(relative: Path, count: int) -> int:
     return int.from_bytes(digest[:8], "big") % count
 
 
-def _pictures(name: str, recursive: bool, output: Path) -> list[tuple[Path, Path]]:
-    """Pictures of one input with their names relative to it."""
-    if not name:
-        raise PictureError("an input's name is empty; give a picture or a folder of pictures")
-    entry = Path(name)
-    if entry.is_dir():
-        found = list_pictures(entry, recursive)
-        if os.path.realpath(entry) in (str(folder) for folder in Path(os.path.realpath(output)).parents):
-            found = [path for path in found if not is_earlier_result(path, entry, output)]
-        if not found:
-            hint = "" if recursive else "; folders inside it are read with --recursive"
-            raise PictureError(f"{entry} holds no pictures ({', '.join(PICTURE_EXTENSIONS)}){hint}")
-        return [(path, path.relative_to(entry)) for path in found]
-    if entry.is_symlink() and not entry.exists():
-        raise PictureError(
-            f"{entry} is a symbolic link that leads nowhere, or back to itself; give the picture or folder it means"
-        )
-    if entry.exists():
-        return [(entry, Path(entry.name))]
-    if glob.has_magic(name):
-        return _matching(name, output)
-    raise PictureError(f"{entry} does not exist; give a picture or a folder of pictures")
-
-
-def _matching(pattern: str, output: Path) -> list[tuple[Path, Path]]:
-    """The pictures that a pattern finds, with their names relative to the part of it that has no wildcards."""
-    parts = Path(pattern).parts
-    fixed = Path(*parts[: next(index for index, part in enumerate(parts) if glob.has_magic(part))])
-    found = sorted(Path(each) for each in glob.iglob(pattern, recursive=True))
-    found = [each for each in found if each.suffix.lower() in PICTURE_EXTENSIONS and each.is_file()]
-    found = [each for each in found if not is_earlier_result(each, fixed, output)]
-    if not found:
-        raise PictureError(f"{pattern} does not exist, and as a pattern it matches no pictures; check the name")
-    places = [Path(os.path.normpath(each.relative_to(fixed))) for each in found]
-    if any(".." in place.parts for place in places):
-        raise PictureError(
-            f"{pattern} leads out of {fixed} by .. behind a wildcard, so that results would lie outside the output "
-            "folder; write it without .. there"
-        )
-    return list(zip(found, places, strict=True))
-
-
-def _of_list(names: Iterable[str]) -> list[tuple[Path, Path]]:
-    """Listed files with their names relative to the folder that all of them are in."""
-    places = [(Path(name), os.path.abspath(name)) for name in names]
-    try:
-        common = os.path.commonpath([os.path.dirname(place) for _, place in places])
-    except ValueError as error:  # Windows: two drives
-        raise PictureError("the list names files on several drives; give one list for each") from error
-    return [(path, Path(os.path.relpath(place, common))) for path, place in places]
+def _check_places(jobs: list[RestoreJob], is_one_file: bool) -> None:
+    """Whether anything can be written. What cannot be written into one folder of several, or under one name, fails for
+    itself later."""
+    probes = {job.target.parent: job.target.with_name(f"0{job.target.suffix}") for job in jobs}
+    if is_one_file:
+        probes = {job.target.parent: job.target for job in jobs}
+    refusals = []
+    for probe in probes.values():
+        try:
+            check_writable(probe)
+        except OutputError as error:
+            refusals.append(error)
+    if refusals and len(refusals) == len(probes):
+        raise refusals[0]
 
 
 def is_earlier_result(path: Path, entry: Path, output: Path) -> bool:
@@ -268,6 +213,20 @@ def _named(
         )
         for source, plain, with_old_extension in jobs
     ]
+
+
+def _without_results(jobs: list[RestoreJob], left_out: LeftOut) -> list[RestoreJob]:
+    """The jobs whose sources are not what other jobs write: results that lie where their inputs are."""
+    sources = {place_of(job.source) for job in jobs}
+    written = {place for job in jobs if (place := place_of(job.target)) in sources and place != place_of(job.source)}
+    kept = []
+    for job in jobs:
+        place = place_of(job.source)
+        if place in written and place != place_of(job.target):
+            left_out.add(RESULTS, job.source.name)
+        else:
+            kept.append(job)
+    return kept
 
 
 def distinct_jobs(jobs: list[RestoreJob]) -> list[RestoreJob]:

@@ -1,18 +1,16 @@
 """What a folder's run has done, in a file that survives a power cut: the run that comes after it goes on from there.
 
 One JSON object a line, appended and never changed: a header that says what is being made of the pictures, a line for
-each picture that is begun, and one for each that is done or failed. A line that was cut off, or that a power cut filled
-with zeros, counts as not written; its picture is restored again. So does a whole journal of which nothing but its cut
-off header is left.
+each picture that is begun, and one for each that is done or failed. The header is written with the first picture, so
+that a run which was refused leaves no trace. A line that was cut off, or that a power cut filled with zeros, counts as
+not written; its picture is restored again. So does a whole journal of which nothing but its cut off header is left.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import threading
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,10 +19,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from s3diff.errors import OutputError
+from s3diff.json_lines import AppendedLines, Line, read_lines
 
-#: Lines may stay in the system's buffers for so long: what a power cut takes is restored again. A killed process
-#: loses none.
-_SYNC_SECONDS = 1.0
+#: How the name of a folder's journal begins, inside the output folder.
+JOURNAL_NAME = ".s3diff-journal"
 _KIND = "s3diff restore"
 _VERSION = 1
 
@@ -40,11 +38,22 @@ def stamp_of(path: Path) -> Stamp | None:
     return None
 
 
+def results_written_down(path: Path) -> Iterator[str]:
+    """The results that a journal names, of whatever run: their places below its output folder."""
+    with suppress(OSError):
+        for line in read_lines(path):
+            entry = line.value if isinstance(line.value, dict) else {}
+            ended = entry.get("ended") if entry.get("state") == "done" else None
+            for target in (entry.get("begun"), ended):
+                if isinstance(target, str):
+                    yield target
+
+
 class Journal:
     """An open journal; one process at a time.
 
     Args:
-        path: the file; made, with its folder, when missing.
+        path: the file; made, with its folder, when missing and something is written down.
         run: what is made of the pictures (model and options). Entries of another run do not count.
 
     Raises:
@@ -56,8 +65,8 @@ class Journal:
         self.done: dict[str, Stamp | None] = {}
         self.begun: dict[str, Stamp | None] = {}
         self._run = json.loads(json.dumps(run))
-        self._turn = threading.Lock()
-        self._synced = time.monotonic()
+        self._lines = AppendedLines(path)
+        self._new_folders = [folder for folder in path.parents if not os.path.exists(folder)]
         if path.is_dir():
             raise OutputError(f"{path} is a folder; give --journal a file")
         try:
@@ -72,13 +81,10 @@ class Journal:
         except OSError as error:
             raise OutputError(f"{path} cannot be written ({_reason(error)}); choose another --journal") from error
         try:
-            is_same_run, is_cut = self._load()
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - held until close
-            if is_cut:
-                self._write(b"\n")
-            if not is_same_run:
-                # On the disk before any line that it holds for.
-                self._append([{"journal": _KIND, "version": _VERSION, "run": self._run}], at_once=True)
+            self._is_headed = self._load()
+            if path.exists():
+                with open(path, "ab"):  # whether it may be written
+                    pass
         except OutputError:
             self._lock.release()
             raise
@@ -92,10 +98,14 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):
-            os.fsync(self._file.fileno())
-        self._file.close()
+        self._lines.close()
+        if not self.path.exists():  # nothing was written down: the run was refused, or had nothing to do
+            with suppress(OSError):
+                os.unlink(f"{self.path}.lock")  # before the release: afterwards it might be another process's
         self._lock.release()
+        for folder in self._new_folders:
+            with suppress(OSError):  # only those that are empty
+                folder.rmdir()
 
     def begin(self, targets: Iterable[tuple[str, Stamp | None]]) -> None:
         """Write down that these outputs are going to be made: a file found there afterwards is this run's own.
@@ -121,72 +131,55 @@ class Journal:
         """
         return any(known.get(target, "") == stamp for known in (self.done, self.begun))
 
-    def _load(self) -> tuple[bool, bool]:
-        """Whether the last header is of this run, and whether the last line was cut off."""
+    def _load(self) -> bool:
+        """Whether the last header is of this run."""
         last_run: Any = None
-        is_journal, is_cut, is_foreign = False, False, False
-        with suppress(FileNotFoundError), open(self.path, "rb") as file:
-            for line in file:
-                is_cut = not line.endswith(b"\n")
-                try:
-                    entry = json.loads(line)
-                except (ValueError, RecursionError):  # cut off
-                    is_foreign |= not _is_rest_of_header(line)
-                    continue
-                if not isinstance(entry, dict):
-                    is_foreign = True
-                elif entry.get("journal") == _KIND and entry.get("version") != _VERSION:
-                    raise OutputError(
-                        f"{self.path} is the journal of another version of s3diff; go on with that one, or choose "
-                        "another --journal"
-                    )
-                elif entry.get("journal") == _KIND:
-                    if entry.get("run") != last_run:
-                        self.done.clear()
-                        self.begun.clear()
-                    is_journal, last_run = True, entry.get("run")
-                elif isinstance(entry.get("begun"), str):
-                    self.begun[entry["begun"]] = _stamp(entry)
-                elif isinstance(entry.get("ended"), str):
-                    if entry.get("state") == "done":
-                        self.done[entry["ended"]] = _stamp(entry)
-                else:
-                    is_foreign = True
+        is_journal, is_foreign = False, False
+        for line in read_lines(self.path):
+            entry = line.value
+            if entry is None:  # cut off
+                is_foreign |= not _is_rest_of_header(line)
+            elif not isinstance(entry, dict):
+                is_foreign = True
+            elif entry.get("journal") == _KIND and entry.get("version") != _VERSION:
+                raise OutputError(
+                    f"{self.path} is the journal of another version of s3diff; go on with that one, or choose "
+                    "another --journal"
+                )
+            elif entry.get("journal") == _KIND:
+                if entry.get("run") != last_run:
+                    self.done.clear()
+                    self.begun.clear()
+                is_journal, last_run = True, entry.get("run")
+            elif isinstance(entry.get("begun"), str):
+                self.begun[entry["begun"]] = _stamp(entry)
+            elif isinstance(entry.get("ended"), str):
+                if entry.get("state") == "done":
+                    self.done[entry["ended"]] = _stamp(entry)
+            else:
+                is_foreign = True
         if is_foreign and not is_journal:
             raise OutputError(f"{self.path} is no journal of s3diff restore; choose another --journal")
         if last_run != self._run:
             self.done.clear()
             self.begun.clear()
-        return is_journal and last_run == self._run, is_cut
+        return is_journal and last_run == self._run
 
     def _append(self, entries: list[dict[str, Any]], at_once: bool = False) -> None:
-        data = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
         try:
-            with self._turn:
-                self._write(data)
-                if at_once or time.monotonic() - self._synced > _SYNC_SECONDS:
-                    os.fsync(self._file.fileno())
-                    self._synced = time.monotonic()
+            if not self._is_headed:
+                # On the disk before any line that it holds for.
+                self._lines.append([{"journal": _KIND, "version": _VERSION, "run": self._run}], at_once=True)
+                self._is_headed = True
+            self._lines.append(entries, at_once=at_once)
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written ({_reason(error)}); make room and run again") from error
 
-    def _write(self, data: bytes) -> None:
-        """All of it or nothing: a full disk may take the beginning of a line in silence, and the next line would be
-        glued to it."""
-        before, rest = os.fstat(self._file.fileno()).st_size, memoryview(data)
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError:
-            with suppress(OSError):
-                os.ftruncate(self._file.fileno(), before)
-            raise
 
-
-def _is_rest_of_header(line: bytes) -> bool:
+def _is_rest_of_header(line: Line) -> bool:
     """What a power cut leaves of a journal's first line: a beginning of it, zeros, or both."""
     start = json.dumps({"journal": _KIND})[:-1].encode()
-    kept = line.strip(b"\0\n")
+    kept = line.raw.strip(b"\0\n")
     return start.startswith(kept) or kept.startswith(start)
 
 

@@ -6,16 +6,15 @@ that memory does not depend on how many there are.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Literal, Protocol
 
 from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob, check_inside, open_picture
@@ -152,7 +151,7 @@ def select_jobs(
     """
     pending, skipped, in_the_way = [], [], []
     for job in jobs:
-        if not job.target.exists():
+        if not is_there(job.target):
             pending.append(job)
         elif journal is not None and journal.is_own(key_of(job, root), stamp_of(job.source)):
             skipped.append(Outcome(job, "skipped", "done by an earlier run"))
@@ -170,6 +169,11 @@ def select_jobs(
     return Selection(pending, skipped)
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file; there is none of a name that cannot be."""
+    return os.path.exists(path)
+
+
 def key_of(job: RestoreJob, root: Path | None) -> str:
     """How a journal names a job: by its place in the output folder, which may be moved."""
     return (job.target if root is None else job.target.relative_to(root)).as_posix()
@@ -183,7 +187,7 @@ def run_jobs(
     journal: Journal | None = None,
     opened: OpenedPicture | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Restore every picture; yields an outcome for each, in the jobs' order, once it is on the disk.
 
     A picture that cannot be read, restored or written is an outcome, not an end. When the caller stops early, what is
@@ -265,66 +269,13 @@ def open_stamped(job: RestoreJob, way: Way) -> OpenedPicture:
     return way.open(job), stamp
 
 
-class Report:
-    """Outcomes as JSON lines, each on the disk when it is known. An earlier report is continued, nothing else replaced.
-
-    Raises:
-        OutputError: the file cannot be written, or is there and no report.
-    """
-
-    def __init__(self, path: str | None) -> None:
-        self._path = path
-        self._file: TextIO | None = None
-        if path is not None:
-            try:
-                if os.path.exists(path) and not _is_report(path):
-                    raise OutputError(f"{path} is there and no report; choose another name for the report")
-                self._file = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115 - held until close
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise OutputError(f"the report {path} cannot be written ({reason}); choose another place") from error
-
-    def add(self, outcome: Outcome) -> None:
-        """Write one line down.
-
-        Raises:
-            OutputError: the disk does not take it.
-        """
-        if self._file is not None:
-            try:
-                self._file.write(json.dumps(outcome.as_json()) + "\n")
-                self._file.flush()
-            except OSError as error:
-                raise OutputError(
-                    f"the report {self._path} cannot be written ({error.strerror}); make room and run again"
-                ) from error
-
-    def close(self) -> None:
-        if self._file is not None:
-            with suppress(OSError):  # what could not be written was said when it was added
-                self._file.close()
-
-
-def _is_report(path: str) -> bool:
-    """Whether a file is empty or begins with a line of a report."""
-    with open(path, "rb") as file:
-        line = file.readline(1 << 16)
-    if not line:
-        return os.path.isfile(path)
-    try:
-        first = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(first, dict) and {"state", "source", "target"} <= set(first)
-
-
 def _begun(jobs: Sequence[RestoreJob], root: Path | None, journal: Journal | None) -> Iterator[RestoreJob]:
     """The jobs, written down as begun some at a time."""
     for start in range(0, len(jobs), _BEGUN_AT_ONCE):
         part = jobs[start : start + _BEGUN_AT_ONCE]
         if journal is not None:
             # What is there and is to be replaced is not this run's own yet: only its line "ended" makes it so.
-            new = [job for job in part if not job.target.exists()]
+            new = [job for job in part if not is_there(job.target)]
             journal.begin((key_of(job, root), stamp_of(job.source)) for job in new)
         yield from part
 

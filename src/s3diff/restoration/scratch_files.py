@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import errno
-import json
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from s3diff.errors import DiskFullError, OutputError
+from s3diff.json_lines import AppendedLines, encode_line, read_lines
 from s3diff.options import RestoreOptions
 from s3diff.restoration.regions import Canvas
 from s3diff.tiling import HaloSpan
@@ -27,6 +28,8 @@ from s3diff.tiling import HaloSpan
 _SCRATCH = ("pixels", "tiles", "finished", "part")
 #: libvips says in words of its own why it cannot write: where less than this is free, the disk is taken for full.
 _NO_ROOM_BYTES = 2**20
+#: A longer target's scratch files are named by its hash: file systems end names at 255 bytes, encrypted ones at 143.
+_LONGEST_NAME_BYTES = 120
 
 
 @dataclass(frozen=True)
@@ -165,10 +168,10 @@ class RecordedCanvas(Canvas):
         self.num_resumed = len(self._held)
         # Written anew rather than continued, so that a line cut off by a power cut is gone.
         with open(record, "wb") as file:
-            file.writelines(_line(each) for each in lines)
+            file.writelines(encode_line(each) for each in lines)
             file.flush()
             os.fsync(file.fileno())
-        self._record = open(record, "ab")  # noqa: SIM115 - held until close
+        self._record = AppendedLines(record)
 
     @property
     def num_held(self) -> int:
@@ -188,20 +191,20 @@ class RecordedCanvas(Canvas):
             super().write(result, base, rows, columns)
             self._file_of_pixels.sync()
             corner = {"top": rows.kept.start, "left": columns.kept.start}
-            self._record.write(_line({**corner, "moments": self._moments.tolist()}))
-            self._record.flush()  # all of the line, or an error: a file without buffer may take a part of it in silence
-            os.fsync(self._record.fileno())
+            self._record.append([{**corner, "moments": self._moments.tolist()}], at_once=True)
         self._held.add((rows.kept.start, columns.kept.start))
 
     def close(self) -> None:
-        with suppress(OSError):  # as of the pixels
-            self._record.close()
+        self._record.close()
         self._file_of_pixels.close()
 
 
 def beside(target: Path, what: str) -> Path:
     """``pixels``, ``tiles``, ``finished``, ``part`` or ``lock`` of a target."""
-    return target.with_name(f".{target.name}.s3diff-{what}")
+    name = target.name
+    if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    return target.with_name(f".{name}.s3diff-{what}")
 
 
 def remove_links(target: Path) -> None:
@@ -219,18 +222,10 @@ def remove_scratch(target: Path) -> None:
 
 def whole_lines(record: Path) -> Iterator[dict[str, Any]]:
     """The record's objects up to the first line that is none: behind a line that was cut off nothing counts."""
-    try:
-        lines = record.read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return
-    for line in lines:
-        try:
-            value = json.loads(line)
-        except ValueError:
+    for line in read_lines(record):
+        if line.is_cut or not isinstance(line.value, dict):
             return
-        if not isinstance(value, dict):
-            return
-        yield value
+        yield line.value
 
 
 @contextmanager
@@ -274,7 +269,3 @@ def disk_errors(place: Place) -> Iterator[None]:
             raise place.full() from error
         reason = error.strerror.lower() if error.strerror else error
         raise OutputError(f"{place.target} cannot be written ({reason}); choose another place") from error
-
-
-def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value).encode() + b"\n"

@@ -1,0 +1,68 @@
+"""Read lists of pictures' names, whoever wrote them: an editor, ``find -print0``, PowerShell."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+
+from s3diff.errors import PictureError
+
+
+def read_list(name: str, *, null_separated: bool = False) -> list[str]:
+    """Read the names of a list: a file, or standard input (``-``).
+
+    Args:
+        name: the list. A text of UTF-8 or, as PowerShell writes it, UTF-16; any other bytes are names as they are.
+            A name in quotes is taken without them where no file has it with them.
+        null_separated: whether names end with a null character, as ``find -print0`` writes them, not with a line.
+
+    Raises:
+        PictureError: it cannot be read, or holds no names.
+    """
+    try:
+        if name == "-":
+            content = sys.stdin.buffer.read()
+        else:
+            with open(name, "rb") as file:
+                content = file.read()
+    except (OSError, ValueError) as error:
+        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        raise PictureError(f"the list {name} cannot be read ({reason}); give a file with one name a line") from error
+    if null_separated:
+        names = [os.fsdecode(each) for each in content.split(b"\0") if each]
+    else:
+        lines = _as_utf_8(name, content).replace(b"\r\n", b"\n").split(b"\n")
+        names = [_without_quotes(os.fsdecode(line)) for line in lines if line.strip()]
+    if not names:
+        raise PictureError(f"the list {name} is empty; give one name a line")
+    if any("\0" in each for each in names):
+        raise PictureError(
+            f"the list {name} holds null characters; give a text file with one name a line, or --list0 for names that "
+            "end with a null character"
+        )
+    return names
+
+
+def _as_utf_8(name: str, content: bytes) -> bytes:
+    """The list without its byte order mark. UTF-16 without one is known by the null of its first sign, as names of
+    files hold none."""
+    encoding = None
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif len(content) % 2 == 0 and content[1:2] == b"\0" and content[:1] != b"\0":
+        encoding = "utf-16-le"
+    elif len(content) % 2 == 0 and content[:1] == b"\0" and content[1:2] not in (b"", b"\0"):
+        encoding = "utf-16-be"
+    if encoding is None:
+        return content.removeprefix(codecs.BOM_UTF8)
+    try:
+        return os.fsencode(content.decode(encoding, "surrogatepass"))
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise PictureError(f"the list {name} is no whole UTF-16 text; write it again, best as UTF-8") from error
+
+
+def _without_quotes(name: str) -> str:
+    plain = name.strip()
+    is_quoted = len(plain) > 2 and plain[0] == plain[-1] and plain[0] in "\"'"
+    return plain[1:-1] if is_quoted and not os.path.lexists(name) else name

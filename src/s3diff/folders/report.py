@@ -1,0 +1,67 @@
+"""Write down how every picture ended, for programs that read it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from s3diff.errors import OutputError
+from s3diff.folders.run import Outcome
+from s3diff.json_lines import AppendedLines
+
+
+class Report:
+    """Outcomes as JSON lines, each on the disk when it is known. An earlier report is continued, nothing else replaced.
+
+    Args:
+        path: the file; None for no report.
+
+    Raises:
+        OutputError: the file cannot be written, or is there and no report.
+    """
+
+    def __init__(self, path: str | Path | None) -> None:
+        self._lines = None if path is None else AppendedLines(Path(path))
+        if self._lines is not None:
+            try:
+                if os.path.exists(self._lines.path) and not _is_report(self._lines.path):
+                    raise OutputError(f"{path} is there and no report; choose another name for the report")
+                self._lines.open()
+            except OutputError:
+                raise
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise OutputError(f"the report {path} cannot be written ({reason}); choose another place") from error
+
+    def add(self, outcome: Outcome) -> None:
+        """Write one line down.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        if self._lines is not None:
+            try:
+                self._lines.append([outcome.as_json()])
+            except OSError as error:
+                raise OutputError(
+                    f"the report {self._lines.path} cannot be written ({error.strerror}); make room and run again"
+                ) from error
+
+    def close(self) -> None:
+        """Close the file; what could not be written was said when it was added."""
+        if self._lines is not None:
+            self._lines.close()
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a file is empty or begins with a line of a report."""
+    with open(path, "rb") as file:
+        line = file.readline(1 << 16)  # of a file that is no report it may have no end
+    if not line:
+        return path.is_file()
+    try:
+        first = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(first, dict) and {"state", "source", "target"} <= set(first)

@@ -1,0 +1,242 @@
+"""Restore folders of pictures: plan, leave out what is done, restore, write down how each picture ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from s3diff.errors import DiskFullError, OptionError
+from s3diff.folders.inputs import LeftOut
+from s3diff.folders.jobs import RestorePlan, plan_jobs, require_inside
+from s3diff.folders.journal import JOURNAL_NAME, Journal
+from s3diff.folders.report import Report
+from s3diff.folders.run import LocalWay, Outcome, Way, open_stamped, run_jobs, select_jobs
+from s3diff.options import LIMITS, OutputOptions, RestoreOptions
+from s3diff.restoration.restorer import Restorer
+
+PathName = str | os.PathLike[str]
+
+
+@dataclass
+class FolderResult:
+    """How a folder's run ended.
+
+    Attributes:
+        num_done: pictures that were restored.
+        skipped: pictures that were left as they are, by reason.
+        failed: every picture that could not be restored, and every folder that could not be searched.
+        num_not_tried: pictures that a full disk left undone.
+        left_out: files and folders that were met and are no pictures of this run.
+        seconds: wall-clock time, from the first picture on.
+    """
+
+    num_done: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    failed: list[Outcome] = field(default_factory=list)
+    num_not_tried: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
+    seconds: float = 0.0
+
+
+class FolderRun:
+    """A run that is ready: iterate over it once, and each picture is restored and yields its outcome.
+
+    Args:
+        plan: which pictures.
+        way: by which they are restored.
+        journal: where it is written down what is done.
+        report: a file for all outcomes.
+        overwrite: whether files that are there may be replaced.
+        skip_existing: leave pictures as they are whose output is there.
+        progress: called with how many frames of an animation are done, and how many there are.
+
+    Attributes:
+        num_pending: pictures to restore.
+        result: complete when the iteration has ended.
+
+    Raises:
+        OutputError: outputs are there that neither this run made nor may be replaced.
+    """
+
+    def __init__(
+        self,
+        plan: RestorePlan,
+        way: Way,
+        *,
+        journal: Journal | None = None,
+        report: PathName | None = None,
+        overwrite: bool = False,
+        skip_existing: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._plan, self._way, self._journal, self._progress = plan, way, journal, progress
+        self._report = None if report is None else Path(report)
+        self._selection = select_jobs(plan.jobs, plan.root, journal, skip_existing=skip_existing, overwrite=overwrite)
+        self.num_pending = len(self._selection.pending)
+        self.result = FolderResult(left_out=plan.left_out)
+
+    def __iter__(self) -> Iterator[Outcome]:
+        """Restore; outcomes of what is skipped and of what could not be searched come first.
+
+        Raises:
+            OptionError, ModelError: no picture can be restored like this.
+            OutputError: journal or report cannot be written.
+        """
+        pending, opened = self._selection.pending, None
+        if pending and not self._plan.is_many:
+            # A picture on its own is read before a model is loaded, let alone fetched.
+            opened = open_stamped(pending[0], self._way)
+        started = time.monotonic()
+        with closing(Report(self._report)) as report:
+            known = [Outcome(job, "failed", " ".join(reason.split())) for job, reason in self._plan.failed]
+            for outcome in (*self._selection.skipped, *known):
+                yield self._counted(outcome, report)
+            if pending:
+                self._way.prepare()
+                outcomes = run_jobs(
+                    pending,
+                    self._way,
+                    root=self._plan.root,
+                    journal=self._journal,
+                    opened=opened,
+                    progress=self._progress,
+                )
+                opened = None  # the run's own now
+                num_ended = 0
+                with closing(outcomes):
+                    try:
+                        for outcome in outcomes:
+                            num_ended += 1
+                            yield self._counted(outcome, report)
+                    except DiskFullError:
+                        self.result.num_not_tried = len(pending) - num_ended
+        self.result.seconds = time.monotonic() - started
+
+    def _counted(self, outcome: Outcome, report: Report) -> Outcome:
+        if outcome.state == "done":
+            self.result.num_done += 1
+        elif outcome.state == "failed":
+            self.result.failed.append(outcome)
+        else:
+            self.result.skipped[outcome.reason] = self.result.skipped.get(outcome.reason, 0) + 1
+        report.add(outcome)
+        return outcome
+
+
+def restore_folder(
+    inputs: PathName | Iterable[PathName],
+    output: PathName,
+    options: RestoreOptions | None = None,
+    *,
+    restorer: Restorer | None = None,
+    writing: OutputOptions | None = None,
+    recursive: bool = False,
+    listed: Iterable[str] | None = None,
+    shard: tuple[int, int] | None = None,
+    journal: PathName | None = None,
+    keep_journal: bool = True,
+    skip_existing: bool = False,
+    report: PathName | None = None,
+    on_outcome: Callable[[Outcome], None] | None = None,
+) -> FolderResult:
+    """Restore every picture of folders into another folder, as ``s3diff restore`` does.
+
+    A picture that cannot be restored is a failure of the result and costs only itself. Interrupted, the same call goes
+    on where it stopped.
+
+    Args:
+        inputs: one or more folders, files, and patterns such as ``photos/**/*.jpg``.
+        output: the folder of the results, made when missing; pictures keep their places in the tree.
+        options: of every picture.
+        restorer: a model on a device; None for the embedded one.
+        writing: format, names and quality of the results, and whether they may replace files.
+        recursive: descend into folders.
+        listed: further files by name.
+        shard: (i, N): only part i of N of the pictures, counted from 0.
+        journal: where it is written down what is done; None for a hidden file in the output folder.
+        keep_journal: False to write nothing down.
+        skip_existing: leave pictures as they are whose output is there.
+        report: a file for the outcomes, one JSON object a line.
+        on_outcome: called with each outcome once it is on the disk.
+
+    Raises:
+        PictureError: an input does not exist or holds no pictures.
+        OutputError: nothing can be written there, or files are there that may not be replaced.
+        OptionError, ModelError: no picture can be restored like this.
+    """
+    options = RestoreOptions() if options is None else options
+    writing = OutputOptions() if writing is None else writing
+    restorer = Restorer.from_pretrained() if restorer is None else restorer
+    restorer.check(options)
+    names = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    plan = plan_jobs(
+        [os.fspath(name) for name in names],
+        os.path.join(os.fspath(output), ""),
+        recursive=recursive,
+        listed=listed,
+        writing=writing,
+        shard=shard,
+        names={"model": restorer.model.name, "scale": f"{options.scale:g}"},
+        journal=None if journal is None else Path(journal),
+    )
+    described = describe_run(restorer.model.fingerprint, options, writing)
+    with open_journal(plan, described, path=journal, shard=shard, keep=keep_journal) as kept:
+        run = FolderRun(
+            plan,
+            LocalWay(restorer, options, writing, plan.root),
+            journal=kept,
+            report=report,
+            overwrite=writing.overwrite,
+            skip_existing=skip_existing,
+        )
+        for outcome in run:
+            if on_outcome is not None:
+                on_outcome(outcome)
+    return run.result
+
+
+def describe_run(model: str, options: RestoreOptions, writing: OutputOptions) -> dict[str, Any]:
+    """Describe for a journal what decides how results look; limits and tiles leave them as they are."""
+    decisive = {name: value for name, value in dataclasses.asdict(options).items() if name not in (*LIMITS, "tile")}
+    return {"model": model, "options": decisive, "quality": writing.quality}
+
+
+@contextmanager
+def open_journal(
+    plan: RestorePlan,
+    run: dict[str, Any],
+    *,
+    path: PathName | None = None,
+    shard: tuple[int, int] | None = None,
+    keep: bool = True,
+) -> Iterator[Journal | None]:
+    """Open the journal of a folder's run; None where none is kept: of one picture, or of a run that wants none.
+
+    Args:
+        plan: of the run.
+        run: see :func:`describe_run`.
+        path: the journal's file; None for a hidden one in the output folder.
+        shard: the part that the run restores; each has a journal of its own.
+        keep: whether one is wanted.
+
+    Raises:
+        OptionError: a path is given although none is wanted.
+        OutputError: it is in use, is no journal, or cannot be written.
+    """
+    if not keep and path is not None:
+        raise OptionError("--journal and --no-journal exclude each other; give one of them")
+    if not keep or plan.root is None or not (plan.is_many or path is not None):
+        yield None
+        return
+    part = "" if shard is None else f"-{shard[0]}-of-{shard[1]}"
+    place = plan.root / f"{JOURNAL_NAME}{part}.jsonl" if path is None else Path(path)
+    if path is None:
+        require_inside(place, plan.root)
+    with Journal(place, run) as journal:
+        yield journal
