@@ -1,9 +1,13 @@
-"""Figures against their limits: one sentence each, and whether all are reached."""
+"""Figures against their limits: one sentence each, and whether all are reached; and how sure a share is."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
+
+#: Of the normal distribution, for 95 %.
+_QUANTILE = 1.959964
 
 
 class Target(NamedTuple):
@@ -28,3 +32,13 @@ def all_reached(targets: Iterable[Target]) -> bool:
     for target in found:
         print(f"{'reached' if target.reached else 'missed '}  {target.text}; found {target.figure:.3g}")
     return all(target.reached for target in found)
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a share (Wilson 1927); it is wide for few trials and stays inside 0 and 1."""
+    if trials == 0:
+        return 0.0, 1.0
+    share, spread = successes / trials, _QUANTILE**2 / trials
+    centre = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
+    return max(centre - half, 0.0), min(centre + half, 1.0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from conftest import REPOSITORY, shared_path
 from s3diff.degradation.jpeg import compress_jpeg
+from s3diff.images.codecs import read_picture, to_tensor, write_picture
 from s3diff.images.resampling import resample
 
 SCALE = 4
@@ -129,7 +132,7 @@ def test_a_picture_is_harmed_only_above_bicubic_on_clean_and_mild_inputs() -> No
     assert reached == [False, True, False, True, False]
 
 
-def test_what_was_measured_of_the_same_weights_is_not_measured_again(tmp_path) -> None:
+def test_what_was_measured_of_the_same_weights_is_not_measured_again(tmp_path: Path) -> None:
     from do_no_harm import Kept
     from enlargers import Enlarger
 
@@ -209,3 +212,64 @@ def test_a_model_behind_real_esrgan_or_too_slow_misses_its_targets() -> None:
     assert targets(rows) == [], "nothing is asked without Real-ESRGAN's own figures"
     asked = targets([*rows, row("real-esrgan", 24.0, 0.335, 0.225, 1.2)])
     assert [target.reached for target in asked] == [True, False, True, False]
+
+
+def test_a_blind_vote_shows_the_same_squares_for_a_seed_and_every_kind(tmp_path: Path) -> None:
+    from blind_votes import INPUT_PX, KINDS, OWN_SIZE, REDUCED, chosen
+    from enlargers import as_picture, reduced
+
+    paths = []
+    for seed in range(2):
+        coarse = torch.rand(1, 3, 60, 70, generator=torch.Generator().manual_seed(seed))
+        paths.append(tmp_path / f"{seed}.png")
+        write_picture(as_picture(resample(coarse, 480, 560, "bicubic")), paths[-1])
+    first, again, other = (list(chosen(paths, 12, seed, ("ours", "theirs"))) for seed in (5, 5, 6))
+    assert [row for row, _ in first] == [row for row, _ in again]
+    assert [row for row, _ in first] != [row for row, _ in other]
+    assert {row.left for row, _ in first} == {"ours", "theirs"}, "sides are drawn"
+    for path in paths:
+        assert {row.kind for row, _ in first if row.picture == path.name} == set(KINDS)
+    for (row, image), (_, same) in zip(first, again, strict=True):
+        assert torch.equal(image, same)
+        assert image.shape == (1, 3, INPUT_PX, INPUT_PX)
+        side = INPUT_PX if row.kind == OWN_SIZE else SCALE * INPUT_PX
+        truth = to_tensor(read_picture(tmp_path / row.picture))
+        cut = truth[..., row.top_px : row.top_px + side, row.left_px : row.left_px + side]
+        if row.kind == OWN_SIZE:
+            assert torch.equal(image, cut)
+        else:
+            distance = 255 * float((image - reduced(cut)).abs().mean())
+            assert distance < 0.5 if row.kind == REDUCED else 0.5 < distance < 30
+
+
+def test_votes_are_counted_for_the_method_that_was_on_that_side() -> None:
+    from blind_votes import counted
+
+    key = {1: "ours", 2: "theirs", 3: "ours", 4: "theirs"}
+    judges = [{1: "left", 2: "right", 3: "right", 4: "same"}, {1: "left", 2: "left", 3: "right"}]
+    found = counted(key, ("ours", "theirs"), judges)
+    assert found["votes"] == {"ours": 3, "theirs": 3, "same": 1}
+    assert found["rows"] == {"ours": 1, "theirs": 1, "same": 2}, "row 2 is split, row 4 undecided"
+    assert found["share_of_decided_rows"] == 0.5
+    assert counted(key, ("ours", "theirs"), [{}])["share_of_decided_rows"] is None
+
+
+def test_an_answer_that_is_no_vote_is_refused(tmp_path: Path) -> None:
+    from blind_votes import read_votes
+
+    file = tmp_path / "votes_a.csv"
+    file.write_text("row,vote\n1,left\n\n2, same\n", "utf-8")
+    assert read_votes(file, {1, 2}) == {1: "left", 2: "same"}
+    for text in ("9,left\n", "1,both\n", "1\n", "one,left\n", "1,left\n1,right\n"):
+        file.write_text(text, "utf-8")
+        with pytest.raises(SystemExit, match=r"votes_a\.csv"):
+            read_votes(file, {1, 2})
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    from targets import wilson_interval
+
+    low, high = wilson_interval(81, 263)  # the worked example of Newcombe 1998
+    assert (low, high) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
+    assert wilson_interval(0, 0) == (0, 1)
+    assert wilson_interval(60, 60)[0] == pytest.approx(0.940, abs=1e-3)
