@@ -246,11 +246,11 @@ def test_votes_are_counted_for_the_method_that_was_on_that_side() -> None:
     from blind_votes import counted
 
     key = {1: "ours", 2: "theirs", 3: "ours", 4: "theirs"}
-    judges = [{1: "left", 2: "right", 3: "right", 4: "same"}, {1: "left", 2: "left", 3: "right"}]
+    judges = [{1: "left", 2: "right", 3: "right", 4: "same"}, {1: "left", 2: "left", 3: "left"}]
     found = counted(key, ("ours", "theirs"), judges)
-    assert found["votes"] == {"ours": 3, "theirs": 3, "same": 1}
-    assert found["rows"] == {"ours": 1, "theirs": 1, "same": 2}, "row 2 is split, row 4 undecided"
-    assert found["share_of_decided_rows"] == 0.5
+    assert found["votes"] == {"ours": 4, "theirs": 2, "same": 1}
+    assert found["rows"] == {"ours": 1, "theirs": 0, "same": 3}, "rows 2 and 3 are split, row 4 undecided"
+    assert found["share_of_decided_rows"] == 1
     assert counted(key, ("ours", "theirs"), [{}])["share_of_decided_rows"] is None
 
 
