@@ -143,6 +143,8 @@ def make(options: argparse.Namespace) -> None:
     by_name = {method.name: method for method in methods}
     if len(by_name) != len(methods):
         raise SystemExit(f"both methods are called {methods[0].name}; give folders of different names")
+    if options.rows < 1:
+        raise SystemExit(f"--rows is {options.rows}; give at least 1, and 60 or more for a claim")
     paths = list_pictures(options.pictures)
     if not paths:
         raise SystemExit(f"{options.pictures} holds no pictures")
