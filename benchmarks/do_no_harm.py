@@ -1,12 +1,13 @@
 """Is any picture made worse than by plain enlargement? Measures over the do-no-harm set, with bicubic's.
 
-    python benchmarks/do_no_harm.py [MODEL ...] [--quick] [--only "jpeg 12"]... [--json FILE] [--check]
+    python benchmarks/do_no_harm.py [MODEL ...] [--quick] [--only "jpeg 12"]... [--category sky]... [--check]
 
 MODEL is a model's name or folder, or ``real-esrgan``; ``compact`` where none is given. The set is that of
 ``do_no_harm_set.py``. ``--quick`` takes clean and mild inputs and leaves out DISTS and NIQE. Every figure of every
 picture is kept in ``--work``: what was measured of the same weights is not measured again, so that an interrupted run
-goes on. ``--check`` ends with exit code 1 where a target is missed. Needs the weights of the measures (``python -m
-s3diff.evaluation.perceptual_weights``).
+goes on. With ``--pictures FOLDER`` all is restored again, and FOLDER gets a strip of each picture to be looked at:
+input, results, truth. ``--check`` ends with exit code 1 where a target is missed. Needs the weights of the measures
+(``python -m s3diff.evaluation.perceptual_weights``).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from do_no_harm_set import CLEAN_AND_MILD, DEGRADATIONS, Scene, scenes
-from enlargers import BICUBIC, Enlarger, reduced
+from do_no_harm_set import CLEAN_AND_MILD, DEGRADATIONS, SCENES, Scene, scenes
+from enlargers import BICUBIC, SCALE, Enlarger, as_picture, reduced
 from hardware import machine
 from picture_measures import blockiness, chroma, comb, gradient_energy, spectrum_slope
 from targets import Target, all_reached, at_least, at_most
@@ -32,6 +33,7 @@ from s3diff.errors import PictureError, S3DiffError
 from s3diff.evaluation.metrics import psnr_y
 from s3diff.evaluation.niqe import NIQE
 from s3diff.evaluation.perceptual import DISTS, LPIPS
+from s3diff.images.codecs import write_picture
 
 #: Networks' measures, and the one that decides which picture is harmed.
 SLOW, DECIDING = ("dists", "niqe"), "lpips"
@@ -116,7 +118,13 @@ class Kept:
 
 
 def judge(
-    methods: Sequence[Enlarger], found: Iterable[Scene], degradations: Sequence[str], work: Path, quick: bool
+    methods: Sequence[Enlarger],
+    found: Iterable[Scene],
+    degradations: Sequence[str],
+    work: Path,
+    *,
+    quick: bool,
+    pictures: Path | None = None,
 ) -> dict[str, list[Row]]:
     """The rows of each method by its name; the first is bicubic."""
     measures, kept = Judge(quick), {method.name: Kept(work, method) for method in methods}
@@ -125,17 +133,24 @@ def judge(
         truth = hashlib.sha256(f"{scene.name} ".encode() + scene.truth.numpy().tobytes()).hexdigest()[:16]
         for degradation in degradations:
             known = [kept[method.name].find(truth, degradation, measures.names) for method in methods]
-            given = bicubic = None
+            if pictures is None and None not in known:
+                for method, row in zip(methods, known, strict=True):
+                    rows[method.name].append(row)
+                continue
+            given = scene.degraded(degradation)
+            strip = [given.repeat_interleave(SCALE, -1).repeat_interleave(SCALE, -2)]
+            bicubic = methods[0].enlarged(given)
             for method, row in zip(methods, known, strict=True):
+                if row is None or pictures is not None:
+                    strip.append(bicubic if method is methods[0] else method.enlarged(given))
                 if row is None:
-                    if given is None or bicubic is None:
-                        given = scene.degraded(degradation)
-                        bicubic = methods[0].enlarged(given)
-                    result = bicubic if method is methods[0] else method.enlarged(given)
                     place = {"category": scene.category, "scene": scene.name, "degradation": degradation}
-                    row = place | {"truth": truth} | measures.measure(scene, given, result, bicubic)
+                    row = place | {"truth": truth} | measures.measure(scene, given, strip[-1], bicubic)
                     kept[method.name].add(row)
                 rows[method.name].append(row)
+            if pictures is not None:
+                name = f"{scene.category} {scene.name} {degradation}".replace(" ", "_")
+                write_picture(as_picture(torch.cat([*strip, scene.truth], dim=3)), pictures / f"{name}.png")
     return rows
 
 
@@ -187,10 +202,9 @@ def targets(rows: Sequence[Row], bicubic: Sequence[Row]) -> list[Target]:
         return [row[name] for row in taken if row.get(name) is not None]
 
     kept, grey = figures("kept", rows, "clean"), figures("chroma_max", rows, *DEGRADATIONS)
-    found = [
-        at_most(f"clean and mild pictures with LPIPS {HARM} above bicubic's", len(harmed(rows, bicubic)), 0),
-        at_most("chroma of grey inputs, levels", max(grey, default=0.0), GREY_CHROMA),
-    ]
+    found = [at_most(f"clean and mild pictures with LPIPS {HARM} above bicubic's", len(harmed(rows, bicubic)), 0)]
+    if grey:
+        found.append(at_most("chroma of grey inputs, levels", max(grey), GREY_CHROMA))
     if kept:
         found.append(at_least("reduced result against a clean input, mean, dB", statistics.mean(kept), KEPT_MEAN_DB))
         found.append(at_least("the same, worst, dB", min(kept), KEPT_WORST_DB))
@@ -220,7 +234,8 @@ def report(given: argparse.Namespace) -> bool:
     methods = [Enlarger(what) for what in (BICUBIC, *given.models)]
     degradations = given.only or (CLEAN_AND_MILD if given.quick else DEGRADATIONS)
     with torch.inference_mode():
-        rows = judge(methods, mixed(scenes(given.shared)), degradations, given.work, given.quick)
+        found_scenes = mixed(scenes(given.shared, tuple(given.category or SCENES)))
+        rows = judge(methods, found_scenes, degradations, given.work, quick=given.quick, pictures=given.pictures)
     print(f"Cells: {' / '.join(rows)}; kept: reduced result against the input; gradient: energy over the truth's;")
     print("slope of the spectrum less the truth's, dB per octave; chroma: the largest of grey inputs, levels.\n")
     mild = {name: [row for row in found if row["degradation"] in CLEAN_AND_MILD] for name, found in rows.items()}
@@ -255,12 +270,16 @@ def main() -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--quick", action="store_true", help="clean and mild inputs, without DISTS and NIQE")
     parser.add_argument("--only", action="append", choices=DEGRADATIONS, help="one degradation; may be given again")
+    parser.add_argument("--category", action="append", choices=list(SCENES), help="one category; may be given again")
+    parser.add_argument("--pictures", type=Path, help="folder for strips of input, results and truth")
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder that holds data/")
     parser.add_argument("--work", type=Path, default=Path("benchmark/do-no-harm"), help="figures that are kept")
     parser.add_argument("--json", type=Path, help="also write means, targets and harmed pictures to this file")
     parser.add_argument("--check", action="store_true", help="exit code 1 where a target is missed")
     given = parser.parse_args()
     given.models = given.models or ["compact"]
+    if given.pictures is not None:
+        given.pictures.mkdir(parents=True, exist_ok=True)
     try:
         is_good = report(given)
     except S3DiffError as error:
