@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -33,8 +33,9 @@ from s3diff.training.export import delivered_model, export_model
 from s3diff.training.initial_model import prepare_initial_model
 from s3diff.training.loop import StepReport, make_accelerator, step_generator
 from s3diff.training.losses import ReconstructionLoss
+from s3diff.training.overrides import with_change
 from s3diff.training.recipes import compact, compact_generator, debug, paper
-from s3diff.training.run import TrainRequest, prepare_trainer, train
+from s3diff.training.run import TrainRequest, prepare_trainer, train, train_estimator
 from s3diff.training.run_checkpoints import checkpoint_paths, save_checkpoint
 from s3diff.training.trainable import TrainableModel, gradient_norms, turned, wake_lora
 from s3diff.training.validation import Validation
@@ -269,8 +270,33 @@ def test_gradients_that_are_not_finite_change_nothing_and_end_the_run(photos: Pa
     assert trainer.step == 2
     changed = [name for name in differing(before, everything(trainer)) if not name.startswith("average.")]
     assert not changed
-    with pytest.raises(TrainingError, match=r"not finite 3 times in a row.*lower optimiser\.learning_rate"):
+    with pytest.raises(TrainingError, match=r"not finite 3 times in a row; start again with a lower rate"):
         run_steps(trainer, 1)
+
+
+def test_no_checkpoint_is_written_while_updates_are_not_finite_and_the_advice_works(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny_config(optimiser=OptimiserConfig(learning_rate=1e-3, max_steps=9, max_skipped=3))
+    config = replace(config, run=replace(config.run, checkpoint_every=1))
+    trainer = make_trainer(config, photos, tmp_path)
+    real = trainer.loss.forward
+
+    def breaks_in_step_3(*given: Any) -> dict[str, torch.Tensor]:
+        return {name: value * (float("nan") if trainer.step >= 3 else 1) for name, value in real(*given).items()}
+
+    trainer.loss.forward = breaks_in_step_3  # type: ignore[method-assign]
+    with pytest.raises(TrainingError) as error:
+        trainer.run()
+    assert [path.name for path in checkpoint_paths(tmp_path)] == ["step-00000002.pt", "step-00000003.pt"]
+    assert caplog.text.count("no checkpoint, as the last updates were not finite; step-00000003.pt stays") == 2
+    advised = "--resume --accept-changes --set optimiser.learning_rate=0.0005"
+    assert f"go on from step-00000003.pt with {advised}, or, where that comes here again" in str(error.value)
+    again = make_trainer(with_change(config, advised.rpartition(" ")[2]), photos, tmp_path)
+    again.resume(accept_changes=True)
+    assert again.step == 3
+    again.run()
+    assert again.step == 9
 
 
 def test_a_loss_that_is_not_finite_counts_though_its_gradients_are(photos: Path, tmp_path: Path) -> None:
@@ -729,6 +755,24 @@ def test_a_run_ends_in_a_model_folder_that_restore_takes(photos: Path, tmp_path:
     assert sum("validation/psnr_y" in line for line in lines) == 2
     with pytest.raises(OptionError, match="already holds a run"):
         train(request)
+
+
+def test_an_output_among_the_pictures_is_refused(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its validation pictures and exported ones would be trained on when the run goes on."""
+    monkeypatch.chdir(photos)
+    for output, data, validate in (
+        (photos / "run", str(photos), None),
+        (Path("deep/run"), photos.as_uri(), None),
+        (photos, ".", None),
+        (photos / "run", str(tmp_path), str(photos.parent)),
+    ):
+        request = TrainRequest(recipe="debug", data=data, output=output, validate=validate, cpu=True)
+        option = "--data" if validate is None else "--validate"
+        with pytest.raises(OptionError, match=rf"--output \S+ lies inside {option} .*; give a folder outside of it"):
+            prepare_trainer(request)
+        with pytest.raises(OptionError, match="lies inside"):
+            train_estimator(replace(request, recipe="compact_estimator"))
+    assert not (photos / "run").exists()
 
 
 def test_validation_scores_the_delivered_model(photos: Path, tmp_path: Path) -> None:

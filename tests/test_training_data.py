@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from s3diff.training.data import crops, storage
 from s3diff.training.data.batches import CropBatch, crop_batches
 from s3diff.training.data.collage import NUMBERS_PER_SHAPE, collage
 from s3diff.training.data.crops import CropDataset, check_usable, epoch_order
-from s3diff.training.data.sources import ShardSource, open_source
+from s3diff.training.data.sources import ShardSource, names_digest, open_source
 
 NUM_PICTURES = 12
 
@@ -512,6 +513,60 @@ def test_long_and_foreign_names_are_found(tmp_path: Path) -> None:
             assert source.name(1).endswith("line\\nbreak.png")
 
 
+def test_links_in_a_shard_are_the_pictures_that_they_lead_to(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Hard ones, as tar writes for the second name of a file, and symbolic ones; to any member, before or behind."""
+    links = [
+        ("./n/hard.png", tarfile.LNKTYPE, "./n/a.png"),
+        ("./n/soft.png", tarfile.SYMTYPE, "a.png"),
+        ("./up.png", tarfile.SYMTYPE, "n/../blobs/0123"),
+        ("./chain.png", tarfile.SYMTYPE, "./n/soft.png"),
+        ("./round.png", tarfile.SYMTYPE, "round.png"),
+        ("./away.png", tarfile.SYMTYPE, "/home/somebody/away.png"),
+        ("./.hidden.png", tarfile.LNKTYPE, "./n/a.png"),
+    ]
+    pictures = [noise(0), noise(1)]
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, kind, target in links[1:]:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            archive.addfile(member)
+        for name, pixels in zip(("./n/a.png", "./blobs/0123"), pictures, strict=True):
+            member, data = tarfile.TarInfo(name), encoded(pixels)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        member = tarfile.TarInfo(links[0][0])
+        member.type, member.linkname = links[0][1:]
+        archive.addfile(member)
+    wanted = {"soft": 0, "up": 1, "chain": 0, "a": 0, "hard": 0}
+    for _ in range(2):  # and from the index
+        caplog.clear()
+        source = open_source(str(tmp_path / "a.tar"))
+        assert [Path(source.name(index)).stem for index in range(len(source))] == list(wanted)
+        for index, picture in enumerate(wanted.values()):
+            assert np.array_equal(source.read(index), pictures[picture])
+        assert "holds 2 links that lead to none of its files, such as ./round.png" in caplog.text
+
+
+def test_a_set_is_the_same_however_its_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = write_shards(tmp_path / "shards", 2, 3)
+    pictures = write_folder(tmp_path / "pictures", {"a.png": noise(0), "n/b.png": noise(1)})
+    monkeypatch.chdir(tmp_path)
+    written = {
+        shards: ("shards", "./shards/", "shards/../shards", "shards/*.tar", "shards/train-{000000..000001}.tar"),
+        pictures: ("pictures", "pictures/", "./pictures"),
+    }
+    digests = {}
+    for folder, others in written.items():
+        digests[folder] = names_digest(open_source(str(folder)))
+        assert {names_digest(open_source(other)) for other in (*others, folder.as_uri())} == {digests[folder]}
+        folder.rename(tmp_path / "moved")
+        assert names_digest(open_source("moved")) == digests[folder]
+        (tmp_path / "moved").rename(folder)
+    assert digests[shards] != digests[pictures]
+    (shards / "train-000001.tar").rename(shards / "train-000002.tar")
+    assert names_digest(open_source("shards")) != digests[shards]
+
+
 def test_bad_shards_are_named_in_one_line(tmp_path: Path) -> None:
     write_tar(tmp_path / "twice.tar", [("a.png", encoded(noise(0)))] * 2)
     write_tar(tmp_path / "texts.tar", [("a.txt", b"x")])
@@ -713,6 +768,9 @@ def test_a_worker_that_dies_is_said_in_one_line(tmp_path: Path) -> None:
     next(batches)
     for worker in multiprocessing.active_children():
         os.kill(worker.pid or 0, signal.SIGKILL)
+    until = time.monotonic() + 2
+    while time.monotonic() < until:  # in the midst of anything else nothing is raised
+        sum(range(1000))
     with pytest.raises(TrainingError, match="a data worker ended unexpectedly") as caught:
         list(itertools.islice(batches, 1000))
     assert "\n" not in str(caught.value)

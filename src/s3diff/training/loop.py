@@ -30,7 +30,13 @@ from s3diff.training.data.batches import crop_batches
 from s3diff.training.data.crops import CropDataset
 from s3diff.training.data.sources import names_digest
 from s3diff.training.muon import Muon
-from s3diff.training.run_checkpoints import RunState, load_checkpoint, require_same_run, save_checkpoint
+from s3diff.training.run_checkpoints import (
+    RunState,
+    checkpoint_paths,
+    load_checkpoint,
+    require_same_run,
+    save_checkpoint,
+)
 from s3diff.training.tracking import Tracker
 
 _LOGGER = logging.getLogger(__name__)
@@ -157,12 +163,21 @@ class Loop(ABC):
                         self.validate(tracker)
                     signal_number = self._agreed_signal(received)
                     if is_last or signal_number or self.step % self._run.checkpoint_every == 0:
-                        self.save()
+                        self._save_unless_broken()
                     if signal_number and not is_last:
                         raise Stopped(self.step, signal_number)
         finally:
             batches.close()
             tracker.close()
+
+    def _save_unless_broken(self) -> None:
+        """Leave the checkpoint out while updates are skipped: going on from it would meet the same weights again."""
+        if any(self._num_skipped.values()):
+            kept = checkpoint_paths(self.output)
+            rest = f"{kept[-1].name} stays" if kept else "there is no earlier one"
+            _LOGGER.warning("step %d: no checkpoint, as the last updates were not finite; %s", self.step, rest)
+        else:
+            self.save()
 
     def save(self) -> None:
         """Write a checkpoint; the processes wait for the one that writes.
@@ -237,9 +252,14 @@ class Loop(ABC):
             skipped = self._num_skipped[name] = self._num_skipped.get(name, 0) + 1
             _LOGGER.warning("step %d: the %s's loss or gradients are not finite; it stays as it was", self.step, name)
             if skipped >= self._optimiser.max_skipped:
+                lower = f"--set optimiser.learning_rate={self._optimiser.learning_rate / 2:.2g}"
+                kept = checkpoint_paths(self.output)
+                advice = f"go on from {kept[-1].name} with --resume --accept-changes {lower}" if kept else ""
+                if len(kept) > 1:
+                    advice += f", or, where that comes here again, remove it and go on from {kept[-2].name}"
                 raise TrainingError(
-                    f"step {self.step}: loss or gradients of the {name} are not finite {skipped} times in a row; go on "
-                    "from the last checkpoint with a lower optimiser.learning_rate (--resume --accept-changes)"
+                    f"step {self.step}: loss or gradients of the {name} are not finite {skipped} times in a row; "
+                    f"{advice or f'start again with a lower rate, such as {lower}'}"
                 )
         optimiser.zero_grad(set_to_none=True)
         return norm.detach()

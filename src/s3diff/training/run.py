@@ -21,6 +21,7 @@ from s3diff.evaluation.perceptual import SMALLEST_ALEXNET_PX
 from s3diff.training.config import EstimatorTrainConfig, TrainConfig
 from s3diff.training.data.crops import CropDataset, check_usable
 from s3diff.training.data.sources import open_source
+from s3diff.training.data.storage import is_remote, local_path
 from s3diff.training.estimator_trainer import EstimatorTrainer
 from s3diff.training.export import MODEL_FOLDER, export_model
 from s3diff.training.initial_model import InitialModel, prepare_initial_model, require_estimator
@@ -114,6 +115,7 @@ def prepare_trainer(request: TrainRequest, report: Report | None = None) -> Trai
     config = resolve_config(request)
     estimator_run = request.output / _ESTIMATOR_RUN
     _require_consistent(request)
+    _require_output_outside(request)
     if not request.resume:
         require_new_run(request.output)
         require_new_run(estimator_run)
@@ -143,6 +145,20 @@ def prepare_trainer(request: TrainRequest, report: Report | None = None) -> Trai
 def _require_consistent(request: TrainRequest) -> None:
     if request.accept_changes and not request.resume:
         raise OptionError("--accept-changes belongs to --resume; leave it out to start a new run")
+
+
+def _require_output_outside(request: TrainRequest) -> None:
+    """Refuse an output among the pictures: the run's own would be trained on and scored when it goes on."""
+    output = request.output.resolve()
+    for option, place in (("--data", request.data), ("--validate", request.validate)):
+        if place is None or is_remote(place):
+            continue
+        folder = Path(local_path(place)).resolve()
+        if folder.is_dir() and (output == folder or folder in output.parents):
+            raise OptionError(
+                f"--output {request.output} lies inside {option} {place}, whose pictures it would join; give a folder "
+                "outside of it"
+            )
 
 
 def check_consistent(config: TrainConfig) -> None:
@@ -194,6 +210,7 @@ def train_estimator(request: TrainRequest, report: Report | None = None) -> Path
     for change in request.changes:
         config = with_change(config, change)
     _require_consistent(request)
+    _require_output_outside(request)
     _check_degradations(config.data.degradations)
     if config.data.crop_px % config.data.scale:
         raise OptionError(f"data.crop_px is {config.data.crop_px}; give a multiple of the scale {config.data.scale}")

@@ -9,6 +9,7 @@ import atexit
 import itertools
 import os
 import signal
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def crop_batches(
 
 
 def _iterate(loader: DataLoader[Any]) -> Generator[CropBatch, None, None]:
-    with _signals_held_back(loader.num_workers > 0):
+    with _signals_held_back(loader.num_workers > 0), _deaths_noticed_by_reading():
         batches = iter(loader)
     stop = partial(_stop_workers, batches)
     atexit.register(stop)  # multiprocessing's own exit sends each worker one SIGTERM, then waits
@@ -106,9 +107,10 @@ def _iterate(loader: DataLoader[Any]) -> Generator[CropBatch, None, None]:
             if isinstance(batch, S3DiffError):
                 raise batch
             yield batch
-    except (RuntimeError, ConnectionError, EOFError) as error:
+    except (RuntimeError, OSError, EOFError) as error:
         # A batch that was under way when its worker died ends in the middle of the connection to it.
-        is_dead_worker = _DEAD_WORKER in str(error) or not isinstance(error, RuntimeError)
+        is_dead_worker = _DEAD_WORKER in str(error) or isinstance(error, ConnectionError | EOFError)
+        is_dead_worker |= any(not worker.is_alive() for worker in getattr(batches, "_workers", ()))
         if loader.num_workers == 0 or not is_dead_worker or isinstance(error, S3DiffError):
             raise
         raise TrainingError(
@@ -123,12 +125,7 @@ def _iterate(loader: DataLoader[Any]) -> Generator[CropBatch, None, None]:
 def _stop_workers(batches: Any) -> None:
     """Now, and not when the iterator is collected: as part of a cycle its queues may be gone before it can use them."""
     if hasattr(batches, "_shutdown_workers"):
-        # The handler of SIGCHLD tells of a dead worker wherever this process is, here too; it tells of it once.
-        try:
-            batches._shutdown_workers()
-        except RuntimeError as error:
-            if _DEAD_WORKER not in str(error):
-                raise
+        batches._shutdown_workers()
     for worker in getattr(batches, "_workers", ()):
         if worker.is_alive():  # stuck in a read, and it ignored the one SIGTERM that was sent
             worker.kill()
@@ -182,6 +179,22 @@ def _signals_held_back(starts_workers: bool) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _deaths_noticed_by_reading() -> Iterator[None]:
+    """Keep DataLoader from handling SIGCHLD: its error would come up anywhere in this process, in a loss or a file.
+
+    Who waits for a batch looks after the workers every few seconds anyway.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield  # no such signal, or no place to set its handler: DataLoader sets none either
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _start_worker(cache_bytes: int, worker_id: int) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import posixpath
 import tarfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,7 +37,12 @@ _SCANS_AT_ONCE = 16
 _BLOCK_BYTES = 512
 #: Zeros that writers put behind the end mark; more than that is data that no reader would find.
 _LARGEST_PADDING_BYTES = 1 << 20
-_INDEX_VERSION = 1
+_INDEX_VERSION = 2
+
+#: Place of a link whose file is not known.
+_NOWHERE = (-1, -1)
+#: Links that lead to links; a longer chain goes round.
+_LONGEST_CHAIN = 40
 
 
 class PackedNames(Sequence[str]):
@@ -65,7 +71,7 @@ class ShardIndex:
         names: of the members, with their folders.
         offsets: int64, first byte of each picture.
         sizes: int64, bytes of each picture.
-        damage: one sentence where the shard is cut off or damaged, else None.
+        damage: one sentence where the shard is cut off or damaged, or holds links that lead nowhere, else None.
     """
 
     url: str
@@ -78,7 +84,8 @@ class ShardIndex:
 def index_shards(urls: Sequence[str], cache_folder: Path | None = None) -> list[ShardIndex]:
     """The index of each shard, from the cache where it is there.
 
-    A shard that is cut off is used as far as it can be read, and named in a warning at every start.
+    A shard that is cut off is used as far as it can be read, and named in a warning at every start. A link is the
+    member that it leads to, under its own name.
 
     Args:
         urls: addresses or local paths of uncompressed tar files.
@@ -116,6 +123,8 @@ def _index(url: str, folder: Path) -> ShardIndex:
 def _scan(url: str, file: BinaryIO, size_bytes: int) -> ShardIndex:
     shown = printable(url)
     found: dict[str, tuple[int, int]] = {}
+    files: dict[str, tuple[int, int]] = {}
+    links: dict[str, str] = {}
     num_members, damaged = 0, False
     try:
         archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - closed below; only opening has this error
@@ -124,18 +133,32 @@ def _scan(url: str, file: BinaryIO, size_bytes: int) -> ShardIndex:
     with archive:
         for member in _whole_members(archive):
             num_members += 1
-            end = member.offset_data + member.size
-            damaged |= end > size_bytes
-            if _is_picture(member) and end <= size_bytes:
+            is_link = member.islnk() or member.issym()
+            is_whole = is_link or member.offset_data + member.size <= size_bytes
+            damaged |= not is_whole
+            if is_link:
+                links[posixpath.normpath(member.name)] = _target(member)
+            elif member.isreg() and not member.issparse() and is_whole:
+                files[posixpath.normpath(member.name)] = member.offset_data, member.size
+            if _is_picture(member) and is_whole:
                 if member.name in found:
                     what = f"{shown} holds two members named {printable(member.name)}"
                     raise PictureError(f"{what}; write the shard again with one name per picture")
-                found[member.name] = (member.offset_data, member.size)
+                found[member.name] = _NOWHERE if is_link else (member.offset_data, member.size)
         damaged |= not _has_end_mark(file, archive.offset, size_bytes)
+    for name in [name for name, place in found.items() if place is _NOWHERE]:
+        found[name] = _followed(posixpath.normpath(name), links, files)
+    dangling = [name for name, place in found.items() if place is _NOWHERE]
+    for name in dangling:
+        del found[name]
     if not found:
         names = ", ".join(PICTURE_EXTENSIONS)
         raise PictureError(f"{shown} holds no picture among its {num_members} members; put {names} files into it")
-    damage = f"is cut off or damaged; its first {len(found)} pictures are used, fetch it again" if damaged else None
+    remarks = [f"is cut off or damaged; its first {len(found)} pictures are used, fetch it again"] if damaged else []
+    if dangling:
+        links_left_out = f"holds {len(dangling)} links that lead to none of its files, such as {printable(dangling[0])}"
+        remarks.append(f"{links_left_out}; they are left out, write it again with tar --dereference")
+    damage = "; it ".join(remarks) or None
     places = np.array(list(found.values()), dtype=np.int64)
     return ShardIndex(url, PackedNames(found), places[:, 0].copy(), places[:, 1].copy(), damage)
 
@@ -149,7 +172,23 @@ def _whole_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 def _is_picture(member: tarfile.TarInfo) -> bool:
     """Hidden files are left out (macOS packs ``._name.jpg`` beside ``name.jpg``), and sparse ones, stored in pieces."""
     hidden = any(part.startswith(".") and part != "." for part in member.name.split("/"))
-    return member.isreg() and not member.issparse() and not hidden and extension(member.name) in PICTURE_EXTENSIONS
+    is_file = member.isreg() and not member.issparse()
+    return (is_file or member.islnk() or member.issym()) and not hidden and extension(member.name) in PICTURE_EXTENSIONS
+
+
+def _target(link: tarfile.TarInfo) -> str:
+    """Name the member that a link leads to: a hard link from the archive's root, a symbolic one from its folder."""
+    folder = posixpath.dirname(link.name) if link.issym() else ""
+    return posixpath.normpath(posixpath.join(folder, link.linkname))
+
+
+def _followed(name: str, links: dict[str, str], files: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """Find the bytes behind a chain of links; ``_NOWHERE`` where it leaves the archive or goes round."""
+    for _ in range(_LONGEST_CHAIN):
+        if name not in links:
+            break
+        name = links[name]
+    return files.get(name, _NOWHERE)
 
 
 def _has_end_mark(file: BinaryIO, offset: int, size_bytes: int) -> bool:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -47,6 +49,10 @@ class PictureSource(Protocol):
 
     def name(self, index: int) -> str:
         """For messages: the path inside the folder, or shard and member; one line, whatever the file is called."""
+        ...
+
+    def own_name(self, index: int) -> str:
+        """The name that the picture has wherever the set lies: without the path that leads to folder or shards."""
         ...
 
     def read(self, index: int) -> np.ndarray:
@@ -132,6 +138,10 @@ class FolderSource:
         """The path inside the folder."""
         return printable(self._names[index])
 
+    def own_name(self, index: int) -> str:
+        """The same."""
+        return self.name(index)
+
     def read(self, index: int) -> np.ndarray:
         """See :class:`PictureSource`."""
         path = f"{self._folder}/{self._names[index]}"
@@ -167,6 +177,13 @@ class ShardSource:
         """The shard's address and the member."""
         return printable(f"{self._url(index)}/{self._names[index]}")
 
+    def own_name(self, index: int) -> str:
+        """The shard's file name and the member."""
+        url = self._url(index)
+        place = urlsplit(url).path if is_remote(url) else url.replace(os.sep, "/")  # a query signs anew each time
+        shard = place.rsplit("/", 1)[-1]
+        return printable(f"{shard}/{self._names[index].removeprefix('./')}")
+
     def read(self, index: int) -> np.ndarray:
         """See :class:`PictureSource`."""
         data = self._reader.read(self._url(index), int(self._offsets[index]), int(self._sizes[index]))
@@ -188,10 +205,13 @@ def _require_some(location: str, num_found: int, num_kept: int) -> None:
 
 
 def names_digest(source: PictureSource) -> str:
-    """SHA-256 over the names of all pictures in their order: tells whether two runs drew from the same set."""
+    """Hash the names of all pictures in their order: tells whether two runs drew from the same set.
+
+    However the set's path is written, and wherever the set was moved to, its digest is the same.
+    """
     digest = hashlib.sha256()
     for index in range(len(source)):
-        digest.update(source.name(index).encode() + b"\0")
+        digest.update(source.own_name(index).encode() + b"\0")
     return digest.hexdigest()
 
 
