@@ -21,9 +21,10 @@ from golden_models import official_files, tiny_model, tiny_model_folder
 from s3diff.checkpoints.convert import NEGATIVE_PROMPT, POSITIVE_PROMPT, convert, to_official
 from s3diff.checkpoints.model_folder import load_model
 from s3diff.checkpoints.official_pickle import read_official_estimator, read_official_pickle, write_official_pickle
-from s3diff.checkpoints.sd_turbo import read_sd_turbo, read_sd_turbo_config
+from s3diff.checkpoints.sd_turbo import read_json, read_sd_turbo, read_sd_turbo_config
+from s3diff.checkpoints.weights_file import read_safetensors, read_torch_file
 from s3diff.errors import ModelError, OutputError, S3DiffError
-from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
+from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 from tiny_models import one_line, save_compact
 
@@ -111,11 +112,36 @@ def test_a_pickle_that_carries_code_never_runs_it(tmp_path: Path, writer: str, k
     assert marker.exists(), "the trap itself works"
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_a_pickle_protocol_that_cannot_be_looked_into_is_named(tmp_path: Path, protocol: int, zipped: bool) -> None:
+    path = tmp_path / "de_net.pth"
+    state = DegradationEstimator(DegradationEstimatorConfig()).state_dict()
+    torch.save(state, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    if protocol == 3:
+        assert read_estimator(path).keys() == state.keys()
+        return
+    with pytest.raises(ModelError, match=f"is written with pickle protocol {protocol}; above 3 .* nothing was run"):
+        read_estimator(path)
+
+
+def test_a_pointer_of_git_lfs_is_called_so(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 138000000\n"
+    names = ("s3diff.pkl", "unet.safetensors", "config.json")
+    for name, read in zip(names, (read_torch_file, read_safetensors, read_json), strict=True):
+        (tmp_path / name).write_text(pointer)
+        with pytest.raises(
+            ModelError, match=rf"{name} is a pointer of Git LFS .*; fetch it with git lfs pull"
+        ) as error:
+            read(tmp_path / name)
+        one_line(error)
+
+
 @pytest.mark.parametrize("content", [b"", b"not a pickle at all\n", b"PK\x03\x04", pickle.dumps([1, 2])])
 def test_files_that_are_no_torch_files(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "s3diff.pkl"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"no torch file|damaged") as error:
+    with pytest.raises(ModelError, match=r"no torch file|damaged|pickle protocol [45]") as error:
         read_official_pickle(path, base_config())
     one_line(error)
 

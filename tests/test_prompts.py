@@ -7,16 +7,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import goldens_path
+from conftest import goldens_path, shared_path
 from golden_models import tiny_model
+from s3diff.checkpoints.model_folder import load_model, save_model
 from s3diff.errors import ModelError
 from s3diff.networks.prompts import encode_prompts, tokenize
+from tiny_models import compact_parts
 
 #: No noise floor was measured for the embeddings; values reach 4, a wrong pad token moves them by more than 1.
 EMBEDDING_TOLERANCE = 2e-5
@@ -76,6 +79,63 @@ def refuse(folders: tuple[Path, Path], message: str) -> None:
 def test_incomplete_tokenizer(folders: tuple[Path, Path], name: str) -> None:
     (folders[0] / name).unlink()
     refuse(folders, f"{name} does not exist")
+
+
+def test_a_tokenizer_as_transformers_writes_it_today(folders: tuple[Path, Path]) -> None:
+    """One ``tokenizer.json`` in place of ``vocab.json`` and ``merges.txt``, and a configuration."""
+    golden = json.loads(goldens_path("tokenizer_ids.json").read_text())
+    transformers: Any = pytest.importorskip("transformers")
+    kind = getattr(transformers, "CLIPTokenizerFast", None) or transformers.CLIPTokenizer
+    kind.from_pretrained(str(folders[0]), local_files_only=True).save_pretrained(str(folders[0].parent / "today"))
+    today = folders[0].parent / "today"
+    for name in ("vocab.json", "merges.txt", "special_tokens_map.json"):
+        (today / name).unlink(missing_ok=True)
+    assert tokenize(today, golden["prompts"]).tolist() == golden["tiny_vocab_ids"]
+
+
+@pytest.mark.shared
+def test_a_tokenizer_of_one_file_that_others_wrote() -> None:
+    golden = json.loads(goldens_path("tokenizer_ids.json").read_text())
+    found = tokenize(shared_path("cases/service/tokenizer_json_only"), golden["prompts"])
+    assert found.tolist() == golden["tiny_vocab_ids"]
+
+
+def test_a_tokenizer_without_its_configuration(folders: tuple[Path, Path]) -> None:
+    """It would fill prompts up with another token than the model was trained with."""
+    (folders[0] / "tokenizer_config.json").unlink()
+    refuse(folders, r"tokenizer_config\.json does not exist")
+
+
+@pytest.mark.parametrize(("folder", "name"), [(0, "vocab.json"), (1, "model.safetensors")])
+def test_pointers_of_git_lfs(folders: tuple[Path, Path], folder: int, name: str) -> None:
+    (folders[folder] / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 1\n")
+    refuse(folders, f"{name} is a pointer of Git LFS".replace(".", r"\."))
+
+
+@pytest.mark.parametrize("variant", ["", ".fp16"])
+def test_a_text_encoder_in_shards(folders: tuple[Path, Path], tmp_path: Path, variant: str) -> None:
+    """Read as the base model's, copied into a model folder, and read there."""
+    expected = encode_prompts(*folders, ["a picture"])
+    folder = folders[1]
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = [f"model-{number:05d}-of-00002{variant}.safetensors" for number in (1, 2)]
+    halves = [sorted(tensors)[::2], sorted(tensors)[1::2]]
+    for name, half in zip(names, halves, strict=True):
+        save_file({key: tensors[key] for key in half}, folder / name, metadata={"format": "pt"})
+    weight_map = {key: name for name, half in zip(names, halves, strict=True) for key in half}
+    index = folder / f"model.safetensors.index{variant}.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+    torch.testing.assert_close(encode_prompts(*folders, ["a picture"]), expected, rtol=0, atol=1e-6)
+    generator, prompts = compact_parts()
+    save_model(tmp_path / "m", generator, prompts, name="m", tokenizer=folders[0], text_encoder=folder)
+    copied = load_model(tmp_path / "m")
+    found = encode_prompts(copied.tokenizer, copied.text_encoder, ["a picture"])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    (folder / names[1]).unlink()
+    with pytest.raises(ModelError, match=f"names {names[1]}, which is not there"):
+        save_model(tmp_path / "n", generator, prompts, name="n", tokenizer=folders[0], text_encoder=folder)
+    assert not (tmp_path / "n").exists()
 
 
 def test_damaged_tokenizer(folders: tuple[Path, Path]) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from s3diff.checkpoints.assembly import assemble
 from s3diff.checkpoints.config_json import canonical_json, from_json, to_json
-from s3diff.checkpoints.sd_turbo import component_files, read_json
+from s3diff.checkpoints.sd_turbo import component_files, component_index, read_json
 from s3diff.checkpoints.weights_file import (
     check_tensors,
     fingerprint,
@@ -324,8 +324,11 @@ def _copy_files(source: Path, target: Path, names: list[str]) -> None:
 def _copy_text_encoder(source: Path, target: Path) -> None:
     _copy_files(source, target, ["config.json"])
     files = component_files(source, "model")
-    if len(files) > 1:
-        raise ModelError(f"{source} spreads its weights over {len(files)} files; a single model.safetensors is needed")
+    if len(files) > 1 and (index := component_index(source, "model")) is not None:
+        # The shards keep the names by which their index calls them.
+        for file, name in ((index, "model.safetensors.index.json"), *((file, file.name) for file in files)):
+            shutil.copyfile(file, target / name)
+        return
     # Under the plain name, whatever variant it was: that is what the loader looks for.
     shutil.copyfile(files[0], target / "model.safetensors")
 

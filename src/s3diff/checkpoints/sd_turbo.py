@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from s3diff import git_lfs
 from s3diff.checkpoints.assembly import build_on_meta, shapes_of
 from s3diff.checkpoints.sd_turbo_config import autoencoder_config, noise_schedule, unet_config
 from s3diff.checkpoints.weights_file import check_tensors, read_safetensors
@@ -83,6 +84,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ModelError(f"{path} does not exist; the folder is incomplete or not a model's")
+    if git_lfs.is_pointer(path):
+        raise ModelError(git_lfs.fetch_advice(path))
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -101,14 +104,19 @@ def component_files(folder: Path, stem: str) -> list[Path]:
     for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
         if (folder / name).is_file():
             return [folder / name]
-    for name in (f"{stem}.safetensors.index.json", f"{stem}.safetensors.index.fp16.json"):
-        if (folder / name).is_file():
-            return _shards(folder / name)
+    if (index := component_index(folder, stem)) is not None:
+        return _shards(index)
     if any((folder / name).exists() for name in (f"{stem}.bin", f"{stem}.fp16.bin", "pytorch_model.bin")):
         raise ModelError(
             f"{folder} holds its weights as .bin, a format that can carry code; fetch the .safetensors files instead"
         )
     raise ModelError(f"{folder / stem}.safetensors does not exist; the folder is incomplete or not a model's")
+
+
+def component_index(folder: Path, stem: str) -> Path | None:
+    """Find the file that says which shard holds which tensor of one component; None where there is none."""
+    names = f"{stem}.safetensors.index.json", f"{stem}.safetensors.index.fp16.json"
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def read_component(folder: Path, stem: str) -> dict[str, Tensor]:
@@ -140,6 +148,8 @@ def _shards(index: Path) -> list[Path]:
     names = sorted({str(name) for name in weight_map.values()})
     if outside := [name for name in names if Path(name).name != name]:
         raise ModelError(f"{index} names {outside[0]}, outside its own folder; take the file from its authors")
+    if missing := [name for name in names if not (index.parent / name).is_file()]:
+        raise ModelError(f"{index} names {missing[0]}, which is not there; the folder is incomplete, copy it again")
     return [index.parent / name for name in names]
 
 

@@ -9,6 +9,7 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from s3diff import git_lfs
 from s3diff.errors import ModelError, OutputError
 
 #: What a damaged or foreign file makes torch's restricted reader raise; each becomes one line that names the file.
@@ -35,6 +37,8 @@ _UNREADABLE = (
     struct.error,
 )
 
+#: Highest pickle protocol that torch reads without running code.
+_READABLE_PROTOCOL = 3
 #: At most so many names in one message; the rest is counted.
 _MAX_NAMES = 6
 
@@ -53,6 +57,12 @@ def read_torch_file(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked_for = re.search(r"GLOBAL (\S+)", str(error))
+        if asked_for is None and (protocol := _pickle_protocol(path)) > _READABLE_PROTOCOL:
+            raise ModelError(
+                f"{path} is written with pickle protocol {protocol}; above {_READABLE_PROTOCOL} (torch.save writes 2) "
+                "nobody can see beforehand whether a file carries code, and nothing was run: have its authors save it "
+                "again with torch.save's own protocol"
+            ) from error
         if asked_for is None:
             raise ModelError(
                 f"{path} carries code, is cut off or is no torch file; allowed are tensors and plain values, and "
@@ -66,6 +76,22 @@ def read_torch_file(path: Path) -> Any:
         raise ModelError(f"{path} cannot be opened: permission denied; make the file readable") from error
     except _UNREADABLE as error:  # torch's words for it are for programmers, and cut off in the middle of a sentence
         raise ModelError(f"{path} is cut off, damaged or no torch file; fetch it again from its authors") from error
+
+
+def _pickle_protocol(path: Path) -> int:
+    """Find the protocol that a torch file's or a plain pickle's first bytes state; 0 where they state none."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+                with archive.open(name) as file:
+                    start = file.read(2)
+        else:
+            with open(path, "rb") as file:
+                start = file.read(2)
+    except (OSError, StopIteration, zipfile.BadZipFile):
+        return 0
+    return start[1] if len(start) == 2 and start[:1] == pickle.PROTO else 0
 
 
 def write_torch_file(value: Any, path: Path) -> None:
@@ -184,6 +210,8 @@ def _require_file(path: Path) -> None:
         raise ModelError(f"{path} is a folder; give the file itself")
     if not path.is_file():
         raise ModelError(f"{path} does not exist; check the path")
+    if git_lfs.is_pointer(path):
+        raise ModelError(git_lfs.fetch_advice(path))
 
 
 def _fault(value: Any, shape: tuple[int, ...]) -> str:

@@ -13,7 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from s3diff import git_lfs
 from s3diff.errors import MissingExtraError, ModelError
+
+#: Tokens of every prompt, start and end included.
+NUM_TOKENS = 77
+#: Where a text encoder's weights lie: one file or shards with an index, each also as float16 variant.
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model.fp16.safetensors",
+    "model.safetensors.index.fp16.json",
+)
 
 
 def encode_prompts(tokenizer_folder: Path | None, text_encoder_folder: Path | None, texts: Sequence[str]) -> Tensor:
@@ -58,16 +69,14 @@ def tokenize(tokenizer_folder: Path, texts: Sequence[str]) -> Tensor:
         MissingExtraError: transformers is not installed.
     """
     transformers = _import_transformers()
-    for name in ("vocab.json", "merges.txt"):
-        if not (tokenizer_folder / name).is_file():
-            raise ModelError(f"{tokenizer_folder / name} does not exist; a CLIP tokenizer's folder is needed")
+    _require_tokenizer(tokenizer_folder)
     try:
         # Before transformers 5 the plain class cuts Chinese text differently, depending on what else is installed.
         kind = getattr(transformers, "CLIPTokenizerFast", None) or transformers.CLIPTokenizer
         tokenizer = kind.from_pretrained(str(tokenizer_folder), local_files_only=True)
         encoded = tokenizer(
             list(texts),
-            max_length=tokenizer.model_max_length,
+            max_length=min(tokenizer.model_max_length, NUM_TOKENS),
             padding="max_length",
             truncation=True,
             return_tensors="pt",
@@ -79,18 +88,38 @@ def tokenize(tokenizer_folder: Path, texts: Sequence[str]) -> Tensor:
     return token_ids
 
 
+def _require_tokenizer(folder: Path) -> None:
+    """Refuse a folder that lacks a file, or holds pointers of Git LFS in place of files.
+
+    ``tokenizer.json`` holds everything that older versions of transformers wrote as ``vocab.json`` and ``merges.txt``.
+    ``tokenizer_config.json`` says what fills a prompt up: without it another token would be taken, without a word.
+    """
+    older = () if (folder / "tokenizer.json").is_file() else ("vocab.json", "merges.txt")
+    for name in (*older, "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder / name} does not exist; a CLIP tokenizer's folder is needed")
+    _require_no_pointers(folder)
+
+
+def _require_no_pointers(folder: Path) -> None:
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and git_lfs.is_pointer(path):
+            raise ModelError(git_lfs.fetch_advice(path))
+
+
 def _load_text_encoder(folder: Path) -> Any:
     transformers = _import_transformers()
-    weights = [name for name in ("model.safetensors", "model.fp16.safetensors") if (folder / name).is_file()]
+    weights = [name for name in _WEIGHTS if (folder / name).is_file()]
     if not weights or not (folder / "config.json").is_file():
         raise ModelError(f"{folder} lacks config.json or model.safetensors; a text encoder's folder is needed")
+    _require_no_pointers(folder)
     with _quiet(transformers):
         try:
             text_encoder, report = transformers.CLIPTextModel.from_pretrained(
                 str(folder),
                 local_files_only=True,
                 use_safetensors=True,
-                variant="fp16" if weights[0] == "model.fp16.safetensors" else None,
+                variant="fp16" if "fp16" in weights[0] else None,
                 output_loading_info=True,
             )
         except Exception as error:

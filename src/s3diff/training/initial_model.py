@@ -20,7 +20,7 @@ from s3diff.checkpoints.weights_file import check_tensors, read_safetensors
 from s3diff.errors import ModelError, OptionError
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
-from s3diff.networks.prompts import encode_prompts
+from s3diff.networks.prompts import NUM_TOKENS, encode_prompts
 from s3diff.training.config import FILTER_FIELDS, TrainConfig
 from s3diff.training.overrides import with_change
 from s3diff.training.trainable import TrainableModel, fresh_prompts, initialise_from_scratch, wake_lora
@@ -32,7 +32,6 @@ RANDOM_BASE = "random"
 #: File that ``train-estimator`` writes into its output folder.
 ESTIMATOR_FILE = "estimator.safetensors"
 _SCRATCH_LICENCES = ("trained from scratch by s3diff train; see MODEL_CARD.md where it is shipped",)
-_PROMPT_TOKENS = 77
 #: Values of each frozen tensor that its fingerprint looks at: gigabytes would take seconds.
 _SAMPLES_PER_TENSOR = 64
 
@@ -130,7 +129,7 @@ def _from_scratch(config: TrainConfig) -> InitialModel:
         initialise_from_scratch(generator)
     elif config.generator.conditioning.identity_start:
         wake_lora(generator)
-    num_tokens = config.prompt_tokens if config.start == "scratch" else _PROMPT_TOKENS
+    num_tokens = config.prompt_tokens if config.start == "scratch" else NUM_TOKENS
     positive, negative = fresh_prompts(num_tokens, config.generator.unet.context_channels)
     model = TrainableModel(generator, positive, negative, trained=config.trained, precision=config.precision)
     is_complete = config.start != "scratch"

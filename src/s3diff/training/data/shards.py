@@ -24,6 +24,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from s3diff import git_lfs
 from s3diff.checkpoints.hub import default_cache_folder
 from s3diff.errors import PictureError
 from s3diff.images.codecs import PICTURE_EXTENSIONS
@@ -129,6 +130,8 @@ def _scan(url: str, file: BinaryIO, size_bytes: int) -> ShardIndex:
     try:
         archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - closed below; only opening has this error
     except tarfile.TarError as error:
+        if not is_remote(url) and git_lfs.is_pointer(Path(url)):
+            raise PictureError(git_lfs.fetch_advice(Path(url))) from error
         raise PictureError(f"{shown} is no uncompressed tar file ({error}); give .tar shards") from error
     with archive:
         for member in _whole_members(archive):
