@@ -92,6 +92,10 @@ def _value_from_json(hint: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple:
         return _tuple_from_json(arguments, value, where)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ModelError(f"{where} is {value!r}; an object is needed")
+        return {str(name): _value_from_json(arguments[1], inner, f"{where}.{name}") for name, inner in value.items()}
     return _plain_from_json(hint, value, where)
 
 

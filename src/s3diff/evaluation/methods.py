@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from s3diff.checkpoints.registry import NAMED_MODELS
@@ -27,6 +28,8 @@ from s3diff.restoration.restorer import Restorer
 INPUT_MARK, OUTPUT_MARK = "{input}", "{output}"
 #: Longest time that a program may take for one picture, in seconds.
 PROGRAM_LIMIT_SECONDS = 3600.0
+#: Side of the corner that a model restores before its first timed picture.
+WARM_UP_PX = 64
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Restoration:
     """How a result came about.
 
     Attributes:
-        seconds: wall-clock time, reading and writing files left out except for programs; None for results of others.
+        seconds: wall-clock time, reading and writing files left out except for programs, and a model's warm-up; None
+            for results of others.
         degrees: (blur, noise) that the result was made for, None where there are none.
     """
 
@@ -115,9 +119,14 @@ class Model(_Maker):
         self.restorer = Restorer.from_pretrained(model, device=device, precision=precision, announce=announce)
         self.identity = f"model {self.restorer.model.fingerprint} {self.restorer.precision}"
         self.options = RestoreOptions()
+        self._is_warm = False
 
     def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Restoration:
         picture = _input_of(item)
+        if not self._is_warm:  # what a first picture alone pays for is no part of its seconds
+            corner = Picture(np.ascontiguousarray(picture.pixels[:WARM_UP_PX, :WARM_UP_PX]))
+            self.restorer.restore(corner, self.options)
+            self._is_warm = True
         restored = self.restorer.restore(picture, replace(self.options, size=size))
         write_picture(replace(restored.picture, exif=None), target)
         return Restoration(restored.seconds["total"], (restored.degrees.blur, restored.degrees.noise))

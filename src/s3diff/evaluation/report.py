@@ -12,8 +12,15 @@ import numpy as np
 from s3diff.checkpoints.weights_file import replaced_when_whole
 from s3diff.errors import PictureError
 from s3diff.evaluation.measures import MEASURES
-from s3diff.evaluation.scoring import Evaluation, as_array
-from s3diff.evaluation.statistics import Interval, PairedDifference, grid_interval, mean_interval, paired_difference
+from s3diff.evaluation.scoring import Evaluation, as_array, transparency
+from s3diff.evaluation.statistics import (
+    MIN_PICTURES,
+    Interval,
+    PairedDifference,
+    grid_interval,
+    mean_interval,
+    paired_difference,
+)
 
 CSV_NAME, MARKDOWN_NAME, PAGE_NAME = "scores.csv", "report.md", "report.html"
 _BETTER = {"higher": "higher is better", "lower": "lower is better", "one": "1 is best"}
@@ -45,7 +52,7 @@ def table(evaluation: Evaluation) -> list[Row]:
         for metric in evaluation.metrics:
             if metric == "fid":
                 if method in evaluation.fid:
-                    figures[metric] = Interval(*[evaluation.fid[method]] * 3)
+                    figures[metric] = Interval(evaluation.fid[method])
                 continue
             values = as_array(scores, metric)
             if len(values):
@@ -87,17 +94,22 @@ def markdown(evaluation: Evaluation) -> str:
         cells += [_figure(row.figures.get(metric), metric) for metric in evaluation.metrics]
         cells += ([f"{row.seconds:.2f}" if row.seconds is not None else "-"]) if has_seconds else []
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "In brackets: 95 % confidence interval, bootstrap over pictures."]
+    has_intervals = any(figure.low is not None for row in rows for figure in row.figures.values())
+    brackets = "In brackets: 95 % confidence interval, bootstrap over pictures."
+    lines += ["", brackets if has_intervals else f"Confidence intervals need {MIN_PICTURES} pictures or more."]
     reference = evaluation.methods[0]
     others = [(method, differences(evaluation, method, reference)) for method in evaluation.methods[1:]]
     metrics = [metric for metric in evaluation.metrics if any(metric in found for _, found in others)]
     if metrics:
-        lines += ["", f"Difference to {reference} on the same pictures; * where the interval leaves out 0:", ""]
+        star = "; * where the interval leaves out 0" if has_intervals else ""
+        lines += ["", f"Difference to {reference} on the same pictures{star}:", ""]
         lines += _table_head(["", *(MEASURES[metric].label for metric in metrics)])
         for method, found in others:
             cells = [_difference(found.get(metric), metric) for metric in metrics]
             lines.append(f"| {' | '.join([method, *cells])} |")
-    lines += [""] if evaluation.left_out or evaluation.failures else []
+    transparent = [text for method in evaluation.methods if (text := transparency(evaluation.of(method)))]
+    lines += [""] if transparent or evaluation.left_out or evaluation.failures else []
+    lines += [_plain(f"- {text}") for text in transparent]
     lines += [_plain(f"- left out: {reason}") for reason in evaluation.left_out.values()]
     lines += [_plain(f"- failed: {method}, {picture}: {reason}") for method, picture, reason in evaluation.failures]
     made_with = ", ".join(f"{name} {value}" for name, value in evaluation.made_with.items())
@@ -118,7 +130,7 @@ def csv_text(evaluation: Evaluation) -> str:
         seconds = "" if score.seconds is None else f"{score.seconds:.3f}"
         degrees = ["", ""] if score.degrees is None else [f"{degree:.4f}" for degree in score.degrees]
         size = ["", ""] if score.size_px is None else list(map(str, score.size_px))
-        writer.writerow([score.method, _plain(score.picture), score.protocol, *figures, seconds, *degrees, *size])
+        writer.writerow([_cell(score.method), _cell(score.picture), score.protocol, *figures, seconds, *degrees, *size])
     return text.getvalue()
 
 
@@ -159,6 +171,12 @@ def _plain(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
+def _cell(text: str) -> str:
+    """A name for the CSV; an apostrophe keeps spreadsheets from taking it for a formula and running it."""
+    plain = _plain(text)
+    return f"'{plain}" if plain.startswith(("=", "+", "-", "@")) else plain
+
+
 def _described(evaluation: Evaluation) -> str:
     return f"{evaluation.set_description['num_pictures']} pictures, {set_title(evaluation)}"
 
@@ -176,12 +194,14 @@ def _figure(interval: Interval | None, metric: str) -> str:
         return "-"
     decimals = MEASURES[metric].num_decimals
     text = f"{interval.value:.{decimals}f}"
-    return text if metric == "fid" else f"{text} [{interval.low:.{decimals}f}, {interval.high:.{decimals}f}]"
+    return text if interval.low is None else f"{text} [{interval.low:.{decimals}f}, {interval.high:.{decimals}f}]"
 
 
 def _difference(found: PairedDifference | None, metric: str) -> str:
     if found is None:
         return "-"
     decimals, mean = MEASURES[metric].num_decimals, found.mean
-    sure = "*" if mean.low > 0 or mean.high < 0 else ""
+    if mean.low is None:
+        return f"{mean.value:+.{decimals}f}"
+    sure = "*" if mean.leaves_out_zero else ""
     return f"{mean.value:+.{decimals}f}{sure} [{mean.low:+.{decimals}f}, {mean.high:+.{decimals}f}]"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 import tempfile
 from dataclasses import asdict, replace
 from importlib.resources import files
@@ -17,7 +18,7 @@ from typing import Any
 from s3diff.evaluation.measures import MEASURES
 from s3diff.evaluation.report import differences, markdown, set_title, table
 from s3diff.evaluation.scorebook import Score
-from s3diff.evaluation.scoring import Evaluation
+from s3diff.evaluation.scoring import Evaluation, transparency
 from s3diff.images.codecs import Picture, from_tensor, read_picture, to_tensor, write_picture
 from s3diff.images.resampling import resample
 
@@ -45,9 +46,8 @@ def page(evaluation: Evaluation) -> str:
     data = json.dumps(_content(evaluation, title), allow_nan=False).replace("<", "\\u003c")
     template = files("s3diff.evaluation").joinpath("report_page.html").read_text("utf-8")
     parts = {"__TITLE__": html.escape(title), "__MARKDOWN__": html.escape(markdown(evaluation)), "__DATA__": data}
-    for mark, text in parts.items():  # the data last: what it holds is not looked at again
-        template = template.replace(mark, text, 1)
-    return template
+    # In one pass: a name may be written as one of the marks, and what was put in is not looked at again.
+    return re.sub("|".join(parts), lambda mark: parts[mark[0]], template)
 
 
 def _content(evaluation: Evaluation, title: str) -> dict[str, Any]:
@@ -60,6 +60,7 @@ def _content(evaluation: Evaluation, title: str) -> dict[str, Any]:
         ("Protocol", f"{protocol.title}: {protocol.source}"),
         *((MEASURES[metric].label, f"{metric}: {MEASURES[metric].definition}") for metric in evaluation.metrics),
         *zip(evaluation.methods, evaluation.identities, strict=True),
+        *(("Transparency", text) for method in evaluation.methods if (text := transparency(evaluation.of(method)))),
         *(("Left out", reason) for reason in evaluation.left_out.values()),
         *((f"Failed: {method}", f"{picture}: {reason}") for method, picture, reason in evaluation.failures),
         *((name, value) for name, value in evaluation.made_with.items()),

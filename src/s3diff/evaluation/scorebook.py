@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from s3diff.checkpoints.config_json import from_json
 from s3diff.checkpoints.weights_file import replaced_when_whole
-from s3diff.errors import OutputError
+from s3diff.errors import ModelError, OutputError
 from s3diff.json_lines import AppendedLines, encode_line, read_lines
 
 SCORES_NAME = "scores.jsonl"
@@ -26,6 +27,7 @@ class Score:
         seconds: of restoring, None for results of others.
         degrees: (blur, noise) of the method's own models, else None.
         size_px: (width, height) of the result.
+        has_alpha: whether the result has transparency, which no measure looks at.
         grid_contrasts: six numbers, where ``grid`` was asked for; the grid of a set is not the mean of the single ones.
         made_by: the method's identity.
         sha256: of the files it depends on: ``result``, and where there are any ``low_quality`` and ``truth``.
@@ -38,6 +40,7 @@ class Score:
     seconds: float | None = None
     degrees: tuple[float, float] | None = None
     size_px: tuple[int, int] | None = None
+    has_alpha: bool = False
     grid_contrasts: tuple[float, ...] | None = None
     made_by: str = ""
     sha256: dict[str, str] = field(default_factory=dict)
@@ -61,7 +64,7 @@ class ScoreBook:
             score = _parsed(line.value)
             if score is not None:
                 self.scores[score.method, score.picture] = score
-            elif number < len(lines):
+            elif number < len(lines) or not line.is_cut:
                 raise OutputError(
                     f"{self.path}: line {number} is no score; move the file away or choose another --output"
                 )
@@ -91,11 +94,6 @@ class ScoreBook:
 
 def _parsed(content: Any) -> Score | None:
     try:
-        score = Score(**content)
-    except TypeError:
+        return from_json(Score, content, "a score")
+    except ModelError:
         return None
-    tuples: dict[str, Any] = {
-        name: None if getattr(score, name) is None else tuple(getattr(score, name))
-        for name in ("degrees", "size_px", "grid_contrasts")
-    }
-    return replace(score, **tuples)

@@ -225,11 +225,11 @@ class _Work:
                 if known.size_px is not None and all(measure in known.values for measure in self.measures):
                     self.finished[method.name, name] = known
                     continue
-                result, truth = _read_pair(path, items[name].truth)
+                result, truth, has_alpha = _read_pair(path, items[name].truth)
             except S3DiffError as error:
                 self._fail(method, items[name], error)
                 continue
-            known = replace(known, size_px=(result.shape[3], result.shape[2]))
+            known = replace(known, size_px=(result.shape[3], result.shape[2]), has_alpha=has_alpha)
             if waiting and (waiting[0][1].shape != result.shape or len(waiting) == self.batch_size):
                 self._score(method, waiting)
                 waiting = []
@@ -239,6 +239,8 @@ class _Work:
                 waiting = []
             self.progress(self.offset + done, self.total, f"{method.name}: {name}")
         self._score(method, waiting)
+        if text := transparency([score for (name, _), score in self.finished.items() if name == method.name]):
+            self.remark(text)
 
     @torch.inference_mode()
     def _score(self, method: Method, batch: list[tuple[Score, torch.Tensor, torch.Tensor | None]]) -> None:
@@ -293,17 +295,28 @@ class _Work:
         self.remark(f"{method.name}: {item.name}: {error}")
 
 
-def _read_pair(path: Path, truth_path: Path | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    result = to_tensor(read_picture(path))
+def transparency(scores: Sequence[Score]) -> str:
+    """Name in one line the results of one method that have transparency; empty where there are none."""
+    found = [score.picture for score in scores if score.has_alpha]
+    if not found:
+        return ""
+    number = "1 result has" if len(found) == 1 else f"{len(found)} results have"
+    return f"{scores[0].method}: {number} transparency, which no measure looks at, such as {found[0]}"
+
+
+def _read_pair(path: Path, truth_path: Path | None) -> tuple[torch.Tensor, torch.Tensor | None, bool]:
+    """The result, the truth, and whether the result has transparency."""
+    picture = read_picture(path)
+    result, has_alpha = to_tensor(picture), picture.alpha is not None
     if truth_path is None:
-        return result, None
+        return result, None, has_alpha
     truth = to_tensor(read_picture(truth_path))
     if result.shape != truth.shape:
         sizes = [f"{image.shape[3]} x {image.shape[2]}" for image in (result, truth)]
         raise PictureError(
             f"{path} is {sizes[0]} pixels, the truth {truth_path} is {sizes[1]}; give results of its size"
         )
-    return result, truth
+    return result, truth, has_alpha
 
 
 def _result_size(item: SetItem, scale: float) -> tuple[int, int]:

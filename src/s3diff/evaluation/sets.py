@@ -1,8 +1,13 @@
-"""What is evaluated on: pairs, truths that are degraded on the spot, or pictures without truth. Pairing is by name."""
+"""What is evaluated on: pairs, truths that are degraded on the spot, or pictures without truth.
+
+Pairing is by name: the path inside the folder without its extension, in Unicode's composed form, which file systems
+keep or take apart as they like. Folders inside are looked into as ``s3diff restore -r`` does.
+"""
 
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +43,7 @@ class SetItem:
     """One picture of a set.
 
     Attributes:
-        name: the file's name without extension; what results are paired by.
+        name: the path inside the set's folder, with ``/`` and without extension; what results are paired by.
         low_quality: the input; None where only results are scored.
         truth: the true picture, None where there is none.
     """
@@ -138,7 +143,7 @@ def find_set(
             f"{folder} has {half.name} but not its counterpart; a set of pairs has a folder named "
             f"{LOW_QUALITY_NAMES[0]} and one named {TRUTH_NAMES[0]}; give {half} itself for a set without truth"
         )
-    paths = _named_pictures(folder)
+    paths = _named_pictures(folder, without=work)
     items = tuple(SetItem(stem, path, None) for stem, path in paths.items())
     return EvaluationSet(items, {"kind": "without truth", "low_quality": str(folder)})
 
@@ -173,7 +178,7 @@ def match_results(folder: Path, items: Sequence[SetItem], *, partial: bool) -> d
     """
     found = _named_pictures(folder)
     wanted = {item.name: item for item in items}
-    foreign = [path.name for stem, path in found.items() if stem not in wanted]
+    foreign = [_shown(path, folder) for name, path in found.items() if name not in wanted]
     if foreign and (not partial or len(foreign) == len(found)):
         raise PictureError(
             f"{len(foreign)} of {len(found)} results in {folder} have no partner in the set: {_listed(foreign)}; "
@@ -211,7 +216,7 @@ def _set_folder(name: str) -> Path:
 def _pairs(low_quality: Path, truth: Path) -> EvaluationSet:
     inputs, truths = _named_pictures(low_quality), _named_pictures(truth)
     for paths, others, folder in ((inputs, truths, truth), (truths, inputs, low_quality)):
-        if missing := [path.name for stem, path in paths.items() if stem not in others]:
+        if missing := [name + path.suffix for name, path in paths.items() if name not in others]:
             raise PictureError(
                 f"{len(missing)} of {len(paths)} pictures have no partner in {folder}: {_listed(missing)}; "
                 "name them alike"
@@ -223,8 +228,8 @@ def _pairs(low_quality: Path, truth: Path) -> EvaluationSet:
 def _degraded_set(folder: Path, degradation: SetDegradation, work: Path) -> EvaluationSet:
     """Every input is made anew, which is quick, and written where it is not there yet or differs."""
     items = []
-    for stem, path in _named_pictures(folder).items():
-        low_quality, truth = degraded(path, degradation)
+    for stem, path in _named_pictures(folder, without=work).items():
+        low_quality, truth = degraded(path, degradation, path.relative_to(folder).as_posix())
         places = work / "low_quality" / f"{stem}.png", work / "truth" / f"{stem}.png"
         for picture, place in zip((low_quality, truth), places, strict=True):
             if not place.is_file() or not np.array_equal(read_picture(place).pixels, picture.pixels):
@@ -240,8 +245,13 @@ def _degraded_set(folder: Path, degradation: SetDegradation, work: Path) -> Eval
     return EvaluationSet(tuple(items), description)
 
 
-def degraded(path: Path, degradation: SetDegradation) -> tuple[Picture, Picture]:
-    """The input and the truth, cropped to a multiple of the scale, of one true picture; both RGB of 8 bits.
+def degraded(path: Path, degradation: SetDegradation, name: str) -> tuple[Picture, Picture]:
+    """Make the input and the truth, cropped to a multiple of the scale, of one true picture; both RGB of 8 bits.
+
+    Args:
+        path: the true picture.
+        degradation: preset, scale and seed.
+        name: the path inside the set's folder, which the draw depends on besides the seed.
 
     Raises:
         PictureError: it cannot be read, or is too small for the scale.
@@ -253,7 +263,7 @@ def degraded(path: Path, degradation: SetDegradation) -> tuple[Picture, Picture]
             f"{path} is {picture.width} x {picture.height} px; scale {degradation.scale} needs at least "
             f"{MIN_SIDE_PX * degradation.scale} px a side; take it out of the set or give a smaller scale"
         )
-    drawn = draw_by_name(PRESETS[degradation.preset], height, width, degradation.scale, degradation.seed, path.name)
+    drawn = draw_by_name(PRESETS[degradation.preset], height, width, degradation.scale, degradation.seed, name)
     truth = (to_tensor(picture)[:, :, :height, :width] * 255).round() / 255
     return _as_picture(apply(truth, drawn)), _as_picture(truth)
 
@@ -263,16 +273,30 @@ def _as_picture(image: torch.Tensor) -> Picture:
     return Picture(np.ascontiguousarray(levels.permute(1, 2, 0).numpy()))
 
 
-def _named_pictures(folder: Path) -> dict[str, Path]:
-    """Pictures by their names without extension."""
-    paths = list_pictures(folder)
+def _named_pictures(folder: Path, *, without: Path | None = None) -> dict[str, Path]:
+    """Find the pictures of a folder and of those inside it, by ``SetItem.name``.
+
+    Args:
+        folder: of the pictures.
+        without: a folder that may lie inside and whose pictures are no part of the set.
+    """
+    paths = list_pictures(folder, recursive=True)
+    if without is not None:
+        work = without.resolve()
+        paths = [path for path in paths if work not in path.resolve().parents or work == folder.resolve()]
     if not paths:
         raise PictureError(f"{folder} holds no pictures; give a folder of pictures")
     found: dict[str, Path] = {}
     for path in paths:
-        if (first := found.setdefault(path.stem, path)) is not path:
-            raise PictureError(f"{first.name} and {path.name} have one name in {folder}; take one of them away")
+        name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+        if (first := found.setdefault(name, path)) is not path:
+            names = " and ".join(_shown(each, folder) for each in (first, path))
+            raise PictureError(f"{names} have one name in {folder}; take one of them away")
     return found
+
+
+def _shown(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
 
 
 def _listed(names: Sequence[str]) -> str:

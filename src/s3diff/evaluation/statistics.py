@@ -14,15 +14,28 @@ from s3diff.errors import PictureError
 NUM_RESAMPLES = 2000
 _SEED = 20240925
 CONFIDENCE = 0.95
+#: Fewer pictures say nothing about others: five that all differ in one direction do so by chance once in 16 times.
+MIN_PICTURES = 6
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its bootstrap confidence interval (percentiles, 95 %)."""
+    """A figure with its bootstrap confidence interval (percentiles, 95 %).
+
+    Attributes:
+        value: the figure.
+        low: lower end; None where there are fewer pictures than ``MIN_PICTURES``, or one figure of a whole set.
+        high: the same for the upper end.
+    """
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def leaves_out_zero(self) -> bool:
+        """Whether there is an interval and 0 lies outside of it."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,7 @@ class PairedDifference:
 
 
 def mean_interval(values: np.ndarray) -> Interval:
-    """The mean of [N] values with its interval; of one value the interval is that value.
+    """The mean of [N] values with its interval.
 
     Raises:
         PictureError: there are no values.
@@ -69,9 +82,12 @@ def _interval(values: np.ndarray, finish: Callable[[np.ndarray], Any]) -> Interv
     """Of [N, C] values: the means over N of each resample, finished to one figure."""
     if len(values) == 0:
         raise PictureError("there are no scores to average; score at least one picture")
+    value = float(finish(values.mean(axis=0)))
+    if len(values) < MIN_PICTURES:
+        return Interval(value)
     generator = np.random.default_rng(_SEED)
     # How often each picture is drawn, so that one product gives all means: [resamples, N] @ [N, C].
     counts = generator.multinomial(len(values), np.full(len(values), 1 / len(values)), size=NUM_RESAMPLES)
     resampled = finish(counts @ values / len(values))
     low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(finish(values.mean(axis=0))), float(low), float(high))
+    return Interval(value, float(low), float(high))
