@@ -834,6 +834,15 @@ def test_tuning_starts_from_a_model_and_its_own_estimator(photos: Path, tmp_path
     assert sizes[0] == sizes[1], "and as small, in float16"
 
 
+def test_a_training_leaves_the_callers_configuration_as_it_was() -> None:
+    generator = OneStepGenerator(debug().generator)
+    model = TrainableModel(generator, torch.zeros(4, 64), torch.zeros(4, 64), trained="everything")
+    assert generator.config == debug().generator
+    ours, theirs = dict(model.generator.named_parameters()), dict(generator.named_parameters())
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name] is theirs[name] for name in ours), "the weights are trained in place"
+
+
 def test_set_changes_the_filters_of_the_model_that_a_run_starts_from(photos: Path, tmp_path: Path) -> None:
     """Its networks stay as they are: asking for others is refused, and not passed over."""
     request = tuning(photos, tmp_path, "generator.autoencoder.overshoot_levels=5.5")

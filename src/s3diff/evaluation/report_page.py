@@ -94,7 +94,7 @@ def _content(evaluation: Evaluation, title: str) -> dict[str, Any]:
     }
 
 
-def _paired(evaluation: Evaluation) -> dict[str, dict[str, dict[str, list[float]]]]:
+def _paired(evaluation: Evaluation) -> dict[str, dict[str, dict[str, list[float | None]]]]:
     """Every method against every other one."""
     return {
         reference: {

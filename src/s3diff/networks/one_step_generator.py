@@ -183,10 +183,36 @@ class OneStepGenerator(nn.Module):
         guidance: float = DEFAULT_GUIDANCE,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """The steps in order, with per-sample modulation; shapes as in the stages. Returns [B, 3, H, W] in [-1, 1]."""
+        """Restore with per-sample modulation; shapes as in the stages. Returns [B, 3, H, W] in [-1, 1]."""
         for_encoder, for_unet = self.conditioning(degrees)
+        context = self.guidance_context(positive, negative, guidance, for_unet)
+        return self.restore(image, for_encoder, for_unet, context, guidance=guidance, noise=noise)
+
+    def restore(
+        self,
+        image: Tensor,
+        for_encoder: Adaptation,
+        for_unet: Adaptation,
+        context: Tensor | tuple[KeysAndValues, ...],
+        *,
+        guidance: float,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Run the stages in their order; what they need is made.
+
+        Args:
+            image: [B, 3, H, W] in [-1, 1], the enlarged, padded input.
+            for_encoder: the encoder's modulations or folded weights.
+            for_unet: the UNet's.
+            context: from :meth:`guidance_context`; for guidance 1, one prompt [B, T, context_channels] per image.
+            guidance: the weight of the positive prompt's prediction; 1 for that prediction by itself.
+            noise: standard normal of the latent's shape to draw a sample; None for the mean.
+
+        Returns:
+            [B, 3, H, W] float32 in [-1, 1].
+        """
         latent = self.encode(image, for_encoder, noise)
-        prediction = self.predict_guided(latent, positive, negative, guidance, for_unet)
+        prediction = self.predict_in_context(latent, context, guidance, for_unet)
         return self.decode(self.config.schedule.clean_latent(latent, prediction), image)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -170,10 +171,11 @@ def _from_base(config: TrainConfig, folder: Path, changes: Sequence[str]) -> Ini
 def _from_model(config: TrainConfig, loaded: LoadedModel, changes: Sequence[str]) -> InitialModel:
     prompts = loaded.prompts
     embeddings = prompts.positive, prompts.negative
-    loaded.generator.config = _changed_networks(loaded.config, changes)
+    generator = copy.copy(loaded.generator)  # the same networks; the loaded model's configuration stays
+    generator.config = _changed_networks(loaded.config, changes)
     return InitialModel(
-        config=_with_networks(config, loaded.generator.config),
-        model=TrainableModel(loaded.generator, *embeddings, trained=config.trained, precision=config.precision),
+        config=_with_networks(config, generator.config),
+        model=TrainableModel(generator, *embeddings, trained=config.trained, precision=config.precision),
         prompts=prompts,
         tokenizer=loaded.tokenizer,
         text_encoder=loaded.text_encoder,

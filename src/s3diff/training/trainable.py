@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -32,7 +33,7 @@ class TrainableModel(nn.Module):
     """The generator and its two prompts, with gradients where they are trained.
 
     Args:
-        generator: the networks; the estimator stays frozen.
+        generator: the networks, whose weights are trained in place; the estimator stays frozen.
         positive: [T, C], the positive prompt's embedding.
         negative: [T, C], the negative prompt's.
         trained: see :class:`s3diff.training.config.TrainConfig`. ``modulation`` leaves the prompts alone.
@@ -52,6 +53,7 @@ class TrainableModel(nn.Module):
         # Filters that the training sees would be made up for: these are the delivered model's alone.
         autoencoder = generator.config.autoencoder
         unfiltered = replace(autoencoder, line_damping=0.0, edge_smoothing=0.0, overshoot_levels=0.0)
+        generator = copy.copy(generator)  # the same networks; the caller's configuration stays
         generator.config = replace(generator.config, autoencoder=unfiltered)
         self.generator = generator
         self.precision = precision
@@ -89,9 +91,7 @@ class TrainableModel(nn.Module):
         # Both prompts take part in every batch, so that every parameter has a gradient in every process.
         context = torch.where(is_negative[:, None, None], self.negative, self.positive)
         with self._autocast(image.device.type):
-            latent = generator.encode(image, for_encoder, noise)
-            prediction = generator.predict(latent, context, for_unet)
-            return generator.decode(generator.config.schedule.clean_latent(latent, prediction), image)
+            return generator.restore(image, for_encoder, for_unet, context, guidance=1.0, noise=noise)
 
     def _autocast(self, device_type: str) -> Any:
         return nullcontext() if self.precision == "float32" else torch.autocast(device_type, torch.bfloat16)
