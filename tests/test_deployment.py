@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.main import get_command
+
+from s3diff.apps.cli import app as command_line
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -16,6 +21,7 @@ else:
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+UNIT = (ROOT / "docs" / "s3diff.service").read_text()
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 
 
@@ -54,3 +60,20 @@ def test_a_service_of_the_compose_file_is_shut_in(name: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
     assert f"AS {service['build']['target']}\n" in DOCKERFILE
     assert ":?" in service["environment"]["S3DIFF_TOKEN"]
+
+
+def test_the_unit_names_options_that_exist() -> None:
+    command = re.search(r"^ExecStart=(.+)$", UNIT, re.MULTILINE)
+    assert command is not None
+    program, subcommand, *words = command[1].split()
+    assert (program, subcommand) == ("/opt/s3diff/bin/s3diff", "serve")
+    options = {option for parameter in get_command(command_line).commands["serve"].params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= options
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    place = tmp_path / "s3diff.service"
+    place.write_text(UNIT.replace("/opt/s3diff/bin/s3diff", sys.executable))  # which has to exist
+    checked = subprocess.run(["systemd-analyze", "verify", place], capture_output=True, text=True, check=False)
+    assert [line for line in checked.stderr.splitlines() if place.name in line] == []

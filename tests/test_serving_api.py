@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from s3diff.errors import OptionError
+from s3diff.errors import OptionError, QuotaError
 from s3diff.option_texts import (
     field_at_fault,
     option_fields,
@@ -24,13 +27,15 @@ from s3diff.option_texts import (
     texts_of_options,
 )
 from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
+from s3diff.serving.http.answers import wants_json
 from s3diff.serving.http.api import create_app
-from s3diff.serving.http.auth import SESSION_COOKIE, Auth
-from s3diff.serving.limits import ServiceLimits
-from s3diff.serving.logs import JsonFormatter
+from s3diff.serving.http.auth import SESSION_COOKIE, Auth, Client, read_clients
+from s3diff.serving.limits import Quota, ServiceLimits
+from s3diff.serving.logs import JsonFormatter, PlainFormatter
+from s3diff.serving.quotas import QuotaCounter
 from s3diff.serving.service import RestorationService
 from serving_pictures import jpeg_with_metadata, photo, png_claiming
-from tiny_models import save_compact
+from tiny_models import one_line, save_compact
 
 TOKEN, OTHER_TOKEN = "first-token-of-the-tests", "other-token-of-the-tests"
 RESTORE, JOBS = "/api/v1/restore", "/api/v1/jobs"
@@ -120,6 +125,83 @@ def test_restore_answers_with_a_job_when_asked(client: TestClient) -> None:
     assert client.get(answer.headers["Location"], params={"wait": 30}).json()["state"] == "done"
 
 
+@pytest.mark.parametrize(
+    ("accept", "is_json"),
+    [
+        ("application/json", True),
+        ("application/json;charset=utf-8", True),
+        ("application/json, */*;q=0.5", True),
+        ("application/*", True),
+        ("application/json, text/plain, */*", False),  # axios, where nothing is chosen
+        ("application/json, image/png", False),
+        ("application/json;q=0.5, image/*", False),
+        ("application/json;q=none", False),
+        ("image/avif,image/webp,*/*;q=0.8", False),
+        ("*/*", False),
+        ("", False),
+    ],
+)
+def test_a_job_or_the_picture(accept: str, is_json: bool) -> None:
+    assert wants_json(accept) is is_json
+
+
+def multipart(disposition: str, before: bytes = b"") -> dict[str, Any]:
+    """A form as it is on the wire, with one part."""
+    part = f"--limit\r\nContent-Disposition: form-data; {disposition}\r\n\r\n".encode()
+    headers = {"Content-Type": "multipart/form-data; boundary=limit", "Accept": "application/json"}
+    return {"content": before + part + photo() + b"\r\n--limit--\r\n", "headers": headers}
+
+
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ("name=\"picture\"; filename*=UTF-8''b%C3%BCro.png", "büro.png"),
+        ('name="picture"; filename="buero.png"; filename*=UTF-8\'\'b%C3%BCro.png', "büro.png"),
+        ("filename*=utf-8'de'b%C3%BCro.png; name=picture", "büro.png"),
+        ("name=\"picture\"; filename*=iso-8859-1''b%FCro.png", "büro.png"),
+        ('name="picture"; filename="a.png"; filename*=no-charset\'\'b%FC.png', "a.png"),
+        ("name=\"picture\"; filename*=UTF-8''a%22b%5Cc%3B.png", "c;.png"),
+    ],
+)
+def test_a_name_as_rfc_5987_writes_it(client: TestClient, disposition: str, name: str) -> None:
+    answer = client.post(JOBS, **multipart(disposition))
+    assert (answer.status_code, answer.json().get("name")) == (202, name), answer.text
+
+
+def test_text_before_the_first_boundary(client: TestClient) -> None:
+    plain = 'name="picture"; filename="a.png"'
+    for before in (b"\r\n", b"Made by a program.\r\n", b"--limi\r\n" * 100, b"-" * 30_000 + b"\r\n"):
+        assert client.post(JOBS, **multipart(plain, before)).status_code == 202, before[:20]
+    assert client.post(JOBS, **multipart(plain, b"no line of its own")).status_code == 422
+
+
+def test_the_message_names_the_wrong_field(client: TestClient) -> None:
+    def message(**form: Any) -> str:
+        return str(client.post(JOBS, **form).json()["error"]["message"])
+
+    assert message(files={"image": ("a.png", photo())}).startswith("picture is missing; image is no field")
+    assert message(files={**sent(), "mask": ("a.png", photo())}).startswith("mask is no field of a file")
+    assert message(files={"scale": (None, "2")}).startswith("picture is missing; send the file")
+    assert message(files={"picture": (None, "photo.jpg")}).startswith("picture is a text; send it as a file")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/api/openapi.json", "/api/v1/models", "/metrics", JOBS + "/x"])
+def test_head_is_get_without_the_body(client: TestClient, path: str) -> None:
+    asked, told = client.get(path), client.head(path)
+    assert (told.status_code, told.content) == (asked.status_code, b"")
+    assert told.headers["Content-Type"] == asked.headers["Content-Type"]
+
+
+def test_head_fetches_no_result(client: TestClient) -> None:
+    path = client.post(JOBS, files=sent(), data={"scale": "1"}).headers["Location"]
+    client.get(path, params={"wait": 30})
+    job = client.app.state.service.job(path.rsplit("/", 1)[1])  # type: ignore[attr-defined]
+    told = client.head(path + "/result")
+    assert (told.status_code, told.content, job.is_fetched) == (200, b"", False)
+    assert int(told.headers["Content-Length"]) == len(client.get(path + "/result").content)
+    assert job.is_fetched
+
+
 def test_the_same_picture_by_both_ways(client: TestClient) -> None:
     at_once = client.post(RESTORE, files=sent())
     job = client.post(JOBS, files=sent()).headers["Location"]
@@ -181,6 +263,7 @@ def test_models_health_and_figures(client: TestClient) -> None:
         (422, "option", {"files": sent(), "data": {"model": "../../etc"}}),
         (422, "option", {"files": sent(), "data": {"scale": ["2", "3"]}}),
         (422, "option", {"data": {"scale": "2"}, "files": {"image": ("a.png", b"x")}}),
+        (422, "option", {"files": {**sent(), "image": ("a.png", b"x")}}),
         (422, "option", {"data": {"picture": "text"}, "files": {"x": ("a.png", b"x")}}),
         (422, "output", {"files": sent(), "data": {"format": "jpg", "size": "65600x10"}}),
         (413, "too_large", {"files": sent(png_claiming(60000, 60000))}),
@@ -199,7 +282,7 @@ def test_models_health_and_figures(client: TestClient) -> None:
                 "headers": {"Content-Type": "multipart/form-data; boundary=a"},
             },
         ),
-        (400, "malformed", {"files": [("picture", ("a.png", photo())), ("picture", ("b.png", photo()))]}),
+        (422, "option", {"files": [("picture", ("a.png", photo())), ("picture", ("b.png", photo()))]}),
         (400, "malformed", {"files": sent(), "data": {f"field{index}": "x" for index in range(60)}}),
         (400, "malformed", {"files": sent(), "data": {"name": "x" * 200_000}}),
     ],
@@ -351,6 +434,123 @@ def test_other_peoples_jobs_are_not_found(still: TestClient) -> None:
     assert still.get(path).json()["state"] == "queued"
 
 
+# ------------------------------------------------------------------------------------------ behind a proxy
+
+
+@pytest.fixture(scope="module", params=["kept", "taken off"])
+def below(request: pytest.FixtureRequest, model: Path) -> Iterator[tuple[TestClient, str]]:
+    """A client that asks as a proxy does which shows the service under /s3diff, and what it puts before a path."""
+    service = new_service(model, queue_length=50)
+    app = create_app(service, auth=Auth([TOKEN]), root_path="/s3diff")
+    with TestClient(app, follow_redirects=False) as client:
+        yield client, "/s3diff" if request.param == "kept" else ""
+    service.close(0)
+
+
+def test_a_prefix_is_taken_as_it_comes(below: tuple[TestClient, str]) -> None:
+    client, prefix = below
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    for path in ("/healthz", "/readyz"):
+        assert client.get(prefix + path).status_code in (200, 503)
+    for path in ("/api/v1/models", "/healthz/", "/healthz/../metrics", "//healthz", "/s3diffhealthz"):
+        assert client.get(prefix + path).status_code == 401, path
+    answer = client.post(prefix + JOBS, files=sent(), headers=bearer)
+    assert answer.headers["Location"] == f"/s3diff{JOBS}/{answer.json()['id']}"
+    assert client.get(answer.headers["Location"], headers=bearer).status_code == 200
+    assert client.get(prefix + "/api/openapi.json", headers=bearer).json()["servers"] == [{"url": "/s3diff"}]
+
+
+def test_redirects_name_no_host(below: tuple[TestClient, str]) -> None:
+    """Scheme, name and port are the proxy's; a path that begins with two slashes would be another host's."""
+    client, prefix = below
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    answer = client.get(prefix + "/api/v1/models/", headers=bearer)
+    assert (answer.status_code, answer.headers["Location"]) == (307, "/s3diff/api/v1/models")
+    for path in ("//evil.example/api/v1/models/", "/%2Fevil.example/", "//evil.example/.."):
+        target = client.get(path, headers=bearer).headers.get("Location", "/")
+        assert urljoin("http://testserver/", target).startswith("http://testserver/")
+
+
+# ------------------------------------------------------------------------------------------ tokens and quotas
+
+
+def test_clients_are_read_from_a_file(tmp_path: Path) -> None:
+    place = tmp_path / "tokens"
+    place.write_text(f"# who may ask\n\nanna {TOKEN}\n  printer\t{OTHER_TOKEN}  waiting=2 hourly=30\n")
+    anna, printer = read_clients(place)
+    assert (anna.name, anna.token, anna.quota) == ("anna", TOKEN, Quota())
+    assert (printer.name, printer.quota) == ("printer", Quota(waiting=2, hourly=30))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("anna", "line 1 has no name and token"),
+        (f"waiting=3 {TOKEN}", "line 1 has no name and token"),
+        ("\nanna short", "line 2: a token has 5 characters"),
+        (f"anna {TOKEN} waiting=0", "line 1: waiting is 0"),
+        (f"anna {TOKEN} waiting=much", "line 1: after the token may stand"),
+        (f"anna {TOKEN} waiting=2 waiting=3", "line 1: after the token may stand"),
+        (f"anna {TOKEN} daily=3", "line 1: after the token may stand"),
+        (f"anna {TOKEN}\nanna {OTHER_TOKEN}", "line 2: the name anna is there already"),
+        (f"anna {TOKEN}\nben {TOKEN}", "line 2: two clients have the same token"),
+        ("# nobody", "names no client"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_wrong_file_of_tokens_is_one_line(tmp_path: Path, text: str | None, message: str) -> None:
+    place = tmp_path / "tokens"
+    if text is not None:
+        place.write_text(text)
+    with pytest.raises(OptionError) as refused:
+        read_clients(place)
+    assert message in one_line(refused)
+    assert TOKEN not in str(refused.value)
+
+
+def test_each_client_has_its_own_quota(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    clients = [Client(TOKEN, "anna", Quota(waiting=2)), Client(OTHER_TOKEN, "ben", Quota(hourly=1))]
+    service = new_service(model)
+    with TestClient(create_app(service, auth=Auth(clients))) as client:
+
+        def asked(token: str, **form: Any) -> Any:
+            return client.post(JOBS, headers={"Authorization": f"Bearer {token}"}, **{"files": sent(), **form})
+
+        assert asked(TOKEN, files=sent(b"no picture")).status_code == 422, "it counts for nothing"
+        accepted = [asked(TOKEN) for _ in range(3)]
+        assert [answer.status_code for answer in accepted] == [202, 202, 429]
+        error = accepted[2].json()["error"]
+        assert (error["code"], error["message"]) == (
+            "quota",
+            "2 of your pictures are waiting, which is your limit; come back later",
+        )
+        assert int(accepted[2].headers["Retry-After"]) >= 1
+        assert [asked(OTHER_TOKEN).status_code for _ in range(2)] == [202, 429], "each has its own"
+        client.delete(accepted[0].headers["Location"], headers={"Authorization": f"Bearer {TOKEN}"})
+        assert asked(TOKEN).status_code == 202, "one has ended"
+    service.close(0)
+    lines = [JsonFormatter().format(record) for record in caplog.records if record.name == "s3diff.serving.access"]
+    assert {json.loads(line).get("client") for line in lines} == {"anna", "ben"}
+    assert not any(TOKEN in line or OTHER_TOKEN in line for line in lines)
+
+
+def test_an_hour_passes() -> None:
+    now = [0.0]
+    counter = QuotaCounter(lambda _: 0, clock=lambda: now[0])
+    quota = Quota(hourly=2)
+    for now[0] in (0.0, 600.0):
+        with counter.taking("anna", quota):
+            pass
+    with pytest.raises(QuotaError) as full:
+        counter.check("anna", quota)
+    assert full.value.retry_after_seconds == 3000
+    now[0] = 3600.0
+    counter.check("anna", quota)
+    with counter.taking("anna", quota), pytest.raises(QuotaError):
+        counter.check("anna", quota)  # what is still arriving counts
+
+
 def test_a_session_stands_for_its_token(still: TestClient) -> None:
     auth = still.app.state.auth  # type: ignore[attr-defined]
     session = auth.session_of_token(TOKEN)
@@ -375,6 +575,14 @@ def test_tokens_are_checked(token: str) -> None:
         ({"Origin": "http://testserver"}, 202),
         ({"Sec-Fetch-Site": "same-origin", "Origin": "http://testserver"}, 202),
         ({"Sec-Fetch-Site": "none"}, 202),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://testserver:8443"}, 202),
+        ({"Origin": "http://testserver:80"}, 202),
+        ({"Origin": "https://testserver"}, 202),
+        ({"Origin": "https://testserver:443", "Host": "testserver"}, 202),
+        ({"Origin": "https://testserver", "Host": "testserver:443"}, 202),
+        ({"Origin": "https://testserver:8443", "Host": "testserver:8443"}, 202),
+        ({"Origin": "https://testserver", "Host": "testserver:80"}, 403),
+        ({"Origin": "http://testserver:443", "Host": "testserver"}, 403),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "http://testserver:81"}, 403),
         ({"Origin": "http://testserver.evil.example"}, 403),
@@ -398,7 +606,9 @@ def test_other_host_names_are_refused_on_the_loopback(model: Path) -> None:
             assert client.get("/healthz", headers={"Host": host}).status_code == 200
         for host in ("evil.example", "localhost.evil.example:8000", "", "127.0.0.1.evil.example", "[::1"):
             answer = client.get("/healthz", headers={"Host": host})
-            assert (answer.status_code, answer.json()["error"]["code"]) == (421, "wrong_host")
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"]) == (421, "wrong_host")
+            assert (host or "no name") in error["message"]
     service.close(0)
 
 
@@ -418,6 +628,10 @@ def test_logs_tell_what_happened_and_nothing_of_the_picture(
     assert client.get("/healthz", headers={"X-Request-ID": "two\tlines"}).headers["X-Request-ID"].isalnum()
     records = [record for record in caplog.records if record.name.startswith("s3diff.serving")]
     lines = [JsonFormatter().format(record) for record in records]
+    watched = [PlainFormatter().format(record) for record in records]
+    assert any(re.fullmatch(r"\d\d:\d\d:\d\d  POST  /api/v1/restore  200  \d+\.\d\d s", line) for line in watched)
+    assert any("job ended" in line and "failed" in line for line in watched)
+    assert not any("holiday" in line or path.rsplit("/", 1)[1] in line for line in watched)
     text = "\n".join(lines)
     assert "secret" not in text
     assert job.json()["id"] not in text, "a whole id opens the result"

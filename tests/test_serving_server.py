@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,8 +17,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+from fastapi import Request
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -26,6 +31,7 @@ from s3diff.client import Client, Progress
 from s3diff.errors import (
     JobCancelledError,
     JobNotFoundError,
+    ModelError,
     OptionError,
     OutputError,
     PictureError,
@@ -56,25 +62,34 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def served(model: Path, *, tokens: tuple[str, ...] = (), working: bool = True, **limits: Any) -> Iterator[Any]:
-    """A server in a thread; its ``url`` and ``service`` are attributes."""
-    service = RestorationService(models=[model], device="cpu", precision="float32", limits=ServiceLimits(**limits))
-    if working:
-        service.start()
+def running(server: Server) -> Iterator[str]:
+    """A server in a thread, at an address of its own."""
     listener = listen("127.0.0.1", 0)
-    server = Server(create_app(service, auth=Auth(tokens), closes_service=False), service, grace_seconds=SECONDS)
-    server.url, server.service = address_of(listener), service  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         while not server.started:
             time.sleep(0.01)
-        yield server
+        yield address_of(listener)
     finally:
         server.should_exit = True
         thread.join(SECONDS)
-        service.close(0)
         listener.close()
+
+
+@contextmanager
+def served(model: Path, *, tokens: tuple[str, ...] = (), working: bool = True, **limits: Any) -> Iterator[Any]:
+    """A server in a thread; its ``url`` and ``service`` are attributes."""
+    service = RestorationService(models=[model], device="cpu", precision="float32", limits=ServiceLimits(**limits))
+    if working:
+        service.start()
+    server = Server(create_app(service, auth=Auth(tokens), closes_service=False), service, grace_seconds=SECONDS)
+    try:
+        with running(server) as url:
+            server.url, server.service = url, service  # type: ignore[attr-defined]
+            yield server
+    finally:
+        service.close(0)
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +342,75 @@ def test_many_at_once_against_a_short_queue(model: Path) -> None:
             assert client.restore(photo(), scale=1).facts["width"] == 32
 
 
+def test_a_client_that_leaves_during_its_upload(server: Any, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """499, one line, nothing on the server's account; on every route that reads a body."""
+    caplog.set_level(logging.INFO)
+    paths = ("/api/v1/restore", "/api/v1/jobs", "/api/v1/estimate")
+    body = b'--X\r\nContent-Disposition: form-data; name="picture"; filename="a.png"\r\n\r\n' + b"x" * 1000
+    for path in paths:
+        caplog.clear()
+        with closing(connected(server)) as connection:
+            connection.sendall(
+                f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=X\r\n"
+                "Content-Length: 90000\r\n\r\n".encode()
+                + body
+            )
+        until = time.monotonic() + SECONDS
+        while not any(record.name.startswith("s3diff.") for record in caplog.records):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        client.models()
+        ours = [record for record in caplog.records if record.name.startswith("s3diff.") or record.levelname == "ERROR"]
+        told = [(record.levelname, getattr(record, "status", None)) for record in ours]
+        assert told == [("INFO", 499), ("INFO", 200)], path
+
+
+@pytest.mark.parametrize(
+    ("proxies", "scheme"), [(("127.0.0.1",), "https"), (("127.0.0.0/8",), "https"), (("10.0.0.1", "::1"), "http")]
+)
+def test_only_a_trusted_proxy_names_the_scheme(model: Path, proxies: tuple[str, ...], scheme: str) -> None:
+    service = RestorationService(models=[model], device="cpu", precision="float32")
+    app = create_app(service, closes_service=False)
+
+    @app.get("/scheme")
+    def asked(request: Request) -> str:
+        return request.url.scheme
+
+    with running(Server(app, service, grace_seconds=1, trusted_proxies=proxies)) as url:
+        seen = httpx.get(f"{url}/scheme", headers={"X-Forwarded-Proto": "https"}).json()
+    assert seen == scheme
+    service.close(0)
+
+
 # ------------------------------------------------------------------------------------------ the end
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
+def test_a_signal_while_the_service_starts_leaves_nothing(tmp_path: Path) -> None:
+    """As soon as the private folder is there, long before a picture could be taken."""
+    told = {**os.environ, "TMPDIR": str(tmp_path), "S3DIFF_TOKEN": ""}
+    command = [sys.executable, "-m", "s3diff.apps", "serve", "--port", "0", "--no-page"]
+    with subprocess.Popen(command, env=told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + SECONDS
+        while not list(tmp_path.glob("s3diff-serve-*")):
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        process.terminate()
+        printed, said = process.communicate(timeout=SECONDS)
+    assert (process.returncode, printed, said) == (128 + signal.SIGTERM, "", "")
+    assert list(tmp_path.glob("s3diff-serve-*")) == []
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_folder(model: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(model, damaged)
+    next(damaged.glob("unet*")).write_bytes(b"cut off")
+    place = tmp_path / "folder"
+    place.mkdir()
+    with pytest.raises(ModelError), RestorationService(models=[damaged], device="cpu", folder=place):
+        pass
+    assert list(place.iterdir()) == []
 
 
 def test_the_first_signal_finishes_what_was_taken(model: Path) -> None:
@@ -383,6 +466,10 @@ def run(*arguments: str | Path, **options: Any) -> Any:
         (["--max-megapixels", "0"], "max-megapixels is 0"),
         (["--root-path", "s3diff/"], "root-path is"),
         (["--folder", "/nowhere"], "give another --folder"),
+        (["--tokens", "/nowhere"], "/nowhere cannot be read (no such file"),
+        (["--trust-proxy", "nginx"], "trust-proxy is 'nginx'; give an address"),
+        (["--trust-proxy", "10.0.0.1/8"], "trust-proxy is '10.0.0.1/8'"),
+        (["--open", "--no-page"], "exclude each other"),
         (["--port", "70000"], "cannot be used"),
     ],
 )

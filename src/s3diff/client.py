@@ -32,6 +32,7 @@ from s3diff.errors import (
     PictureError,
     PictureTooLargeError,
     QueueFullError,
+    QuotaError,
     S3DiffError,
     ServiceClosedError,
     ServiceError,
@@ -50,6 +51,7 @@ _ERRORS: Mapping[str, type[S3DiffError]] = {
     "picture": PictureError,
     "too_large": PictureTooLargeError,
     "queue_full": QueueFullError,
+    "quota": QuotaError,
     "ending": ServiceClosedError,
     "no_such_job": JobNotFoundError,
     "time": JobTimeoutError,
@@ -187,7 +189,7 @@ class Client:
 
         Raises:
             OptionError, PictureError: as :meth:`s3diff.Restorer.restore` raises them; the service said so.
-            QueueFullError: the service's queue stayed full.
+            QueueFullError: the service's queue stayed full, or (QuotaError) this client's part of it.
             JobTimeoutError, JobCancelledError: the work ended before its end.
             ServiceError: the service failed or cannot be reached.
         """
@@ -351,9 +353,9 @@ def _error_of(answer: httpx.Response, url: str) -> S3DiffError:
     except (ValueError, KeyError, TypeError):
         return ServiceError(f"{url} answered with status {answer.status_code}; look whether it is an s3diff service")
     kind = _ERRORS.get(code, ServiceError)
-    if kind is QueueFullError:
+    if issubclass(kind, QueueFullError):
         wait = answer.headers.get("Retry-After", "1")
-        return QueueFullError(message, float(wait) if wait.isdigit() else 1.0)
+        return kind(message, float(wait) if wait.isdigit() else 1.0)
     return kind(message)
 
 

@@ -57,6 +57,10 @@ class QueueFullError(ServiceError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class QuotaError(QueueFullError):
+    """A client has used up what it may hand in; the service has room for others."""
+
+
 class ServiceClosedError(ServiceError):
     """The service is ending and takes nothing new."""
 

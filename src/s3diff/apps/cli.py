@@ -13,6 +13,7 @@ import typer
 from s3diff.apps.degrade_command import degrade
 from s3diff.apps.evaluation_commands import benchmark, evaluate
 from s3diff.apps.restore_command import restore
+from s3diff.apps.serve_command import app as open_app
 from s3diff.apps.serve_command import serve
 from s3diff.apps.terminal import EXIT_USER_ERROR, EXIT_WRONG_USE, load_torch, one_line_errors, remark
 from s3diff.apps.training_commands import train, train_estimator
@@ -135,6 +136,7 @@ def doctor() -> None:
 
 
 app.command()(serve)
+app.command("app")(open_app)
 app.command()(degrade)
 app.command()(evaluate)
 app.command()(benchmark)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import math
 import os
 import re
+import signal
+import sys
+import threading
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s3diff.apps.terminal import load_torch, one_line_errors, remark
+from s3diff.apps.terminal import load_torch, one_line_errors, remark, say_large
 from s3diff.errors import MissingExtraError, OptionError, OutputError
 from s3diff.option_texts import whole_millions
 from s3diff.options import Precision
@@ -42,12 +47,31 @@ def serve(
             "S3DIFF_TOKEN, several separated by spaces: a command line is seen by others.",
         ),
     ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Ask for a token of this file: NAME TOKEN a line, then, if wanted, waiting=N (pictures at once) and "
+            "hourly=N (pictures an hour).",
+        ),
+    ] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Let everybody in who reaches the address.")] = False,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A host name that requests may carry, such as a proxy's; may be repeated."),
     ] = None,
-    root_path: Annotated[str, typer.Option(help="Path under which a proxy shows the service, such as /s3diff.")] = "",
+    root_path: Annotated[
+        str,
+        typer.Option(help="Path under which a proxy shows the service, such as /s3diff, whether it keeps it or not."),
+    ] = "",
+    trust_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A proxy or its network, such as 172.16.0.0/12, whose X-Forwarded-Proto is believed; may be repeated. "
+            "[default: this machine's own]",
+        ),
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", "-m", help="A model that is offered, the first by default; may be repeated."),
@@ -67,19 +91,21 @@ def serve(
     folder: Annotated[
         Path | None, typer.Option(help="Where pictures and results lie meanwhile. [default: the temporary folder]")
     ] = None,
-    no_page: Annotated[bool, typer.Option("--no-page", help="The HTTP service alone, without the web page.")] = False,
+    no_page: Annotated[bool, typer.Option("--no-page", help="Only the HTTP service, without the web page.")] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Serve the web page and the HTTP service until Ctrl-C; the HTTP service's description is at /api/openapi.json.
 
-    Needs the extra web. Ending takes nothing new, finishes what is running, and removes every picture.
+    Needs the extra web. Ending takes nothing new, finishes what is running, and removes every picture. Logs go to
+    stderr: plain lines on a terminal, JSON elsewhere.
     """
-    with one_line_errors():
+    with one_line_errors(), _signals_as_exceptions():
         _require_extra()
-        from s3diff.serving.http.auth import Auth
-        from s3diff.serving.http.server import listen
+        from s3diff.serving.http.auth import Auth, read_clients
+        from s3diff.serving.http.server import Server, addresses_of, listen
         from s3diff.serving.limits import ServiceLimits
 
-        auth = Auth(_tokens(token))
+        auth = Auth([*_tokens(token), *(read_clients(tokens) if tokens is not None else [])])
         _require_auth(host, auth, no_auth)
         for name, value in (("max-upload", max_upload), ("queue", queue), ("keep-mib", keep_mib), ("batch", batch)):
             _require_number(name, value, "whole number")
@@ -96,6 +122,9 @@ def serve(
             result_bytes=keep_mib * _MIB,
             batch_size=batch,
         )
+        if open_page and no_page:
+            raise OptionError("--open and --no-page exclude each other; leave out one of them")
+        proxies = [_network(each) for each in trust_proxy or ["127.0.0.1", "::1"]]
         if root_path and not re.fullmatch(r"(/[\w.~-]+)+", root_path):
             raise OptionError(f"root-path is {root_path!r}; give a path such as /s3diff, without a slash at its end")
         if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
@@ -106,7 +135,7 @@ def serve(
         from s3diff.serving.logs import set_up_logs
         from s3diff.serving.service import RestorationService
 
-        set_up_logs(logging.INFO)
+        set_up_logs(plain=sys.stderr.isatty())
         silence_libtiff()  # its lines would name files
         with (
             listener,
@@ -120,26 +149,74 @@ def serve(
             ) as service,
         ):
             app = _application(service, auth, _hosts(host, allow_host or []), root_path, with_page=not no_page)
-            _run(app, service, listener, grace)
+            server = Server(
+                app,
+                service,
+                grace_seconds=grace,
+                on_start=lambda: _tell_address(addresses_of(listener), root_path, open_page),
+                on_drain=_tell_end,
+                trusted_proxies=proxies,
+            )
+            try:
+                server.run(sockets=[listener])
+            except KeyboardInterrupt:  # uvicorn raises the signal again when all is done
+                return
 
 
-def _run(app: FastAPI, service: RestorationService, listener: object, grace: float) -> None:
-    import socket
+def app(
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="A model that is offered, the first by default; may be repeated."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 0,
+) -> None:
+    """Open the web page in the browser, for this machine only, until Ctrl-C: `s3diff serve --open` at a free port.
 
-    from s3diff.serving.http.server import Server, address_of
+    Needs the extra web.
+    """
+    serve(model=model, device=device, port=port, token=[], open_page=True)
 
-    assert isinstance(listener, socket.socket)
-    server = Server(
-        app,
-        service,
-        grace_seconds=grace,
-        on_start=lambda: print(f"s3diff serves at {address_of(listener)}", flush=True),
-        on_drain=lambda count: remark(f"s3diff: ending; {count} pictures are finished first, Ctrl-C again ends now"),
-    )
-    try:
-        server.run(sockets=[listener])
-    except KeyboardInterrupt:  # uvicorn raises the signal again when all is done
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does, with everything tidied up, until the server takes signals itself."""
+
+    def stop(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # one is enough
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _tell_address(addresses: list[str], root_path: str, open_page: bool) -> None:
+    pages = [f"{address}{root_path}/" if root_path else address for address in addresses]
+    print(f"s3diff serves at {pages[0]}", flush=True)
+    if sys.stderr.isatty():
+        others = [f"in your network: {each}" for each in pages[1:]]
+        say_large(pages[0], [*others, "Ctrl-C ends it."])
+    if open_page:
+        threading.Thread(target=_open, args=(pages[0],), daemon=True).start()
+
+
+def _open(address: str) -> None:
+    if not webbrowser.open(address):
+        remark(f"s3diff: no browser was found here; open {address} yourself")
+
+
+def _tell_end(num_pictures: int) -> None:
+    if num_pictures == 0:
+        remark("s3diff: ending")
+        return
+    pictures = "1 picture is" if num_pictures == 1 else f"{num_pictures} pictures are"
+    remark(f"s3diff: ending; {pictures} finished first, Ctrl-C again ends now")
 
 
 def _application(
@@ -167,7 +244,8 @@ def _require_auth(host: str, auth: Auth, no_auth: bool) -> None:
         raise OptionError("--no-auth and a token exclude each other; give one of them (S3DIFF_TOKEN counts as one)")
     if not auth.is_required and not no_auth and not _is_loopback(host):
         raise OptionError(
-            f"host {host} can be reached by others; give --token (or S3DIFF_TOKEN), or --no-auth to let everybody in"
+            f"host {host} can be reached by others; give --token (or S3DIFF_TOKEN, or --tokens FILE), or --no-auth to "
+            "let everybody in"
         )
 
 
@@ -185,6 +263,18 @@ def _hosts(host: str, allowed: list[str]) -> set[str] | None:
     if not allowed and not _is_loopback(host):
         return None
     return {*_LOOPBACK_NAMES, host, *allowed}
+
+
+def _network(text: str) -> str:
+    """An address, a network, or * for all."""
+    try:
+        return (
+            text if text == "*" else str(ipaddress.ip_network(text)) if "/" in text else str(ipaddress.ip_address(text))
+        )
+    except ValueError:
+        raise OptionError(
+            f"trust-proxy is {text!r}; give an address such as 10.0.0.2 or a network such as 172.16.0.0/12"
+        ) from None
 
 
 def _require_number(name: str, value: float, kind: str, *, low: float | None = None) -> None:

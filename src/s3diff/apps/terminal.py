@@ -8,13 +8,15 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
+from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from s3diff.errors import OptionError, S3DiffError
 
@@ -74,6 +76,12 @@ def load_torch() -> Any:
 
 def remark(text: str) -> None:
     remarks.print(on_one_line(text))
+
+
+def say_large(text: str, below: Sequence[str] = ()) -> None:
+    """Print one thing that must not be overlooked, with lines below it, in a frame on the terminal."""
+    lines = [Text(f"\n{text}\n", style="bold"), *(Text(line, style="dim") for line in below)]
+    remarks.print(Panel(Group(*lines), expand=False, padding=(0, 4)))
 
 
 def on_one_line(text: str) -> str:

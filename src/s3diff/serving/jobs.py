@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -212,6 +213,8 @@ class JobStore:
     def __init__(self, limits: ServiceLimits, parent: Path | None = None) -> None:
         self.limits = limits
         self.folder = Path(tempfile.mkdtemp(prefix="s3diff-serve-", dir=parent))  # for this user alone (0700)
+        #: Goes with the process at the latest, however early it ends; only a kill -9 leaves it.
+        self._remove_folder = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
 
@@ -288,7 +291,7 @@ class JobStore:
         """Remove the folder with everything in it."""
         with self._lock:
             self._jobs.clear()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._remove_folder()
 
 
 def safe_name(name: str) -> str:

@@ -9,6 +9,28 @@ from s3diff.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quota:
+    """How much one client may hand in. Values are checked when the object is made.
+
+    Attributes:
+        waiting: its pictures that may wait or be worked on at the same time; None for no limit but the service's.
+        hourly: its pictures that are taken in any 60 minutes; None for no limit.
+
+    Raises:
+        OptionError: a value is no whole number above 0.
+    """
+
+    waiting: int | None = None
+    hourly: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise OptionError(f"{field.name} is {value!r}; give a whole number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServiceLimits:
     """How much one service takes on. Values are checked when the object is made.
 

@@ -1,5 +1,6 @@
-"""Logs as JSON, one object a line, with the request they belong to. Pictures, their names and whole job ids, which open
-results, are in none of them.
+"""Write logs with the request they belong to: one JSON object a line, or plain lines for people at a terminal.
+
+Pictures, their names, tokens and whole job ids, which open results, are in none of them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import logging
 import re
 import secrets
 import sys
+import time
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any
@@ -27,8 +29,28 @@ def new_request_id(given: str | None) -> str:
     return given if given and _GIVEN_ID.fullmatch(given) else secrets.token_hex(8)
 
 
+class PlainFormatter(logging.Formatter):
+    """Format a record for somebody who watches: ``14:03:22  POST /api/v1/restore  200  1.42 s``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See :class:`logging.Formatter`."""
+        parts = [time.strftime("%H:%M:%S", time.localtime(record.created))]
+        if (status := getattr(record, "status", None)) is not None:
+            facts = (getattr(record, name, None) for name in ("method", "route", "client"))
+            parts += [*(str(fact) for fact in facts if fact), str(status), f"{getattr(record, 'seconds', 0):.2f} s"]
+        else:
+            if record.levelno >= logging.WARNING:
+                parts.append(record.levelname.lower())
+            parts.append(record.getMessage().strip())
+            if (job := getattr(record, "job", None)) is not None:
+                facts = (getattr(record, name, None) for name in ("state", "seconds"))
+                parts += [f"job {job[:_SHOWN_ID]}", *(str(fact) for fact in facts if fact is not None)]
+        line = "  ".join(parts)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
 class JsonFormatter(logging.Formatter):
-    """A record as one line."""
+    """Format a record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See :class:`logging.Formatter`."""
@@ -46,14 +68,20 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=True)
 
 
-def set_up_logs(level: int = logging.INFO) -> None:
-    """The service's and the server's own logs go to stderr as JSON."""
+def set_up_logs(*, plain: bool = False) -> None:
+    """Send the service's and the server's own logs to stderr.
+
+    Args:
+        plain: as lines for people instead of JSON; how the server starts and ends is left out of them.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(PlainFormatter() if plain else JsonFormatter())
     for name in ("s3diff.serving", "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers = [] if name == "uvicorn.error" else [handler]
-        logger.setLevel(level)
+        logger.setLevel(logging.WARNING if plain and name.startswith("uvicorn") else logging.INFO)
         logger.propagate = name == "uvicorn.error"
+    # What it says of a malformed form is in the answer.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     # Its lines hold whole addresses; ours hold routes.
     logging.getLogger("uvicorn.access").disabled = True

@@ -23,14 +23,17 @@ from s3diff.options import METHOD_SCALE, OutputOptions, Precision, RestoreOption
 from s3diff.restoration.restored import Degrees
 from s3diff.restoration.restorer import Restorer
 from s3diff.serving.jobs import Job, JobResult, JobStatus, JobStore
-from s3diff.serving.limits import ServiceLimits
+from s3diff.serving.limits import Quota, ServiceLimits
 from s3diff.serving.models import ModelCache, OfferedModel
 from s3diff.serving.pipeline import Pipeline
 from s3diff.serving.progress import TimeEstimator
+from s3diff.serving.quotas import QuotaCounter
 
 _LOG = logging.getLogger("s3diff.serving")
 #: Results younger than this are waited for when the service ends.
 _FRESH_SECONDS = 60.0
+#: As much as the service takes.
+NO_QUOTA = Quota()
 #: Side of the picture that a model is warmed up with. It is restored a second time where the first was this quick.
 _WARM_UP_PX, _WARM_UP_SECONDS = 64, 2.0
 
@@ -84,6 +87,7 @@ class RestorationService:
         self._models = ModelCache(models, load)
         self.store = JobStore(self.limits, folder)
         self.times = TimeEstimator()
+        self._quotas = QuotaCounter(lambda owner: sum(job.owner == owner for job in self.store.live()))
         self.counts: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0, "refused": 0}
         #: Called with every job that has ended, in the service's threads.
         self.listeners: list[Callable[[Job], None]] = []
@@ -99,7 +103,11 @@ class RestorationService:
         Raises:
             ModelError, DownloadError, OptionError: the model cannot be loaded.
         """
-        self._warm_up(self._models.default)
+        try:
+            self._warm_up(self._models.default)
+        except BaseException:  # Ctrl-C and a signal as well: no folder stays behind
+            self.store.close()
+            raise
         self._is_loaded = True
         self._pipeline.start()
         return self
@@ -159,6 +167,7 @@ class RestorationService:
         model: str | None = None,
         writing: OutputOptions | None = None,
         owner: str | None = None,
+        quota: Quota = NO_QUOTA,
         move: bool = False,
     ) -> Job:
         """Take a picture on. Its header is looked at here, everything else happens in the service's threads.
@@ -170,6 +179,7 @@ class RestorationService:
             model: see :attr:`models`; None for the default.
             writing: how the result is named and written; ``overwrite`` means nothing here.
             owner: who alone may ask for the job.
+            quota: how much this owner may hand in.
             move: take the file away instead of copying it.
 
         Raises:
@@ -177,6 +187,7 @@ class RestorationService:
             PictureError: it is no picture.
             OptionError: the model is not offered.
             QueueFullError: too many wait, or the disk is full; come back later.
+            QuotaError: this owner has handed in as much as it may.
             ServiceClosedError: the service is ending.
         """
         options = self._within_limits(RestoreOptions() if options is None else options)
@@ -191,15 +202,16 @@ class RestorationService:
             owner=owner,
             folder=self.store.folder,
         )
-        try:
-            self._take_in(picture, job.source, move)
-            self._check_header(job)
-            self.store.add(job)
-            if not self._pipeline.put(job):
-                self._refuse()
-        except BaseException:
-            self.store.remove(job)
-            raise
+        with self._quotas.taking(owner, quota):
+            try:
+                self._take_in(picture, job.source, move)
+                self._check_header(job)
+                self.store.add(job)
+                if not self._pipeline.put(job):
+                    self._refuse()
+            except BaseException:
+                self.store.remove(job)
+                raise
         return job
 
     def job(self, job_id: str, owner: str | None = None) -> Job:
@@ -297,16 +309,17 @@ class RestorationService:
             max_file_bytes=self.limits.upload_bytes,
         )
 
-    def require_room(self) -> None:
+    def require_room(self, owner: str | None = None, quota: Quota = NO_QUOTA) -> None:
         """Make sure that a picture would be taken on now; to be called before it is sent for.
 
         Raises:
-            QueueFullError, ServiceClosedError: it would not.
+            QueueFullError, QuotaError, ServiceClosedError: it would not.
         """
         if not self._is_open:
             raise ServiceClosedError("the service is ending; come back later")
         if self.num_waiting >= self.limits.queue_length:
             self._refuse()
+        self._quotas.check(owner, quota)
 
     def _refuse(self) -> NoReturn:
         self.counts["refused"] += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from urllib.parse import quote
 
 from fastapi import Request
@@ -18,6 +18,8 @@ from s3diff.serving.jobs import Job, JobResult, JobStatus
 #: How often a waiting request looks whether its client is still there.
 _LOOK_SECONDS = 0.5
 _CHUNK_BYTES = 1 << 18
+#: The status, which nobody receives, of a request whose client has left; nginx made it known.
+CLIENT_HAS_LEFT = 499
 
 
 async def has_ended(request: Request, job: Job, seconds: float | None = None) -> bool:
@@ -69,8 +71,43 @@ def sent(result: JobResult, then: BackgroundTask | None = None) -> Response:
 
 
 def error_answer(
-    status: int, code: str, message: str, field: str | None, retry_after: float | None = None
+    status: int,
+    code: str,
+    message: str,
+    field: str | None = None,
+    retry_after: float | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """The form of every error; ``field``: the option at fault, ``retry_after``: seconds until it may be tried again."""
-    headers = None if retry_after is None else {"Retry-After": str(max(1, round(retry_after)))}
-    return JSONResponse({"error": {"code": code, "message": message, "field": field}}, status, headers)
+    """Answer with an error, all of which have one form.
+
+    Args:
+        status: of HTTP.
+        code: a word for programs.
+        message: one line for people.
+        field: the option at fault.
+        retry_after: seconds until it may be tried again.
+        headers: of the answer.
+    """
+    again = {} if retry_after is None else {"Retry-After": str(max(1, round(retry_after)))}
+    told = {"error": {"code": code, "message": message, "field": field}}
+    return JSONResponse(told, status, {**again, **(headers or {})})
+
+
+def wants_json(accept: str) -> bool:
+    """Whether a client would rather have a job as JSON than the picture.
+
+    Args:
+        accept: the header of that name. One that takes anything as gladly as JSON gets the picture: that is what
+            programs send whose writer chose nothing (axios: ``application/json, text/plain, */*``).
+    """
+    taken: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        weights = [piece[2:] for piece in parameters if piece.startswith("q=")]
+        try:
+            taken[kind] = float(weights[0]) if weights else 1.0
+        except ValueError:
+            taken[kind] = 0.0
+    anything = taken.get("*/*", 0.0)
+    picture = max([weight for kind, weight in taken.items() if kind.startswith("image/")], default=anything)
+    return taken.get("application/json", taken.get("application/*", anything)) > picture

@@ -13,9 +13,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect
 
 from s3diff.errors import (
     DownloadError,
@@ -26,14 +26,24 @@ from s3diff.errors import (
     PictureError,
     PictureTooLargeError,
     QueueFullError,
+    QuotaError,
     S3DiffError,
     ServiceClosedError,
 )
 from s3diff.option_texts import field_at_fault, options_from_texts
-from s3diff.serving.http.answers import error_answer, has_ended, sent
+from s3diff.serving.http.answers import CLIENT_HAS_LEFT, error_answer, has_ended, sent, wants_json
 from s3diff.serving.http.auth import Auth
+from s3diff.serving.http.forms import picture_and_options, read_form
 from s3diff.serving.http.metrics import Metrics
-from s3diff.serving.http.middleware import BodyLimits, RequestLog, SiteGuard, TokenGuard
+from s3diff.serving.http.middleware import (
+    BodyLimits,
+    HeadAsGet,
+    ProxyPrefix,
+    RequestLog,
+    SiteGuard,
+    TokenGuard,
+    root_of,
+)
 from s3diff.serving.http.schemas import (
     DESCRIPTION,
     EstimateView,
@@ -49,15 +59,14 @@ from s3diff.serving.http.schemas import (
     picture_answer,
 )
 from s3diff.serving.jobs import Job
+from s3diff.serving.limits import Quota
 from s3diff.serving.models import CANNOT_LOAD
-from s3diff.serving.service import RestorationService
+from s3diff.serving.service import NO_QUOTA, RestorationService
 from s3diff.version import __version__
 
 _LOG = logging.getLogger("s3diff.serving")
 #: Longest time that a question about a job waits for its end.
 _LONGEST_WAIT_SECONDS = 30.0
-#: A form has one picture and the options; more parts mean something else.
-_MAX_FIELDS, _MAX_FIELD_BYTES = 40, 1 << 16
 _HTTP_CODES = {
     400: "malformed",
     404: "not_found",
@@ -87,7 +96,7 @@ def create_app(
         allowed_hosts: names that the ``Host`` header may hold; None for any. To be given where the service listens on
             the loopback, against DNS rebinding.
         closes_service: whether the application's end is the service's end.
-        root_path: where a proxy puts the service.
+        root_path: the path under which a proxy shows the service, without a slash at its end.
 
     Returns:
         An application whose ``state`` holds ``service`` and ``auth``.
@@ -109,7 +118,6 @@ def create_app(
         openapi_url="/api/openapi.json",
         docs_url=None,  # both load scripts from elsewhere
         redoc_url=None,
-        root_path=root_path,
     )
     app.state.service, app.state.auth = service, auth
     metrics = Metrics(service)
@@ -118,7 +126,9 @@ def create_app(
     app.add_middleware(BodyLimits, limits=service.limits)
     app.add_middleware(TokenGuard, auth=auth)
     app.add_middleware(SiteGuard, allowed_hosts=allowed_hosts)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(RequestLog, observe=metrics.observe)
+    app.add_middleware(ProxyPrefix, root_path=root_path)
     return app
 
 
@@ -126,22 +136,20 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
     arriving = asyncio.Semaphore(service.limits.uploads_at_once)
 
     @asynccontextmanager
-    async def form_of(request: Request) -> AsyncIterator[tuple[UploadFile, dict[str, str]]]:
+    async def form_of(request: Request, quota: Quota = NO_QUOTA) -> AsyncIterator[tuple[UploadFile, dict[str, str]]]:
         """The picture and the other fields, while a place for uploads is held."""
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
-            raise HTTPException(415, "send the picture as multipart/form-data, in a field named picture")
-        service.require_room()
+        service.require_room(_owner(request), quota)
         if arriving.locked():
             raise QueueFullError("too many pictures are arriving; come back in a second")
         async with arriving:
-            form = await _parsed(request)
+            form = await read_form(request)
             try:
-                yield _fields(form)
+                yield picture_and_options(form)
             finally:
                 await form.close()
 
     async def submitted(request: Request) -> Job:
-        async with form_of(request) as (picture, texts):
+        async with form_of(request, _quota(request)) as (picture, texts):
             model = texts.pop("model", None) or None
             options, writing = options_from_texts(texts)
             return await run_in_threadpool(
@@ -152,6 +160,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
                 model=model,
                 writing=writing,
                 owner=_owner(request),
+                quota=_quota(request),
             )
 
     @app.post(
@@ -162,7 +171,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         responses={
             **picture_answer(),
             202: {"model": JobView},
-            **errors_for(400, 401, 403, 408, 413, 415, 422, 500, 503),
+            **errors_for(400, 401, 403, 408, 413, 415, 422, 429, 500, 503),
         },
         openapi_extra=form_body(service),
     )
@@ -172,11 +181,11 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         A client that goes away ends the work.
         """
         job = await submitted(request)
-        if _wants_json(request):
-            return _accepted(service, job)
+        if wants_json(request.headers.get("accept", "*/*")):
+            return _accepted(request, service, job)
         if not await has_ended(request, job):
             service.cancel(job.id, job.owner)
-            return Response(status_code=499)
+            return Response(status_code=CLIENT_HAS_LEFT)
         status = job.status
         if status.state == "failed":
             service.store.remove(job)
@@ -197,12 +206,12 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         status_code=202,
         summary="Hand in a picture",
         response_model=JobView,
-        responses=errors_for(400, 401, 403, 408, 413, 415, 422, 503),
+        responses=errors_for(400, 401, 403, 408, 413, 415, 422, 429, 503),
         openapi_extra=form_body(service),
     )
     async def hand_in(request: Request) -> Response:
         """The job's progress is at `/api/v1/jobs/{id}`, its result at `/api/v1/jobs/{id}/result`."""
-        return _accepted(service, await submitted(request))
+        return _accepted(request, service, await submitted(request))
 
     @app.get("/api/v1/jobs/{id}", tags=["jobs"], summary="Where a job stands", responses=errors_for(401, 404, 422))
     async def look(
@@ -231,7 +240,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         made = job.status.result
         if made is None:
             return error_answer(409, "no_result", f"the job is {job.status.state}, so there is no result", None)
-        job.is_fetched = True
+        job.is_fetched = job.is_fetched or not request.scope.get("is_head", False)
         return sent(made)
 
     @app.delete(
@@ -249,7 +258,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         "/api/v1/estimate",
         tags=["restore"],
         summary="How blurred and noisy a picture is",
-        responses=errors_for(400, 401, 403, 408, 413, 415, 422, 503),
+        responses=errors_for(400, 401, 403, 408, 413, 415, 422, 429, 503),
         openapi_extra=form_body(service, with_options=False),
     )
     async def estimate(request: Request) -> EstimateView:
@@ -266,13 +275,11 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         """Those that `model` may name, the default first."""
         return ModelsView(models=[model_view(model) for model in service.models])
 
-    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["operation"], summary="Whether the process lives", response_model=HealthView)
     async def healthz() -> HealthView:
         """Needs no token."""
         return HealthView(status="ok")
 
-    @app.head("/readyz", include_in_schema=False)
     @app.get(
         "/readyz",
         tags=["operation"],
@@ -297,53 +304,27 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         return Response(await run_in_threadpool(metrics.text), media_type=metrics.content_type)
 
 
-async def _parsed(request: Request) -> FormData:
-    try:
-        return await request.form(max_files=1, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES)
-    except (HTTPException, MultiPartException):
-        raise
-    except (ValueError, LookupError) as error:  # of charsets that do not exist, and of what a parser did not foresee
-        raise HTTPException(400, f"the form cannot be read ({type(error).__name__})") from error
-
-
-def _fields(form: FormData) -> tuple[UploadFile, dict[str, str]]:
-    texts: dict[str, str] = {}
-    picture = None
-    for name, value in form.multi_items():
-        if name in texts or (name == "picture" and picture is not None):
-            raise OptionError(f"{name[:60]} is given twice; give it once")
-        if name == "picture" and isinstance(value, UploadFile):
-            picture = value
-        elif isinstance(value, str) and name != "picture":
-            texts[name] = value
-        else:
-            raise OptionError(
-                f"{name[:60]} has the wrong kind; picture is a file with a name, every other field a text"
-            )
-    if picture is None:
-        raise OptionError("picture is missing; send the file in a field named picture")
-    return picture, texts
-
-
 def _owner(request: Request) -> str | None:
     owner: str | None = request.scope.get("state", {}).get("owner")
     return owner
 
 
-def _wants_json(request: Request) -> bool:
-    accept = request.headers.get("accept", "").lower()
-    return "application/json" in accept and "image/" not in accept
+def _quota(request: Request) -> Quota:
+    client = request.scope.get("state", {}).get("client")
+    return NO_QUOTA if client is None else client.quota
 
 
-def _accepted(service: RestorationService, job: Job) -> JSONResponse:
+def _accepted(request: Request, service: RestorationService, job: Job) -> JSONResponse:
     view = job_view(service, job).model_dump(mode="json")
-    return JSONResponse(view, 202, {"Location": f"/api/v1/jobs/{job.id}"})
+    return JSONResponse(view, 202, {"Location": f"{root_of(request.scope)}/api/v1/jobs/{job.id}"})
 
 
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(S3DiffError)
     async def told(_: Request, error: Exception) -> Response:
         text = " ".join(str(error).split())
+        if isinstance(error, QuotaError):
+            return error_answer(429, "quota", text, None, error.retry_after_seconds)
         if isinstance(error, QueueFullError):
             return error_answer(503, "queue_full", text, None, error.retry_after_seconds)
         if isinstance(error, ServiceClosedError):
@@ -361,6 +342,10 @@ def _add_error_handlers(app: FastAPI) -> None:
             if isinstance(error, kind):
                 return error_answer(status, code, text, field_at_fault(error) if kind is OptionError else None)
         return error_answer(500, "service", text, None)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(_: Request, __: Exception) -> Response:
+        return Response(status_code=CLIENT_HAS_LEFT)
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: Exception) -> Response:

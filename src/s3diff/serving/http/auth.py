@@ -5,15 +5,38 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
 
 from s3diff.errors import OptionError
+from s3diff.serving.limits import Quota
 
 #: Name of the cookie that a signed-in browser sends instead of a token.
 SESSION_COOKIE = "s3diff_session"
 #: Answered without a token: whether the process lives, and whether it takes pictures.
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 _SHORTEST_TOKEN = 16
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who has a token.
+
+    Attributes:
+        token: opens the service.
+        name: what logs call the client; None for no name.
+        quota: how much it may hand in.
+    """
+
+    token: str
+    name: str | None = None
+    quota: Quota = Quota()  # noqa: RUF009  (it is frozen)
+
+    @property
+    def owner(self) -> str:
+        """Whose jobs these are, which tells nothing of the token."""
+        return hashlib.sha256(b"s3diff owner " + self.token.encode()).hexdigest()[:32]
 
 
 class Auth:
@@ -27,12 +50,17 @@ class Auth:
         sign_in_path: where a browser without a session is sent; None where there is no page.
 
     Raises:
-        OptionError: a token is shorter than 16 characters or has other signs than visible ASCII.
+        OptionError: a token is shorter than 16 characters or has other signs than visible ASCII, or two clients have
+            the same.
     """
 
-    def __init__(self, tokens: Iterable[str] = ()) -> None:
-        self._tokens = tuple(dict.fromkeys(tokens))
-        for token in self._tokens:
+    def __init__(self, tokens: Iterable[str | Client] = ()) -> None:
+        clients = [Client(each) if isinstance(each, str) else each for each in dict.fromkeys(tokens)]
+        self._clients = {client.token: client for client in clients}
+        self._by_owner = {client.owner: client for client in clients}
+        if len(self._clients) < len(clients):
+            raise OptionError("two clients have the same token; give each its own")
+        for token in self._clients:
             if len(token) < _SHORTEST_TOKEN or not all("!" <= sign <= "~" for sign in token):
                 raise OptionError(
                     f"a token has {len(token)} characters; give at least {_SHORTEST_TOKEN} visible ASCII characters, "
@@ -44,14 +72,18 @@ class Auth:
     @property
     def is_required(self) -> bool:
         """Whether a token is needed."""
-        return bool(self._tokens)
+        return bool(self._clients)
+
+    def client_of(self, owner: str | None) -> Client | None:
+        """The client behind an owner's name; None for nobody."""
+        return None if owner is None else self._by_owner.get(owner)
 
     def owner_of_token(self, token: str) -> str | None:
         """Who has this token; None when nobody has. Takes as long for a wrong token as for a right one."""
         found = None
-        for known in self._tokens:
+        for known, client in self._clients.items():
             if hmac.compare_digest(known.encode(), token.encode("utf-8", "surrogateescape")):
-                found = _owner(known)
+                found = client.owner
         return found
 
     def session_of_token(self, token: str) -> str | None:
@@ -68,14 +100,51 @@ class Auth:
             return owner
         session = _cookie(cookies)
         found = None
-        for known in self._tokens:
+        for known, client in self._clients.items():
             if session is not None and hmac.compare_digest(_session(known), session):
-                found = _owner(known)
+                found = client.owner
         return found
 
 
-def _owner(token: str) -> str:
-    return hashlib.sha256(b"s3diff owner " + token.encode()).hexdigest()[:32]
+def read_clients(path: Path) -> list[Client]:
+    """Read the clients' names, tokens and quotas from a file.
+
+    Args:
+        path: one client a line, ``NAME TOKEN [waiting=N] [hourly=N]``; empty lines and those that begin with ``#`` say
+            nothing.
+
+    Raises:
+        OptionError: the file cannot be read, or a line is none of these; the message names the line and no token.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (getattr(error, "strerror", None) or "no text in UTF-8").lower()
+        raise OptionError(f"{path} cannot be read ({reason}); give a file with a NAME and a TOKEN a line") from None
+    clients: list[Client] = []
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        where = f"{path} line {number}"
+        if len(words) < 2 or "=" in words[0]:
+            raise OptionError(f"{where} has no name and token; write NAME TOKEN [waiting=N] [hourly=N]")
+        if words[0] in {client.name for client in clients}:
+            raise OptionError(f"{where}: the name {words[0]} is there already; give each client its own")
+        limits: dict[str, int] = {}
+        for name, _, value in (word.partition("=") for word in words[2:]):
+            if name not in ("waiting", "hourly") or name in limits or not (value.isascii() and value.isdigit()):
+                raise OptionError(f"{where}: after the token may stand waiting=N and hourly=N, whole numbers above 0")
+            limits[name] = int(value)
+        try:
+            client = Client(words[1], words[0], Quota(**limits))
+            Auth([*clients, client])
+        except OptionError as error:
+            raise OptionError(f"{where}: {error}") from None
+        clients.append(client)
+    if not clients:
+        raise OptionError(f"{path} names no client; write NAME TOKEN a line")
+    return clients
 
 
 def _session(token: str) -> str:

@@ -1,5 +1,5 @@
-"""Check every request before it is answered: a name and a log line, the host, the site, a token, the body's size and
-its speed.
+"""Check every request before it is answered: its address behind a proxy, a name and a log line, the host, the site, a
+token, the body's size and its speed.
 
 They are plain ASGI wrappers, so that the page and whatever else is mounted stands behind them as well.
 """
@@ -10,19 +10,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from s3diff.serving.http.answers import CLIENT_HAS_LEFT, error_answer
 from s3diff.serving.http.auth import Auth
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.logs import new_request_id, request_id
 
 _LOG = logging.getLogger("s3diff.serving.access")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 #: Room for a form's other fields and the lines between its parts.
 _FORM_BYTES = 2**20
 #: A refused client is listened to for so long: one that is cut off while it sends never sees the answer.
@@ -31,9 +33,84 @@ _LINGER_SECONDS = 5.0
 Observer = Callable[[str, str, int, float], None]
 
 
-def refusal(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """The form in which every error is answered."""
-    return JSONResponse({"error": {"code": code, "message": message, "field": None}}, status, headers)
+def root_of(scope: Scope) -> str:
+    """Return the path under which a proxy shows the service, without a slash at its end; empty for none."""
+    return str(scope.get("root_path", "")).rstrip("/")
+
+
+def route_path(scope: Scope) -> str:
+    """Return a request's path inside the service, whatever prefix a proxy shows it under."""
+    return str(scope["path"])[len(root_of(scope)) :]
+
+
+class ProxyPrefix:
+    """Give every request the path that it has outside, so that a proxy may keep its prefix or take it off, and every
+    redirect a target without scheme and host, which are the proxy's.
+
+    Args:
+        app: what answers.
+        root_path: the prefix, without a slash at its end; empty for what the server says.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str = "") -> None:
+        self.app, self.root_path = app, root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        if self.root_path:
+            scope["root_path"] = self.root_path
+        root = root_of(scope)
+        if not f"{scope['path']}/".startswith(f"{root}/"):
+            scope["path"] = root + scope["path"]
+            scope["raw_path"] = root.encode() + (scope.get("raw_path") or b"")
+        host = Headers(scope=scope).get("host")
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                target = urlsplit(headers.get("location", ""))
+                if target.netloc and target.netloc == host:
+                    # Two slashes at the beginning would name another host.
+                    path = "/" + target.path.lstrip("/")
+                    headers["location"] = urlunsplit(("", "", path, target.query, target.fragment))
+            await send(message)
+
+        await self.app(scope, receive, sent)
+
+
+class HeadAsGet:
+    """Answer HEAD wherever GET is answered, with the same headers and no body.
+
+    Args:
+        app: what answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        is_over = False
+
+        async def sent(message: Message) -> None:
+            nonlocal is_over
+            if is_over:
+                return
+            if message["type"] == "http.response.body":
+                is_over, message = True, {"type": "http.response.body", "body": b""}
+            await send(message)
+
+        scope["method"], scope["is_head"] = "GET", True
+        try:
+            await self.app(scope, receive, sent)
+        finally:
+            scope["method"] = "HEAD"  # as the server and the log know it
 
 
 class RequestLog:
@@ -54,7 +131,7 @@ class RequestLog:
             return
         name = new_request_id(Headers(scope=scope).get("x-request-id"))
         mark, started = request_id.set(name), time.monotonic()
-        status, num_bytes = 499, 0  # nothing was sent: the client went away
+        status, num_bytes = CLIENT_HAS_LEFT, 0
 
         async def sent(message: Message) -> None:
             nonlocal status, num_bytes
@@ -72,12 +149,14 @@ class RequestLog:
         try:
             await self.app(scope, receive, sent)
         except BaseException:
-            status = 500 if status == 499 else status
+            status = 500 if status == CLIENT_HAS_LEFT else status
             raise
         finally:
             seconds, route = time.monotonic() - started, _route(scope)
             self.observe(scope["method"], route, status, seconds)
             facts = {"method": scope["method"], "route": route, "status": status, "bytes": num_bytes}
+            if (client := scope.get("state", {}).get("client")) is not None:
+                facts["client"] = client.name
             _LOG.info("request", extra={**facts, "request": name, "seconds": round(seconds, 4)})
             request_id.reset(mark)
 
@@ -103,18 +182,25 @@ class SiteGuard:
             headers = Headers(scope=scope)
             host = headers.get("host", "")
             if self.allowed_hosts is not None and _name_of(host) not in self.allowed_hosts:
-                message = "this host name is not this service's; ask it by a name it was started for (--allow-host)"
-                await refusal(421, "wrong_host", message)(scope, receive, send)
+                message = (
+                    f"the request asks for the host {_shown(host)}, which is no name of this service; "
+                    "ask it by a name that it was started for, or start it with --allow-host NAME"
+                )
+                await error_answer(421, "wrong_host", message)(scope, receive, send)
                 return
             if scope["method"] not in _SAFE_METHODS and _is_cross_site(headers, host):
-                message = "the request comes from another site's page; only this service's own page may send it"
-                await refusal(403, "cross_site", message)(scope, receive, send)
+                message = (
+                    f"the request comes from a page of {_shown(headers.get('origin') or 'another site')}, and this "
+                    f"service is asked as {_shown(host)}; only its own page may send it (a proxy has to hand on Host "
+                    "as the browser sent it, with its port)"
+                )
+                await error_answer(403, "cross_site", message)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
 
 class TokenGuard:
-    """Asks for a token on every path but the open ones; keeps the owner in ``scope["state"]["owner"]``.
+    """Ask for a token on every path but the open ones; keep who has it in ``scope["state"]``: ``owner``, ``client``.
 
     Args:
         app: what answers.
@@ -130,7 +216,8 @@ class TokenGuard:
             headers = Headers(scope=scope)
             owner = self.auth.owner_of_request(headers.get("authorization"), headers.get("cookie"))
             scope.setdefault("state", {})["owner"] = owner
-            if self.auth.is_required and owner is None and scope["path"] not in self.auth.open_paths:
+            scope["state"]["client"] = self.auth.client_of(owner)
+            if self.auth.is_required and owner is None and route_path(scope) not in self.auth.open_paths:
                 if scope["type"] == "http":
                     await self._refuse(scope, headers)(scope, receive, send)
                 return  # a web socket that is not accepted is closed
@@ -139,13 +226,14 @@ class TokenGuard:
     def _refuse(self, scope: Scope, headers: Headers) -> JSONResponse | RedirectResponse:
         is_page = scope["method"] == "GET" and "text/html" in headers.get("accept", "")
         if is_page and self.auth.sign_in_path is not None:
-            return RedirectResponse(scope.get("root_path", "") + self.auth.sign_in_path, 303)
+            return RedirectResponse(root_of(scope) + self.auth.sign_in_path, 303)
         message = "a token is needed; send it as Authorization: Bearer TOKEN"
-        return refusal(401, "token_needed", message, {"WWW-Authenticate": "Bearer"})
+        return error_answer(401, "token_needed", message, headers={"WWW-Authenticate": "Bearer"})
 
 
 class BodyLimits:
-    """Ends requests whose body is too large (413) or too slow (408), and answers whose client does not read them.
+    """End requests whose body is too large (413), too slow (408) or whose client leaves before it is whole (499), and
+    answers whose client does not read them.
 
     Args:
         app: what answers.
@@ -163,7 +251,7 @@ class BodyLimits:
         body = _Body(receive, send, self.limits)
         declared = Headers(scope=scope).get("content-length", "0")
         if declared.isascii() and declared.isdigit() and int(declared[:20]) > self.limits.upload_bytes + _FORM_BYTES:
-            await refusal(413, "too_large", _too_large(self.limits))(scope, body.receive, body.send)
+            await error_answer(413, "too_large", _too_large(self.limits))(scope, body.receive, body.send)
             return
         await self.app(scope, body.receive, body.send)
 
@@ -175,7 +263,7 @@ class _Body:
         self._receive, self._send, self._limits = receive, send, limits
         self._until = time.monotonic() + limits.upload_seconds
         self._count = 0
-        self._is_whole = self._is_slow = self._is_refused = False
+        self._is_whole = self._is_slow = self._is_refused = self._is_left = False
 
     async def receive(self) -> Message:
         """The next piece.
@@ -192,7 +280,8 @@ class _Body:
             self._is_slow = True
             text = "the request's body came too slowly; send it in one go"
             raise HTTPException(408, text) from None
-        self._is_whole = message["type"] != "http.request" or not message.get("more_body", False)
+        self._is_left = message["type"] == "http.disconnect"
+        self._is_whole = self._is_left or not message.get("more_body", False)
         self._count += len(message.get("body", b""))
         if self._count > self._limits.upload_bytes + _FORM_BYTES:
             raise HTTPException(413, _too_large(self._limits))
@@ -205,6 +294,8 @@ class _Body:
             asyncio.TimeoutError: the client does not read.
         """
         if message["type"] == "http.response.start":
+            if self._is_left:  # whatever was made of half a body, nobody hears it
+                message["status"] = CLIENT_HAS_LEFT
             self._is_refused = message["status"] >= 400
             if self._is_refused and not self._is_whole:
                 # Otherwise the server would go on taking what a client that was answered still sends.
@@ -236,16 +327,26 @@ def _name_of(host: str) -> str:
 
 
 def _is_cross_site(headers: Headers, host: str) -> bool:
-    """Every browser of today sends one of both; programs send neither."""
-    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if site is not None and site not in ("same-origin", "none"):
-        return True
-    if origin is None:
+    """Every browser of today sends one of both; programs send neither.
+
+    What a browser says itself is believed: no page can set ``Sec-Fetch-Site``. It says nothing where the service is
+    asked by plain HTTP under another name than this machine's own; there the origin is compared with the host.
+    """
+    if (site := headers.get("sec-fetch-site")) is not None:
+        return site not in ("same-origin", "none")
+    if (origin := headers.get("origin")) is None:
         return False
     try:
-        return urlsplit(origin).netloc.lower() != host.lower()  # behind a proxy the scheme may differ
+        page, asked = urlsplit(origin), urlsplit(f"//{host}")
+        default = _DEFAULT_PORTS.get(page.scheme)  # behind a proxy the scheme may differ: the browser's counts
+        return (page.hostname, page.port or default) != (asked.hostname, asked.port or default)
     except ValueError:
         return True
+
+
+def _shown(name: str) -> str:
+    """What a client sent, short and on one line."""
+    return "".join(sign for sign in name[:80] if sign.isprintable()) or "no name"
 
 
 def _route(scope: Scope) -> str:

@@ -42,6 +42,7 @@ _ERRORS = {
     413: "The file, the picture or its result is larger than the service takes.",
     415: "The body is no multipart/form-data.",
     422: "The picture or an option cannot be used.",
+    429: "This client has handed in as much as it may; `Retry-After` says when to come back.",
     500: "The service failed; its log says why.",
     503: "Too many pictures wait, the service is ending, or the model cannot be loaded; `Retry-After` says when to "
     "come back.",
@@ -250,6 +251,6 @@ def errors_for(*statuses: int) -> dict[int | str, dict[str, Any]]:
     answers: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         answers[status] = {"model": ErrorView, "description": _ERRORS[status]}
-        if status == 503:
+        if status in (429, 503):
             answers[status]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
     return answers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -23,6 +23,8 @@ _KEEP_ALIVE_SECONDS = 15
 #: Connections at most; fewer where the system allows fewer open files.
 _MAX_CONNECTIONS = 1000
 _BACKLOG = 512
+#: A proxy on the same machine.
+LOOPBACK = ("127.0.0.1", "::1")
 
 
 class PatientProtocol(H11Protocol):
@@ -63,6 +65,7 @@ class Server(uvicorn.Server):
         grace_seconds: how long the end may take.
         on_start: called when requests are answered.
         on_drain: called with the number of pictures to finish when the first signal has come.
+        trusted_proxies: addresses and networks whose ``X-Forwarded-Proto`` and ``X-Forwarded-For`` are believed.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Server(uvicorn.Server):
         grace_seconds: float,
         on_start: Callable[[], None] = lambda: None,
         on_drain: Callable[[int], None] = lambda _: None,
+        trusted_proxies: Sequence[str] = LOOPBACK,
     ) -> None:
         PatientProtocol.max_connections = _connections_allowed()
         config = uvicorn.Config(
@@ -83,7 +87,8 @@ class Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,
+            proxy_headers=True,
+            forwarded_allow_ips=list(trusted_proxies),
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=5,
             backlog=_BACKLOG,
@@ -151,9 +156,30 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """Where a browser finds it: ``http://127.0.0.1:8000``."""
+    """Where a browser on this machine finds it: ``http://127.0.0.1:8000``."""
+    return addresses_of(listener)[0]
+
+
+def addresses_of(listener: socket.socket) -> list[str]:
+    """Where browsers find it: on this machine, then, where it listens on every address, in the network."""
     host, port = listener.getsockname()[:2]
+    if host not in ("0.0.0.0", "::"):
+        return [_address(host, port)]
+    own = "127.0.0.1" if listener.family == socket.AF_INET else "::1"
+    return [_address(each, port) for each in dict.fromkeys([own, *_network_address(listener.family)])]
+
+
+def _address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _network_address(family: socket.AddressFamily) -> list[str]:
+    """This machine's address on the way out; a datagram socket that is connected sends nothing."""
+    outside = "192.0.2.1" if family == socket.AF_INET else "2001:db8::1"  # documentation's own, nobody's
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((outside, 9))
+        return [probe.getsockname()[0]]
+    return []
 
 
 def _reason(error: BaseException) -> str:

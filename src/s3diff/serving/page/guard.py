@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from s3diff.serving.http.middleware import refusal
+from s3diff.serving.http.answers import error_answer
+from s3diff.serving.http.middleware import route_path
 
 #: Paths of Gradio's app that the page needs, by their beginning and whole.
 _OPEN_FOLDERS = ("/assets/", "/static/")
@@ -67,10 +68,10 @@ class GradioGuard:
         if scope["method"] not in ("GET", "HEAD") or not _is_open(scope):
             if methods := self._methods(scope):
                 text = f"this path takes {methods}, not {str(scope['method'])[:20]}"
-                await refusal(405, "method_not_allowed", text, {"Allow": methods})(scope, receive, send)
+                await error_answer(405, "method_not_allowed", text, headers={"Allow": methods})(scope, receive, send)
                 return
             text = "there is nothing at this path; the HTTP service is described at /api/openapi.json"
-            await refusal(404, "not_found", text)(scope, receive, send)
+            await error_answer(404, "not_found", text)(scope, receive, send)
             return
 
         async def with_headers(message: Message) -> None:
@@ -91,5 +92,5 @@ class GradioGuard:
 
 
 def _is_open(scope: Scope) -> bool:
-    path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")).rstrip("/"))
+    path = route_path(scope)
     return ".." not in path and (path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS))

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from s3diff.serving.http.auth import SESSION_COOKIE, Auth
+from s3diff.serving.http.middleware import root_of
 from s3diff.serving.page.guard import PAGE_HEADERS
 from s3diff.serving.page.layout import STATIC
 
@@ -49,7 +50,13 @@ def login_routes(auth: Auth) -> APIRouter:
     @router.post(SIGN_OUT_PATH)
     def sign_out(request: Request) -> Response:
         answer = RedirectResponse(_root(request) + SIGN_IN_PATH[1:], status_code=303, headers=_HEADERS)
-        answer.delete_cookie(SESSION_COOKIE, path=_root(request), httponly=True, samesite="strict")
+        answer.delete_cookie(
+            SESSION_COOKIE,
+            path=_root(request),
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
         return answer
 
     return router
@@ -57,7 +64,7 @@ def login_routes(auth: Auth) -> APIRouter:
 
 def _root(request: Request) -> str:
     """The page's path, below which a proxy may have put it."""
-    return f"{request.scope.get('root_path', '').rstrip('/')}/"
+    return f"{root_of(request.scope)}/"
 
 
 def _page(problem: str, status: int = 200) -> HTMLResponse:

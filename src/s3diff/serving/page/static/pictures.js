@@ -153,7 +153,7 @@ export class Picture {
           },
         });
       } catch (error) {
-        if (error.status !== 503 || !error.retryAfter) throw error;
+        if (![429, 503].includes(error.status) || !error.retryAfter) throw error;
         this.doing = "Waiting for the service, which is busy";
         changed();
         await pause(1000 * error.retryAfter);
