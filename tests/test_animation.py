@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from metadata_probes import EMPTY_PACKET
 from s3diff.errors import OutputError, PictureError
 from s3diff.images.codecs import (
     Animation,
@@ -177,7 +178,7 @@ def test_grey_animations_are_grey(tmp_path: Path, restorer: Restorer) -> None:
 def test_metadata_is_kept(tmp_path: Path, restorer: Restorer) -> None:
     exif = Image.Exif()
     exif[0x013B], exif[0x0112] = "Anna", 6
-    path = saved(tmp_path / "a.webp", frames(), exif=exif.tobytes(), xmp=b"<x:xmpmeta/>")
+    path = saved(tmp_path / "a.webp", frames(), exif=exif.tobytes(), xmp=EMPTY_PACKET)
     restored = restorer.restore_animation(path, tmp_path / "b.png", RestoreOptions(scale=2))
     assert (restored.width, restored.height) == (40, 56), "turned upright"
     first = read_picture(tmp_path / "b.png")
@@ -185,7 +186,7 @@ def test_metadata_is_kept(tmp_path: Path, restorer: Restorer) -> None:
     tags.load(first.exif)
     assert tags[0x013B] == "Anna"
     assert tags.get(0x0112, 1) == 1
-    assert first.xmp == b"<x:xmpmeta/>"
+    assert first.xmp == EMPTY_PACKET
 
 
 def test_all_frames_share_their_degrees_and_seed(tmp_path: Path) -> None:

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from s3diff.errors import PictureError
+
+
+class Text(NamedTuple):
+    """A keyword and its text, as PNG holds them; the comment of a JPEG or GIF has the keyword ``Comment``.
+
+    Attributes:
+        keyword: 1 to 79 characters of Latin-1.
+        text: of any length.
+        language: of the text, such as ``en``; empty where it is not stated.
+        translated_keyword: the keyword in that language; empty where it is not stated.
+    """
+
+    keyword: str
+    text: str
+    language: str = ""
+    translated_keyword: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +37,16 @@ class Picture:
         alpha: opacity [H, W] of the pixels' depth, not premultiplied; None where the source has none.
         icc_profile: the colour profile of ``pixels`` as stored in the file.
         exif: EXIF block beginning with ``Exif\\0\\0``; its orientation tag, if any, says upright.
-        xmp: XMP packet as stored in the file; its orientation and size are corrected when it is written.
+        xmp: XMP packet of the upright picture.
         dpi: pixels per inch, across and down.
         format: ``PNG``, ``JPEG``, ``WEBP``, ``TIFF``, ``AVIF``, ``BMP`` or None for a picture that comes from no file.
         path: where it was read from.
         notes: what was lost or left out on reading, one sentence each.
+        iptc: captions and keywords, as image resources of Photoshop.
+        texts: keywords and texts of PNG, comments of JPEG and GIF.
+        metadata_size: (width, height) of the picture whose sizes and coordinates stand in ``exif`` and ``xmp``; that of
+            ``pixels`` unless given. When pixels are replaced by more of them it stays, and what is written follows.
+        metadata_cut: (left, top, width, height) of the part of it that ``pixels`` show, in its pixels; None shows all.
 
     Raises:
         PictureError: the arrays have another shape or type.
@@ -40,6 +61,10 @@ class Picture:
     format: str | None = None
     path: Path | None = None
     notes: tuple[str, ...] = ()
+    iptc: bytes | None = None
+    texts: tuple[Text, ...] = ()
+    metadata_size: tuple[int, int] | None = None
+    metadata_cut: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
         shape, kind = self.pixels.shape, self.pixels.dtype
@@ -49,6 +74,8 @@ class Picture:
             raise PictureError(f"the picture is {shape[1]} x {shape[0]} pixels; give at least 1 x 1")
         if self.alpha is not None and (self.alpha.shape != shape[:2] or self.alpha.dtype != kind):
             raise PictureError(f"alpha is {self.alpha.shape} {self.alpha.dtype}; give {shape[:2]} {kind} as the pixels")
+        if self.metadata_size is None:
+            object.__setattr__(self, "metadata_size", (self.width, self.height))
 
     @property
     def height(self) -> int:

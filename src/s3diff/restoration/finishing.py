@@ -73,6 +73,7 @@ def finished(restored: Restored, picture: Picture, options: RestoreOptions, upsa
         pixels=from_tensor(result, like),
         alpha=None if picture.alpha is None else alpha_from_tensor(_alpha(picture, result, options), picture),
         icc_profile=None if in_color else picture.icc_profile,
+        metadata_cut=_kept_part(picture, options),
         notes=(*restored.picture.notes, *_stretched(picture, options)),
     )
     seconds = {name: value for name, value in restored.seconds.items() if name != "total"}
@@ -118,6 +119,17 @@ def _cut(image: torch.Tensor, picture: Picture, options: RestoreOptions) -> torc
     width, height = options.output_size(picture.width, picture.height)
     top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
     return image[..., top : top + height, left : left + width]
+
+
+def _kept_part(picture: Picture, options: RestoreOptions) -> tuple[float, float, float, float] | None:
+    """(left, top, width, height) of what :func:`_cut` leaves, in the pixels that the metadata counts in."""
+    uncut, size = (method(picture.width, picture.height) for method in (options.uncut_size, options.output_size))
+    if uncut == size:
+        return picture.metadata_cut
+    left, top, width, height = picture.metadata_cut or (0, 0, *(picture.metadata_size or uncut))
+    across, down = width / uncut[0], height / uncut[1]
+    x, y = (uncut[0] - size[0]) // 2, (uncut[1] - size[1]) // 2
+    return left + x * across, top + y * down, size[0] * across, size[1] * down
 
 
 def _alpha(picture: Picture, colors: torch.Tensor, options: RestoreOptions) -> torch.Tensor:

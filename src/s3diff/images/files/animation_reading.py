@@ -15,7 +15,7 @@ import numpy as np
 
 from s3diff.errors import PictureError
 from s3diff.images.files.formats import FORMATS, PicturePath
-from s3diff.images.files.reading import opened_file, opened_picture, pictures_of
+from s3diff.images.files.reading import file_notes, opened_file, opened_picture, pictures_of
 from s3diff.images.picture import Picture
 from s3diff.messages import shown_path
 from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
@@ -144,9 +144,11 @@ def open_animation(
             notes += ("the picture for viewers that show no animation is left out",)
         if image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile):
             notes += ("16 bits per channel were reduced to 8: animations are read with 8",)
+        notes += file_notes(file)
     for frame in _frames(path, max_pixels, max_bytes):
         picture = frame.picture
         size = (picture.width, picture.height)
+        notes += () if durations else picture.notes
         durations.append(frame.milliseconds)
         if check is not None:
             check(*size, len(durations))
@@ -154,6 +156,7 @@ def open_animation(
         is_transparent = is_transparent or picture.is_transparent
     if len(durations) < 2:
         raise PictureError(f"{shown} is not animated; read it as a picture")
+    notes = tuple(dict.fromkeys(notes))
     return Animation(
         Path(path), *size, tuple(durations), num_plays, is_grey, is_transparent, notes, max_pixels, max_bytes
     )

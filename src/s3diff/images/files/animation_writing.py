@@ -91,9 +91,9 @@ def _held(pictures: Iterator[Picture], form: Format, failures: list[BaseExceptio
 
 
 def _write_gif(
-    file: BinaryIO, pictures: Iterator[Picture], animation: Animation, _: dict[str, Any], size: tuple[int, int]
+    file: BinaryIO, pictures: Iterator[Picture], animation: Animation, settings: dict[str, Any], size: tuple[int, int]
 ) -> tuple[str, ...]:
-    file.write(gif_blocks.begin(size, animation.num_plays))
+    file.write(gif_blocks.begin(size, animation.num_plays) + gif_blocks.comment(settings.get("comment", b"")))
     shown_ms = 0.0
     reduced = None
     notes: dict[str, None] = {}  # each once

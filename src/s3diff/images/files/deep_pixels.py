@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
+_ORIENTATION = 0x0112
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA_SAMPLES = 0x0102, 0x0106, 0x0115, 0x011C, 0x0152
 _RGB, _PREMULTIPLIED = 2, 1
 
@@ -25,8 +26,12 @@ class GreyAlphaTiff(TiffImagePlugin.TiffImageFile):
     holds_pairs = False
     is_inverted = False
     is_premultiplied = False
+    #: By which loading turns the pixels; it removes the tag.
+    stored_orientation = 1
 
     def _setup(self) -> None:
+        orientation = self.tag_v2.get(_ORIENTATION, 1)
+        self.stored_orientation = orientation if orientation in range(1, 9) else 1
         self.holds_pairs, tags = False, self.tag_v2
         bits, photometric = tags.get(_BITS_PER_SAMPLE), tags.get(_PHOTOMETRIC, 0)
         if bits == (16, 16) and photometric in (0, 1) and tags.get(_PLANAR, 1) == 1:

@@ -18,13 +18,16 @@ class Format(NamedTuple):
     has_profile: bool = True
     has_exif: bool = True
     has_xmp: bool = True
+    has_iptc: bool = False
+    has_texts: bool = False
+    has_comment: bool = False
     has_frames: bool = False
 
 
-_PNG = Format("PNG", True, True, 2**31 - 1, has_frames=True)
+_PNG = Format("PNG", True, True, 2**31 - 1, has_iptc=True, has_texts=True, has_comment=True, has_frames=True)
 #: libjpeg's limit, a little below the 65535 that the format can state.
-_JPEG = Format("JPEG", False, False, 65500)
-_TIFF = Format("TIFF", True, True, 2**31 - 1)
+_JPEG = Format("JPEG", False, False, 65500, has_iptc=True, has_comment=True)
+_TIFF = Format("TIFF", True, True, 2**31 - 1, has_iptc=True)
 #: Its 16 bits are written as 10.
 _HEIF = Format("HEIF", True, True, 16384)
 FORMATS = {
@@ -37,7 +40,9 @@ FORMATS = {
     ".tiff": _TIFF,
     ".avif": Format("AVIF", True, False, 65535, has_frames=True),
     ".bmp": Format("BMP", False, False, 2**31 - 1, has_profile=False, has_exif=False, has_xmp=False),
-    ".gif": Format("GIF", True, False, 65535, has_profile=False, has_exif=False, has_xmp=False, has_frames=True),
+    ".gif": Format(
+        "GIF", True, False, 65535, has_profile=False, has_exif=False, has_xmp=False, has_comment=True, has_frames=True
+    ),
     ".heic": _HEIF,
     ".heif": _HEIF,
 }

@@ -101,6 +101,12 @@ def framed(frame: GifFrame, centiseconds: int, *, clears: bool) -> bytes:
     return b"\x21" + control + index + b"\0" + b"\x2c" + descriptor + frame.table + frame.data
 
 
+def comment(text: bytes) -> bytes:
+    """Return the block of a comment (GIF89a, section 24); nothing where there is no text."""
+    parts = [text[start : start + 255] for start in range(0, len(text), 255)]
+    return b"!\xfe" + b"".join(bytes([len(part)]) + part for part in parts) + b"\0" if text else b""
+
+
 def end() -> bytes:
     """What stands behind the last frame."""
     return bytes([_TRAILER])

@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from s3diff.errors import OutputError, PictureError
-from s3diff.images.files.metadata import EXIF_PREFIX, take_orientation
+from s3diff.images.files.left_behind import attachments
+from s3diff.images.files.metadata import EXIF_PREFIX, QUARTER_TURNS, Metadata, take_orientation, upright
 from s3diff.images.picture import Picture, split_alpha
 from s3diff.messages import shown_path, too_many_pixels
 
@@ -88,12 +89,17 @@ def read_heif(file: BinaryIO, path: Path, limit: int) -> Picture:
     if nclx.get("transfer_characteristics") in _HDR_CURVES:
         notes.append("the picture is HDR; its values go through as they are stored, and a result does not say so")
     pixels, alpha = _pixels(image)
-    exif = image.info.get("exif") or None
+    exif, orientation = image.info.get("exif") or None, 1
     if exif is not None:
         # The decoder has turned the picture already (ISO/IEC 23008-12, section 6.5.10); the tag is what it was.
-        _, exif = take_orientation(EXIF_PREFIX + exif.removeprefix(EXIF_PREFIX))
-    profile, xmp = image.info.get("icc_profile") or None, image.info.get("xmp") or None
-    return Picture(pixels, alpha, profile, exif, xmp, None, "HEIF", path, tuple(notes))
+        orientation, exif = take_orientation(EXIF_PREFIX + exif.removeprefix(EXIF_PREFIX))
+    stored_size = (height, width) if orientation in QUARTER_TURNS else (width, height)
+    file.seek(0)
+    found, beside = Metadata(exif, image.info.get("xmp") or None), attachments(file.read())
+    metadata, more = upright(found, stored_size, orientation, beside)
+    notes += more
+    profile = image.info.get("icc_profile") or None
+    return Picture(pixels, alpha, profile, metadata.exif, metadata.xmp, None, "HEIF", path, tuple(notes))
 
 
 def heif_bytes(picture: Picture, settings: dict[str, Any]) -> bytes:

@@ -1,148 +1,137 @@
-"""EXIF and XMP as bytes: what has to change when a picture was turned and enlarged, patched in place.
-
-Nothing is written anew: that would move what maker notes point to. No Pillow here.
-"""
+"""The metadata of a picture on its way: turned upright when it is read, cut and scaled when it is written."""
 
 from __future__ import annotations
 
-import re
-import struct
-from contextlib import suppress
+from collections.abc import Sequence
+from typing import NamedTuple
 
-EXIF_PREFIX = b"Exif\x00\x00"
-_ORIENTATION, _WIDTH, _HEIGHT, _EXIF_GROUP = 0x0112, 0x0100, 0x0101, 0x8769
-_PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
-_THUMBNAIL_START, _THUMBNAIL_BYTES = 0x0201, 0x0202
-_SHORT, _LONG = 3, 4
+from s3diff.images.files.coordinates import QUARTER_TURNS, Transform
+from s3diff.images.files.exif_block import EXIF_PREFIX, ExifBlock
+from s3diff.images.files.following import follow_exif, follow_xmp
+from s3diff.images.files.left_behind import drop_claims, drop_exif_claims, left_out_note
+from s3diff.images.files.xmp_packet import XmpError, XmpPacket
+from s3diff.images.picture import Picture, Text
 
-#: Orientations that exchange width and height.
-QUARTER_TURNS = (5, 6, 7, 8)
+__all__ = [
+    "EXIF_PREFIX",
+    "QUARTER_TURNS",
+    "Metadata",
+    "comments_of",
+    "for_result",
+    "take_orientation",
+    "upright",
+    "without_orientation",
+]
+_ORIENTATION = 0x0112
+
+
+class Metadata(NamedTuple):
+    """What a file says about its picture.
+
+    Attributes:
+        exif: with its prefix ``Exif\\0\\0``.
+        xmp: a whole packet.
+        iptc: captions and keywords, as image resources of Photoshop.
+        texts: keywords of PNG and their texts; comments.
+    """
+
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    texts: tuple[Text, ...] = ()
+
+
+def comments_of(metadata: Metadata) -> list[bytes]:
+    """Return the texts as comments of a JPEG or GIF."""
+    return [text.text.encode("utf-8", "replace") for text in metadata.texts]
 
 
 def take_orientation(exif: bytes) -> tuple[int, bytes]:
-    """The orientation (1 to 8; 1 where there is none) and the block with it set to 1.
+    """Return the orientation (1 to 8; 1 where there is none) and the block with it set to 1.
 
     Args:
         exif: the block with its prefix ``Exif\\0\\0``.
     """
-    block, orientation = _Block(exif), 1
-    with suppress(struct.error):  # the block ends early: no orientation beyond that point
-        for entry in block.entries(block.first()):
-            if block.tag(entry) == _ORIENTATION:
-                orientation = block.number(entry)
-                block.set_number(entry, 1)
-    return (orientation if 1 <= orientation <= 8 else 1), bytes(block.data)
+    block = ExifBlock(exif)
+    numbers = block.numbers("IFD0", _ORIENTATION)
+    if numbers is None:
+        return 1, exif
+    block.set_numbers("IFD0", _ORIENTATION, (1,))
+    return (int(numbers[0]) if 1 <= numbers[0] <= 8 else 1), bytes(block.data)
 
 
 def without_orientation(exif: bytes) -> bytes:
-    """The block of an upright picture without the tag: upright is what its absence says.
+    """Return the block of an upright picture without the tag: upright is what its absence says.
 
     Args:
         exif: the block with its prefix ``Exif\\0\\0``.
     """
-    block = _Block(exif)
-    with suppress(struct.error):
-        entries = block.entries(block.first())
-        for entry in entries:
-            if block.tag(entry) == _ORIENTATION:
-                block.remove(entry, entries)
-                break
+    block = ExifBlock(exif)
+    block.remove("IFD0", _ORIENTATION)
     return bytes(block.data)
 
 
-def with_size(exif: bytes, width: int, height: int) -> bytes:
-    """The block with its dimensions in pixels set to the picture's, and without a thumbnail of what it was before.
+def upright(
+    found: Metadata, size: tuple[int, int], orientation: int, left: Sequence[str] = ()
+) -> tuple[Metadata, tuple[str, ...]]:
+    """Return what a picture keeps of its file's metadata, in coordinates of the upright picture, and remarks.
 
     Args:
-        exif: the block with its prefix ``Exif\\0\\0``.
-        width: in pixels.
-        height: in pixels.
+        found: as stored.
+        size: (width, height) as stored, before the turn.
+        orientation: 1 to 8, by which the pixels are turned.
+        left: what else of the file is left behind, for the same remark.
     """
-    block = _Block(exif)
-    wanted = {_WIDTH: width, _HEIGHT: height, _PIXEL_WIDTH: width, _PIXEL_HEIGHT: height}
-    with suppress(struct.error):
-        for entry in block.entries(block.first()):
-            if block.tag(entry) in (_WIDTH, _HEIGHT):
-                block.set_number(entry, wanted[block.tag(entry)])
-            elif block.tag(entry) == _EXIF_GROUP:
-                for inner in block.entries(block.number(entry)):
-                    if block.tag(inner) in (_PIXEL_WIDTH, _PIXEL_HEIGHT):
-                        block.set_number(inner, wanted[block.tag(inner)])
-        block.drop_thumbnail()
-    return bytes(block.data)
+    transform = Transform((float(size[0]), float(size[1])), orientation)
+    kinds = list(left)
+    lost: list[str] = []
+    notes: tuple[str, ...] = ()
+    exif, xmp = found.exif, found.xmp
+    if exif is not None:
+        exif, more = drop_exif_claims(exif)
+        kinds += more
+    if exif is not None and orientation != 1:
+        exif, lost = follow_exif(exif, transform)
+    if xmp is not None:
+        try:
+            packet = XmpPacket(xmp)
+        except XmpError as error:
+            xmp, notes = None, (f"the XMP packet is damaged ({error}) and was left out",)
+        else:
+            kinds += drop_claims(packet)
+            if orientation != 1:
+                lost += follow_xmp(packet, transform)
+            xmp = packet.to_bytes()
+    notes += left_out_note(kinds) + _lost_note(lost, "turn")
+    return found._replace(exif=exif, xmp=xmp), notes
 
 
-def xmp_of_result(xmp: bytes, width: int, height: int) -> bytes:
-    """The packet of an upright picture of that size: orientation 1, dimensions corrected, as attributes or elements."""
-    for name, value in (
-        (b"tiff:Orientation", 1),
-        (b"tiff:ImageWidth", width),
-        (b"tiff:ImageLength", height),
-        (b"exif:PixelXDimension", width),
-        (b"exif:PixelYDimension", height),
-    ):
-        digits = str(value).encode()
-        xmp = re.sub(rb"(\b" + name + rb"\s*=\s*[\"'])\s*[0-9]{1,9}\s*([\"'])", rb"\g<1>" + digits + rb"\g<2>", xmp)
-        xmp = re.sub(rb"(<" + name + rb">)\s*[0-9]{1,9}\s*(</)", rb"\g<1>" + digits + rb"\g<2>", xmp)
-    return xmp
+def for_result(picture: Picture) -> tuple[Metadata, tuple[str, ...]]:
+    """Return a picture's metadata in coordinates and sizes of its pixels, and remarks.
+
+    Args:
+        picture: its pixels may have been cut and scaled since it was read.
+    """
+    lost: list[str] = []
+    exif, xmp = picture.exif, picture.xmp
+    width, height = picture.metadata_size or (picture.width, picture.height)
+    transform = Transform((width, height), cut=picture.metadata_cut, size=(picture.width, picture.height))
+    if exif is not None:
+        exif, lost = follow_exif(exif, transform)
+    if xmp is not None:
+        try:
+            packet = XmpPacket(xmp)
+        except XmpError:  # not from a file
+            xmp = None
+            lost.append("a damaged XMP packet")
+        else:
+            lost += follow_xmp(packet, transform)
+            xmp = packet.to_bytes()
+    notes = _lost_note(lost, "cut" if transform.is_cut else "new size")
+    return Metadata(exif, xmp, picture.iptc, picture.texts), notes
 
 
-class _Block:
-    """Offsets are counted from behind the prefix (TIFF 6.0, section 2). Reading beyond the end raises struct.error."""
-
-    def __init__(self, exif: bytes) -> None:
-        self.data = bytearray(exif)
-        self.start = len(EXIF_PREFIX)
-        self.order = "<" if exif[self.start : self.start + 2] == b"II" else ">"
-
-    def first(self) -> int:
-        return self._unpack("I", self.start + 4)
-
-    def entries(self, directory: int) -> list[int]:
-        count = self._unpack("H", self.start + directory)
-        return [self.start + directory + 2 + 12 * index for index in range(count)]
-
-    def tag(self, entry: int) -> int:
-        return self._unpack("H", entry)
-
-    def number(self, entry: int) -> int:
-        kind = self._unpack("H", entry + 2)
-        return self._unpack("I" if kind == _LONG else "H", entry + 8)
-
-    def set_number(self, entry: int, value: int) -> None:
-        """One whole number; as a LONG where a SHORT would be too small."""
-        kind = self._unpack("H", entry + 2)
-        if kind not in (_SHORT, _LONG):
-            return
-        if kind == _SHORT and value <= 0xFFFF:
-            struct.pack_into(f"{self.order}H", self.data, entry + 8, value)
-            return
-        struct.pack_into(f"{self.order}H", self.data, entry + 2, _LONG)
-        struct.pack_into(f"{self.order}I", self.data, entry + 8, value)
-
-    def remove(self, entry: int, entries: list[int]) -> None:
-        """One entry of a directory: those behind it, and the link to the next directory, move up."""
-        behind = entries[-1] + 12 + 4
-        if behind > len(self.data):
-            raise struct.error
-        self.data[entry:behind] = self.data[entry + 12 : behind] + bytes(12)
-        struct.pack_into(f"{self.order}H", self.data, entries[0] - 2, len(entries) - 1)
-
-    def drop_thumbnail(self) -> None:
-        """The link to the second directory is cut, and the thumbnail's bytes are blanked."""
-        first = self.first()
-        link = self.start + first + 2 + 12 * self._unpack("H", self.start + first)
-        second = self._unpack("I", link)
-        if not second:
-            return
-        struct.pack_into(f"{self.order}I", self.data, link, 0)
-        found = {self.tag(entry): self.number(entry) for entry in self.entries(second)}
-        begin, length = self.start + found.get(_THUMBNAIL_START, 0), found.get(_THUMBNAIL_BYTES, 0)
-        end = min(begin + length, len(self.data))
-        if self.data[begin : begin + 2] == b"\xff\xd8":  # only what is a JPEG picture for sure
-            self.data[begin:end] = bytes(max(0, end - begin))
-            if end == len(self.data):
-                del self.data[begin:]
-
-    def _unpack(self, code: str, offset: int) -> int:
-        return int(struct.unpack_from(f"{self.order}{code}", self.data, offset)[0])
+def _lost_note(titles: list[str], change: str) -> tuple[str, ...]:
+    if not titles:
+        return ()
+    return (f"metadata that cannot follow the picture's {change} is left out: {', '.join(dict.fromkeys(titles))}",)

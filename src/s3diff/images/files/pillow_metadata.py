@@ -1,4 +1,4 @@
-"""EXIF, XMP and DPI as Pillow has them, both ways; and the TIFF whose pixels it has no mode for."""
+"""Metadata and DPI as Pillow has them, both ways; and the TIFF whose pixels it has no mode for."""
 
 from __future__ import annotations
 
@@ -6,17 +6,36 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image, TiffImagePlugin, TiffTags
+from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from s3diff.images.files.formats import Format
-from s3diff.images.files.metadata import EXIF_PREFIX, without_orientation
+from s3diff.images.files.iptc import descriptive_resources, resources_of, split_resources
+from s3diff.images.files.jpeg_segments import joined_exif, joined_photoshop, joined_xmp
+from s3diff.images.files.left_behind import CREDENTIALS
+from s3diff.images.files.metadata import EXIF_PREFIX, Metadata, without_orientation
+from s3diff.images.files.png_texts import XMP_KEYWORD, iptc_text, sorted_texts
+from s3diff.images.picture import Text
 
-_MAX_JPEG_EXIF_BYTES = 65533
-#: TIFF tags that say something about the scene; the others describe how this one file stores its pixels.
-_DESCRIPTIVE_TAGS = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
-_TIFF_XMP, _TIFF_IPTC = 0x02BC, 0x83BB
-_PHOTOSHOP_IPTC = 0x0404
+#: TIFF tags that say something about the scene: description, maker, resolution, software, times, names, Windows' tags.
+_DESCRIPTIVE_TAGS = (
+    0x010D, 0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x011D, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749,
+    0x8298, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F,
+)  # fmt: skip
+_TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP, _TIFF_PROFILE = 0x02BC, 0x83BB, 0x8649, 0x8773
 _EXIF_GROUP, _GPS_GROUP, _INTEROPERABILITY_GROUP = 0x8769, 0x8825, 0xA005
+#: TIFF tags of one file's pixels and pages (TIFF 6.0, its supplements and DNG's thumbnails); of C2PA.
+_STORAGE_TAGS = (
+    *range(0x00FE, 0x010D), *range(0x0111, 0x011A), 0x011C, *range(0x0120, 0x0128), 0x0129, 0x012D, 0x013D, 0x013E,
+    0x013F, *range(0x0140, 0x015B), 0x015B, *range(0x0200, 0x0206), *range(0x0207, 0x020A), *range(0x0211, 0x0215),
+)  # fmt: skip
+_TIFF_CREDENTIALS = 0xCD41
+_NAMED_TAGS = {0x935C: "Photoshop's layers", 0x87AF: "the GeoTIFF position", 0x87B0: "the GeoTIFF position"}
+_NAMED_TAGS |= {0x87B1: "the GeoTIFF position", 0x830E: "the GeoTIFF position", 0x8482: "the GeoTIFF position"}
+_NAMED_TAGS |= {0x85D8: "the GeoTIFF position", _TIFF_CREDENTIALS: CREDENTIALS}
+_COMMENT = "Comment"
+_IPTC_START = b"\x1c"
+#: Texts of PNG above so many characters are compressed, as the specification advises (section 11.3.3.1).
+_COMPRESSED_TEXT = 1024
 
 
 class _StoredText(str):
@@ -32,13 +51,46 @@ def _as_stored(value: Any) -> Any:
     return _StoredText(value) if isinstance(value, str) else value
 
 
-def exif_of(image: Image.Image) -> tuple[bytes | None, bool]:
-    """The EXIF block with its prefix, and whether there was one too damaged to keep."""
+def metadata_of(image: Image.Image) -> tuple[Metadata, list[str], tuple[str, ...]]:
+    """Return what a loaded image's file says about it, as stored; the titles of what is left behind; remarks."""
+    exif, xmp, iptc = None, None, None
+    notes: tuple[str, ...] = ()
+    texts: tuple[Text, ...] = ()
+    lost: list[str] = []
+    is_damaged = False
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        payloads = {marker: [data for name, data in image.applist if name == marker] for marker, _ in image.applist}
+        exif = joined_exif(payloads.get("APP1", []))
+        xmp, is_damaged = joined_xmp(payloads.get("APP1", []))
+        iptc = joined_photoshop(payloads.get("APP13", []))
+        comments = [_comment(data).text for data in payloads.get("COM", [])]
+        texts = (Text(_COMMENT, "\n".join(comments)),) if comments else ()
+    elif isinstance(image, PngImagePlugin.PngImageFile):
+        found = sorted_texts([_text(keyword, text) for keyword, text in image.text.items()])
+        exif, xmp, iptc, texts, lost = found.exif, found.xmp, found.iptc, found.texts, list(found.lost)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        iptc = _iptc_of_tiff(image)
+        lost = _lost_tags(image)
+    elif isinstance(image, GifImagePlugin.GifImageFile) and image.info.get("comment"):
+        texts = (_comment(image.info["comment"]),)
+    if is_damaged:
+        notes += ("a part of the XMP packet is missing or damaged and was left out",)
+    if iptc:
+        iptc, more = descriptive_resources(iptc)
+        lost += more
+    exif, is_damaged = _exif_of(image, exif)
+    if is_damaged:
+        notes += ("the EXIF block is damaged and was left out",)
+    return Metadata(exif, xmp or _xmp_of(image), iptc or None, texts), lost, notes
+
+
+def _exif_of(image: Image.Image, found: bytes | None) -> tuple[bytes | None, bool]:
+    """The EXIF block with its prefix, and whether there was one too damaged to keep; ``found``: in another place."""
     try:
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             return descriptive_exif(image.getexif()), False
-        raw = image.info.get("exif")
-        if raw is None:  # ImageMagick writes it into PNG texts instead
+        raw = found or image.info.get("exif")
+        if raw is None:
             kept = image.getexif()
             raw = kept.tobytes() if len(kept) else None
     except Exception:  # noqa: BLE001 - tags of any content must not cost the picture; the loss is reported
@@ -48,6 +100,47 @@ def exif_of(image: Image.Image) -> tuple[bytes | None, bool]:
     body = raw.removeprefix(EXIF_PREFIX)
     damaged = not body.startswith((b"II*\0", b"MM\0*"))
     return (None, True) if damaged else (EXIF_PREFIX + body, False)
+
+
+def _comment(data: bytes) -> Text:
+    try:
+        return Text(_COMMENT, data.decode())
+    except UnicodeError:
+        return Text(_COMMENT, data.decode("latin-1"))
+
+
+def _text(keyword: str, text: str) -> Text:
+    return Text(keyword, str(text), _said(getattr(text, "lang", "")), _said(getattr(text, "tkey", "")))
+
+
+def _said(value: str | bytes | None) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value or ""
+
+
+def _iptc_of_tiff(image: TiffImagePlugin.TiffImageFile) -> bytes | None:
+    """Image resources; where IPTC has a tag of its own, that counts, and not what stands among the resources."""
+    resources, datasets = (_tag_bytes(image, tag) for tag in (_TIFF_PHOTOSHOP, _TIFF_IPTC))
+    if not datasets:
+        return resources
+    return (resources_of(datasets) or b"") + split_resources(resources)[1]
+
+
+def _tag_bytes(image: TiffImagePlugin.TiffImageFile, tag: int) -> bytes:
+    """A tag's bytes as stored: where a program has called them whole numbers of four, Pillow gives only the first."""
+    data = bytes(image.tag.tagdata.get(tag, b""))
+    if tag == _TIFF_IPTC and data[:1] != _IPTC_START and data[3:4] == _IPTC_START:  # turned with those numbers
+        data = b"".join(data[start : start + 4][::-1] for start in range(0, len(data), 4))
+    return data
+
+
+def _lost_tags(image: TiffImagePlugin.TiffImageFile) -> list[str]:
+    kept = {*_DESCRIPTIVE_TAGS, *_STORAGE_TAGS, _TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP, _TIFF_PROFILE, 0x0112}
+    lost = [tag for tag in image.tag_v2 if tag not in (*kept, _EXIF_GROUP, _GPS_GROUP)]
+    named = [_NAMED_TAGS[tag] for tag in lost if tag in _NAMED_TAGS]
+    others = [TiffTags.lookup(tag).name for tag in lost if tag not in _NAMED_TAGS]
+    others = [str(tag) if name == "unknown" else name for tag, name in zip(
+        [tag for tag in lost if tag not in _NAMED_TAGS], others, strict=True)]  # fmt: skip
+    return named + ([f"TIFF tags ({', '.join(others)})"] if others else [])
 
 
 def descriptive_exif(exif: Image.Exif) -> bytes | None:
@@ -63,19 +156,11 @@ def descriptive_exif(exif: Image.Exif) -> bytes | None:
     return kept.tobytes() if len(kept) else None
 
 
-def xmp_of(image: Image.Image) -> bytes | None:
-    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+def _xmp_of(image: Image.Image) -> bytes | None:
+    xmp = image.info.get("xmp") or image.info.get(XMP_KEYWORD)
     if isinstance(xmp, str):
         xmp = xmp.encode("utf-8", "surrogateescape")
     return xmp if isinstance(xmp, bytes) and xmp else None
-
-
-def has_iptc(image: Image.Image) -> bool:
-    """Whether the file holds captions and keywords as IPTC, which are not carried over."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return _TIFF_IPTC in image.tag_v2
-    blocks = image.info.get("photoshop")
-    return isinstance(blocks, dict) and _PHOTOSHOP_IPTC in blocks
 
 
 def dpi_of(image: Image.Image) -> tuple[float, float] | None:
@@ -86,14 +171,27 @@ def dpi_of(image: Image.Image) -> tuple[float, float] | None:
     return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
 
 
-def exif_for(form: Format, exif: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:
+def held_by(form: Format, metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:
+    """Return the metadata as a format can hold it, and what to say of the rest."""
+    exif, notes = _exif_for(form, metadata.exif)
+    xmp, iptc = metadata.xmp if form.has_xmp else None, metadata.iptc if form.has_iptc else None
+    texts = tuple(text for text in metadata.texts if form.has_texts or (form.has_comment and text.keyword == _COMMENT))
+    if metadata.xmp is not None and xmp is None:
+        notes += (f"{form.name} holds no XMP; it was left out",)
+    if metadata.iptc is not None and iptc is None:
+        notes += (f"{form.name} holds no IPTC; captions and keywords held so were left out",)
+    lost = dict.fromkeys(text.keyword for text in metadata.texts if text not in texts)
+    if lost:
+        notes += (f"{form.name} holds no texts as PNG does; left out: {', '.join(lost)}",)
+    return Metadata(exif, xmp, iptc, texts), notes
+
+
+def _exif_for(form: Format, exif: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:
     """The EXIF block as this format can hold it, and what to say if it cannot."""
     if exif is None:
         return None, ()
     if not form.has_exif:
         return None, (f"{form.name} holds no EXIF; it was left out",)
-    if form.name == "JPEG" and len(exif) > _MAX_JPEG_EXIF_BYTES:
-        return None, (f"the EXIF block of {len(exif)} bytes is too long for a JPEG file and was left out",)
     if form.name == "AVIF":
         # Pillow would take it out itself, and write the whole block anew with ? for all beyond ASCII.
         return without_orientation(exif), ()
@@ -107,7 +205,29 @@ def exif_for(form: Format, exif: bytes | None) -> tuple[bytes | None, tuple[str,
         return None, ("the EXIF block is damaged and was left out",)
 
 
-def tiff_tags(exif: bytes | None, xmp: bytes | None) -> Image.Exif:
+def png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
+    """XMP, IPTC and texts as chunks of a PNG."""
+    chunks = PngImagePlugin.PngInfo()
+    texts = list(metadata.texts)
+    if metadata.iptc is not None:
+        texts.append(iptc_text(metadata.iptc))
+    if metadata.xmp is not None:
+        texts.append(Text(XMP_KEYWORD, metadata.xmp.decode("utf-8", "replace")))
+    for text in texts:
+        is_long = len(text.text) > _COMPRESSED_TEXT and text.keyword != XMP_KEYWORD
+        is_international = text.keyword == XMP_KEYWORD or text.language or text.translated_keyword
+        if is_international or not _is_latin(text.text):
+            chunks.add_itxt(text.keyword, text.text, text.language, text.translated_keyword, zip=is_long)
+        else:
+            chunks.add_text(text.keyword, text.text, zip=is_long)
+    return chunks
+
+
+def _is_latin(text: str) -> bool:
+    return all(ord(sign) < 256 for sign in text)
+
+
+def tiff_tags(exif: bytes | None, xmp: bytes | None, iptc: bytes | None) -> Image.Exif:
     """The tags of a TIFF that describe its picture."""
     tags = Image.Exif()
     if exif is not None:
@@ -120,6 +240,10 @@ def tiff_tags(exif: bytes | None, xmp: bytes | None) -> Image.Exif:
                 tags[tag] = _as_stored(tags[tag])
     if xmp is not None:
         tags[_TIFF_XMP] = xmp
+    if iptc is not None:
+        for tag, data in zip((_TIFF_IPTC, _TIFF_PHOTOSHOP), split_resources(iptc), strict=True):
+            if data:
+                tags[tag] = data
     return tags
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from s3diff.images.files.coordinate_fields import FIELDS
 from s3diff.images.files.formats import FORMATS, Format
 
 
@@ -43,12 +44,13 @@ KEPT = (
     Kept("HEIC", (".heic", ".heif"), "8, 10", "in EXIF"),
 )
 
+_COORDINATES_HERE = "(the table of coordinates)\n"
 _BEFORE = """# Pictures: what is kept
 
 Made by `python -m s3diff.images.files.preservation > docs/pictures.md`; do not edit by hand.
 
-| format | extensions | bits per channel | transparency | colour profile | EXIF | XMP | DPI | animation |
-|---|---|---|---|---|---|---|---|---|
+| format | extensions | bits per channel | transparency | colour profile | EXIF | XMP | IPTC | texts | DPI | animation |
+|---|---|---|---|---|---|---|---|---|---|---|
 """
 _AFTER = """
 What a format cannot hold is left out, and a remark says so; where that is transparency, the picture is refused.
@@ -59,8 +61,8 @@ A picture of wide colours that goes into BMP or GIF, which hold no profile, is c
 - **Grey** stays grey, unless the model put real colour into it (`--grey`). A palette becomes RGB, 1 bit becomes 8-bit
   grey, CMYK becomes RGB through its profile, which is then dropped. A remark says what was lost. WebP knows no grey,
   AVIF (with older Pillow) and HEIC none with transparency: what comes back has three channels, equal or nearly so.
-- **Orientation** is applied once; the tag says upright afterwards, in EXIF and in XMP. **Dimensions** in EXIF and XMP
-  are the result's; the **thumbnail** of the small picture is dropped. TIFF takes over descriptive tags, EXIF and GPS.
+- **Orientation** is applied once; the tag says upright afterwards, in EXIF and in XMP. The **thumbnail** of the small
+  picture is dropped. TIFF takes over descriptive tags, EXIF and GPS; a remark names the other tags of its page.
 - **Colour**: a picture in Display P3, Adobe RGB or another space of three primaries is converted to sRGB for the
   networks and back, in floats, with what lies outside sRGB carried around them. The profile stays the same.
   Profiles made of tables (printers, scanners) and grey ones are not converted: their values go through as they are
@@ -70,8 +72,28 @@ A picture of wide colours that goes into BMP or GIF, which hold no profile, is c
   computed, so that they cannot reach the visible edge. GIF holds whole transparency only: half a pixel becomes clear
   below one half, opaque above.
 
-Not kept: 10 and 12 bits of AVIF (read with 8); pages of a TIFF but the first, auxiliary pictures of HEIC; IPTC
-(a remark says so) and other blocks of Photoshop, comments of JPEG and GIF, texts of PNG such as its title and author.
+Not kept: 10 and 12 bits of AVIF (read with 8); pages of a TIFF but the first.
+
+## Metadata
+
+- **EXIF** is changed in place, so that maker notes stay valid; they describe the exposure and are not changed, but for
+  Apple's link to the video of a live picture. A block of several JPEG segments is joined and written so again.
+- **XMP** is read as a tree, and stays to the byte where nothing has to change. Extended XMP is merged, and split again
+  where a JPEG needs it. A packet that is damaged or declares entities is left out, and a remark says so.
+- **IPTC** captions and keywords are kept with their stated character set, together with Photoshop's copyright flag and
+  address. Datasets about one file's raster and its preview are dropped.
+- **Second places** are read: PNG's texts of ImageMagick (raw profiles of EXIF, XMP, IPTC), TIFF's tags 0x8649 and
+  0x83BB, Windows' tags (XPTitle ..), ratings, document and computer names.
+- **Texts** of PNG (title, author, generation parameters) and the comments of JPEG and GIF are kept; a JPEG or GIF takes
+  the text of the keyword Comment.
+- **What lies beside the picture** is left behind and named: gain maps (Ultra HDR, Apple, ISO 21496-1), the video of
+  motion pictures, depth, sound, further pictures, Content Credentials, unknown segments and chunks, Photoshop's paths
+  and layers. XMP's claims about them are dropped with them. Previews and thumbnails go without a remark.
+
+Coordinates and sizes follow the picture: its turn upright, a cut (`--size-mode fill`) and its scale. A field that
+cannot follow is left out, and a remark says so.
+
+(the table of coordinates)
 
 ## Animations
 
@@ -141,15 +163,33 @@ def _said(has: bool) -> str:
     return "yes" if has else "no"
 
 
+def _texts(form: Format) -> str:
+    return "yes" if form.has_texts else "comment" if form.has_comment else "no"
+
+
+def _coordinates() -> str:
+    """The table of fields, one line for each place and title."""
+    lines: dict[tuple[str, str, str], list[str]] = {}
+    for field in FIELDS:
+        names = [field.title] if field.is_exif else [str(name) for name in field.names]
+        how = (field.follow.__doc__ or "").split("\n")[0].rstrip(".")
+        found = lines.setdefault((field.place, field.title, how), [])
+        found += [name for name in names if name not in found]
+    rows = [f"| {place} | {', '.join(names)} | {how} |\n" for (place, _, how), names in lines.items()]
+    return "| place | field | what happens |\n|---|---|---|\n" + "".join(rows)
+
+
 def page() -> str:
     """The whole file."""
     rows = [
         f"| {row.name} | {', '.join(row.extensions)} | {row.bits} | "
-        + " | ".join(_said(has) for has in (form.has_alpha, form.has_profile, form.has_exif, form.has_xmp))
-        + f" | {row.dpi} | {_said(form.has_frames)} |\n"
+        + " | ".join(
+            _said(has) for has in (form.has_alpha, form.has_profile, form.has_exif, form.has_xmp, form.has_iptc)
+        )
+        + f" | {_texts(form)} | {row.dpi} | {_said(form.has_frames)} |\n"
         for row, form in ((row, row.form) for row in KEPT)
     ]
-    return _BEFORE + "".join(rows) + _AFTER
+    return _BEFORE + "".join(rows) + _AFTER.replace(_COORDINATES_HERE, _coordinates())
 
 
 if __name__ == "__main__":

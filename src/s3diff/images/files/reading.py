@@ -7,7 +7,7 @@ import errno
 import io
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -31,8 +31,9 @@ from s3diff.images.files import gif_blocks
 from s3diff.images.files.deep_pixels import GreyAlphaTiff, deep_array
 from s3diff.images.files.formats import FORMAT_NAMES, FORMATS, PicturePath
 from s3diff.images.files.heif import heif_size, is_heif, read_heif
-from s3diff.images.files.metadata import QUARTER_TURNS, take_orientation
-from s3diff.images.files.pillow_metadata import dpi_of, exif_of, has_iptc, xmp_of
+from s3diff.images.files.left_behind import attachments, left_out_note
+from s3diff.images.files.metadata import QUARTER_TURNS, take_orientation, upright
+from s3diff.images.files.pillow_metadata import dpi_of, metadata_of
 from s3diff.images.files.structure import check_structure
 from s3diff.images.picture import Picture, split_alpha
 from s3diff.messages import reason_of, shown_path, too_many_pixels
@@ -263,11 +264,18 @@ def _read_open_file(file: BinaryIO, path: Path, limit: int) -> Picture:
     num_frames = getattr(image, "n_frames", 1)
     deep = deep_array(image, lambda: _again(file))
     notes = []
-    if num_frames > 1:
+    if num_frames > 1 and image.format != "MPO":  # whose further pictures are named for what they are
         notes.append(f"the file holds {num_frames} frames or pages; the first one is used")
     if deep is None and _had_16_bits(image):
         notes.append(f"16 bits per channel were reduced to 8: {image.mode} pictures are read with 8")
-    return _from_image(image, path, tuple(notes), deep)
+    file.seek(0)
+    return _from_image(image, path, tuple(notes), deep, attachments(file.read()))
+
+
+def file_notes(file: BinaryIO) -> tuple[str, ...]:
+    """Return a remark on what a file holds beside its picture, which no result has."""
+    file.seek(0)
+    return left_out_note(attachments(file.read()))
 
 
 def pictures_of(image: Image.Image, path: Path) -> Picture:
@@ -314,19 +322,24 @@ def _had_16_bits(image: Image.Image) -> bool:
 
 
 def _from_image(
-    image: Image.Image, path: Path | None, notes: tuple[str, ...], deep: np.ndarray | None = None
+    image: Image.Image,
+    path: Path | None,
+    notes: tuple[str, ...],
+    deep: np.ndarray | None = None,
+    beside: Sequence[str] = (),
 ) -> Picture:
-    """``deep``: the pixels [H, W, C] in 16 bits, where Pillow's own have only 8."""
+    """``deep``: the pixels [H, W, C] in 16 bits, where Pillow's own have only 8; ``beside``: what is left behind."""
     source_format = "JPEG" if image.format == "MPO" else image.format
     image.load()  # profile and EXIF may stand behind the pixels, and a TIFF is turned upright by it
     is_turned = _has_loading_turned(image)
     icc_profile = image.info.get("icc_profile") or None
-    exif, damaged = exif_of(image)
-    if damaged:
-        notes += ("the EXIF block is damaged and was left out",)
-    if has_iptc(image):
-        notes += ("captions and keywords held as IPTC are left out",)
-    orientation, exif = take_orientation(exif) if exif else (1, None)
+    found, lost, more = metadata_of(image)
+    notes += more
+    orientation, exif = take_orientation(found.exif) if found.exif else (1, None)
+    turned_by = orientation if orientation != 1 else getattr(image, "stored_orientation", 1)
+    stored_size = image.size[::-1] if is_turned else image.size
+    metadata, more = upright(found._replace(exif=exif), stored_size, turned_by, [*beside, *lost])
+    notes += more
     if image.mode == "CMYK":
         image, how = _rgb_from_cmyk(image, icc_profile)
         notes += (f"CMYK was converted to RGB {how}",)
@@ -337,7 +350,10 @@ def _from_image(
     dpi = dpi_of(image)
     if dpi is not None and (is_turned or orientation in QUARTER_TURNS):
         dpi = dpi[1], dpi[0]
-    return Picture(pixels, alpha, icc_profile, exif, xmp_of(image), dpi, source_format, path, notes)
+    return Picture(
+        pixels, alpha, icc_profile, metadata.exif, metadata.xmp, dpi, source_format, path, notes, metadata.iptc,
+        metadata.texts,
+    )  # fmt: skip
 
 
 def _plain_array(image: Image.Image) -> np.ndarray:

@@ -7,22 +7,18 @@ profiles by Pillow.
 
 from __future__ import annotations
 
-import re
+import itertools
 import struct
 from typing import BinaryIO
 
 from s3diff.errors import PictureError
 from s3diff.images.files import gif_blocks
+from s3diff.images.files.jpeg_segments import START_OF_SCAN, segments
 
 #: A progressive JPEG has about 10 scans, and cannot use more than some hundred. 500 of 67 megapixels take 12 s.
 MAX_JPEG_SCANS = 500
 #: Pages or frames of one file. Finding the end of a chain of n takes Pillow n² steps.
 MAX_FRAMES = 10_000
-
-#: Within compressed data, the next marker that ends it: not an escaped 0xFF, a fill byte or a restart.
-_ENDING_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_STANDALONE_MARKERS = (0x01, *range(0xD0, 0xD9))
 
 
 def check_structure(file: BinaryIO, head: bytes) -> None:
@@ -53,27 +49,9 @@ def _require_few(what: str, number: int) -> None:
 
 
 def _num_jpeg_scans(data: bytes) -> int:
-    """Up to the end of the first picture, or one more than allowed (ITU T.81, B.1.1)."""
-    place, num_scans = 2, 0
-    while num_scans <= MAX_JPEG_SCANS:
-        place = data.find(b"\xff", place)
-        while 0 <= place < len(data) and data[place] == 0xFF:  # a marker may have fill bytes before it
-            place += 1
-        if not 0 <= place < len(data) or data[place] == _END_OF_IMAGE:
-            break
-        marker, place = data[place], place + 1
-        if marker == 0 or marker in _STANDALONE_MARKERS:
-            continue
-        if place + 2 > len(data):
-            break
-        place += int.from_bytes(data[place : place + 2], "big")
-        if marker == _START_OF_SCAN:
-            num_scans += 1
-            ending = _ENDING_MARKER.search(data, place)
-            if ending is None:
-                break
-            place = ending.start()
-    return num_scans
+    """Up to the end of the first picture, or one more than allowed."""
+    scans = (segment for segment in segments(data) if segment.marker == START_OF_SCAN)
+    return sum(1 for _ in itertools.islice(scans, MAX_JPEG_SCANS + 1))
 
 
 def _num_tiff_pages(file: BinaryIO, head: bytes) -> int:

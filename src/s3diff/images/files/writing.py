@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from s3diff.atomic_write import write_atomically
 from s3diff.errors import OptionError, OutputError
@@ -17,16 +17,16 @@ from s3diff.images.color_profiles import color_space
 from s3diff.images.files.destination import checked_target
 from s3diff.images.files.formats import Format, PicturePath
 from s3diff.images.files.heif import WRITTEN_BITS, heif_bytes
-from s3diff.images.files.metadata import with_size, xmp_of_result
-from s3diff.images.files.pillow_metadata import deep_tiff, exif_for, tiff_tags
+from s3diff.images.files.jpeg_segments import with_metadata
+from s3diff.images.files.left_behind import left_out_note
+from s3diff.images.files.metadata import comments_of, for_result
+from s3diff.images.files.pillow_metadata import deep_tiff, held_by, png_info, tiff_tags
 from s3diff.images.files.png_chunks import with_pixels
 from s3diff.images.picture import Picture
 from s3diff.messages import reason_of, shown_path
 
 #: How much worse, in mean error, colours of the frame before may be.
 _SAME_PALETTE_ERROR = 1.25
-#: A segment's 65535 bytes without its length and XMP's own header of 29 bytes.
-_MAX_JPEG_XMP_BYTES = 65504
 
 
 def write_picture(picture: Picture, path: PicturePath, *, quality: int = 95, overwrite: bool = True) -> tuple[str, ...]:
@@ -83,31 +83,31 @@ def encoded(picture: Picture, form: Format, quality: int) -> tuple[bytes, tuple[
     if form.name == "GIF":
         reduced = with_palette(image)
         image, notes = reduced, notes + palette_notes(image, reduced)
+    metadata = settings.pop("metadata", None)
     image.save(data, form.name, **settings)  # TIFF stays uncompressed: Pillow writes EXIF groups into no other
-    return data.getvalue(), notes
+    if metadata is None:
+        return data.getvalue(), notes
+    comments = comments_of(metadata)
+    file, lost = with_metadata(data.getvalue(), metadata.exif, metadata.xmp, metadata.iptc, comments)
+    return file, notes + left_out_note(lost)
 
 
 def file_settings(picture: Picture, form: Format, quality: int) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Pillow's settings for everything but the pixels, and notes on what of it the format cannot hold."""
-    size = (picture.width, picture.height)
-    exif, notes = exif_for(form, picture.exif)
-    if exif is not None:
-        exif = with_size(exif, *size)
-    xmp = None if picture.xmp is None else xmp_of_result(picture.xmp, *size)
-    if xmp is not None and not form.has_xmp:
-        notes += (f"{form.name} holds no XMP; it was left out",)
-        xmp = None
-    if xmp is not None and form.name == "JPEG" and len(xmp) > _MAX_JPEG_XMP_BYTES:
-        notes += (f"the XMP packet of {len(xmp)} bytes is too long for a JPEG file and was left out",)
-        xmp = None
-    settings: dict[str, Any] = {"exif": exif, "icc_profile": picture.icc_profile, "dpi": picture.dpi}
-    if form.name == "PNG" and xmp is not None:
-        settings["pnginfo"] = PngImagePlugin.PngInfo()
-        settings["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
+    metadata, notes = for_result(picture)
+    metadata, more = held_by(form, metadata)
+    notes += more
+    settings: dict[str, Any] = {"icc_profile": picture.icc_profile, "dpi": picture.dpi}
+    if form.name == "PNG":
+        settings |= {"pnginfo": png_info(metadata), "exif": metadata.exif}
     elif form.name == "TIFF":
-        settings["exif"] = tiff_tags(exif, xmp)
+        settings["exif"] = tiff_tags(metadata.exif, metadata.xmp, metadata.iptc)
+    elif form.name == "JPEG":
+        settings["metadata"] = metadata  # in more segments than Pillow writes
+    elif form.name == "GIF":
+        settings["comment"] = b"\n".join(comments_of(metadata)) or None
     else:
-        settings["xmp"] = xmp
+        settings |= {"exif": metadata.exif, "xmp": metadata.xmp}
     if form.name in ("JPEG", "WEBP", "AVIF", "HEIF"):
         settings["quality"] = quality
     if form.name == "JPEG" or (form.name == "AVIF" and not picture.is_grey):

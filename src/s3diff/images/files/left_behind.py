@@ -1,0 +1,230 @@
+"""What a file carries beside its picture, and what its XMP claims about that: a result has none of it, and says so.
+
+Gain maps, videos of motion pictures, depth, further pictures, content credentials. No Pillow here.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from s3diff.images.files.exif_block import EXIF_PREFIX, ExifBlock
+from s3diff.images.files.jpeg_segments import END_OF_IMAGE, segments
+from s3diff.images.files.png_chunks import PNG_START
+from s3diff.images.files.xmp_packet import XMP_NOTE, XmpPacket
+
+GAIN_MAP = "the gain map (HDR)"
+VIDEO = "the video of a motion or live picture"
+DEPTH = "the depth map"
+SOUND = "the sound"
+CREDENTIALS = "the Content Credentials (C2PA), which hold for the file's own bytes,"
+_FURTHER = "a further picture"
+#: Claims about what lies in the file's own bytes and needs no remark: thumbnails, parts that were merged.
+_SILENT = ""
+
+
+class _Claim(NamedTuple):
+    """XMP properties by the beginnings of their namespace and name, and what they speak of."""
+
+    namespace: str
+    name: str
+    kind: str
+
+
+_CONTAINER = "http://ns.google.com/photos/1.0/container/"
+_ITEM = "http://ns.google.com/photos/1.0/container/item/"
+_CLAIMS = (
+    _Claim("http://ns.adobe.com/hdr-gain-map/1.0/", "", GAIN_MAP),
+    _Claim("http://ns.apple.com/HDRGainMap/1.0/", "", GAIN_MAP),
+    _Claim("http://ns.google.com/photos/1.0/camera/", "MotionPhoto", VIDEO),
+    _Claim("http://ns.google.com/photos/1.0/camera/", "MicroVideo", VIDEO),
+    _Claim("http://ns.oplus.com/photos/1.0/camera/", "MotionPhoto", VIDEO),
+    _Claim("http://ns.oplus.com/photos/1.0/camera/", "OLivePhoto", VIDEO),
+    _Claim("http://ns.oplus.com/photos/1.0/camera/", "VideoLength", VIDEO),
+    _Claim("http://ns.xiaomi.com/photos/1.0/camera/", "", "data of Xiaomi's camera"),
+    _Claim("http://ns.google.com/photos/1.0/depthmap/", "", DEPTH),
+    _Claim("http://ns.google.com/photos/dd/1.0/", "", DEPTH),
+    _Claim("http://ns.google.com/photos/1.0/image/", "", _FURTHER),
+    _Claim("http://ns.google.com/photos/1.0/audio/", "", SOUND),
+    _Claim(_CONTAINER, "", _SILENT),  # its items are looked at
+    _Claim("http://ns.apple.com/pixeldatainfo/1.0/", "", _SILENT),
+    _Claim("http://purl.org/dc/terms/", "provenance", CREDENTIALS),
+    _Claim("http://ns.adobe.com/xap/1.0/", "Thumbnails", _SILENT),
+    _Claim("http://ns.adobe.com/tiff/1.0/", "NativeDigest", _SILENT),
+    _Claim("http://ns.adobe.com/exif/1.0/", "NativeDigest", _SILENT),
+    _Claim(XMP_NOTE, "HasExtendedXMP", _SILENT),
+)
+#: Google's container: what an item means.
+_SEMANTICS = {"GainMap": GAIN_MAP, "MotionPhoto": VIDEO, "Depth": DEPTH, "DepthMap": DEPTH, "Confidence": DEPTH}
+#: Entries of Apple's maker note: the names of a live picture and of its video, what applies the gain map.
+_APPLE_HEADER = b"Apple iOS\0\0\1"
+_LIVE = "the link to a live picture's video"
+_APPLE_TAGS = {0x0011: _LIVE, 0x0017: _LIVE, 0x0021: _SILENT, 0x0030: _SILENT}
+_MAKER_NOTE = 0x927C
+#: What speaks of a kind in bytes that no decoder here understands.
+_SIGNS = (
+    (re.compile(rb"hdr-gain-map|HDRGainMap|hdrgainmap|urn:iso:std:iso:ts:21496|tmap"), GAIN_MAP),
+    (re.compile(rb"ftyp(?:mp4|isom|qt  |M4V|iso[2-9]|3gp|avc1)|MotionPhoto_(?:Data|Video)"), VIDEO),
+    (re.compile(rb"aux:(?:depth|disparity)|[Dd]epth_?[Mm]ap|portraiteffectsmatte|mpeg:hevc:2015:auxid:2|"
+                rb"mpegB:cicp:systems:auxiliary:depth"), DEPTH),
+    (re.compile(rb"SoundShot|Audio_Data"), SOUND),
+)  # fmt: skip
+#: JPEG segments that are read, or describe only how this one file stores its pixels, by the beginning of their content.
+_KNOWN_SEGMENTS = (
+    (0xE0, b""), (0xE1, b"Exif\0"), (0xE1, b"http://ns.adobe.com/xap/1.0/\0"),
+    (0xE1, b"http://ns.adobe.com/xmp/extension/\0"), (0xE2, b"ICC_PROFILE\0"), (0xE2, b"MPF\0"),
+    (0xE2, b"urn:iso:std:iso:ts:21496:-1"), (0xEC, b"Ducky"), (0xED, b"Photoshop 3.0\0"), (0xEE, b"Adobe"),
+)  # fmt: skip
+_APP2, _APP11 = 0xE2, 0xEB
+_MP_ENTRIES, _MP_ENTRY_BYTES, _MP_PREVIEWS = 0xB002, 16, (0x010001, 0x010002)
+#: Chunks of PNG and WebP that are read, or mean only this one file's pixels.
+_KNOWN_CHUNKS = {
+    "IHDR", "PLTE", "IDAT", "IEND", "tRNS", "cHRM", "gAMA", "iCCP", "sBIT", "sRGB", "cICP", "mDCV", "cLLI", "bKGD",
+    "hIST", "pHYs", "sPLT", "eXIf", "tIME", "tEXt", "zTXt", "iTXt", "acTL", "fcTL", "fdAT", "iDOT", "vpAg",
+}  # fmt: skip
+_CREDENTIALS_CHUNKS, _GAIN_MAP_CHUNKS = {"caBX", "C2PA"}, {"gmAP", "gdAT"}
+_KNOWN_WEBP_CHUNKS = {"VP8 ", "VP8L", "VP8X", "ALPH", "ANIM", "ANMF", "ICCP", "EXIF", "XMP "}
+#: The properties of HEIC and AVIF stand before the pictures' data.
+_HEIF_HEAD_BYTES = 1 << 16
+
+
+def left_out_note(kinds: Iterable[str]) -> tuple[str, ...]:
+    """Return a remark on what was left behind; none where nothing was."""
+    titles = list(dict.fromkeys(kind for kind in kinds if kind))
+    if not titles:
+        return ()
+    return (f"{', '.join(titles)} {'is' if len(titles) == 1 else 'are'} left out",)
+
+
+def drop_claims(packet: XmpPacket) -> list[str]:
+    """Remove properties that speak of what a result does not hold; return what they speak of."""
+    found = [(element, *name) for element in packet.elements() for name in packet.names(element)]
+    kinds = [
+        _SEMANTICS.get(text, _SILENT)
+        for element, namespace, name in found
+        if (namespace, name) == (_ITEM, "Semantic")
+        for text in packet.get(element, namespace, name) or []
+    ]
+    for element, namespace, name in found:
+        for claim in _CLAIMS:
+            if namespace.startswith(claim.namespace) and name.startswith(claim.name):
+                kinds.append(claim.kind)
+                packet.remove(element, namespace, name)
+                break
+    packet.undeclare(tuple(claim.namespace for claim in _CLAIMS if not claim.name))
+    return kinds
+
+
+def drop_exif_claims(exif: bytes) -> tuple[bytes, list[str]]:
+    """Remove what Apple's maker note says of files beside the picture; return the block and what that was."""
+    block = ExifBlock(exif)
+    found = block.bytes_of("ExifIFD", _MAKER_NOTE)
+    if found is None or not exif.startswith(_APPLE_HEADER, found[0]):
+        return exif, []
+    note = ExifBlock(block.data, start=found[0], first=len(_APPLE_HEADER) + 2, order=">")
+    kinds = [kind for tag, kind in _APPLE_TAGS.items() if note.remove("IFD0", tag)]
+    return bytes(block.data), kinds
+
+
+def attachments(data: bytes) -> list[str]:
+    """Return what a file holds beside its picture and the metadata that is read; as kinds for a remark.
+
+    Args:
+        data: the whole file, of any format.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        return _beside_jpeg(data)
+    if data.startswith(PNG_START):
+        return _beside_chunks("PNG", _png_chunks(data), _KNOWN_CHUNKS)
+    if data.startswith(b"RIFF"):
+        return _beside_chunks("WebP", _webp_chunks(data), _KNOWN_WEBP_CHUNKS)
+    if data[4:8] == b"ftyp":
+        return _signs_in(data[:_HEIF_HEAD_BYTES])
+    return []
+
+
+def _signs_in(data: bytes) -> list[str]:
+    return [kind for sign, kind in _SIGNS if sign.search(data)]
+
+
+def _beside_jpeg(data: bytes) -> list[str]:
+    kinds, unknown, num_further, end = [], [], 0, len(data)
+    for segment in segments(data):
+        payload = data[segment.begin : segment.end]
+        if segment.marker == END_OF_IMAGE:
+            end = segment.end
+        elif segment.marker == _APP11 and b"c2pa" in payload:
+            kinds.append(CREDENTIALS)
+        elif segment.marker == _APP2 and payload.startswith(b"MPF\0"):
+            num_further = _num_further(payload[4:])
+        elif 0xE0 <= segment.marker <= 0xEF and not _is_known(segment.marker, payload):
+            unknown.append(f"APP{segment.marker - 0xE0} {_signature(payload)}".strip())
+    behind = data[end:]
+    if behind.strip(b"\0\xff \t\r\n"):
+        found = _signs_in(behind)
+        if not found and num_further:
+            found = [_FURTHER if num_further == 1 else f"further pictures ({num_further})"]
+        if not found and not behind.startswith(b"\xff\xd8\xff"):  # a lone JPEG is a larger thumbnail
+            found = [f"data behind the picture ({len(behind)} bytes)"]
+        kinds += found
+    if unknown:
+        kinds.append(f"JPEG segments ({', '.join(dict.fromkeys(unknown))})")
+    return kinds
+
+
+def _is_known(marker: int, payload: bytes) -> bool:
+    return any(marker == known and payload.startswith(start) for known, start in _KNOWN_SEGMENTS)
+
+
+def _num_further(index: bytes) -> int:
+    """Return how many pictures of a multi-picture file (CIPA DC-007) are neither the first one nor its previews."""
+    block = ExifBlock(EXIF_PREFIX + index)
+    found = block.bytes_of("IFD0", _MP_ENTRIES)
+    if found is None:
+        return 0
+    order = "<" if index.startswith(b"II") else ">"
+    starts = range(found[0] + _MP_ENTRY_BYTES, found[0] + found[1] - _MP_ENTRY_BYTES + 1, _MP_ENTRY_BYTES)
+    types = [struct.unpack_from(f"{order}I", block.data, start)[0] & 0xFFFFFF for start in starts]
+    return sum(each not in _MP_PREVIEWS for each in types)
+
+
+def _signature(payload: bytes) -> str:
+    """Return the name that a segment begins with, as far as it can be printed."""
+    text = payload[:16].split(b"\0")[0].decode("ascii", "ignore")
+    return "".join(sign for sign in text if sign.isprintable())
+
+
+def _beside_chunks(format_name: str, kinds: Iterable[str], known: set[str]) -> list[str]:
+    found, unknown = [], []
+    for kind in kinds:
+        if kind in _CREDENTIALS_CHUNKS:
+            found.append(CREDENTIALS)
+        elif kind in _GAIN_MAP_CHUNKS:
+            found.append(GAIN_MAP)
+        elif kind not in known:
+            unknown.append(kind)
+    if unknown:
+        found.append(f"{format_name} chunks ({', '.join(dict.fromkeys(unknown))})")
+    return found
+
+
+def _png_chunks(data: bytes) -> Iterator[str]:
+    start = len(PNG_START)
+    while start + 12 <= len(data):
+        kind = data[start + 4 : start + 8]
+        yield kind.decode("latin-1")
+        if kind == b"IEND":
+            if data[start + 12 :].strip(b"\0\r\n"):
+                yield "behind IEND"
+            return
+        start += 12 + int.from_bytes(data[start : start + 4], "big")
+
+
+def _webp_chunks(data: bytes) -> Iterator[str]:
+    start = 12
+    while start + 8 <= len(data):
+        yield data[start : start + 4].decode("latin-1")
+        size = int.from_bytes(data[start + 4 : start + 8], "little")
+        start += 8 + size + size % 2
