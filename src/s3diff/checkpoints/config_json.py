@@ -1,7 +1,11 @@
-"""Frozen dataclasses to JSON values and back, every value checked against the type its field declares."""
+"""Frozen dataclasses to JSON values and back, every value checked against the type its field declares.
+
+The one walker over typed fields: model folders, scores of evaluations and ``--set`` of trainings go through it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -12,6 +16,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from s3diff.errors import ModelError
 
 Config = TypeVar("Config")
+
+_NEEDED = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -40,7 +46,7 @@ def from_json(kind: type[Config], value: Any, where: str) -> Config:
             f"{where} has the unknown field {', '.join(sorted(unknown))}; known are {', '.join(hints)}: "
             "a newer version of s3diff may be needed"
         )
-    fields = {name: _value_from_json(hints[name], value[name], f"{where}.{name}") for name in value}
+    fields = {name: value_from_json(hints[name], value[name], f"{where}.{name}") for name in value}
     try:
         return kind(**fields)
     except (TypeError, ValueError) as error:
@@ -77,7 +83,17 @@ def _value_to_json(value: Any) -> Any:
     return [_value_to_json(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _value_from_json(hint: Any, value: Any, where: str) -> Any:
+def value_from_json(hint: Any, value: Any, where: str) -> Any:
+    """Check one JSON value against a field's type; lists become tuples, objects dataclasses.
+
+    Args:
+        hint: the type: a dataclass, number, text, truth, ``Literal``, a tuple, a mapping, or one of these or None.
+        value: the JSON value.
+        where: what is being read, for the message.
+
+    Raises:
+        ModelError: it is not of this type.
+    """
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_json(hint, value, where)
     origin, arguments = get_origin(hint), get_args(hint)
@@ -85,7 +101,7 @@ def _value_from_json(hint: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in arguments:
             return None
         (inner,) = (argument for argument in arguments if argument is not type(None))
-        return _value_from_json(inner, value, where)
+        return value_from_json(inner, value, where)
     if origin is Literal:
         if value not in arguments:
             raise ModelError(f"{where} is {value!r}; allowed are {', '.join(map(repr, arguments))}")
@@ -95,7 +111,7 @@ def _value_from_json(hint: Any, value: Any, where: str) -> Any:
     if origin is dict:
         if not isinstance(value, Mapping):
             raise ModelError(f"{where} is {value!r}; an object is needed")
-        return {str(name): _value_from_json(arguments[1], inner, f"{where}.{name}") for name, inner in value.items()}
+        return {str(name): value_from_json(arguments[1], inner, f"{where}.{name}") for name, inner in value.items()}
     return _plain_from_json(hint, value, where)
 
 
@@ -106,17 +122,17 @@ def _tuple_from_json(arguments: tuple[Any, ...], value: Any, where: str) -> tupl
         raise ModelError(f"{where} is {value!r}; {length} is needed")
     hints = (arguments[0],) * len(value) if open_ended else arguments
     return tuple(
-        _value_from_json(hint, item, f"{where}[{index}]")
+        value_from_json(hint, item, f"{where}[{index}]")
         for index, (hint, item) in enumerate(zip(hints, value, strict=True))
     )
 
 
 def _plain_from_json(hint: Any, value: Any, where: str) -> Any:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if hint is float and is_number:
-        return float(value)
     # bool is a kind of int in Python, never here.
+    if hint is float and type(value) in (int, float):
+        with contextlib.suppress(OverflowError):  # whole numbers have no largest one
+            if math.isfinite(value):
+                return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
-    wanted = "a finite number" if hint is float else f"a value of type {getattr(hint, '__name__', hint)}"
-    raise ModelError(f"{where} is {value!r}; {wanted} is needed")
+    raise ModelError(f"{where} is {value!r}; {_NEEDED[hint]} is needed")

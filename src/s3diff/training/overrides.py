@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ast
-import math
 import types
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from s3diff.errors import OptionError
+from s3diff.checkpoints.config_json import value_from_json
+from s3diff.errors import ModelError, OptionError
 
 Config = TypeVar("Config")
-
-_KINDS: dict[Any, str] = {int: "a whole number", float: "a finite number", bool: "true or false"}
 
 
 def with_change(config: Config, change: str) -> Config:
@@ -43,42 +41,29 @@ def _changed(config: Any, names: list[str], text: str, path: str) -> Any:
         raise OptionError(f"--set {path}: name one of its fields: {', '.join(f.name for f in fields(current))}")
     hint = get_type_hints(type(config))[names[0]]
     try:
-        return replace(config, **{names[0]: _typed(text, hint, path)})
-    except (ValueError, TypeError) as error:  # a value that the field's own dataclass refuses
-        raise error if isinstance(error, OptionError) else OptionError(f"--set {path}: {error}") from None
+        value = value_from_json(hint, _as_json(text, hint), f"--set {path}")
+        return replace(config, **{names[0]: value})
+    except (ModelError, ValueError, TypeError) as error:  # also a value that the field's own dataclass refuses
+        if isinstance(error, OptionError):
+            raise
+        raise OptionError(str(error) if isinstance(error, ModelError) else f"--set {path}: {error}") from None
 
 
-def _typed(text: str, hint: Any, path: str) -> Any:
+def _as_json(text: str, hint: Any) -> Any:
+    """Read a text as what it would be in JSON for a field of this type; what does not fit stays what it is."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        if text.lower() == "none":
-            return None
-        return _typed(text, next(kind for kind in arguments if kind is not type(None)), path)
-    if origin is Literal:
-        if text not in arguments:
-            raise OptionError(f"--set {path}: {text!r} is not allowed; give one of {', '.join(map(str, arguments))}")
-        return text
-    if hint is str:
+        inner = next(kind for kind in arguments if kind is not type(None))
+        return None if text.lower() == "none" else _as_json(text, inner)
+    if hint is str or origin is Literal:
         return text
     value = _evaluated(text)
-    if origin is tuple:
-        return _tuple(value, arguments, text, path)
-    if hint is float and type(value) is int and abs(value) < 1e300:
-        value = float(value)
-    if type(value) is not hint or (hint is float and not math.isfinite(value)):
-        raise OptionError(f"--set {path} is {text!r}; give {_KINDS.get(hint, hint.__name__)}")
-    return value
-
-
-def _tuple(value: Any, arguments: tuple[Any, ...], text: str, path: str) -> tuple[Any, ...]:
+    if origin is not tuple:
+        return value
     if isinstance(value, str):
         value = tuple(part.strip() for part in text.split(",") if part.strip())
-    items = tuple(value) if isinstance(value, tuple | list) else (value,)
-    is_open = len(arguments) == 2 and arguments[1] is Ellipsis
-    hints = arguments[:1] * len(items) if is_open else arguments
-    if len(hints) != len(items):
-        raise OptionError(f"--set {path}: {text!r} holds {len(items)} values; give {len(hints)}")
-    return tuple(_typed(str(item), hint, path) for item, hint in zip(items, hints, strict=True))
+    items = value if isinstance(value, tuple | list) else (value,)
+    return [_as_json(str(item), arguments[0]) for item in items]
 
 
 def _evaluated(text: str) -> Any:
