@@ -40,7 +40,7 @@ class _ShapesOnly(TorchFunctionMode):
 
 
 def generator_on_meta(config: GeneratorConfig, where: str) -> OneStepGenerator:
-    """The networks without memory: names and shapes alone.
+    """Build the networks without memory: only names and shapes.
 
     Raises:
         ModelError: the configuration describes networks that cannot be built.
@@ -49,7 +49,7 @@ def generator_on_meta(config: GeneratorConfig, where: str) -> OneStepGenerator:
 
 
 def build_on_meta(build: Callable[[], Network], where: str) -> Network:
-    """What ``build`` makes, without memory.
+    """Build a network without memory.
 
     Raises:
         ModelError: the configuration behind it describes a network that cannot be built.
@@ -64,12 +64,12 @@ def build_on_meta(build: Callable[[], Network], where: str) -> Network:
 
 
 def shapes_of(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shape by name of everything that the module stores."""
+    """List the shape by name of everything that the module stores."""
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 def assemble(config: GeneratorConfig, state: Mapping[str, Tensor], where: str) -> OneStepGenerator:
-    """A generator in eval mode that holds the given tensors as float32 (float32 ones are taken without a copy).
+    """Assemble a generator in eval mode of the given tensors as float32 (float32 ones are taken without a copy).
 
     Args:
         config: shapes of all networks.

@@ -21,12 +21,12 @@ _NEEDED = {int: "a whole number", float: "a finite number", bool: "true or false
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A dataclass as nested dicts, lists, numbers, texts, booleans and nulls."""
+    """Write a dataclass as nested dicts, lists, numbers, texts, booleans and nulls."""
     return {field.name: _value_to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def from_json(kind: type[Config], value: Any, where: str) -> Config:
-    """A dataclass from what :func:`to_json` made.
+    """Read a dataclass from what :func:`to_json` made.
 
     A field that the JSON leaves out keeps its default, so that files written before the field existed stay readable.
 
@@ -54,7 +54,7 @@ def from_json(kind: type[Config], value: Any, where: str) -> Config:
 
 
 def canonical_json(config: Any) -> str:
-    """One text for equal values: names sorted, no blanks, whole numbers of a ``float`` field as floats.
+    """Write equal values as one text: names sorted, no blanks, whole numbers of a ``float`` field as floats.
 
     Fields at their default are left out, nested ones too: a field that a later version adds changes no text.
 

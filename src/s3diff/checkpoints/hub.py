@@ -188,7 +188,7 @@ def fetch_single_file(
     endpoint: str | None = None,
     hub_cache: Path | None = None,
 ) -> Path:
-    """The one file that is needed of a repository outside the release; the hub's cache is asked first.
+    """Fetch the one file that is needed of a repository outside the release; the hub's cache is asked first.
 
     Args:
         repository: with exactly one entry in ``files``; its variable, where set, replaces its revision.

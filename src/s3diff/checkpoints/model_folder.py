@@ -237,7 +237,7 @@ def load_model(folder: Path, *, verify: bool | None = None) -> LoadedModel:
 
 
 def read_description(folder: Path) -> ModelDescription:
-    """What a model folder's ``config.json`` states; reads no weights.
+    """Read what a model folder's ``config.json`` states, and no weights.
 
     Raises:
         ModelError: no such folder, no model folder, another format or version, or a damaged ``config.json``.
@@ -315,7 +315,7 @@ def _folder_or_none(folder: Path) -> Path | None:
 
 
 def _copy_files(source: Path, target: Path, names: list[str]) -> None:
-    """Contents alone, without the source's permissions: a read-only folder could not be replaced later."""
+    """Copy contents without the source's permissions: a read-only folder could not be replaced later."""
     target.mkdir()
     for name in names:
         shutil.copyfile(source / name, target / name)
@@ -334,7 +334,7 @@ def _copy_text_encoder(source: Path, target: Path) -> None:
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether ``config.json`` says that this is one, whatever else is wrong with it."""
+    """Say whether ``config.json`` calls this a model folder, whatever else is wrong with it."""
     try:
         content: Any = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -361,13 +361,13 @@ def check_output_folder(folder: Path) -> None:
 
 
 def is_empty_folder(folder: Path) -> bool:
-    """Whether this is a folder with nothing in it."""
+    """Say whether this is a folder with nothing in it."""
     return folder.is_dir() and not any(folder.iterdir())
 
 
 @contextlib.contextmanager
 def _folder_replaced_when_whole(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` that takes its place when the block ends without an error."""
+    """Yield a temporary folder next to ``folder`` that takes its place when the block ends without an error."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))

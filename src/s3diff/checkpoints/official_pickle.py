@@ -187,7 +187,7 @@ def write_official_estimator(estimator: DegradationEstimator, path: Path) -> Non
 
 
 def official_names(generator: OneStepGenerator) -> dict[str, str]:
-    """Our name -> the pickle's ``entry/tensor`` for everything that S3Diff trains on top of the base model.
+    """Map our name -> the pickle's ``entry/tensor`` for everything that S3Diff trains on top of the base model.
 
     In the order of the release's file.
     """

@@ -36,7 +36,7 @@ class NamedModel:
     kind: Literal["embedded", "release"]
 
     def folder(self) -> Path:
-        """Where the model lies, or will lie after the first use.
+        """Find where the model lies, or will lie after the first use.
 
         The release's folder carries both commits. A branch or tag that was never fetched has none yet: its own name
         stands there, and nothing is ever written to such a folder.
@@ -79,7 +79,7 @@ def model_folder(
     announce: Callable[[hub.DownloadPlan], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """The folder of a model given by name or as a folder; the release is fetched and converted where it is missing.
+    """Find a model's folder by name, or take the folder given; the release is fetched and converted where missing.
 
     Args:
         model: a name of ``NAMED_MODELS``, or a model folder.

@@ -53,7 +53,7 @@ class NeededFile:
     optional: bool = False
 
     def paths(self, weights: BaseWeights = "float16") -> tuple[str, ...]:
-        """The paths that may hold this file, the one in the wanted number format first."""
+        """List the paths that may hold this file, the one in the wanted number format first."""
         variants = (".fp16", "") if weights == "float16" else ("", ".fp16")
         return tuple(dict.fromkeys(self.path.replace("{variant}", variant) for variant in variants))
 
@@ -79,7 +79,7 @@ class Repository:
     files: tuple[NeededFile, ...]
 
     def asked_revision(self, given: str | None = None) -> str:
-        """The commit, tag or branch that is wanted: as given, or by the variable, or the pinned commit."""
+        """Find the wanted commit, tag or branch: as given, or by the variable, or the pinned commit."""
         return given or os.environ.get(self.revision_variable) or self.revision
 
 
@@ -210,7 +210,7 @@ class DownloadPlan:
 
     @property
     def licences(self) -> tuple[str, ...]:
-        """One line per repository: its name, its licence and where the text of the licence is."""
+        """Write one line per repository: its name, its licence and where the text of the licence is."""
         lines = []
         for part in (self.method, self.base):
             address = f"{self.endpoint}/{part.repository.name}"
@@ -220,7 +220,7 @@ class DownloadPlan:
         return tuple(lines)
 
     def summary(self) -> str:
-        """What to show before the download starts: licences, commits, sizes and folders; several lines."""
+        """Write what is shown before the download starts: licences, commits, sizes and folders; several lines."""
         lines = []
         for part, licence in zip((self.method, self.base), self.licences, strict=True):
             size = megabytes(sum(file.size_bytes for file in part.files))
@@ -241,14 +241,14 @@ class ReleasePaths(NamedTuple):
 
 
 def default_cache_folder() -> Path:
-    """Where s3diff keeps converted models and the record: ``S3DIFF_CACHE``, else ``s3diff`` in the user's cache."""
+    """Find where converted models and the record are kept: ``S3DIFF_CACHE``, else ``s3diff`` in the user's cache."""
     if chosen := os.environ.get("S3DIFF_CACHE"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "s3diff"
 
 
 def failure(release: Release, reason: str) -> DownloadError:
-    """The one line that every failed download ends in: both repositories, the reason, and the way without the hub."""
+    """Word the line that every failed download ends in: both repositories, the reason, and the way without the hub."""
     return DownloadError(
         f"cannot download the model s3diff from {release.method.name} and {release.base.name}: "
         f"{' '.join(reason.split())}; with the files already on disk run `s3diff convert --base SD_TURBO_FOLDER "
@@ -257,7 +257,7 @@ def failure(release: Release, reason: str) -> DownloadError:
 
 
 def select_files(release: Release, repository: Repository, listing: Listing, weights: BaseWeights) -> Listing:
-    """Of everything a repository lists, the files that the release needs.
+    """Select the files that the release needs from everything a repository lists.
 
     Args:
         release: named in errors.
@@ -291,7 +291,7 @@ def _other_revision(repository: Repository) -> str:
 
 
 def read_record(cache_folder: Path, repository: Repository, asked_revision: str) -> tuple[str, Listing] | None:
-    """Commit and files that an earlier download of this revision resolved to; None where there is none.
+    """Read the commit and files that an earlier download of this revision resolved to; None where there is none.
 
     A damaged record counts as none: the next complete download writes it anew.
     """
@@ -312,7 +312,7 @@ def read_record(cache_folder: Path, repository: Repository, asked_revision: str)
 
 
 def known_commit(cache_folder: Path, repository: Repository) -> str | None:
-    """The commit of the revision that is wanted, as far as it is known without the hub."""
+    """Find the commit of the wanted revision, as far as it is known without the hub."""
     asked = repository.asked_revision()
     if COMMIT_PATTERN.fullmatch(asked):
         return asked
@@ -351,5 +351,5 @@ def write_record(cache_folder: Path, plan: DownloadPlan) -> None:
 
 
 def megabytes(size_bytes: int) -> str:
-    """A size for people, in decimal units as the hub shows them."""
+    """Write a size for people, in decimal units as the hub shows them."""
     return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"

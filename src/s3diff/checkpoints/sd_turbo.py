@@ -62,7 +62,7 @@ def read_sd_turbo(folder: Path) -> BaseModel:
 
 
 def read_sd_turbo_config(folder: Path) -> GeneratorConfig:
-    """The shapes and the schedule of a diffusers folder.
+    """Read the shapes and the schedule of a diffusers folder.
 
     Raises:
         ModelError: a configuration is missing, damaged or asks for something that is not supported.
@@ -77,7 +77,7 @@ def read_sd_turbo_config(folder: Path) -> GeneratorConfig:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Read a JSON object.
 
     Raises:
         ModelError: the file is missing or holds no JSON object.
@@ -96,7 +96,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def component_files(folder: Path, stem: str) -> list[Path]:
-    """The safetensors files of one component: one file, its float16 variant, or the shards that an index names.
+    """Find the safetensors files of one component: one file, its float16 variant, or the shards that an index names.
 
     Raises:
         ModelError: there is none, or only files that could carry code.
@@ -120,7 +120,7 @@ def component_index(folder: Path, stem: str) -> Path | None:
 
 
 def read_component(folder: Path, stem: str) -> dict[str, Tensor]:
-    """Every tensor of one component by name.
+    """Read every tensor of one component by name.
 
     Raises:
         ModelError: as :func:`component_files`; or a file is damaged.

@@ -117,7 +117,7 @@ class _Fields:
 
 
 def unet_config(content: Mapping[str, Any], where: str) -> UNetConfig:
-    """``unet/config.json`` as our configuration, without LoRA; fields left out mean what diffusers takes them for.
+    """Read ``unet/config.json`` as our configuration, without LoRA; fields left out mean what diffusers takes them for.
 
     Raises:
         ModelError: names the first field that asks for something unsupported.
@@ -150,7 +150,7 @@ def unet_config(content: Mapping[str, Any], where: str) -> UNetConfig:
 
 
 def autoencoder_config(content: Mapping[str, Any], where: str) -> AutoencoderConfig:
-    """``vae/config.json`` as our configuration, without LoRA.
+    """Read ``vae/config.json`` as our configuration, without LoRA.
 
     Raises:
         ModelError: names the first field that asks for something unsupported.
@@ -176,7 +176,7 @@ def autoencoder_config(content: Mapping[str, Any], where: str) -> AutoencoderCon
 
 
 def noise_schedule(content: Mapping[str, Any], where: str) -> NoiseSchedule:
-    """``scheduler_config.json`` as the one step from the last timestep.
+    """Read ``scheduler_config.json`` as the one step from the last timestep.
 
     Raises:
         ModelError: names the first field that asks for something unsupported.

@@ -44,7 +44,7 @@ _MAX_NAMES = 6
 
 
 def read_torch_file(path: Path) -> Any:
-    """What ``torch.save`` wrote: tensors and plain values only; no code in the file ever runs.
+    """Read what ``torch.save`` wrote: tensors and plain values only; no code in the file ever runs.
 
     Raises:
         ModelError: there is no such file, it is damaged or no torch file, or it carries code.
@@ -95,7 +95,7 @@ def _pickle_protocol(path: Path) -> int:
 
 
 def write_torch_file(value: Any, path: Path) -> None:
-    """``torch.save`` to a temporary file beside ``path``, then renamed: the file appears whole or not at all.
+    """Write with ``torch.save``; the file appears whole or not at all.
 
     Raises:
         OutputError: the place cannot be written.
@@ -105,7 +105,7 @@ def write_torch_file(value: Any, path: Path) -> None:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a safetensors file by name.
+    """Read every tensor of a safetensors file by name.
 
     Raises:
         ModelError: there is no such file or it is damaged.
@@ -135,7 +135,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 @contextlib.contextmanager
 def replaced_when_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends without an error.
+    """Yield a temporary path next to ``path`` that takes its place when the block ends without an error.
 
     Raises:
         OutputError: the place cannot be written.
@@ -153,7 +153,7 @@ def replaced_when_whole(path: Path) -> Iterator[Path]:
 
 
 def check_tensors(found: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Exactly the expected names, each a dense tensor of real numbers of the expected shape.
+    """Require exactly the expected names, each a dense tensor of real numbers of the expected shape.
 
     Args:
         found: what the file holds, by name.
@@ -179,7 +179,7 @@ def check_tensors(found: Mapping[str, Any], expected: Mapping[str, tuple[int, ..
 
 
 def fingerprint(components: Mapping[str, Mapping[str, Tensor]], settings: str) -> str:
-    """``sha256:`` over every tensor's component, name, dtype, shape and bytes, in the order of the names.
+    """Hash every tensor's component, name, dtype, shape and bytes as ``sha256:...``, in the order of the names.
 
     Args:
         components: tensors by name, by component.
@@ -195,13 +195,13 @@ def fingerprint(components: Mapping[str, Mapping[str, Tensor]], settings: str) -
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line, at most 160 characters, for a one-line message."""
+    """Take an error's first line, at most 160 characters, for a one-line message."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return printable(lines[0])
 
 
 def printable(text: object) -> str:
-    """A text from a file for a one-line message: no control characters, at most 160 characters."""
+    """Write a text from a file for a one-line message: no control characters, at most 160 characters."""
     return "".join(character if character.isprintable() else "?" for character in str(text)[:160])
 
 

@@ -287,7 +287,7 @@ class Autoencoder(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
 
     def latent_gaussian(self, moments: Tensor) -> tuple[Tensor, Tensor]:
-        """The encoder's output -> mean and log-variance (clamped to [-30, 20]) of the latent, before scaling."""
+        """Split the encoder's output into the latent's mean and log-variance (clamped to [-30, 20]), before scaling."""
         mean, log_variance = self.quant_conv(moments).chunk(2, dim=1)
         return mean, log_variance.clamp(-30.0, 20.0)
 
@@ -302,7 +302,7 @@ class Autoencoder(nn.Module):
 
 
 def sample_gaussian(mean: Tensor, log_variance: Tensor, noise: Tensor | None) -> Tensor:
-    """mean + std * noise; ``noise``: standard normal of the mean's shape, or None for the mean."""
+    """Sample mean + std * noise; ``noise``: standard normal of the mean's shape, or None for the mean."""
     return mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise
 
 

@@ -86,7 +86,7 @@ class DegradationEstimator(nn.Module):
         return self.degrees_from([features.mean(dim=(2, 3)) for features in self.features(low_quality)])
 
     def features(self, low_quality: Tensor) -> list[Tensor]:
-        """Each branch's map [B, C, ceil(h / 2), ceil(w / 2)]; a place depends on :data:`REACH_PX` pixels around it."""
+        """Compute each branch's map [B, C, ceil(h / 2), ceil(w / 2)]; a place sees :data:`REACH_PX` pixels around."""
         return [body(first(low_quality)) for first, body in zip(self.conv_first, self.body, strict=True)]
 
     def degrees_from(self, means: Sequence[Tensor]) -> Tensor:

@@ -57,7 +57,7 @@ class FoldedNetwork(Generic[Network]):
         return self
 
     def __call__(self, *args: Any) -> Any:
-        """What the network makes of its inputs with these weights."""
+        """Run the network with these weights."""
         return self.network(*args)
 
 

@@ -105,7 +105,7 @@ ModulatedLayer = ModulatedLinear | ModulatedConv2d
 
 
 def modulated_forward_reference(layer: ModulatedLayer, x: Tensor, modulation: Tensor) -> Tensor:
-    """The readable twin of both forwards: the paper's formula as one einsum over rank and batch."""
+    """Compute the paper's formula as one einsum over rank and batch: the readable twin of both forwards."""
     base = layer(x)
     if isinstance(layer, ModulatedConv2d):
         code = F.conv2d(x, layer.lora_A, None, layer.stride, layer.padding)
@@ -138,11 +138,11 @@ class ModulatedNetwork(nn.Module):
     num_modulation_rows: int
 
     def modulation_row(self, layer: str) -> int:
-        """The row of the block table that modulates the layer of that name."""
+        """Find the row of the block table that modulates the layer of that name."""
         raise NotImplementedError
 
     def modulated_layers(self) -> dict[str, ModulatedLayer]:
-        """Every layer that carries LoRA factors, by name."""
+        """Collect every layer that carries LoRA factors, by name."""
         return {
             name: module
             for name, module in self.named_modules()
@@ -150,7 +150,7 @@ class ModulatedNetwork(nn.Module):
         }
 
     def lora_weights(self) -> dict[str, LoraWeights]:
-        """The weights that folding starts from, by layer name: the network's own tensors.
+        """Collect the weights that folding starts from, by layer name: the network's own tensors.
 
         A cast of the network afterwards gives it new ones, so these keep their dtype.
         """
@@ -167,7 +167,7 @@ class ModulatedNetwork(nn.Module):
 
 
 def fold(weights: Mapping[str, LoraWeights], modulation: Tensor, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """Folded weights of one image for :func:`call_adapted`.
+    """Fold the weights of one image for :func:`call_adapted`.
 
     Args:
         weights: from :meth:`ModulatedNetwork.lora_weights`.

@@ -43,7 +43,7 @@ class NoiseSchedule:
             raise ValueError(f"timestep is {self.timestep}; allowed: 0 to {self.num_train_timesteps - 1}")
 
     def alphas_cumprod(self) -> Tensor:
-        """[num_train_timesteps] float32, the share of the signal's power that is left at each timestep."""
+        """Compute the share of the signal's power that is left at each timestep, [num_train_timesteps] float32."""
         steps = self.num_train_timesteps
         if self.beta_schedule == "scaled_linear":
             betas = torch.linspace(math.sqrt(self.beta_start), math.sqrt(self.beta_end), steps) ** 2
@@ -52,7 +52,7 @@ class NoiseSchedule:
         return torch.cumprod(1.0 - betas, dim=0)
 
     def clean_latent(self, latent: Tensor, prediction: Tensor) -> Tensor:
-        """x0 from the latent z and the UNet's prediction, both [B, C, h, w]; computed in float32.
+        """Compute x0 from the latent z and the UNet's prediction, both [B, C, h, w], in float32.
 
         For noise it is (z - sqrt(1 - abar) eps) / sqrt(abar): an error in eps grows 14.6 times at t = 999.
         """

@@ -1,4 +1,4 @@
-"""The whole method on tensors: encode, predict for two prompts, one step, decode. Each stage can be called alone."""
+"""The whole method on tensors: encode, predict for two prompts, one step, decode. Stages can be called singly."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class OneStepGenerator(nn.Module):
         )
 
     def encode(self, image: Tensor, adaptation: Adaptation, noise: Tensor | None = None) -> Tensor:
-        """Latent of the enlarged, padded input.
+        """Encode the enlarged, padded input.
 
         Args:
             image: [B, 3, H, W] in [-1, 1], sides multiples of ``config.pad_multiple``.
@@ -95,7 +95,7 @@ class OneStepGenerator(nn.Module):
         return self.latent_from(moments, noise)
 
     def latent_from(self, moments: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The second half of :meth:`encode`; ``moments``: what the encoder gives."""
+        """Run the second half of :meth:`encode`; ``moments``: what the encoder gives."""
         mean, log_variance = self.autoencoder.latent_gaussian(moments)
         return sample_gaussian(mean, log_variance, noise) * self.config.autoencoder.scaling_factor
 
@@ -111,7 +111,7 @@ class OneStepGenerator(nn.Module):
     def predict_guided(
         self, latent: Tensor, positive: Tensor, negative: Tensor, guidance: float, adaptation: Adaptation
     ) -> Tensor:
-        """Both prompts' predictions in one batch, combined in float32; at guidance 1 the positive one alone.
+        """Predict for both prompts in one batch, combined in float32; at guidance 1 for the positive one only.
 
         ``positive`` and ``negative``: [B, T, context_channels].
         """
@@ -121,7 +121,7 @@ class OneStepGenerator(nn.Module):
     def guidance_context(
         self, positive: Tensor, negative: Tensor, guidance: float, adaptation: Adaptation
     ) -> Tensor | tuple[KeysAndValues, ...]:
-        """What :meth:`predict_in_context` needs of the prompts: computed once, used for every tile of a picture.
+        """Compute what :meth:`predict_in_context` needs of the prompts: once, for every tile of a picture.
 
         Args:
             positive: [B, T, context_channels]; or [1, ...], for all latents.
@@ -138,7 +138,7 @@ class OneStepGenerator(nn.Module):
     def predict_in_context(
         self, latent: Tensor, context: Tensor | tuple[KeysAndValues, ...], guidance: float, adaptation: Adaptation
     ) -> Tensor:
-        """:meth:`predict_guided` with what :meth:`guidance_context` made of the prompts. Returns float32."""
+        """Predict as :meth:`predict_guided`, with what :meth:`guidance_context` made. Returns float32."""
         num_prompts = 1 if guidance == 1.0 else 2
         if isinstance(context, Tensor) and len(context) != num_prompts * len(latent):
             context = context.repeat_interleave(num_prompts * len(latent) // len(context), dim=0)
@@ -155,7 +155,7 @@ class OneStepGenerator(nn.Module):
         return self.picture_from(self.autoencoder.decode(latent.to(dtype_of(self.autoencoder))), image)
 
     def picture_from(self, decoded: Tensor, image: Tensor) -> Tensor:
-        """The second half of :meth:`decode`; ``decoded``: what the decoder gives."""
+        """Run the second half of :meth:`decode`; ``decoded``: what the decoder gives."""
         filters, enlarged = self.config.autoencoder, image.to(torch.float32)
         decoded = decoded.to(torch.float32)
         if filters.grid_period_px:
@@ -217,5 +217,5 @@ class OneStepGenerator(nn.Module):
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:
-    """Number format of a network's weights."""
+    """Find the number format of a network's weights."""
     return next(network.parameters()).dtype

@@ -62,7 +62,7 @@ def encode_prompts(tokenizer_folder: Path | None, text_encoder_folder: Path | No
 
 
 def tokenize(tokenizer_folder: Path, texts: Sequence[str]) -> Tensor:
-    """[N, 77] token numbers: start, the text (cut to 75 tokens), end, pad tokens.
+    """Turn texts into [N, 77] token numbers: start, the text (cut to 75 tokens), end, pad tokens.
 
     Raises:
         ModelError: the folder is incomplete or damaged.

@@ -253,7 +253,7 @@ class UNet(ModulatedNetwork):
         self.time_embedding = None
 
     def keys_and_values(self, context: Tensor) -> tuple[KeysAndValues, ...]:
-        """What the cross-attention layers make of prompts [P, T, context_channels] with the weights as they are.
+        """Compute keys and values of prompts [P, T, context_channels] with the weights as they are.
 
         :meth:`forward` takes it for the prompts themselves, which saves computing it in every call.
         """

@@ -188,11 +188,11 @@ class OptimiserConfig:
             )
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of the step with this number, from 0."""
+        """Compute the learning rate of the step with this number, from 0."""
         return self.learning_rate * self.factor_at(step)
 
     def factor_at(self, step: int) -> float:
-        """Share of the learning rate in the step with this number, from 0."""
+        """Compute the share of the learning rate in the step with this number, from 0."""
         factor = 1.0
         if self.warmup_steps:
             factor *= min(1.0, (step + 1) / self.warmup_steps)

@@ -43,7 +43,7 @@ class DryRun:
     batch_size: int
 
     def lines(self) -> list[str]:
-        """The plan as a person reads it."""
+        """Write the plan as a person reads it."""
         num_trained = sum(self.trained.values())
         config = self.config
         groups = ", ".join(f"{name} {count:,}" for name, count in sorted(self.trained.items()))
@@ -92,7 +92,7 @@ def dry_run(request: TrainRequest) -> DryRun:
 
 
 def activation_bytes(model: TrainableModel, config: TrainConfig) -> int:
-    """Bytes that autograd keeps for the backward pass of one batch; nothing is computed.
+    """Count the bytes that autograd keeps for the backward pass of one batch; nothing is computed.
 
     The model moves to the meta device for it and is of no use afterwards. What bfloat16 saves is taken for half.
 

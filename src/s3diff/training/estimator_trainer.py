@@ -50,7 +50,7 @@ class EstimatorTrainer(Loop):
         self._add_optimiser("estimator", self.estimator, config.optimiser.learning_rate)
 
     def train_step(self, ground_truth: list[Tensor]) -> dict[str, Tensor]:
-        """Rankings and anchors on this process's crops; see :meth:`Loop.train_step`."""
+        """Learn rankings and anchors on this process's crops; see :meth:`Loop.train_step`."""
         generator = step_generator(self.config.run.seed, self.step)
         for group in self.optimisers["estimator"].param_groups:
             group["lr"] = self.config.optimiser.rate_at(self.step)
@@ -71,7 +71,7 @@ class EstimatorTrainer(Loop):
         return values
 
     def state(self) -> RunState:
-        """Weights, optimiser and step."""
+        """Collect weights, optimiser and step."""
         return RunState(
             kind=self.kind,
             config=to_json(self.config),
@@ -100,7 +100,7 @@ class EstimatorTrainer(Loop):
 def draw_versions(
     config: EstimatorTrainConfig, batch_size: int, side_px: int, generator: torch.Generator
 ) -> list[synthesis.DegradationDraw]:
-    """The low-quality versions of every crop.
+    """Draw the low-quality versions of every crop.
 
     ``a``; ``b`` = a with larger blur; ``c`` = a with stronger noise; the merely reduced one (anchor 0 for both);
     the one with every parameter at its maximum (anchor 1). Ours are two more anchors that hold the degrees apart: the
@@ -125,7 +125,7 @@ def draw_versions(
 def ranking_and_anchor_losses(
     estimator: nn.Module, ground_truth: Tensor, draws: list[synthesis.DegradationDraw], config: EstimatorTrainConfig
 ) -> dict[str, Tensor]:
-    """Losses of one batch, and how often each ranking holds.
+    """Compute the losses of one batch, and how often each ranking holds.
 
     Args:
         estimator: [N, 3, h, w] in [0, 1] to degrees [N, 2].

@@ -21,7 +21,7 @@ MODEL_FOLDER = "model"
 
 
 def delivered_model(start: InitialModel, model: TrainableModel, average: Mapping[str, Tensor]) -> LoadedModel:
-    """The model with averaged weights, in memory; frozen float32 tensors are shared with ``model``.
+    """Assemble the model with averaged weights, in memory; frozen float32 tensors are shared with ``model``.
 
     Args:
         start: the run's start.

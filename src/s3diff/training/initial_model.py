@@ -96,7 +96,7 @@ def prepare_initial_model(
 
 
 def load_estimator(source: Path, shape: DegradationEstimatorConfig) -> Mapping[str, Tensor]:
-    """The tensors of a trained estimator.
+    """Load the tensors of a trained estimator.
 
     Args:
         source: a model folder, the folder of an estimator's training, or a ``de_net.pth``.
@@ -114,7 +114,7 @@ def load_estimator(source: Path, shape: DegradationEstimatorConfig) -> Mapping[s
 
 
 def sampled_fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """``sampled:`` and a hash over every tensor's name, shape and a few values; tells base models apart quickly."""
+    """Hash every tensor's name, shape and a few values as ``sampled:...``; tells base models apart quickly."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         flat = tensors[name].detach().flatten()

@@ -110,11 +110,11 @@ class Loop(ABC):
 
     @abstractmethod
     def train_step(self, ground_truth: list[Tensor]) -> dict[str, Tensor]:
-        """One step on this process's crops: uint8 [B, 3, H, W] for each accumulated batch. Returns detached scalars."""
+        """Step on this process's crops: uint8 [B, 3, H, W] for each accumulated batch. Returns detached scalars."""
 
     @abstractmethod
     def state(self) -> RunState:
-        """Everything needed to go on."""
+        """Collect everything needed to go on."""
 
     @abstractmethod
     def load(self, state: RunState) -> None:
@@ -315,7 +315,7 @@ class Loop(ABC):
 
 
 def make_accelerator(*, cpu: bool = False) -> Accelerator:
-    """This run's processes and device; ``accelerate launch`` and ``torchrun`` set them through the environment."""
+    """Find this run's processes and device, which ``accelerate launch`` and ``torchrun`` set in the environment."""
     for name, engine in _OTHER_ENGINES.items():
         if os.environ.get(name, "false").lower() in ("1", "true", "yes"):
             raise OptionError(
@@ -333,7 +333,7 @@ def make_accelerator(*, cpu: bool = False) -> Accelerator:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """The source of all random numbers of one step, on the CPU."""
+    """Make the source of all random numbers of one step, on the CPU."""
     # Hashed, not added: neighbouring seeds would otherwise share the numbers of neighbouring steps.
     digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

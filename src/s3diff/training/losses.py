@@ -41,7 +41,7 @@ class ReconstructionLoss(nn.Module):
         in_vgg: Tensor | None = None,
         vgg_share: float = 1.0,
     ) -> dict[str, Tensor]:
-        """The loss of a process's rows; its mean over the processes is the loss of the whole batch.
+        """Compute the loss of a process's rows; its mean over the processes is the loss of the whole batch.
 
         Args:
             result: [B, 3, H, W] in [-1, 1].
@@ -71,7 +71,7 @@ class ReconstructionLoss(nn.Module):
         return self._with_total(terms)
 
     def of_pixels(self, result: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """The same without the perceptual terms."""
+        """Compute the loss without the perceptual terms."""
         return self._with_total(self._pixel_terms(result, target))
 
     def _pixel_terms(self, result: Tensor, target: Tensor) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ class Muon(Optimizer):
         super().__init__(params, settings)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update from the gradients; ``closure`` is called first where given."""
+        """Update the weights once from the gradients; ``closure`` is called first where given."""
         loss = None if closure is None else closure()
         with torch.no_grad():
             for group in self.param_groups:
@@ -87,7 +87,7 @@ class Muon(Optimizer):
 
 
 def is_matrix(weight: Tensor) -> bool:
-    """Whether Muon, and not AdamW, updates a weight of this shape."""
+    """Say whether Muon, and not AdamW, updates a weight of this shape."""
     return weight.ndim >= 2 and min(weight.shape[0], weight[0].numel()) >= _MIN_SIDE
 
 

@@ -14,7 +14,7 @@ Config = TypeVar("Config")
 
 
 def with_change(config: Config, change: str) -> Config:
-    """The configuration with one field changed by a text such as ``optimiser.learning_rate=1e-4``.
+    """Change one field of a configuration by a text such as ``optimiser.learning_rate=1e-4``.
 
     Nested fields are named with dots; lists are written ``a,b`` or ``("a", "b")``.
 

@@ -70,7 +70,7 @@ class BatchDraw:
         return ~self.is_negative if self.dial is None else ~self.is_negative & (self.dial == 1).all(dim=1)
 
     def rows(self, start: int, stop: int) -> BatchDraw:
-        """The draw of these images alone."""
+        """Take the draw of these images."""
         adversarial, real, fake = (one.rows(start, stop) for one in self.augmentations)
         return replace(
             self,
@@ -169,7 +169,7 @@ def _draw_truth_blur(span_px: tuple[float, float], batch_size: int, generator: t
 
 
 def softened(truth: Tensor, sigma_px: Tensor) -> Tensor:
-    """``truth`` [B, C, H, W], each image blurred by a Gaussian of its ``sigma_px`` [B]."""
+    """Blur each image of ``truth`` [B, C, H, W] by a Gaussian of its ``sigma_px`` [B]."""
     radius = math.ceil(3 * MAX_TRUTH_BLUR_PX)
     kernels = gaussian_kernels(2 * radius + 1, sigma_px.clamp(min=_LEAST_SIGMA_PX))
     return filter_per_image(truth, cut_kernels(kernels, max(needed_radii(kernels))))
@@ -253,15 +253,15 @@ def adversarial(model: Model, discriminator: nn.Module, batch: Batch, real_label
 
 
 def discriminate_real(discriminator: nn.Module, batch: Batch, real_label: float) -> Tensor:
-    """Phase 3, first half: real pictures and their label (0.8 in S3Diff)."""
+    """Run the first half of phase 3: real pictures and their label (0.8 in S3Diff)."""
     return adversarial_loss(discriminator(batch.ground_truth, batch.drawn.augmentations[1]), real_label)
 
 
 def discriminate_fake(discriminator: nn.Module, result: Tensor, batch: Batch) -> Tensor:
-    """Phase 3, second half: the results of phase 2 and label 0."""
+    """Run the second half of phase 3: the results of phase 2 and label 0."""
     return adversarial_loss(discriminator(result, batch.drawn.augmentations[2]), 0.0)
 
 
 def degradation_settings(preset: str, *, like_release: bool = False) -> DegradationSettings:
-    """The preset of that name, with the release's faults where asked for."""
+    """Look the preset of that name up, with the release's faults where asked for."""
     return replace(PRESETS[preset], like_release=True) if like_release else PRESETS[preset]

@@ -255,7 +255,7 @@ ESTIMATOR_RECIPES: dict[str, Callable[[], EstimatorTrainConfig]] = {
 
 
 def find_recipe(name: str) -> TrainConfig:
-    """The configuration of a recipe of ``s3diff train``: a name, or a user's ``my_file.py:my_recipe``.
+    """Find the configuration of a recipe of ``s3diff train``: a name, or a user's ``my_file.py:my_recipe``.
 
     A user's file is run: give only files that you trust.
 
@@ -269,7 +269,7 @@ def find_recipe(name: str) -> TrainConfig:
 
 
 def find_estimator_recipe(name: str) -> EstimatorTrainConfig:
-    """The same for ``s3diff train-estimator``."""
+    """Find the configuration of a recipe of ``s3diff train-estimator``."""
     recipe = _find(name, ESTIMATOR_RECIPES)
     if not isinstance(recipe, EstimatorTrainConfig):
         raise OptionError(

@@ -71,7 +71,7 @@ class TrainRequest:
 
 
 def resolve_config(request: TrainRequest) -> TrainConfig:
-    """The recipe with the request's changes.
+    """Apply the request's changes to its recipe.
 
     Raises:
         OptionError: unknown recipe or field, a value of another type, or one that does not fit the others.
@@ -108,7 +108,7 @@ def train(request: TrainRequest, report: Report | None = None) -> Path:
 
 
 def prepare_trainer(request: TrainRequest, report: Report | None = None) -> Trainer:
-    """Everything before the first step; raises as :func:`train`. What can be wrong is found before anything is written.
+    """Do everything before the first step; raises as :func:`train`, before anything is written.
 
     A resumed run goes on from its newest checkpoint, or from its estimator's where it got no further than that.
     """
@@ -318,7 +318,7 @@ def _check_degradations(names: tuple[str, ...]) -> None:
 
 
 def _write_config(request: TrainRequest, trainer: Trainer | EstimatorTrainer) -> None:
-    """What the run is, beside its results: the request, the pictures it draws from, the full configuration."""
+    """Write what the run is next to its results: the request, the pictures it draws from, the full configuration."""
     if not trainer.accelerator.is_main_process:
         return
     request.output.mkdir(parents=True, exist_ok=True)

@@ -104,13 +104,13 @@ def save_checkpoint(state: RunState, output: Path, keep: int) -> Path:
 
 
 def checkpoint_paths(output: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
+    """List the whole checkpoints of a run, oldest first."""
     folder = output / FOLDER
     return sorted(path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name)) if folder.is_dir() else []
 
 
 def load_checkpoint(output: Path, kind: str) -> RunState:
-    """The newest checkpoint of a run that can be read.
+    """Load the newest checkpoint of a run that can be read.
 
     Raises:
         ModelError: there is none, or it belongs to another version or another kind of training.
@@ -211,7 +211,7 @@ def _completed(before: dict[str, Any], config: Any) -> dict[str, Any]:
 
 
 def differing_fields(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """``field before -> now`` for every field that decides what a run computes."""
+    """List ``field before -> now`` for every field that decides what a run computes."""
     old, new = _flat(before), _flat(now)
     # The rate falls towards the end of the run, so its length decides what is computed.
     has_decay = bool(new.get("optimiser.decay_steps"))

@@ -47,7 +47,7 @@ class Tracker:
             self._wandb = wandb.init(project="s3diff", name=name, config=dict(config), dir=str(output), resume="allow")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One line of figures."""
+        """Write one line of figures."""
         if self._log is None:
             return
         figures = {key: value if math.isfinite(value) else None for key, value in values.items()}
@@ -60,7 +60,7 @@ class Tracker:
             self._wandb.log(dict(values), step=step)
 
     def write_picture(self, step: int, name: str, image: Tensor) -> None:
-        """``image``: [3, H, W] in [0, 1]; its file is the caller's."""
+        """Show ``image``, [3, H, W] in [0, 1]; its file is the caller's."""
         if self._board is not None:
             self._board.add_image(name, image, step)
         if self._wandb is not None:

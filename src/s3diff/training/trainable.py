@@ -70,7 +70,7 @@ class TrainableModel(nn.Module):
         noise: Tensor | None,
         dial: Tensor | None = None,
     ) -> Tensor:
-        """Restored images with one prompt each.
+        """Restore images with one prompt each.
 
         Args:
             low_quality: [B, 3, h, w] in [0, 1].
@@ -97,11 +97,11 @@ class TrainableModel(nn.Module):
         return nullcontext() if self.precision == "float32" else torch.autocast(device_type, torch.bfloat16)
 
     def trained_state(self) -> dict[str, Tensor]:
-        """The trained parameters by name: the model's own tensors."""
+        """Collect the trained parameters by name: the model's own tensors."""
         return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
 
     def small_state(self) -> dict[str, Tensor]:
-        """What a checkpoint stores of the model: all but the frozen weights of a pretrained base model."""
+        """Collect what a checkpoint stores of the model: all but the frozen weights of a pretrained base model."""
         base = {
             name
             for name, value in self.named_parameters()
@@ -110,23 +110,23 @@ class TrainableModel(nn.Module):
         return {name: value for name, value in self.state_dict().items() if name not in base}
 
     def frozen_base(self) -> dict[str, Tensor]:
-        """The frozen weights that :meth:`small_state` leaves out."""
+        """Collect the frozen weights that :meth:`small_state` leaves out."""
         small = self.small_state()
         return {name: value for name, value in self.state_dict().items() if name not in small}
 
 
 def turned(degrees: Tensor, dial: Tensor) -> Tensor:
-    """Degrees [B, 2] turned down in proportion for a dial below 1, up towards 1 above it."""
+    """Turn degrees [B, 2] down in proportion for a dial below 1, up towards 1 above it."""
     return torch.where(dial <= 1, degrees * dial, degrees + (1 - degrees) * (dial - 1))
 
 
 def fresh_prompts(num_tokens: int, channels: int) -> tuple[Tensor, Tensor]:
-    """Two embeddings [T, C] to be learned, drawn from torch's global generator."""
+    """Draw two embeddings [T, C] to be learned from torch's global generator."""
     return torch.randn(num_tokens, channels), torch.randn(num_tokens, channels)
 
 
 def gradient_norms(model: TrainableModel) -> dict[str, Tensor]:
-    """L2 norm of the gradients of each group of trained parameters.
+    """Compute the L2 norm of the gradients of each group of trained parameters.
 
     The groups of the method: ``unet_lora_A``, ``unet_lora_B``, ``unet_conv_in``, ``encoder_lora_A``,
     ``encoder_lora_B``, and for each network ``..._degree_mlp``, ``..._block_mlp``, ``..._fuse`` and ``..._block_ids``;
@@ -141,7 +141,7 @@ def gradient_norms(model: TrainableModel) -> dict[str, Tensor]:
 
 
 def parameter_group(name: str) -> str:
-    """The group of :func:`gradient_norms` that a parameter belongs to."""
+    """Find the group of :func:`gradient_norms` that a parameter belongs to."""
     parts = name.removeprefix("generator.").split(".")
     if parts[0] == "conditioning":
         return f"{parts[1]}_{parts[2]}"
@@ -196,7 +196,7 @@ def wake_lora(generator: OneStepGenerator) -> None:
 
 
 def initialise_from_scratch(generator: OneStepGenerator) -> None:
-    """Start values for networks from scratch: nearly the enlarged input, with a way for the signal from end to end.
+    """Set start values for networks from scratch: nearly the enlarged input, and a way for the signal through all.
 
     The linear layers between encoder, UNet and decoder start as identities, and the UNet's prediction small: what the
     encoder sees reaches the decoder at once, where it would otherwise have to find its way through five random layers

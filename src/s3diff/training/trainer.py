@@ -92,7 +92,7 @@ class Trainer(Loop):
         return discriminator
 
     def train_step(self, ground_truth: list[Tensor]) -> dict[str, Tensor]:
-        """The three phases on this process's crops; see :meth:`Loop.train_step`."""
+        """Run the three phases on this process's crops; see :meth:`Loop.train_step`."""
         config = self.config
         generator = step_generator(config.run.seed, self.step)
         batches = [self._make_batch(crops, generator) for crops in ground_truth]
@@ -138,7 +138,7 @@ class Trainer(Loop):
     def _adversarial_phases(
         self, discriminator: Discriminator, batches: list[phases.Batch], values: dict[str, Tensor]
     ) -> None:
-        """Phases 2 and 3. The discriminator's heads learn from phase 3 alone."""
+        """Run phases 2 and 3. The discriminator's heads learn from phase 3 only."""
         config, wrapped = self.config.adversarial, self._wrapped_discriminator
         label = config.discriminator.real_label
         results: list[Tensor] = []
@@ -221,7 +221,7 @@ class Trainer(Loop):
         self.accelerator.wait_for_everyone()
 
     def state(self) -> RunState:
-        """Trained weights, average, optimisers, discriminator and step; with the seed they decide all that follows."""
+        """Collect weights, average, optimisers, discriminator and step; with the seed they decide all that follows."""
         return RunState(
             kind=self.kind,
             config=to_json(self.config),

@@ -65,7 +65,7 @@ class Validation:
 
     @torch.no_grad()
     def score(self, model: LoadedModel, device: torch.device) -> tuple[dict[str, float], Tensor]:
-        """Mean figures of a model, and a picture [3, H, W] in [0, 1]: a row for each case, input, output, truth."""
+        """Score a model: mean figures, and a picture [3, H, W] in [0, 1]: a row for each case, input, output, truth."""
         restorer = Restorer(model, device=device, precision="float32", exclusive=True)
         options = RestoreOptions(scale=self._scale)
         results = [to_tensor(restorer.restore(case.low_quality, options).picture) for case in self._cases]
@@ -89,7 +89,7 @@ class Validation:
 
 
 def named_pictures(source: PictureSource, names: tuple[str, ...]) -> list[int]:
-    """Numbers of the pictures with these file names; of all pictures where no name is given."""
+    """Find the numbers of the pictures with these file names; of all pictures where no name is given."""
     wanted = set(names)
     return [index for index in range(len(source)) if not wanted or PurePath(source.name(index)).name in wanted]
 

@@ -52,12 +52,12 @@ class AugmentationDraw:
         return len(self.brightness)
 
     def rows(self, start: int, stop: int) -> AugmentationDraw:
-        """The images ``start`` to ``stop`` (excluded), for one process or one slice of the batch."""
+        """Take the images ``start`` to ``stop`` (excluded), for one process or one slice of the batch."""
         return AugmentationDraw(**{field.name: getattr(self, field.name)[start:stop] for field in fields(self)})
 
 
 def neutral_draw(batch_size: int) -> AugmentationDraw:
-    """A draw that changes nothing: :func:`augment` returns the images' values bit for bit."""
+    """Make a draw that changes nothing: :func:`augment` returns the images' values bit for bit."""
     return AugmentationDraw(
         brightness=torch.zeros(batch_size),
         saturation=torch.ones(batch_size),
@@ -74,7 +74,7 @@ def draw_augmentation(
     generator: torch.Generator,
     names: Sequence[str] = AUGMENTATIONS,
 ) -> AugmentationDraw:
-    """Random numbers for a batch of images of ``height`` x ``width`` pixels.
+    """Draw the random numbers for a batch of images of ``height`` x ``width`` pixels.
 
     Args:
         batch_size: images.
@@ -114,7 +114,7 @@ def draw_augmentation(
 
 
 def augment(images: Tensor, draw: AugmentationDraw) -> Tensor:
-    """The images, each changed by its own row of the draw; differentiable in the images.
+    """Change each image by its own row of the draw; differentiable in the images.
 
     Args:
         images: [B, 3, H, W] float in [-1, 1], on any device.
@@ -134,7 +134,7 @@ def augment(images: Tensor, draw: AugmentationDraw) -> Tensor:
 
 
 def check_augmentations(names: Sequence[str]) -> None:
-    """Raises OptionError for a name that is no augmentation."""
+    """Refuse a name that is no augmentation, by OptionError."""
     unknown = [name for name in names if name not in AUGMENTATIONS]
     if unknown:
         raise OptionError(f"augmentation {unknown[0]!r} does not exist; give some of {', '.join(AUGMENTATIONS)}")

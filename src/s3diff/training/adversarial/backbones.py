@@ -70,7 +70,7 @@ class Backbone(nn.Module):
     smallest_px: int
 
     def forward(self, images: Tensor) -> Features:
-        """Features of [B, 3, H, W] float32 images in [-1, 1], differentiable in the images."""
+        """Compute features of [B, 3, H, W] float32 images in [-1, 1], differentiable in the images."""
         raise NotImplementedError
 
 
@@ -167,7 +167,7 @@ class RandomBackbone(Backbone):
 
 
 def load_dino_weights(path: Path | None = None, progress: Progress | None = None) -> Weights:
-    """The weights of DINO's ViT-B/16, float32, under timm's parameter names.
+    """Load the weights of DINO's ViT-B/16, float32, under timm's parameter names.
 
     Args:
         path: a safetensors file; None for ``dino_vit_b16.safetensors`` in the folder of the perceptual weights, else

@@ -120,7 +120,7 @@ class Discriminator(nn.Module):
         return self._unregistered[0]
 
     def forward(self, images: Tensor, augmentation: AugmentationDraw | None = None) -> list[Tensor]:
-        """How real the images look: positive logits for real.
+        """Judge how real the images look: positive logits for real.
 
         Args:
             images: [B, 3, H, W] in [-1, 1]. Gradients flow back to them.
@@ -154,7 +154,7 @@ class Discriminator(nn.Module):
 
 
 def adversarial_loss(logits: Sequence[Tensor], label: float) -> Tensor:
-    """Binary cross-entropy of every logit against one label: mean over a level's places and images, sum over levels.
+    """Compare every logit with one label by cross-entropy: mean over a level's places and images, sum over levels.
 
     Args:
         logits: from :class:`Discriminator`.
@@ -168,7 +168,7 @@ def adversarial_loss(logits: Sequence[Tensor], label: float) -> Tensor:
 
 
 def generator_loss(logits: Sequence[Tensor], real_label: float = RELEASED_REAL_LABEL) -> Tensor:
-    """The generator's loss for the logits of its images: they shall count as real.
+    """Compute the generator's loss for the logits of its images: they shall count as real.
 
     The label is the discriminator's own, 0.8 in the released training: the loss is least where the discriminator says
     a probability of 0.8, and pushes back beyond. Give 1 for the unsmoothed loss.
@@ -179,13 +179,13 @@ def generator_loss(logits: Sequence[Tensor], real_label: float = RELEASED_REAL_L
 def discriminator_loss(
     real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor], real_label: float = RELEASED_REAL_LABEL
 ) -> Tensor:
-    """The discriminator's loss: real images against ``real_label``, generated (detached) ones against 0."""
+    """Compute the discriminator's loss: real images against ``real_label``, generated (detached) ones against 0."""
     return adversarial_loss(real_logits, real_label) + adversarial_loss(fake_logits, 0.0)
 
 
 @contextmanager
 def frozen(discriminator: nn.Module) -> Iterator[None]:
-    """Inside, forward passes record no gradients for the heads: for the generator's adversarial phase.
+    """Record no gradients for the heads in forward passes inside: for the generator's adversarial phase.
 
     Only the forward pass needs to be inside. Under data-parallel training give the discriminator itself, not its
     wrapper, here and for the pass: the wrapper would wait for gradients that do not come.

@@ -35,7 +35,7 @@ class PatchDiscriminator(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """How real every place of [B, 3, H, W] images in [-1, 1] looks: [B, 1, H / 4, W / 4] logits, float32."""
+        """Judge how real every place of [B, 3, H, W] images in [-1, 1] looks: [B, 1, H / 4, W / 4] logits, float32."""
         # Under autocast the power iteration would run in half precision (and has failed: pytorch issue 125544).
         with torch.autocast(images.device.type, enabled=False):
             logits: Tensor = self.layers(images.float())
@@ -43,7 +43,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def pairing_loss(more_real: Tensor, less_real: Tensor, counted: Tensor, num_counted: float) -> Tensor:
-    """Softplus of how far the logits of ``less_real`` lie above those of ``more_real``, in the mean over all places.
+    """Average the softplus of how far the logits of ``less_real`` lie above those of ``more_real``, over all places.
 
     The discriminator gives the targets as ``more_real`` and the results as ``less_real``, the generator the other way
     round.

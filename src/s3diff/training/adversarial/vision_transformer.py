@@ -56,7 +56,7 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(config.channels, eps=_NORM_EPSILON)
 
     def forward(self, images: Tensor, after_blocks: Sequence[int]) -> list[Tensor]:
-        """Tokens after some of the blocks, each through the network's one final norm.
+        """Compute the tokens after some of the blocks, each through the network's one final norm.
 
         Args:
             images: [B, 3, image_px, image_px], normalised as in training.

@@ -40,7 +40,7 @@ class CropBatch:
     skipped: tuple[str, ...]
 
     def pin_memory(self) -> CropBatch:
-        """The same in page-locked memory; DataLoader calls it by this name."""
+        """Copy the batch into page-locked memory; DataLoader calls this method by its name."""
         return CropBatch(self.pixels.pin_memory(), self.skipped)
 
 
@@ -55,7 +55,7 @@ def crop_batches(
     prefetch_batches: int = 2,
     start_method: str | None = None,
 ) -> Generator[CropBatch, None, None]:
-    """This process's part of every batch from a step on, without end; ``close()`` stops the workers.
+    """Yield this process's part of every batch from a step on, without end; ``close()`` stops the workers.
 
     Leaves torch's global generator untouched. Workers ignore Ctrl-C and a first SIGTERM, which often go to a whole
     group of processes: the trainer decides when to stop, and ends them.
@@ -123,7 +123,7 @@ def _iterate(loader: DataLoader[Any]) -> Generator[CropBatch, None, None]:
 
 
 def _stop_workers(batches: Any) -> None:
-    """Now, and not when the iterator is collected: as part of a cycle its queues may be gone before it can use them."""
+    """Stop the workers now: when the iterator is collected as part of a cycle, its queues may be gone before."""
     if hasattr(batches, "_shutdown_workers"):
         batches._shutdown_workers()
     for worker in getattr(batches, "_workers", ()):
@@ -206,5 +206,5 @@ def _start_worker(cache_bytes: int, worker_id: int) -> None:
 
 
 def _end_next_time(number: int, frame: object) -> None:
-    """A scheduler sends one SIGTERM to all processes; a second one, from parent or user, means it."""
+    """End at the next SIGTERM: a scheduler sends one to all processes; a second, from parent or user, means it."""
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))

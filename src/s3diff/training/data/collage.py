@@ -24,7 +24,7 @@ _Distance = Callable[[np.ndarray, np.ndarray, Iterator[float]], np.ndarray]
 
 
 def collage(crop: np.ndarray, other: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-    """``crop`` with shapes over it.
+    """Lay shapes over a crop.
 
     Args:
         crop: [S, S, 3] uint8.

@@ -57,7 +57,7 @@ def _below(bound: int, word: int) -> int:
 
 
 def epoch_order(group_sizes: Sequence[int], seed: int, epoch: int) -> np.ndarray:
-    """The order in which one epoch goes through the pictures: a permutation of their numbers.
+    """Draw the order in which one epoch goes through the pictures: a permutation of their numbers.
 
     One group (a folder): all orders are equally likely. Several (shards): the shards are permuted, then the pictures
     within each window of ``WINDOW_SHARDS`` shards, so that reading stays within a few files at a time.
@@ -168,7 +168,7 @@ class CropDataset(Dataset[Crop]):
         return len(self.source)
 
     def __getitem__(self, position: int) -> Crop:
-        """The crop of a position.
+        """Cut the crop of a position.
 
         Raises:
             PictureError: too many pictures in a row cannot be used.
@@ -267,7 +267,7 @@ def _mean_difference(crop: np.ndarray) -> float:
 
 
 def read_usable(source: PictureSource, index: int, crop_px: int) -> np.ndarray | str:
-    """[H, W, 3] uint8 of one picture, or the line that says why it cannot be used.
+    """Read one picture as [H, W, 3] uint8, or say in one line why it cannot be used.
 
     Raises:
         TrainingError: a remote source cannot be reached.

@@ -83,7 +83,7 @@ class ShardIndex:
 
 
 def index_shards(urls: Sequence[str], cache_folder: Path | None = None) -> list[ShardIndex]:
-    """The index of each shard, from the cache where it is there.
+    """Index each shard, from the cache where it is there.
 
     A shard that is cut off is used as far as it can be read, and named in a warning at every start. A link is the
     member that it leads to, under its own name.
@@ -173,7 +173,7 @@ def _whole_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _is_picture(member: tarfile.TarInfo) -> bool:
-    """Hidden files are left out (macOS packs ``._name.jpg`` beside ``name.jpg``), and sparse ones, stored in pieces."""
+    """Leave out hidden files (macOS packs ``._name.jpg`` with ``name.jpg``), and sparse ones, stored in pieces."""
     hidden = any(part.startswith(".") and part != "." for part in member.name.split("/"))
     is_file = member.isreg() and not member.issparse()
     return (is_file or member.islnk() or member.issym()) and not hidden and extension(member.name) in PICTURE_EXTENSIONS

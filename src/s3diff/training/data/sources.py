@@ -48,15 +48,15 @@ class PictureSource(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """For messages: the path inside the folder, or shard and member; one line, whatever the file is called."""
+        """Name a picture for messages: path inside the folder, or shard and member; always one line."""
         ...
 
     def own_name(self, index: int) -> str:
-        """The name that the picture has wherever the set lies: without the path that leads to folder or shards."""
+        """Name a picture as it is called wherever the set lies: without the path that leads to folder or shards."""
         ...
 
     def read(self, index: int) -> np.ndarray:
-        """[H, W, 3] uint8 RGB, upright; 16 bits rounded to 8, grey repeated, transparency left out.
+        """Read a picture as [H, W, 3] uint8 RGB, upright; 16 bits rounded to 8, grey repeated, transparency left out.
 
         Raises:
             PictureError: this one picture cannot be read.
@@ -135,11 +135,11 @@ class FolderSource:
         return len(self._names)
 
     def name(self, index: int) -> str:
-        """The path inside the folder."""
+        """Name the picture by its path inside the folder."""
         return printable(self._names[index])
 
     def own_name(self, index: int) -> str:
-        """The same."""
+        """Name the picture by its path inside the folder."""
         return self.name(index)
 
     def read(self, index: int) -> np.ndarray:
@@ -174,11 +174,11 @@ class ShardSource:
         return self._urls[int(np.searchsorted(self._ends, index, side="right"))]
 
     def name(self, index: int) -> str:
-        """The shard's address and the member."""
+        """Name the picture by the shard's address and the member."""
         return printable(f"{self._url(index)}/{self._names[index]}")
 
     def own_name(self, index: int) -> str:
-        """The shard's file name and the member."""
+        """Name the picture by the shard's file name and the member."""
         url = self._url(index)
         place = urlsplit(url).path if is_remote(url) else url.replace(os.sep, "/")  # a query signs anew each time
         shard = place.rsplit("/", 1)[-1]
@@ -216,7 +216,7 @@ def names_digest(source: PictureSource) -> str:
 
 
 def rgb_8_bits(picture: Picture) -> np.ndarray:
-    """[H, W, 3] uint8 of a picture: 16 bits rounded to the nearest of 8, grey repeated, transparency left out."""
+    """Convert to [H, W, 3] uint8: 16 bits rounded to the nearest of 8, grey repeated, transparency left out."""
     pixels = picture.pixels
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257: exact rounding

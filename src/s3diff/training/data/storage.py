@@ -54,12 +54,12 @@ _MAX_EXPANDED = 1_000_000
 
 
 def is_remote(path: str) -> bool:
-    """Whether fsspec reads it."""
+    """Say whether fsspec reads it."""
     return "://" in path and not path.startswith("file://")
 
 
 def local_path(path: str) -> str:
-    """A local path without ``file://`` and with ``~`` replaced."""
+    """Take ``file://`` off a local path and replace ``~``."""
     if not path.startswith("file://"):
         return os.path.expanduser(path)
     name = unquote(urlsplit(path).path)
@@ -67,18 +67,18 @@ def local_path(path: str) -> str:
 
 
 def printable(name: str) -> str:
-    """A name as it can stand on one line of a log, whatever it is made of."""
+    """Write a name as it can stand on one line of a log, whatever it is made of."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in name)
 
 
 def extension(path: str) -> str:
-    """The last extension, small letters, with its dot; of an address without its query."""
+    """Take the last extension, small letters, with its dot; of an address without its query."""
     name = urlsplit(path).path if is_remote(path) else path
     return os.path.splitext(name)[1].lower()
 
 
 def expand(pattern: str) -> list[str]:
-    """The files that a pattern names.
+    """List the files that a pattern names.
 
     ``{000..012}`` counts (with leading zeros where the bounds have them), ``{a,b}`` lists, ``*``, ``?``, ``[..]`` and
     ``**`` match names that exist, sorted. A local path that exists is taken literally; in ``http(s)`` addresses only
@@ -125,7 +125,7 @@ def _expand_braces(pattern: str) -> Iterator[str]:
 
 
 def kind_of(path: str) -> Literal["file", "folder", "nothing"]:
-    """What lies at a path.
+    """Find out what lies at a path.
 
     Raises:
         MissingExtraError: the protocol needs a package that is not installed.
@@ -141,7 +141,7 @@ def kind_of(path: str) -> Literal["file", "folder", "nothing"]:
 
 
 def list_remote_files(folder: str) -> list[str]:
-    """Names of all files under a remote folder, relative to it, sorted; hidden files and folders are left out.
+    """List all files under a remote folder, relative to it, sorted; hidden files and folders are left out.
 
     Raises:
         MissingExtraError, TrainingError: see :func:`kind_of`.
@@ -155,7 +155,7 @@ def list_remote_files(folder: str) -> list[str]:
 
 
 def size_and_fingerprint(path: str) -> tuple[int, str]:
-    """Bytes of a file, and a text that changes when the file does (time of change, or what the store tells).
+    """Find a file's bytes, and a text that changes when the file does (time of change, or what the store tells).
 
     Raises:
         PictureError: there is no such file, or its size is unknown.
@@ -173,7 +173,7 @@ def size_and_fingerprint(path: str) -> tuple[int, str]:
 
 
 def read_headers(path: str, body: Callable[[BinaryIO], _Result]) -> _Result:
-    """What ``body`` makes of a seekable file of which it reads small parts; for a remote file it may be called again.
+    """Let ``body`` read small parts of a seekable file; for a remote file it may be called again.
 
     Raises:
         PictureError, MissingExtraError, TrainingError: as :func:`size_and_fingerprint`; or what ``body`` raises.
@@ -206,7 +206,7 @@ class RangeReader:
         self._process = os.getpid()
 
     def read(self, path: str, start: int | None = None, size: int | None = None) -> bytes:
-        """``size`` bytes from ``start``, or the whole file.
+        """Read ``size`` bytes from ``start``, or the whole file.
 
         Raises:
             PictureError: there is no such file, it may not be read, or it ends earlier.
