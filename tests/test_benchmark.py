@@ -23,7 +23,8 @@ from s3diff.evaluation.measures import MEASURES, checked_names, load_measures
 from s3diff.evaluation.methods import Model
 from s3diff.evaluation.protocols import PROTOCOLS, choose_protocol, computable_metrics
 from s3diff.evaluation.sets import SetDegradation, find_set, match_results, results_set
-from s3diff.evaluation.statistics import grid_interval, mean_interval, paired_difference
+from s3diff.evaluation.spectrum import GRID_OF_SET
+from s3diff.evaluation.statistics import mean_interval, paired_difference
 from s3diff.images.codecs import Picture
 from s3diff.images.resampling import resample
 from s3diff.options import RestoreOptions
@@ -339,7 +340,7 @@ def test_paired_differences_and_the_grid_of_a_set() -> None:
     assert difference.mean.low == pytest.approx(0.5)
     assert difference.share_higher == 1
     assert paired_difference(common, common).share_higher == 0.5
-    grid = grid_interval(np.array([[1.0, 1, 1, 1, 1, 4], [1.0, 1, 1, 1, 1, 1]] * 3))
+    grid = GRID_OF_SET.interval(np.array([[1.0, 1, 1, 1, 1, 4], [1.0, 1, 1, 1, 1, 1]] * 3))
     assert grid.value == pytest.approx(2.0)  # geometric
     assert grid.low is not None
     assert grid.high is not None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3diff.apps import restore_command
+from s3diff import option_texts
+from s3diff.apps import option_flags, restore_command
 from s3diff.apps.cli import app
 from s3diff.options import OutputOptions, ReleasedTiles, RestoreOptions
 from s3diff.serving.command_line import command_line
@@ -24,20 +26,17 @@ def parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the command makes of a line: its options and arguments, without restoring anything."""
     seen: dict[str, Any] = {}
 
-    def options(**values: Any) -> RestoreOptions:
-        seen["options"] = RestoreOptions(**values)
-        return seen["options"]
+    read = option_flags._options
 
-    def writing(**values: Any) -> OutputOptions:
-        seen["writing"] = OutputOptions(**values)
-        return seen["writing"]
+    def keep(options: type, given: dict[str, Any]) -> Any:
+        seen["options" if options is RestoreOptions else "writing"] = value = read(options, given)
+        return value
 
     def stop() -> None:
         raise _Parsed
 
     with monkeypatch.context() as patch:
-        patch.setattr(restore_command, "RestoreOptions", options)
-        patch.setattr(restore_command, "OutputOptions", writing)
+        patch.setattr(option_flags, "_options", keep)
         patch.setattr(restore_command, "load_torch", stop)
         words = shlex.split(line)
         assert words[0] == "s3diff"
@@ -117,3 +116,36 @@ def test_names_are_quoted_and_no_picture_is_written_over(names: list[str], told:
 def test_the_format_of_one_result_is_its_extension() -> None:
     line = command_line(RestoreOptions(), OutputOptions(format="png", name="{stem}-large"), names=["photo.jpg"])
     assert line == "s3diff restore photo.jpg -o photo-large.png"
+
+
+def test_a_new_option_is_a_flag_without_a_line_for_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A field of the option dataclasses is all that the command's flag, its choices and its help need."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Longer(RestoreOptions):
+        """Options with one more.
+
+        Attributes:
+            border: what stands around the picture: ``mirror`` or ``black``.
+        """
+
+        border: Literal["mirror", "black"] = "mirror"
+
+    monkeypatch.setattr(option_flags, "RestoreOptions", Longer)
+    monkeypatch.setattr(option_texts, "RestoreOptions", Longer)
+    seen: list[Longer] = []
+
+    def enlarge(*, options: Any, writing: OutputOptions) -> None:
+        seen.append(options)
+
+    enlarge.__annotations__["options"] = Longer
+    door = typer.Typer(rich_markup_mode=None)
+    door.command()(option_flags.takes_options(enlarge))
+    door(["--border", "black", "--scale", "2"], standalone_mode=False)
+    assert (seen[0].border, seen[0].scale) == ("black", 2)
+    door(["--help"], standalone_mode=False)
+    assert "What stands around the picture: mirror or black." in " ".join(capsys.readouterr().out.split())
+    assert option_texts.option_schemas()["border"]["enum"] == ["mirror", "black"]
+    assert option_texts.options_from_texts({"border": "black"})[0] == Longer(border="black")

@@ -131,6 +131,15 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
     assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "at_once.tif").read_bytes()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names are limited otherwise")
+def test_names_up_to_the_file_systems_limit_are_streamed(compact: Restorer, tmp_path: Path) -> None:
+    pixels = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8))
+    pixels.save(tmp_path / "a.png")
+    target = tmp_path / f"{'n' * 251}.tif"
+    compact.restore_file(tmp_path / "a.png", target, RestoreOptions(scale=1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", target.name]
+
+
 def test_pixels_that_are_not_all_there_do_not_count(compact: Restorer, tmp_path: Path) -> None:
     source = written(tmp_path / "a.png", drawn(*SIZE, 3))
 

@@ -19,6 +19,13 @@ _MAY_BE_EMPTY = frozenset({"positive_prompt", "negative_prompt"})
 _YES, _NO = ("true", "1", "on", "yes"), ("false", "0", "off", "no")
 _SIZE = r"[0-9]{1,9}\s*[xX]\s*[0-9]{1,9}"
 _RELATIVE = r"[+-](0(\.[0-9]{1,9})?|1(\.0{1,9})?)"
+#: Options whose flag is not their own name with hyphens. Limits are given in millions.
+_FLAGS = {
+    "positive_prompt": "--prompt",
+    "max_output_pixels": "--max-megapixels",
+    "max_input_pixels": "--max-input-megapixels",
+    "max_file_bytes": "--max-file-megabytes",
+}
 #: What the types do not say. A test tries the ends of every range on the dataclasses.
 _RANGES: Mapping[str, Mapping[str, Any]] = {
     "scale": {"exclusiveMinimum": 0, "maximum": 1e9},
@@ -83,6 +90,11 @@ def texts_of_options(options: RestoreOptions, writing: OutputOptions | None = No
             if given != field.default and field.name not in _NOT_OFFERED:
                 texts[field.name] = _text(field.name, given)
     return texts
+
+
+def flag_of(name: str) -> str:
+    """Name the command's flag of an option."""
+    return _FLAGS.get(name, f"--{name.replace('_', '-')}")
 
 
 def describe_option(name: str) -> str:

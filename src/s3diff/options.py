@@ -110,9 +110,11 @@ class RestoreOptions:
             picture at once.
         released_tiles: cut as the released S3Diff code does, seams included, instead of our own tiles.
         alpha: how transparency is enlarged: ``guided`` by the edges of the restored colours, or ``bicubic``.
-        max_output_pixels: largest output accepted, in pixels.
-        max_input_pixels: largest input accepted from a file, in pixels, judged by its header.
-        max_file_bytes: largest file accepted, in bytes.
+        max_output_pixels: largest output held in memory, in pixels (of the command in millions); a larger one goes part
+            by part into a .tif, or is refused.
+        max_input_pixels: largest input read into memory, in pixels (of the command in millions), judged by its header
+            before it is decoded.
+        max_file_bytes: largest file read into memory, in bytes (of the command in millions).
 
     Raises:
         OptionError: a value is outside what it allows.

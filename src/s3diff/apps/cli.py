@@ -166,7 +166,8 @@ def main() -> None:
         if error.ctx is not None and error.format_message() in ("", error.ctx.get_help()):
             typer.echo(error.ctx.get_help(), err=True)  # no arguments at all
         else:
-            remark(f"s3diff: {error.format_message().rstrip('.')}; see {command} --help")
+            message = error.format_message().replace("Value error, ", "").rstrip(".")  # typer's words about a Literal
+            remark(f"s3diff: {message}; see {command} --help")
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -145,7 +145,8 @@ def _run(
     quiet: bool,
 ) -> None:
     """Evaluate, print the table, write the reports; exit code 1 where pictures failed."""
-    from s3diff.evaluation.report import markdown, write_reports
+    from s3diff.evaluation.report import markdown
+    from s3diff.evaluation.report_files import write_reports
     from s3diff.evaluation.scoring import evaluate as run_evaluation
 
     def show(done: int, total: int, text: str) -> None:

@@ -12,26 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from s3diff.apps.option_flags import takes_options
 from s3diff.apps.terminal import EXIT_SOME_FAILED, Counter, load_torch, on_one_line, one_line_errors, remark, remarks
 from s3diff.errors import OptionError
-from s3diff.option_texts import describe_option, parse_degree, parse_size, parse_tile, whole_millions
-from s3diff.options import (
-    MAX_FILE_BYTES,
-    MAX_OUTPUT_PIXELS,
-    MAX_PICTURE_PIXELS,
-    Alpha,
-    ColorMatch,
-    Grey,
-    Latent,
-    OutputFormat,
-    OutputOptions,
-    Precision,
-    ReleasedTiles,
-    RestoreAt,
-    RestoreOptions,
-    SizeMode,
-    Upsampling,
-)
+from s3diff.options import OutputOptions, Precision, RestoreOptions
 
 if TYPE_CHECKING:
     from s3diff.checkpoints.hub import DownloadPlan
@@ -46,19 +30,7 @@ DEFAULT_NAME = "compact"
 _FAILURES_SHOWN = 20
 
 
-def option(name: str, *flags: str, default: str = "", **given: Any) -> Any:
-    """A command's option for a field of the option dataclasses, whose text it takes.
-
-    Args:
-        name: of the field.
-        flags: where they are not the field's name.
-        default: what stands for None.
-        given: as of ``typer.Option``.
-    """
-    text = describe_option(name).replace("`", "")
-    return typer.Option(*flags, help=f"{text} [default: {default}]" if default else text, **given)
-
-
+@takes_options
 def restore(
     output: Annotated[
         str, typer.Option("--output", "-o", help="A file for one picture, otherwise a folder (made when missing).")
@@ -67,6 +39,7 @@ def restore(
         list[str] | None,
         typer.Argument(metavar="INPUT", help="Pictures, folders of pictures, or quoted patterns: 'photos/**/*.jpg'."),
     ] = None,
+    *,
     listed: Annotated[
         str | None,
         typer.Option("--list", metavar="FILE", help="Also the pictures named in FILE, one a line; - is stdin."),
@@ -94,26 +67,7 @@ def restore(
         str | None,
         typer.Option(metavar="TOKEN", help="Of the service. Better in the environment variable S3DIFF_TOKEN."),
     ] = None,
-    scale: Annotated[float, option("scale")] = 4.0,
-    size: Annotated[str | None, option("size", metavar="WxH")] = None,
-    size_mode: Annotated[SizeMode, option("size_mode")] = "stretch",
-    long_side: Annotated[int | None, option("long_side")] = None,
-    megapixels: Annotated[float | None, option("megapixels")] = None,
-    restore_at: Annotated[RestoreAt, option("restore_at")] = "auto",
-    blur: Annotated[str | None, option("blur", metavar="DEGREE")] = None,
-    noise: Annotated[str | None, option("noise", metavar="DEGREE")] = None,
-    guidance: Annotated[float, option("guidance")] = 1.07,
-    strength: Annotated[float, option("strength")] = 1.0,
-    prompt: Annotated[str | None, option("positive_prompt", "--prompt")] = None,
-    negative_prompt: Annotated[str | None, option("negative_prompt")] = None,
-    color_match: Annotated[ColorMatch, option("color_match")] = "wavelet",
-    latent: Annotated[Latent, option("latent")] = "mean",
-    seed: Annotated[int, option("seed")] = 0,
-    upsampling: Annotated[Upsampling | None, option("upsampling", default="the model's own")] = None,
-    grey: Annotated[Grey, option("grey")] = "auto",
-    alpha: Annotated[Alpha, option("alpha")] = "guided",
-    tile: Annotated[str, option("tile", metavar="auto|off|N")] = "auto",
-    released_tiles: Annotated[bool, option("released_tiles", "--released-tiles")] = False,
+    options: RestoreOptions,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="Number format of the networks.")] = "auto",
     fast: Annotated[
@@ -121,19 +75,7 @@ def restore(
         typer.Option("--fast", help="Compile the networks (CUDA: as graphs): for many pictures; the first one waits."),
     ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also the folders inside folders.")] = False,
-    format_: Annotated[OutputFormat | None, option("format", "--format", default="the input's")] = None,
-    quality: Annotated[int, option("quality")] = 95,
-    name: Annotated[str, option("name")] = "{stem}",
-    max_megapixels: Annotated[
-        float,
-        typer.Option(help="Largest output held in memory; a larger one goes part by part into a .tif, or is refused."),
-    ] = MAX_OUTPUT_PIXELS / 1e6,
-    max_input_megapixels: Annotated[
-        float, typer.Option(help="Largest input read into memory, judged by its header before it is decoded.")
-    ] = MAX_PICTURE_PIXELS / 1e6,
-    max_file_megabytes: Annotated[
-        float, typer.Option(help="Largest file read into memory, in millions of bytes.")
-    ] = MAX_FILE_BYTES / 1e6,
+    writing: OutputOptions,
     stream: Annotated[
         bool,
         typer.Option(
@@ -145,7 +87,6 @@ def restore(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave pictures alone whose output is there.")
     ] = False,
-    overwrite: Annotated[bool, option("overwrite", "--overwrite")] = False,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Only part I of N of the pictures, counted from 0: for N jobs on a cluster."),
@@ -170,36 +111,12 @@ def restore(
     Exit code: 0 all done, 1 something failed (the other pictures are written), 2 wrong use.
     """
     with one_line_errors():
-        options = RestoreOptions(
-            scale=scale,
-            size=parse_size(size),
-            size_mode=size_mode,
-            long_side=long_side,
-            megapixels=megapixels,
-            restore_at=restore_at,
-            guidance=guidance,
-            strength=strength,
-            positive_prompt=prompt,
-            negative_prompt=negative_prompt,
-            color_match=color_match,
-            blur=parse_degree("blur", blur),
-            noise=parse_degree("noise", noise),
-            latent=latent,
-            seed=seed,
-            upsampling=upsampling,
-            grey=grey,
-            alpha=alpha,
-            tile=parse_tile(tile),
-            released_tiles=ReleasedTiles() if released_tiles else None,
-            max_output_pixels=whole_millions("max-megapixels", max_megapixels),
-            max_input_pixels=whole_millions("max-input-megapixels", max_input_megapixels),
-            max_file_bytes=whole_millions("max-file-megabytes", max_file_megabytes),
-        )
-        writing = OutputOptions(format=format_, quality=quality, name=name, overwrite=overwrite)
-        if skip_existing and overwrite:
+        if skip_existing and writing.overwrite:
             raise OptionError("--skip-existing and --overwrite exclude each other; give one of them")
-        if "{scale}" in name and (size, long_side, megapixels) != (None, None, None):
-            raise OptionError(f"name is {name!r}, but a size gives each picture its own scale; leave out {{scale}}")
+        if "{scale}" in writing.name and (options.size, options.long_side, options.megapixels) != (None, None, None):
+            raise OptionError(
+                f"name is {writing.name!r}, but a size gives each picture its own scale; leave out {{scale}}"
+            )
         if server is not None:
             _check_for_server(stream=stream, device=device != "auto", precision=precision != "auto", fast=fast)
         load_torch()
@@ -218,7 +135,7 @@ def restore(
             listed=_names_of_lists(listed, listed_null),
             writing=writing,
             shard=part,
-            names={"model": Path(name_of_model).name, "scale": f"{scale:g}"},
+            names={"model": Path(name_of_model).name, "scale": f"{options.scale:g}"},
             journal=None if journal is None else Path(journal),
         )
         if server is None and _streams(stream, plan, options):
@@ -228,7 +145,7 @@ def restore(
                 plan,
                 options,
                 load=load,
-                overwrite=overwrite,
+                overwrite=writing.overwrite,
                 skip_existing=skip_existing,
                 report=report,
                 quiet=quiet,
@@ -247,7 +164,7 @@ def restore(
                 way,
                 journal=kept,
                 report=report,
-                overwrite=overwrite,
+                overwrite=writing.overwrite,
                 skip_existing=skip_existing,
                 progress=counter,
             )

@@ -7,7 +7,7 @@ the published tables on real-world super-resolution report. Other ways of resizi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import torch
@@ -126,6 +126,17 @@ def features_of(batches: Iterable[torch.Tensor], network: InceptionFeatures) -> 
     if not found:
         raise PictureError("fid was given no pictures; give at least two")
     return torch.cat(found)
+
+
+def load_fid(device: torch.device) -> Callable[[Iterable[torch.Tensor], Iterable[torch.Tensor]], float]:
+    """Load what compares a set of results with a set of truths, batches [B, 3, H, W] float, RGB in [0, 1] each.
+
+    Raises:
+        MissingExtraError: the weights were not prepared yet.
+        ModelError: the weights do not fit.
+    """
+    network = InceptionFeatures().to(device)
+    return lambda results, truths: frechet_distance(features_of(results, network), features_of(truths, network))
 
 
 class _Convolution(nn.Module):

@@ -1,23 +1,31 @@
-"""Every measure by name. The name says all that its figure depends on: colour, border, network, checkpoint."""
+"""Every measure by name. The name says all that its figure depends on: colour, border, network, checkpoint.
+
+A new measure is a file that computes it and a row of ``MEASURES``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from s3diff.errors import DownloadError, MissingExtraError, ModelError, OptionError
-from s3diff.evaluation.iqa_extra import PYIQA_NAMES, NoReferenceMeasure
+from s3diff.evaluation.fid import load_fid
+from s3diff.evaluation.iqa_extra import NoReferenceMeasure
 from s3diff.evaluation.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from s3diff.evaluation.niqe import NIQE
 from s3diff.evaluation.perceptual import DISTS, LPIPS
-from s3diff.evaluation.spectrum import grid_contrasts, grid_measure
+from s3diff.evaluation.spectrum import GRID_OF_SET, grid_parts
+from s3diff.evaluation.statistics import MEAN, Aggregate
 
-#: Takes results and truths, [B, 3, H, W] float RGB in [0, 1] each (the truths None where there are none); gives [B].
+#: Takes results and truths, [B, 3, H, W] float RGB in [0, 1] each (the truths None where there are none); gives [B], or
+#: [B, C] where a picture's figure is made of C parts.
 ScoreBatch = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+#: Takes batches of all results and of their truths; gives one figure.
+ScoreSet = Callable[[Iterable[torch.Tensor], Iterable[torch.Tensor]], float]
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,10 @@ class Measure:
         compares: ``pair``: result with truth; ``single``: the result alone; ``set``: all results with all truths.
         num_decimals: in tables.
         definition: one sentence.
+        load: for a device, a function of results and truths (``pair``), of results (``single``), or of their batches
+            (``set``). Raises MissingExtraError, DownloadError or ModelError where it cannot be had.
+        aggregate: how pictures' figures become the set's; a ``set`` measure needs none.
+        parts: what score files call the parts of a picture's figure; empty where it is one number.
     """
 
     name: str
@@ -39,30 +51,63 @@ class Measure:
     compares: Literal["pair", "single", "set"]
     num_decimals: int
     definition: str
+    load: Callable[[torch.device], Callable[..., Any]]
+    aggregate: Aggregate = MEAN
+    parts: str = ""
 
 
+def _plain(measure: Callable[..., torch.Tensor], **given: Any) -> Callable[[torch.device], Callable[..., torch.Tensor]]:
+    """A measure that is a function and loads nothing."""
+    return lambda device: partial(measure, **given)
+
+
+def _lpips(net: Literal["alex", "vgg"], device: torch.device) -> Callable[..., torch.Tensor]:
+    """LPIPS takes [-1, 1]."""
+    lpips = LPIPS(net).to(device)
+    return lambda result, truth: lpips(2 * result - 1, 2 * truth - 1)
+
+
+# fmt: off
 MEASURES: dict[str, Measure] = {
     measure.name: measure
     for measure in (
-        Measure("psnr_y", "PSNR-Y", "higher", "pair", 2, "dB, BT.601 studio-range luma, peak 1, no border cropped"),
-        Measure("ssim_y", "SSIM-Y", "higher", "pair", 4, "BT.601 studio-range luma in whole 255ths, 11 x 11 Gaussian"),
-        Measure("psnr_rgb", "PSNR-RGB", "higher", "pair", 2, "dB, over the three channels, no border cropped"),
-        Measure("ssim_rgb", "SSIM-RGB", "higher", "pair", 4, "mean of the three channels, 11 x 11 Gaussian"),
-        Measure("psnr_y_border4", "PSNR-Y b4", "higher", "pair", 2, "psnr_y without 4 px along each edge"),
-        Measure("psnr_rgb_border4", "PSNR-RGB b4", "higher", "pair", 2, "psnr_rgb without 4 px along each edge"),
-        Measure("lpips_alex", "LPIPS", "lower", "pair", 4, "LPIPS 0.1 on AlexNet"),
-        Measure("lpips_vgg", "LPIPS-VGG", "lower", "pair", 4, "LPIPS 0.1 on VGG16"),
-        Measure("dists", "DISTS", "lower", "pair", 4, "DISTS on VGG16, pictures at their own size"),
-        Measure("niqe", "NIQE", "lower", "single", 2, "luma of YIQ in whole 255ths, as pyiqa"),
-        Measure("niqe_bt601", "NIQE (BT.601)", "lower", "single", 2, "BT.601 studio-range luma, as BasicSR"),
-        Measure("musiq", "MUSIQ", "higher", "single", 2, "pyiqa's musiq (KonIQ checkpoint)"),
-        Measure("maniqa_koniq", "MANIQA-KonIQ", "higher", "single", 4, "pyiqa's maniqa (KonIQ checkpoint)"),
-        Measure("maniqa_pipal", "MANIQA-PIPAL", "higher", "single", 4, "pyiqa's maniqa-pipal (PIPAL checkpoint)"),
-        Measure("clipiqa", "CLIPIQA", "higher", "single", 4, "pyiqa's clipiqa"),
-        Measure("fid", "FID", "lower", "set", 2, "Inception-v3 of 2015, resized as clean-fid, results against truths"),
-        Measure("grid", "grid", "one", "single", 2, "power at periods of 2, 4 and 8 px over its surroundings"),
+        Measure("psnr_y", "PSNR-Y", "higher", "pair", 2, "dB, BT.601 studio-range luma, peak 1, no border cropped",
+                _plain(psnr_y)),
+        Measure("ssim_y", "SSIM-Y", "higher", "pair", 4, "BT.601 studio-range luma in whole 255ths, 11 x 11 Gaussian",
+                _plain(ssim_y)),
+        Measure("psnr_rgb", "PSNR-RGB", "higher", "pair", 2, "dB, over the three channels, no border cropped",
+                _plain(psnr_rgb)),
+        Measure("ssim_rgb", "SSIM-RGB", "higher", "pair", 4, "mean of the three channels, 11 x 11 Gaussian",
+                _plain(ssim_rgb)),
+        Measure("psnr_y_border4", "PSNR-Y b4", "higher", "pair", 2, "psnr_y without 4 px along each edge",
+                _plain(psnr_y, border_px=4)),
+        Measure("psnr_rgb_border4", "PSNR-RGB b4", "higher", "pair", 2, "psnr_rgb without 4 px along each edge",
+                _plain(psnr_rgb, border_px=4)),
+        Measure("lpips_alex", "LPIPS", "lower", "pair", 4, "LPIPS 0.1 on AlexNet",
+                partial(_lpips, "alex")),
+        Measure("lpips_vgg", "LPIPS-VGG", "lower", "pair", 4, "LPIPS 0.1 on VGG16",
+                partial(_lpips, "vgg")),
+        Measure("dists", "DISTS", "lower", "pair", 4, "DISTS on VGG16, pictures at their own size",
+                lambda device: DISTS().to(device)),
+        Measure("niqe", "NIQE", "lower", "single", 2, "luma of YIQ in whole 255ths, as pyiqa",
+                lambda device: NIQE("yiq").to(device)),
+        Measure("niqe_bt601", "NIQE (BT.601)", "lower", "single", 2, "BT.601 studio-range luma, as BasicSR",
+                lambda device: NIQE("bt601").to(device)),
+        Measure("musiq", "MUSIQ", "higher", "single", 2, "pyiqa's musiq (KonIQ checkpoint)",
+                partial(NoReferenceMeasure, "musiq")),
+        Measure("maniqa_koniq", "MANIQA-KonIQ", "higher", "single", 4, "pyiqa's maniqa (KonIQ checkpoint)",
+                partial(NoReferenceMeasure, "maniqa_koniq")),
+        Measure("maniqa_pipal", "MANIQA-PIPAL", "higher", "single", 4, "pyiqa's maniqa-pipal (PIPAL checkpoint)",
+                partial(NoReferenceMeasure, "maniqa_pipal")),
+        Measure("clipiqa", "CLIPIQA", "higher", "single", 4, "pyiqa's clipiqa",
+                partial(NoReferenceMeasure, "clipiqa")),
+        Measure("fid", "FID", "lower", "set", 2, "Inception-v3 of 2015, resized as clean-fid, results against truths",
+                load_fid),
+        Measure("grid", "grid", "one", "single", 2, "power at periods of 2, 4 and 8 px over its surroundings",
+                _plain(grid_parts), GRID_OF_SET, "grid_contrasts"),
     )
 }
+# fmt: on
 
 
 def checked_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -79,7 +124,7 @@ def checked_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def load_measures(names: Sequence[str], device: torch.device) -> tuple[dict[str, ScoreBatch], dict[str, str]]:
-    """Load what the measures need, each once; ``set`` measures are left to :mod:`s3diff.evaluation.fid`.
+    """Load the measures of pictures, each once; :func:`load_set_measures` has those of sets.
 
     Args:
         names: of ``MEASURES``.
@@ -88,48 +133,32 @@ def load_measures(names: Sequence[str], device: torch.device) -> tuple[dict[str,
     Returns:
         The measures that can be computed, and why not for each of the others.
     """
-    loaded: dict[str, ScoreBatch] = {}
+    loaded, left_out = _loaded([name for name in names if MEASURES[name].compares != "set"], device)
+    return {name: _score_batch(MEASURES[name], measure) for name, measure in loaded.items()}, left_out
+
+
+def load_set_measures(names: Sequence[str], device: torch.device) -> tuple[dict[str, ScoreSet], dict[str, str]]:
+    """Load the measures of whole sets; see :func:`load_measures`."""
+    return _loaded([name for name in names if MEASURES[name].compares == "set"], device)
+
+
+def _loaded(names: Sequence[str], device: torch.device) -> tuple[dict[str, Any], dict[str, str]]:
+    loaded: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for name in names:
-        if MEASURES[name].compares == "set":
-            continue
         try:
-            loaded[name] = _load(name, device)
+            loaded[name] = MEASURES[name].load(device)
         except (MissingExtraError, DownloadError, ModelError) as error:
             left_out[name] = str(error)
     return loaded, left_out
 
 
-def _load(name: str, device: torch.device) -> ScoreBatch:
-    pair: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-        "psnr_y": psnr_y,
-        "ssim_y": ssim_y,
-        "psnr_rgb": psnr_rgb,
-        "ssim_rgb": ssim_rgb,
-        "psnr_y_border4": partial(psnr_y, border_px=4),
-        "psnr_rgb_border4": partial(psnr_rgb, border_px=4),
-    }
-    if name in pair:
-        return _comparing(pair[name])
-    if name in ("lpips_alex", "lpips_vgg"):
-        lpips = LPIPS("alex" if name == "lpips_alex" else "vgg").to(device)
-        return _comparing(lambda result, truth: lpips(2 * result - 1, 2 * truth - 1))
-    if name == "dists":
-        return _comparing(DISTS().to(device))
-    if name in PYIQA_NAMES:
-        return _looking(NoReferenceMeasure(name, device))
-    if name == "grid":
-        return _looking(lambda result: torch.tensor([grid_measure([c[None]]).contrast for c in grid_contrasts(result)]))
-    return _looking(NIQE("bt601" if name == "niqe_bt601" else "yiq").to(device))
+def _score_batch(row: Measure, measure: Callable[..., torch.Tensor]) -> ScoreBatch:
+    if row.compares == "single":
+        return lambda result, truth: measure(result)
 
-
-def _comparing(measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> ScoreBatch:
     def score(result: torch.Tensor, truth: torch.Tensor | None) -> torch.Tensor:
         assert truth is not None, "a pair measure is asked for where there is a truth"
         return measure(result, truth)
 
     return score
-
-
-def _looking(measure: Callable[[torch.Tensor], torch.Tensor]) -> ScoreBatch:
-    return lambda result, truth: measure(result)

@@ -5,24 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from s3diff.checkpoints.weights_file import replaced_when_whole
 from s3diff.errors import PictureError
 from s3diff.evaluation.measures import MEASURES
 from s3diff.evaluation.scoring import Evaluation, as_array, transparency
-from s3diff.evaluation.statistics import (
-    MIN_PICTURES,
-    Interval,
-    PairedDifference,
-    grid_interval,
-    mean_interval,
-    paired_difference,
-)
+from s3diff.evaluation.statistics import MEAN, MIN_PICTURES, Interval, PairedDifference, paired_difference
 
-CSV_NAME, MARKDOWN_NAME, PAGE_NAME = "scores.csv", "report.md", "report.html"
 _BETTER = {"higher": "higher is better", "lower": "lower is better", "one": "1 is best"}
 
 
@@ -44,31 +34,31 @@ class Row:
 
 
 def table(evaluation: Evaluation) -> list[Row]:
-    """Means with their intervals, in the order of the methods; ``fid`` is one figure of a set and has no interval."""
+    """Means with their intervals, in the order of the methods; a figure of a whole set has no interval."""
     rows = []
     for method in evaluation.methods:
         scores = evaluation.of(method)
         figures: dict[str, Interval] = {}
         for metric in evaluation.metrics:
-            if metric == "fid":
-                if method in evaluation.fid:
-                    figures[metric] = Interval(evaluation.fid[method])
+            if MEASURES[metric].compares == "set":
+                if (method, metric) in evaluation.of_sets:
+                    figures[metric] = Interval(evaluation.of_sets[method, metric])
                 continue
             values = as_array(scores, metric)
             if len(values):
-                figures[metric] = grid_interval(values) if metric == "grid" else mean_interval(values)
+                figures[metric] = MEASURES[metric].aggregate.interval(values)
         seconds = [score.seconds for score in scores if score.seconds is not None]
         rows.append(Row(method, len(scores), figures, float(np.median(seconds)) if seconds else None))
     return rows
 
 
 def differences(evaluation: Evaluation, method: str, reference: str) -> dict[str, PairedDifference]:
-    """One method less another on the pictures that both have, for every measure of single pictures."""
+    """One method less another on the pictures that both have, for every measure that averages pictures."""
     mine, others = ({score.picture: score for score in evaluation.of(name)} for name in (method, reference))
     common = [picture for picture in mine if picture in others]
     found = {}
     for metric in evaluation.metrics:
-        if metric in ("fid", "grid"):
+        if MEASURES[metric].compares == "set" or MEASURES[metric].aggregate is not MEAN:
             continue
         both = [name for name in common if metric in mine[name].values and metric in others[name].values]
         if both:
@@ -121,7 +111,7 @@ def markdown(evaluation: Evaluation) -> str:
 
 def csv_text(evaluation: Evaluation) -> str:
     """One row for each picture of each method."""
-    metrics = [metric for metric in evaluation.metrics if metric != "fid"]
+    metrics = [metric for metric in evaluation.metrics if MEASURES[metric].compares != "set"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["method", "picture", "protocol", *metrics, "seconds", "blur", "noise", "width", "height"])
@@ -132,26 +122,6 @@ def csv_text(evaluation: Evaluation) -> str:
         size = ["", ""] if score.size_px is None else list(map(str, score.size_px))
         writer.writerow([_cell(score.method), _cell(score.picture), score.protocol, *figures, seconds, *degrees, *size])
     return text.getvalue()
-
-
-def write_reports(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write the CSV, the Markdown and the page into the folder of the run; returns their paths.
-
-    Raises:
-        PictureError: no picture was scored.
-        OutputError: the folder cannot be written.
-    """
-    from s3diff.evaluation.report_page import page
-
-    contents = {
-        CSV_NAME: csv_text(evaluation),
-        MARKDOWN_NAME: markdown(evaluation),
-        PAGE_NAME: page(evaluation),
-    }
-    for name, content in contents.items():
-        with replaced_when_whole(folder / name) as temporary:
-            temporary.write_text(content, "utf-8")
-    return [folder / name for name in contents]
 
 
 def set_title(evaluation: Evaluation) -> str:

@@ -31,6 +31,8 @@ NUM_CASES = 4
 _THUMBNAIL_PX = 160
 #: Of WebP: little is lost, and the figures come from the files themselves.
 _QUALITY = 90
+#: What the page is given of a measure.
+_SHOWN_OF_MEASURES = ("name", "label", "better", "compares", "num_decimals", "definition")
 #: What the low-quality picture and the truth are called among the methods.
 INPUT_LAYER, TRUTH_LAYER = "input", "truth"
 
@@ -70,7 +72,9 @@ def _content(evaluation: Evaluation, title: str) -> dict[str, Any]:
         "title": title,
         "what": f"{len(scored)} pictures, {set_title(evaluation)}",
         "caution": protocol.caution,
-        "metrics": [asdict(MEASURES[metric]) for metric in evaluation.metrics],
+        "metrics": [
+            {name: getattr(MEASURES[metric], name) for name in _SHOWN_OF_MEASURES} for metric in evaluation.metrics
+        ],
         "methods": list(evaluation.methods),
         "rows": [
             {**asdict(row), "figures": {name: [f.value, f.low, f.high] for name, f in row.figures.items()}}

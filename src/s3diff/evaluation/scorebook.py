@@ -28,7 +28,8 @@ class Score:
         degrees: (blur, noise) of the method's own models, else None.
         size_px: (width, height) of the result.
         has_alpha: whether the result has transparency, which no measure looks at.
-        grid_contrasts: six numbers, where ``grid`` was asked for; the grid of a set is not the mean of the single ones.
+        parts: what figures are made of that sets do not simply average, by the name that their measure gives them
+            (``grid_contrasts``: six numbers); members of the line.
         made_by: the method's identity.
         sha256: of the files it depends on: ``result``, and where there are any ``low_quality`` and ``truth``.
     """
@@ -41,7 +42,7 @@ class Score:
     degrees: tuple[float, float] | None = None
     size_px: tuple[int, int] | None = None
     has_alpha: bool = False
-    grid_contrasts: tuple[float, ...] | None = None
+    parts: dict[str, tuple[float, ...]] = field(default_factory=dict)
     made_by: str = ""
     sha256: dict[str, str] = field(default_factory=dict)
 
@@ -77,7 +78,7 @@ class ScoreBook:
         if self.path is None:
             return
         try:
-            self._lines.append([asdict(score)])
+            self._lines.append([_line(score)])
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written ({error.strerror}); choose another --output") from error
 
@@ -89,11 +90,20 @@ class ScoreBook:
         methods = {score.method for score in scores}
         others = [score for score in self.scores.values() if score.method not in methods]
         with replaced_when_whole(self.path) as temporary:
-            temporary.write_bytes(b"".join(encode_line(asdict(score)) for score in (*scores, *others)))
+            temporary.write_bytes(b"".join(encode_line(_line(score)) for score in (*scores, *others)))
+
+
+def _line(score: Score) -> dict[str, Any]:
+    line = asdict(score)
+    return line | line.pop("parts")
 
 
 def _parsed(content: Any) -> Score | None:
+    if not isinstance(content, dict):
+        return None
+    known = {name: value for name, value in content.items() if name in Score.__dataclass_fields__}
+    others = {name: value for name, value in content.items() if name not in known and value is not None}
     try:
-        return from_json(Score, content, "a score")
+        return from_json(Score, {**known, "parts": others}, "a score")
     except ModelError:
         return None

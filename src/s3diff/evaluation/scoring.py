@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from s3diff.errors import MissingExtraError, ModelError, OptionError, PictureError, S3DiffError
-from s3diff.evaluation.fid import InceptionFeatures, features_of, frechet_distance
-from s3diff.evaluation.measures import ScoreBatch, load_measures
+from s3diff.errors import OptionError, PictureError, S3DiffError
+from s3diff.evaluation.measures import MEASURES, ScoreBatch, ScoreSet, load_measures, load_set_measures
 from s3diff.evaluation.methods import Method, describe_machine
 from s3diff.evaluation.protocols import Protocol, computable_metrics
 from s3diff.evaluation.scorebook import Score, ScoreBook
 from s3diff.evaluation.sets import EvaluationSet, SetItem
-from s3diff.evaluation.spectrum import grid_contrasts
 from s3diff.images.codecs import read_picture, to_tensor
 from s3diff.restoration.device import choose_device
 from s3diff.version import __version__
@@ -41,11 +39,11 @@ class Evaluation:
 
     Attributes:
         protocol: name and version stand in every report.
-        metrics: those of the protocol that could be computed, ``fid`` among them.
+        metrics: those of the protocol that could be computed.
         methods: names, in the order of the table.
         identities: what each of them is: a model's fingerprint and precision, a program's command.
         scores: of every picture of every method that has them.
-        fid: by method.
+        of_sets: the figures of measures that compare whole sets, by method and measure.
         left_out: why a measure of the protocol is not there.
         failures: (method, picture, why).
         set_description: see ``EvaluationSet``.
@@ -59,7 +57,7 @@ class Evaluation:
     methods: tuple[str, ...]
     identities: tuple[str, ...]
     scores: tuple[Score, ...]
-    fid: dict[str, float]
+    of_sets: dict[tuple[str, str], float]
     left_out: dict[str, str]
     failures: tuple[tuple[str, str, str], ...]
     set_description: dict[str, Any]
@@ -110,23 +108,22 @@ def evaluate(
     chosen = choose_device(device)
     measures, not_loaded = load_measures(names, chosen)
     left_out.update(not_loaded)
-    inception, reason = _inception(names, chosen)
-    if reason:
-        left_out["fid"] = reason
+    set_measures, not_loaded = load_set_measures(names, chosen)
+    left_out.update(not_loaded)
     for text in left_out.values():
         remark(f"left out: {text}")
-    if not measures and inception is None:
+    if not measures and not set_measures:
         raise OptionError(f"none of {', '.join(names)} can be computed here, see above; choose others with --metrics")
     work = _Work(evaluation_set, measures, chosen, scale, batch_size, ScoreBook(folder), folder, remark, progress)
-    fid = {}
+    of_sets = {}
     for number, method in enumerate(methods):
         work.offset, work.total = number * len(evaluation_set.items), len(methods) * len(evaluation_set.items)
         paths = work.restore_all(method)
         work.score_all(method, paths)
-        if inception is not None:
-            found = _fid(paths, evaluation_set, inception, chosen, remark, method.name)
-            fid.update({} if found is None else {method.name: found})
-    return _finished(work, methods, protocol, tuple(name for name in names if name not in left_out), fid, left_out)
+        for name, measure in set_measures.items():
+            found = work.score_set(method, paths, name, measure)
+            of_sets.update({} if found is None else {(method.name, name): found})
+    return _finished(work, methods, protocol, tuple(name for name in names if name not in left_out), of_sets, left_out)
 
 
 def _finished(
@@ -134,7 +131,7 @@ def _finished(
     methods: Sequence[Method],
     protocol: Protocol,
     metrics: tuple[str, ...],
-    fid: dict[str, float],
+    of_sets: dict[tuple[str, str], float],
     left_out: dict[str, str],
 ) -> Evaluation:
     """The scores in the order of the table, on disk and as a value."""
@@ -152,7 +149,7 @@ def _finished(
         methods=tuple(method.name for method in methods),
         identities=tuple(method.identity for method in methods),
         scores=tuple(kept),
-        fid=fid,
+        of_sets=of_sets,
         left_out=left_out,
         failures=tuple(work.failures),
         set_description={**work.evaluation_set.description, "num_pictures": len(items)},
@@ -253,13 +250,14 @@ class _Work:
             else None
         )
         found: list[dict[str, float]] = [dict(score.values) for score, _, _ in batch]
+        parts: list[dict[str, tuple[float, ...]]] = [dict(score.parts) for score, _, _ in batch]
         items = {item.name: item for item in self.evaluation_set.items}
         failed = False
         for name, measure in self.measures.items():
             if all(name in values for values in found):
                 continue
             try:
-                numbers = measure(results, truths).double().cpu().tolist()
+                computed = measure(results, truths).double().cpu().numpy()
             except PictureError as error:
                 if len(batch) > 1:  # one by one, so that only the guilty picture is named
                     for one in batch:
@@ -268,23 +266,34 @@ class _Work:
                 self._fail(method, items[batch[0][0].picture], PictureError(f"{name}: {error}"))
                 failed = True
                 continue
-            for (score, _, _), values, number in zip(batch, found, numbers, strict=True):
+            row = MEASURES[name]
+            for (score, _, _), values, of_parts, one in zip(batch, found, parts, computed, strict=True):
+                number = row.aggregate.of_one(one.reshape(-1))
                 if math.isfinite(number):
                     values[name] = number
+                    of_parts.update({row.parts: tuple(one.tolist())} if row.parts else {})
                 else:
                     failed = True
                     self._fail(method, items[score.picture], PictureError(f"{name} is {number}, no finite number"))
-        contrasts = (
-            grid_contrasts(results).flatten(1).cpu().tolist()
-            if any("grid" in values for values in found)
-            else [None] * len(batch)
-        )
-        for (score, _, _), values, six in zip(batch, found, contrasts, strict=True):
-            has_grid = six is not None and "grid" in values
-            scored = replace(score, values=values, grid_contrasts=tuple(six) if has_grid else None)
+        for (score, _, _), values, of_parts in zip(batch, found, parts, strict=True):
+            scored = replace(score, values=values, parts=of_parts)
             self.book.add(scored)
             if values or not failed:
                 self.finished[score.method, score.picture] = scored
+
+    def score_set(self, method: Method, paths: dict[str, Path], name: str, measure: ScoreSet) -> float | None:
+        """Compare the results that are there with the truths of the same pictures; None where that cannot be done."""
+
+        def images(files: Sequence[Path]) -> Iterator[torch.Tensor]:
+            return (to_tensor(read_picture(path)).to(self.device) for path in files)
+
+        items = self.evaluation_set.items
+        truths = [item.truth for item in items if item.name in paths and item.truth is not None]
+        try:
+            return measure(images(list(paths.values())), images(truths))
+        except PictureError as error:
+            self.remark(f"{method.name}: {name} is left out: {error}")
+            return None
 
     def _is_made(self, method: Method, item: SetItem, path: Path) -> bool:
         known = self.book.scores.get((method.name, item.name))
@@ -339,40 +348,8 @@ def _hashes(item: SetItem, result: Path) -> dict[str, str]:
         raise PictureError(f"{error.filename} cannot be read ({error.strerror}); check the file") from error
 
 
-def _inception(names: Sequence[str], device: torch.device) -> tuple[InceptionFeatures | None, str]:
-    if "fid" not in names:
-        return None, ""
-    try:
-        return InceptionFeatures().to(device), ""
-    except (MissingExtraError, ModelError) as error:
-        return None, str(error)
-
-
-def _fid(
-    paths: dict[str, Path],
-    evaluation_set: EvaluationSet,
-    network: InceptionFeatures,
-    device: torch.device,
-    remark: Remark,
-    method: str,
-) -> float | None:
-    """Of the results that are there, against the truths of the same pictures."""
-
-    def images(files: Sequence[Path]) -> Iterator[torch.Tensor]:
-        return (to_tensor(read_picture(path)).to(device) for path in files)
-
-    truths = [item.truth for item in evaluation_set.items if item.name in paths and item.truth is not None]
-    try:
-        return frechet_distance(
-            features_of(images(list(paths.values())), network), features_of(images(truths), network)
-        )
-    except PictureError as error:
-        remark(f"{method}: fid is left out: {error}")
-        return None
-
-
 def as_array(scores: Sequence[Score], metric: str) -> np.ndarray:
-    """[N] values of a measure, or [N, 6] contrasts of ``grid``, of the scores that have it."""
-    if metric == "grid":
-        return np.array([score.grid_contrasts for score in scores if score.grid_contrasts is not None]).reshape(-1, 6)
-    return np.array([score.values[metric] for score in scores if metric in score.values])
+    """[N, C] values of a measure, C of which make a picture's figure, of the scores that have it."""
+    parts = MEASURES[metric].parts
+    rows = [score.parts.get(parts) if parts else [score.values[metric]] for score in scores if metric in score.values]
+    return np.array([row for row in rows if row is not None])

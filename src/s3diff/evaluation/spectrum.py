@@ -27,11 +27,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from s3diff.errors import PictureError
 from s3diff.evaluation.metrics import luma
+from s3diff.evaluation.statistics import Aggregate
 
 Direction = Literal["horizontal", "vertical"]
 
@@ -48,6 +50,9 @@ _NEIGHBOUR_BINS = range(3, 9)
 #: (not 0 / 0), and lines far below what 8 bits can show do not count.
 _ROUNDING_VARIANCE = 1.0 / 12.0 / 255.0**2
 _FLOOR_PART = 0.1
+
+#: Steps 5 and 6 above, of [N, 6] contrasts.
+GRID_OF_SET = Aggregate(np.log, lambda means: np.exp(means.max(axis=-1)))
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,11 @@ def grid_contrasts(images: torch.Tensor) -> torch.Tensor:
         size = f"{planes.shape[2]} x {planes.shape[1]}"
         raise PictureError(f"the grid measure was given {size} pixels; give at least {SMALLEST_SIDE_PX} on each side")
     return torch.stack([_contrasts_along_rows(planes), _contrasts_along_rows(planes.transpose(1, 2))], dim=1)
+
+
+def grid_parts(images: torch.Tensor) -> torch.Tensor:
+    """:func:`grid_contrasts` as [B, 6]."""
+    return grid_contrasts(images).flatten(1)
 
 
 def grid_measure(contrasts: Iterable[torch.Tensor]) -> GridMeasure:

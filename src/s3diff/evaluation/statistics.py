@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -53,18 +52,53 @@ class PairedDifference:
     num_pictures: int
 
 
+@dataclass(frozen=True)
+class Aggregate:
+    """How the figures of pictures become the figure of their set: ``finish(mean over pictures of prepare(values))``.
+
+    Attributes:
+        prepare: takes and gives [..., C] values.
+        finish: takes [..., C] means, gives [...] figures.
+    """
+
+    prepare: Callable[[np.ndarray], np.ndarray]
+    finish: Callable[[np.ndarray], np.ndarray]
+
+    def of_one(self, values: np.ndarray) -> float:
+        """The figure of one picture's [C] values."""
+        return float(self.finish(self.prepare(values)))
+
+    def interval(self, values: np.ndarray) -> Interval:
+        """The figure of [N, C] values with its interval, where there are pictures enough.
+
+        Raises:
+            PictureError: there are no values.
+        """
+        if len(values) == 0:
+            raise PictureError("there are no scores to average; score at least one picture")
+        prepared = self.prepare(values)
+        value = float(self.finish(prepared.mean(axis=0)))
+        if len(values) < MIN_PICTURES:
+            return Interval(value)
+        generator = np.random.default_rng(_SEED)
+        # How often each picture is drawn, so that one product gives all means: [resamples, N] @ [N, C].
+        counts = generator.multinomial(len(values), np.full(len(values), 1 / len(values)), size=NUM_RESAMPLES)
+        resampled = self.finish(counts @ prepared / len(values))
+        low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        return Interval(value, float(low), float(high))
+
+
+#: Of one value for each picture, C = 1.
+MEAN = Aggregate(lambda values: values, lambda means: means[..., 0])
+
+
 def mean_interval(values: np.ndarray) -> Interval:
     """The mean of [N] values with its interval.
 
     Raises:
         PictureError: there are no values.
     """
-    return _interval(values[:, None], lambda means: means[..., 0])
-
-
-def grid_interval(contrasts: np.ndarray) -> Interval:
-    """The grid measure of [N, 6] contrasts: the largest of six geometric means, see ``spectrum``."""
-    return _interval(np.log(contrasts), lambda means: np.exp(means.max(axis=-1)))
+    return MEAN.interval(values[:, None])
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference:
@@ -76,18 +110,3 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference
     difference = first - second
     higher = float(((difference > 0) + 0.5 * (difference == 0)).mean()) if len(difference) else 0.0
     return PairedDifference(mean_interval(difference), higher, len(difference))
-
-
-def _interval(values: np.ndarray, finish: Callable[[np.ndarray], Any]) -> Interval:
-    """Of [N, C] values: the means over N of each resample, finished to one figure."""
-    if len(values) == 0:
-        raise PictureError("there are no scores to average; score at least one picture")
-    value = float(finish(values.mean(axis=0)))
-    if len(values) < MIN_PICTURES:
-        return Interval(value)
-    generator = np.random.default_rng(_SEED)
-    # How often each picture is drawn, so that one product gives all means: [resamples, N] @ [N, C].
-    counts = generator.multinomial(len(values), np.full(len(values), 1 / len(values)), size=NUM_RESAMPLES)
-    resampled = finish(counts @ values / len(values))
-    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(value, float(low), float(high))

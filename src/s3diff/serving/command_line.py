@@ -9,16 +9,10 @@ from pathlib import PurePath
 from typing import Any
 
 from s3diff.checkpoints.registry import DEFAULT_MODEL
+from s3diff.option_texts import flag_of
 from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
 from s3diff.restoration.picture_files import result_extension, result_stem
 
-#: Options whose flag is not their own name with hyphens.
-_FLAGS = {
-    "positive_prompt": "--prompt",
-    "max_output_pixels": "--max-megapixels",
-    "max_input_pixels": "--max-input-megapixels",
-    "max_file_bytes": "--max-file-megabytes",
-}
 #: Where several results go; a shell's user will choose another place.
 _FOLDER = "restored/"
 #: What stands for a picture while there is none.
@@ -65,7 +59,7 @@ def _output(name: str, options: RestoreOptions, writing: OutputOptions, model: s
 
 
 def _flag(name: str, value: Any) -> list[str]:
-    flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
+    flag = flag_of(name)
     if isinstance(value, bool | ReleasedTiles):
         return [flag]
     if name in LIMITS:  # flags count in millions

@@ -1,0 +1,81 @@
+"""Flags of a command that are fields of the option dataclasses: names, types, choices, defaults and help are theirs.
+
+A field that is added to ``RestoreOptions`` or ``OutputOptions`` is a flag without a line here.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Annotated, Any, get_args, get_type_hints
+
+import typer
+
+from s3diff.apps.terminal import one_line_errors
+from s3diff.option_texts import describe_option, flag_of, parse_degree, parse_size, parse_tile, whole_millions
+from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
+
+#: Fields that are given as texts, with what the help calls the text.
+_METAVARS = {"size": "WxH", "blur": "DEGREE", "noise": "DEGREE", "tile": "auto|off|N"}
+
+
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Put the flags of all options in the place of a command's parameters ``options`` and ``writing``.
+
+    A value outside what it allows ends the command with one line, as every mistake of a user does.
+    """
+    parameters: list[inspect.Parameter] = []
+    own = inspect.signature(command, eval_str=True).parameters
+    for parameter in own.values():
+        if parameter.annotation in (RestoreOptions, OutputOptions):
+            parameters += [_parameter(parameter.annotation, field.name) for field in fields(parameter.annotation)]
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        with one_line_errors():
+            options = _options(RestoreOptions, given)
+            writing = _options(OutputOptions, given)
+        command(options=options, writing=writing, **{name: given[name] for name in own if name in given})
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _parameter(options: type, name: str) -> inspect.Parameter:
+    """One flag."""
+    hint = get_type_hints(options)[name]
+    default = getattr(options, name)
+    metavar = _METAVARS.get(name)
+    if name in LIMITS:
+        hint, default = float, default / 1e6
+    elif hint == ReleasedTiles | None:
+        hint, default = bool, False
+    elif metavar is not None:
+        hint = str | None if type(None) in get_args(hint) else str
+    text = describe_option(name).replace("`", "")
+    option = typer.Option(flag_of(name), help=text, metavar=metavar)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, option])
+
+
+def _options(options: type, given: dict[str, Any]) -> Any:
+    """The dataclass of the flags' values."""
+    return options(**{field.name: _value(field.name, given[field.name]) for field in fields(options)})
+
+
+def _value(name: str, value: Any) -> Any:
+    if name == "size":
+        return parse_size(value)
+    if name in ("blur", "noise"):
+        return parse_degree(name, value)
+    if name == "tile":
+        return parse_tile(value)
+    if name == "released_tiles":
+        return ReleasedTiles() if value else None
+    if name in LIMITS:
+        return whole_millions(flag_of(name)[2:], value)
+    return value
