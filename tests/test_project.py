@@ -138,6 +138,12 @@ def test_help_does_not_import_torch(arguments: list[str]) -> None:
     assert {"torch", "numpy", "PIL", "transformers", "huggingface_hub"}.isdisjoint(loaded.split())
 
 
+def test_the_client_imports_nothing_heavy() -> None:
+    loaded = run_python("-c", "import sys, s3diff.client; print(*sys.modules)").split()
+    assert "s3diff.client" in loaded
+    assert {"torch", "numpy", "PIL", "httpx", "transformers", "huggingface_hub"}.isdisjoint(loaded)
+
+
 def test_every_public_name_exists() -> None:
     for name in s3diff.__all__:
         assert getattr(s3diff, name) is not None

@@ -495,6 +495,26 @@ def test_a_client_without_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert "needs the extra client" in outcome.stderr
 
 
+def test_restoring_at_a_server_does_without_torch(server: Any, tmp_path: Path) -> None:
+    """A small machine sends its pictures elsewhere: it needs no networks, and starts at once."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(photo())
+    arguments = ["restore", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--scale", "2", "--server", server.url]
+    program = (
+        "import sys\n"
+        f"sys.argv = ['s3diff', *{arguments!r}]\n"
+        "from s3diff.apps.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "print('LOADED', *sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=SECONDS)
+    loaded = told.stdout.partition("LOADED")[2].split()
+    assert read_picture(tmp_path / "out" / "a.png").pixels.shape == (48, 64, 3)
+    assert "s3diff.client" in loaded
+    assert {"torch", "transformers", "safetensors", "s3diff.restoration.restorer"}.isdisjoint(loaded)
+
+
 def test_restore_at_a_server(server: Any, model: Path, tmp_path: Path) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
     (tmp_path / "in" / "a.png").write_bytes(photo(20, 30))

@@ -119,7 +119,8 @@ def restore(
             )
         if server is not None:
             _check_for_server(stream=stream, device=device != "auto", precision=precision != "auto", fast=fast)
-        load_torch()
+        else:
+            load_torch()
         from s3diff.folders.jobs import parse_shard, plan_jobs
         from s3diff.folders.restore import FolderRun, describe_run, open_journal
         from s3diff.images.codecs import silence_libtiff

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s3diff.errors import DiskFullError, OptionError
 from s3diff.folders.inputs import LeftOut
@@ -18,7 +18,9 @@ from s3diff.folders.journal import JOURNAL_NAME, Journal
 from s3diff.folders.report import Report
 from s3diff.folders.run import LocalWay, Outcome, Way, open_stamped, run_jobs, select_jobs
 from s3diff.options import LIMITS, OutputOptions, RestoreOptions
-from s3diff.restoration.restorer import Restorer
+
+if TYPE_CHECKING:
+    from s3diff.restoration.restorer import Restorer
 
 PathName = str | os.PathLike[str]
 
@@ -172,7 +174,10 @@ def restore_folder(
     """
     options = RestoreOptions() if options is None else options
     writing = OutputOptions() if writing is None else writing
-    restorer = Restorer.from_pretrained() if restorer is None else restorer
+    if restorer is None:
+        from s3diff.restoration.restorer import Restorer
+
+        restorer = Restorer.from_pretrained()
     restorer.check(options)
     names = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     plan = plan_jobs(

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob, check_inside, open_picture
@@ -22,7 +22,9 @@ from s3diff.folders.journal import Journal, Stamp, stamp_of
 from s3diff.images.codecs import Animation, remove_leftovers
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.picture_files import Opened, animate, facts_of_result, write_result
-from s3diff.restoration.restorer import Restorer
+
+if TYPE_CHECKING:
+    from s3diff.restoration.restorer import Restorer
 
 #: Pictures read before their turn. Two: one is ready while the next one is decoded.
 READ_AHEAD = 2
@@ -119,7 +121,7 @@ class LocalWay:
     @property
     def restorer(self) -> Restorer:
         """The model on its device."""
-        if not isinstance(self._restorer, Restorer):
+        if callable(self._restorer):
             self._restorer = self._restorer()
         return self._restorer
 

@@ -1,15 +1,20 @@
-"""A picture as arrays and tensors: no files, no Pillow."""
+"""A picture as arrays and tensors: no files, no Pillow.
+
+torch is imported by the functions on tensors: whoever reads, hands on and writes pictures does without it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 
 from s3diff.errors import PictureError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Text(NamedTuple):
@@ -146,6 +151,8 @@ def from_tensor(image: torch.Tensor, like: Picture) -> np.ndarray:
     """
     if image.ndim != 4 or image.shape[:2] != (1, 3):
         raise PictureError(f"the image tensor has shape {tuple(image.shape)}; give [1, 3, H, W]")
+    import torch
+
     image = image.detach().to("cpu", torch.promote_types(image.dtype, torch.float32))
     if like.is_grey:
         image = image.mean(dim=1, keepdim=True)
@@ -171,19 +178,23 @@ def alpha_from_tensor(alpha: torch.Tensor, like: Picture) -> np.ndarray:
     """
     if alpha.ndim != 4 or alpha.shape[:2] != (1, 1):
         raise PictureError(f"the alpha tensor has shape {tuple(alpha.shape)}; give [1, 1, H, W]")
+    import torch
+
     alpha = alpha.detach().to("cpu", torch.promote_types(alpha.dtype, torch.float32))
     return _rounded(alpha, like.pixels.dtype)[..., 0]
 
 
 def _plane_to_tensor(array: np.ndarray) -> torch.Tensor:
     """[H, W, C] integers to [1, C, H, W] float32 in [0, 1]."""
+    import torch
+
     planes = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)[None]).astype(np.float32))
     return planes.div_(float(np.iinfo(array.dtype).max))
 
 
 def _rounded(image: torch.Tensor, depth: np.dtype[Any]) -> np.ndarray:
     """[1, C, H, W] in [0, 1] to [H, W, C] integers of that depth."""
-    if not bool(torch.isfinite(image).all()):
+    if not bool(image.isfinite().all()):
         raise PictureError("the picture holds values that are no finite numbers; compute it in float32")
     levels = (image.clamp(0, 1) * np.iinfo(depth).max).round()
     return np.ascontiguousarray(levels[0].permute(1, 2, 0).numpy().astype(depth))

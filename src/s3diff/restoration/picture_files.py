@@ -9,7 +9,7 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s3diff.images.codecs import (
     Animation,
@@ -23,7 +23,9 @@ from s3diff.images.codecs import (
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.animation import checked_animation, restore_animation
 from s3diff.restoration.restored import Degrees, Restored
-from s3diff.restoration.restorer import Progress, Restorer, check_output_size
+
+if TYPE_CHECKING:
+    from s3diff.restoration.restorer import Progress, Restorer
 
 #: What was read of a file: a still picture, or an animation whose frames are read as they are needed.
 Opened = Picture | Animation
@@ -47,6 +49,8 @@ def read_source(source: Path, target: Path, options: RestoreOptions) -> Opened:
         size = options.output_size(animation.width, animation.height)
         check_writable(target, size=size, transparent=animation.is_transparent)
         return animation
+    from s3diff.restoration.restorer import check_output_size  # and with it torch, which a picture for a service lacks
+
     picture = read_picture(source, **limits)
     size = check_output_size(picture, options)
     check_writable(target, size=size, transparent=picture.is_transparent)
