@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 
 from conftest import REPOSITORY
 from s3diff import RestoreOptions, Restorer
+from s3diff.apps import serve_command
 from s3diff.apps.cli import app as command_line
 from s3diff.client import Client, Progress
 from s3diff.errors import (
@@ -44,7 +45,7 @@ from s3diff.options import OutputOptions
 from s3diff.serving.http import server as http_server
 from s3diff.serving.http.api import create_app
 from s3diff.serving.http.auth import Auth
-from s3diff.serving.http.server import Server, address_of, listen
+from s3diff.serving.http.server import Server, address_of, addresses_of, listen
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.service import RestorationService
 from serving_pictures import jpeg_with_metadata, photo, transparent
@@ -601,3 +602,48 @@ def test_the_commands_default_model_is_the_registrys() -> None:
     from s3diff.checkpoints.registry import DEFAULT_MODEL
 
     assert DEFAULT_NAME == DEFAULT_MODEL
+
+
+# ------------------------------------------------------------------------------------------ what a terminal shows
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_address_is_shown_and_opened(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(serve_command.webbrowser, "open", lambda address: opened.append(address) or True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    serve_command._tell_address(["http://127.0.0.1:8000", "http://192.168.1.20:8000"], "/s3diff", open_page=True)
+    printed = capsys.readouterr()
+    assert printed.out == "s3diff serves at http://127.0.0.1:8000/s3diff/\n"
+    assert ("in your network: http://192.168.1.20:8000/s3diff/" in printed.err) is is_terminal
+    assert ("│" in printed.err) is is_terminal
+    until = time.monotonic() + SECONDS
+    while not opened:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert opened == ["http://127.0.0.1:8000/s3diff/"]
+
+
+def test_a_machine_without_a_browser(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(serve_command.webbrowser, "open", lambda _: False)
+    serve_command._open("http://127.0.0.1:8000")
+    assert "open http://127.0.0.1:8000 yourself" in capsys.readouterr().err
+
+
+def test_every_address_has_one_for_this_machine() -> None:
+    with closing(listen("0.0.0.0", 0)) as everywhere, closing(listen("127.0.0.1", 0)) as here:
+        port = everywhere.getsockname()[1]
+        addresses = addresses_of(everywhere)
+        assert addresses[0] == f"http://127.0.0.1:{port}"
+        assert all(address.endswith(f":{port}") and "0.0.0.0" not in address for address in addresses)
+        assert addresses_of(here) == [f"http://127.0.0.1:{here.getsockname()[1]}"]
+
+
+def test_the_page_of_the_command_app_is_this_machines_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setenv("S3DIFF_TOKEN", TOKEN)
+    monkeypatch.setattr(serve_command, "serve", lambda **options: asked.update(options))
+    assert run("app", "--device", "cpu").exit_code == 0
+    assert (asked["open_page"], asked["token"], asked["port"], "host" in asked) == (True, [], 0, False)
