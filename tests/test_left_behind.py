@@ -134,6 +134,7 @@ CASES: dict[str, tuple[str, bytes, str]] = {
     "a larger thumbnail": (".jpg", with_segments(multi_picture([0x010001]), behind=jpeg()), ""),
     "Samsung's depth": (".jpg", with_segments(behind=b"DualShot_DepthMap_1" + bytes(40) + b"SEFT"), "depth"),
     "bytes behind the end": (".jpg", with_segments(behind=b"something else"), "data behind the picture (14 bytes)"),
+    "a picture behind the end": (".jpg", with_segments(behind=jpeg()), "a further picture"),
     "zeros behind the end": (".jpg", with_segments(behind=bytes(100)), ""),
     "heat of a thermal camera": (".jpg", with_segments(segment(0xE1, b"FLIR\0\1\0\0")), "APP1 FLIR"),
     "content credentials, JPEG": (".jpg", with_segments(segment(0xEB, b"JP\0\1\0\0\0\1\0\0\0\x20jumbc2pa")), "C2PA"),
@@ -285,6 +286,23 @@ def test_what_is_no_packet_is_named_and_never_expanded(tmp_path: Path, data: byt
         (note,) = through(tmp_path / "in.jpg", tmp_path / "out.jpg")
         assert "XMP" in note
         assert read_picture(tmp_path / "out.jpg").xmp is None
+
+
+def test_a_packet_says_the_format_that_it_is_in(tmp_path: Path) -> None:
+    picture = Picture(np.zeros((8, 8, 3), np.uint8), xmp=packet('dc:format="image/tiff"'))
+    for extension, media_type in ((".png", b"image/png"), (".jpg", b"image/jpeg"), (".tif", b"image/tiff")):
+        assert write_picture(picture, tmp_path / f"a{extension}") == ()
+        assert b'dc:format="' + media_type in (tmp_path / f"a{extension}").read_bytes()
+
+
+def test_the_xmp_of_a_gif_is_named(tmp_path: Path) -> None:
+    plain = io.BytesIO()
+    Image.new("L", (8, 8)).save(plain, "GIF")
+    whole = plain.getvalue()
+    block = b"!\xff\x0bXMP DataXMP" + packet("") + b"\x01" + bytes(range(255, -1, -1)) + b"\0"
+    at = whole.index(b"!\xf9") if b"!\xf9" in whole else whole.index(b",", 13)
+    (tmp_path / "in.gif").write_bytes(whole[:at] + block + whole[at:])
+    assert any("XMP" in note for note in read_picture(tmp_path / "in.gif").notes)
 
 
 def test_a_packet_that_needs_no_change_stays_to_the_byte() -> None:

@@ -94,9 +94,8 @@ def read_heif(file: BinaryIO, path: Path, limit: int) -> Picture:
         # The decoder has turned the picture already (ISO/IEC 23008-12, section 6.5.10); the tag is what it was.
         orientation, exif = take_orientation(EXIF_PREFIX + exif.removeprefix(EXIF_PREFIX))
     stored_size = (height, width) if orientation in QUARTER_TURNS else (width, height)
-    file.seek(0)
-    found, beside = Metadata(exif, image.info.get("xmp") or None), attachments(file.read())
-    metadata, more = upright(found, stored_size, orientation, beside)
+    found = Metadata(exif, image.info.get("xmp") or None)
+    metadata, more = upright(found, stored_size, orientation, attachments(file))
     notes += more
     profile = image.info.get("icc_profile") or None
     return Picture(pixels, alpha, profile, metadata.exif, metadata.xmp, None, "HEIF", path, tuple(notes))

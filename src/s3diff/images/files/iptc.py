@@ -8,7 +8,8 @@ from collections.abc import Iterator
 #: Resources that say something about the scene (Photoshop file formats, image resource IDs): IPTC, copyright flag and
 #: address, the IPTC's digest. The others describe one file's pixels and windows.
 _IPTC_ID = 0x0404
-_DESCRIPTIVE_IDS = (_IPTC_ID, 0x040A, 0x040B, 0x0425)
+_DIGEST_ID = 0x0425
+_DESCRIPTIVE_IDS = (_IPTC_ID, 0x040A, 0x040B, _DIGEST_ID)
 #: Resources whose absence is worth a remark.
 _PATHS = range(0x07D0, 0x0BB8)
 _SIGNATURES = (b"8BIM", b"PHUT", b"AgHg", b"DCSR", b"MeSa")
@@ -24,14 +25,15 @@ def descriptive_resources(data: bytes) -> tuple[bytes | None, list[str]]:
         data: image resources, one after the other.
     """
     kept, lost = [], []
-    for signature, identifier, name, body in _resources(data):
-        if identifier in _DESCRIPTIVE_IDS:
-            body = _without_pixels(body) if identifier == _IPTC_ID else body
-            if body:
-                kept.append(_resource(signature, identifier, name, body))
+    is_changed = False
+    for signature, identifier, name, stored in _resources(data):
+        body = _without_pixels(stored) if identifier == _IPTC_ID else stored
+        is_changed |= body != stored
+        if identifier in _DESCRIPTIVE_IDS and body:
+            kept.append((signature, identifier, name, body))
         elif identifier in _PATHS:
             lost.append("paths of Photoshop")
-    return b"".join(kept) or None, lost
+    return b"".join(_resource(*each) for each in kept if not is_changed or each[1] != _DIGEST_ID) or None, lost
 
 
 def resources_of(iptc: bytes) -> bytes | None:

@@ -22,6 +22,8 @@ _LOADERS = ("tiffload", "pngload", "jpegload")
 _KINDS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1}
 _DEPTHS: dict[str, np.dtype[Any]] = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16)}
 _PROFILE = "icc-profile-data"
+#: Beginnings of libvips' names for metadata.
+_METADATA = ("exif-data", "xmp-data", "iptc-data", "png-comment-", "photoshop-data")
 _MM_PER_INCH = 25.4
 #: Operations that libvips keeps unless told otherwise.
 _USUAL_CACHE = 100
@@ -54,7 +56,7 @@ class LargePicture:
             loader = image.get("vips-loader")
             num_pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
             self.icc_profile: bytes | None = bytes(image.get(_PROFILE)) if image.get_typeof(_PROFILE) else None
-            metadata = [name for name in ("exif-data", "xmp-data") if image.get_typeof(name)]
+            metadata = [name for name in image.get_fields() if name.startswith(_METADATA)]
             is_turned = bool(image.get_typeof("orientation")) and image.get("orientation") in QUARTER_TURNS
             image = image.autorot()
         except self._vips.Error as error:
@@ -83,7 +85,7 @@ class LargePicture:
         if num_pages > 1:
             self.notes += (f"the file holds {num_pages} frames or pages; the first one is used",)
         if metadata:
-            self.notes += ("EXIF and XMP are left out: a streamed result keeps colour profile and DPI",)
+            self.notes += ("EXIF, XMP, IPTC and texts are left out: a streamed result keeps colour profile and DPI",)
 
     @property
     def is_grey(self) -> bool:

@@ -5,10 +5,11 @@ Gain maps, videos of motion pictures, depth, further pictures, content credentia
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from s3diff.images.files.exif_block import EXIF_PREFIX, ExifBlock
 from s3diff.images.files.jpeg_segments import END_OF_IMAGE, segments
@@ -65,7 +66,7 @@ _APPLE_TAGS = {0x0011: _LIVE, 0x0017: _LIVE, 0x0021: _SILENT, 0x0030: _SILENT}
 _MAKER_NOTE = 0x927C
 #: What speaks of a kind in bytes that no decoder here understands.
 _SIGNS = (
-    (re.compile(rb"hdr-gain-map|HDRGainMap|hdrgainmap|urn:iso:std:iso:ts:21496|tmap"), GAIN_MAP),
+    (re.compile(rb"hdr-gain-map|HDRGainMap|hdrgainmap|urn:iso:std:iso:ts:21496"), GAIN_MAP),
     (re.compile(rb"ftyp(?:mp4|isom|qt  |M4V|iso[2-9]|3gp|avc1)|MotionPhoto_(?:Data|Video)"), VIDEO),
     (re.compile(rb"aux:(?:depth|disparity)|[Dd]epth_?[Mm]ap|portraiteffectsmatte|mpeg:hevc:2015:auxid:2|"
                 rb"mpegB:cicp:systems:auxiliary:depth"), DEPTH),
@@ -86,7 +87,10 @@ _KNOWN_CHUNKS = {
 }  # fmt: skip
 _CREDENTIALS_CHUNKS, _GAIN_MAP_CHUNKS = {"caBX", "C2PA"}, {"gmAP", "gdAT"}
 _KNOWN_WEBP_CHUNKS = {"VP8 ", "VP8L", "VP8X", "ALPH", "ANIM", "ANMF", "ICCP", "EXIF", "XMP "}
-#: The properties of HEIC and AVIF stand before the pictures' data.
+#: Brand and type of a picture that a gain map makes HDR (ISO 23008-12, amendment 1).
+_TONE_MAPPED = b"tmap"
+_GIF_XMP = "the XMP packet of the GIF"
+#: The properties of HEIC and AVIF stand before the pictures' data, within so many bytes.
 _HEIF_HEAD_BYTES = 1 << 16
 
 
@@ -128,20 +132,24 @@ def drop_exif_claims(exif: bytes) -> tuple[bytes, list[str]]:
     return bytes(block.data), kinds
 
 
-def attachments(data: bytes) -> list[str]:
+def attachments(file: BinaryIO) -> list[str]:
     """Return what a file holds beside its picture and the metadata that is read; as kinds for a remark.
 
     Args:
-        data: the whole file, of any format.
+        file: of any format, opened.
     """
-    if data.startswith(b"\xff\xd8\xff"):
-        return _beside_jpeg(data)
-    if data.startswith(PNG_START):
-        return _beside_chunks("PNG", _png_chunks(data), _KNOWN_CHUNKS)
-    if data.startswith(b"RIFF"):
-        return _beside_chunks("WebP", _webp_chunks(data), _KNOWN_WEBP_CHUNKS)
-    if data[4:8] == b"ftyp":
-        return _signs_in(data[:_HEIF_HEAD_BYTES])
+    file.seek(0)
+    head = file.read(_HEIF_HEAD_BYTES)
+    if head.startswith(b"\xff\xd8\xff"):
+        return _beside_jpeg(head + file.read())
+    if head.startswith(PNG_START):
+        return _beside_chunks("PNG", _png_chunks(file), _KNOWN_CHUNKS)
+    if head.startswith(b"RIFF"):
+        return _beside_chunks("WebP", _webp_chunks(file), _KNOWN_WEBP_CHUNKS)
+    if head[4:8] == b"ftyp":
+        return _signs_in(head) + ([GAIN_MAP] if _TONE_MAPPED in head else [])
+    if head.startswith(b"GIF8"):
+        return [_GIF_XMP] if b"XMP DataXMP" in head + file.read() else []
     return []
 
 
@@ -150,7 +158,9 @@ def _signs_in(data: bytes) -> list[str]:
 
 
 def _beside_jpeg(data: bytes) -> list[str]:
-    kinds, unknown, num_further, end = [], [], 0, len(data)
+    kinds: list[str] = []
+    unknown: list[str] = []
+    num_further, has_index, end = 0, False, len(data)
     for segment in segments(data):
         payload = data[segment.begin : segment.end]
         if segment.marker == END_OF_IMAGE:
@@ -158,15 +168,16 @@ def _beside_jpeg(data: bytes) -> list[str]:
         elif segment.marker == _APP11 and b"c2pa" in payload:
             kinds.append(CREDENTIALS)
         elif segment.marker == _APP2 and payload.startswith(b"MPF\0"):
-            num_further = _num_further(payload[4:])
+            num_further, has_index = _num_further(payload[4:]), True
         elif 0xE0 <= segment.marker <= 0xEF and not _is_known(segment.marker, payload):
             unknown.append(f"APP{segment.marker - 0xE0} {_signature(payload)}".strip())
     behind = data[end:]
     if behind.strip(b"\0\xff \t\r\n"):
         found = _signs_in(behind)
-        if not found and num_further:
-            found = [_FURTHER if num_further == 1 else f"further pictures ({num_further})"]
-        if not found and not behind.startswith(b"\xff\xd8\xff"):  # a lone JPEG is a larger thumbnail
+        is_jpeg = behind.startswith(b"\xff\xd8\xff")
+        if not found and (num_further or (is_jpeg and not has_index)):
+            found = [_FURTHER if num_further <= 1 else f"further pictures ({num_further})"]
+        if not found and not is_jpeg:  # what the index calls a preview goes without a word
             found = [f"data behind the picture ({len(behind)} bytes)"]
         kinds += found
     if unknown:
@@ -210,21 +221,20 @@ def _beside_chunks(format_name: str, kinds: Iterable[str], known: set[str]) -> l
     return found
 
 
-def _png_chunks(data: bytes) -> Iterator[str]:
-    start = len(PNG_START)
-    while start + 12 <= len(data):
-        kind = data[start + 4 : start + 8]
-        yield kind.decode("latin-1")
-        if kind == b"IEND":
-            if data[start + 12 :].strip(b"\0\r\n"):
+def _png_chunks(file: BinaryIO) -> Iterator[str]:
+    file.seek(len(PNG_START))
+    while len(header := file.read(8)) == 8:
+        yield header[4:].decode("latin-1")
+        file.seek(int.from_bytes(header[:4], "big") + 4, os.SEEK_CUR)
+        if header[4:] == b"IEND":
+            if file.read(_HEIF_HEAD_BYTES).strip(b"\0\r\n"):
                 yield "behind IEND"
             return
-        start += 12 + int.from_bytes(data[start : start + 4], "big")
 
 
-def _webp_chunks(data: bytes) -> Iterator[str]:
-    start = 12
-    while start + 8 <= len(data):
-        yield data[start : start + 4].decode("latin-1")
-        size = int.from_bytes(data[start + 4 : start + 8], "little")
-        start += 8 + size + size % 2
+def _webp_chunks(file: BinaryIO) -> Iterator[str]:
+    file.seek(12)
+    while len(header := file.read(8)) == 8:
+        yield header[:4].decode("latin-1")
+        size = int.from_bytes(header[4:], "little")
+        file.seek(size + size % 2, os.SEEK_CUR)

@@ -9,7 +9,7 @@ from s3diff.images.files.coordinates import QUARTER_TURNS, Transform
 from s3diff.images.files.exif_block import EXIF_PREFIX, ExifBlock
 from s3diff.images.files.following import follow_exif, follow_xmp
 from s3diff.images.files.left_behind import drop_claims, drop_exif_claims, left_out_note
-from s3diff.images.files.xmp_packet import XmpError, XmpPacket
+from s3diff.images.files.xmp_packet import DC, XmpError, XmpPacket
 from s3diff.images.picture import Picture, Text
 
 __all__ = [
@@ -106,11 +106,12 @@ def upright(
     return found._replace(exif=exif, xmp=xmp), notes
 
 
-def for_result(picture: Picture) -> tuple[Metadata, tuple[str, ...]]:
+def for_result(picture: Picture, media_type: str = "") -> tuple[Metadata, tuple[str, ...]]:
     """Return a picture's metadata in coordinates and sizes of its pixels, and remarks.
 
     Args:
         picture: its pixels may have been cut and scaled since it was read.
+        media_type: of the file to be written, for packets that state one.
     """
     lost: list[str] = []
     exif, xmp = picture.exif, picture.xmp
@@ -126,6 +127,9 @@ def for_result(picture: Picture) -> tuple[Metadata, tuple[str, ...]]:
             lost.append("a damaged XMP packet")
         else:
             lost += follow_xmp(packet, transform)
+            for element in packet.descriptions() if media_type else []:
+                if packet.get(element, DC, "format") not in (None, [media_type]):
+                    packet.set(element, DC, "format", [media_type])
             xmp = packet.to_bytes()
     notes = _lost_note(lost, "cut" if transform.is_cut else "new size")
     return Metadata(exif, xmp, picture.iptc, picture.texts), notes

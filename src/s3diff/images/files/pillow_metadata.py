@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImag
 from s3diff.images.files.formats import Format
 from s3diff.images.files.iptc import descriptive_resources, resources_of, split_resources
 from s3diff.images.files.jpeg_segments import joined_exif, joined_photoshop, joined_xmp
-from s3diff.images.files.left_behind import CREDENTIALS
+from s3diff.images.files.left_behind import CREDENTIALS, left_out_note
 from s3diff.images.files.metadata import EXIF_PREFIX, Metadata, without_orientation
 from s3diff.images.files.png_texts import XMP_KEYWORD, iptc_text, sorted_texts
 from s3diff.images.picture import Text
@@ -70,7 +72,9 @@ def metadata_of(image: Image.Image) -> tuple[Metadata, list[str], tuple[str, ...
         exif, xmp, iptc, texts, lost = found.exif, found.xmp, found.iptc, found.texts, list(found.lost)
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         iptc = _iptc_of_tiff(image)
-        lost = _lost_tags(image)
+        lost = _lost_tags(image.tag_v2)
+        with suppress(Exception):  # tags of any content must not cost the picture
+            lost += _lost_sizes(image.getexif())
     elif isinstance(image, GifImagePlugin.GifImageFile) and image.info.get("comment"):
         texts = (_comment(image.info["comment"]),)
     if is_damaged:
@@ -133,9 +137,18 @@ def _tag_bytes(image: TiffImagePlugin.TiffImageFile, tag: int) -> bytes:
     return data
 
 
-def _lost_tags(image: TiffImagePlugin.TiffImageFile) -> list[str]:
+def _lost_sizes(exif: Image.Exif) -> list[str]:
+    """The title of the directory that no TIFF gets, where it holds more than the usual index and version."""
+    if _INTEROPERABILITY_GROUP not in exif.get_ifd(_EXIF_GROUP):
+        return []
+    more = set(exif.get_ifd(_INTEROPERABILITY_GROUP)) - {1, 2}
+    return ["EXIF's interoperability directory (RelatedImageWidth ..)"] if more else []
+
+
+def _lost_tags(tags: Iterable[int]) -> list[str]:
+    """The titles of tags of a TIFF's page, or of IFD0 of an EXIF block, that no result has."""
     kept = {*_DESCRIPTIVE_TAGS, *_STORAGE_TAGS, _TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP, _TIFF_PROFILE, 0x0112}
-    lost = [tag for tag in image.tag_v2 if tag not in (*kept, _EXIF_GROUP, _GPS_GROUP)]
+    lost = [tag for tag in tags if tag not in (*kept, _EXIF_GROUP, _GPS_GROUP)]
     named = [_NAMED_TAGS[tag] for tag in lost if tag in _NAMED_TAGS]
     others = [TiffTags.lookup(tag).name for tag in lost if tag not in _NAMED_TAGS]
     others = [str(tag) if name == "unknown" else name for tag, name in zip(
@@ -150,6 +163,7 @@ def descriptive_exif(exif: Image.Exif) -> bytes | None:
         if tag in exif:
             kept[tag] = _as_stored(exif[tag])
     for group in (_EXIF_GROUP, _GPS_GROUP):
+        # Pillow writes a wrong offset of the directory below the group.
         entries = {tag: value for tag, value in exif.get_ifd(group).items() if tag != _INTEROPERABILITY_GROUP}
         if entries:
             kept[group] = _as_stored(entries)
@@ -200,7 +214,7 @@ def _exif_for(form: Format, exif: bytes | None) -> tuple[bytes | None, tuple[str
     tags = Image.Exif()
     try:
         tags.load(exif)
-        return descriptive_exif(tags), ()
+        return descriptive_exif(tags), left_out_note([*_lost_tags(tags), *_lost_sizes(tags)])
     except Exception:  # noqa: BLE001 - as in reading
         return None, ("the EXIF block is damaged and was left out",)
 

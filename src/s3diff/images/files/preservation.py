@@ -127,8 +127,8 @@ temporary file (`TMPDIR`). At a scale of 4 and above the result is the one that 
 grey level; 16 bits of colour pictures are kept, too. From Python: `Restorer.restore_file(source, target, options,
 progress=...)`.
 
-- RGB and grey, 8 and 16 bits. Colour profile and DPI are kept; EXIF and XMP are not, and a remark says so. Wide-gamut
-  colours go through the networks as they are stored, and a remark says so.
+- RGB and grey, 8 and 16 bits. Colour profile and DPI are kept; EXIF, XMP, IPTC and texts are not, and a remark says
+  so. Wide-gamut colours go through the networks as they are stored, and a remark says so.
 - Refused in one line: transparency, CMYK, other formats; `--strength` below 1, `--size-mode fill` that cuts,
   `--restore-at model` at another scale than 4, `--latent sample`; a model with attention or group norm (`s3diff`),
   which needs the whole picture. The networks work at the output's size, also below a scale of 4.

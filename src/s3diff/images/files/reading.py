@@ -268,14 +268,12 @@ def _read_open_file(file: BinaryIO, path: Path, limit: int) -> Picture:
         notes.append(f"the file holds {num_frames} frames or pages; the first one is used")
     if deep is None and _had_16_bits(image):
         notes.append(f"16 bits per channel were reduced to 8: {image.mode} pictures are read with 8")
-    file.seek(0)
-    return _from_image(image, path, tuple(notes), deep, attachments(file.read()))
+    return _from_image(image, path, tuple(notes), deep, attachments(file))
 
 
 def file_notes(file: BinaryIO) -> tuple[str, ...]:
     """Return a remark on what a file holds beside its picture, which no result has."""
-    file.seek(0)
-    return left_out_note(attachments(file.read()))
+    return left_out_note(attachments(file))
 
 
 def pictures_of(image: Image.Image, path: Path) -> Picture:

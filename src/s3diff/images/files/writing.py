@@ -94,7 +94,7 @@ def encoded(picture: Picture, form: Format, quality: int) -> tuple[bytes, tuple[
 
 def file_settings(picture: Picture, form: Format, quality: int) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Pillow's settings for everything but the pixels, and notes on what of it the format cannot hold."""
-    metadata, notes = for_result(picture)
+    metadata, notes = for_result(picture, f"image/{form.name.lower()}")
     metadata, more = held_by(form, metadata)
     notes += more
     settings: dict[str, Any] = {"icc_profile": picture.icc_profile, "dpi": picture.dpi}
@@ -167,7 +167,8 @@ def to_pil(picture: Picture) -> Image.Image:
     """
     image = _to_image(picture, with_alpha=True, with_16_bits=True)
     image.info.update({} if picture.icc_profile is None else {"icc_profile": picture.icc_profile})
-    image.info.update({} if picture.exif is None else {"exif": picture.exif})
+    metadata, _ = for_result(picture)
+    image.info.update({} if metadata.exif is None else {"exif": metadata.exif})
     return image
 
 

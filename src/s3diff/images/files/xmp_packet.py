@@ -13,6 +13,7 @@ from xml.parsers.expat import ExpatError
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 XMLNS = "http://www.w3.org/2000/xmlns/"
+DC = "http://purl.org/dc/elements/1.1/"
 XMP_NOTE = "http://ns.adobe.com/xmp/note/"
 #: A tree takes about a kilobyte for each element or attribute, and deep ones exhaust the stack.
 _MAX_BYTES, _MAX_NODES, _MAX_DEPTH = 64 << 20, 100_000, 100
