@@ -16,7 +16,7 @@ import torch
 from s3diff import RestoreOptions, Restorer
 from s3diff.images.codecs import Picture, from_array, from_tensor, read_picture, to_tensor, write_picture
 from s3diff.images.resampling import resample
-from s3diff.restoration.restored import Degrees
+from s3diff.restoration.result import Degrees
 
 SCALE = 4
 BICUBIC = "bicubic"

@@ -197,7 +197,7 @@ def test_a_whole_result_or_one_line(
             assert outcome.reason.isprintable()
             assert ";" in outcome.reason or ":" in outcome.reason, f"does not say what to do: {outcome.reason}"
             assert str(source) in outcome.reason or str(target) in outcome.reason
-        for note in outcome.notes:
+        for note in outcome.result.notes if outcome.result else ():
             assert "\n" not in note
     finally:
         source.unlink()

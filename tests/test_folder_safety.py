@@ -15,7 +15,8 @@ from s3diff.folders.jobs import plan_jobs
 from s3diff.folders.journal import Journal
 from s3diff.images.codecs import Picture
 from s3diff.options import OutputOptions, RestoreOptions
-from s3diff.restoration import picture_files
+from s3diff.restoration import steps
+from s3diff.restoration.sizes import Size, Sizes
 from test_cli import Command, command, environment, names_in, noise, save, tree  # noqa: F401
 from test_restore_runs import folder_of, here, small  # noqa: F401
 
@@ -50,13 +51,13 @@ def test_a_link_that_comes_while_the_picture_is_restored(
 ) -> None:
     folder_of(1)
     Path("elsewhere").mkdir()
-    check = picture_files.check_output_size
+    check = steps.allowed_sizes
 
-    def check_and_link(picture: Picture, options: RestoreOptions) -> tuple[int, int]:
+    def check_and_link(size: Size, options: RestoreOptions, name: object) -> Sizes:
         os.symlink("../elsewhere/00.png", "out/00.png")
-        return check(picture, options)
+        return check(size, options, name)
 
-    monkeypatch.setattr(picture_files, "check_output_size", check_and_link)
+    monkeypatch.setattr(steps, "allowed_sizes", check_and_link)
     outcome = command("restore", "in", "-o", "out", "-m", small)
     assert outcome.code == 1
     assert "would be written outside out" in outcome.err
@@ -130,14 +131,14 @@ def test_a_picture_on_its_own_is_decoded_once(
     here: Path, small: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save("a.png", noise(8, 8, 3))
-    num_reads, read = 0, picture_files.read_picture
+    num_reads, read = 0, steps.read_picture
 
-    def counted(path: Path, **limits: int) -> Picture:
+    def counted(path: Path, *limits: int) -> Picture:
         nonlocal num_reads
         num_reads += 1
-        return read(path, **limits)
+        return read(path, *limits)
 
-    monkeypatch.setattr(picture_files, "read_picture", counted)
+    monkeypatch.setattr(steps, "read_picture", counted)
     assert command("restore", "a.png", "-o", "o.png", "-m", small).code == 0
     assert num_reads == 1
     assert "absent.png" in command("restore", "a.png", "absent.png", "-o", "o", "-m", small).error

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from s3diff.errors import OptionError, S3DiffError
 from s3diff.options import MAX_OUTPUT_PIXELS, RestoreOptions
+from s3diff.restoration.sizes import sizes_of
 
 ALLOWED: dict[str, list[Any]] = {
     "scale": [4, 2.5, 1, 0.01, 1e-300, np.float64(3), np.float32(2.5), np.int64(2), Fraction(5, 2)],
@@ -157,8 +158,8 @@ def test_output_size(options: RestoreOptions, size: tuple[int, int]) -> None:
     ],
 )
 def test_where_the_networks_work(options: RestoreOptions, uncut: tuple[int, int], working: tuple[int, int]) -> None:
-    assert options.uncut_size(12, 9) == uncut
-    assert options.working_size(12, 9) == working
+    assert sizes_of((12, 9), options).uncut == uncut
+    assert sizes_of((12, 9), options).working == working
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 9000), st.integers(1, 9000))
@@ -170,7 +171,7 @@ def test_sizes_asked_for_are_met(width: int, height: int, asked_width: int, aske
     assert fitted[1] <= asked_height
     filled = RestoreOptions(size=asked, size_mode="fill")
     assert filled.output_size(width, height) == asked
-    assert all(side >= wanted for side, wanted in zip(filled.uncut_size(width, height), asked, strict=True))
+    assert all(side >= wanted for side, wanted in zip(sizes_of((width, height), filled).uncut, asked, strict=True))
     assert max(RestoreOptions(long_side=asked_width).output_size(width, height)) == asked_width
 
 

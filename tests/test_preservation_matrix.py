@@ -14,8 +14,8 @@ from s3diff.errors import OutputError
 from s3diff.images.codecs import Picture, can_be_written, read_picture, write_picture
 from s3diff.images.files.preservation import KEPT, Kept
 from s3diff.options import RestoreOptions
-from s3diff.restoration.restored import Restored
 from s3diff.restoration.restorer import Restorer
+from s3diff.restoration.result import Restored
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = (

@@ -31,8 +31,8 @@ from s3diff.options import RestoreOptions
 from s3diff.restoration import device as device_module
 from s3diff.restoration import restorer as restorer_module
 from s3diff.restoration import shortcut
-from s3diff.restoration.restored import Restored
 from s3diff.restoration.restorer import Restorer
+from s3diff.restoration.result import Restored
 
 STAGES = {"prepare", "estimate", "fold", "encode", "predict", "decode", "color"}
 
@@ -269,7 +269,7 @@ def test_colours_of_the_input_are_kept(tiny: Restorer, photo: np.ndarray) -> Non
 
 def test_folded_weights_restore_as_matrices_per_sample(photo: np.ndarray, default: Restored) -> None:
     restorer = Restorer.from_pretrained(tiny_model_folder(), device="cpu")
-    restorer._adaptations = lambda encoder, unet, in_turn: (encoder, unet)  # type: ignore[method-assign, assignment]
+    restorer.adaptations = lambda encoder, unet, in_turn: (encoder, unet)  # type: ignore[method-assign, assignment]
     assert difference(restorer.restore(photo).array, default.array).max() <= 1
 
 

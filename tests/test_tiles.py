@@ -27,7 +27,7 @@ from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig
 from s3diff.networks.modulated_lora import call_adapted, fold
 from s3diff.networks.tiled_features import Recorded, TiledFeatures, released_statistics, whole_statistics
 from s3diff.options import MIN_TILE_PX, ReleasedTiles, RestoreOptions
-from s3diff.restoration import restorer as restorer_module
+from s3diff.restoration import steps
 from s3diff.restoration.regions import Canvas, estimate_in_tiles, tensor_reader
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.tile_plan import LOCAL_TILE_PX, AutoencoderTiling, TilePlan, plan_tiles
@@ -448,15 +448,15 @@ def test_the_autoencoder_in_bands_is_exact_and_in_tiles_near(model: LoadedModel,
 
 def test_when_memory_runs_out_the_tiles_become_smaller(compact: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = np.full((130, 130, 3), 120, np.uint8)
-    walk, tried = Restorer._walk, []
+    walk, tried = steps.walk, []
 
-    def limited(self: Restorer, low_quality: object, options: object, plan: TilePlan, *rest: object) -> object:
+    def limited(model: object, read: object, sizes: object, options: object, plan: TilePlan, **rest: object) -> object:
         tried.append(plan.tile_px)
         if plan.tile_px is None or plan.tile_px > 400:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return walk(self, low_quality, options, plan, *rest)  # type: ignore[arg-type]
+        return walk(model, read, sizes, options, plan, **rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(restorer_module.Restorer, "_walk", limited)
+    monkeypatch.setattr(steps, "walk", limited)
     restored = compact.restore(picture, RestoreOptions(tile="off"))
     assert tried == [None, 384]
     assert restored.notes == ("memory ran out; restored in tiles of 384 px",)

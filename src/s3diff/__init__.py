@@ -27,14 +27,14 @@ from s3diff.options import RestoreOptions
 from s3diff.version import __version__
 
 if TYPE_CHECKING:
-    from s3diff.restoration.restored import Degrees, Restored
     from s3diff.restoration.restorer import Restorer
+    from s3diff.restoration.result import Degrees, Restored
     from s3diff.restoration.shortcut import restore
 
 _LAZY = {
     "Restorer": "s3diff.restoration.restorer",
-    "Restored": "s3diff.restoration.restored",
-    "Degrees": "s3diff.restoration.restored",
+    "Restored": "s3diff.restoration.result",
+    "Degrees": "s3diff.restoration.result",
     "restore": "s3diff.restoration.shortcut",
 }
 

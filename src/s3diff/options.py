@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import numbers
 import operator
@@ -237,22 +238,22 @@ class RestoreOptions:
             return self.size
         return _rounded(width, height, self._factor(width, height))
 
-    def uncut_size(self, width: int, height: int) -> tuple[int, int]:
-        """The (width, height) before ``fill`` cuts what stands over; otherwise :meth:`output_size`."""
-        if self.size is None or self.size_mode != "fill":
-            return self.output_size(width, height)
+    def covering_size(self, width: int, height: int) -> tuple[int, int]:
+        """The (width, height) that ``fill`` enlarges to before it cuts what stands over ``size``."""
+        assert self.size is not None
         covering = _rounded(width, height, self._factor(width, height))
         return max(covering[0], self.size[0]), max(covering[1], self.size[1])
 
-    def working_size(self, width: int, height: int) -> tuple[int, int]:
-        """The (width, height) at which the networks work, before resampling to :meth:`uncut_size`."""
-        output, method = self.uncut_size(width, height), (width * METHOD_SCALE, height * METHOD_SCALE)
-        if self.restore_at == "output":
-            return output
-        if self.restore_at == "model":
-            return method
-        is_larger = output[0] * output[1] >= method[0] * method[1]
-        return output if is_larger or method[0] * method[1] > self.max_output_pixels else method
+    def for_model(self, upsampling: Upsampling) -> RestoreOptions:
+        """Fill in the filter that the model was made for."""
+        return self if self.upsampling is not None else self.with_valid(upsampling=upsampling)
+
+    def with_valid(self, **changes: Any) -> RestoreOptions:
+        """Copy with changes that are known to be valid; what was checked where it came in is not checked again."""
+        changed = copy.copy(self)
+        for name, value in changes.items():
+            object.__setattr__(changed, name, value)
+        return changed
 
     def _factor(self, width: int, height: int) -> float:
         """Output side over input side where the proportions stay."""

@@ -272,13 +272,13 @@ def _show(outcome: Outcome, quiet: bool) -> None:
         return
     if not quiet:
         print(on_one_line(_line(outcome)), flush=True)
-        for note in outcome.notes:
+        for note in outcome.result.notes if outcome.result else ():
             remark(f"{outcome.job.source}: {note}")
 
 
 def _line(outcome: Outcome) -> str:
     """One picture on stdout; where a degree was set or moved by hand, what had been estimated stands behind it."""
-    facts = outcome.facts or {}
+    facts = outcome.result.facts if outcome.result else {}
     degrees = []
     for name in ("blur", "noise"):
         used, estimated = facts[name], facts[f"estimated_{name}"]

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from s3diff.client import Client, RemoteJob
+from s3diff.client import Client, RemoteJob, ServedResult
 from s3diff.errors import JobCancelledError, JobTimeoutError, OutputError, PictureError, S3DiffError
 from s3diff.folders.jobs import RestoreJob, check_inside
 from s3diff.folders.run import Finish
 from s3diff.images.codecs import check_writable
 from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.restoration.result import Degrees, Result
 
 
 class ServerWay:
@@ -83,9 +84,9 @@ class ServerWay:
         finally:
             self._forget(opened)
 
-        def finish() -> tuple[dict[str, Any], tuple[str, ...]]:
+        def finish() -> Result:
             result.save(job.target, overwrite=self._writing.overwrite)
-            return dict(result.facts), result.notes
+            return _as_result(result, job.target, self._options)
 
         return finish
 
@@ -101,6 +102,21 @@ class ServerWay:
             self._handed_in.discard(remote)
         with suppress(S3DiffError):
             remote.end()
+
+
+def _as_result(served: ServedResult, path: Path, options: RestoreOptions) -> Result:
+    """What the service says of its result, as the library says it."""
+    facts = served.facts
+    return Result(
+        size=(facts["width"], facts["height"]),
+        degrees=Degrees(facts["blur"], facts["noise"]),
+        estimated=Degrees(facts["estimated_blur"], facts["estimated_noise"]),
+        seconds={"total": facts["seconds"]},
+        options=options,
+        notes=served.notes,
+        num_frames=facts.get("frames"),
+        in_file=path,
+    )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 
 import typer
 
@@ -15,7 +16,6 @@ from s3diff.folders.run import Outcome, select_jobs
 from s3diff.images.codecs import check_writable
 from s3diff.images.files.large_files import LargePicture
 from s3diff.options import RestoreOptions
-from s3diff.restoration.picture_files import facts_of
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.streaming import STREAMED_EXTENSIONS, check_streaming
 
@@ -101,5 +101,4 @@ def _restored(
             raise typer.Exit(EXIT_INTERRUPTED) from None
     resumed = f"{restored.num_resumed} of {restored.num_tiles} tiles were there from an earlier run"
     notes = (*restored.notes, *((resumed,) if restored.num_resumed else ()))
-    facts = facts_of((restored.width, restored.height), restored.degrees, restored.estimated, restored.seconds)
-    return Outcome(job, "done", facts=facts, notes=notes)
+    return Outcome(job, "done", result=replace(restored, notes=notes))

@@ -9,13 +9,18 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from s3diff.errors import OptionError, OutputError
 from s3diff.folders.inputs import RESULTS, LeftOut, find_pictures
 from s3diff.folders.journal import JOURNAL_NAME
 from s3diff.images.codecs import PICTURE_EXTENSIONS, check_writable
 from s3diff.options import OutputOptions, RestoreOptions
-from s3diff.restoration.picture_files import Opened, read_source, result_extension, result_stem
+from s3diff.restoration.result_names import result_extension, result_stem
+
+if TYPE_CHECKING:
+    from s3diff.restoration.animation import OpenedAnimation
+    from s3diff.restoration.steps import Opened
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = None) -> Opened:
+def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = None) -> Opened | OpenedAnimation:
     """Read a job's picture, and make sure that its result will be accepted where it goes.
 
     A file of several frames is an animation if its result can hold them all.
@@ -140,8 +145,10 @@ def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = N
         OutputError: the output's format cannot hold the result, its place cannot be written, or a symbolic link leads
             it out of ``root``.
     """
+    from s3diff.restoration.animation import open_source  # and with it torch, which a picture for a service lacks
+
     check_inside(job, root)
-    return read_source(job.source, job.target, options)
+    return open_source(job.source, job.target, options)
 
 
 def check_inside(job: RestoreJob, root: Path | None) -> None:

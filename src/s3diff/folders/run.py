@@ -1,41 +1,37 @@
-"""Many pictures, one after the other: files are read and written while the networks work; nothing piles up.
-
-At any time at most ``READ_AHEAD`` pictures wait to be restored, one is being restored, and one is being written, so
-that memory does not depend on how many there are.
-"""
+"""Restore many pictures on a conveyor: files are read and written while the networks work; nothing piles up."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob, check_inside, open_picture
 from s3diff.folders.journal import Journal, Stamp, stamp_of
-from s3diff.images.codecs import Animation, remove_leftovers
+from s3diff.images.codecs import remove_leftovers
 from s3diff.options import OutputOptions, RestoreOptions
-from s3diff.restoration.picture_files import Opened, animate, facts_of_result, write_result
+from s3diff.restoration.conveyor import Conveyor
+from s3diff.restoration.result import Result
 
 if TYPE_CHECKING:
+    from s3diff.restoration.animation import OpenedAnimation
     from s3diff.restoration.restorer import Restorer
+    from s3diff.restoration.steps import Opened
 
-#: Pictures read before their turn. Two: one is ready while the next one is decoded.
-READ_AHEAD = 2
 #: So many pictures are written down as begun at once: a flush of the disk for each would cost more than the line.
 _BEGUN_AT_ONCE = 32
 
 State = Literal["done", "skipped", "failed"]
 #: A source as it was read, and its stamp just before.
 OpenedPicture = tuple[Any, Stamp | None]
-#: Writes a result; returns the facts of it and what was lost, left out or unusual.
-Finish = Callable[[], tuple[dict[str, Any], tuple[str, ...]]]
+#: Writes a result and returns it with all notes.
+Finish = Callable[[], Result]
 
 
 @dataclass(frozen=True)
@@ -46,24 +42,28 @@ class Outcome:
         job: source and target.
         state: ``done``, ``skipped`` or ``failed``.
         reason: why it was skipped or failed, in one sentence.
-        restored: of a picture that is done, what :attr:`facts` holds of it.
-        notes: what was lost or left out, one sentence each.
+        result: of a picture that is done.
+        is_disk_full: whether it failed because there is no room left.
     """
 
     job: RestoreJob
     state: State
     reason: str = ""
-    facts: dict[str, Any] | None = None
-    notes: tuple[str, ...] = ()
+    result: Result | None = None
+    is_disk_full: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """One line of the report."""
         line: dict[str, Any] = {"state": self.state, "source": str(self.job.source), "target": str(self.job.target)}
         if self.reason:
             line["reason"] = self.reason
-        if self.notes:
-            line["notes"] = list(self.notes)
-        return {**line, **(self.facts or {})}
+        if self.is_disk_full:
+            line["disk_full"] = True
+        if self.result is None:
+            return line
+        if self.result.notes:
+            line["notes"] = list(self.result.notes)
+        return {**line, **self.result.facts}
 
 
 @dataclass(frozen=True)
@@ -129,18 +129,27 @@ class LocalWay:
         """See :class:`Way`. Loads the model."""
         _ = self.restorer
 
-    def open(self, job: RestoreJob) -> Opened:
+    def open(self, job: RestoreJob) -> Opened | OpenedAnimation:
         """See :class:`Way`."""
         return open_picture(job, self._options, self._root)
 
-    def restore(self, job: RestoreJob, opened: Opened, progress: Callable[[int, int], None] | None) -> Finish:
+    def restore(
+        self, job: RestoreJob, opened: Opened | OpenedAnimation, progress: Callable[[int, int], None] | None
+    ) -> Finish:
         """See :class:`Way`. Of an animation each frame is written once it is restored."""
-        if isinstance(opened, Animation):
+        from s3diff.restoration.animation import OpenedAnimation, restore_animation  # and with it torch
+        from s3diff.restoration.steps import write
+
+        options, writing = self._options, self._writing
+        if isinstance(opened, OpenedAnimation):
             told = None if progress is None else lambda _, done, total: progress(done, total)
-            made = animate(self.restorer, opened, job.target, self._options, self._writing, told)
+            made = restore_animation(
+                self.restorer, opened, job.target, options,
+                quality=writing.quality, overwrite=writing.overwrite, progress=told,
+            )  # fmt: skip
             return lambda: made
-        restored = self.restorer.restore(opened, self._options)
-        return lambda: (facts_of_result(restored), write_result(restored, job.target, self._writing))
+        restored = self.restorer.restore(opened, options)
+        return lambda: write(restored, job.target, writing)
 
 
 def select_jobs(
@@ -210,59 +219,64 @@ def run_jobs(
     """
 
     first = [] if opened is None else [opened]  # taken out by its job, so that nothing holds it any longer
+    outcomes: deque[Outcome] = deque()
 
-    def read(job: RestoreJob) -> OpenedPicture:
-        return first.pop() if first and job is jobs[0] else open_stamped(job, way)
+    def read(place: tuple[int, RestoreJob]) -> OpenedPicture | PictureError | OutputError:
+        index, job = place
+        if journal is not None and index % _BEGUN_AT_ONCE == 0:
+            # What is there and is to be replaced is not this run's own yet: only its line "ended" makes it so.
+            new = [each for each in jobs[index : index + _BEGUN_AT_ONCE] if not is_there(each.target)]
+            journal.begin((key_of(each, root), stamp_of(each.source)) for each in new)
+        try:
+            return first.pop() if first and index == 0 else open_stamped(job, way)
+        except (PictureError, OutputError) as error:
+            return error
 
-    def note(job: RestoreJob, stamp: Stamp | None, outcome: Outcome) -> None:
+    def note(job: RestoreJob, stamp: Stamp | None, outcome: Outcome) -> Outcome:
         if journal is not None:
             # Without its line a failed picture is restored again, as with it: on a full disk that takes no line either,
             # what is said must be why the picture failed.
             with suppress(*((OutputError,) if outcome.state == "failed" else ())):
                 journal.finish(key_of(job, root), stamp, outcome.as_json())
-
-    def write(job: RestoreJob, finish: Finish, stamp: Stamp | None) -> Outcome:
-        try:
-            check_inside(job, root)  # again: a link may have come meanwhile
-            facts, notes = finish()
-            outcome = Outcome(job, "done", facts=facts, notes=notes)
-        except OutputError as error:
-            outcome = _failed(job, error)
-        note(job, stamp, outcome)
         return outcome
 
-    def settle(job: RestoreJob, reading: Future[OpenedPicture]) -> Outcome | Future[Outcome]:
+    def restore(job: RestoreJob, read: OpenedPicture | PictureError | OutputError) -> Callable[[], Outcome]:
         try:
-            picture, stamp = reading.result()
+            if isinstance(read, Exception):
+                raise read
+            picture, stamp = read
             check_inside(job, root)
-            finish = way.restore(job, picture, progress)
+            return partial(finished, job, way.restore(job, picture, progress), stamp)
         except (PictureError, OutputError) as error:
-            outcome = _failed(job, error)
-            note(job, None, outcome)
-            return outcome
-        return writer.submit(write, job, finish, stamp)
+            return partial(note, job, None, _failed(job, error))
 
-    reader, writer = ThreadPoolExecutor(READ_AHEAD, "read"), ThreadPoolExecutor(1, "write")
-    readings: deque[tuple[RestoreJob, Future[OpenedPicture]]] = deque()
-    ended: deque[Outcome | Future[Outcome]] = deque()
+    def finished(job: RestoreJob, finish: Finish, stamp: Stamp | None) -> Outcome:
+        try:
+            check_inside(job, root)  # again: a link may have come meanwhile
+            outcome = Outcome(job, "done", result=finish())
+        except OutputError as error:
+            outcome = _failed(job, error)
+        return note(job, stamp, outcome)
+
     for job in jobs if journal is not None else ():
         if key_of(job, root) in journal.begun:  # type: ignore[union-attr]
             remove_leftovers(job.target)
-    coming = _begun(jobs, root, journal)
-    try:
-        readings.extend((job, reader.submit(read, job)) for job in islice(coming, READ_AHEAD))
-        while readings:
-            job, reading = readings.popleft()
-            ended.append(settle(job, reading))
-            readings.extend((job, reader.submit(read, job)) for job in islice(coming, 1))
-            while len(ended) > 1 or (ended and not readings):
-                outcome = _result(ended.popleft())
-                yield outcome
-                if isinstance(outcome.facts, dict) and "disk_full" in outcome.facts:
-                    raise DiskFullError(outcome.reason)
-    finally:
-        reader.shutdown(wait=True, cancel_futures=True)
-        writer.shutdown(wait=True)
+    conveyor: Conveyor[tuple[int, RestoreJob], OpenedPicture | PictureError | OutputError, Callable[[], Outcome]]
+    with (conveyor := Conveyor(read, lambda write: outcomes.append(write()), enumerate(jobs))):
+        while (taken := conveyor.take()) is not None:
+            conveyor.hand_on(restore(taken[0][1], taken[1]))
+            del taken  # the next one may be long in coming
+            yield from _ended(outcomes)
+        conveyor.flush()
+        yield from _ended(outcomes)
+
+
+def _ended(outcomes: deque[Outcome]) -> Iterator[Outcome]:
+    while outcomes:
+        outcome = outcomes.popleft()
+        yield outcome
+        if outcome.is_disk_full:
+            raise DiskFullError(outcome.reason)
 
 
 def open_stamped(job: RestoreJob, way: Way) -> OpenedPicture:
@@ -271,21 +285,5 @@ def open_stamped(job: RestoreJob, way: Way) -> OpenedPicture:
     return way.open(job), stamp
 
 
-def _begun(jobs: Sequence[RestoreJob], root: Path | None, journal: Journal | None) -> Iterator[RestoreJob]:
-    """The jobs, written down as begun some at a time."""
-    for start in range(0, len(jobs), _BEGUN_AT_ONCE):
-        part = jobs[start : start + _BEGUN_AT_ONCE]
-        if journal is not None:
-            # What is there and is to be replaced is not this run's own yet: only its line "ended" makes it so.
-            new = [job for job in part if not is_there(job.target)]
-            journal.begin((key_of(job, root), stamp_of(job.source)) for job in new)
-        yield from part
-
-
-def _result(ended: Outcome | Future[Outcome]) -> Outcome:
-    return ended.result() if isinstance(ended, Future) else ended
-
-
 def _failed(job: RestoreJob, error: PictureError | OutputError) -> Outcome:
-    facts = {"disk_full": True} if isinstance(error, DiskFullError) else None
-    return Outcome(job, "failed", " ".join(str(error).split()), facts)
+    return Outcome(job, "failed", " ".join(str(error).split()), is_disk_full=isinstance(error, DiskFullError))

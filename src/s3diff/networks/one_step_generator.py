@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -211,9 +215,50 @@ class OneStepGenerator(nn.Module):
         Returns:
             [B, 3, H, W] float32 in [-1, 1].
         """
-        latent = self.encode(image, for_encoder, noise)
-        prediction = self.predict_in_context(latent, context, guidance, for_unet)
-        return self.decode(self.config.schedule.clean_latent(latent, prediction), image)
+        predict = partial(self.predict_in_context, context=context, guidance=guidance, adaptation=for_unet)
+        return one_step(self, image, for_encoder, predict, noise)
+
+
+class Stages(Protocol):
+    """A generator's encoder and decoder, or the same in tiles."""
+
+    @property
+    def config(self) -> GeneratorConfig: ...
+
+    def encode(self, image: Tensor, adaptation: Adaptation, noise: Tensor | None = None) -> Tensor:
+        """See :meth:`OneStepGenerator.encode`."""
+
+    def decode(self, latent: Tensor, image: Tensor) -> Tensor:
+        """See :meth:`OneStepGenerator.decode`."""
+
+
+def one_step(
+    stages: Stages,
+    image: Tensor,
+    adaptation: Adaptation,
+    predict: Callable[[Tensor], Tensor],
+    noise: Tensor | None = None,
+    timed: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+) -> Tensor:
+    """Encode, predict, take the one step to the clean latent, decode: the order for restoring and for training.
+
+    Args:
+        stages: encode and decode.
+        image: [B, 3, H, W] in [-1, 1], the enlarged, padded input.
+        adaptation: of the encoder.
+        predict: gives the UNet's prediction for the latent, for one prompt or guided by two.
+        noise: see :meth:`OneStepGenerator.encode`.
+        timed: called with each stage's name, ``encode``, ``predict`` and ``decode``; the stage runs inside.
+
+    Returns:
+        [B, 3, H, W] in [-1, 1].
+    """
+    with timed("encode"):
+        latent = stages.encode(image, adaptation, noise)
+    with timed("predict"):
+        prediction = predict(latent)
+    with timed("decode"):
+        return stages.decode(stages.config.schedule.clean_latent(latent, prediction), image)
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:

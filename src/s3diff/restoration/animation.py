@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from s3diff.errors import PictureError
 from s3diff.images.codecs import (
@@ -20,59 +19,58 @@ from s3diff.images.codecs import (
     Animation,
     Frame,
     check_writable,
+    holds_frames,
+    is_animated,
     open_animation,
     write_animation,
 )
-from s3diff.options import RestoreOptions
-from s3diff.restoration.restored import Degrees
-
-if TYPE_CHECKING:
-    from s3diff.restoration.restorer import Progress, Restorer
+from s3diff.options import Grey, RestoreOptions
+from s3diff.restoration.conveyor import Conveyor
+from s3diff.restoration.device_model import DeviceModel
+from s3diff.restoration.result import Degrees, Result
+from s3diff.restoration.sizes import Sizes, sizes_of
+from s3diff.restoration.steps import Opened, Progress, estimate, read, restore
 
 #: Frames that are asked for blur and noise, spread evenly: the first one alone may be black or a title.
 _ESTIMATED_FRAMES = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class RestoredAnimation:
-    """A restored animation on the disk and how it came about.
+class OpenedAnimation(NamedTuple):
+    """An animation whose frames are read as they are needed, and the sizes of each."""
 
-    Attributes:
-        path: the file.
-        width: of every frame, in pixels.
-        height: likewise.
-        num_frames: how many there are.
-        degrees: what the matrices were made for, the same for all frames.
-        estimated: the median of what the estimator found.
-        seconds: wall-clock time by stage as in :class:`s3diff.restoration.restored.Restored`, of all frames.
-        notes: what was unusual or left out, one sentence each.
-    """
-
-    path: Path
-    width: int
-    height: int
-    num_frames: int
-    degrees: Degrees
-    estimated: Degrees
-    seconds: dict[str, float]
-    notes: tuple[str, ...] = ()
+    animation: Animation
+    sizes: Sizes
 
 
-def checked_animation(source: str | os.PathLike[str], options: RestoreOptions) -> Animation:
-    """The opened file, if the options allow the pixels that its frames would have.
+def open_source(
+    source: Path, target: Path, options: RestoreOptions, known: Sizes | None = None
+) -> Opened | OpenedAnimation:
+    """Read a picture, or open an animation where the target can hold one; see :func:`s3diff.restoration.steps.read`."""
+    if not holds_frames(target) or not is_animated(source, options.max_input_pixels, options.max_file_bytes):
+        return read(source, target, options, known)
+    opened = checked_animation(source, options)
+    check_writable(target, size=opened.sizes.output, transparent=opened.animation.is_transparent)
+    return opened
+
+
+def checked_animation(source: str | os.PathLike[str], options: RestoreOptions) -> OpenedAnimation:
+    """Open a file, if the options allow the pixels that its frames would have.
 
     Raises:
         PictureError: it cannot be read, or would become too large; seen as soon as there are too many frames.
     """
     largest, allowed = options.max_output_pixels, MAX_FRAMES_OF_LARGEST * options.max_output_pixels
+    found: list[Sizes] = []
 
     def check(frame_width: int, frame_height: int, num_frames: int) -> None:
         try:
-            width, height = options.output_size(frame_width, frame_height)
+            if not found:
+                found.append(sizes_of((frame_width, frame_height), options))
         except OverflowError:
             raise PictureError(
                 f"{source} would become larger than any picture; choose a smaller scale or size"
             ) from None
+        width, height = found[0].output
         if width * height > largest or width * height * num_frames > allowed:
             raise PictureError(
                 f"{source} would become {num_frames} or more frames of {width} x {height} px; at most "
@@ -80,24 +78,24 @@ def checked_animation(source: str | os.PathLike[str], options: RestoreOptions) -
                 "scale or size, or raise the limit (max_output_pixels, --max-megapixels)"
             )
 
-    return open_animation(source, options.max_input_pixels, options.max_file_bytes, check)
+    return OpenedAnimation(open_animation(source, options.max_input_pixels, options.max_file_bytes, check), found[0])
 
 
 def restore_animation(
-    restorer: Restorer,
-    source: str | os.PathLike[str] | Animation,
+    model: DeviceModel,
+    source: str | os.PathLike[str] | OpenedAnimation,
     target: str | os.PathLike[str],
     options: RestoreOptions | None = None,
     *,
     quality: int = 95,
     overwrite: bool = True,
     progress: Progress | None = None,
-) -> RestoredAnimation:
+) -> Result:
     """Restore every frame of an animated GIF, WebP, PNG or AVIF into another one; durations and loops are kept.
 
     Args:
-        restorer: a model on a device.
-        source: the file, or what :func:`s3diff.images.files.animation_reading.open_animation` made of it.
+        model: the networks on a device.
+        source: the file, or what :func:`checked_animation` opened.
         target: where the result goes: .gif, .webp, .png or .avif.
         options: for all frames.
         quality: 1 to 100, of WebP and AVIF.
@@ -109,22 +107,22 @@ def restore_animation(
         OutputError: the target cannot be written.
         OptionError, ModelError: as :meth:`Restorer.restore`.
     """
-    options = RestoreOptions() if options is None else options
-    animation = source if isinstance(source, Animation) else checked_animation(source, options)
-    size = options.output_size(animation.width, animation.height)
-    check_writable(target, size=size, transparent=animation.is_transparent, overwrite=overwrite)
-    restorer.check(options)
-    estimated = _estimated(restorer, animation, options)
+    options = model.resolved(options)
+    animation, sizes = source if isinstance(source, OpenedAnimation) else checked_animation(source, options)
+    check_writable(target, size=sizes.output, transparent=animation.is_transparent, overwrite=overwrite)
+    model.prompts(options)
+    estimated = _estimated(model, animation)
     degrees = Degrees(options.degree("blur", estimated.blur), options.degree("noise", estimated.noise))
     seconds: dict[str, float] = {}
     notes: dict[str, None] = dict.fromkeys(animation.notes)  # each once, in their order
 
     def restored_frames() -> Iterator[Frame]:
-        chosen = replace(options, blur=degrees.blur, noise=degrees.noise)
-        for index, frame in enumerate(animation.frames()):
-            restored = restorer.restore(frame.picture, chosen)
+        grey: Grey | None = None
+        for index, frame in enumerate(_read_ahead(animation)):
+            opened = Opened(frame.picture, sizes)
+            restored = restore(model, [opened], options, degrees=degrees, grey=grey)[0]
             if index == 0 and animation.is_grey:
-                chosen = replace(chosen, grey="keep" if restored.picture.is_grey else "color")
+                grey = "keep" if restored.picture.is_grey else "color"
             for stage, value in restored.seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + value
             notes.update(dict.fromkeys((*restored.picture.notes, *restored.notes)))
@@ -133,22 +131,30 @@ def restore_animation(
                 progress("frames", index + 1, animation.num_frames)
 
     lost = write_animation(restored_frames(), animation, target, quality=quality, overwrite=overwrite)
-    return RestoredAnimation(
-        path=Path(target),
-        width=size[0],
-        height=size[1],
-        num_frames=animation.num_frames,
+    return Result(
+        size=sizes.output,
         degrees=degrees,
         estimated=estimated,
         seconds=seconds,
+        options=options,
         notes=(*notes, *lost),
+        num_frames=animation.num_frames,
+        in_file=Path(target),
     )
 
 
-def _estimated(restorer: Restorer, animation: Animation, options: RestoreOptions) -> Degrees:
+def _read_ahead(animation: Animation) -> Iterator[Frame]:
+    """The frames, each decoded while the one before it is restored; the conveyor's last stage is whoever takes them."""
+    frames = animation.frames()
+    with Conveyor[int, Frame, None](
+        lambda _: next(frames, None), lambda _: None, range(animation.num_frames), has_room=lambda ready: not ready
+    ) as conveyor:
+        while (taken := conveyor.take()) is not None:
+            yield taken[1]
+
+
+def _estimated(model: DeviceModel, animation: Animation) -> Degrees:
     count = min(_ESTIMATED_FRAMES, animation.num_frames)
     wanted = {round((index + 0.5) * animation.num_frames / count - 0.5) for index in range(count)}
-    found = [
-        restorer.estimate(frame.picture, options) for index, frame in enumerate(animation.frames()) if index in wanted
-    ]
+    found = [estimate(model, frame.picture) for index, frame in enumerate(animation.frames()) if index in wanted]
     return Degrees(*(statistics.median(values) for values in zip(*found, strict=True)))

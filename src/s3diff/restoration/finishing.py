@@ -1,12 +1,7 @@
-"""What stands around the networks' walk: the colours and the size they are given, and the way back to the user's.
-
-``Restorer`` calls :func:`for_networks` before its walk and :func:`finished` after it. Where a picture needs neither
-(sRGB, opaque, restored at its output's size with full strength) both hand on what they got.
-"""
+"""Bring a picture to the networks, and their result to the picture's own size, colours, depth and transparency."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -17,113 +12,127 @@ from s3diff.images.color_profiles import ColorSpace, color_space
 from s3diff.images.resampling import enlarge
 from s3diff.images.transparency import enlarge_alpha_guided, without_hidden_colors
 from s3diff.options import RestoreOptions, Upsampling
-from s3diff.restoration.restored import Restored
+from s3diff.restoration.regions import Canvas
+from s3diff.restoration.sizes import Sizes
 
 #: Proportions further apart than this are told when a picture is stretched; rounding to whole pixels is below it.
 _STRETCH_TOLD = 0.02
+#: Mean distance of the channels from their mean, in [0, 1], up to which the result of a grey picture counts as grey:
+#: eight levels of 255, several times what a trained model adds.
+MAX_CHROMA_OF_GREY = 8 / 255
+COLORED_NOTE = "a grey picture, written in colour because the model coloured it; grey=keep (--grey keep) forbids it"
 
 
-def working_options(picture: Picture, options: RestoreOptions) -> RestoreOptions:
-    """The options with the size at which the networks work as the size of their output."""
-    size = options.working_size(picture.width, picture.height)
-    if size == options.output_size(picture.width, picture.height):
-        return options
-    largest = max(options.max_output_pixels, size[0] * size[1])
-    return replace(options, size=size, size_mode="stretch", long_side=None, megapixels=None, max_output_pixels=largest)
-
-
-def for_networks(picture: Picture, options: RestoreOptions) -> Picture:
-    """The picture as the networks are to see it: sRGB, opaque, and with 16 bits where more is computed afterwards."""
-    if _is_plain(picture, options):
-        return picture
+def to_networks(picture: Picture) -> torch.Tensor:
+    """Convert a picture to opaque sRGB: [1, 3, h, w] float in [0, 1]."""
     colors = to_tensor(picture)
     if picture.alpha is not None:
         colors = without_hidden_colors(colors, alpha_to_tensor(picture))
     if (space := _space_of(picture)) is not None:
-        colors = _as_tensor(space.to_srgb(_as_array(colors)))
-    depth = np.zeros((1, 1, picture.pixels.shape[2]), np.uint16)
-    pixels = from_tensor(colors, Picture(depth))
-    return replace(picture, pixels=pixels, alpha=None, icc_profile=picture.icc_profile if picture.is_grey else None)
+        colors = _as_tensor(space.to_srgb(_as_array(colors))).clamp(0, 1)
+    return colors
 
 
-def finished(restored: Restored, picture: Picture, options: RestoreOptions, upsampling: Upsampling) -> Restored:
-    """The restored picture at its output's size, in the colours, depth and transparency of ``picture``.
-
-    Args:
-        restored: what the networks made of :func:`for_networks`'s picture.
-        picture: the picture as it was read.
-        options: as the user gave them.
-        upsampling: the filter that enlarged the input.
-    """
-    if _is_plain(picture, options):
-        return replace(restored, options=options)
-    started = time.perf_counter()
-    result = _resampled(to_tensor(restored.picture), picture, options)
-    if (space := _space_of(picture)) is not None:
-        seen = for_networks(replace(picture, alpha=None), options)
-        outside = _base(picture, options, upsampling, space) - _base(seen, options, upsampling)
-        result = _as_tensor(space.from_srgb(_as_array(result + outside)))
-    if options.strength < 1:
-        base = _base(picture, options, upsampling)
-        result = base + options.strength * (result - base)
-    in_color = picture.is_grey and not restored.picture.is_grey
-    like = replace(picture, pixels=np.repeat(picture.pixels, 3, axis=2)) if in_color else picture
-    finished_picture = replace(
-        restored.picture,
-        pixels=from_tensor(result, like),
-        alpha=None if picture.alpha is None else alpha_from_tensor(_alpha(picture, result, options), picture),
-        icc_profile=None if in_color else picture.icc_profile,
-        metadata_cut=_kept_part(picture, options),
-        notes=(*restored.picture.notes, *_stretched(picture, options)),
-    )
-    seconds = {name: value for name, value in restored.seconds.items() if name != "total"}
-    seconds["finish"] = time.perf_counter() - started
-    total = {**seconds, "total": sum(seconds.values())}
-    return replace(restored, picture=finished_picture, options=options, seconds=total)
-
-
-def _is_plain(picture: Picture, options: RestoreOptions) -> bool:
-    size = (picture.width, picture.height)
+def is_finished_by_rounding(picture: Picture, sizes: Sizes, options: RestoreOptions) -> bool:
+    """Whether what the networks make is the result: opaque sRGB at the output's size, taken with full strength."""
     return (
         picture.alpha is None
         and options.strength == 1
-        and options.working_size(*size) == options.output_size(*size)
+        and sizes.working == sizes.output
         and _space_of(picture) is None
-        and not _stretched(picture, options)
+        and not _stretched(sizes, options)
     )
+
+
+def finish(result: torch.Tensor | Canvas, picture: Picture, sizes: Sizes, options: RestoreOptions) -> Picture:
+    """Bring the networks' result to the output's size and to the colours, depth and transparency of ``picture``.
+
+    Args:
+        result: what the networks made of :func:`to_networks`'s tensor: [1, 3, H, W] in [0, 1] at the working size, or
+            the canvas of a picture restored in parts.
+        picture: as it was read.
+        sizes: of the picture.
+        options: with the filter that enlarged the input.
+    """
+    in_grey = picture.is_grey and not becomes_color(result, options)
+    like = picture if in_grey or not picture.is_grey else in_color(picture)
+    if is_finished_by_rounding(picture, sizes, options):
+        pixels = result.finished(in_grey=in_grey) if isinstance(result, Canvas) else from_tensor(result, like)
+        return replace(like, pixels=pixels)
+    colors = _resampled(_plain_colors(result, in_grey=in_grey), sizes)
+    upsampling = options.upsampling
+    assert upsampling is not None, "for_model fills it in"
+    if (space := _space_of(picture)) is not None:
+        own, seen = to_tensor(picture), to_networks(replace(picture, alpha=None))
+        # What sRGB cannot hold goes past the networks.
+        outside = _in_srgb(_enlarged(own, sizes, upsampling), space) - _enlarged(seen, sizes, upsampling)
+        colors = _as_tensor(space.from_srgb(_as_array(colors + outside)))
+    if options.strength < 1:
+        base = _enlarged(to_tensor(picture), sizes, upsampling)
+        colors = base + options.strength * (colors - base)
+    return replace(
+        like,
+        pixels=from_tensor(colors, like),
+        alpha=None if picture.alpha is None else alpha_from_tensor(_alpha(picture, colors, sizes, options), picture),
+        metadata_cut=_kept_part(picture, sizes),
+        notes=(*like.notes, *_stretched(sizes, options)),
+    )
+
+
+def becomes_color(result: torch.Tensor | Canvas, options: RestoreOptions) -> bool:
+    """Whether a grey picture's result is written in colour; ``result``: [1, 3, H, W] in [0, 1], or a canvas."""
+    if options.grey != "auto":
+        return options.grey == "color"
+    if isinstance(result, Canvas):
+        return result.chroma() > MAX_CHROMA_OF_GREY
+    chroma = (result - result.mean(dim=1, keepdim=True)).abs().mean()
+    return float(chroma) > MAX_CHROMA_OF_GREY
+
+
+def in_color(picture: Picture) -> Picture:
+    """Make three channels of a grey picture's one; a profile for grey does not fit them."""
+    notes = (*picture.notes, COLORED_NOTE)
+    return replace(picture, pixels=np.repeat(picture.pixels, 3, axis=2), icc_profile=None, notes=notes)
+
+
+def _plain_colors(result: torch.Tensor | Canvas, *, in_grey: bool) -> torch.Tensor:
+    """[1, 3, H, W] float32 in [0, 1] on the CPU; three equal channels where the result is grey."""
+    if isinstance(result, Canvas):
+        return to_tensor(Picture(result.finished(in_grey=in_grey)))
+    colors = result.to("cpu", torch.float32).clamp(0, 1)
+    return colors.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1).contiguous() if in_grey else colors
 
 
 def _space_of(picture: Picture) -> ColorSpace | None:
     return None if picture.is_grey else color_space(picture.icc_profile)
 
 
-def _base(
-    picture: Picture, options: RestoreOptions, upsampling: Upsampling, space: ColorSpace | None = None
-) -> torch.Tensor:
-    """The input at the output's size, [1, 3, H, W]; with a space in sRGB, where it may leave [0, 1]."""
-    width, height = options.uncut_size(picture.width, picture.height)
-    base = _cut(enlarge(to_tensor(picture), height, width, mode=upsampling), picture, options)
-    return base if space is None else _as_tensor(space.to_srgb(_as_array(base)))
+def _in_srgb(colors: torch.Tensor, space: ColorSpace) -> torch.Tensor:
+    """In sRGB, where it may leave [0, 1]."""
+    return _as_tensor(space.to_srgb(_as_array(colors)))
 
 
-def _resampled(image: torch.Tensor, picture: Picture, options: RestoreOptions) -> torch.Tensor:
+def _enlarged(colors: torch.Tensor, sizes: Sizes, mode: Upsampling) -> torch.Tensor:
+    """The input's colours at the output's size, [1, C, H, W]."""
+    width, height = sizes.uncut
+    return _cut(enlarge(colors, height, width, mode=mode), sizes)
+
+
+def _resampled(image: torch.Tensor, sizes: Sizes) -> torch.Tensor:
     """[1, C, H, W] at the output's size; bicubic, filtered against aliasing where it shrinks."""
-    width, height = options.uncut_size(picture.width, picture.height)
-    if image.shape[-2:] != (height, width):
-        image = enlarge(image, height, width, mode="bicubic")
-    return _cut(image, picture, options)
+    return _cut(image, sizes) if sizes.working == sizes.uncut else _enlarged(image, sizes, "bicubic")
 
 
-def _cut(image: torch.Tensor, picture: Picture, options: RestoreOptions) -> torch.Tensor:
+def _cut(image: torch.Tensor, sizes: Sizes) -> torch.Tensor:
     """The middle of the output's size."""
-    width, height = options.output_size(picture.width, picture.height)
+    width, height = sizes.output
     top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
     return image[..., top : top + height, left : left + width]
 
 
-def _kept_part(picture: Picture, options: RestoreOptions) -> tuple[float, float, float, float] | None:
+def _kept_part(picture: Picture, sizes: Sizes) -> tuple[float, float, float, float] | None:
     """(left, top, width, height) of what :func:`_cut` leaves, in the pixels that the metadata counts in."""
-    uncut, size = (method(picture.width, picture.height) for method in (options.uncut_size, options.output_size))
+    uncut, size = sizes.uncut, sizes.output
     if uncut == size:
         return picture.metadata_cut
     left, top, width, height = picture.metadata_cut or (0, 0, *(picture.metadata_size or uncut))
@@ -132,28 +141,28 @@ def _kept_part(picture: Picture, options: RestoreOptions) -> tuple[float, float,
     return left + x * across, top + y * down, size[0] * across, size[1] * down
 
 
-def _alpha(picture: Picture, colors: torch.Tensor, options: RestoreOptions) -> torch.Tensor:
+def _alpha(picture: Picture, colors: torch.Tensor, sizes: Sizes, options: RestoreOptions) -> torch.Tensor:
     alpha = alpha_to_tensor(picture)
-    width, height = options.uncut_size(picture.width, picture.height)
     if options.alpha == "bicubic":
-        return _cut(enlarge(alpha, height, width, mode="bicubic"), picture, options)
-    if (width, height) == options.output_size(picture.width, picture.height):
+        return _enlarged(alpha, sizes, "bicubic")
+    if sizes.uncut == sizes.output:
         return enlarge_alpha_guided(alpha, colors)
     # What was cut off is no guide: mirrored colours stand in for it.
-    missing = (height - colors.shape[-2], width - colors.shape[-1])
+    missing = (sizes.uncut[1] - colors.shape[-2], sizes.uncut[0] - colors.shape[-1])
     padding = (missing[1] // 2, missing[1] - missing[1] // 2, missing[0] // 2, missing[0] - missing[0] // 2)
     whole = torch.nn.functional.pad(colors, padding, mode="replicate")
-    return _cut(enlarge_alpha_guided(alpha, whole), picture, options)
+    return _cut(enlarge_alpha_guided(alpha, whole), sizes)
 
 
-def _stretched(picture: Picture, options: RestoreOptions) -> tuple[str, ...]:
+def _stretched(sizes: Sizes, options: RestoreOptions) -> tuple[str, ...]:
     if options.size is None or options.size_mode != "stretch":
         return ()
-    change = (options.size[0] / picture.width) / (options.size[1] / picture.height)
+    (width, height), (to_width, to_height) = sizes.input, sizes.output
+    change = (to_width / width) / (to_height / height)
     if abs(change - 1) <= _STRETCH_TOLD:
         return ()
     return (
-        f"stretched from {picture.width} x {picture.height} to {options.size[0]} x {options.size[1]}, which changes "
+        f"stretched from {width} x {height} to {to_width} x {to_height}, which changes "
         "the proportions; size_mode fit or fill (--size-mode) keeps them",
     )
 

@@ -34,6 +34,14 @@ def free_bytes(device: torch.device) -> int:
     return _UNKNOWN_BYTES if system_free is None else system_free
 
 
+def free_cached(device: torch.device) -> None:
+    """Give back what the device's allocator keeps for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
 def _linux_free() -> int | None:
     """The smaller one of what the system and the process's control group have left; None on other systems."""
     try:

@@ -8,8 +8,8 @@ from typing import Any
 
 from s3diff.checkpoints.registry import DEFAULT_MODEL
 from s3diff.options import Precision, RestoreOptions
-from s3diff.restoration.restored import Restored
 from s3diff.restoration.restorer import Restorer, Source
+from s3diff.restoration.result import Result
 
 #: The last call's restorer by what was asked for: one entry or none.
 _kept: dict[tuple[str, str, str], Restorer] = {}
@@ -23,7 +23,7 @@ def restore(
     device: str = "auto",
     precision: Precision = "auto",
     **options: Any,
-) -> Restored:
+) -> Result:
     """Restore one picture; the model stays loaded for the next call.
 
     Args:

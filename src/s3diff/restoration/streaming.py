@@ -6,19 +6,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.images.color_profiles import color_space
 from s3diff.images.files.large_files import LargePicture, write_tiled_tiff
 from s3diff.options import LIMITS, RestoreOptions
-from s3diff.restoration.memory import is_out_of_memory
+from s3diff.restoration.attempt import attempt
+from s3diff.restoration.device_model import DeviceModel
+from s3diff.restoration.finishing import COLORED_NOTE, becomes_color
 from s3diff.restoration.regions import LowQuality, kept_depth
-from s3diff.restoration.restored import Degrees, Walked
+from s3diff.restoration.result import Result
 from s3diff.restoration.scratch_files import (
     PixelFile,
     Place,
@@ -30,11 +31,10 @@ from s3diff.restoration.scratch_files import (
     remove_scratch,
     whole_lines,
 )
+from s3diff.restoration.sizes import Sizes, sizes_of
+from s3diff.restoration.steps import Progress, walk
 from s3diff.restoration.tile_plan import LOCAL_TILE_PX, TilePlan, plan_tiles
 from s3diff.version import __version__
-
-if TYPE_CHECKING:
-    from s3diff.restoration.restorer import Restorer
 
 #: What a result may be called.
 STREAMED_EXTENSIONS = (".tif", ".tiff")
@@ -42,42 +42,15 @@ STREAMED_EXTENSIONS = (".tif", ".tiff")
 _RECORD_VERSION = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class RestoredFile:
-    """A restored picture on the disk and how it came about.
-
-    Attributes:
-        path: the BigTIFF.
-        width: in pixels.
-        height: in pixels.
-        degrees: what the matrices were made for.
-        estimated: what the estimator found.
-        seconds: wall-clock time by stage as in :class:`s3diff.restoration.restored.Restored`, of this run alone.
-        num_tiles: in all.
-        num_resumed: of them, done by an earlier run.
-        notes: what was unusual or left out, one sentence each.
-    """
-
-    path: Path
-    width: int
-    height: int
-    degrees: Degrees
-    estimated: Degrees
-    seconds: dict[str, float]
-    num_tiles: int
-    num_resumed: int
-    notes: tuple[str, ...] = ()
-
-
 def restore_file(
-    restorer: Restorer,
+    model: DeviceModel,
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     options: RestoreOptions | None = None,
     *,
     overwrite: bool = True,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> RestoredFile:
+    progress: Progress | None = None,
+) -> Result:
     """Restore a TIFF, PNG or JPEG into a tiled BigTIFF with memory that does not grow with the picture.
 
     The result is that of ``Restorer.restore`` within one grey level; 16 bits of colour pictures are kept, too. The disk
@@ -85,7 +58,7 @@ def restore_file(
     same call is made again after an interruption, it goes on where it stopped.
 
     Args:
-        restorer: of a local model (``config.is_local``), such as ``compact``.
+        model: a local model on its device (``config.is_local``), such as ``compact``.
         source: RGB or grey, 8 or 16 bits, without transparency.
         target: a name that ends in .tif or .tiff.
         options: ``max_output_pixels`` does not count. ``restore_at`` "auto" is "output" here.
@@ -99,9 +72,10 @@ def restore_file(
         OutputError: the result cannot be written there, or another process is writing it.
     """
     place = Path(target).resolve()
-    check_streaming(restorer, place, options)
+    options = model.resolved(options)
+    check_streaming(model, place, options)
     picture = LargePicture(source)
-    options = _streamed_options(restorer, picture, options)
+    sizes = _streamed_sizes(picture, options)
     if not overwrite and os.path.lexists(place):
         raise OutputError(f"{target} is already there; choose another name or allow overwriting")
     if os.path.realpath(source) == str(place):
@@ -110,24 +84,14 @@ def restore_file(
         place.parent.mkdir(parents=True, exist_ok=True)
         remove_links(place)
     with only_one(place):
-        walked, canvas_facts, notes = _restored_into(restorer, picture, place, options, overwrite, progress)
-    width, height = options.output_size(picture.width, picture.height)
+        result = _restored_into(model, picture, place, sizes, options, overwrite, progress)
+    notes = (*picture.notes, *result.notes)
     if color_space(picture.icc_profile) is not None and not picture.is_grey:
         notes += ("its colours are not sRGB and went through the networks as they are stored; the profile is kept",)
-    return RestoredFile(
-        path=Path(target),
-        width=width,
-        height=height,
-        degrees=walked.degrees[0],
-        estimated=walked.estimated[0],
-        seconds=walked.seconds,
-        num_tiles=canvas_facts[0],
-        num_resumed=canvas_facts[1],
-        notes=(*picture.notes, *notes),
-    )
+    return replace(result, in_file=Path(target), notes=notes)
 
 
-def check_streaming(restorer: Restorer, target: Path, options: RestoreOptions | None = None) -> None:
+def check_streaming(model: DeviceModel, target: Path, options: RestoreOptions | None = None) -> None:
     """Whether model, target and options can work part by part, before anything is read.
 
     Raises:
@@ -136,9 +100,9 @@ def check_streaming(restorer: Restorer, target: Path, options: RestoreOptions | 
     options = RestoreOptions() if options is None else options
     if target.suffix.lower() not in STREAMED_EXTENSIONS:
         raise OutputError(f"{target} is no TIFF name, and only TIFF is written part by part; end the name in .tif")
-    if not restorer.model.config.is_local:
+    if not model.config.is_local:
         raise OptionError(
-            f"model {restorer.model.name} looks at the whole picture at once (attention, group norm), so it cannot "
+            f"model {model.model.name} looks at the whole picture at once (attention, group norm), so it cannot "
             "restore one part by part; use compact, or a result that fits in memory"
         )
     if options.strength != 1:
@@ -149,58 +113,50 @@ def check_streaming(restorer: Restorer, target: Path, options: RestoreOptions | 
         raise OptionError("tile off and released tiles hold the whole picture; stream with tile auto or a side")
 
 
-def _streamed_options(restorer: Restorer, picture: LargePicture, options: RestoreOptions | None) -> RestoreOptions:
+def _streamed_sizes(picture: LargePicture, options: RestoreOptions) -> Sizes:
     """As the walk takes them: the networks work at the output's size."""
-    options = RestoreOptions() if options is None else options
-    size = (picture.width, picture.height)
     try:
-        output = options.output_size(*size)
-        working = output if options.restore_at == "auto" else options.working_size(*size)
-        if options.uncut_size(*size) != output or working != output:
+        sizes = sizes_of((picture.width, picture.height), options)
+        works_elsewhere = options.restore_at != "auto" and sizes.working != sizes.output
+        if sizes.uncut != sizes.output or works_elsewhere:
             raise OptionError(
                 "a streamed picture is neither cut nor resampled afterwards; leave out size_mode fill and restore_at "
                 "model (--size-mode, --restore-at)"
             )
-        if max(output) >= 2**31:
+        if max(sizes.output) >= 2**31:
             raise OverflowError
     except OverflowError:
         raise PictureError(
             f"{picture.path} would become larger than a TIFF can be, 2147483647 px a side; choose a smaller scale"
         ) from None
-    return replace(
-        options,
-        restore_at="output",
-        upsampling=options.upsampling or restorer.model.upsampling,
-        max_output_pixels=max(options.max_output_pixels, output[0] * output[1]),
-    )
+    return replace(sizes, working=sizes.output)
 
 
 def _restored_into(
-    restorer: Restorer,
+    model: DeviceModel,
     picture: LargePicture,
     target: Path,
+    sizes: Sizes,
     options: RestoreOptions,
     overwrite: bool,
-    progress: Callable[[str, int, int], None] | None,
-) -> tuple[Walked, tuple[int, int], tuple[str, ...]]:
-    """Walk, finish, write; with smaller tiles where memory runs out. Returns (tiles, tiles of an earlier run) too."""
-    from s3diff.restoration.restorer import free_cached
-
-    width, height = options.output_size(picture.width, picture.height)
+    progress: Progress | None,
+) -> Result:
+    """Walk, finish, write; with smaller tiles where memory runs out."""
+    width, height = sizes.output
     record, held = beside(target, "tiles"), beside(target, "pixels")
-    header = _header(restorer, picture, options)
+    header = _header(model, picture, options)
     kept = kept_depth(picture.depth, options.color_match, is_grey=picture.is_grey)
     result_bytes = height * width * picture.num_channels * picture.depth.itemsize
     has_second_pass = options.color_match == "adain" or picture.is_grey  # which writes its pixels to a file of its own
     pixels_bytes = height * width * 3 * kept.itemsize
     place = Place(target, pixels_bytes + result_bytes * (2 if has_second_pass else 1))
     with disk_errors(place):
-        plan: TilePlan | None = _plan(restorer, (height, width), options, record, header)
+        first = _plan(model, sizes, options, record, header)
         place.require_room()
         if not held.exists() or held.stat().st_size != pixels_bytes:
             record.unlink(missing_ok=True)  # before the pixels change: what it says of them is no longer true
-    notes: tuple[str, ...] = ()
-    while plan is not None:
+
+    def restore_under(plan: TilePlan, notes: tuple[str, ...]) -> Result:
         with disk_errors(place):
             pixels = PixelFile(held, (height, width, 3), kept)
             try:
@@ -213,37 +169,29 @@ def _restored_into(
                 raise
         try:
             source = LowQuality(picture.read, (picture.height, picture.width))
-            walked = restorer.walk(source, options, plan, canvas=canvas, progress=progress)
+            result = walk(model, source, sizes, options, plan, canvas=canvas, progress=progress)[1][0]
             with disk_errors(place):
                 notes += _written(canvas, pixels, picture, place, options, overwrite)
-            facts = (len(plan.regions), canvas.num_resumed)
         except PictureError:
             canvas.close()
             if not canvas.num_held:  # else a repeated run goes on with them, if the source can be read then
                 remove_scratch(target)
             raise
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            free_cached(restorer.device)
-            plan = plan.smaller()
-            notes = () if plan is None else (f"memory ran out; restored in tiles of {plan.tile_px} px",)
-            continue
         finally:
             canvas.close()
-        with disk_errors(place):
-            remove_scratch(target)
-        return walked, facts, notes
-    raise PictureError(f"not enough memory for a tile of {picture.path}; use a device with more memory")
+        return replace(result, notes=notes, num_tiles=len(plan.regions), num_resumed=canvas.num_resumed)
+
+    failure = f"not enough memory for a tile of {picture.path}; use a device with more memory"
+    result = attempt(restore_under, first, model.device, failure)
+    with disk_errors(place):
+        remove_scratch(target)
+    return result
 
 
-def _plan(
-    restorer: Restorer, size: tuple[int, int], options: RestoreOptions, record: Path, header: dict[str, Any]
-) -> TilePlan:
+def _plan(model: DeviceModel, sizes: Sizes, options: RestoreOptions, record: Path, header: dict[str, Any]) -> TilePlan:
     """Tiles by the free memory, but an earlier run's where it is gone on with; a side that was asked for wins."""
-    config = restorer.model.config
-    rows, columns = (-(-side // config.pad_multiple) * config.pad_multiple for side in size)
-    plan = plan_tiles(config, rows, columns, options, restorer.device, restorer.dtype)
+    columns, rows = sizes.padded(model.config.pad_multiple)
+    plan = plan_tiles(model.config, rows, columns, options, model.device, model.dtype)
     if plan.tile_px is None and max(rows, columns) > LOCAL_TILE_PX:
         plan = replace(plan, tile_px=LOCAL_TILE_PX, autoencoder="tiles")
     earlier = next(whole_lines(record), None)
@@ -262,8 +210,6 @@ def _written(
     overwrite: bool,
 ) -> tuple[str, ...]:
     """Finish the colours, write the BigTIFF beside its place and move it there. Returns notes."""
-    from s3diff.restoration.restorer import COLORED_NOTE, becomes_color
-
     target, part = place.target, beside(place.target, "part")
     in_color = picture.is_grey and becomes_color(canvas, options)
     in_grey, finished = picture.is_grey and not in_color, pixels
@@ -294,20 +240,21 @@ def _written(
     return (COLORED_NOTE,) if in_color else ()
 
 
-def _header(restorer: Restorer, picture: LargePicture, options: RestoreOptions) -> dict[str, Any]:
+def _header(model: DeviceModel, picture: LargePicture, options: RestoreOptions) -> dict[str, Any]:
     """What decides every byte of the pixels, the tiles apart."""
     try:
         status = os.stat(picture.path)
     except OSError as error:
         raise PictureError(f"{picture.path} cannot be read any more ({error.strerror}); check the path") from error
     chosen = {name: value for name, value in asdict(options).items() if name not in (*LIMITS, "tile")}
+    chosen["restore_at"] = "output"
     header = {
         "record": "s3diff tiles",
         "version": _RECORD_VERSION,
         "software": __version__,
         "source": [os.path.realpath(picture.path), status.st_size, status.st_mtime_ns],
-        "model": [restorer.model.name, restorer.model.fingerprint],
-        "precision": restorer.precision,
+        "model": [model.model.name, model.model.fingerprint],
+        "precision": model.precision,
         "options": chosen,
     }
     return json.loads(json.dumps(header))  # as it will be read again

@@ -52,6 +52,7 @@ class TiledStages:
 
     def __init__(self, generator: OneStepGenerator, plan: TilePlan, progress: Progress | None = None) -> None:
         self.generator, self.plan, self._progress = generator, plan, progress
+        self.config = generator.config
         self._downscale = generator.config.autoencoder.downscale
 
     def encode(self, image: Tensor, adaptation: Adaptation, noise: Tensor | None = None) -> Tensor:

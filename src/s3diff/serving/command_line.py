@@ -11,7 +11,7 @@ from typing import Any
 from s3diff.checkpoints.registry import DEFAULT_MODEL
 from s3diff.option_texts import flag_of
 from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
-from s3diff.restoration.picture_files import result_extension, result_stem
+from s3diff.restoration.result_names import result_extension, result_stem
 
 #: Where several results go; a shell's user will choose another place.
 _FOLDER = "restored/"

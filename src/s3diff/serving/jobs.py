@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 from s3diff.errors import JobNotFoundError
 from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.restoration.result import Result
+from s3diff.restoration.sizes import Sizes
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.logs import request_id
 
@@ -35,28 +37,6 @@ _DEVICE_NAMES = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port i
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobResult:
-    """A result on the disk.
-
-    Attributes:
-        path: the file.
-        name: what a user would call it.
-        media_type: such as ``image/jpeg``.
-        size_bytes: of the file.
-        facts: width, height, blur, noise, estimated_blur, estimated_noise and seconds, as in the command's report, and
-            of an animation frames.
-        notes: what was lost, left out or unusual, one sentence each.
-    """
-
-    path: Path
-    name: str
-    media_type: str
-    size_bytes: int
-    facts: dict[str, Any]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class JobStatus:
     """Where a job stands; a value, so that what is read of it belongs together.
 
@@ -70,7 +50,7 @@ class JobStatus:
         seconds_left: of the work on this picture; None while unknown.
         error: in one sentence, why it failed.
         cause: who has to change something, of a failed job.
-        result: of a job that is done.
+        result: of a job that is done; in a file, with the user's own name of the picture in its notes.
     """
 
     state: State = "queued"
@@ -82,7 +62,7 @@ class JobStatus:
     seconds_left: float | None = None
     error: str | None = None
     cause: Cause | None = None
-    result: JobResult | None = None
+    result: Result | None = None
 
     @property
     def is_final(self) -> bool:
@@ -104,6 +84,7 @@ class Job:
         folder: holds the picture and the result, and nothing else.
         request: id of the request that it came with, for logs.
         source: the picture.
+        sizes: of the picture, by its header.
     """
 
     def __init__(
@@ -124,6 +105,7 @@ class Job:
         self._taken_at = time.monotonic()
         self.folder = folder / self.id
         self.source = self.folder / "source" / self.name
+        self.sizes: Sizes | None = None
         #: Whether it is to go with its end.
         self.is_forgotten = False
         #: Whether somebody has asked for the result.

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -20,9 +20,10 @@ import numpy as np
 from s3diff.errors import PictureError, PictureTooLargeError, QueueFullError, ServiceClosedError
 from s3diff.images.codecs import Picture, picture_header, read_picture
 from s3diff.options import METHOD_SCALE, OutputOptions, Precision, RestoreOptions
-from s3diff.restoration.restored import Degrees
 from s3diff.restoration.restorer import Restorer
-from s3diff.serving.jobs import Job, JobResult, JobStatus, JobStore
+from s3diff.restoration.result import Degrees
+from s3diff.restoration.sizes import sizes_of
+from s3diff.serving.jobs import Job, JobStatus, JobStore
 from s3diff.serving.limits import Quota, ServiceLimits
 from s3diff.serving.models import ModelCache, OfferedModel
 from s3diff.serving.pipeline import Pipeline
@@ -302,8 +303,7 @@ class RestorationService:
     # ------------------------------------------------------------------------------------------ taking in
 
     def _within_limits(self, options: RestoreOptions) -> RestoreOptions:
-        return replace(
-            options,
+        return options.with_valid(
             max_output_pixels=self.limits.output_pixels,
             max_input_pixels=self.limits.input_pixels,
             max_file_bytes=self.limits.upload_bytes,
@@ -371,7 +371,8 @@ class RestorationService:
         if not of_result:
             return
         try:
-            width, height = job.options.output_size(header.width, header.height)
+            job.sizes = sizes_of((header.width, header.height), job.options)
+            width, height = job.sizes.output
         except OverflowError:
             width, height = limit, limit
         if width * height > job.options.max_output_pixels:
@@ -381,4 +382,4 @@ class RestorationService:
             )
 
 
-__all__ = ["Estimate", "Job", "JobResult", "JobStatus", "OfferedModel", "RestorationService", "ServiceLimits"]
+__all__ = ["Estimate", "Job", "JobStatus", "OfferedModel", "RestorationService", "ServiceLimits"]

@@ -13,7 +13,8 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
 from s3diff.errors import JobNotFoundError
-from s3diff.serving.jobs import Job, JobResult, JobStatus
+from s3diff.restoration.result import Result
+from s3diff.serving.jobs import Job, JobStatus
 
 #: How often a waiting request looks whether its client is still there.
 _LOOK_SECONDS = 0.5
@@ -46,7 +47,7 @@ async def has_ended(request: Request, job: Job, seconds: float | None = None) ->
         unsubscribe()
 
 
-def sent(result: JobResult, then: BackgroundTask | None = None) -> Response:
+def sent(result: Result, then: BackgroundTask | None = None) -> Response:
     """The file, opened now: it may be swept while it is on its way."""
     try:
         file = result.path.open("rb")

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
-from s3diff.serving.jobs import JobResult
+from s3diff.restoration.result import Result
 
 _READ_BYTES = 1 << 20
 
@@ -30,7 +30,7 @@ class _Pipe:
         return taken
 
 
-def zip_of(results: Sequence[JobResult]) -> Iterator[bytes]:
+def zip_of(results: Sequence[Result]) -> Iterator[bytes]:
     """The bytes of an archive with every result, uncompressed (pictures are); names that repeat are numbered."""
     pipe = _Pipe()
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]

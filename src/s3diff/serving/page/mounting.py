@@ -21,9 +21,10 @@ from starlette.routing import Mount
 
 from s3diff.errors import JobNotFoundError, OptionError, PictureError, QueueFullError
 from s3diff.option_texts import options_from_texts
+from s3diff.restoration.result import Result
 from s3diff.serving.command_line import command_line
 from s3diff.serving.http.auth import Auth
-from s3diff.serving.jobs import Job, JobResult, safe_name
+from s3diff.serving.jobs import Job, safe_name
 from s3diff.serving.page.archive import zip_of
 from s3diff.serving.page.guard import PAGE_HEADERS, GradioGuard
 from s3diff.serving.page.layout import STATIC, build_page, theme
@@ -205,7 +206,7 @@ async def _small_body(request: Request) -> bytes:
     return body
 
 
-def _result(job: Job) -> JobResult:
+def _result(job: Job) -> Result:
     result = job.status.result
     if result is None or not result.path.exists():
         raise JobNotFoundError("this picture has no result; restore it again")

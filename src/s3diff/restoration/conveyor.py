@@ -1,0 +1,207 @@
+"""Read ahead | restore | write: the conveyor of folders, of the service and of animations.
+
+The networks are busy while files are read and written, and memory holds a few pictures, however many wait.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Ready = TypeVar("Ready")
+Made = TypeVar("Made")
+
+#: Pictures read before their turn: one is ready while the next one is decoded.
+READ_AHEAD = 2
+
+
+class Conveyor(Generic[Item, Ready, Made]):
+    """A reader's and a writer's thread; a third one calls :meth:`take`, restores, and calls :meth:`hand_on`.
+
+    Everything keeps its order. What ``read`` raises is raised again by :meth:`take` once everything that was read
+    before is taken; what ``write`` raises, by :meth:`hand_on` or :meth:`flush`. Either ends the conveyor.
+
+    Args:
+        read: makes an item ready; None where the item ends here.
+        write: puts away what was made.
+        items: all of them; None for an endless conveyor that :meth:`put` feeds.
+        has_room: whether one more item may be read beside those that are ready.
+        max_unwritten: how much that was made may wait for the writer, the one being written included.
+        name: of the threads.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Item], Ready | None],
+        write: Callable[[Made], None],
+        items: Iterable[Item] | None = None,
+        *,
+        has_room: Callable[[Sequence[Ready]], bool] = lambda ready: len(ready) < READ_AHEAD,
+        max_unwritten: int = 1,
+        name: str = "s3diff",
+    ) -> None:
+        self._read, self._write, self._has_room, self._max_unwritten = read, write, has_room, max_unwritten
+        self._is_endless = items is None
+        self._waiting: deque[Item] = deque(items or ())
+        self._ready: list[tuple[Item, Ready]] = []
+        self._unwritten: deque[Made] = deque()
+        self._is_reading = self._is_writing = self._is_over = False
+        self._read_error: BaseException | None = None
+        self._write_error: BaseException | None = None
+        self._turn = threading.Condition()
+        loops = {"read": self._read_all, "write": self._write_all}
+        self._threads = [
+            threading.Thread(target=loop, name=f"{name}-{stage}", daemon=True) for stage, loop in loops.items()
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self, seconds: float | None = None) -> None:
+        """Read nothing more, write what was made, and wait for that, at most so many seconds."""
+        with self._turn:
+            self._is_over = True
+            self._turn.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(seconds)
+
+    def __enter__(self) -> Conveyor[Item, Ready, Made]:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether both threads are at work."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def num_waiting(self) -> int:
+        """Items that nobody has begun to read."""
+        return len(self._waiting)
+
+    def put(self, item: Item, limit: int) -> bool:
+        """Append an item unless ``limit`` items wait; returns whether it is in."""
+        with self._turn:
+            if len(self._waiting) >= limit:
+                return False
+            self._waiting.append(item)
+            self._turn.notify_all()
+            return True
+
+    def position(self, item: Item) -> int | None:
+        """How many items wait before this one; None where it does not wait."""
+        with self._turn:
+            return self._waiting.index(item) if item in self._waiting else None
+
+    def remove(self, item: Item) -> bool:
+        """Take out an item that waits or is ready; returns whether it was there."""
+        with self._turn:
+            held = len(self._waiting) + len(self._ready)
+            self._waiting = deque(each for each in self._waiting if each is not item)
+            self._ready = [each for each in self._ready if each[0] is not item]
+            self._turn.notify_all()
+            return len(self._waiting) + len(self._ready) < held
+
+    def take(
+        self, wanted: Callable[[Ready], bool] = lambda _: True, seconds: float | None = None
+    ) -> tuple[Item, Ready] | None:
+        """Wait for the first item that is ready and wanted, at most so many seconds; None where none comes any more."""
+
+        def find() -> tuple[Item, Ready] | None:
+            return next((each for each in self._ready if wanted(each[1])), None)
+
+        def is_settled() -> bool:
+            is_done = not (self._is_endless or self._waiting or self._is_reading)
+            return self._is_over or is_done or self._read_error is not None or find() is not None
+
+        with self._turn:
+            self._turn.wait_for(is_settled, seconds)
+            if not self._is_over and (found := find()) is not None:
+                self._ready.remove(found)
+                self._turn.notify_all()
+                return found
+            if self._read_error is not None:
+                raise self._read_error
+            return None
+
+    def hand_on(self, made: Made) -> None:
+        """Give something to the writer; waits while the writer is behind, so that results do not pile up."""
+
+        def has_room() -> bool:
+            num_unwritten = len(self._unwritten) + self._is_writing
+            return self._is_over or self._write_error is not None or num_unwritten < self._max_unwritten
+
+        with self._turn:
+            self._turn.wait_for(has_room)
+            self._raise_write_error()
+            self._unwritten.append(made)
+            self._turn.notify_all()
+
+    def flush(self) -> None:
+        """Wait until everything that was made is written."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._write_error or not (self._unwritten or self._is_writing))
+            self._raise_write_error()
+
+    def _raise_write_error(self) -> None:
+        if self._write_error is not None:
+            raise self._write_error
+
+    def _read_all(self) -> None:
+        # Each step has a frame of its own: nothing is held while the next picture is waited for.
+        try:
+            while self._read_next():
+                pass
+        except BaseException as error:  # noqa: BLE001 - raised again by take
+            with self._turn:
+                self._read_error = error
+                self._turn.notify_all()
+
+    def _write_all(self) -> None:
+        try:
+            while self._write_next():
+                pass
+        except BaseException as error:  # noqa: BLE001 - raised again by hand_on or flush
+            with self._turn:
+                self._write_error = error
+                self._turn.notify_all()
+
+    def _read_next(self) -> bool:
+        with self._turn:
+            self._turn.wait_for(lambda: self._is_over or (self._waiting and self._has_room(self._all_ready())))
+            if self._is_over:
+                return False
+            item = self._waiting.popleft()
+            self._is_reading = True
+        ready = self._read(item)
+        with self._turn:
+            self._is_reading = False
+            if ready is not None:
+                self._ready.append((item, ready))
+            self._turn.notify_all()
+        return self._is_endless or bool(self._waiting)
+
+    def _all_ready(self) -> list[Ready]:
+        return [ready for _, ready in self._ready]
+
+    def _write_next(self) -> bool:
+        with self._turn:
+            self._turn.wait_for(lambda: self._is_over or self._unwritten)
+            if not self._unwritten:
+                return False
+            made = self._unwritten.popleft()
+            self._is_writing = True
+        self._write(made)
+        with self._turn:
+            self._is_writing = False
+            self._turn.notify_all()
+        return True

@@ -1,0 +1,154 @@
+"""A model's networks on a device, with folded copies, encoded prompts and hooks: what every restoration works with."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from s3diff.checkpoints.model_folder import LoadedModel
+from s3diff.errors import OptionError
+from s3diff.networks.folded_network import FoldedInTurn, FoldedNetwork
+from s3diff.networks.modulated_lora import Adaptation
+from s3diff.networks.prompts import encode_prompts
+from s3diff.options import Precision, RestoreOptions
+from s3diff.restoration.acceleration import choose_acceleration, compile_network
+from s3diff.restoration.device import autoencoder_dtypes, choose_device, choose_dtype
+
+PromptName = Literal["positive_prompt", "negative_prompt"]
+PROMPTS: tuple[PromptName, ...] = get_args(PromptName)
+
+
+class DeviceModel:
+    """A model on a device.
+
+    Args:
+        model: from :func:`s3diff.checkpoints.model_folder.load_model`; moved to the device.
+        device: ``auto`` (CUDA, MPS, CPU in this order) or a torch device.
+        precision: ``auto`` (float32; bfloat16 where that is both fast and exact, see
+            :func:`s3diff.restoration.device.choose_dtype`), ``float32``, ``float16`` or ``bfloat16``. They are the
+            UNet's; see :func:`s3diff.restoration.device.autoencoder_dtypes` for the autoencoder's.
+        exclusive: use and change the model's own networks instead of a copy, which saves their memory.
+        fast: compile the networks, on CUDA with recorded graphs, where the machine can; see ``acceleration``. The first
+            picture of every size takes minutes, and results need not be the same to the bit again.
+        remark: told in one line when the compiler fails after all; None to warn.
+
+    Raises:
+        OptionError: the device is not on this machine, or the precision is unknown.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        *,
+        device: str | torch.device = "auto",
+        precision: Precision = "auto",
+        exclusive: bool = False,
+        fast: bool = False,
+        remark: Callable[[str], None] | None = None,
+    ) -> None:
+        self.model, self.config, self.upsampling = model, model.config, model.upsampling
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(precision, self.device, model.config.schedule)
+        generator = model.generator if exclusive else copy.deepcopy(model.generator)
+        generator = generator.to(self.device).eval().requires_grad_(False)
+        #: What is on and off on this device, with the reasons.
+        self.acceleration = choose_acceleration(self.device, self.dtype, fast=fast)
+        if self.acceleration.channels_last:
+            generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Folding starts from float32 weights, whatever the networks compute in: these tensors stay as they are when
+        # the modules get smaller ones.
+        encoder_weights, unet_weights = generator.autoencoder.encoder.lora_weights(), generator.unet.lora_weights()
+        generator.unet.to(self.dtype)
+        encoder_dtype, decoder_dtype = autoencoder_dtypes(self.dtype, model.config.schedule)
+        generator.autoencoder.to(encoder_dtype)
+        generator.autoencoder.decoder.to(decoder_dtype)
+        self.generator = generator
+        self._encoder = FoldedNetwork(generator.autoencoder.encoder, encoder_weights)
+        self._unet = FoldedNetwork(generator.unet, unet_weights)
+        self._unet.network.fix_timestep(model.config.schedule.timestep)
+        if self.acceleration.compiled:
+            for network in (self._encoder.network, self._unet.network, generator.autoencoder.decoder):
+                compile_network(network, self.device, remark or warnings.warn)
+        self._encoded_prompts: dict[str, Tensor] = {}
+
+    @property
+    def precision(self) -> str:
+        """The number format that the networks compute in, such as ``float32``."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def resolved(self, options: RestoreOptions | None) -> RestoreOptions:
+        """The options, or the defaults for None, with the filter that this model was made for.
+
+        Raises:
+            OptionError: these are no options.
+        """
+        options = RestoreOptions() if options is None else options
+        if not isinstance(options, RestoreOptions):
+            raise OptionError(f"options is a {type(options).__name__}; give a RestoreOptions")
+        return options.for_model(self.model.upsampling)
+
+    def check(self, options: RestoreOptions | None = None) -> None:
+        """Make sure that the options fit the model, whatever the picture; prompts are encoded and kept.
+
+        Raises:
+            OptionError: these are no options.
+            ModelError: the options ask for a prompt that the model cannot encode.
+        """
+        self.prompts(self.resolved(options))
+
+    def adaptations(self, for_encoder: Tensor, for_unet: Tensor, in_turn: bool) -> tuple[Adaptation, Adaptation]:
+        """One picture: folded weights. Several: the encoder, which one picture keeps busy, folded for each in turn; the
+        UNet on all together, with the matrices themselves, or in turn as well.
+        """
+        if len(for_encoder) > 1:
+            unet = FoldedInTurn(self._unet, for_unet) if in_turn else for_unet
+            return FoldedInTurn(self._encoder, for_encoder), unet
+        return self._encoder.fold(for_encoder), self._unet.fold(for_unet)
+
+    def prompts(self, options: RestoreOptions, batch_size: int = 1) -> tuple[Tensor, Tensor]:
+        """The positive and the negative prompt for a batch, both [B, T, C].
+
+        Raises:
+            ModelError: the model cannot encode one of them.
+        """
+        positive, negative = (self.prompt(name, options) for name in PROMPTS)
+        return positive.expand(batch_size, -1, -1), negative.expand(batch_size, -1, -1)
+
+    def prompt(self, name: PromptName, options: RestoreOptions) -> Tensor:
+        """One of the options' prompts, [1, T, C]; a text that is not stored is encoded and kept.
+
+        Raises:
+            ModelError: the model cannot encode it.
+        """
+        stored, text = self.model.prompts, getattr(options, name)
+        is_positive = name == "positive_prompt"
+        stored_text = stored.positive_text if is_positive else stored.negative_text
+        # At guidance 1 nobody looks at the negative prompt, so nothing is encoded for it.
+        if text is None or text == stored_text or (options.guidance == 1 and not is_positive):
+            return (stored.positive if is_positive else stored.negative)[None].to(self.device)
+        if text not in self._encoded_prompts:
+            encoded = encode_prompts(self.model.tokenizer, self.model.text_encoder, [text])
+            self._encoded_prompts[text] = encoded.to(self.device)
+        return self._encoded_prompts[text]
+
+    @contextmanager
+    def watched(self, look: Callable[[], None]) -> Iterator[None]:
+        """Call ``look`` before every layer of the encoder, the UNet and the decoder; what it raises ends the work.
+
+        Compiled networks (``fast``) are not interrupted: there ``progress`` alone ends the work, after a tile.
+        """
+        autoencoder, unet = self.generator.autoencoder, self.generator.unet
+        networks = () if self.acceleration.compiled else (autoencoder.encoder, autoencoder.decoder, unet)
+        layers = [layer for network in networks for layer in network.modules() if not any(layer.children())]
+        hooks = [layer.register_forward_pre_hook(lambda *_: look()) for layer in layers]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()

@@ -1,0 +1,154 @@
+"""The result of a restoration: one type for a picture in memory, a file, an animation, a job and a report's line."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from s3diff.errors import PictureError
+from s3diff.options import RestoreOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from s3diff.images.picture import Picture
+
+
+#: Those that not every system's table knows.
+_MEDIA_TYPES = {
+    ".apng": "image/apng",
+    ".webp": "image/webp",
+    ".avif": "image/avif",
+    ".heic": "image/heic",
+    ".heif": "image/heif",
+}
+
+
+class Degrees(NamedTuple):
+    """How degraded the input is, each in [0, 1]."""
+
+    blur: float
+    noise: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+    """A restored picture, in memory or in a file, and how it came about.
+
+    Attributes:
+        size: (width, height) in pixels, of every frame.
+        degrees: what the matrices were made for: the estimate, or the override; the same for all frames.
+        estimated: what the estimator found; of an animation the median of some frames.
+        seconds: wall-clock time by stage: prepare (enlarging the input), estimate, fold, encode, predict, decode,
+            color, finish (only where size, colours, transparency or strength ask for more); and total, their sum.
+            Reading and writing files, encoding a new prompt and rounding to the picture's depth are in none. A batch
+            shares its time evenly; an animation's frames are added up; a resumed file counts this run alone.
+        options: the options, with the filter that enlarged the input filled in.
+        notes: what was unusual about the restoration or left out, one sentence each.
+        num_frames: of an animation; None of a still picture.
+        in_memory: the picture, where its pixels are in memory; see :attr:`picture`.
+        in_file: where it was written, if it was; see :attr:`path`.
+        size_bytes: of that file, where the service keeps it.
+        num_tiles: of a picture that was restored part by part.
+        num_resumed: of these tiles, done by an earlier run.
+    """
+
+    size: tuple[int, int]
+    degrees: Degrees
+    estimated: Degrees
+    seconds: Mapping[str, float]
+    options: RestoreOptions
+    notes: tuple[str, ...] = ()
+    num_frames: int | None = None
+    in_memory: Picture | None = None
+    in_file: Path | None = None
+    size_bytes: int = 0
+    num_tiles: int = 0
+    num_resumed: int = 0
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return self.size[0]
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return self.size[1]
+
+    @property
+    def picture(self) -> Picture:
+        """Pixels, transparency, profile and metadata, in the depth of the input.
+
+        Raises:
+            PictureError: they are in a file.
+        """
+        if self.in_memory is None:
+            raise PictureError(f"the result is in {self.in_file} and not in memory; read it from there")
+        return self.in_memory
+
+    @property
+    def image(self) -> Any:
+        """The picture as a ``PIL.Image.Image``."""
+        from s3diff.images.codecs import to_pil
+
+        return to_pil(self.picture)
+
+    @property
+    def array(self) -> np.ndarray:
+        """Pixels [H, W, 3] or [H, W, 1], uint8 or uint16."""
+        return self.picture.pixels
+
+    @property
+    def path(self) -> Path:
+        """The file.
+
+        Raises:
+            PictureError: the result was not written yet.
+        """
+        if self.in_file is None:
+            raise PictureError("the result is in memory and in no file; save it first")
+        return self.in_file
+
+    @property
+    def name(self) -> str:
+        """The file's name without folders."""
+        return self.path.name
+
+    @property
+    def media_type(self) -> str:
+        """Of the file, such as ``image/jpeg``."""
+        known = mimetypes.guess_type(self.name)[0] or _MEDIA_TYPES.get(self.path.suffix.lower())
+        return known or "application/octet-stream"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a report's line and an HTTP answer say of the result, rounded."""
+        facts = {
+            "width": self.width,
+            "height": self.height,
+            "blur": round(self.degrees.blur, 4),
+            "noise": round(self.degrees.noise, 4),
+            "estimated_blur": round(self.estimated.blur, 4),
+            "estimated_noise": round(self.estimated.noise, 4),
+            "seconds": round(self.seconds["total"], 4),
+        }
+        return facts if self.num_frames is None else {**facts, "frames": self.num_frames}
+
+    def save(self, path: str | Path, *, quality: int = 95, overwrite: bool = True) -> tuple[str, ...]:
+        """Write the picture; the format follows the extension. Returns notes on what the format cannot hold.
+
+        Raises:
+            OutputError: it cannot be written there, or something is there that may not be replaced; nothing is left
+                half written.
+        """
+        from s3diff.images.codecs import write_picture
+
+        return write_picture(self.picture, path, quality=quality, overwrite=overwrite)
+
+
+#: The name under which :mod:`s3diff` offers it.
+Restored = Result

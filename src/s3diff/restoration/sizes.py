@@ -1,0 +1,81 @@
+"""Compute a picture's sizes once, when its width and height are known; every later step is handed this value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from s3diff.errors import PictureError
+from s3diff.options import METHOD_SCALE, RestoreOptions
+
+#: (width, height) in pixels.
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A picture's (width, height) in pixels at each step of its restoration.
+
+    Attributes:
+        input: as it was read.
+        working: of what the networks make, before it is resampled.
+        uncut: before ``fill`` cuts what stands over.
+        output: of the result.
+    """
+
+    input: Size
+    working: Size
+    uncut: Size
+    output: Size
+
+    @property
+    def num_working_pixels(self) -> int:
+        """What the networks' time grows with."""
+        return self.working[0] * self.working[1]
+
+    def padded(self, multiple: int) -> Size:
+        """Round the working size up to multiples of the networks' stride."""
+        width, height = (-(-side // multiple) * multiple for side in self.working)
+        return width, height
+
+
+def sizes_of(size: Size, options: RestoreOptions) -> Sizes:
+    """Compute all sizes of a picture of this (width, height).
+
+    Raises:
+        OverflowError: the result would be larger than any number.
+    """
+    output = options.output_size(*size)
+    uncut = options.covering_size(*size) if options.size is not None and options.size_mode == "fill" else output
+    method = (size[0] * METHOD_SCALE, size[1] * METHOD_SCALE)
+    method_pixels = method[0] * method[1]
+    works_at_method = options.restore_at == "model" or (
+        options.restore_at == "auto" and uncut[0] * uncut[1] < method_pixels <= options.max_output_pixels
+    )
+    return Sizes(size, method if works_at_method else uncut, uncut, output)
+
+
+def allowed_sizes(size: Size, options: RestoreOptions, name: object = None) -> Sizes:
+    """Compute all sizes of a picture, if the options allow a result of so many pixels.
+
+    Args:
+        size: the picture's (width, height).
+        options: with the limit.
+        name: of the picture, for the message.
+
+    Raises:
+        PictureError: they do not.
+    """
+    name = name or "the picture"
+    try:
+        sizes = sizes_of(size, options)
+        width, height = sizes.output
+        megapixels = width * height / 1e6
+    except OverflowError:
+        raise PictureError(f"{name} would become larger than any picture; choose a smaller scale or size") from None
+    if width * height > options.max_output_pixels:
+        raise PictureError(
+            f"{name} would become {width:.9g} x {height:.9g} px, {megapixels:.3g} megapixels; at most "
+            f"{options.max_output_pixels / 1e6:.3g} are allowed: choose a smaller scale or size, raise the limit "
+            "(max_output_pixels, --max-megapixels), or stream it into a .tif (restore_file, --stream)"
+        )
+    return sizes

@@ -1,0 +1,314 @@
+"""The order of a restoration's steps: read, to networks, walk, finish, write.
+
+Colours are float from the first step to the last; a picture restored in tiles keeps its finished parts in 16 bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s3diff.images.codecs import Picture, check_writable, read_picture
+from s3diff.images.color_match import match_color
+from s3diff.images.resampling import crop, from_network_range
+from s3diff.networks.degradation_estimator import DEGREE_NAMES
+from s3diff.networks.one_step_generator import one_step
+from s3diff.options import Grey, OutputOptions, RestoreOptions
+from s3diff.restoration.attempt import attempt
+from s3diff.restoration.device import repeatable, turn_of
+from s3diff.restoration.device_model import DeviceModel
+from s3diff.restoration.finishing import finish, is_finished_by_rounding, to_networks
+from s3diff.restoration.regions import Canvas, EnlargedInput, LowQuality, cut_at_edge, estimate_in_tiles, tensor_reader
+from s3diff.restoration.result import Degrees, Result
+from s3diff.restoration.sizes import Sizes, allowed_sizes
+from s3diff.restoration.tile_plan import TilePlan, plan_tiles
+from s3diff.restoration.tiled_stages import TiledStages
+from s3diff.tiling import HaloSpan, Span
+
+#: Called with the stage (``tiles``, ``predict`` or ``frames``), how much of it is done and how much there is. What it
+#: raises ends the work.
+Progress = Callable[[str, int, int], None]
+
+
+class Opened(NamedTuple):
+    """A still picture that was read, and its sizes."""
+
+    picture: Picture
+    sizes: Sizes
+
+
+def read(source: Path, target: Path, options: RestoreOptions, known: Sizes | None = None) -> Opened:
+    """Read a picture; make sure that the options allow its result and that the target can take it.
+
+    Args:
+        source: the file.
+        target: where the result will go.
+        options: with the limits.
+        known: the sizes, where the file's header gave them; they count if the picture is of that size.
+
+    Raises:
+        PictureError: the picture cannot be read, or its result would be too large.
+        OutputError: the target's format cannot hold the result, or its place cannot be written.
+    """
+    opened = opened_picture(read_picture(source, options.max_input_pixels, options.max_file_bytes), options, known)
+    check_writable(target, size=opened.sizes.output, transparent=opened.picture.is_transparent)
+    return opened
+
+
+def opened_picture(picture: Picture, options: RestoreOptions, known: Sizes | None = None) -> Opened:
+    """Add the sizes to a picture in memory.
+
+    Raises:
+        PictureError: its result would be too large.
+    """
+    size = (picture.width, picture.height)
+    return Opened(picture, known if known and known.input == size else allowed_sizes(size, options, picture.path))
+
+
+@torch.inference_mode()
+def restore(
+    model: DeviceModel,
+    opened: Sequence[Opened],
+    options: RestoreOptions,
+    progress: Progress | None = None,
+    *,
+    in_turn: bool = False,
+    degrees: Degrees | None = None,
+    grey: Grey | None = None,
+) -> list[Result]:
+    """Restore pictures of one size, together where memory allows it whole, otherwise one by one and in tiles.
+
+    Args:
+        model: the networks on their device.
+        opened: the pictures.
+        options: with the filter that enlarges the input filled in.
+        progress: called after every tile.
+        in_turn: see :meth:`Restorer.restore_batch`.
+        degrees: for all pictures, instead of the estimate and of the options' degrees.
+        grey: instead of the options'.
+
+    Raises:
+        PictureError: there is not enough memory, whatever the tiles.
+        ModelError: the options ask for a prompt that the model cannot encode.
+    """
+    sizes, pictures = opened[0].sizes, [each.picture for each in opened]
+    if grey is not None:
+        options = options.with_valid(grey=grey)
+    config = model.config
+    plan = plan_tiles(
+        config, *sizes.padded(config.pad_multiple)[::-1], options, model.device, model.dtype, len(pictures)
+    )
+
+    def restore_under(plan: TilePlan, notes: tuple[str, ...]) -> list[Result]:
+        if len(pictures) > 1 and not plan.is_whole:
+            return [restore(model, [each], options, progress, degrees=degrees)[0] for each in opened]
+        colors = torch.cat([to_networks(picture) for picture in pictures])
+        low_quality = LowQuality(tensor_reader(colors), sizes.input[::-1], len(pictures))
+        canvas = _canvas(pictures[0], sizes, options) if len(plan.regions) > 1 else None
+        made, results = walk(
+            model, low_quality, sizes, options, plan, canvas=canvas, progress=progress, in_turn=in_turn, degrees=degrees
+        )
+        images = [canvas] if made is None else made.split(1)
+        each_of = zip(results, images, pictures, strict=True)
+        return [_finished(result, image, picture, sizes, options, notes) for result, image, picture in each_of]
+
+    width, height = sizes.working
+    return attempt(
+        restore_under,
+        plan,
+        model.device,
+        f"not enough memory for an output of {width} x {height} px; choose a smaller scale, size or tile, or a "
+        "device with more memory",
+    )
+
+
+@torch.inference_mode()
+def walk(
+    model: DeviceModel,
+    low_quality: LowQuality,
+    sizes: Sizes,
+    options: RestoreOptions,
+    plan: TilePlan,
+    *,
+    canvas: Canvas | None = None,
+    progress: Progress | None = None,
+    in_turn: bool = False,
+    degrees: Degrees | None = None,
+) -> tuple[Tensor | None, list[Result]]:
+    """Run the method on opaque sRGB pictures of one size.
+
+    Args:
+        model: the networks on their device.
+        low_quality: the pictures.
+        sizes: of each.
+        options: with the filter that enlarges the input filled in.
+        plan: of the working size.
+        canvas: takes the parts of one picture; what it holds already is not computed again. None where the plan
+            has one part.
+        progress: called after every tile.
+        in_turn: see :meth:`Restorer.restore_batch`.
+        degrees: for all pictures, instead of the estimate and of the options' degrees.
+
+    Returns:
+        The pictures at the working size, [B, 3, H, W] in [0, 1], None where the canvas took them; and the results that
+        are to hold them.
+    """
+    # Folded weights lie in one place until the next picture's, and a plan counts on the device's free memory.
+    with turn_of(model.device), repeatable(exactly=not model.acceleration.compiled):
+        generator, (read_part, size, count), (width, height) = model.generator, low_quality, sizes.working
+        positive, negative = model.prompts(options, count)
+        clock, part = _StageClock(model.device), 1 if in_turn else count
+        with clock.stage("estimate"):
+            estimated = _estimated(model, low_quality, in_turn)
+            used = _overridden(estimated, options, degrees)
+            matrices = zip(*(generator.conditioning(each) for each in used.split(part)), strict=True)
+            for_encoder, for_unet = (torch.cat(each) for each in matrices)
+        with clock.stage("fold"):
+            encoder_adaptation, unet_adaptation = model.adaptations(for_encoder, for_unet, in_turn)
+        # On the CPU: not every device has the filter against aliasing, and all enlarge alike.
+        enlarged = EnlargedInput(read_part, size, (height, width), options.upsampling or model.upsampling)
+        regions, result = plan.regions, None
+        for done, (rows, columns) in enumerate(regions):
+            if canvas is not None and canvas.holds(rows, columns):
+                continue
+            stages = TiledStages(generator, plan, partial(progress, "predict") if progress else None)
+            with clock.stage("prepare"):
+                base, image = enlarged.region(rows.read, columns.read, model.device)
+                noise = _latent_noise(model, plan, rows, columns, options)
+            predict = partial(
+                stages.predict_guided,
+                positive=positive,
+                negative=negative,
+                guidance=float(options.guidance),
+                adaptation=unet_adaptation,
+            )
+            decoded = one_step(stages, image, encoder_adaptation, predict, noise, clock.stage)
+            with clock.stage("color"):
+                rows, columns = cut_at_edge(rows, height), cut_at_edge(columns, width)
+                base = crop(base, rows.read.length, columns.read.length)
+                decoded = crop(from_network_range(decoded), rows.read.length, columns.read.length)
+                if canvas is None:
+                    pairs = zip(decoded.split(part), base.split(part), strict=True)
+                    result = torch.cat([match_color(*pair, options.color_match) for pair in pairs])
+                else:
+                    canvas.write(decoded, base, rows, columns)
+            if progress is not None:
+                progress("tiles", done + 1, len(regions))
+    seconds = clock.shared_by(count)
+    return result, [
+        Result(size=sizes.output, degrees=Degrees(*each), estimated=Degrees(*found), seconds=seconds, options=options)
+        for each, found in zip(used.tolist(), estimated.tolist(), strict=True)
+    ]
+
+
+def write(result: Result, target: Path, writing: OutputOptions) -> Result:
+    """Write a picture; the result then says where it is and everything that was lost, left out or unusual.
+
+    Raises:
+        OutputError: it cannot be written there; nothing is left half written.
+    """
+    lost = result.save(target, quality=writing.quality, overwrite=writing.overwrite)
+    notes = (*result.picture.notes, *result.notes, *lost)
+    return replace(result, in_memory=None, in_file=target, notes=notes)
+
+
+def estimate(model: DeviceModel, picture: Picture) -> Degrees:
+    """Estimate how degraded a picture is, as :func:`walk` would; does not wait for a restoration that runs."""
+    with torch.inference_mode(), repeatable(exactly=not model.acceleration.compiled):
+        colors = to_networks(picture)
+        found = estimate_in_tiles(
+            model.generator.estimator, tensor_reader(colors), (picture.height, picture.width), model.device
+        )
+        return Degrees(*found[0].tolist())
+
+
+def _finished(
+    result: Result,
+    image: Tensor | Canvas | None,
+    picture: Picture,
+    sizes: Sizes,
+    options: RestoreOptions,
+    notes: tuple[str, ...],
+) -> Result:
+    """Put the finished picture into its result; the time counts where more than rounding was to be done."""
+    assert image is not None  # the walk gave it, or took the canvas
+    started = time.perf_counter()
+    finished = finish(image, picture, sizes, options)
+    seconds = dict(result.seconds)
+    if not is_finished_by_rounding(picture, sizes, options):
+        seconds["finish"] = time.perf_counter() - started
+        seconds["total"] = sum(value for stage, value in seconds.items() if stage != "total")
+    return replace(result, in_memory=finished, seconds=seconds, notes=notes)
+
+
+def _canvas(picture: Picture, sizes: Sizes, options: RestoreOptions) -> Canvas:
+    is_last = is_finished_by_rounding(picture, sizes, options)
+    depth = picture.pixels.dtype if is_last else np.dtype(np.uint16)
+    return Canvas(sizes.working[::-1], depth, options.color_match, is_grey=picture.is_grey)
+
+
+def _estimated(model: DeviceModel, low_quality: LowQuality, in_turn: bool) -> Tensor:
+    """[B, 2]; in turn where a batch's sums, which are rounded otherwise, must not be seen."""
+    estimator, (read_part, size, count) = model.generator.estimator, low_quality
+    if not in_turn:
+        return estimate_in_tiles(estimator, read_part, size, model.device)
+
+    def read_one(rows: Span, columns: Span, index: int) -> Tensor:
+        return read_part(rows, columns)[index : index + 1].clone()  # aligned as a picture of its own
+
+    readers = [partial(read_one, index=index) for index in range(count)]
+    return torch.cat([estimate_in_tiles(estimator, reader, size, model.device) for reader in readers])
+
+
+def _overridden(estimated: Tensor, options: RestoreOptions, chosen: Degrees | None) -> Tensor:
+    """[B, 2] with the degrees that are chosen, or that the options set or move by hand."""
+    degrees = estimated.clone()
+    for column, name in enumerate(DEGREE_NAMES):
+        for row, value in enumerate(estimated[:, column].tolist()):
+            degrees[row, column] = options.degree(name, value) if chosen is None else chosen[column]
+    return degrees
+
+
+def _latent_noise(
+    model: DeviceModel, plan: TilePlan, rows: HaloSpan, columns: HaloSpan, options: RestoreOptions
+) -> Tensor | None:
+    """Every picture of a batch draws the noise that it would draw alone; on the CPU, equal on every device.
+
+    It is drawn for the whole picture, whatever the tiles; a part gets its own.
+    """
+    if options.latent == "mean":
+        return None
+    config = model.config.autoencoder
+    shape = (1, config.latent_channels, plan.height // config.downscale, plan.width // config.downscale)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(options.seed))
+    down, across = (slice(*(side // config.downscale for side in span.read)) for span in (rows, columns))
+    return noise[:, :, down, across].to(model.device)
+
+
+@dataclass
+class _StageClock:
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def shared_by(self, num_pictures: int) -> dict[str, float]:
+        shared = {name: seconds / num_pictures for name, seconds in self.seconds.items()}
+        return {**shared, "total": sum(shared.values())}
