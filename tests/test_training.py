@@ -29,6 +29,7 @@ from s3diff.training import phases
 from s3diff.training.adversarial.discriminator import DiscriminatorConfig
 from s3diff.training.config import AdversarialConfig, DataConfig, LossConfig, OptimiserConfig, ReleasedFaults
 from s3diff.training.data.sources import open_source
+from s3diff.training.dry_run import dry_run
 from s3diff.training.export import delivered_model, export_model
 from s3diff.training.initial_model import prepare_initial_model
 from s3diff.training.loop import StepReport, make_accelerator, step_generator
@@ -770,6 +771,8 @@ def test_an_output_among_the_pictures_is_refused(photos: Path, tmp_path: Path, m
         option = "--data" if validate is None else "--validate"
         with pytest.raises(OptionError, match=rf"--output \S+ lies inside {option} .*; give a folder outside of it"):
             prepare_trainer(request)
+        with pytest.raises(OptionError, match="lies inside"):
+            dry_run(request)
         with pytest.raises(OptionError, match="lies inside"):
             train_estimator(replace(request, recipe="compact_estimator"))
     assert not (photos / "run").exists()

@@ -31,6 +31,7 @@ from s3diff.training.data.batches import CropBatch, crop_batches
 from s3diff.training.data.collage import NUMBERS_PER_SHAPE, collage
 from s3diff.training.data.crops import CropDataset, check_usable, epoch_order
 from s3diff.training.data.sources import ShardSource, names_digest, open_source
+from s3diff.training.validation import named_pictures
 
 NUM_PICTURES = 12
 
@@ -404,6 +405,15 @@ def test_numbers_that_fit_no_batch_are_refused_at_once(mixed_folder: Path) -> No
             crop_batches(dataset, **{"first_step": 0, "rows": range(4), "global_batch_size": 4, **wrong})  # type: ignore[arg-type]
     with pytest.raises(OptionError):
         CropDataset(dataset.source, 0, seed=0)
+
+
+def test_held_out_names_are_compared_in_one_form_of_unicode(tmp_path: Path) -> None:
+    composed, apart = "caf\u00e9.png", "cafe\u0301.png"
+    place = write_folder(tmp_path / "p", {apart: noise(0), "n/b.png": noise(1), "c.png": noise(2)})
+    source = open_source(str(place), held_out=(composed, "n/b.png"))
+    assert [source.name(index) for index in range(len(source))] == ["c.png"]
+    whole = open_source(str(place))
+    assert [whole.name(index) for index in named_pictures(whole, (composed, "n/b.png"))] == [apart, "n/b.png"]
 
 
 def test_held_out_pictures_are_left_out(mixed_folder: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from s3diff.training.config import TrainConfig
 from s3diff.training.data.crops import check_usable
 from s3diff.training.data.sources import open_source
 from s3diff.training.initial_model import prepare_initial_model, require_estimator
-from s3diff.training.run import TrainRequest, check_consistent, resolve_config
+from s3diff.training.run import TrainRequest, check_consistent, require_output_outside, resolve_config
 from s3diff.training.trainable import TrainableModel, checkpoint_gradients, freeze_in_bfloat16, parameter_group
 
 _GIB = 2**30
@@ -62,6 +62,7 @@ class DryRun:
 def dry_run(request: TrainRequest) -> DryRun:
     """Work the plan out; raises as :func:`s3diff.training.run.train` would at its start."""
     config = resolve_config(request)
+    require_output_outside(request)
     start = prepare_initial_model(config, request.source, request.estimator, request.changes)
     config = start.config
     check_consistent(config)

@@ -115,7 +115,7 @@ def prepare_trainer(request: TrainRequest, report: Report | None = None) -> Trai
     config = resolve_config(request)
     estimator_run = request.output / _ESTIMATOR_RUN
     _require_consistent(request)
-    _require_output_outside(request)
+    require_output_outside(request)
     if not request.resume:
         require_new_run(request.output)
         require_new_run(estimator_run)
@@ -147,8 +147,12 @@ def _require_consistent(request: TrainRequest) -> None:
         raise OptionError("--accept-changes belongs to --resume; leave it out to start a new run")
 
 
-def _require_output_outside(request: TrainRequest) -> None:
-    """Refuse an output among the pictures: the run's own would be trained on and scored when it goes on."""
+def require_output_outside(request: TrainRequest) -> None:
+    """Refuse an output among the pictures: the run's own would be trained on and scored when it goes on.
+
+    Raises:
+        OptionError: the folder of the run lies inside that of the pictures, or is it.
+    """
     output = request.output.resolve()
     for option, place in (("--data", request.data), ("--validate", request.validate)):
         if place is None or is_remote(place):
@@ -210,7 +214,7 @@ def train_estimator(request: TrainRequest, report: Report | None = None) -> Path
     for change in request.changes:
         config = with_change(config, change)
     _require_consistent(request)
-    _require_output_outside(request)
+    require_output_outside(request)
     _check_degradations(config.data.degradations)
     if config.data.crop_px % config.data.scale:
         raise OptionError(f"data.crop_px is {config.data.crop_px}; give a multiple of the scale {config.data.scale}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from s3diff.images.resampling import enlarge
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.training.config import ValidationConfig
-from s3diff.training.data.sources import PictureSource
+from s3diff.training.data.sources import PictureSource, is_named
 from s3diff.training.phases import degradation_settings
 
 _LOGGER = logging.getLogger(__name__)
@@ -89,9 +89,8 @@ class Validation:
 
 
 def named_pictures(source: PictureSource, names: tuple[str, ...]) -> list[int]:
-    """Find the numbers of the pictures with these file names; of all pictures where no name is given."""
-    wanted = set(names)
-    return [index for index in range(len(source)) if not wanted or PurePath(source.name(index)).name in wanted]
+    """Find the numbers of the pictures with these file names or paths; of all pictures where no name is given."""
+    return [index for index in range(len(source)) if not names or is_named(source.own_name(index), names)]
 
 
 def _make_cases(config: ValidationConfig, scale: int, source: PictureSource, numbers: Sequence[int]) -> list[_Case]:

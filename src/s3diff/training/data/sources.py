@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -192,11 +193,17 @@ class ShardSource:
 
 def _kept(names: Sequence[str], held_out: tuple[str, ...]) -> np.ndarray:
     """Numbers of the names that are trained on."""
-    left_out = set(held_out)
-    if not left_out:
+    if not held_out:
         return np.arange(len(names))
-    kept = [i for i, name in enumerate(names) if name not in left_out and name.rsplit("/", 1)[-1] not in left_out]
+    kept = [index for index, name in enumerate(names) if not is_named(name, held_out)]
     return np.array(kept, dtype=np.int64)
+
+
+def is_named(path: str, names: Sequence[str]) -> bool:
+    """Say whether a picture's path inside its set, or its file name, is one of some names, in any form of Unicode."""
+    wanted = {unicodedata.normalize("NFC", name) for name in names}
+    composed = unicodedata.normalize("NFC", path)
+    return composed in wanted or composed.rsplit("/", 1)[-1] in wanted
 
 
 def _require_some(location: str, num_found: int, num_kept: int) -> None:
