@@ -194,7 +194,7 @@ def _deaths_noticed_by_reading() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGCHLD, before)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)  # None: set from outside Python
 
 
 def _start_worker(cache_bytes: int, worker_id: int) -> None:
