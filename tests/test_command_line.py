@@ -16,6 +16,7 @@ from s3diff.apps import option_flags, restore_command
 from s3diff.apps.cli import app
 from s3diff.options import OutputOptions, ReleasedTiles, RestoreOptions
 from s3diff.serving.command_line import command_line
+from s3diff.serving.page import controls
 
 
 class _Parsed(Exception):
@@ -149,3 +150,6 @@ def test_a_new_option_is_a_flag_without_a_line_for_it(
     assert "What stands around the picture: mirror or black." in " ".join(capsys.readouterr().out.split())
     assert option_texts.option_schemas()["border"]["enum"] == ["mirror", "black"]
     assert option_texts.options_from_texts({"border": "black"})[0] == Longer(border="black")
+    monkeypatch.setattr(controls, "RestoreOptions", Longer)
+    shown = next(each for each in controls.page_controls(["compact"], "compact") if each.field == "border")
+    assert (shown.kind, shown.start, [value for _, value in shown.choices]) == ("menu", "mirror", ["mirror", "black"])

@@ -1,6 +1,7 @@
 """What the page offers to turn, as data: one control for each option that a person may set.
 
-Ranges, choices and start values come from the option dataclasses; a test compares the names with theirs.
+Ranges, choices and start values come from the option dataclasses; an option without a control of its own gets a plain
+one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from s3diff.images.codecs import can_be_written
+from s3diff.option_texts import describe_option, option_fields, option_schemas
 from s3diff.options import LIMITS, MIN_TILE_PX, OutputOptions, RestoreOptions
 
 Kind = Literal["slider", "number", "choice", "menu", "text", "switch"]
@@ -80,7 +82,7 @@ def page_controls(models: list[str], model: str) -> list[Control]:
         models: names that the service can restore with.
         model: the one that is chosen first.
     """
-    return [
+    controls = [
         Control(
             field="size_by",
             kind="choice",
@@ -303,3 +305,20 @@ def page_controls(models: list[str], model: str) -> list[Control]:
             step=1,
         ),
     ]
+    shown = {control.field for control in controls} | {"name"}
+    return controls + [_plain_control(name) for name in option_fields() if name not in shown]
+
+
+def _plain_control(name: str) -> Control:
+    """A control for an option that has no own one above: a menu of its choices, or a text."""
+    choices = option_schemas()[name].get("enum", ())
+    return Control(
+        field=name,
+        kind="menu" if choices else "text",
+        label=name.replace("_", " ").capitalize(),
+        info=describe_option(name).replace("`", ""),
+        group="method",
+        start=_default(name) if choices else "",
+        choices=tuple((choice.capitalize(), choice) for choice in choices),
+        placeholder="" if choices or _default(name) is None else str(_default(name)),
+    )
