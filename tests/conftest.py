@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:  # imported inside fixtures: the process that only hands out tests needs no torch
+    from command_runs import Command
+    from s3diff import Restorer
+    from s3diff.serving.service import RestorationService
 
 # A shell's background job ignores Ctrl-C, and so would every command that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -16,7 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 REPOSITORY = Path(__file__).resolve().parent.parent
 GOLDENS = Path(__file__).resolve().parent / "goldens"
 #: What one process of the whole suite takes at its peak, with its share of what the tests start, and a margin.
-PROCESS_BYTES = 3 * 2**30
+PROCESS_BYTES = 2 * 2**30
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -74,3 +82,78 @@ def shared_path(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs {name} beside the project (../shared), which is not part of a clone")
     return path
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run the command in this process; an exception that it lets through fails the test."""
+    from command_runs import Outcome
+    from s3diff.apps.cli import main
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["s3diff", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ending:
+            main()
+        captured = capsys.readouterr()
+        return Outcome(int(ending.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the test's own, which is the working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Path:
+    """The folder of the goldens' tiny model, a small SD-Turbo. Read only."""
+    from golden_models import tiny_model_folder
+
+    return tiny_model_folder()
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model of the ``compact`` kind. Read only."""
+    from tiny_models import save_compact
+
+    folder = tmp_path_factory.mktemp("models") / "small"
+    save_compact(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def restorer(small: Path) -> Restorer:
+    """The tiny model of the ``compact`` kind at work, for tests that need a model, not the shipped one."""
+    from s3diff import Restorer
+
+    return Restorer.from_pretrained(small, device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="session")
+def compact() -> Restorer:
+    """The shipped model at work."""
+    from s3diff import Restorer
+
+    return Restorer.from_pretrained("compact", device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small pictures to train with. Read only."""
+    from training_runs import write_photos
+
+    return write_photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, RestorationService]]:
+    """The service with its page and the shipped model: its address, and the service itself."""
+    from page_server import page_server
+
+    with page_server() as (address, service):
+        yield address, service

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from command_runs import Command
 from metadata_probes import EMPTY_PACKET
 from s3diff.errors import OutputError, PictureError
 from s3diff.images.codecs import (
@@ -29,18 +30,9 @@ from s3diff.images.codecs import (
 from s3diff.images.files.gif_blocks import is_whole
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
-from test_cli import Command, command  # noqa: F401 - a fixture
-from tiny_models import save_compact
 
 FORMATS = ["gif", "png", "webp", *(["avif"] if features.check("avif") else [])]
 DURATIONS = (50, 100, 200, 330)
-
-
-@pytest.fixture(scope="module")
-def restorer(tmp_path_factory: pytest.TempPathFactory) -> Restorer:
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save_compact(folder)
-    return Restorer.from_pretrained(folder, device="cpu", precision="float32")
 
 
 def frames(*, transparent: bool = False, count: int = 4) -> list[np.ndarray]:
@@ -315,7 +307,7 @@ def test_colours_of_a_still_background_do_not_flicker(tmp_path: Path) -> None:
     assert all(np.array_equal(results[0][:48], each[:48]) for each in results[1:])
 
 
-def test_the_command_restores_all_frames_or_says_that_it_takes_one(tmp_path: Path, command: Command) -> None:  # noqa: F811
+def test_the_command_restores_all_frames_or_says_that_it_takes_one(tmp_path: Path, command: Command) -> None:
     (tmp_path / "in").mkdir()
     source = saved(tmp_path / "in" / "a.gif", frames())
     Image.fromarray(frames()[0]).save(tmp_path / "in" / "still.gif")

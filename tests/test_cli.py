@@ -14,7 +14,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,9 @@ import torch.nn.functional as F
 from packaging.requirements import Requirement
 from PIL import Image
 
-import s3diff
+from command_runs import Command, Outcome, environment
 from conftest import goldens_path
 from golden_models import official_files, tiny_model_folder
-from s3diff.apps.cli import main
 from s3diff.checkpoints.registry import NAMED_MODELS
 from s3diff.images.codecs import read_picture
 from s3diff.options import LIMITS, ReleasedTiles, RestoreOptions
@@ -37,48 +36,6 @@ from test_project import project_table
 
 SCRIPT = project_table()["scripts"]["s3diff"].split(":")  # what the installed command calls: module and function
 COMMANDS = ("restore", "convert", "models", "doctor", "degrade", "train", "train-estimator")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run of the command ends with."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The one line that a user's mistake gets."""
-        assert self.code != 0
-        assert self.out == ""
-        assert self.err.count("\n") == 1, f"one line is wanted: {self.err}"
-        assert self.err.endswith("\n")
-        assert self.err.startswith("s3diff: ")
-        return self.err.rstrip()
-
-
-Command = Callable[..., Outcome]
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run the command in this process; an exception that it lets through fails the test."""
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["s3diff", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ending:
-            main()
-        captured = capsys.readouterr()
-        return Outcome(int(ending.value.code or 0), captured.out, captured.err)
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def tiny() -> Path:
-    return tiny_model_folder()
 
 
 @pytest.fixture
@@ -501,9 +458,9 @@ def test_what_no_picture_can_get_stops_the_run_at_once(command: Command, tiny: P
 
 
 def test_too_little_memory(command: Command, tiny: Path, place: Path) -> None:
-    size = ("--size", "10000000x10000000", "--max-megapixels", 9e8)
+    size = ("--size", "4000000x4000000", "--max-megapixels", 9e8)
     outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, "-q", *size)
-    assert "not enough memory for an output of 10000000 x 10000000 px" in outcome.error
+    assert "not enough memory for an output of 4000000 x 4000000 px" in outcome.error
 
 
 def test_a_write_that_fails_midway_leaves_the_old_file(command: Command, tiny: Path, place: Path) -> None:
@@ -804,17 +761,6 @@ def test_doctor_lists_every_extra_of_the_project(command: Command) -> None:
 # ---------------------------------------------------------------------------------------------- as a process of its own
 
 
-def environment(**changes: str) -> dict[str, str]:
-    """This process's, with the package that is tested and one thread."""
-    return {
-        **os.environ,
-        "PYTHONPATH": str(Path(s3diff.__file__).parent.parent),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONUTF8": "1",
-        **changes,
-    }
-
-
 def on_a_terminal(
     arguments: list[str], *, stop_at: bytes | None = None, stdout: int | None = None, **changes: str
 ) -> tuple[int, str]:
@@ -850,6 +796,7 @@ def on_a_terminal(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and terminals")
+@pytest.mark.slow
 def test_ctrl_c_leaves_whole_files_and_one_line(tiny: Path, place: Path) -> None:
     (place / "many").mkdir()
     for index in range(40):
@@ -891,6 +838,7 @@ def test_both_ways_in_are_the_same_command() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal")
+@pytest.mark.slow
 def test_a_real_process_with_its_results_in_a_file(command: Command, tiny: Path, place: Path) -> None:
     """The bar and the remarks on a terminal, a list of results that can hold ASCII only, a picture named otherwise, and
     one whose EXIF block Pillow warns about, which is not the user's business."""
@@ -913,6 +861,7 @@ def test_a_real_process_with_its_results_in_a_file(command: Command, tiny: Path,
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_traceback(tiny: Path, place: Path) -> None:
     ours, theirs = os.pipe()
     os.close(ours)

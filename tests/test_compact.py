@@ -29,23 +29,18 @@ ROUNDING = 0.001
 PHOTOS = REPOSITORY / "assets" / "photos"
 
 
-@pytest.fixture(scope="module")
-def restorer() -> Restorer:
-    return Restorer.from_pretrained("compact", device="cpu", precision="float32")
-
-
-def test_the_embedded_model_is_small_whole_and_of_the_recipes_shape(restorer: Restorer) -> None:
+def test_the_embedded_model_is_small_whole_and_of_the_recipes_shape(compact: Restorer) -> None:
     folder = NAMED_MODELS["compact"].folder()
     assert sum(path.stat().st_size for path in folder.iterdir()) <= MAX_PACKAGE_BYTES
-    assert restorer.model.config == compact_generator()
+    assert compact.model.config == compact_generator()
     assert (folder / "MODEL_CARD.md").is_file()
-    assert restorer.model.fingerprint in (folder / "MODEL_CARD.md").read_text("utf-8")
+    assert compact.model.fingerprint in (folder / "MODEL_CARD.md").read_text("utf-8")
 
 
-def test_it_restores_a_photograph_it_has_not_seen_with_more_detail_than_bicubic(restorer: Restorer) -> None:
+def test_it_restores_a_photograph_it_has_not_seen_with_more_detail_than_bicubic(compact: Restorer) -> None:
     """The held-out budgerigar: more gradient than the bicubic enlargement, and the same picture when reduced again."""
     picture = read_picture(PHOTOS / "budgerigar.jpg")
-    restored = restorer.restore(picture)
+    restored = compact.restore(picture)
     assert (restored.picture.width, restored.picture.height) == (4 * picture.width, 4 * picture.height)
     result, low_quality = to_tensor(restored.picture), to_tensor(picture)
     bicubic = enlarge(low_quality, result.shape[2], result.shape[3], mode="bicubic")
@@ -58,34 +53,34 @@ def test_it_restores_a_photograph_it_has_not_seen_with_more_detail_than_bicubic(
     assert float(psnr_y(reduced, low_quality)) > 26
 
 
-def test_whole_picture_statistics_are_absent_so_far_pixels_do_not_matter(restorer: Restorer) -> None:
+def test_whole_picture_statistics_are_absent_so_far_pixels_do_not_matter(compact: Restorer) -> None:
     """With equal degrees, changing the right edge leaves the left edge as it was: tiles with a halo are exact."""
     options = RestoreOptions(blur=0.3, noise=0.3, color_match="none")
     pixels = read_picture(PHOTOS / "kitten.jpg").pixels[:32, :160].copy()
     other = pixels.copy()
     other[:, -8:] = 255 - other[:, -8:]
-    first, second = (restorer.restore(array, options).array for array in (pixels, other))
+    first, second = (compact.restore(array, options).array for array in (pixels, other))
     assert np.array_equal(first[:, :64], second[:, :64])
     assert not np.array_equal(first[:, -32:], second[:, -32:])
 
 
-def test_the_degrees_change_the_result(restorer: Restorer) -> None:
+def test_the_degrees_change_the_result(compact: Restorer) -> None:
     photo = PHOTOS / "kitten.jpg"
-    low, high = (restorer.restore(photo, RestoreOptions(blur=value, noise=value)).array for value in (0.0, 1.0))
+    low, high = (compact.restore(photo, RestoreOptions(blur=value, noise=value)).array for value in (0.0, 1.0))
     assert np.abs(low.astype(int) - high).mean() > 0.05
 
 
-def test_the_noise_dial_keeps_grain_at_0_and_removes_it_at_1(restorer: Restorer) -> None:
+def test_the_noise_dial_keeps_grain_at_0_and_removes_it_at_1(compact: Restorer) -> None:
     """Grey with noise of 25 levels; measured on photographs by `benchmarks/compact_report.py --only dial`."""
     noise = np.random.default_rng(0).normal(0, 25, (64, 64, 3))
     pixels = (128 + noise).round().clip(0, 255).astype(np.uint8)
     bicubic = enlarge(to_tensor(from_array(pixels)), 256, 256, mode="bicubic")
-    kept, removed = (float(restorer.restore(pixels, RestoreOptions(noise=degree)).array.std()) for degree in (0, 1))
+    kept, removed = (float(compact.restore(pixels, RestoreOptions(noise=degree)).array.std()) for degree in (0, 1))
     assert kept > 0.75 * 255 * float(bicubic.std())
     assert removed < 0.5 * kept
 
 
-def test_drawn_edges_overshoot_hardly_more_than_bicubic(restorer: Restorer) -> None:
+def test_drawn_edges_overshoot_hardly_more_than_bicubic(compact: Restorer) -> None:
     """Dark bars of several widths on pale ground, far from black and white, so that nothing is clipped.
 
     Colour matching moves whole areas, and so the limit.
@@ -93,21 +88,22 @@ def test_drawn_edges_overshoot_hardly_more_than_bicubic(restorer: Restorer) -> N
     pixels = np.full((64, 96, 3), 191, dtype=np.uint8)
     for width, left in ((1, 8), (2, 20), (3, 34), (8, 50), (16, 70)):
         pixels[8:56, left : left + width] = 64
-    result = restorer.restore(pixels, RestoreOptions(color_match="none")).array.astype(int)
+    result = compact.restore(pixels, RestoreOptions(color_match="none")).array.astype(int)
     bicubic = 255 * enlarge(to_tensor(from_array(pixels)), 256, 384, mode="bicubic")
-    levels = restorer.model.config.autoencoder.overshoot_levels
+    levels = compact.model.config.autoencoder.overshoot_levels
     assert 0 < levels <= 12
     assert result.max() <= float(bicubic.max()) + levels + 1
     assert result.min() >= float(bicubic.min()) - levels - 1
 
 
-def test_it_has_only_its_stored_prompts(restorer: Restorer) -> None:
+def test_it_has_only_its_stored_prompts(compact: Restorer) -> None:
     with pytest.raises(ModelError, match="stored prompts"):
-        restorer.restore(PHOTOS / "kitten.jpg", RestoreOptions(positive_prompt="a cat"))
+        compact.restore(PHOTOS / "kitten.jpg", RestoreOptions(positive_prompt="a cat"))
 
 
 @pytest.mark.shared
-def test_real_photographs_come_out_as_near_to_the_truth_as_real_esrgans_and_without_a_grid(restorer: Restorer) -> None:
+@pytest.mark.slow
+def test_real_photographs_come_out_as_near_to_the_truth_as_real_esrgans_and_without_a_grid(compact: Restorer) -> None:
     """All 97 real-camera pairs; `benchmarks/quality.py` prints the table, with Real-ESRGAN's figures."""
     figures = json.loads(QUALITY.read_text("utf-8"))["results"]
     real_esrgan, recorded = figures["real-esrgan"], figures["compact"]
@@ -122,7 +118,7 @@ def test_real_photographs_come_out_as_near_to_the_truth_as_real_esrgans_and_with
     with torch.inference_mode():
         for path in paths:
             restored, truth = (
-                to_tensor(restorer.restore(path).picture),
+                to_tensor(compact.restore(path).picture),
                 to_tensor(read_picture(folder / "hr" / path.name)),
             )
             values = psnr_y(restored, truth), lpips(2 * restored - 1, 2 * truth - 1), dists(restored, truth)

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, features
 
+from command_runs import environment
 from s3diff.errors import S3DiffError
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.run import LocalWay, run_jobs
@@ -31,11 +32,7 @@ from s3diff.images.files.png_chunks import with_pixels
 from s3diff.images.files.writing import write_picture
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.restorer import Restorer
-from test_cli import environment, noise
-from test_restore_runs import small  # noqa: F401
-from tiny_models import save_compact
-
-# ruff: noqa: F811
+from test_cli import noise
 
 NUM_EXAMPLES = int(os.environ.get("S3DIFF_TEST_EXAMPLES", "200"))
 #: Longer than anything takes here; a decoder that hangs is found by it.
@@ -160,13 +157,6 @@ def mutated(data: bytes, changes: Iterable[Change]) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def restorer(tmp_path_factory: pytest.TempPathFactory) -> Restorer:
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save_compact(folder)
-    return Restorer.from_pretrained(folder, device="cpu", precision="float32")
-
-
-@pytest.fixture(scope="module")
 def place_for_files() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
@@ -179,6 +169,7 @@ def place_for_files() -> Iterator[Path]:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_a_whole_result_or_one_line(
     restorer: Restorer, place_for_files: Path, name: str, seed: int, extension: str
 ) -> None:
@@ -249,6 +240,7 @@ def test_the_seeds_are_good_and_most_mutations_are_not(restorer: Restorer, place
 
 
 @pytest.mark.skipif(os.name == "nt", reason="libtiff's own messages can be silenced on Linux and macOS only")
+@pytest.mark.slow
 def test_the_command_says_one_line_for_each(small: Path, tmp_path: Path) -> None:
     """As a process: libraries in C that write to stderr themselves would be seen."""
     folder, drawn = tmp_path / "in", random.Random(5)
@@ -271,5 +263,7 @@ def test_the_command_says_one_line_for_each(small: Path, tmp_path: Path) -> None
     assert len(results) == len(written)
     assert not list((tmp_path / "out").glob("*.part"))
     table_start = next(index for index, line in enumerate(lines) if line.startswith("done "))
-    remarks = [line for line in lines[1:table_start] if line not in failed]
+    # How far a picture of several frames is, which a slow machine says now and then, is no remark.
+    progress = re.compile(r"\d+ of \d+ frames, about \d+ min left")
+    remarks = [line for line in lines[1:table_start] if line not in failed and not progress.fullmatch(line)]
     assert all(re.match(r"in/\d-[a-z_0-9]+\.[a-z]+: ", line) for line in remarks), remarks

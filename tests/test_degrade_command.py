@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -11,7 +12,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -20,47 +20,16 @@ import pytest
 import torch
 from PIL import Image
 
-import s3diff
-from s3diff.apps.cli import main
+from command_runs import Command, Outcome, environment, run_python
 from s3diff.degradation.synthesis import PRESETS
 from s3diff.options import Preset
 from s3diff.version import __version__
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run of the command ends with."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The one line that a user's mistake gets."""
-        assert self.code in (1, 2)
-        assert self.out == ""
-        assert self.err.count("\n") == 1, f"one line is wanted: {self.err}"
-        assert self.err.startswith("s3diff: ")
-        return self.err.rstrip()
-
-
-Command = Callable[..., Outcome]
-
-
 @pytest.fixture
-def degrade(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run ``s3diff degrade`` in this process; an exception that it lets through fails the test."""
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["s3diff", "degrade", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ending:
-            main()
-        captured = capsys.readouterr()
-        return Outcome(int(ending.value.code or 0), captured.out, captured.err)
-
-    return run
+def degrade(command: Command) -> Command:
+    """Run ``s3diff degrade`` in this process."""
+    return functools.partial(command, "degrade")
 
 
 def save(path: Path, height: int = 70, width: int = 93, mode: str = "RGB", seed: int = 0) -> Path:
@@ -317,35 +286,13 @@ def test_presets_are_all_offered() -> None:
 # Real processes
 
 
-def run_python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(Path(s3diff.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def test_help_does_not_import_torch() -> None:
-    program = (
-        "import sys; sys.argv = ['s3diff', 'degrade', '--help']\n"
-        "from s3diff.apps.cli import main\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
-        "print('LOADED', *sys.modules)"
-    )
-    done = run_python("-c", program)
-    shown, _, loaded = done.stdout.partition("LOADED")
-    assert "--rebuild" in shown, done.stderr
-    assert {"torch", "numpy", "PIL"}.isdisjoint(loaded.split())
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_the_record_of_what_is_made(place: Path) -> None:
     for number in range(400):
         shutil.copy("photos/a.png", f"photos/{number:03}.png")
     command = [sys.executable, "-m", "s3diff.apps.cli", "degrade", "photos", "lq"]
-    path = os.pathsep.join([str(Path(s3diff.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         run.stdout.readline()
         run.send_signal(signal.SIGINT)
@@ -360,6 +307,7 @@ def test_an_interrupted_run_keeps_the_record_of_what_is_made(place: Path) -> Non
     assert len(made) <= len(recorded) + 2
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_set(degrade: Command, place: Path) -> None:
     """Also with another number of threads."""
     degrade("photos", "lq", "-r", "--preset", "realesrgan", "--seed", 11)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from command_runs import Command
 from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.journal import Journal
@@ -26,10 +27,8 @@ from s3diff.folders.run import Outcome as PictureOutcome
 from s3diff.images.codecs import Picture, read_picture, write_picture
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
-from test_cli import Command, command, names_in, noise, save, tree  # noqa: F401
-from test_restore_runs import here, lines_of, small  # noqa: F401
-
-# ruff: noqa: F811
+from test_cli import names_in, noise, save, tree
+from test_restore_runs import lines_of
 
 
 class SmallDisk:
@@ -190,14 +189,9 @@ def test_a_folder_whose_files_may_not_grow(here: Path, small: Path, command: Com
 TILED = RestoreOptions(tile=384, upsampling="bicubic")
 
 
-@pytest.fixture(scope="module")
-def compact() -> Restorer:
-    pytest.importorskip("pyvips", reason="needs the extra large")
-    return Restorer.from_pretrained("compact", device="cpu", precision="float32")
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
+    pytest.importorskip("pyvips", reason="needs the extra large")
     return save(tmp_path / "source.png", noise(65, 100, 3))
 
 

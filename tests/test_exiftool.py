@@ -13,12 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageCms, features
 
+from command_runs import Command
 from s3diff.images.codecs import PICTURE_EXTENSIONS
 from s3diff.images.files.destination import can_be_written
-from test_cli import Command, command, noise  # noqa: F401
-from test_restore_runs import here  # noqa: F401
-
-# ruff: noqa: F811
+from test_cli import noise
 
 EXIFTOOL = shutil.which("exiftool")
 pytestmark = pytest.mark.skipif(

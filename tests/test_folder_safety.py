@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from command_runs import Command, environment
 from s3diff.errors import OutputError
 from s3diff.folders.jobs import plan_jobs
 from s3diff.folders.journal import Journal
@@ -17,10 +18,8 @@ from s3diff.images.codecs import Picture
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration import steps
 from s3diff.restoration.sizes import Size, Sizes
-from test_cli import Command, command, environment, names_in, noise, save, tree  # noqa: F401
-from test_restore_runs import folder_of, here, small  # noqa: F401
-
-# ruff: noqa: F811
+from test_cli import names_in, noise, save, tree
+from test_restore_runs import folder_of
 
 links = pytest.mark.skipif(os.name == "nt", reason="links need a right on Windows")
 RUN = {"model": "a", "options": {"scale": 4}}
@@ -161,6 +160,7 @@ def holding(program: str, *arguments: object) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_a_second_process_on_the_same_folder_is_refused(here: Path, small: Path, command: Command) -> None:
     folder_of(2)
     holder = holding(
@@ -179,6 +179,7 @@ def test_a_second_process_on_the_same_folder_is_refused(here: Path, small: Path,
     assert command("restore", "more", "-o", "out2", "-m", small).code == 0
 
 
+@pytest.mark.slow
 def test_a_lock_whose_process_was_killed_holds_nobody_up(here: Path, small: Path, command: Command) -> None:
     folder_of(1)
     holder = holding(
@@ -190,6 +191,7 @@ def test_a_lock_whose_process_was_killed_holds_nobody_up(here: Path, small: Path
     assert command("restore", "in", "-o", "out", "-m", small).code == 0
 
 
+@pytest.mark.slow
 def test_a_second_process_on_the_same_streamed_result_is_refused(here: Path, small: Path, command: Command) -> None:
     pytest.importorskip("pyvips", reason="needs the extra large")
     save("a.png", noise(20, 20, 3))

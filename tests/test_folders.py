@@ -37,12 +37,6 @@ def tiny_restorer(tmp_path_factory: pytest.TempPathFactory) -> Restorer:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def restore(tiny_restorer: Restorer, here: Path) -> Restore:
     """``restore_folder`` with a tiny model, at scale 1."""
 

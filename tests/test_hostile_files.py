@@ -14,15 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from command_runs import Command
 from s3diff.errors import OptionError, PictureError
 from s3diff.images.codecs import decode_picture, open_animation, read_picture
 from s3diff.images.files.structure import MAX_FRAMES, MAX_JPEG_SCANS
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
-from test_cli import Command, command, names_in, noise, png_header, save  # noqa: F401
-from test_restore_runs import here, small  # noqa: F401
-
-# ruff: noqa: F811
+from test_cli import names_in, noise, png_header, save
 
 #: Nothing here may take longer to be answered, on a busy machine either.
 PATIENCE_SECONDS = 20

@@ -626,6 +626,7 @@ def run_script(tmp_path: Path, script: str = SCRIPT, **variables: str) -> subpro
     )
 
 
+@pytest.mark.slow
 def test_environment_of_huggingface_hub_is_respected(server: HubServer, tmp_path: Path) -> None:
     offline = run_script(tmp_path, HF_ENDPOINT=server.address, HF_HUB_OFFLINE="1")
     assert offline.returncode == 1
@@ -683,6 +684,7 @@ def tiny_release(server: HubServer) -> Release:
     return sized(RELEASE, {path: len(data) for path, data in server.files[METHOD].items()})
 
 
+@pytest.mark.slow
 def test_the_command_fetches_converts_and_restores(server: HubServer, tiny_release: Release, tmp_path: Path) -> None:
     """From the name to a picture; the second run asks nobody, and gives the same bytes."""
     Image.effect_noise((6, 5), 90).convert("RGB").save(tmp_path / "a.png")

@@ -72,12 +72,6 @@ TRAVERSALS = [
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[tuple[str, Any]]:
-    with page_server() as (address, service):
-        yield address, service
-
-
-@pytest.fixture(scope="module")
 def guarded() -> Iterator[tuple[str, Any]]:
     with page_server(tokens=[TOKEN]) as (address, service):
         yield address, service
@@ -194,6 +188,7 @@ print(sorted(set(outside)))
 """
 
 
+@pytest.mark.slow
 def test_the_server_asks_nothing_of_other_hosts(tmp_path: Path) -> None:
     told = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "True", "PYTHONPATH": str(REPOSITORY / "tests")}
     run = subprocess.run(

@@ -49,13 +49,6 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[tuple[str, Any]]:
-    chromium()  # before a service is started for nothing
-    with page_server() as (address, service):
-        yield address, service
-
-
-@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     path = chromium()
     with playwright.sync_playwright() as driver:

@@ -15,14 +15,9 @@ from s3diff.training.adversarial.discriminator import DiscriminatorConfig
 from s3diff.training.adversarial.patch_discriminator import PatchDiscriminator, pairing_loss
 from s3diff.training.config import DataConfig, OptimiserConfig
 from s3diff.training.recipes import debug
-from training_runs import differing, everything, make_trainer, run_steps, tiny_config, write_photos
+from training_runs import differing, everything, make_trainer, run_steps, tiny_config
 
 FIELD_OF_VIEW_PX = 28
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 def paired_config(weight: float = 0.01, **changes: object):

@@ -21,7 +21,6 @@ from s3diff.images.files.preservation import KEPT, page
 from s3diff.images.transparency import enlarge_alpha_guided, without_hidden_colors
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
-from tiny_models import save_compact
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = (
@@ -67,18 +66,6 @@ def profile_of(name: str) -> bytes:
     size = 128 + len(table) + len(body)
     header = struct.pack(">I4sI4s4s4s12s4s", size, b"none", 0x02100000, b"mntr", b"RGB ", b"XYZ ", bytes(12), b"acsp")
     return (header + bytes(28) + fixed(D50)).ljust(128, b"\0") + table + body
-
-
-@pytest.fixture(scope="module")
-def restorer(tmp_path_factory: pytest.TempPathFactory) -> Restorer:
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save_compact(folder)
-    return Restorer.from_pretrained(folder, device="cpu", precision="float32")
-
-
-@pytest.fixture(scope="module")
-def compact() -> Restorer:
-    return Restorer.from_pretrained("compact", device="cpu", precision="float32")
 
 
 def exif_with_thumbnail() -> bytes:

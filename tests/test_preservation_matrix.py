@@ -69,11 +69,6 @@ SOURCES = {
 }
 
 
-@pytest.fixture(scope="module")
-def compact() -> Restorer:
-    return Restorer.from_pretrained("compact", device="cpu", precision="float32")
-
-
 def exif_block() -> bytes:
     exif = Image.Exif()
     exif[ORIENTATION], exif[ARTIST] = 6, "Anna"

@@ -1,7 +1,5 @@
 """Folders: what is picked, how it is named, interrupted and resumed, shared out, and refused."""
 
-# ruff: noqa: F811
-
 from __future__ import annotations
 
 import io
@@ -17,25 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from command_runs import Command, environment
 from s3diff.errors import OutputError
 from s3diff.folders.jobs import plan_jobs
 from s3diff.folders.journal import Journal, stamp_of
 from s3diff.options import OutputOptions
-from test_cli import Command, command, environment, names_in, noise, save  # noqa: F401
-from tiny_models import save_compact
-
-
-@pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save_compact(folder)
-    return folder
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from test_cli import names_in, noise, save
 
 
 def folder_of(count: int, name: str = "in") -> Path:
@@ -50,6 +35,7 @@ def lines_of(path: str | Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.slow
 def test_killed_at_random_moments_and_resumed(here: Path, small: Path) -> None:
     """Every output is there, whole and as an uninterrupted run makes it; what was written is not restored again."""
     folder_of(60)

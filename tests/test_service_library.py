@@ -17,14 +17,6 @@ from s3diff.options import OutputOptions
 from s3diff.restoration.device import repeatable, turn_of
 from s3diff.restoration.result_names import result_extension, result_stem
 from serving_pictures import jpeg_with_metadata, photo, png_claiming
-from tiny_models import save_compact
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Restorer:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_compact(folder)
-    return Restorer.from_pretrained(folder, device="cpu", precision="float32")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -49,39 +41,39 @@ def test_in_turn_with_options_of_every_kind() -> None:
         assert np.array_equal(restored.array, restorer.restore(picture, options).array)
 
 
-def test_in_turn_is_near_with_any_model(tiny: Restorer) -> None:
+def test_in_turn_is_near_with_any_model(restorer: Restorer) -> None:
     pictures = [np.random.default_rng(seed).random((20, 30, 3)) for seed in range(3)]
-    for picture, restored in zip(pictures, tiny.restore_batch(pictures, in_turn=True), strict=True):
-        difference = restored.array.astype(int) - tiny.restore(picture).array
+    for picture, restored in zip(pictures, restorer.restore_batch(pictures, in_turn=True), strict=True):
+        difference = restored.array.astype(int) - restorer.restore(picture).array
         assert np.abs(difference).max() <= 1, "of 65535 levels"
 
 
-def test_an_estimate_is_the_walks(tiny: Restorer) -> None:
+def test_an_estimate_is_the_walks(restorer: Restorer) -> None:
     picture = np.random.default_rng(1).random((30, 20, 3))
-    assert tiny.estimate(picture) == tiny.restore(picture).estimated
+    assert restorer.estimate(picture) == restorer.restore(picture).estimated
 
 
-def test_an_estimate_does_not_wait(tiny: Restorer) -> None:
+def test_an_estimate_does_not_wait(restorer: Restorer) -> None:
     picture, estimated = np.zeros((24, 24, 3), np.uint8), threading.Event()
 
     def look() -> None:
         if not estimated.is_set():
-            other = threading.Thread(target=lambda: (tiny.estimate(picture), estimated.set()))
+            other = threading.Thread(target=lambda: (restorer.estimate(picture), estimated.set()))
             other.start()
             other.join(60)
             assert estimated.is_set(), "the estimate waited for the picture that is being restored"
 
-    with tiny.watched(look):
-        tiny.restore(picture)
+    with restorer.watched(look):
+        restorer.restore(picture)
     assert estimated.is_set()
 
 
-def test_the_flags_stay_while_an_estimate_runs(tiny: Restorer) -> None:
+def test_the_flags_stay_while_an_estimate_runs(restorer: Restorer) -> None:
     picture, begun, restored = np.zeros((24, 24, 3), np.uint8), threading.Event(), threading.Event()
     seen: list[str] = []
 
     def estimate() -> None:
-        tiny.estimate(picture)
+        restorer.estimate(picture)
 
     other = threading.Thread(target=estimate)
 
@@ -97,12 +89,12 @@ def test_the_flags_stay_while_an_estimate_runs(tiny: Restorer) -> None:
             assert begun.wait(60)
 
     before = torch.get_float32_matmul_precision()
-    layer = next(module for module in tiny.generator.estimator.modules() if isinstance(module, torch.nn.Conv2d))
+    layer = next(module for module in restorer.generator.estimator.modules() if isinstance(module, torch.nn.Conv2d))
     hook = layer.register_forward_pre_hook(hold)
     torch.set_float32_matmul_precision("medium")
     try:
-        with tiny.watched(look):
-            tiny.restore(picture)
+        with restorer.watched(look):
+            restorer.restore(picture)
         restored.set()
         other.join(60)
         assert seen == ["highest"], "the restoration's end changed the flags under a running estimate"
@@ -123,16 +115,16 @@ def test_strict_flags_win_and_the_last_call_restores_the_callers() -> None:
     assert (cudnn.benchmark, cudnn.deterministic) == before
 
 
-def test_devices_do_not_wait_for_each_other(tiny: Restorer) -> None:
+def test_devices_do_not_wait_for_each_other(restorer: Restorer) -> None:
     assert turn_of(torch.device("cuda")) is turn_of(torch.device("cuda:0"))
     assert turn_of(torch.device("cuda:1")) is not turn_of(torch.device("cuda:0"))
     with turn_of(torch.device("cuda")):
-        tiny.restore(np.zeros((8, 8, 3), np.uint8))
-    assert not turn_of(tiny.device).locked()
+        restorer.restore(np.zeros((8, 8, 3), np.uint8))
+    assert not turn_of(restorer.device).locked()
 
 
-def test_hooks_on_layers_see_one_picture_as_they_see_a_batch(tiny: Restorer) -> None:
-    picture, generator = np.zeros((24, 24, 3), np.uint8), tiny.generator
+def test_hooks_on_layers_see_one_picture_as_they_see_a_batch(restorer: Restorer) -> None:
+    picture, generator = np.zeros((24, 24, 3), np.uint8), restorer.generator
     called: set[str] = set()
     names = {
         module: f"{place}.{name}"
@@ -142,10 +134,10 @@ def test_hooks_on_layers_see_one_picture_as_they_see_a_batch(tiny: Restorer) -> 
     }
     hooks = [module.register_forward_pre_hook(lambda *_, name=name: called.add(name)) for module, name in names.items()]
     try:
-        tiny.restore(picture)
+        restorer.restore(picture)
         of_one = set(called)
         called.clear()
-        tiny.restore_batch([picture, picture])
+        restorer.restore_batch([picture, picture])
     finally:
         for hook in hooks:
             hook.remove()
@@ -155,19 +147,19 @@ def test_hooks_on_layers_see_one_picture_as_they_see_a_batch(tiny: Restorer) -> 
     assert all("time_emb" in name for name in called - of_one)
 
 
-def test_watched_work_ends_where_it_is_told_to(tiny: Restorer) -> None:
+def test_watched_work_ends_where_it_is_told_to(restorer: Restorer) -> None:
     class Stopped(Exception):
         pass
 
     picture, calls = np.full((24, 24, 3), 90, np.uint8), 0
-    before = tiny.restore(picture).array
+    before = restorer.restore(picture).array
 
     def count() -> None:
         nonlocal calls
         calls += 1
 
-    with tiny.watched(count):
-        tiny.restore(picture)
+    with restorer.watched(count):
+        restorer.restore(picture)
     assert calls > 20
     for place in (1, calls // 2, calls):
         left = place
@@ -178,10 +170,10 @@ def test_watched_work_ends_where_it_is_told_to(tiny: Restorer) -> None:
             if left == 0:
                 raise Stopped
 
-        with pytest.raises(Stopped), tiny.watched(stop):
-            tiny.restore(picture)
-        assert np.array_equal(tiny.restore(picture).array, before), "what follows is as if nothing had happened"
-    hooked = [module for module in tiny.generator.modules() if module._forward_pre_hooks]
+        with pytest.raises(Stopped), restorer.watched(stop):
+            restorer.restore(picture)
+        assert np.array_equal(restorer.restore(picture).array, before), "what follows is as if nothing had happened"
+    hooked = [module for module in restorer.generator.modules() if module._forward_pre_hooks]
     assert hooked == []
     assert torch.backends.cudnn.benchmark is False
 

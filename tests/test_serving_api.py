@@ -35,7 +35,7 @@ from s3diff.serving.logs import JsonFormatter, PlainFormatter
 from s3diff.serving.quotas import QuotaCounter
 from s3diff.serving.service import RestorationService
 from serving_pictures import jpeg_with_metadata, photo, png_claiming
-from tiny_models import one_line, save_compact
+from tiny_models import one_line
 
 TOKEN, OTHER_TOKEN = "first-token-of-the-tests", "other-token-of-the-tests"
 RESTORE, JOBS = "/api/v1/restore", "/api/v1/jobs"
@@ -56,10 +56,8 @@ ROUTES = {
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_compact(folder)
-    return folder
+def model(small: Path) -> Path:
+    return small
 
 
 def new_service(model: Path, **limits: object) -> RestorationService:

@@ -27,16 +27,14 @@ from s3diff.serving.jobs import JobStatus, safe_name
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.service import RestorationService
 from serving_pictures import deep_grey, jpeg_with_metadata, photo, png_claiming, transparent
-from tiny_models import one_line, save_compact
+from tiny_models import one_line
 
 SECONDS = 120
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_compact(folder)
-    return folder
+def model(small: Path) -> Path:
+    return small
 
 
 Make = Callable[..., RestorationService]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,6 @@ from s3diff.serving.http.api import create_app
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.service import RestorationService
 from serving_pictures import photo
-from tiny_models import save_compact
 
 #: More of them: S3DIFF_OPENAPI_EXAMPLES=500 pytest tests/test_serving_openapi.py
 EXAMPLES = int(os.environ.get("S3DIFF_OPENAPI_EXAMPLES", "20"))
@@ -40,11 +40,9 @@ OPERATIONS = [
 
 
 @pytest.fixture(scope="module")
-def document(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_compact(folder)
+def document(small: Path) -> Iterator[Any]:
     limits = ServiceLimits(output_pixels=256 * 256, queue_length=100_000, result_seconds=5)
-    with RestorationService(models=[folder], device="cpu", precision="float32", limits=limits) as service:
+    with RestorationService(models=[small], device="cpu", precision="float32", limits=limits) as service:
         yield schemathesis.openapi.from_asgi("/api/openapi.json", create_app(service, closes_service=False))
         assert service.is_ready
 
@@ -56,6 +54,7 @@ def test_the_operations_are_all_of_the_document(document: Any) -> None:
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["right", "wrong"])
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
+@pytest.mark.slow
 def test_no_request_breaks_the_service(document: Any, method: str, path: str, mode: GenerationMode) -> None:
     operation = document[path][method]
     if mode.is_negative and not (operation.body or operation.query):

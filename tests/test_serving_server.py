@@ -49,17 +49,15 @@ from s3diff.serving.http.server import Server, address_of, addresses_of, listen
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.service import RestorationService
 from serving_pictures import jpeg_with_metadata, photo, transparent
-from tiny_models import one_line, save_compact
+from tiny_models import one_line
 
 TOKEN = "first-token-of-the-tests"
 SECONDS = 120
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_compact(folder)
-    return folder
+def model(small: Path) -> Path:
+    return small
 
 
 @contextmanager
@@ -567,6 +565,7 @@ def test_restore_at_no_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are POSIX's")
+@pytest.mark.slow
 def test_the_whole_command_from_start_to_end(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()

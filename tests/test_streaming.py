@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,8 @@ from PIL import Image
 
 pyvips = pytest.importorskip("pyvips", reason="needs the extra large (pip install 's3diff[large]')")
 
+from command_runs import Command  # noqa: E402
 from golden_models import tiny_model  # noqa: E402
-from s3diff.apps.cli import main  # noqa: E402
 from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError  # noqa: E402
 from s3diff.images.codecs import Picture, read_picture, write_picture  # noqa: E402
 from s3diff.images.files.large_files import LargePicture  # noqa: E402
@@ -30,11 +29,6 @@ from s3diff.tiling import HaloSpan, Span  # noqa: E402
 #: Output 400 x 260 px in tiles of 384: three of them.
 SIZE = (65, 100)
 TILED = RestoreOptions(tile=384, upsampling="bicubic")
-
-
-@pytest.fixture(scope="module")
-def compact() -> Restorer:
-    return Restorer.from_pretrained("compact", device="cpu", precision="float32")
 
 
 def drawn(height: int, width: int, channels: int, depth: type = np.uint8) -> np.ndarray:
@@ -260,27 +254,10 @@ def test_models_options_and_targets_that_cannot_be_streamed_are_one_line(compact
 # ---------------------------------------------------------------------------------------------- the command
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
-    """``s3diff restore`` in this process: exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["s3diff", "restore", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ending:
-            main()
-        captured = capsys.readouterr()
-        return int(ending.value.code or 0), captured.out, captured.err
-
-    return run
-
-
-def test_an_output_that_memory_does_not_take_is_streamed(
-    compact: Restorer, command: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_an_output_that_memory_does_not_take_is_streamed(compact: Restorer, command: Command, tmp_path: Path) -> None:
     source, target = written(tmp_path / "a.png", drawn(*SIZE, 3)), tmp_path / "new" / "out.tif"
     limits = ("--max-megapixels", 0.05, "--tile", 384, "--precision", "float32", "--device", "cpu")
-    code, out, err = command(source, "-o", target, *limits, "--report", tmp_path / "report.jsonl")
+    code, out, err = command("restore", source, "-o", target, *limits, "--report", tmp_path / "report.jsonl")
     assert code == 0
     assert out.startswith(f"{target}  400x260  blur ")
     assert "streamed" in err
@@ -288,16 +265,14 @@ def test_an_output_that_memory_does_not_take_is_streamed(
     assert (line["state"], line["width"], line["height"]) == ("done", 400, 260)
     expected = compact.restore(source, RestoreOptions(tile=384))
     assert np.abs(opened(target).astype(int) - expected.array.astype(int)).max() <= 1
-    assert command(source, "-o", target, *limits, "--skip-existing")[0] == 0
-    code, out, err = command(source, "-o", target, *limits)
+    assert command("restore", source, "-o", target, *limits, "--skip-existing")[0] == 0
+    code, out, err = command("restore", source, "-o", target, *limits)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "--overwrite" in err
-    assert command(source, "-o", target, *limits, "--overwrite", "-q")[1:] == ("", "")
+    assert command("restore", source, "-o", target, *limits, "--overwrite", "-q")[1:] == ("", "")
 
 
-def test_what_the_command_cannot_stream_is_one_line(
-    command: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_what_the_command_cannot_stream_is_one_line(command: Command, tmp_path: Path) -> None:
     source = written(tmp_path / "a.png", drawn(16, 16, 3))
     (tmp_path / "many").mkdir()
     for name in ("b.png", "c.png"):
@@ -311,7 +286,7 @@ def test_what_the_command_cannot_stream_is_one_line(
         ((source, "-o", tmp_path / "o.png", "--max-megapixels", "0.001"), 1, "stream it into a .tif"),
     ]
     for arguments, expected, words in cases:
-        code, out, err = command(*arguments, "-q")
+        code, out, err = command("restore", *arguments, "-q")
         assert (code, out, err.count("\n")) == (expected, "", 1), err
         assert words in err
     assert not list(tmp_path.glob("o*"))
@@ -352,6 +327,7 @@ def test_the_pixels_of_a_streamed_result_are_not_in_memory(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="peak memory of a child is asked through os.wait4")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_picture(tmp_path: Path) -> None:
     """The whole process; both pictures are estimated in tiles of one size. ``restore`` takes some 90 MiB more for the
     larger one.

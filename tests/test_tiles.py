@@ -369,11 +369,6 @@ def test_the_canvas_rounds_as_the_whole_picture_does(how: str, depth: type, in_g
 
 
 @pytest.fixture(scope="module")
-def compact() -> Restorer:
-    return Restorer.from_pretrained("compact", device="cpu", precision="float32")
-
-
-@pytest.fixture(scope="module")
 def local_model(compact: Restorer) -> LoadedModel:
     return compact.model
 

@@ -56,11 +56,6 @@ MAX_COMPACT_PARAMETERS = 8_000_000
 MAX_COMPACT_FLOP = 120e9
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("photos"))
-
-
 # ----------------------------------------------------------------------------------------- losses and the start
 
 

@@ -750,6 +750,7 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_stop_signal_to_all_processes_leaves_the_workers_to_the_trainer(
     mixed_folder: Path, tmp_path: Path, number: int
 ) -> None:

@@ -21,7 +21,7 @@ from s3diff.errors import OptionError
 from s3diff.training.overrides import with_change
 from s3diff.training.recipes import compact, find_estimator_recipe, find_recipe, paper
 from s3diff.training.run_checkpoints import checkpoint_paths
-from training_runs import differing, tiny_config, write_photos
+from training_runs import differing, tiny_config
 
 #: Of ``debug`` that make a run short: no estimator of its own, no validation.
 QUICK = ("--set", "data.held_out=()", "--set", "run.checkpoint_every=100")
@@ -40,11 +40,6 @@ def wrong():
 def failing():
     return 1 / 0
 """
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 def environment() -> dict[str, str]:
@@ -100,6 +95,7 @@ TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-nod
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="torch's Windows builds have no gloo rendezvous over files")
+@pytest.mark.slow
 def test_two_processes_resume_to_the_bit_and_equal_one_with_twice_the_batch(photos: Path, tmp_path: Path) -> None:
     base = ("train", "debug", "--data", photos, "--cpu", *QUICK, "--estimator", model_folder_of_debug(photos, tmp_path))
     one_each = (*base, "--set", "data.batch_size=1")
@@ -181,6 +177,7 @@ def wait_for(output: Path, step: int, process: subprocess.Popen[str], seconds: f
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_a_signal_saves_and_ends_in_one_line(photos: Path, tmp_path: Path, number: signal.Signals) -> None:
     process = start_run(photos, tmp_path, "run.checkpoint_every=100000")
     wait_for(tmp_path, 2, process)
@@ -197,6 +194,7 @@ def test_a_signal_saves_and_ends_in_one_line(photos: Path, tmp_path: Path, numbe
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
+@pytest.mark.slow
 def test_kill_9_during_a_save_leaves_the_previous_checkpoint_usable(photos: Path, tmp_path: Path) -> None:
     process = start_run(photos, tmp_path, "run.checkpoint_every=1", "run.keep_checkpoints=1", "estimator_steps=1")
     folder = tmp_path / "checkpoints"
@@ -219,6 +217,7 @@ def test_kill_9_during_a_save_leaves_the_previous_checkpoint_usable(photos: Path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+@pytest.mark.slow
 def test_a_full_disk_during_a_save_is_one_line_and_the_previous_checkpoint_stays(photos: Path, tmp_path: Path) -> None:
     arguments = quick_debug(photos, tmp_path)
     code, _, error = invoke(*arguments, "--set", "optimiser.max_steps=2")
@@ -341,6 +340,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(photos: Path, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_checkpointed_gradients_keep_less(photos: Path, tmp_path: Path) -> None:
     from s3diff.training.dry_run import activation_bytes
     from training_runs import make_start
