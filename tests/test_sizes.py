@@ -7,24 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from s3diff import RestoreOptions, Restorer
 from s3diff.errors import PictureError
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.run import LocalWay, run_jobs
-from s3diff.images.codecs import from_array, write_picture
+from s3diff.images.codecs import Picture, from_array, write_picture
 from s3diff.options import OutputOptions
+from s3diff.restoration import finishing
 from s3diff.restoration.sizes import Sizes, allowed_sizes, sizes_of
 from s3diff.serving.service import RestorationService
 from serving_pictures import photo
-from tiny_models import save_compact
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_compact(folder)
-    return folder
 
 
 class Calls:
@@ -51,8 +45,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
     return counted
 
 
-def test_the_library_computes_a_size_once(model: Path, calls: Calls) -> None:
-    restorer = Restorer.from_pretrained(model, device="cpu")
+def test_the_library_computes_a_size_once(small: Path, calls: Calls) -> None:
+    restorer = Restorer.from_pretrained(small, device="cpu")
     clear = np.zeros((9, 12, 4), np.uint8)
     for options in (RestoreOptions(), RestoreOptions(scale=2, strength=0.5), RestoreOptions(size=(20, 20))):
         calls.num_sizes = calls.num_checks = 0
@@ -64,17 +58,35 @@ def test_the_library_computes_a_size_once(model: Path, calls: Calls) -> None:
     assert calls.num_sizes == 3
 
 
-def test_a_folders_run_computes_a_size_once(model: Path, calls: Calls, tmp_path: Path) -> None:
+def test_colours_are_float_until_they_are_rounded_once(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the file and the result no integers: a ramp finer than 16 bits survives to the last step."""
+    restorer, rounded = Restorer.from_pretrained(small, device="cpu"), []
+    round_colors = finishing.from_tensor
+
+    def counted(image: torch.Tensor, like: Picture) -> np.ndarray:
+        rounded.append(image)
+        return round_colors(image, like)
+
+    monkeypatch.setattr(finishing, "from_tensor", counted)
+    clear = np.random.default_rng(0).integers(1, 255, (9, 12, 4), np.uint8)
+    restorer.restore(clear, RestoreOptions(scale=2, strength=0.5))
+    (image,) = rounded
+    assert image.dtype == torch.float32
+    away = (image * 65535 - (image * 65535).round()).abs()
+    assert float(away.mean()) > 0.1, "values lie anywhere between the levels of 16 bits"
+
+
+def test_a_folders_run_computes_a_size_once(small: Path, calls: Calls, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         write_picture(from_array(np.zeros((8, 6, 3), np.uint8)), tmp_path / name)
-    way = LocalWay(Restorer.from_pretrained(model, device="cpu"), RestoreOptions(scale=2), OutputOptions())
+    way = LocalWay(Restorer.from_pretrained(small, device="cpu"), RestoreOptions(scale=2), OutputOptions())
     jobs = [RestoreJob(tmp_path / name, tmp_path / f"restored-{name}") for name in ("a.png", "b.png")]
     assert [outcome.state for outcome in run_jobs(jobs, way)] == ["done", "done"]
     assert (calls.num_sizes, calls.num_checks) == (2, 1)
 
 
-def test_the_service_computes_a_size_once(model: Path, calls: Calls, tmp_path: Path) -> None:
-    with RestorationService(models=[model], device="cpu", folder=tmp_path) as service:
+def test_the_service_computes_a_size_once(small: Path, calls: Calls, tmp_path: Path) -> None:
+    with RestorationService(models=[small], device="cpu", folder=tmp_path) as service:
         options = RestoreOptions(scale=2)
         calls.num_sizes = calls.num_checks = 0
         status = service.submit(photo(30, 20), "a.png", options).wait(120)

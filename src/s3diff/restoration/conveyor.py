@@ -6,6 +6,7 @@ The networks are busy while files are read and written, and memory holds a few p
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
@@ -67,9 +68,10 @@ class Conveyor(Generic[Item, Ready, Made]):
         with self._turn:
             self._is_over = True
             self._turn.notify_all()
+        until = None if seconds is None else time.monotonic() + seconds
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(seconds)
+                thread.join(until and max(0.0, until - time.monotonic()))
 
     def __enter__(self) -> Conveyor[Item, Ready, Made]:
         self.start()

@@ -199,19 +199,11 @@ class Pipeline:
         started = time.monotonic()
         with restorer.watched(monitor.look):
             if isinstance(ready.opened, OpenedAnimation):
-                quality = job.writing.quality
-                self._finish(
-                    ready,
-                    restore_animation(
-                        restorer,
-                        ready.opened,
-                        ready.target,
-                        job.options,
-                        quality=quality,
-                        overwrite=job.writing.overwrite,
-                        progress=monitor.told,
-                    ),
-                )
+                made = restore_animation(
+                    restorer, ready.opened, ready.target, job.options,
+                    quality=job.writing.quality, overwrite=job.writing.overwrite, progress=monitor.told,
+                )  # fmt: skip
+                self._finish(ready, made)
                 return
             restored = restorer.restore(ready.opened, job.options, progress=monitor.told)
         self.times.add(job.model, pixels, time.monotonic() - started)
