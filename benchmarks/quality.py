@@ -26,7 +26,8 @@ from s3diff import Restorer
 from s3diff.errors import PictureError
 from s3diff.evaluation.methods import Method, Restoration, parse_methods
 from s3diff.evaluation.protocols import choose_protocol
-from s3diff.evaluation.report import markdown, write_reports
+from s3diff.evaluation.report import markdown
+from s3diff.evaluation.report_files import write_reports
 from s3diff.evaluation.scoring import evaluate
 from s3diff.evaluation.sets import SetItem, find_set
 from s3diff.images.codecs import Picture, from_tensor, list_pictures, read_picture, to_tensor, write_picture

@@ -273,3 +273,10 @@ def test_the_interval_of_a_share_is_wilsons() -> None:
     assert (low, high) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
     assert wilson_interval(0, 0) == (0, 1)
     assert wilson_interval(60, 60)[0] == pytest.approx(0.940, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (REPOSITORY / "benchmarks").glob("*.py")))
+def test_every_benchmark_finds_what_it_imports(name: str) -> None:
+    import importlib
+
+    assert importlib.import_module(name).__doc__
