@@ -28,7 +28,7 @@ from s3diff.evaluation.protocols import choose_protocol
 from s3diff.evaluation.report import Row, markdown, table
 from s3diff.evaluation.report_files import write_reports
 from s3diff.evaluation.scoring import Evaluation, evaluate
-from s3diff.evaluation.sets import SetDegradation, find_set
+from s3diff.evaluation.sets import EvaluationSet, SetDegradation, find_set
 from s3diff.images.codecs import list_pictures, read_picture, to_tensor, write_picture
 
 CROP_PX = 384
@@ -48,9 +48,15 @@ def cropped(folder: Path, target: Path) -> Path:
     return target
 
 
+def degraded_set(kodak: Path, output: Path) -> EvaluationSet:
+    """The crops with their inputs; the crops lie in a folder beside ``output``, for a set leaves out its own run."""
+    crops = cropped(kodak, output.with_name(f"{output.name}-crops"))
+    return find_set(str(crops), degradation=DEGRADATION, work=output)
+
+
 def measured(models: list[str], kodak: Path, output: Path, limit: int | None) -> Evaluation:
     """Restore and score; bicubic first, Real-ESRGAN last."""
-    whole = find_set(str(cropped(kodak, output / "crops")), degradation=DEGRADATION, work=output)
+    whole = degraded_set(kodak, output)
     methods: list[Method] = [*parse_methods(["bicubic", *models], whole.items, device="cpu")]
     if (files := real_esrgan.model_files()) is not None:
         methods.append(OfRealEsrgan(real_esrgan.RealEsrgan(files, torch.get_num_threads()), files))

@@ -275,6 +275,22 @@ def test_the_interval_of_a_share_is_wilsons() -> None:
     assert wilson_interval(60, 60)[0] == pytest.approx(0.940, abs=1e-3)
 
 
+def test_degraded_crops_are_those_of_the_degrade_command(tmp_path: Path) -> None:
+    from enlargers import as_picture
+    from kodak_degraded import degraded_set
+
+    from s3diff.degradation.synthesis import PRESETS, apply, draw_by_name
+
+    coarse = torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(0))
+    (tmp_path / "kodak").mkdir()
+    write_picture(as_picture(resample(coarse, 400, 480, "bicubic")), tmp_path / "kodak" / "one.png")
+    (item,) = degraded_set(tmp_path / "kodak", tmp_path / "run").items
+    truth, low_quality = (to_tensor(read_picture(path)) for path in (item.truth, item.low_quality))
+    assert torch.equal(truth, to_tensor(read_picture(tmp_path / "kodak" / "one.png"))[..., 8:392, 48:432])
+    drawn = draw_by_name(PRESETS["s3diff"], 384, 384, 4, 7, "one.png")
+    assert torch.equal(low_quality, (apply(truth, drawn) * 255).round() / 255)
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in (REPOSITORY / "benchmarks").glob("*.py")))
 def test_every_benchmark_finds_what_it_imports(name: str) -> None:
     import importlib
