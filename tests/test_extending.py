@@ -19,6 +19,7 @@ from conftest import REPOSITORY
 SOURCES = Path(s3diff.__file__).parent
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(shutil.which("git") is None, reason="diffs are applied by git"),
     pytest.mark.skipif(not (REPOSITORY / "docs").is_dir(), reason="needs the documents of the repository"),
 ]

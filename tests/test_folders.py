@@ -19,7 +19,6 @@ from s3diff.folders.jobs import plan_jobs
 from s3diff.folders.lists import read_list
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.restorer import Restorer
-from tiny_models import save_compact
 
 links = pytest.mark.skipif(os.name == "nt", reason="links need a right on Windows")
 unlisted = pytest.mark.skipif(
@@ -29,19 +28,12 @@ unlisted = pytest.mark.skipif(
 Restore = Callable[..., FolderResult]
 
 
-@pytest.fixture(scope="session")
-def tiny_restorer(tmp_path_factory: pytest.TempPathFactory) -> Restorer:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_compact(folder)
-    return Restorer.from_pretrained(folder, device="cpu")
-
-
 @pytest.fixture
-def restore(tiny_restorer: Restorer, here: Path) -> Restore:
+def restore(restorer: Restorer, here: Path) -> Restore:
     """``restore_folder`` with a tiny model, at scale 1."""
 
     def run(inputs: object, output: str, scale: float = 1.0, **given: object) -> FolderResult:
-        return restore_folder(inputs, output, RestoreOptions(scale=scale), restorer=tiny_restorer, **given)  # type: ignore[arg-type]
+        return restore_folder(inputs, output, RestoreOptions(scale=scale), restorer=restorer, **given)  # type: ignore[arg-type]
 
     return run
 
@@ -321,7 +313,7 @@ def test_lists_with_nulls(here: Path) -> None:
         read_list("list")
 
 
-def test_lists_of_the_command(restore: Restore, tiny_restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_of_the_command(restore: Restore, restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
     """``--list`` and ``--list0`` add up."""
     from typer.testing import CliRunner
 
@@ -331,7 +323,7 @@ def test_lists_of_the_command(restore: Restore, tiny_restorer: Restorer, monkeyp
     picture("in/a.png", "in/b.png")
     Path("list").write_text("in/a.png\n")
     Path("list0").write_bytes(b"in/b.png\0")
-    monkeypatch.setattr(restore_command, "_load", lambda *given, **named: tiny_restorer)
+    monkeypatch.setattr(restore_command, "_load", lambda *given, **named: restorer)
     ended = CliRunner().invoke(
         app, ["restore", "--list", "list", "--list0", "list0", "-o", "out", "--scale", "1", "--no-journal"]
     )
