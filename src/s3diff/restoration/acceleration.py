@@ -36,7 +36,7 @@ class Acceleration:
 
 
 def choose_acceleration(device: torch.device, dtype: torch.dtype, *, fast: bool = False) -> Acceleration:
-    """What is on for networks of this number format on this device.
+    """Decide what is on for networks of this number format on this device.
 
     Args:
         device: where the networks run.
@@ -73,7 +73,7 @@ def _channels_last(device: torch.device, dtype: torch.dtype) -> tuple[bool, str]
 
 
 def compiler_obstacle(device: torch.device) -> str | None:
-    """Why ``torch.compile`` makes nothing for this device on this machine; None where it should."""
+    """Say why ``torch.compile`` makes nothing for this device on this machine; None where it should."""
     if device.type == "mps":
         return "torch.compile is not ready for MPS"
     if device.type == "cuda":
@@ -94,7 +94,7 @@ def compile_network(network: nn.Module, device: torch.device, give_up: Callable[
     Args:
         network: what is compiled.
         device: where it runs; on CUDA it is recorded as a graph too.
-        give_up: told in one line why, where the compiler fails; the network then runs as it did before.
+        give_up: called with one line why, where the compiler fails; the network then runs as it did before.
     """
     network.forward = _Compiled(network.forward, device, give_up)
 

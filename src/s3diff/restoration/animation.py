@@ -100,7 +100,7 @@ def restore_animation(
         options: for all frames.
         quality: 1 to 100, of WebP and AVIF.
         overwrite: whether a file that is there may be replaced.
-        progress: told ("frames", done, total) after every frame; what it raises ends the work, and no file is left.
+        progress: called with ("frames", done, total) after every frame; what it raises ends the work without a file.
 
     Raises:
         PictureError: the source cannot be read, is not animated, or its result would be too large.

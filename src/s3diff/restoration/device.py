@@ -16,7 +16,7 @@ _DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bf
 
 
 def available_devices() -> tuple[str, ...]:
-    """Devices of this machine, best first: ``cuda``, ``mps``, ``cpu``."""
+    """List this machine's devices, best first: ``cuda``, ``mps``, ``cpu``."""
     devices = []
     if torch.cuda.is_available():
         devices.append("cuda")
@@ -26,7 +26,7 @@ def available_devices() -> tuple[str, ...]:
 
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """``auto`` is the first of :func:`available_devices`.
+    """Choose the device; ``auto`` is the first of :func:`available_devices`.
 
     Raises:
         OptionError: no such device on this machine.
@@ -47,9 +47,11 @@ def choose_device(device: str | torch.device) -> torch.device:
 def choose_dtype(
     precision: Precision, device: torch.device | None = None, schedule: NoiseSchedule | None = None
 ) -> torch.dtype:
-    """``auto`` is bfloat16 on a CPU that computes in it, for a model whose step to x0 does not multiply errors: half
-    the time, and 58 dB and more to float32 with ``compact`` 2 (docs/performance.md). Elsewhere it is float32: a step
-    from predicted noise multiplies errors by 14.6, and half precisions are not measured on a GPU yet.
+    """Choose the number format of the UNet.
+
+    ``auto`` is bfloat16 on a CPU that computes in it, for a model whose step to x0 does not multiply errors: half the
+    time, and 58 dB and more to float32 with ``compact`` 2 (docs/performance.md). Elsewhere it is float32: a step from
+    predicted noise multiplies errors by 14.6, and half precisions are not measured on a GPU yet.
 
     Args:
         precision: what was asked for.
@@ -69,7 +71,7 @@ def choose_dtype(
 
 
 def autoencoder_dtypes(dtype: torch.dtype, schedule: NoiseSchedule) -> tuple[torch.dtype, torch.dtype]:
-    """The number formats of encoder and decoder beside a UNet of this one.
+    """Choose the number formats of encoder and decoder for a UNet of this one.
 
     An error in the latent is multiplied as one in the prediction is, so where a model predicts noise the encoder stays
     in float32: rounding it to bfloat16 leaves 26 dB to the exact picture, to float16 43. Nothing multiplies the
@@ -104,7 +106,7 @@ class _SharedFlags:
     """The process's flags for exact float32 and repeatable sums, set while at least one call needs them.
 
     The first call sets them and the last one restores what was there before. A call that needs the same bytes again
-    sets the strict flags for the calls beside it, too: these lose speed, never exactness.
+    sets the strict flags for all calls that run meanwhile: these lose speed, never exactness.
     """
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ class DeviceModel:
         exclusive: use and change the model's own networks instead of a copy, which saves their memory.
         fast: compile the networks, on CUDA with recorded graphs, where the machine can; see ``acceleration``. The first
             picture of every size takes minutes, and results need not be the same to the bit again.
-        remark: told in one line when the compiler fails after all; None to warn.
+        remark: called with one line when the compiler fails after all; None to warn.
 
     Raises:
         OptionError: the device is not on this machine, or the precision is unknown.
@@ -83,7 +83,7 @@ class DeviceModel:
         return str(self.dtype).removeprefix("torch.")
 
     def resolved(self, options: RestoreOptions | None) -> RestoreOptions:
-        """The options, or the defaults for None, with the filter that this model was made for.
+        """Fill in the defaults for None, and the filter that this model was made for.
 
         Raises:
             OptionError: these are no options.
@@ -103,8 +103,10 @@ class DeviceModel:
         self.prompts(self.resolved(options))
 
     def adaptations(self, for_encoder: Tensor, for_unet: Tensor, in_turn: bool) -> tuple[Adaptation, Adaptation]:
-        """One picture: folded weights. Several: the encoder, which one picture keeps busy, folded for each in turn; the
-        UNet on all together, with the matrices themselves, or in turn as well.
+        """Adapt the networks to the pictures' matrices.
+
+        One picture gets folded weights. Of several, each in turn gets the encoder folded, which one picture keeps busy;
+        the UNet runs on all together, with the matrices themselves, or in turn as well.
         """
         if len(for_encoder) > 1:
             unet = FoldedInTurn(self._unet, for_unet) if in_turn else for_unet
@@ -112,7 +114,7 @@ class DeviceModel:
         return self._encoder.fold(for_encoder), self._unet.fold(for_unet)
 
     def prompts(self, options: RestoreOptions, batch_size: int = 1) -> tuple[Tensor, Tensor]:
-        """The positive and the negative prompt for a batch, both [B, T, C].
+        """Give the positive and the negative prompt for a batch, both [B, T, C].
 
         Raises:
             ModelError: the model cannot encode one of them.
@@ -121,7 +123,7 @@ class DeviceModel:
         return positive.expand(batch_size, -1, -1), negative.expand(batch_size, -1, -1)
 
     def prompt(self, name: PromptName, options: RestoreOptions) -> Tensor:
-        """One of the options' prompts, [1, T, C]; a text that is not stored is encoded and kept.
+        """Give one of the options' prompts, [1, T, C]; a text that is not stored is encoded and kept.
 
         Raises:
             ModelError: the model cannot encode it.

@@ -1,4 +1,4 @@
-"""How much memory a device has left, and how its allocator says that there is none."""
+"""Measure the memory that a device has left, and recognise that it ran out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that this process could still use on the device, about."""
+    """Measure about how much memory this process could still use on the device."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

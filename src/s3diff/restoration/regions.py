@@ -44,7 +44,7 @@ class LowQuality(NamedTuple):
 def estimate_in_tiles(
     estimator: DegradationEstimator, read: Reader, size: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """What the estimator says of the whole picture: its map is averaged over tiles, whose halos cover its reach.
+    """Estimate the degrees of the whole picture: the map is averaged over tiles, whose halos cover its reach.
 
     Args:
         estimator: on ``device``.
@@ -106,7 +106,7 @@ class EnlargedInput:
 
 
 def kept_depth(depth: np.dtype, color_match: ColorMatch, *, is_grey: bool) -> np.dtype:
-    """The type in which a :class:`Canvas` keeps its pixels until all are there."""
+    """Choose the type in which a :class:`Canvas` keeps its pixels until all are there."""
     return np.dtype(np.uint16) if is_grey or color_match == "adain" else np.dtype(depth)
 
 
@@ -216,7 +216,7 @@ def _rounded(image: Tensor, depth: np.dtype) -> np.ndarray:
 
 
 def cut_at_edge(span: HaloSpan, length: int) -> HaloSpan:
-    """A part of the padded picture without what lies beyond its ``length``."""
+    """Cut off what lies beyond the picture's ``length``, in the padding."""
     return HaloSpan(
         Span(span.read.start, min(span.read.stop, length)), Span(span.kept.start, min(span.kept.stop, length))
     )
@@ -227,5 +227,5 @@ def _halved(part: slice) -> slice:
 
 
 def tensor_reader(low_quality: Tensor) -> Reader:
-    """Reads out of a picture in memory, [B, 3, h, w]."""
+    """Make a reader of pictures in memory, [B, 3, h, w]."""
     return lambda rows, columns: low_quality[:, :, rows.start : rows.stop, columns.start : columns.stop]

@@ -73,11 +73,11 @@ class Restorer(DeviceModel):
         return cls(loaded, device=chosen, precision=precision, exclusive=True, fast=fast, remark=remark)
 
     def estimate(self, source: Source, options: RestoreOptions | None = None) -> Degrees:
-        """How degraded a picture is, as :meth:`restore` would find it; does not wait for a restoration that runs.
+        """Estimate how degraded a picture is, as :meth:`restore` would; does not wait for a restoration that runs.
 
         Args:
             source: see :meth:`restore`.
-            options: of which only those count that change what the networks see, and the limits of a file.
+            options: only the limits of a file count.
 
         Raises:
             PictureError: the picture cannot be read.
@@ -93,7 +93,7 @@ class Restorer(DeviceModel):
             source: a path, a ``Picture``, a Pillow image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]
                 (uint8, uint16, or float in [0, 1]).
             options: None for the defaults: four times as large, guidance 1.07, wavelet colour matching.
-            progress: told after every tile.
+            progress: called after every tile.
 
         Raises:
             PictureError: the picture cannot be read, or its result would be too large.
@@ -180,7 +180,7 @@ def _is_one_picture(source: Any) -> bool:
 
 
 def as_picture(source: Source, options: RestoreOptions) -> codecs.Picture:
-    """Whatever a user may hold as a ``Picture``; ``options`` limits what is read from a file.
+    """Convert whatever a user may hold to a ``Picture``; ``options`` limits what is read from a file.
 
     Raises:
         PictureError: the file cannot be read, or the object is none of these.

@@ -63,7 +63,7 @@ def restore_file(
         target: a name that ends in .tif or .tiff.
         options: ``max_output_pixels`` does not count. ``restore_at`` "auto" is "output" here.
         overwrite: whether a file that is there may be replaced.
-        progress: told (``tiles``, done, in all) after every tile.
+        progress: called with (``tiles``, done, in all) after every tile.
 
     Raises:
         MissingExtraError: the extra ``large`` is not installed.
@@ -92,7 +92,7 @@ def restore_file(
 
 
 def check_streaming(model: DeviceModel, target: Path, options: RestoreOptions | None = None) -> None:
-    """Whether model, target and options can work part by part, before anything is read.
+    """Make sure that model, target and options can work part by part, before anything is read.
 
     Raises:
         OptionError, OutputError: they cannot; the message says why.
@@ -114,7 +114,7 @@ def check_streaming(model: DeviceModel, target: Path, options: RestoreOptions | 
 
 
 def _streamed_sizes(picture: LargePicture, options: RestoreOptions) -> Sizes:
-    """As the walk takes them: the networks work at the output's size."""
+    """Compute the sizes; the networks work at the output's size."""
     try:
         sizes = sizes_of((picture.width, picture.height), options)
         works_elsewhere = options.restore_at != "auto" and sizes.working != sizes.output
@@ -189,7 +189,7 @@ def _restored_into(
 
 
 def _plan(model: DeviceModel, sizes: Sizes, options: RestoreOptions, record: Path, header: dict[str, Any]) -> TilePlan:
-    """Tiles by the free memory, but an earlier run's where it is gone on with; a side that was asked for wins."""
+    """Choose tiles by the free memory, but an earlier run's where it is gone on with; a side asked for wins."""
     columns, rows = sizes.padded(model.config.pad_multiple)
     plan = plan_tiles(model.config, rows, columns, options, model.device, model.dtype)
     if plan.tile_px is None and max(rows, columns) > LOCAL_TILE_PX:
@@ -241,7 +241,7 @@ def _written(
 
 
 def _header(model: DeviceModel, picture: LargePicture, options: RestoreOptions) -> dict[str, Any]:
-    """What decides every byte of the pixels, the tiles apart."""
+    """Describe what decides every byte of the pixels, the tiles apart."""
     try:
         status = os.stat(picture.path)
     except OSError as error:
