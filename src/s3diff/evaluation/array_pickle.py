@@ -32,7 +32,7 @@ class _RecordedArray:
         self.state = tuple(state)
 
     def to_numpy(self) -> np.ndarray:
-        """The array; only little-endian float32 in C order is accepted."""
+        """Make the array; only little-endian float32 in C order is accepted."""
         _, shape, dtype, is_fortran, content = self.state
         if (dtype.code, dtype.byte_order, is_fortran) != ("f4", "<", False):
             raise ModelError(f"an array is {dtype.byte_order}{dtype.code}; only little-endian float32 is accepted")
@@ -63,7 +63,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def read_array_pickle(content: bytes) -> dict[str, np.ndarray]:
-    """A pickle of nested dicts of float32 arrays, as ``{"outer/inner/name": array}``; runs nothing from it.
+    """Read a pickle of nested dicts of float32 arrays as ``{"outer/inner/name": array}``; run nothing from it.
 
     Raises:
         ModelError: the pickle asks for anything but numpy arrays, or is damaged.

@@ -28,7 +28,7 @@ _NORM_EPSILON = 1e-3
 
 
 def frechet_distance(results: torch.Tensor, truths: torch.Tensor) -> float:
-    """The squared Frechet distance between the Gaussians of two sets of features (equation 6).
+    """Compute the squared Frechet distance between the Gaussians of two sets of features (equation 6).
 
     The trace of the root of C1 C2 is the sum of the roots of its eigenvalues, which are those of the symmetric
     C1^1/2 C2 C1^1/2. With fewer pictures than features the covariances are singular; this form needs no inverse.
@@ -103,7 +103,7 @@ class InceptionFeatures(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Features [B, 2048] float32 of [B, 3, H, W] float, RGB in [0, 1]."""
+        """Compute features [B, 2048] float32 of [B, 3, H, W] float, RGB in [0, 1]."""
         size = [INPUT_PX, INPUT_PX]
         resized = F.interpolate(images.float() * 255.0, size=size, mode="bicubic", align_corners=False, antialias=True)
         hidden = (resized - _INPUT_MIDDLE) / _INPUT_MIDDLE
@@ -117,7 +117,7 @@ class InceptionFeatures(nn.Module):
 
 
 def features_of(batches: Iterable[torch.Tensor], network: InceptionFeatures) -> torch.Tensor:
-    """Features [N, 2048] of every picture in batches [B, 3, H, W] float, RGB in [0, 1], on the CPU.
+    """Compute features [N, 2048] of every picture in batches [B, 3, H, W] float, RGB in [0, 1], on the CPU.
 
     Raises:
         PictureError: there is no batch.

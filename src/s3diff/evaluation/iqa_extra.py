@@ -55,7 +55,7 @@ class NoReferenceMeasure:
             ) from error
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """[B] of [B, 3, H, W] float, RGB in [0, 1]; picture by picture, because pyiqa's results depend on the batch.
+        """Score [B, 3, H, W] float, RGB in [0, 1], as [B]; one by one, because pyiqa's results depend on the batch.
 
         Raises:
             PictureError: not such a tensor.

@@ -111,7 +111,7 @@ MEASURES: dict[str, Measure] = {
 
 
 def checked_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The names without repetitions.
+    """Check names of measures, and leave repetitions out.
 
     Raises:
         OptionError: one does not exist, or there is none.

@@ -59,7 +59,7 @@ class Method(ABC):
 
     @abstractmethod
     def result_path(self, item: SetItem, folder: Path) -> Path | None:
-        """Where the result of a picture lies or will lie; None where there is none (a partial folder)."""
+        """Find where the result of a picture lies or will lie; None where there is none (a partial folder)."""
 
     @abstractmethod
     def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Restoration:
@@ -219,7 +219,7 @@ def parse_methods(
     partial: bool = False,
     announce: Callable[..., None] | None = None,
 ) -> list[Method]:
-    """The methods that a command line names.
+    """Make the methods that a command line names.
 
     Args:
         given: each ``WHAT`` or ``NAME=WHAT``. WHAT is ``bicubic`` or ``lanczos``, a model's name or folder, a folder of
@@ -276,7 +276,7 @@ def _is_model(what: str) -> bool:
 
 
 def split_name(text: str) -> tuple[str, str]:
-    """``NAME=WHAT``, or a name made of what is given alone."""
+    """Split ``NAME=WHAT``, or make a name of WHAT where there is none."""
     name, mark, what = text.partition("=")
     if mark and name and what and not any(sign in name for sign in "/\\{} "):
         _check_name(name)
@@ -301,7 +301,7 @@ def _input_of(item: SetItem) -> Picture:
 
 
 def describe_machine(device: Any) -> dict[str, str]:
-    """What seconds depend on: for reports."""
+    """Describe what seconds depend on, for reports."""
     chosen = torch.device(device)
     name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else platform.machine()
     return {"device": f"{chosen} ({name})", "threads": str(torch.get_num_threads()), "torch": torch.__version__}

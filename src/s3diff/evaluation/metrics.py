@@ -28,7 +28,7 @@ _SSIM_C2 = 0.03**2
 
 
 def luma(images: torch.Tensor) -> torch.Tensor:
-    """BT.601 luma in studio range.
+    """Compute BT.601 luma in studio range.
 
     Args:
         images: [B, 3, H, W] float, RGB in [0, 1].
@@ -46,7 +46,7 @@ def luma(images: torch.Tensor) -> torch.Tensor:
 
 
 def psnr_y(result: torch.Tensor, truth: torch.Tensor, *, border_px: int = 0) -> torch.Tensor:
-    """Peak signal-to-noise ratio of luma in dB; 80 for equal pictures.
+    """Compute the peak signal-to-noise ratio of luma in dB; 80 for equal pictures.
 
     The peak is 1 although studio-range luma spans only 219/255, as is customary.
 
@@ -102,7 +102,7 @@ def ssim_y(result: torch.Tensor, truth: torch.Tensor, *, as_published: bool = Tr
 
 
 def ssim_rgb(result: torch.Tensor, truth: torch.Tensor, *, border_px: int = 0) -> torch.Tensor:
-    """Textbook structural similarity, the mean of the three channels'; arguments, result and errors of ``ssim_y``.
+    """Average the three channels' textbook structural similarity; arguments, result and errors of ``ssim_y``.
 
     Args:
         result: [B, 3, H, W] float, RGB in [0, 1], at least 11 x 11 pixels inside the border.

@@ -74,7 +74,7 @@ class NIQE(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The distance of each picture.
+        """Compute the distance of each picture.
 
         Args:
             images: [B, 3, H, W] float, RGB in [0, 1], at least 192 x 96 or 96 x 192 pixels; the part beyond whole

@@ -87,7 +87,7 @@ def _load_frozen(module: nn.Module, weights: Mapping[str, torch.Tensor], measure
 
 
 def recipe_weights(name: PerceptualName) -> Weights:
-    """Seeded random weights of the right shapes, for tests and dry runs; nothing is read.
+    """Draw seeded random weights of the right shapes, for tests and dry runs; nothing is read.
 
     Convolution i: ``RandomState(1000 + i)``, He-normal, zero bias; head k: ``|RandomState(2000 + k)| * 0.1``. These are
     the weights with which the goldens of the released training code were made, hence numpy's old generator. DISTS:
@@ -171,7 +171,7 @@ class LPIPS(nn.Module):
         )
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Unit-length features of five depths.
+        """Compute unit-length features of five depths.
 
         Args:
             images: [B, 3, H, W] float, RGB in [-1, 1], at least 31 (alex) or 16 (vgg) pixels wide and high.
@@ -190,7 +190,7 @@ class LPIPS(nn.Module):
         return [stage / (torch.linalg.vector_norm(stage, dim=1, keepdim=True) + _LPIPS_EPSILON) for stage in stages]
 
     def distance(self, first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The distance [B] between two results of :meth:`features`.
+        """Compute the distance [B] between two results of :meth:`features`.
 
         The squared difference is averaged over the picture before the channels are weighted, which is the same sum as
         in the paper with one pass less over the features.
@@ -205,7 +205,7 @@ class LPIPS(nn.Module):
         return total
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """The distance [B] between two batches [B, 3, H, W] in [-1, 1]; symmetric; differentiable in both."""
+        """Compute the distance [B] between two batches [B, 3, H, W] in [-1, 1]; symmetric; differentiable in both."""
         return self.distance(self.features(first), self.features(second))
 
     def _alexnet(self, hidden: torch.Tensor) -> list[torch.Tensor]:
@@ -268,7 +268,7 @@ class DISTS(nn.Module):
         _load_frozen(self, weights if weights is not None else load_perceptual_weights("dists"), "DISTS")
 
     def features(self, images: torch.Tensor) -> list[FeatureStatistics]:
-        """Statistics of the picture itself and of five depths.
+        """Compute statistics of the picture itself and of five depths.
 
         Args:
             images: [B, 3, H, W] float, RGB in [0, 1].
@@ -288,7 +288,7 @@ class DISTS(nn.Module):
         return statistics
 
     def distance(self, first: Sequence[FeatureStatistics], second: Sequence[FeatureStatistics]) -> torch.Tensor:
-        """The distance [B] between two results of :meth:`features`.
+        """Compute the distance [B] between two results of :meth:`features`.
 
         Raises:
             PictureError: the two come from pictures of different sizes.
@@ -308,7 +308,7 @@ class DISTS(nn.Module):
         return 1 - (texture @ self.alpha + structure @ self.beta) / total
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """The distance [B] between two batches [B, 3, H, W] in [0, 1]; symmetric; differentiable in both."""
+        """Compute the distance [B] between two batches [B, 3, H, W] in [0, 1]; symmetric; differentiable in both."""
         return self.distance(self.features(first), self.features(second))
 
     def _pooled(self, hidden: torch.Tensor) -> torch.Tensor:

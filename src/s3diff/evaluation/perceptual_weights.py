@@ -110,13 +110,13 @@ _NIQE_MEMBER = _Member(
 
 
 def perceptual_folder() -> Path:
-    """Where the converted files lie: ``$S3DIFF_CACHE/perceptual``, by default ``~/.cache/s3diff/perceptual``."""
+    """Find where the converted files lie: ``$S3DIFF_CACHE/perceptual``, else ``~/.cache/s3diff/perceptual``."""
     root = os.environ.get("S3DIFF_CACHE") or "~/.cache/s3diff"
     return Path(root).expanduser() / "perceptual"
 
 
 def load_perceptual_weights(name: PerceptualName, folder: str | os.PathLike[str] | None = None) -> Weights:
-    """The weights of one measure, float32, under the parameter names of :mod:`s3diff.evaluation.perceptual`.
+    """Load one measure's weights, float32, under the parameter names of :mod:`s3diff.evaluation.perceptual`.
 
     Args:
         name: ``lpips_alex``, ``lpips_vgg``, ``dists`` or ``niqe`` (float64). DISTS shares the VGG16 convolutions of
@@ -218,7 +218,7 @@ def prepare_inception_weights(file: str | os.PathLike[str], destination: str | o
 
 
 def load_inception_weights(folder: str | os.PathLike[str] | None = None) -> Weights:
-    """The converted weights of FID's Inception network.
+    """Load the converted weights of FID's Inception network.
 
     Raises:
         MissingExtraError: they were not prepared yet; the message says how.
@@ -370,7 +370,7 @@ def _download(archive: _Archive, scratch: Path) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command ``python -m s3diff.evaluation.perceptual_weights``; returns its exit code."""
+    """Run the command ``python -m s3diff.evaluation.perceptual_weights``; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog=FETCH_COMMAND, description="Fetch and convert the weights of LPIPS, DISTS and NIQE."
     )

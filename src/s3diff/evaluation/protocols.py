@@ -69,7 +69,7 @@ DEFAULT_PROTOCOL = "osediff-paper"
 
 
 def choose_protocol(name: str, metrics: Sequence[str] | None = None) -> Protocol:
-    """A protocol by name, or one of the given metrics.
+    """Choose a protocol by name, or make one of the given metrics.
 
     Args:
         name: of ``PROTOCOLS``.
@@ -86,7 +86,7 @@ def choose_protocol(name: str, metrics: Sequence[str] | None = None) -> Protocol
 
 
 def computable_metrics(protocol: Protocol, *, has_truth: bool) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Those of the protocol that a set allows, and why not for each of the others.
+    """Split the protocol's measures into those that a set allows and, with the reason, the others.
 
     Raises:
         OptionError: none is left.

@@ -34,7 +34,7 @@ class Row:
 
 
 def table(evaluation: Evaluation) -> list[Row]:
-    """Means with their intervals, in the order of the methods; a figure of a whole set has no interval."""
+    """Compute means with their intervals, in the order of the methods; a figure of a whole set has no interval."""
     rows = []
     for method in evaluation.methods:
         scores = evaluation.of(method)
@@ -53,7 +53,7 @@ def table(evaluation: Evaluation) -> list[Row]:
 
 
 def differences(evaluation: Evaluation, method: str, reference: str) -> dict[str, PairedDifference]:
-    """One method less another on the pictures that both have, for every measure that averages pictures."""
+    """Compare a method with another on the pictures that both have, for every measure that averages pictures."""
     mine, others = ({score.picture: score for score in evaluation.of(name)} for name in (method, reference))
     common = [picture for picture in mine if picture in others]
     found = {}
@@ -68,7 +68,7 @@ def differences(evaluation: Evaluation, method: str, reference: str) -> dict[str
 
 
 def markdown(evaluation: Evaluation) -> str:
-    """The tables as Markdown: means with intervals, differences to the first method, what is missing, what it ran on.
+    """Write the tables as Markdown: means with intervals, differences to the first method, gaps, the machine.
 
     Raises:
         PictureError: no picture was scored.
@@ -110,7 +110,7 @@ def markdown(evaluation: Evaluation) -> str:
 
 
 def csv_text(evaluation: Evaluation) -> str:
-    """One row for each picture of each method."""
+    """Write one row for each picture of each method."""
     metrics = [metric for metric in evaluation.metrics if MEASURES[metric].compares != "set"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -125,7 +125,7 @@ def csv_text(evaluation: Evaluation) -> str:
 
 
 def set_title(evaluation: Evaluation) -> str:
-    """What the set is, in a few words."""
+    """Describe the set in a few words."""
     description = evaluation.set_description
     where = description.get("truth") or description.get("low_quality") or description.get("results") or ""
     how = (

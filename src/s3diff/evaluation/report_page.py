@@ -38,7 +38,7 @@ INPUT_LAYER, TRUTH_LAYER = "input", "truth"
 
 
 def page(evaluation: Evaluation) -> str:
-    """The whole page as text.
+    """Write the whole page as text.
 
     Raises:
         PictureError: no picture was scored, or one that is to be shown cannot be read again.

@@ -83,7 +83,7 @@ class ScoreBook:
             raise OutputError(f"{self.path} cannot be written ({error.strerror}); choose another --output") from error
 
     def rewrite(self, scores: Sequence[Score]) -> None:
-        """The file with these lines first, and those of methods that are not part of this run after them."""
+        """Write the file anew: these lines first, then those of methods that are not part of this run."""
         if self.path is None:
             return
         self._lines.close()  # what is replaced is not appended to

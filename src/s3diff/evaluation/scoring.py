@@ -66,7 +66,7 @@ class Evaluation:
     result_paths: dict[tuple[str, str], Path]
 
     def of(self, method: str) -> list[Score]:
-        """The scores of one method, by the pictures' order."""
+        """Collect the scores of one method, by the pictures' order."""
         return [score for score in self.scores if score.method == method]
 
 
@@ -349,7 +349,7 @@ def _hashes(item: SetItem, result: Path) -> dict[str, str]:
 
 
 def as_array(scores: Sequence[Score], metric: str) -> np.ndarray:
-    """[N, C] values of a measure, C of which make a picture's figure, of the scores that have it."""
+    """Collect [N, C] values of a measure, C of which make a picture's figure, of the scores that have it."""
     parts = MEASURES[metric].parts
     rows = [score.parts.get(parts) if parts else [score.values[metric]] for score in scores if metric in score.values]
     return np.array([row for row in rows if row is not None])

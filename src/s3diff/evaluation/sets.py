@@ -71,7 +71,7 @@ class EvaluationSet:
         return all(item.truth is not None for item in self.items)
 
     def limited(self, num_pictures: int | None) -> EvaluationSet:
-        """The first pictures only; None for all.
+        """Take the first pictures only; None for all.
 
         Raises:
             OptionError: not a number above 0.
@@ -108,7 +108,7 @@ class SetDegradation:
 def find_set(
     name: str, truth: str | os.PathLike[str] | None = None, degradation: SetDegradation | None = None, *, work: Path
 ) -> EvaluationSet:
-    """The set that ``--set`` means.
+    """Find the set that ``--set`` means.
 
     Args:
         name: a folder, or a name of ``NAMED_SETS``. A folder with two folders named as in ``LOW_QUALITY_NAMES`` and
@@ -149,7 +149,7 @@ def find_set(
 
 
 def results_set(truth: str | os.PathLike[str] | None, results: Sequence[Path]) -> EvaluationSet:
-    """The set that only scores results: the truths, or where there are none the pictures of the first folder.
+    """Make the set that only scores results: the truths, or without them the pictures of the first folder.
 
     Raises:
         PictureError: a folder holds no pictures.
@@ -165,7 +165,7 @@ def results_set(truth: str | os.PathLike[str] | None, results: Sequence[Path]) -
 
 
 def match_results(folder: Path, items: Sequence[SetItem], *, partial: bool) -> dict[str, Path]:
-    """The result of each picture by its name; an extension may differ.
+    """Find the result of each picture by its name; an extension may differ.
 
     Args:
         folder: of results.

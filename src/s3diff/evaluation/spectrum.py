@@ -71,7 +71,7 @@ class GridMeasure:
 
 
 def grid_contrasts(images: torch.Tensor) -> torch.Tensor:
-    """Contrast of every period and direction in each picture (steps 1 to 4 above).
+    """Measure the contrast of every period and direction in each picture (steps 1 to 4 above).
 
     Args:
         images: [B, 3, H, W] float, RGB in [0, 1], at least 72 x 72 pixels.
@@ -95,7 +95,7 @@ def grid_parts(images: torch.Tensor) -> torch.Tensor:
 
 
 def grid_measure(contrasts: Iterable[torch.Tensor]) -> GridMeasure:
-    """The measure of a set of pictures (steps 5 and 6) from results of :func:`grid_contrasts`.
+    """Compute the measure of a set of pictures (steps 5 and 6) from results of :func:`grid_contrasts`.
 
     Raises:
         PictureError: there is no picture.

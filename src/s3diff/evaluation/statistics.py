@@ -65,11 +65,11 @@ class Aggregate:
     finish: Callable[[np.ndarray], np.ndarray]
 
     def of_one(self, values: np.ndarray) -> float:
-        """The figure of one picture's [C] values."""
+        """Compute the figure of one picture's [C] values."""
         return float(self.finish(self.prepare(values)))
 
     def interval(self, values: np.ndarray) -> Interval:
-        """The figure of [N, C] values with its interval, where there are pictures enough.
+        """Compute the figure of [N, C] values with its interval, where there are pictures enough.
 
         Raises:
             PictureError: there are no values.
@@ -93,7 +93,7 @@ MEAN = Aggregate(lambda values: values, lambda means: means[..., 0])
 
 
 def mean_interval(values: np.ndarray) -> Interval:
-    """The mean of [N] values with its interval.
+    """Compute the mean of [N] values with its interval.
 
     Raises:
         PictureError: there are no values.
@@ -102,7 +102,7 @@ def mean_interval(values: np.ndarray) -> Interval:
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference:
-    """Of [N] values each, picture by picture.
+    """Compare [N] values each, picture by picture.
 
     Raises:
         PictureError: there are no values.
