@@ -11,10 +11,15 @@ from PIL import Image, ImageCms
 
 from metadata_probes import EMPTY_PACKET
 from s3diff.errors import OutputError, PictureError
+from s3diff.formats import format_of
 from s3diff.images.codecs import Picture, can_be_written, check_writable, read_picture, write_picture
 from s3diff.images.files import heif
+from s3diff.images.files.registry import codec_of
+from s3diff.images.stated_colors import srgb_profile
 
 pillow_heif = pytest.importorskip("pillow_heif")
+HEIF = format_of("a.heic")
+assert HEIF is not None
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 ORIENTATION = 0x0112
 
@@ -32,14 +37,15 @@ def test_round_trip(tmp_path: Path, kind: type, channels: int, with_alpha: bool)
     if alpha is not None:
         alpha = np.ascontiguousarray(alpha)
         alpha[:, :8] = np.iinfo(kind).max
-    picture = Picture(gradient(channels, kind), alpha, SRGB, xmp=EMPTY_PACKET)
+    profile = srgb_profile(is_grey=True) if channels == 1 else SRGB
+    picture = Picture(gradient(channels, kind), alpha, profile, xmp=EMPTY_PACKET)
     notes = write_picture(picture, tmp_path / "a.heic", quality=100)
     assert [("10" in note) for note in notes] == ([True] if kind is np.uint16 else [])
     back = read_picture(tmp_path / "a.heic")
     level = np.iinfo(kind).max / (255 if kind is np.uint8 else 1023)
     assert (back.format, back.pixels.dtype, back.pixels.shape) == ("HEIF", kind, picture.pixels.shape)
     assert abs(back.pixels.astype(int) - picture.pixels).mean() < 2 * level
-    assert (back.icc_profile, back.xmp, back.notes) == (SRGB, EMPTY_PACKET, ())
+    assert (back.icc_profile, back.xmp, back.notes) == (profile, EMPTY_PACKET, ())
     assert (back.alpha is None) == (alpha is None)
     if alpha is not None and back.alpha is not None:
         assert abs(back.alpha.astype(int) - alpha).mean() < 2 * level
@@ -101,7 +107,7 @@ def test_pi_heif_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_brands() -> None:
     data = io.BytesIO()
     pillow_heif.from_bytes("L", (64, 48), gradient(1).tobytes()).save(data)
-    assert heif.is_heif(data.getvalue()[:64])
-    assert heif.is_heif(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(40))
-    assert not heif.is_heif(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifheic" + bytes(40))
-    assert not heif.is_heif(b"\0\0\0\x18ftypisom\0\0\0\0mp41isom" + bytes(40))
+    assert codec_of(HEIF).recognises(data.getvalue()[:64])
+    assert codec_of(HEIF).recognises(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(40))
+    assert not codec_of(HEIF).recognises(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifheic" + bytes(40))
+    assert not codec_of(HEIF).recognises(b"\0\0\0\x18ftypisom\0\0\0\0mp41isom" + bytes(40))

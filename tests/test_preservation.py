@@ -14,10 +14,10 @@ import torch
 from PIL import Image, ImageCms, PngImagePlugin, features
 
 from conftest import REPOSITORY
-from s3diff.images.codecs import PICTURE_EXTENSIONS, Picture, read_picture
+from s3diff.images.codecs import Picture, read_picture
 from s3diff.images.color_profiles import color_space
 from s3diff.images.files.metadata import Metadata, for_result
-from s3diff.images.files.preservation import KEPT, page
+from s3diff.images.files.preservation import page
 from s3diff.images.transparency import enlarge_alpha_guided, without_hidden_colors
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
@@ -186,7 +186,6 @@ def lab(encoded: np.ndarray, name: str) -> np.ndarray:
 
 def test_the_page_is_the_table() -> None:
     assert (REPOSITORY / "docs/pictures.md").read_text(encoding="utf-8") == page()
-    assert tuple(extension for row in KEPT for extension in row.extensions) == PICTURE_EXTENSIONS
 
 
 def test_srgb_and_damaged_profiles_are_left_alone() -> None:

@@ -1,4 +1,4 @@
-"""Every kind of picture restored with the embedded model into every format: what the table of ``kept`` promises."""
+"""Every kind of picture restored with the embedded model into every format: what the table of formats promises."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin, features
 
 from s3diff.errors import OutputError
+from s3diff.formats import FORMATS, Format
 from s3diff.images.codecs import Picture, can_be_written, read_picture, write_picture
-from s3diff.images.files.preservation import KEPT, Kept
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Restored
@@ -75,27 +75,27 @@ def exif_block() -> bytes:
     return exif.tobytes()
 
 
-def source_of(row: Kept, kind: str, path: Path) -> None:
+def source_of(row: Format, kind: str, path: Path) -> None:
     """A file with everything that the format's row says it keeps."""
     make, is_grey, _ = KINDS[kind]
     image = make()
     settings: dict[str, object] = {"dpi": (300, 300)} if row.dpi == "yes" else {}
-    if row.form.has_exif:
+    if row.has_exif:
         settings["exif"] = exif_block()
-    if row.form.has_profile and not is_grey and kind != "CMYK":
+    if row.has_profile and not is_grey and kind != "CMYK":
         settings["icc_profile"] = SRGB
-    if row.form.has_xmp:
+    if row.has_xmp:
         settings["xmp"] = XMP
-        if row.name == "PNG":
+        if row.title == "PNG":
             settings["pnginfo"] = PngImagePlugin.PngInfo()
             settings["pnginfo"].add_itxt("XML:com.adobe.xmp", XMP.decode())  # type: ignore[attr-defined]
-        if row.name == "TIFF":
+        if row.title == "TIFF":
             tags = Image.Exif()
             tags[ORIENTATION], tags[ARTIST], tags[0x02BC] = 6, "Anna", XMP
             settings["exif"] = tags
-    if row.name == "WebP":
+    if row.title == "WebP":
         settings |= {"lossless": True, "exact": True}
-    image.save(path, {"WebP": "WEBP"}.get(row.name, row.name), **settings)
+    image.save(path, row.name, **settings)
 
 
 def avif_knows_grey() -> bool:
@@ -105,15 +105,15 @@ def avif_knows_grey() -> bool:
     return Image.open(data).mode == "L"
 
 
-def check_kept(row: Kept, path: Path, restored: Restored, *, bits: int, turned: bool) -> Picture:
+def check_kept(row: Format, path: Path, restored: Restored, *, bits: int, turned: bool) -> Picture:
     """The written file against the row."""
-    back, picture, form = read_picture(path), restored.picture, row.form
+    back, picture, form = read_picture(path), restored.picture, row
     size = (2 * HEIGHT, 2 * WIDTH) if turned else (2 * WIDTH, 2 * HEIGHT)
     assert (picture.width, picture.height) == (back.width, back.height) == size
-    knows_grey = row.name not in ("WebP", "GIF") and (picture.alpha is None or row.name not in ("AVIF", "HEIC"))
-    knows_grey &= row.name != "AVIF" or avif_knows_grey()
+    knows_grey = row.title not in ("WebP", "GIF") and (picture.alpha is None or row.title not in ("AVIF", "HEIC"))
+    knows_grey &= row.title != "AVIF" or avif_knows_grey()
     assert back.is_grey == picture.is_grey or not knows_grey
-    assert back.pixels.dtype == (np.uint16 if bits == 16 and form.has_16_bits else np.uint8)
+    assert back.pixels.dtype == (np.uint16 if bits == 16 and 16 in form.bits else np.uint8)
     assert back.is_transparent == picture.is_transparent
     assert back.icc_profile == (picture.icc_profile if form.has_profile else None)
     assert (back.xmp is not None) == (picture.xmp is not None and form.has_xmp)
@@ -126,7 +126,7 @@ def check_kept(row: Kept, path: Path, restored: Restored, *, bits: int, turned: 
     if row.dpi == "yes" and picture.dpi is not None:
         assert back.dpi == pytest.approx(picture.dpi, abs=0.1)
     # The pixels are the result's, as near as the format comes.
-    tolerance = {"JPEG": 6, "WebP": 6, "AVIF": 6, "GIF": 12, "HEIC": 6}.get(row.name, 0.51)
+    tolerance = {"JPEG": 6, "WebP": 6, "AVIF": 6, "GIF": 12, "HEIC": 6}.get(row.title, 0.51)
     scale = np.iinfo(back.pixels.dtype).max / 255
     wanted = picture.pixels / (np.iinfo(picture.pixels.dtype).max / 255)
     visible = np.ones(size[::-1], bool) if back.alpha is None else back.alpha > 0
@@ -134,9 +134,9 @@ def check_kept(row: Kept, path: Path, restored: Restored, *, bits: int, turned: 
     return back
 
 
-@pytest.mark.parametrize(("row", "kind"), [(row, kind) for row in KEPT for kind in SOURCES.get(row.name, [])])
-def test_from_a_format_to_itself(tmp_path: Path, compact: Restorer, row: Kept, kind: str) -> None:
-    if row.name == "AVIF" and not features.check("avif"):
+@pytest.mark.parametrize(("row", "kind"), [(row, kind) for row in FORMATS for kind in SOURCES.get(row.title, [])])
+def test_from_a_format_to_itself(tmp_path: Path, compact: Restorer, row: Format, kind: str) -> None:
+    if row.title == "AVIF" and not features.check("avif"):
         pytest.skip("this Pillow reads no AVIF")
     extension = row.extensions[-1]
     source, target = tmp_path / f"in{extension}", tmp_path / f"out{extension}"
@@ -144,15 +144,15 @@ def test_from_a_format_to_itself(tmp_path: Path, compact: Restorer, row: Kept, k
     _, is_grey, is_transparent = KINDS[kind]
     read = read_picture(source)
     assert read.is_transparent == is_transparent
-    assert read.is_grey == is_grey or row.name in ("WebP", "GIF") or (row.name == "AVIF" and not avif_knows_grey())
-    assert (read.exif is not None, read.xmp is not None) == (row.form.has_exif, row.form.has_xmp)
+    assert read.is_grey == is_grey or row.title in ("WebP", "GIF") or (row.title == "AVIF" and not avif_knows_grey())
+    assert (read.exif is not None, read.xmp is not None) == (row.has_exif, row.has_xmp)
     assert ("CMYK" in " ".join(read.notes)) == (kind == "CMYK")
     restored = compact.restore(read, RestoreOptions(scale=2, grey="keep"))
     notes = restored.save(target, quality=100)
-    assert notes == () or row.name == "GIF"
+    assert notes == () or row.title == "GIF"
     bits = 16 if kind.startswith("16-bit") else 8
-    turned = row.form.has_exif
-    if row.name == "AVIF":  # its decoder turns the picture and leaves the tag behind, or not, by version
+    turned = row.has_exif
+    if row.title == "AVIF":  # its decoder turns the picture and leaves the tag behind, or not, by version
         turned = read.width == HEIGHT
     back = check_kept(row, target, restored, bits=bits, turned=turned)
     if kind == "1 bit":
@@ -162,7 +162,7 @@ def test_from_a_format_to_itself(tmp_path: Path, compact: Restorer, row: Kept, k
 @pytest.mark.parametrize("kind", [*KINDS, *DEEP_KINDS])
 def test_every_kind_into_every_format(tmp_path: Path, compact: Restorer, kind: str) -> None:
     if kind in KINDS:
-        first = KEPT[3] if kind == "CMYK" else KEPT[0]
+        first = FORMATS[3] if kind == "CMYK" else FORMATS[0]
         source_of(first, kind, tmp_path / f"in{first.extensions[0]}")
         picture = read_picture(tmp_path / f"in{first.extensions[0]}")
     else:
@@ -178,20 +178,20 @@ def test_every_kind_into_every_format(tmp_path: Path, compact: Restorer, kind: s
     bits = 16 if kind.startswith("16-bit") else 8
     if bits == 16:
         assert (restored.array % 257 != 0).mean() > 0.9, "more than 8 bits of it are used"
-    for row in KEPT:
+    for row in FORMATS:
         target = tmp_path / f"out{row.extensions[0]}"
-        if not can_be_written(target.suffix) or (row.name == "AVIF" and not features.check("avif")):
+        if not can_be_written(target.suffix) or (row.title == "AVIF" and not features.check("avif")):
             continue
-        if restored.picture.is_transparent and not row.form.has_alpha:
+        if restored.picture.is_transparent and not row.has_alpha:
             with pytest.raises(OutputError, match="transparency"):
                 restored.save(target)
             assert not target.exists()
             continue
         notes = " ".join(restored.save(target, quality=100))
-        assert ("16 bits" in notes) == (bits == 16 and row.bits != "8, 16")
-        assert ("EXIF" in notes) == (restored.picture.exif is not None and not row.form.has_exif)
-        assert ("XMP" in notes) == (restored.picture.xmp is not None and not row.form.has_xmp)
-        assert ("profile" in notes) == (restored.picture.icc_profile is not None and not row.form.has_profile)
+        assert ("16 bits" in notes) == (bits == 16 and 16 not in row.bits)
+        assert ("EXIF" in notes) == (restored.picture.exif is not None and not row.has_exif)
+        assert ("XMP" in notes) == (restored.picture.xmp is not None and not row.has_xmp)
+        assert ("profile" in notes) == (restored.picture.icc_profile is not None and not row.has_profile)
         check_kept(row, target, restored, bits=bits, turned=restored.picture.width == 2 * HEIGHT)
 
 

@@ -19,7 +19,7 @@ pyvips = pytest.importorskip("pyvips", reason="needs the extra large (pip instal
 from command_runs import Command  # noqa: E402
 from golden_models import tiny_model  # noqa: E402
 from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError  # noqa: E402
-from s3diff.images.codecs import Picture, read_picture, write_picture  # noqa: E402
+from s3diff.images.codecs import read_picture  # noqa: E402
 from s3diff.images.files.large_files import LargePicture  # noqa: E402
 from s3diff.options import RestoreOptions  # noqa: E402
 from s3diff.restoration.restorer import Restorer  # noqa: E402
@@ -184,8 +184,8 @@ def test_parts_are_read_as_the_whole_picture_is(tmp_path: Path) -> None:
         picture = LargePicture(written(tmp_path / name, pixels, **saving))
         part = picture.read(Span(13, 61), Span(5, 70))
         assert (part[0].permute(1, 2, 0).numpy() * 255).round() == pytest.approx(pixels[13:61, 5:70])
-    turned = Picture(pixels, exif=b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0")
-    write_picture(turned, tmp_path / "turned.jpg")
+    orientation = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=orientation)
     expected = read_picture(tmp_path / "turned.jpg")
     assert (LargePicture(tmp_path / "turned.jpg").width, expected.width) == (90, 90)
 
@@ -211,8 +211,8 @@ def refused(name: str, tmp_path: Path) -> Path:
     {
         "alpha.png": "has transparency",
         "cmyk.tif": "is cmyk",
-        "text.tif": "cannot be read as a picture",
-        "float.tif": "channels of float",
+        "text.tif": "is not a PNG",
+        "float.tif": "kind of pixels is not supported",
         "missing.tif": "does not exist",
         "cut.png": "it may be damaged",
     }.items(),
@@ -348,3 +348,17 @@ def test_memory_does_not_grow_with_the_picture(tmp_path: Path) -> None:
         assert process.returncode == 0
         peaks.append(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
     assert peaks[1] - peaks[0] < 40e6, peaks
+
+
+def test_streaming_takes_no_preview_and_no_other_colours(tmp_path: Path) -> None:
+    from test_previews_and_pixels import FULL, REDUCED, SMALL, Tiff
+
+    tiff = Tiff()
+    first = tiff.directory(SMALL, REDUCED, following=tiff.directory(FULL, {}))
+    (tmp_path / "a.tif").write_bytes(tiff.begin_at(first))
+    with pytest.raises(PictureError, match="reduced copy"):
+        LargePicture(tmp_path / "a.tif")
+    exif = Image.Exif()
+    exif[0x8769] = {0xA001: 2}
+    Image.fromarray(FULL).save(tmp_path / "a.jpg", exif=exif)
+    assert LargePicture(tmp_path / "a.jpg").icc_profile == read_picture(tmp_path / "a.jpg").icc_profile is not None

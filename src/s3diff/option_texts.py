@@ -11,7 +11,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, get_args, get_type_hints
 
 from s3diff.errors import OptionError
-from s3diff.options import LIMITS, MIN_TILE_PX, OutputOptions, ReleasedTiles, RestoreOptions
+from s3diff.options import LIMITS, MIN_TILE_PX, OUTPUT_FORMATS, OutputOptions, ReleasedTiles, RestoreOptions
 
 #: Not a client's to say: a service has limits of its own, and never replaces a file of a user's.
 _NOT_OFFERED = frozenset({*LIMITS, "overwrite"})
@@ -50,6 +50,7 @@ _OWN_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
         ]
     },
     "released_tiles": {"type": "boolean"},
+    "format": {"type": "string", "enum": [*OUTPUT_FORMATS]},
     "name": {"type": "string", "example": "{stem}-restored"},
 }
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from s3diff.errors import OptionError
+from s3diff.formats import PICTURE_EXTENSIONS
 
 ColorMatch = Literal["wavelet", "adain", "none"]
 Latent = Literal["mean", "sample"]
@@ -268,7 +269,7 @@ class RestoreOptions:
 
 
 #: Formats that a result can be asked for in, by the extension that it gets.
-OutputFormat = Literal["png", "jpg", "jpeg", "webp", "tif", "tiff", "avif", "bmp", "gif", "heic", "heif"]
+OUTPUT_FORMATS = tuple(extension[1:] for extension in PICTURE_EXTENSIONS)
 _NAME_FIELDS = ("stem", "extension", "model", "scale")
 
 
@@ -278,7 +279,7 @@ class OutputOptions:
 
     Attributes:
         format: format of every result; nothing for the input's own (PNG where that cannot be written).
-        quality: quality of JPEG, WebP, AVIF and HEIC results, 1 to 100.
+        quality: quality of results in JPEG and other formats that lose something, 1 to 100.
         name: name of a result without its extension: a text with ``{stem}`` (the input's) and, if wanted,
             ``{extension}`` (the input's, without dot), ``{model}`` and ``{scale}``.
         overwrite: replace files that are there.
@@ -287,14 +288,14 @@ class OutputOptions:
         OptionError: a value is outside what it allows.
     """
 
-    format: OutputFormat | None = None
+    format: str | None = None
     quality: int = 95
     name: str = "{stem}"
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         if self.format is not None:
-            _require_choice("format", self.format, get_args(OutputFormat))
+            _require_choice("format", self.format, OUTPUT_FORMATS)
         quality = _whole(self.quality)
         if quality is None or not 1 <= quality <= 100:
             raise OptionError(f"quality is {self.quality!r}; give a whole number from 1 to 100")

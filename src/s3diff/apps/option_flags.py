@@ -14,11 +14,13 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from s3diff.apps.terminal import one_line_errors
+from s3diff.formats import FORMATS
 from s3diff.option_texts import describe_option, flag_of, parse_degree, parse_size, parse_tile, whole_millions
 from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
 
 #: Fields that are given as texts, with what the help calls the text.
 _METAVARS = {"size": "WxH", "blur": "DEGREE", "noise": "DEGREE", "tile": "auto|off|N"}
+_METAVARS |= {"format": "|".join(form.extensions[0][1:] for form in FORMATS)}
 
 
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:

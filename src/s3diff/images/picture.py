@@ -44,7 +44,7 @@ class Picture:
         exif: EXIF block beginning with ``Exif\\0\\0``; its orientation tag, if any, says upright.
         xmp: XMP packet of the upright picture.
         dpi: pixels per inch, across and down.
-        format: ``PNG``, ``JPEG``, ``WEBP``, ``TIFF``, ``AVIF``, ``BMP`` or None for a picture that comes from no file.
+        format: the name of one of :data:`s3diff.formats.FORMATS`; None for a picture that comes from no file.
         path: where it was read from.
         notes: what was lost or left out on reading, one sentence each.
         iptc: captions and keywords, as image resources of Photoshop.

@@ -91,14 +91,14 @@ def restore_animation(
     overwrite: bool = True,
     progress: Progress | None = None,
 ) -> Result:
-    """Restore every frame of an animated GIF, WebP, PNG or AVIF into another one; durations and loops are kept.
+    """Restore every frame of an animated picture into another one; durations and loops are kept.
 
     Args:
         model: the networks on a device.
         source: the file, or what :func:`checked_animation` opened.
-        target: where the result goes: .gif, .webp, .png or .avif.
+        target: where the result goes, named as a format that holds frames.
         options: for all frames.
-        quality: 1 to 100, of WebP and AVIF.
+        quality: 1 to 100, of formats that lose something.
         overwrite: whether a file that is there may be replaced.
         progress: called with ("frames", done, total) after every frame; what it raises ends the work without a file.
 

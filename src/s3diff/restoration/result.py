@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3diff.errors import PictureError
+from s3diff.formats import media_type
 from s3diff.options import RestoreOptions
 
 if TYPE_CHECKING:
     import numpy as np
 
     from s3diff.images.picture import Picture
-
-
-#: Those that not every system's table knows.
-_MEDIA_TYPES = {
-    ".apng": "image/apng",
-    ".webp": "image/webp",
-    ".avif": "image/avif",
-    ".heic": "image/heic",
-    ".heif": "image/heif",
-}
 
 
 class Degrees(NamedTuple):
@@ -121,8 +111,7 @@ class Result:
     @property
     def media_type(self) -> str:
         """Of the file, such as ``image/jpeg``."""
-        known = mimetypes.guess_type(self.name)[0] or _MEDIA_TYPES.get(self.path.suffix.lower())
-        return known or "application/octet-stream"
+        return media_type(self.name)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 
+from s3diff.formats import format_of_extension
 from s3diff.images.codecs import can_be_written
 from s3diff.options import OutputOptions
 
 #: What a picture is written as whose own format can be read but not written.
 FALLBACK_EXTENSION = ".png"
-_SAME_FORMATS = {"apng": "png", "jpeg": "jpg", "tiff": "tif", "heif": "heic"}
 
 
 def result_extension(extension: str, writing: OutputOptions) -> str:
     """With its dot: the format asked for, or else the input's, spelled as the input's is where they are the same."""
     if writing.format is not None:
-        return extension if _plain(extension[1:]) == _plain(writing.format) else f".{writing.format}"
+        wanted = f".{writing.format}"
+        return extension if format_of_extension(extension) == format_of_extension(wanted) else wanted
     return extension if can_be_written(extension) else FALLBACK_EXTENSION
 
 
@@ -24,8 +25,3 @@ def result_stem(writing: OutputOptions, values: Mapping[str, str]) -> str:
     """A result's name without extension; ``values`` holds what the template may use (see :class:`OutputOptions`)."""
     parts = string.Formatter().parse(writing.name)
     return "".join(text + (values[field] if field is not None else "") for text, field, _, _ in parts)
-
-
-def _plain(extension: str) -> str:
-    lower = extension.lower()
-    return _SAME_FORMATS.get(lower, lower)

@@ -1,4 +1,4 @@
-"""Animated pictures (GIF, WebP, APNG, AVIF): every frame as a viewer shows it, one after the other.
+"""Animated pictures: every frame as a viewer shows it, one after the other.
 
 Frames are decoded when they are asked for, never held together.
 """
@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from PIL import ImageFile
 
 from s3diff.errors import PictureError
-from s3diff.images.files.formats import FORMATS, PicturePath
-from s3diff.images.files.reading import file_notes, opened_file, opened_picture, pictures_of
+from s3diff.formats import PicturePath
+from s3diff.images.files.codec import Codec
+from s3diff.images.files.left_behind import attachments, left_out_note
+from s3diff.images.files.pillow_pictures import picture_of
+from s3diff.images.files.reading import opened_file, recognised
 from s3diff.images.picture import Picture
 from s3diff.messages import shown_path
 from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 
 #: All frames of an animation together have at most so many times the pixels that one picture may have.
 MAX_FRAMES_OF_LARGEST = 16
-_ANIMATED_FORMATS = frozenset(form.name for form in FORMATS.values() if form.has_frames)
-#: How JPEG, TIFF and BMP begin, which hold no frames: they are looked through once, when they are read.
-_STILL_STARTS = (b"\xff\xd8\xff", b"II", b"MM", b"BM")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +101,8 @@ def is_animated(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_byt
     """Whether a file holds several frames that a viewer shows in turn; files that cannot be read hold none."""
     try:
         with opened_file(path, max_pixels, max_bytes) as (file, limit):
-            if file.read(4).startswith(_STILL_STARTS):
-                return False
-            file.seek(0)
-            image = opened_picture(file, Path(path), limit)
-            return image.format in _ANIMATED_FORMATS and _num_shown(image) > 1
+            codec = recognised(file, shown_path(path))
+            return codec.form.has_frames and _num_shown(codec.opened(file, Path(path), limit)) > 1
     except PictureError:
         return False
 
@@ -118,7 +116,7 @@ def open_animation(
     """Look at every frame of an animated file once.
 
     Args:
-        path: a GIF, WebP, PNG or AVIF.
+        path: a file of a format that holds frames.
         max_pixels: largest frame accepted; all frames together may have ``MAX_FRAMES_OF_LARGEST`` times as many.
         max_bytes: largest file accepted.
         check: called with (width, height, number of frames so far) after every frame; what it raises ends the look.
@@ -131,7 +129,7 @@ def open_animation(
     notes: tuple[str, ...] = ()
     shown = shown_path(path)
     with opened_file(path, max_pixels, max_bytes) as (file, limit):
-        image = opened_picture(file, Path(path), limit)
+        _, image = _opened(file, Path(path), limit)
         # Before any frame is decoded: a frame of a few bytes may stand for as many pixels as are allowed.
         if _num_shown(image) * image.width * image.height > MAX_FRAMES_OF_LARGEST * limit:
             raise PictureError(
@@ -144,7 +142,7 @@ def open_animation(
             notes += ("the picture for viewers that show no animation is left out",)
         if image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile):
             notes += ("16 bits per channel were reduced to 8: animations are read with 8",)
-        notes += file_notes(file)
+        notes += left_out_note(attachments(file))
     for frame in _frames(path, max_pixels, max_bytes):
         picture = frame.picture
         size = (picture.width, picture.height)
@@ -168,7 +166,8 @@ def _frames(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[Fram
 
 
 def _frames_of(file: BinaryIO, path: Path, max_pixels: int) -> Iterator[Frame]:
-    image = opened_picture(file, path, max_pixels)
+    codec, image = _opened(file, path, max_pixels)
+    stated_profile = codec.stated_profile(file, image)
     width, height = image.size
     # The first picture of an APNG may be one for viewers that show no animation, and no part of it.
     first = 1 if getattr(image, "default_image", False) else 0
@@ -177,11 +176,18 @@ def _frames_of(file: BinaryIO, path: Path, max_pixels: int) -> Iterator[Frame]:
         if image.width * image.height > max_pixels:  # a GIF's frame that stands over makes Pillow's picture larger
             raise PictureError(f"frame {index + 1} has {image.width} x {image.height} pixels; give a smaller picture")
         image.load()
-        picture = pictures_of(image, path)
+        picture = picture_of(image, path, stated_profile=stated_profile)
         if image.size != (width, height):
             pixels, alpha = picture.pixels[:height, :width], picture.alpha
             picture = replace(picture, pixels=pixels, alpha=None if alpha is None else alpha[:height, :width])
         yield Frame(picture, float(image.info.get("duration") or 0))
+
+
+def _opened(file: BinaryIO, path: Path, limit: int) -> tuple[Codec, ImageFile.ImageFile]:
+    codec = recognised(file, shown_path(path))
+    if not codec.form.has_frames:
+        raise PictureError(f"{shown_path(path)} is not animated; read it as a picture")
+    return codec, codec.opened(file, path, limit)
 
 
 def _num_shown(image: object) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from s3diff.atomic_write import require_free
 from s3diff.errors import OutputError
-from s3diff.images.files.formats import ENDINGS, FORMATS, Format, PicturePath
-from s3diff.images.files.heif import can_write, check_encoder
+from s3diff.formats import ENDINGS, Format, PicturePath, format_of, format_of_extension
+from s3diff.images.files.registry import codec_of
 from s3diff.messages import reason_of, shown_path
 
 
@@ -19,15 +19,17 @@ def checked_target(
 ) -> tuple[Path, Format]:
     """The file to write, links followed, and its format, if what can be known without writing allows it."""
     shown = shown_path(path)
-    form = FORMATS.get(Path(path).suffix.lower())
+    form = format_of(path)
     if form is None:
         raise OutputError(f"{shown} has no picture extension that can be written; end the name in {ENDINGS}")
-    if form.name == "HEIF":
-        check_encoder(path)
+    try:
+        codec_of(form).require_encoder()
+    except OutputError as error:
+        raise OutputError(f"{shown}: {error}") from error
     if transparent and not form.has_alpha:
-        raise OutputError(f"{shown}: {form.name} cannot hold the picture's transparency; write .png, .webp or .tif")
+        raise OutputError(f"{shown}: {form.title} cannot hold the picture's transparency; write .png, .webp or .tif")
     if size is not None and max(size) > form.largest_side_px:
-        limit = f"a {form.name} side has at most {form.largest_side_px}"
+        limit = f"a {form.title} side has at most {form.largest_side_px}"
         raise OutputError(f"{shown} would be {size[0]} x {size[1]} pixels, {limit}; write .png or .tif")
     mode = None
     try:
@@ -46,5 +48,5 @@ def checked_target(
 
 def can_be_written(extension: str) -> bool:
     """Whether results can have this extension here: HEIC cannot where only its reader is installed."""
-    form = FORMATS.get(extension.lower())
-    return form is not None and (form.name != "HEIF" or can_write())
+    form = format_of_extension(extension)
+    return form is not None and codec_of(form).can_write

@@ -12,52 +12,103 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from s3diff.errors import OutputError, PictureError
+from s3diff.images.files.codec import Codec
+from s3diff.images.files.exif_colors import states_adobe_rgb
 from s3diff.images.files.left_behind import attachments
 from s3diff.images.files.metadata import EXIF_PREFIX, QUARTER_TURNS, Metadata, take_orientation, upright
 from s3diff.images.picture import Picture, split_alpha
-from s3diff.messages import shown_path, too_many_pixels
+from s3diff.images.stated_colors import adobe_rgb_profile, profile_of_code_points
+from s3diff.messages import too_many_pixels
 
 #: What a file of pictures coded as HEVC calls itself, first or among what it is compatible with.
 _BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"}
 _HOW = 'pip install "s3diff[heif]"'
 #: Bits per channel that deeper pictures are written with: what readers of HEIC know.
-WRITTEN_BITS = 10
-#: Curves of HDR (ITU-T H.273, transfer characteristics): PQ and HLG.
-_HDR_CURVES = (16, 18)
+_WRITTEN_BITS = 10
 
 
-def is_heif(head: bytes) -> bool:
-    """Whether a file that begins so is a HEIC picture; ``head``: 64 bytes or more."""
-    if head[4:8] != b"ftyp":
-        return False
-    size = min(int.from_bytes(head[:4], "big"), len(head))
-    brands = {head[8:12], *(head[start : start + 4] for start in range(16, size - 3, 4))}
-    return bool(brands & _BRANDS) and not brands & {b"avif", b"avis"}
+class HeifCodec(Codec):
+    """Written without colour subsampling; more than 8 bits are read as 16 and rounded to ``_WRITTEN_BITS``."""
 
+    def recognises(self, head: bytes) -> bool:
+        if head[4:8] != b"ftyp":
+            return False
+        size = min(int.from_bytes(head[:4], "big"), len(head))
+        brands = {head[8:12], *(head[start : start + 4] for start in range(16, size - 3, 4))}
+        return bool(brands & _BRANDS) and not brands & {b"avif", b"avis"}
 
-def can_write() -> bool:
-    """Whether the library that writes is installed."""
-    return find_spec("pillow_heif") is not None
+    def size(self, file: BinaryIO) -> tuple[int, int]:
+        """Read (width, height) of the primary picture; nothing is decoded.
 
+        Raises:
+            PictureError: neither library is installed.
+        """
+        opened = _opened_heif(file)
+        width, height = opened[opened.primary_index].size
+        return width, height
 
-def check_encoder(path: object) -> None:
-    """
-    Raises:
-        OutputError: the library that writes is not installed.
-    """
-    if not can_write():
-        raise OutputError(f"{shown_path(path)}: HEIC is written with the extra heif; {_HOW}, or write .png or .avif")
+    def read(self, file: BinaryIO, path: Path, limit: int) -> Picture:
+        """Read the primary picture, upright; see :meth:`Codec.read`.
 
+        Raises:
+            PictureError: neither library is installed, or the picture is too large.
+        """
+        opened = _opened_heif(file)
+        image, notes = opened[opened.primary_index], []
+        width, height = image.size
+        if width * height > limit:
+            raise PictureError(too_many_pixels(path, (width, height), limit))
+        if len(opened) > 1:
+            notes.append(f"the file holds {len(opened)} pictures; the primary one is used")
+        pixels, alpha = _pixels(image)
+        exif, orientation = image.info.get("exif") or None, 1
+        if exif is not None:
+            # The decoder has turned the picture already (ISO/IEC 23008-12, section 6.5.10); the tag is what it was.
+            orientation, exif = take_orientation(EXIF_PREFIX + exif.removeprefix(EXIF_PREFIX))
+        stored_size = (height, width) if orientation in QUARTER_TURNS else (width, height)
+        found = Metadata(exif, image.info.get("xmp") or None)
+        metadata, more = upright(found, stored_size, orientation, attachments(file))
+        notes += more
+        profile = image.info.get("icc_profile") or None
+        nclx = image.info.get("nclx_profile")
+        if profile is None and nclx:
+            stated = nclx["color_primaries"], nclx["transfer_characteristics"]
+            profile = profile_of_code_points(*map(int, stated), is_grey=pixels.shape[2] == 1)
+        elif profile is None and pixels.shape[2] == 3 and states_adobe_rgb(exif):
+            profile = adobe_rgb_profile()
+        return Picture(pixels, alpha, profile, metadata.exif, metadata.xmp, None, "HEIF", path, tuple(notes))
 
-def heif_size(file: BinaryIO) -> tuple[int, int]:
-    """(width, height) of the primary picture; nothing is decoded.
+    def num_channels(self, picture: Picture) -> int:
+        return 1 if picture.is_grey and picture.alpha is None else 3
 
-    Raises:
-        PictureError: neither library is installed.
-    """
-    opened = _opened_heif(file)
-    width, height = opened[opened.primary_index].size
-    return width, height
+    @property
+    def can_write(self) -> bool:
+        return find_spec("pillow_heif") is not None
+
+    def require_encoder(self) -> None:
+        if not self.can_write:
+            raise OutputError(f"HEIC is written with the extra heif; {_HOW}, or write .png or .avif")
+
+    def encode(self, picture: Picture, settings: dict[str, Any]) -> tuple[bytes, tuple[str, ...]]:
+        import pillow_heif
+
+        pixels, alpha = picture.pixels, picture.alpha
+        if picture.is_grey and alpha is not None:  # which would come back in colour
+            pixels = np.repeat(pixels, 3, axis=2)
+        array = pixels if alpha is None else np.dstack([pixels, alpha])
+        mode = {1: "L", 3: "RGB", 4: "RGBA"}[array.shape[2]]
+        if array.dtype == np.uint16:
+            mode = "I;16" if mode == "L" else f"{mode};16"
+            levels = (array.astype(np.uint32) * (2**_WRITTEN_BITS - 1) + 32767) // 65535
+            array = (levels << (16 - _WRITTEN_BITS)).astype(np.uint16)
+        heif = pillow_heif.from_bytes(mode, (picture.width, picture.height), array.tobytes())
+        if "icc_profile" in settings:
+            heif[0].info["icc_profile"] = settings["icc_profile"]
+        data = io.BytesIO()
+        heif.save(
+            data, quality=settings["quality"], chroma=444, exif=settings.get("exif"), xmp=settings.get("xmp"),
+        )  # fmt: skip
+        return data.getvalue(), ()
 
 
 def _opened_heif(file: BinaryIO) -> Any:
@@ -65,68 +116,6 @@ def _opened_heif(file: BinaryIO) -> Any:
     if library is None:
         raise PictureError(f"the file is a HEIC picture, which is read with the extra heif; {_HOW}")
     return library.open_heif(file, convert_hdr_to_8bit=False)
-
-
-def read_heif(file: BinaryIO, path: Path, limit: int) -> Picture:
-    """The primary picture, upright. 10 and 12 bits per channel come as 16.
-
-    Args:
-        file: opened.
-        path: for messages.
-        limit: largest picture accepted, in pixels.
-
-    Raises:
-        PictureError: neither library is installed, or the picture is too large.
-    """
-    opened = _opened_heif(file)
-    image, notes = opened[opened.primary_index], []
-    width, height = image.size
-    if width * height > limit:
-        raise PictureError(too_many_pixels(path, (width, height), limit))
-    if len(opened) > 1:
-        notes.append(f"the file holds {len(opened)} pictures; the primary one is used")
-    nclx = image.info.get("nclx_profile") or {}
-    if nclx.get("transfer_characteristics") in _HDR_CURVES:
-        notes.append("the picture is HDR; its values go through as they are stored, and a result does not say so")
-    pixels, alpha = _pixels(image)
-    exif, orientation = image.info.get("exif") or None, 1
-    if exif is not None:
-        # The decoder has turned the picture already (ISO/IEC 23008-12, section 6.5.10); the tag is what it was.
-        orientation, exif = take_orientation(EXIF_PREFIX + exif.removeprefix(EXIF_PREFIX))
-    stored_size = (height, width) if orientation in QUARTER_TURNS else (width, height)
-    found = Metadata(exif, image.info.get("xmp") or None)
-    metadata, more = upright(found, stored_size, orientation, attachments(file))
-    notes += more
-    profile = image.info.get("icc_profile") or None
-    return Picture(pixels, alpha, profile, metadata.exif, metadata.xmp, None, "HEIF", path, tuple(notes))
-
-
-def heif_bytes(picture: Picture, settings: dict[str, Any]) -> bytes:
-    """A file of one picture, without colour subsampling; more than 8 bits are rounded to ``WRITTEN_BITS``.
-
-    Args:
-        picture: what to write.
-        settings: ``quality`` and, where there are any, ``exif``, ``xmp`` and ``icc_profile``.
-    """
-    import pillow_heif
-
-    pixels, alpha = picture.pixels, picture.alpha
-    if picture.is_grey and alpha is not None:  # which would come back in colour
-        pixels = np.repeat(pixels, 3, axis=2)
-    array = pixels if alpha is None else np.dstack([pixels, alpha])
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}[array.shape[2]]
-    if array.dtype == np.uint16:
-        mode = "I;16" if mode == "L" else f"{mode};16"
-        levels = (array.astype(np.uint32) * (2**WRITTEN_BITS - 1) + 32767) // 65535
-        array = (levels << (16 - WRITTEN_BITS)).astype(np.uint16)
-    heif = pillow_heif.from_bytes(mode, (picture.width, picture.height), array.tobytes())
-    if "icc_profile" in settings:
-        heif[0].info["icc_profile"] = settings["icc_profile"]
-    data = io.BytesIO()
-    heif.save(
-        data, quality=settings["quality"], chroma=444, exif=settings.get("exif"), xmp=settings.get("xmp"),
-    )  # fmt: skip
-    return data.getvalue()
 
 
 def _library() -> Any:
@@ -154,3 +143,6 @@ def _pixels(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
         divided = pixels.astype(np.uint64) * opaque // np.maximum(alpha[..., None], 1)
         pixels = np.minimum(divided, opaque).astype(array.dtype)
     return pixels, alpha
+
+
+CODEC = HeifCodec

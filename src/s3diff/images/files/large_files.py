@@ -15,6 +15,7 @@ import torch
 
 from s3diff.errors import MissingExtraError, OutputError, PictureError
 from s3diff.images.files.metadata import QUARTER_TURNS
+from s3diff.images.files.reading import stated_profile_of_file
 from s3diff.tiling import Span
 
 #: libvips' loaders that are used, by the beginning of their names.
@@ -50,6 +51,7 @@ class LargePicture:
         self._vips = _pyvips()
         if not os.path.isfile(path):
             raise PictureError(f"{path} does not exist or is no file; give a picture file")
+        stated_profile = stated_profile_of_file(path)
         try:
             # Not "truncated": of an uncompressed TIFF that is cut off, the rest would be black.
             image = self._vips.Image.new_from_file(os.fspath(path), fail_on="error", revalidate=True)
@@ -61,6 +63,7 @@ class LargePicture:
             image = image.autorot()
         except self._vips.Error as error:
             raise self._unreadable(error) from error
+        self.icc_profile = stated_profile or self.icc_profile
         if not loader.startswith(_LOADERS):
             raise PictureError(f"{path} is no TIFF, PNG or JPEG picture; only these are read part by part")
         if image.hasalpha():

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, TiffTags
 
-from s3diff.images.files.formats import Format
+from s3diff.formats import Format
 from s3diff.images.files.iptc import descriptive_resources, resources_of, split_resources
 from s3diff.images.files.jpeg_segments import joined_exif, joined_photoshop, joined_xmp
 from s3diff.images.files.left_behind import CREDENTIALS, left_out_note
-from s3diff.images.files.metadata import EXIF_PREFIX, Metadata, without_orientation
+from s3diff.images.files.metadata import EXIF_PREFIX, Metadata
 from s3diff.images.files.png_texts import XMP_KEYWORD, iptc_text, sorted_texts
 from s3diff.images.picture import Text
 
@@ -187,30 +187,24 @@ def dpi_of(image: Image.Image) -> tuple[float, float] | None:
 
 def held_by(form: Format, metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:
     """Return the metadata as a format can hold it, and what to say of the rest."""
-    exif, notes = _exif_for(form, metadata.exif)
+    notes: tuple[str, ...] = ()
+    exif = metadata.exif if form.has_exif else None
+    if metadata.exif is not None and exif is None:
+        notes += (f"{form.title} holds no EXIF; it was left out",)
     xmp, iptc = metadata.xmp if form.has_xmp else None, metadata.iptc if form.has_iptc else None
     texts = tuple(text for text in metadata.texts if form.has_texts or (form.has_comment and text.keyword == _COMMENT))
     if metadata.xmp is not None and xmp is None:
-        notes += (f"{form.name} holds no XMP; it was left out",)
+        notes += (f"{form.title} holds no XMP; it was left out",)
     if metadata.iptc is not None and iptc is None:
-        notes += (f"{form.name} holds no IPTC; captions and keywords held so were left out",)
+        notes += (f"{form.title} holds no IPTC; captions and keywords held so were left out",)
     lost = dict.fromkeys(text.keyword for text in metadata.texts if text not in texts)
     if lost:
-        notes += (f"{form.name} holds no texts as PNG does; left out: {', '.join(lost)}",)
+        notes += (f"{form.title} holds no texts as PNG does; left out: {', '.join(lost)}",)
     return Metadata(exif, xmp, iptc, texts), notes
 
 
-def _exif_for(form: Format, exif: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:
-    """The EXIF block as this format can hold it, and what to say if it cannot."""
-    if exif is None:
-        return None, ()
-    if not form.has_exif:
-        return None, (f"{form.name} holds no EXIF; it was left out",)
-    if form.name == "AVIF":
-        # Pillow would take it out itself, and write the whole block anew with ? for all beyond ASCII.
-        return without_orientation(exif), ()
-    if form.name != "TIFF":
-        return exif, ()
+def tiff_exif(exif: bytes) -> tuple[bytes | None, tuple[str, ...]]:
+    """Return the EXIF block as a TIFF can hold it, and notes on why not."""
     tags = Image.Exif()
     try:
         tags.load(exif)

@@ -1,19 +1,24 @@
-"""PNG as chunks and rows: what is written where Pillow has no mode for the pixels. No Pillow here.
+"""PNG as chunks and rows: what is written where Pillow has no mode for the pixels, and what it does not read.
 
+No Pillow here.
 Sections are those of the PNG specification, third edition.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 import numpy as np
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 #: Colour type by number of channels (section 11.2.1).
 COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
+#: Chunks around the pixels are small; a larger one is left to Pillow, which has limits of its own.
+_LARGEST_CHUNK_BYTES = 1 << 26
 #: Bytes of a block of rows that is filtered at once; candidates of all filters are held together.
 _BLOCK_BYTES = 1 << 20
 
@@ -30,6 +35,59 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         (length,) = struct.unpack_from(">I", data, start)
         yield data[start + 4 : start + 8], data[start + 8 : start + 8 + length]
         start += 12 + length
+
+
+def leading_chunks(file: BinaryIO) -> dict[bytes, bytes]:
+    """Kind and body of the chunks before the pixels, the first of each kind; the file is left anywhere."""
+    found: dict[bytes, bytes] = {}
+    for kind, start, length in _places(file):
+        if kind == b"IDAT":
+            break
+        file.seek(start)
+        found.setdefault(kind, file.read(min(length, _LARGEST_CHUNK_BYTES)))
+    return found
+
+
+def without_damaged_chunks(file: BinaryIO) -> tuple[BinaryIO, tuple[str, ...]]:
+    """Leave out ancillary chunks whose sum is wrong: a picture does not depend on them (section 5.4).
+
+    The chunks of an animation count as pixels.
+
+    Returns:
+        The file at its beginning, or a copy in memory without these chunks; and the names of the chunks.
+    """
+    damaged = []
+    for kind, start, length in _places(file):
+        is_ancillary = kind[0] & 0x20 and kind not in (b"acTL", b"fcTL", b"fdAT")
+        if is_ancillary and length <= _LARGEST_CHUNK_BYTES:
+            file.seek(start)
+            body, stored = file.read(length), file.read(4)
+            if len(stored) == 4 and zlib.crc32(kind + body) != int.from_bytes(stored, "big"):
+                damaged.append((start - 8, start + length + 4, kind.decode("latin-1")))
+    file.seek(0)
+    if not damaged:
+        return file, ()
+    parts, place = [], 0
+    for begin, end, _ in damaged:
+        parts.append(file.read(begin - place))
+        file.seek(end)
+        place = end
+    parts.append(file.read())
+    file.seek(0)
+    return io.BytesIO(b"".join(parts)), tuple(dict.fromkeys(name for *_, name in damaged))
+
+
+def _places(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Kind of every chunk, where its body begins, and its length, up to where the file's structure ends."""
+    place = len(PNG_START)
+    while True:
+        file.seek(place)
+        head = file.read(8)
+        if len(head) < 8 or not head[4:].isalpha():
+            return
+        length = int.from_bytes(head[:4], "big")
+        yield head[4:], place + 8, length
+        place += 12 + length
 
 
 def header(array: np.ndarray) -> bytes:

@@ -6,43 +6,8 @@ one proves the rows with files.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from s3diff.formats import ANIMATED_TITLES, FORMATS, Format
 from s3diff.images.files.coordinate_fields import FIELDS
-from s3diff.images.files.formats import FORMATS, Format
-
-
-class Kept(NamedTuple):
-    """One format's row.
-
-    Attributes:
-        name: of the format.
-        extensions: of its files.
-        bits: per channel, of what is written.
-        dpi: whether it is kept.
-    """
-
-    name: str
-    extensions: tuple[str, ...]
-    bits: str
-    dpi: str
-
-    @property
-    def form(self) -> Format:
-        """What reading and writing go by."""
-        return FORMATS[self.extensions[0]]
-
-
-KEPT = (
-    Kept("PNG", (".png", ".apng"), "8, 16", "yes"),
-    Kept("JPEG", (".jpg", ".jpeg"), "8", "yes"),
-    Kept("WebP", (".webp",), "8", "in EXIF"),
-    Kept("TIFF", (".tif", ".tiff"), "8, 16", "yes"),
-    Kept("AVIF", (".avif",), "8", "in EXIF"),
-    Kept("BMP", (".bmp",), "8", "yes"),
-    Kept("GIF", (".gif",), "8, of 256 colours", "no"),
-    Kept("HEIC", (".heic", ".heif"), "8, 10", "in EXIF"),
-)
 
 _COORDINATES_HERE = "(the table of coordinates)\n"
 _BEFORE = """# Pictures: what is kept
@@ -52,9 +17,9 @@ Made by `python -m s3diff.images.files.preservation > docs/pictures.md`; do not 
 | format | extensions | bits per channel | transparency | colour profile | EXIF | XMP | IPTC | texts | DPI | animation |
 |---|---|---|---|---|---|---|---|---|---|---|
 """
-_AFTER = """
+_AFTER = f"""
 What a format cannot hold is left out, and a remark says so; where that is transparency, the picture is refused.
-A picture of wide colours that goes into BMP or GIF, which hold no profile, is converted to sRGB.
+GIF holds 256 colours. A picture of wide colours that goes into BMP or GIF, which hold no profile, is converted to sRGB.
 
 - **16 bits** per channel of grey, RGB and both with transparency are read from PNG and TIFF, restored in floats and
   written into these formats; the others get 8, rounded. CMYK of 16 bits and the frames of an animation are read with 8.
@@ -67,6 +32,14 @@ A picture of wide colours that goes into BMP or GIF, which hold no profile, is c
   networks and back, in floats, with what lies outside sRGB carried around them. The profile stays the same.
   Profiles made of tables (printers, scanners) and grey ones are not converted: their values go through as they are
   stored.
+- **Colour stated without a profile** becomes a profile, which the result keeps: cICP, sRGB, gAMA and cHRM of PNG (in
+  this order; a profile comes behind cICP), nclx of AVIF and HEIC, versions 4 and 5 of BMP, Adobe RGB in EXIF
+  (ColorSpace 2, or Interoperability R03). HDR (PQ, HLG) is refused. A profile for other channels than those written
+  (RGB in a grey PNG, grey in WebP) is replaced by one with the same curve, and a remark says so.
+- **Raw files** (DNG, CR2, NEF, ARW ...) are refused: what they show is a preview. Of a TIFF whose first page is a
+  reduced copy, the full picture is read. Grey TIFF of 12 and 32 bits and of floats (cut to the range from 0 to 1) is
+  read with 16 bits, Lab is converted to sRGB; a kind of pixels that is not read is named.
+- **Damaged chunks** of a PNG around its pixels are left out, and a remark says so.
 - **Transparency** is enlarged along the edges of the restored colours (`--alpha guided`) or by bicubic interpolation
   (`--alpha bicubic`). Colours under fully transparent pixels are replaced by those around them before anything is
   computed, so that they cannot reach the visible edge. GIF holds whole transparency only: half a pixel becomes clear
@@ -97,8 +70,8 @@ cannot follow is left out, and a remark says so.
 
 ## Animations
 
-GIF, WebP, PNG (APNG) and AVIF of several frames are restored frame by frame, as a viewer shows them, into any of these
-four: `s3diff restore a.gif -o a.webp`, in a folder `--format webp`. From Python: `Restorer.restore_animation(source,
+{ANIMATED_TITLES} (APNG is a PNG) of several frames is restored frame by frame, as a viewer shows them, into any of
+these: `s3diff restore a.gif -o a.webp`, in a folder `--format webp`. From Python: `Restorer.restore_animation(source,
 target, options, progress=...)`. Into a format of one picture the first frame goes, and a remark says so.
 
 - **Durations** and the **number of plays** are kept; GIF counts in hundredths of a second, rounded so that the length
@@ -113,8 +86,8 @@ target, options, progress=...)`. Into a format of one picture the first frame go
 ## HEIC
 
 The extra `heif`, `pip install -c constraints.txt ".[heif]"`, reads and writes HEIC. More than 8 bits are read with all
-of them and written with 10. HDR (PQ, HLG) is read as stored, and a remark says so. The extra's package, pillow-heif, is
-BSD-3-Clause, but its wheels bundle x265 (GPL-2.0), libheif and libde265 (LGPL-3.0): mind this before you pass them on.
+of them and written with 10. The extra's package, pillow-heif, is BSD-3-Clause, but its wheels bundle x265
+(GPL-2.0), libheif and libde265 (LGPL-3.0): mind this before you pass them on.
 For reading alone, `pip install pi-heif` is enough, whose wheels hold the last two only; results then go into another
 format, in a folder PNG.
 
@@ -179,17 +152,16 @@ def _coordinates() -> str:
     return "| place | field | what happens |\n|---|---|---|\n" + "".join(rows)
 
 
+def _row(form: Format) -> str:
+    bits = ", ".join(map(str, form.bits))
+    held = (form.has_alpha, form.has_profile, form.has_exif, form.has_xmp, form.has_iptc)
+    cells = (form.title, ", ".join(form.extensions), bits, *map(_said, held), _texts(form), form.dpi)
+    return f"| {' | '.join(cells)} | {_said(form.has_frames)} |\n"
+
+
 def page() -> str:
-    """The whole file."""
-    rows = [
-        f"| {row.name} | {', '.join(row.extensions)} | {row.bits} | "
-        + " | ".join(
-            _said(has) for has in (form.has_alpha, form.has_profile, form.has_exif, form.has_xmp, form.has_iptc)
-        )
-        + f" | {_texts(form)} | {row.dpi} | {_said(form.has_frames)} |\n"
-        for row, form in ((row, row.form) for row in KEPT)
-    ]
-    return _BEFORE + "".join(rows) + _AFTER.replace(_COORDINATES_HERE, _coordinates())
+    """Make the whole file."""
+    return _BEFORE + "".join(map(_row, FORMATS)) + _AFTER.replace(_COORDINATES_HERE, _coordinates())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from s3diff.formats import FORMATS, LOSSY_TITLES
 from s3diff.images.codecs import can_be_written
 from s3diff.option_texts import describe_option, option_fields, option_schemas
 from s3diff.options import LIMITS, MIN_TILE_PX, OutputOptions, RestoreOptions
@@ -22,16 +23,6 @@ WITHOUT_CONTROL = frozenset(LIMITS)
 SIZE_FIELDS = ("scale", "size", "long_side", "megapixels")
 #: The degrees that the estimator finds.
 DIAL_FIELDS = ("blur", "noise")
-#: Formats that results can be asked for in.
-_FORMATS = (
-    ("PNG", "png"),
-    ("JPEG", "jpg"),
-    ("WebP", "webp"),
-    ("TIFF", "tif"),
-    ("AVIF", "avif"),
-    ("GIF", "gif"),
-    ("HEIC", "heic"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,14 +283,14 @@ def page_controls(models: list[str], model: str) -> list[Control]:
             start="",
             choices=(
                 ("The picture's own", ""),
-                *((name, ending) for name, ending in _FORMATS if can_be_written(f".{ending}")),
+                *((form.title, form.extensions[0][1:]) for form in FORMATS if can_be_written(form.extensions[0])),
             ),
         ),
         Control(
             field="quality",
             kind="number",
             label="Quality",
-            info="1 to 100, of JPEG, WebP, AVIF and HEIC.",
+            info=f"1 to 100, of {LOSSY_TITLES}.",
             group="file",
             start=_default("quality"),
             step=1,

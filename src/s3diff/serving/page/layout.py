@@ -15,6 +15,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from s3diff.formats import FORMATS, PICTURE_EXTENSIONS
 from s3diff.images.codecs import can_be_written
 from s3diff.serving.page.controls import SIZE_FIELDS, Control, Group, page_controls
 
@@ -91,6 +92,7 @@ def build_page(
         ],
         "sizeFields": list(SIZE_FIELDS),
         "examples": list(examples),
+        "shownTypes": [form.media_type for form in FORMATS if form.is_shown_by_browsers],
     }
     with gr.Blocks(title="s3diff", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(_head(has_login), elem_id="header", elem_classes="s3", apply_default_css=False, js_on_load=None)
@@ -188,8 +190,8 @@ def _head(has_login: bool) -> str:
 
 def _work(told: dict[str, Any]) -> str:
     text = (STATIC / "work.html").read_text(encoding="utf-8")
-    formats = ["JPEG", "PNG", "WebP", "TIFF", "AVIF", "GIF", "BMP", *(["HEIC"] if can_be_written(".heic") else [])]
-    text = text.replace("FORMATS", ", ".join(formats))
+    titles = [form.title for form in FORMATS if can_be_written(form.extensions[0])]
+    text = text.replace("FORMATS", ", ".join(titles)).replace("ENDINGS", ",".join(PICTURE_EXTENSIONS))
     return text.replace("<section ", f'<section data-told="{html.escape(json.dumps(told))}" ', 1)
 
 

@@ -124,7 +124,7 @@ class Page {
   #add(files) {
     this.#problem("");
     for (const file of files) {
-      const picture = new Picture(file);
+      const picture = new Picture(file, this.#told.shownTypes);
       this.#pictures.push(picture);
       if (file.size > this.#told.uploadBytes) {
         picture.state = "failed";

@@ -9,7 +9,6 @@ const LONG_AFTER_MS = 6000;
 const THUMBNAIL_PX = 256;
 /** Results with more pixels are compared as a smaller preview; a browser would take gigabytes. */
 const SHOWN_PIXELS = 24e6;
-const SHOWN_TYPES = new Set(["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/avif"]);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The control that a failed job is about, where there is one. */
@@ -23,7 +22,8 @@ function fieldOf(job, fields) {
 export class Picture {
   static #count = 0;
 
-  constructor(file) {
+  constructor(file, shownTypes) {
+    this.shownTypes = shownTypes;
     this.id = ++Picture.#count;
     this.file = file;
     this.name = file.name || "picture.png";
@@ -180,7 +180,7 @@ export class Picture {
     const shared = { before: this.address ?? "", name: this.name, fit: this.fit };
     if (!this.job) return { ...shared, after: null, width: this.width || 4, height: this.height || 3 };
     const { width, height, media_type: type } = this.job.result;
-    const isShown = SHOWN_TYPES.has(type) && width * height <= SHOWN_PIXELS;
+    const isShown = this.shownTypes.includes(type) && width * height <= SHOWN_PIXELS;
     const after = isShown ? service.resultAddress(this.job.id) : service.previewAddress(this.job.id);
     return { ...shared, after, width, height };
   }

@@ -1,0 +1,243 @@
+"""How one format is read and written: the class that every format's module fills in.
+
+A format is a row of :data:`s3diff.formats.FORMATS` and the module that the row names; it ends with ``CODEC = ...``.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from s3diff.errors import PictureError
+from s3diff.formats import Format
+from s3diff.images.files.left_behind import attachments
+from s3diff.images.files.metadata import Metadata
+from s3diff.images.files.pillow_pictures import all_channels, picture_of, to_image
+from s3diff.images.picture import Picture
+from s3diff.messages import too_many_pixels
+
+if TYPE_CHECKING:
+    from s3diff.images.files.animation_reading import Animation
+
+#: Pages or frames of one file. Finding the end of a chain of n takes Pillow n² steps.
+MAX_FRAMES = 10_000
+#: So many bytes tell one format from all others.
+HEAD_BYTES = 64
+
+
+class Codec:
+    """Read and write the files of one format; what a subclass leaves as it is here, is done by Pillow.
+
+    Args:
+        form: the row.
+    """
+
+    def __init__(self, form: Format) -> None:
+        self.form = form
+
+    # Reading.
+
+    def recognises(self, head: bytes) -> bool:
+        """Whether a file that begins with these :data:`HEAD_BYTES` is of this format."""
+        raise NotImplementedError
+
+    def check(self, file: BinaryIO, head: bytes) -> None:
+        """Refuse what no program writes and no decoder should be given: small files can keep one busy for hours.
+
+        A decoder in C cannot be stopped from Python. Pixels themselves are limited by the header, texts and profiles
+        by Pillow.
+
+        Args:
+            file: opened; left anywhere.
+            head: the first :data:`HEAD_BYTES`.
+
+        Raises:
+            PictureError: the file has too many scans, pages or frames, or holds another picture than it shows.
+        """
+
+    def holds_reduced_copy_first(self, file: BinaryIO) -> bool:
+        """Whether a decoder that takes the first picture of the file would get a reduced copy."""
+        return False
+
+    def header(self, file: BinaryIO) -> ImageFile.ImageFile:
+        """Open the header, of whatever size, from an opened file at its beginning.
+
+        ``Image.open`` would do the same, but warns or fails at a pixel limit that is not ours.
+        """
+        raise NotImplementedError
+
+    def require_whole(self, file: BinaryIO) -> None:
+        """Refuse a file that is cut off, where that is seen without decoding; the file is left anywhere."""
+
+    def size(self, file: BinaryIO) -> tuple[int, int]:
+        """Read (width, height) as stored; nothing is decoded, whatever size the file claims."""
+        image = self.checked_header(file)
+        return image.width, image.height
+
+    def checked_header(self, file: BinaryIO) -> ImageFile.ImageFile:
+        """Open the header of a file whose structure is checked before."""
+        file.seek(0)
+        self.check(file, file.read(HEAD_BYTES))
+        file.seek(0)
+        return self.header(file)
+
+    def opened(self, file: BinaryIO, path: Path, limit: int) -> ImageFile.ImageFile:
+        """Open a picture that is not too large, and whole as far as that is seen without decoding.
+
+        Args:
+            file: opened.
+            path: for messages.
+            limit: largest picture accepted, in pixels.
+
+        Raises:
+            PictureError: the picture is too large, or cut off.
+        """
+        image = self.checked_header(file)
+        if image.width * image.height > limit:
+            raise PictureError(too_many_pixels(path, (image.width, image.height), limit))
+        place = file.tell()
+        self.require_whole(file)
+        file.seek(place)
+        return image
+
+    def read(self, file: BinaryIO, path: Path, limit: int) -> Picture:
+        """Read the first picture, upright; the arguments and errors are those of :meth:`opened`."""
+        image = self.opened(file, path, limit)
+        profile = self.stated_profile(file, image)
+        return picture_of(image, path, frame_notes(image), None, profile, attachments(file))
+
+    def stated_profile(self, file: BinaryIO, image: ImageFile.ImageFile) -> bytes | None:
+        """Make a profile of what the file states about its colours in other words than an ICC profile.
+
+        Args:
+            file: opened; left where it was.
+            image: its opened header.
+
+        Returns:
+            The profile, where it is stronger than an ICC profile of the file; None where nothing is stated.
+
+        Raises:
+            PictureError: the picture is HDR.
+        """
+        return None
+
+    # Writing.
+
+    def num_channels(self, picture: Picture) -> int:
+        """Return how many channels of colour are written, 1 or 3."""
+        return int(picture.pixels.shape[2])
+
+    @property
+    def can_write(self) -> bool:
+        """Whether files of this format can be written here."""
+        return True
+
+    def require_encoder(self) -> None:
+        """Refuse to write where the encoder is missing.
+
+        Raises:
+            OutputError: it is not installed; the message says what to install.
+        """
+
+    def fitted_exif(self, exif: bytes) -> tuple[bytes | None, tuple[str, ...]]:
+        """Return the EXIF block as the format can hold it, and notes on why not."""
+        return exif, ()
+
+    def settings(self, picture: Picture, metadata: Metadata, quality: int) -> dict[str, Any]:
+        """Make Pillow's settings for everything but the pixels; None for what there is none of.
+
+        Args:
+            picture: its profile and DPI are taken.
+            metadata: what the format can hold.
+            quality: 1 to 100.
+        """
+        settings: dict[str, Any] = {"icc_profile": picture.icc_profile, "dpi": picture.dpi}
+        settings |= {"exif": metadata.exif, "xmp": metadata.xmp}
+        return {**settings, "quality": quality} if self.form.has_quality else settings
+
+    def encode(self, picture: Picture, settings: dict[str, Any]) -> tuple[bytes, tuple[str, ...]]:
+        """Return a file's bytes, and notes on what the format cannot hold.
+
+        Args:
+            picture: in a depth and colours that the format holds.
+            settings: from :meth:`settings`, without the values that are None.
+        """
+        data = io.BytesIO()
+        image = to_image(picture, with_alpha=self.form.has_alpha, with_16_bits=16 in self.form.bits)
+        image.save(data, self.form.name, **settings)
+        return data.getvalue(), ()
+
+    def write_frames(
+        self,
+        file: BinaryIO,
+        pictures: Iterator[Picture],
+        animation: Animation,
+        settings: dict[str, Any],
+        size: tuple[int, int],
+    ) -> tuple[str, ...]:
+        """Write an animation; only of formats that hold frames.
+
+        Args:
+            file: to write to.
+            pictures: the frames, one by one, of 8 bits, in colours that the format holds.
+            animation: the durations and the number of plays.
+            settings: from :meth:`settings`.
+            size: (width, height) of every frame.
+
+        Returns:
+            Notes on what the format cannot hold.
+        """
+        raise NotImplementedError
+
+
+def frame_notes(image: Image.Image) -> tuple[str, ...]:
+    """Say that a file holds more frames than the one that is read."""
+    num_frames = getattr(image, "n_frames", 1)
+    if num_frames == 1 or image.format == "MPO":  # whose further pictures are named for what they are
+        return ()
+    return (f"the file holds {num_frames} frames or pages; the first one is used",)
+
+
+def require_few(what: str, number: int) -> None:
+    """Refuse a file of more frames or pages than ``MAX_FRAMES``.
+
+    Raises:
+        PictureError: there are more.
+    """
+    if number > MAX_FRAMES:
+        raise PictureError(f"the file holds more than {MAX_FRAMES} {what}; take out those that are wanted")
+
+
+def frame_image(picture: Picture) -> Image.Image:
+    """Make an image in colour: an encoder that was begun with grey takes no colours."""
+    array = all_channels(picture)
+    if picture.is_grey:
+        array = np.concatenate([np.repeat(picture.pixels, 3, axis=2), array[..., 1:]], axis=-1)
+    return Image.fromarray(array)
+
+
+class FrameImages(Image.Image):
+    """Hand pictures to Pillow's encoders as the frames of one image: asked for one after the other, none is held."""
+
+    is_animated = True
+
+    def __init__(self, pictures: Iterator[Picture], num_images: int) -> None:
+        super().__init__()
+        self.n_frames, self._coming, self._position = num_images, map(frame_image, pictures), -1
+        self.seek(0)
+
+    def seek(self, frame: int) -> None:
+        if frame >= self.n_frames:
+            raise EOFError
+        while self._position < frame:
+            vars(self).update(vars(next(self._coming)))
+            self._position += 1
+        # An encoder goes back to the beginning when it is done: nothing is read there any more.
+
+    def tell(self) -> int:
+        return 0

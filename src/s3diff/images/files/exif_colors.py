@@ -1,0 +1,28 @@
+"""Colours that EXIF states: Adobe RGB without a profile, as cameras write it."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+_EXIF_GROUP, _INTEROPERABILITY_GROUP = 0x8769, 0xA005
+_COLOR_SPACE, _INTEROPERABILITY_INDEX = 0xA001, 1
+_ADOBE_RGB = 2
+#: DCF option file (CIPA DC-009, section 5.3): Adobe RGB.
+_ADOBE_RGB_INDEX = "R03"
+
+
+def states_adobe_rgb(exif: Image.Exif | bytes | None) -> bool:
+    """Whether an EXIF block says that the picture is in Adobe RGB."""
+    if exif is None:
+        return False
+    try:
+        if isinstance(exif, bytes):
+            tags = Image.Exif()
+            tags.load(exif)
+            exif = tags
+        if exif.get_ifd(_EXIF_GROUP).get(_COLOR_SPACE) == _ADOBE_RGB:
+            return True
+        index = exif.get_ifd(_INTEROPERABILITY_GROUP).get(_INTEROPERABILITY_INDEX)  # KeyError where there is none
+        return isinstance(index, str) and index.rstrip("\0 ") == _ADOBE_RGB_INDEX
+    except Exception:  # noqa: BLE001 - tags of any content must not cost the picture
+        return False

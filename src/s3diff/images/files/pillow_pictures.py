@@ -1,0 +1,179 @@
+"""Pillow images to pictures and back."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, TiffImagePlugin
+
+from s3diff.errors import PictureError
+from s3diff.images.files.exif_colors import states_adobe_rgb
+from s3diff.images.files.metadata import QUARTER_TURNS, for_result, take_orientation, upright
+from s3diff.images.files.pillow_metadata import dpi_of, metadata_of
+from s3diff.images.picture import Picture, split_alpha
+from s3diff.images.stated_colors import adobe_rgb_profile
+from s3diff.messages import reason_of
+
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_PHOTOMETRIC = 0x0100, 0x0101, 0x0106
+
+
+def from_pil(image: Image.Image) -> Picture:
+    """A picture from a Pillow image of any mode that ``read_picture`` accepts; EXIF orientation is applied.
+
+    Raises:
+        PictureError: the mode has no 8- or 16-bit RGB or grey form, the image has no pixels or cannot be decoded.
+    """
+    try:
+        return picture_of(image, None)
+    except PictureError:
+        raise
+    except Exception as error:  # an image that Pillow opened lazily is decoded only here
+        raise PictureError(
+            f"the Pillow image cannot be used ({reason_of(error)}); load it with read_picture"
+        ) from error
+
+
+def to_pil(picture: Picture) -> Image.Image:
+    """A Pillow image with profile and EXIF in its ``info``: mode L, LA, RGB, RGBA or, for 16-bit grey, I;16.
+
+    Other 16-bit pictures are rounded to 8 bits: Pillow has no mode for them.
+    """
+    image = to_image(picture)
+    image.info.update({} if picture.icc_profile is None else {"icc_profile": picture.icc_profile})
+    metadata, _ = for_result(picture)
+    image.info.update({} if metadata.exif is None else {"exif": metadata.exif})
+    return image
+
+
+def all_channels(picture: Picture) -> np.ndarray:
+    """[H, W, 1 to 4]: the pixels and, as the last channel, the opacity."""
+    if picture.alpha is None:
+        return picture.pixels
+    return np.concatenate([picture.pixels, picture.alpha[..., None]], axis=-1)
+
+
+def to_image(picture: Picture, *, with_alpha: bool = True, with_16_bits: bool = True) -> Image.Image:
+    """Make an image; 16 bits are rounded to 8, but for grey where they are asked for."""
+    array = all_channels(picture) if with_alpha else picture.pixels
+    if array.dtype == np.uint16 and not (with_16_bits and array.shape[2] == 1):
+        array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257: exact rounding
+    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+
+
+def picture_of(
+    image: Image.Image,
+    path: Path | None,
+    notes: tuple[str, ...] = (),
+    deep: np.ndarray | None = None,
+    stated_profile: bytes | None = None,
+    beside: Sequence[str] = (),
+) -> Picture:
+    """Decode the frame that an opened file stands at, upright.
+
+    Args:
+        image: opened; it is loaded here.
+        path: of the file.
+        notes: what is known of it already, one sentence each.
+        deep: the pixels [H, W, C] in 16 bits, where Pillow's own have only 8.
+        stated_profile: made of what the file states about its colours; stronger than the profile that Pillow finds.
+        beside: titles of what the file holds beside its picture, which is left behind.
+    """
+    source_format = "JPEG" if image.format == "MPO" else image.format
+    image.load()  # profile and EXIF may stand behind the pixels, and a TIFF is turned upright by it
+    is_turned = _has_loading_turned(image)
+    icc_profile = stated_profile or image.info.get("icc_profile") or None
+    found, lost, more = metadata_of(image)
+    notes += more
+    if icc_profile is None and image.mode in ("RGB", "RGBA", "YCbCr"):
+        is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)  # whose own tags are EXIF's
+        icc_profile = adobe_rgb_profile() if states_adobe_rgb(image.getexif() if is_tiff else found.exif) else None
+    orientation, exif = take_orientation(found.exif) if found.exif else (1, None)
+    turned_by = orientation if orientation != 1 else getattr(image, "stored_orientation", 1)
+    stored_size = image.size[::-1] if is_turned else image.size
+    metadata, more = upright(found._replace(exif=exif), stored_size, turned_by, [*beside, *lost])
+    notes += more
+    if image.mode == "CMYK":
+        image, how = _rgb_from_cmyk(image, icc_profile)
+        notes += (f"CMYK was converted to RGB {how}",)
+        icc_profile = None
+    if image.mode == "LAB":
+        lab = ImageCms.createProfile("LAB")
+        converted = ImageCms.profileToProfile(image, lab, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        if converted is not None:
+            image, icc_profile = converted, None
+            notes += ("Lab was converted to sRGB",)
+    pixels, alpha = split_alpha(_plain_array(image) if deep is None else _with_clear_color(image, deep))
+    pixels = _upright(pixels, orientation)
+    alpha = None if alpha is None else _upright(alpha, orientation)
+    dpi = dpi_of(image)
+    if dpi is not None and (is_turned or orientation in QUARTER_TURNS):
+        dpi = dpi[1], dpi[0]
+    return Picture(
+        pixels, alpha, icc_profile, metadata.exif, metadata.xmp, dpi, source_format, path, notes, metadata.iptc,
+        metadata.texts,
+    )  # fmt: skip
+
+
+def _plain_array(image: Image.Image) -> np.ndarray:
+    """[H, W] or [H, W, C] grey, grey and alpha, RGB or RGBA; uint8 or uint16."""
+    transparent = image.has_transparency_data
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in (None, "PNG")):
+        values = np.asarray(image)  # "I" is how older Pillow versions hold a 16-bit grey PNG
+        if values.min() < 0 or values.max() > 65535:
+            raise PictureError("the picture holds values outside 16 bits; save it with 8 or 16 bits per channel")
+        grey = values.astype(np.uint16)
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0:
+            grey = 65535 - grey  # stored with 0 as white; Pillow turns round only the depths up to 8
+        if not transparent:
+            return grey
+        alpha = np.where(values == image.info["transparency"], 0, 65535).astype(np.uint16)
+        return np.stack([grey, alpha], axis=-1)
+    if image.mode in ("1", "L", "LA", "La"):
+        return np.asarray(image.convert("LA" if transparent else "L"))
+    if image.mode in ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
+        return np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    raise PictureError(f"pixels of type {image.mode} cannot be used; save the picture as 8- or 16-bit RGB or grey")
+
+
+def _with_clear_color(image: Image.Image, deep: np.ndarray) -> np.ndarray:
+    """[H, W, 4] where a PNG names one colour as transparent."""
+    clear = image.info.get("transparency")
+    if deep.shape[2] != 3 or not isinstance(clear, tuple):
+        return deep
+    alpha = np.where((deep == np.array(clear)).all(axis=2), 0, 65535).astype(np.uint16)
+    return np.dstack([deep, alpha])
+
+
+def _rgb_from_cmyk(image: Image.Image, icc_profile: bytes | None) -> tuple[Image.Image, str]:
+    if icc_profile:
+        with suppress(ImageCms.PyCMSError, ImportError):  # a damaged profile, or a Pillow built without littlecms
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+            converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if converted is not None:
+                return converted, "through its colour profile"
+    return image.convert("RGB"), "without a colour profile"
+
+
+def _has_loading_turned(image: Image.Image) -> bool:
+    """Whether Pillow gave a TIFF a quarter turn; never of a square one.
+
+    The tags then still hold the stored sides, but no longer the orientation.
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.width == image.height:
+        return False
+    return (image.tag_v2.get(_TIFF_HEIGHT), image.tag_v2.get(_TIFF_WIDTH)) == image.size
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo an EXIF orientation (CIPA DC-008, tag 274) on [H, W, ..]."""
+    if orientation in QUARTER_TURNS:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)

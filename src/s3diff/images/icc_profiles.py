@@ -1,0 +1,170 @@
+"""Make ICC profiles: of colours that a file states in other words, and of another number of channels.
+
+Sections are those of ICC.1:2010 (version 4.3). The profiles are small: primaries, white point and curves.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+#: CIE chromaticities x, y of white, red, green and blue.
+Chromaticities = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
+
+_D65 = (0.3127, 0.3290)
+SRGB_PRIMARIES: Chromaticities = (_D65, (0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
+ADOBE_RGB_PRIMARIES: Chromaticities = (_D65, (0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
+#: Primaries by their number in ITU-T H.273, table 2.
+PRIMARIES: dict[int, Chromaticities] = {
+    1: SRGB_PRIMARIES,
+    4: ((0.310, 0.316), (0.67, 0.33), (0.21, 0.71), (0.14, 0.08)),
+    5: (_D65, (0.64, 0.33), (0.29, 0.60), (0.15, 0.06)),
+    6: (_D65, (0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),
+    7: (_D65, (0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),
+    8: ((0.310, 0.316), (0.681, 0.319), (0.243, 0.692), (0.145, 0.049)),
+    9: (_D65, (0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
+    11: ((0.314, 0.351), (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+    12: (_D65, (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+    22: (_D65, (0.630, 0.340), (0.295, 0.605), (0.155, 0.077)),
+}
+#: The parameters g, a, b, c, d of a curve: Y = (aX + b)^g from d on, cX below (section 10.16, function type 3).
+Curve = tuple[float, float, float, float, float]
+SRGB_CURVE: Curve = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+_BT709_CURVE: Curve = (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
+#: Curves by their number in ITU-T H.273, table 3.
+CURVES: dict[int, Curve] = {
+    1: _BT709_CURVE,
+    4: (2.2, 1, 0, 0, 0),
+    5: (2.8, 1, 0, 0, 0),
+    6: _BT709_CURVE,
+    7: (1 / 0.45, 1 / 1.1115, 0.1115 / 1.1115, 1 / 4, 0.0913),
+    8: (1.0, 1, 0, 0, 0),
+    13: SRGB_CURVE,
+    14: _BT709_CURVE,
+    15: _BT709_CURVE,
+}
+#: Curves of HDR in the same table: PQ and HLG.
+HDR_CURVES = {16: "PQ", 18: "HLG"}
+#: The white point of profiles (section 7.2.16), and Bradford's cone responses (annex E.3).
+_D50 = np.array([0.9642, 1.0, 0.8249])
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+_ANY_DATE = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
+
+
+def gamma_curve(exponent: float) -> Curve:
+    """Return the curve Y = X^exponent."""
+    return (exponent, 1, 0, 0, 0)
+
+
+def rgb_profile(name: str, primaries: Chromaticities, curve: Curve) -> bytes:
+    """Make a profile of three primaries and one curve.
+
+    Args:
+        name: what programs show.
+        primaries: white, red, green, blue.
+        curve: from stored to linear values.
+
+    Raises:
+        ValueError: the primaries span no colours.
+    """
+    white, *colors = (np.array([x / y, 1, (1 - x - y) / y]) if y > 0 else np.zeros(3) for x, y in primaries)
+    columns = np.stack(colors, axis=1)
+    if abs(np.linalg.det(columns)) < 1e-4 or not white.all():
+        raise ValueError("the primaries span no colours")
+    weights = np.linalg.solve(columns, white)
+    adaptation = _adaptation(white)
+    adapted = adaptation @ (columns * weights)
+    if (weights <= 0).any() or not (np.abs(adapted) < 4).all():
+        raise ValueError("the primaries span no colours")
+    tags = {
+        b"rXYZ": _xyz(adapted[:, 0]),
+        b"gXYZ": _xyz(adapted[:, 1]),
+        b"bXYZ": _xyz(adapted[:, 2]),
+        b"chad": b"sf32\0\0\0\0" + _fixed(adaptation.ravel()),
+        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), _curve_tag(curve)),
+    }
+    return _profile(b"RGB ", name, tags)
+
+
+def grey_profile(name: str, curve: Curve) -> bytes:
+    """Make a profile of one channel; see :func:`rgb_profile`."""
+    return _profile(b"GRAY", name, {b"kTRC": _curve_tag(curve)})
+
+
+def fits_channels(profile: bytes, num_channels: int) -> bool:
+    """Whether a profile is one of grey (1 channel) or of RGB (3)."""
+    return profile[16:20] == {1: b"GRAY", 3: b"RGB "}[num_channels]
+
+
+def fitting_profile(profile: bytes, num_channels: int) -> bytes | None:
+    """Make a profile with another one's curve for grey (1 channel) or equal RGB values (3); None without a curve."""
+    try:
+        (num_tags,) = struct.unpack_from(">I", profile, 128)
+        places = [struct.unpack_from(">4sII", profile, 132 + 12 * index) for index in range(min(num_tags, 200))]
+    except struct.error:
+        return None
+    tags = {name: profile[start : start + length] for name, start, length in places}
+    space = profile[16:20]
+    if space == b"RGB " and num_channels == 1 and b"A2B0" not in tags and b"gTRC" in tags:
+        return _profile(b"GRAY", "Grey of the RGB profile", {b"kTRC": tags[b"gTRC"]})
+    if space == b"GRAY" and num_channels == 3 and b"kTRC" in tags:
+        plain = rgb_profile("", SRGB_PRIMARIES, SRGB_CURVE)
+        return _with_curve(plain, tags[b"kTRC"])
+    return None
+
+
+def _with_curve(profile: bytes, curve: bytes) -> bytes:
+    places = [
+        struct.unpack_from(">4sII", profile, 132 + 12 * index)
+        for index in range(struct.unpack_from(">I", profile, 128)[0])
+    ]
+    tags = {name: profile[start : start + length] for name, start, length in places}
+    kept = {name: body for name, body in tags.items() if name not in (b"desc", b"cprt", b"wtpt")}
+    return _profile(b"RGB ", "RGB of the grey profile", {**kept, **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)})
+
+
+def _adaptation(white: np.ndarray) -> np.ndarray:
+    """[3, 3] from colours under this white point to those under D50."""
+    gains = (_BRADFORD @ _D50) / (_BRADFORD @ white)
+    return np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD
+
+
+def _profile(space: bytes, name: str, tags: dict[bytes, bytes]) -> bytes:
+    """Lay out header (7.2), tag table (7.3) and tags, equal ones once."""
+    tags = {b"desc": _text(name), b"cprt": _text("No rights reserved"), b"wtpt": _xyz(_D50), **tags}
+    table, body = b"", b""
+    start = 128 + 4 + 12 * len(tags)
+    places: dict[bytes, int] = {}
+    for tag, content in tags.items():
+        if content not in places:
+            places[content] = start + len(body)
+            body += content + bytes(-len(content) % 4)
+        table += struct.pack(">4sII", tag, places[content], len(content))
+    header = struct.pack(">I4sI4s4s4s", start + len(body), b"\0" * 4, 0x04300000, b"mntr", space, b"XYZ ")
+    header += _ANY_DATE + b"acsp" + bytes(28) + _fixed(_D50)
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+def _text(text: str) -> bytes:
+    """A multiLocalizedUnicodeType (10.13) of one text."""
+    data = text.encode("utf-16-be")
+    return b"mluc\0\0\0\0" + struct.pack(">II2s2sII", 1, 12, b"en", b"US", len(data), 28) + data
+
+
+def _xyz(values: np.ndarray) -> bytes:
+    return b"XYZ \0\0\0\0" + _fixed(values)
+
+
+def _curve_tag(curve: Curve) -> bytes:
+    """A parametricCurveType (10.16): a plain power, or a power with a straight beginning."""
+    g, a, b, c, d = curve
+    if (a, b, c, d) == (1, 0, 0, 0):
+        return b"para\0\0\0\0" + struct.pack(">HH", 0, 0) + _fixed([g])
+    return b"para\0\0\0\0" + struct.pack(">HH", 3, 0) + _fixed([g, a, b, c, d])
+
+
+def _fixed(values: object) -> bytes:
+    """As s15Fixed16Numbers (4.6)."""
+    numbers = np.rint(np.asarray(values, np.float64) * 65536).astype(np.int64).ravel().tolist()
+    return struct.pack(f">{len(numbers)}i", *numbers)

@@ -1,0 +1,208 @@
+"""The picture and not its preview; kinds of pixels that are rare, and what is said of those that are not read."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from s3diff.errors import PictureError
+from s3diff.images.codecs import Picture, picture_header, read_picture, write_picture
+from s3diff.images.files.reading import decode_picture
+
+FULL = np.arange(30 * 40 * 3, dtype=np.uint32).reshape(30, 40, 3).astype(np.uint8)
+SMALL = np.full((6, 8, 3), 200, np.uint8)
+
+
+class Tiff:
+    """A file made of directories; ``>`` or ``<``."""
+
+    def __init__(self, order: str = "<") -> None:
+        self.order, self.data = order, bytearray((b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8))
+
+    def directory(self, pixels: np.ndarray, extra: dict[int, tuple[int, list[int]]], following: int = 0) -> int:
+        """Append pixels and a directory; returns its place."""
+        values = pixels.astype(pixels.dtype.newbyteorder(self.order)).tobytes()
+        place_of_pixels = len(self.data)
+        self.data += values
+        height, width, channels = pixels.shape
+        tags: dict[int, tuple[int, list[int]]] = {
+            256: (4, [width]), 257: (4, [height]), 258: (3, [8 * pixels.itemsize] * channels), 259: (3, [1]),
+            262: (3, [2 if channels == 3 else 1]), 273: (4, [place_of_pixels]), 277: (3, [channels]),
+            278: (4, [height]), 279: (4, [len(values)]), 284: (3, [1]), **extra,
+        }  # fmt: skip
+        entries = b""
+        for tag, (kind, numbers) in sorted(tags.items()):
+            code = {1: "B", 3: "H", 4: "I"}[kind]
+            body = struct.pack(f"{self.order}{len(numbers)}{code}", *numbers)
+            if len(body) > 4:
+                place, self.data = len(self.data), self.data + body
+                body = struct.pack(f"{self.order}I", place)
+            entries += struct.pack(f"{self.order}HHI", tag, kind, len(numbers)) + body.ljust(4, b"\0")
+        place = len(self.data)
+        self.data += struct.pack(f"{self.order}H", len(tags)) + entries + struct.pack(f"{self.order}I", following)
+        return place
+
+    def begin_at(self, place: int) -> bytes:
+        struct.pack_into(f"{self.order}I", self.data, 4, place)
+        return bytes(self.data)
+
+
+RAW = np.zeros((30, 40, 1), np.uint16)
+REDUCED = {254: (4, [1])}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("maker", ["DNG", "NEF or ARW", "PEF"])
+def test_raw_files_are_refused_by_name(order: str, maker: str) -> None:
+    tiff = Tiff(order)
+    sensor = tiff.directory(RAW, {254: (4, [0]), 262: (3, [32803])})
+    if maker == "PEF":
+        data = tiff.begin_at(sensor)
+    else:
+        version = {50706: (1, [1, 4, 0, 0])} if maker == "DNG" else {}
+        data = tiff.begin_at(tiff.directory(SMALL, {**REDUCED, 330: (4, [sensor]), **version}))
+    with pytest.raises(PictureError, match=r"raw file.*develop it first"):
+        decode_picture(data, "a.dng")
+
+
+def test_canon_raw_is_refused(tmp_path: Path) -> None:
+    tiff = Tiff()
+    tiff.data += b"CR\x02\0" + bytes(4)
+    (tmp_path / "a.cr2").write_bytes(tiff.begin_at(tiff.directory(SMALL, {})))
+    with pytest.raises(PictureError, match="raw file"):
+        read_picture(tmp_path / "a.cr2")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("where", ["next page", "sub-directory", "larger sub-directory, unmarked", "old mark"])
+def test_the_full_picture_is_read(tmp_path: Path, order: str, where: str) -> None:
+    tiff = Tiff(order)
+    full = tiff.directory(FULL, {254: (4, [0])})
+    marked = {255: (3, [2])} if where == "old mark" else {} if "unmarked" in where else REDUCED
+    children = {330: (4, [full])} if "sub-directory" in where else {}
+    first = tiff.directory(SMALL, {**marked, **children}, following=0 if children else full)
+    (tmp_path / "a.tif").write_bytes(tiff.begin_at(first))
+    picture = read_picture(tmp_path / "a.tif")
+    assert np.array_equal(picture.pixels, FULL)
+    assert picture.notes == ()
+    assert picture_header(tmp_path / "a.tif")[:2] == (40, 30)
+
+
+def test_a_pyramid_is_one_picture_and_pages_are_counted() -> None:
+    tiff = Tiff()
+    second = tiff.directory(FULL, {})
+    small = tiff.directory(SMALL, REDUCED, following=second)
+    data = tiff.begin_at(tiff.directory(FULL, {}, following=small))
+    picture = decode_picture(data, "a.tif")
+    assert np.array_equal(picture.pixels, FULL)
+    assert ["2 frames or pages" in note for note in picture.notes] == [True]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("clear", ["white", "black", "with unused bits"])
+def test_a_clear_grey_of_few_bits(bits: int, clear: str) -> None:
+    largest = (1 << bits) - 1
+    value = {"white": largest, "black": 0, "with unused bits": largest | 0x100}[clear]
+    row = int("".join(format(0 if i < 8 else largest, f"0{bits}b") for i in range(16)), 2).to_bytes(2 * bits, "big")
+    data = with_chunks(
+        (b"IHDR", struct.pack(">IIBBBBB", 16, 8, bits, 0, 0, 0, 0)),
+        (b"tRNS", struct.pack(">H", value)),
+        (b"IDAT", zlib.compress((b"\0" + row) * 8)),
+        (b"IEND", b""),
+    )
+    picture = decode_picture(data, "a.png")
+    assert picture.alpha is not None
+    left, right = (0, 255) if clear == "black" else (255, 0)
+    assert picture.alpha[0].tolist() == [left] * 8 + [right] * 8
+    assert picture.pixels[0, :, 0].tolist() == [0] * 8 + [255] * 8
+
+
+def with_chunks(*chunks: tuple[bytes, bytes], damaged: bytes = b"") -> bytes:
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for kind, body in chunks:
+        total = zlib.crc32(kind + body) ^ (kind == damaged)
+        parts.append(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", total))
+    return b"".join(parts)
+
+
+def test_a_damaged_chunk_around_the_pixels_costs_a_remark_only() -> None:
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 4, 2, 8, 0, 0, 0, 0)),
+        (b"tEXt", b"Title\0x"),
+        (b"IDAT", zlib.compress(b"\0\1\2\3\4" * 2)),
+        (b"tIME", struct.pack(">HBBBBB", 2020, 1, 1, 1, 1, 1)),
+        (b"IEND", b""),
+    ]
+    for kind in (b"tEXt", b"tIME"):
+        picture = decode_picture(with_chunks(*chunks, damaged=kind), "a.png")
+        assert picture.pixels[1, :, 0].tolist() == [1, 2, 3, 4]
+        assert picture.notes == (f"the chunk {kind.decode()} is damaged and was left out",)
+    assert decode_picture(with_chunks(*chunks), "a.png").notes == ()
+    with pytest.raises(PictureError, match="damaged"):
+        decode_picture(with_chunks(*chunks, damaged=b"IHDR"), "a.png")
+
+
+def test_tiff_of_32_bits_and_floats() -> None:
+    values = np.array([0, 65537, 2**31, 2**32 - 1], np.uint32).reshape(1, 4, 1)
+    tiff = Tiff()
+    picture = decode_picture(tiff.begin_at(tiff.directory(values, {})), "a.tif")
+    assert picture.pixels.ravel().tolist() == [0, 1, 32768, 65535]
+    assert ["32 bits" in note for note in picture.notes] == [True]
+    for order in "<>":
+        tiff = Tiff(order)
+        numbers = np.array([-0.5, 0, 0.5, 2], np.float32).reshape(1, 4, 1)
+        picture = decode_picture(tiff.begin_at(tiff.directory(numbers, {339: (3, [3])})), "a.tif")
+        assert picture.pixels.ravel().tolist() == [0, 0, 32768, 65535]
+        assert ["cut to the range" in note for note in picture.notes] == [False, True]
+
+
+def test_tiff_of_12_bits() -> None:
+    tiff = Tiff()
+    packed = np.array([0x00, 0x0F, 0xFF], np.uint8).reshape(1, 3, 1)  # two values: 0 and 4095
+    place = tiff.directory(packed, {256: (4, [2]), 258: (3, [12])})
+    picture = decode_picture(tiff.begin_at(place), "a.tif")
+    assert picture.pixels.ravel().tolist() == [0, 65535]
+
+
+def test_lab_becomes_srgb(tmp_path: Path) -> None:
+    lab = np.array([[[255, 0, 0], [128, 0, 0], [0, 0, 0]]], np.uint8)  # a and b are signed
+    tiff = Tiff()
+    (tmp_path / "a.tif").write_bytes(tiff.begin_at(tiff.directory(lab, {262: (3, [8])})))
+    picture = read_picture(tmp_path / "a.tif")
+    assert np.abs(picture.pixels[0].astype(int) - [[255] * 3, [119] * 3, [0] * 3]).max() <= 1
+    assert picture.notes == ("Lab was converted to sRGB",)
+
+
+@pytest.mark.parametrize("kind", ["float colours", "signed", "12-bit colours"])
+def test_kinds_that_are_not_read_are_not_called_damaged(kind: str) -> None:
+    tiff = Tiff()
+    place = {
+        "float colours": lambda: tiff.directory(np.zeros((2, 2, 3), np.float32), {339: (3, [3, 3, 3])}),
+        "signed": lambda: tiff.directory(np.zeros((2, 2, 1), np.int8), {339: (3, [2])}),
+        "12-bit colours": lambda: tiff.directory(np.zeros((2, 2, 3), np.uint16), {258: (3, [12] * 3)}),
+    }[kind]()
+    with pytest.raises(PictureError) as error:
+        decode_picture(tiff.begin_at(place), "a.tif")
+    assert "damaged" not in str(error.value)
+    assert "save it as" in str(error.value)
+
+
+def test_bmp_of_16_bits_per_pixel(tmp_path: Path) -> None:
+    values = np.array([0xF800, 0x07E0, 0x001F, 0xFFFF], "<u2")
+    header = struct.pack("<IiiHHIIiiII", 40, 4, 1, 1, 16, 3, 8, 0, 0, 0, 0) + struct.pack("<3I", 0xF800, 0x7E0, 0x1F)
+    data = b"BM" + struct.pack("<IHHI", 66 + 8, 0, 0, 66) + header + values.tobytes()
+    (tmp_path / "a.bmp").write_bytes(data)
+    assert read_picture(tmp_path / "a.bmp").pixels[0].tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255] * 3]
+
+
+@pytest.mark.parametrize("extension", [".jfif", ".jpe", ".jif", ".mpo"])
+def test_other_names_of_jpeg(tmp_path: Path, extension: str) -> None:
+    write_picture(Picture(FULL), tmp_path / f"a{extension}")
+    with Image.open(tmp_path / f"a{extension}") as image:
+        assert image.format == "JPEG"
+    assert read_picture(tmp_path / f"a{extension}").format == "JPEG"
