@@ -18,8 +18,9 @@ from s3diff.images.files.coordinate_fields import FIELDS, NAMESPACES
 from s3diff.images.files.coordinates import COUNTS, Transform
 from s3diff.images.files.exif_block import EXIF_PREFIX
 from s3diff.images.files.following import follow_exif, follow_xmp
-from s3diff.images.files.left_behind import attachments
-from s3diff.images.files.xmp_packet import XmpPacket
+from s3diff.images.files.left_behind import attachments, drop_claims
+from s3diff.images.files.metadata import _NAMES
+from s3diff.images.files.xmp_packet import XmpPacket, is_plain_packet
 
 TRANSFORMS = st.builds(
     Transform,
@@ -131,6 +132,22 @@ def test_any_packet_follows_or_loses_a_named_field(data: bytes, transform: Trans
     before = sum(len(XmpPacket(data).names(element)) for element in XmpPacket(data).elements())
     after = sum(len(back.names(element)) for element in back.elements())
     assert (after < before) == bool(lost), "what is gone is named, and only that"
+
+
+@given(data=packets(), prefix=st.sampled_from(["", "<?xpacket begin=''?>", "\ufeff"]))
+@settings(max_examples=200, deadline=None)
+@example(data=EMPTY_PACKET, prefix="")
+def test_packets_without_a_tree_are_those_that_stay(data: bytes, prefix: str) -> None:
+    """The fast way beside the readable one."""
+    stored = prefix.encode() + data
+    if is_plain_packet(stored, _NAMES):
+        packet = XmpPacket(stored)
+        assert drop_claims(packet) == []
+        assert follow_xmp(packet, Transform((20, 10), 6, size=(30, 40))) == []
+        assert packet.to_bytes() == stored
+    else:
+        assert data != EMPTY_PACKET
+        assert not is_plain_packet(data, _NAMES)
 
 
 @given(field=st.sampled_from(FIELDS), values=st.lists(st.floats(-1e6, 1e6), max_size=7), transform=TRANSFORMS)

@@ -21,12 +21,19 @@ _BETWEEN_NUMBERS = re.compile(r"[\s,]+")
 #: Decimal places of fractions: finer than a pixel of the largest picture.
 _DECIMALS = 8
 _UNCHANGED = 1e-9
+#: Names up to so many letters stand in any text.
+_SHORT_NAME = 5
 
 #: Rows, by their place in the table, of every XMP name.
 _ROWS_OF: dict[tuple[str, str], list[int]] = defaultdict(list)
 for _row, _field in enumerate(FIELDS):
     for _name in () if _field.is_exif else _field.names:
         _ROWS_OF[NAMESPACES[_field.place], str(_name)].append(_row)
+
+
+def mentions_of_fields() -> set[str]:
+    """Return one of these for every XMP field: its name, or the namespace of a name too short to tell."""
+    return {name if len(name) > _SHORT_NAME else namespace for namespace, name in _ROWS_OF}
 
 
 def follow_exif(exif: bytes, transform: Transform) -> tuple[bytes, list[str]]:
@@ -54,7 +61,7 @@ def follow_exif(exif: bytes, transform: Transform) -> tuple[bytes, list[str]]:
         if moved is not None and len(tags) > 1:
             shares = [(number,) for number in moved]
         for tag, numbers, share in zip(tags, found, shares, strict=True):
-            if numbers is None or share == numbers:
+            if numbers is None or (share is not None and _are_same(share, numbers)):
                 continue
             if share is None or not block.set_numbers(field.place, tag, share):
                 block.remove(field.place, tag)
@@ -130,8 +137,7 @@ def _follow(packet: XmpPacket, element: XmlElement, namespace: str, field: Field
     moved = field.moved(numbers, transform)
     if moved is None or any(not math.isfinite(number) for number in moved):
         return False
-    pairs = [(float(new), float(old)) for new, old in zip(moved, numbers, strict=True)]
-    if all(abs(new - old) <= _UNCHANGED * max(1, abs(old)) for new, old in pairs):
+    if _are_same(moved, numbers):
         return True
     written = [_written(number, text, field) for number, text in zip(moved, texts, strict=True)]
     if is_joined:
@@ -143,6 +149,11 @@ def _follow(packet: XmpPacket, element: XmlElement, namespace: str, field: Field
         for name, text in zip(names, written, strict=True):
             packet.set(element, namespace, name, [text])
     return True
+
+
+def _are_same(moved: Numbers, numbers: Numbers) -> bool:
+    pairs = [(float(new), float(old)) for new, old in zip(moved, numbers, strict=False)]
+    return len(moved) == len(numbers) and all(abs(new - old) <= _UNCHANGED * max(1, abs(old)) for new, old in pairs)
 
 
 def _number(text: str) -> float | Fraction | None:

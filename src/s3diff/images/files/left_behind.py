@@ -102,6 +102,11 @@ def left_out_note(kinds: Iterable[str]) -> tuple[str, ...]:
     return (f"{', '.join(titles)} {'is' if len(titles) == 1 else 'are'} left out",)
 
 
+def mentions_of_claims() -> set[str]:
+    """Return the name, or the beginning of it, of every claim; its namespace where that has no other names."""
+    return {claim.name or claim.namespace for claim in _CLAIMS}
+
+
 def drop_claims(packet: XmpPacket) -> list[str]:
     """Remove properties that speak of what a result does not hold; return what they speak of."""
     found = [(element, *name) for element in packet.elements() for name in packet.names(element)]

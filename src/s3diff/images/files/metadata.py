@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from s3diff.images.files.coordinates import QUARTER_TURNS, Transform
 from s3diff.images.files.exif_block import EXIF_PREFIX, ExifBlock
-from s3diff.images.files.following import follow_exif, follow_xmp
-from s3diff.images.files.left_behind import drop_claims, drop_exif_claims, left_out_note
-from s3diff.images.files.xmp_packet import DC, XmpError, XmpPacket
+from s3diff.images.files.following import follow_exif, follow_xmp, mentions_of_fields
+from s3diff.images.files.left_behind import drop_claims, drop_exif_claims, left_out_note, mentions_of_claims
+from s3diff.images.files.xmp_packet import DC, XmpError, XmpPacket, is_plain_packet
 from s3diff.images.picture import Picture, Text
 
 __all__ = [
@@ -23,6 +24,10 @@ __all__ = [
     "without_orientation",
 ]
 _ORIENTATION = 0x0112
+#: What a packet mentions that has anything to change: names that tell, namespaces of those that do not.
+_NAMES = re.compile(
+    b"|".join(re.escape(name.encode()) for name in {*mentions_of_fields(), *mentions_of_claims(), "format"})
+)
 
 
 class Metadata(NamedTuple):
@@ -92,7 +97,7 @@ def upright(
         kinds += more
     if exif is not None and orientation != 1:
         exif, lost = follow_exif(exif, transform)
-    if xmp is not None:
+    if xmp is not None and not is_plain_packet(xmp, _NAMES):
         try:
             packet = XmpPacket(xmp)
         except XmpError as error:
@@ -119,7 +124,7 @@ def for_result(picture: Picture, media_type: str = "") -> tuple[Metadata, tuple[
     transform = Transform((width, height), cut=picture.metadata_cut, size=(picture.width, picture.height))
     if exif is not None:
         exif, lost = follow_exif(exif, transform)
-    if xmp is not None:
+    if xmp is not None and not is_plain_packet(xmp, _NAMES):
         try:
             packet = XmpPacket(xmp)
         except XmpError:  # not from a file
