@@ -148,6 +148,8 @@ def test_prompts_prepared_once_serve_every_tile(generator: OneStepGenerator, gui
         prompts = (prompt.expand(num_tiles, -1, -1) for prompt in (positive, negative))
         expected = generator.predict_guided(tiles, *prompts, guidance, weights)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        assert projections, "the twin computes them, and hooks see it as well"
+        projections.clear()
 
 
 # ---------------------------------------------------------------------------------------------- acceleration
