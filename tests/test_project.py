@@ -105,7 +105,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_the_client_imports_nothing_heavy() -> None:
-    loaded = run_python("-c", "import sys, s3diff.client; print(*sys.modules)").split()
+    loaded = output_of("-c", "import sys, s3diff.client; print(*sys.modules)").split()
     assert "s3diff.client" in loaded
     assert {"torch", "numpy", "PIL", "httpx", "transformers", "huggingface_hub"}.isdisjoint(loaded)
 
