@@ -44,7 +44,7 @@ def extended(folder: Path, *sections: str) -> Path:
 
 
 def run(sources: Path, *arguments: str, cwd: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(sources)}
+    environment = {**os.environ, "PYTHONPATH": str(sources), "COLUMNS": "200"}
     done = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -74,3 +74,33 @@ def test_metrics_are_one_file_and_one_row(tmp_path: Path) -> None:
     assert float(mae) == pytest.approx(3, abs=0.02)
     assert float(worst) == pytest.approx(9, abs=0.5), "not the mean of the pictures' 3 to 9"
     assert '"mae_rgb"' in (tmp_path / "report/report.html").read_text("utf-8")
+
+
+def test_a_format_is_one_file_and_one_row(tmp_path: Path) -> None:
+    """Read, written, in the help, in the options' schema, on the page and in the document."""
+    sources = extended(tmp_path, "A picture format")
+    added = {path.name for path in (sources / "s3diff/images/files").glob("*.py")} - {
+        path.name for path in (SOURCES / "images/files").glob("*.py")
+    }
+    assert added == {"ppm.py"}
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.ppm")
+    shown = run(
+        sources,
+        "-c",
+        "from s3diff.images.codecs import list_pictures, read_picture, write_picture\n"
+        "print([path.name for path in list_pictures('.')])\n"
+        "write_picture(read_picture('a.ppm'), 'b.ppm')\n"
+        "from s3diff.option_texts import option_schemas; print(option_schemas()['format']['enum'])\n"
+        "from s3diff.serving.page.controls import page_controls\n"
+        "print([each.choices for each in page_controls(['compact'], 'compact') if each.field == 'format'])",
+        cwd=tmp_path,
+    )
+    assert "['a.ppm']" in shown
+    assert "'ppm'" in shown
+    assert "('PPM', 'ppm')" in shown
+    with Image.open(tmp_path / "b.ppm") as written:
+        assert written.format == "PPM"
+        assert np.array_equal(np.asarray(written), pixels)
+    assert "heic|ppm" in run(sources, "-m", "s3diff", "restore", "--help", cwd=tmp_path)
+    assert "| PPM | .ppm |" in run(sources, "-m", "s3diff.images.files.preservation", cwd=tmp_path)
