@@ -26,6 +26,8 @@ from s3diff.checkpoints.model_folder import LoadedModel, load_model, save_model
 from s3diff.checkpoints.registry import model_folder
 from s3diff.errors import ModelError, OptionError, OutputError, PictureError, S3DiffError
 from s3diff.images.codecs import Picture, from_array, read_picture
+from s3diff.images.icc_profiles import fits_channels
+from s3diff.images.stated_colors import srgb_profile
 from s3diff.networks.one_step_generator import OneStepGenerator
 from s3diff.options import RestoreOptions
 from s3diff.restoration import device as device_module
@@ -391,7 +393,7 @@ def test_grey_pictures(tiny: Restorer, grey: str) -> None:
         assert np.abs(restored.array - mean)[inner].max() <= 1
     else:
         assert np.array_equal(restored.array, in_color)
-        assert any("grey" in note for note in restored.picture.notes)
+        assert any("grey" in note for note in restored.picture.notes) == (grey == "auto"), "colour was asked for"
 
 
 def test_grey_stays_grey_where_the_model_adds_no_colour(tiny: Restorer) -> None:
@@ -446,10 +448,14 @@ def test_profile_and_exif_are_kept(tiny: Restorer, photo: np.ndarray, tmp_path: 
     assert restored.image.info["icc_profile"] == profile
 
 
-def test_a_grey_profile_is_dropped_where_colour_is_written(tiny: Restorer) -> None:
-    source = Picture(noise(6, 6, 1), icc_profile=b"a grey profile")
-    assert tiny.restore(source, RestoreOptions(grey="color")).picture.icc_profile is None
-    assert tiny.restore(source, RestoreOptions(grey="keep")).picture.icc_profile == b"a grey profile"
+def test_a_grey_profile_gets_three_channels_where_colour_is_written(tiny: Restorer) -> None:
+    source = Picture(noise(6, 6, 1), icc_profile=srgb_profile(is_grey=True))
+    colored = tiny.restore(source, RestoreOptions(grey="color"))
+    assert fits_channels(colored.picture.icc_profile or b"", 3)
+    assert colored.picture.notes == (), "colour was asked for"
+    assert tiny.restore(source, RestoreOptions(grey="keep")).picture.icc_profile == source.icc_profile
+    unusable = Picture(noise(6, 6, 1), icc_profile=b"no profile")
+    assert tiny.restore(unusable, RestoreOptions(grey="color")).picture.icc_profile is None
 
 
 def test_saving(default: Restored, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from s3diff.images.codecs import Picture, alpha_from_tensor, alpha_to_tensor, from_tensor, to_tensor
 from s3diff.images.color_profiles import ColorSpace, color_space
+from s3diff.images.icc_profiles import fits_channels, fitting_profile
 from s3diff.images.resampling import enlarge
 from s3diff.images.transparency import enlarge_alpha_guided, without_hidden_colors
 from s3diff.options import RestoreOptions, Upsampling
@@ -55,7 +56,7 @@ def finish(result: torch.Tensor | Canvas, picture: Picture, sizes: Sizes, option
         options: with the filter that enlarged the input.
     """
     in_grey = picture.is_grey and not becomes_color(result, options)
-    like = picture if in_grey or not picture.is_grey else in_color(picture)
+    like = picture if in_grey or not picture.is_grey else in_color(picture, options)
     if is_finished_by_rounding(picture, sizes, options):
         pixels = result.finished(in_grey=in_grey) if isinstance(result, Canvas) else from_tensor(result, like)
         return replace(like, pixels=pixels)
@@ -89,10 +90,22 @@ def becomes_color(result: torch.Tensor | Canvas, options: RestoreOptions) -> boo
     return float(chroma) > MAX_CHROMA_OF_GREY
 
 
-def in_color(picture: Picture) -> Picture:
-    """Make three channels of a grey picture's one; a profile for grey does not fit them."""
-    notes = (*picture.notes, COLORED_NOTE)
-    return replace(picture, pixels=np.repeat(picture.pixels, 3, axis=2), icc_profile=None, notes=notes)
+def in_color(picture: Picture, options: RestoreOptions) -> Picture:
+    """Make three channels of a grey picture's one; a profile for grey is replaced by one with its curve."""
+    profile, notes = in_color_profile(picture.icc_profile), (*picture.notes, *colored_notes(options))
+    return replace(picture, pixels=np.repeat(picture.pixels, 3, axis=2), icc_profile=profile, notes=notes)
+
+
+def colored_notes(options: RestoreOptions) -> tuple[str, ...]:
+    """Return the remark on a grey picture that becomes one in colour, unless colour was asked for."""
+    return () if options.grey == "color" else (COLORED_NOTE,)
+
+
+def in_color_profile(profile: bytes | None) -> bytes | None:
+    """Return the profile of a grey picture that becomes one in colour."""
+    if profile is None or fits_channels(profile, 3):
+        return profile
+    return fitting_profile(profile, 3)
 
 
 def _plain_colors(result: torch.Tensor | Canvas, *, in_grey: bool) -> torch.Tensor:

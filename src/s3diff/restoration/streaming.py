@@ -17,7 +17,7 @@ from s3diff.images.files.large_files import LargePicture, write_tiled_tiff
 from s3diff.options import LIMITS, RestoreOptions
 from s3diff.restoration.attempt import attempt
 from s3diff.restoration.device_model import DeviceModel
-from s3diff.restoration.finishing import COLORED_NOTE, becomes_color
+from s3diff.restoration.finishing import becomes_color, colored_notes, in_color_profile
 from s3diff.restoration.regions import LowQuality, kept_depth
 from s3diff.restoration.result import Result
 from s3diff.restoration.scratch_files import (
@@ -222,7 +222,7 @@ def _written(
                 finished.sync()
             finally:
                 finished.close()
-        profile = None if in_color else picture.icc_profile
+        profile = in_color_profile(picture.icc_profile) if in_color else picture.icc_profile
         try:
             write_tiled_tiff(finished.path, part, shape, picture.depth, icc_profile=profile, dpi=picture.dpi)
         except OutputError as error:
@@ -237,7 +237,7 @@ def _written(
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-    return (COLORED_NOTE,) if in_color else ()
+    return colored_notes(options) if in_color else ()
 
 
 def _header(model: DeviceModel, picture: LargePicture, options: RestoreOptions) -> dict[str, Any]:
