@@ -137,8 +137,8 @@ def test_gradio_serves_nothing_but_its_page(server: tuple[str, Any], method: str
     ("method", "path", "allowed"),
     [
         ("GET", "api/v1/restore", "POST"),
-        ("PUT", "api/v1/jobs/none", "DELETE, GET"),
-        ("POST", "page/results.zip", "GET"),
+        ("PUT", "api/v1/jobs/none", "DELETE, GET, HEAD"),
+        ("POST", "page/results.zip", "GET, HEAD"),
         ("DELETE", "healthz", "GET, HEAD"),
     ],
 )

@@ -190,6 +190,13 @@ def test_head_is_get_without_the_body(client: TestClient, path: str) -> None:
     assert told.headers["Content-Type"] == asked.headers["Content-Type"]
 
 
+def test_a_wrong_method_is_told_of_head(client: TestClient) -> None:
+    answer = client.post("/api/v1/models")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
+    answer = client.head(JOBS)
+    assert (answer.status_code, answer.headers["Allow"], answer.content) == (405, "POST", b"")
+
+
 def test_head_fetches_no_result(client: TestClient) -> None:
     path = client.post(JOBS, files=sent(), data={"scale": "1"}).headers["Location"]
     client.get(path, params={"wait": 30})

@@ -26,10 +26,11 @@ from s3diff.serving.http.auth import Auth
 from s3diff.serving.http.server import Server, listen
 from s3diff.serving.service import RestorationService
 from serving_pictures import photo
-from tiny_models import save_compact
 
 httpx = pytest.importorskip("httpx", reason="needs the extra web")
 page = pytest.importorskip("s3diff.serving.page", reason="needs the extra web")
+
+pytestmark = pytest.mark.slow
 
 TOKEN = "a-token-for-tests-behind-a-proxy"
 SECONDS = 120
@@ -107,11 +108,9 @@ class Proxy:
 
 
 @pytest.fixture(scope="module")
-def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_compact(folder)
+def backends(small: Path) -> Iterator[Backends]:
     ports, servers = {}, []
-    with RestorationService(models=[folder], device="cpu", precision="float32") as service:
+    with RestorationService(models=[small], device="cpu", precision="float32") as service:
         for name in ("kept", "stripped"):
             app = create_app(
                 service,

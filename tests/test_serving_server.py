@@ -384,8 +384,10 @@ def test_only_a_trusted_proxy_names_the_scheme(model: Path, proxies: tuple[str, 
 # ------------------------------------------------------------------------------------------ the end
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
-def test_a_signal_while_the_service_starts_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_while_the_service_starts_leaves_nothing(tmp_path: Path, name: str) -> None:
     """As soon as the private folder is there, long before a picture could be taken."""
     told = {**os.environ, "TMPDIR": str(tmp_path), "S3DIFF_TOKEN": ""}
     command = [sys.executable, "-m", "s3diff.apps", "serve", "--port", "0", "--no-page"]
@@ -395,9 +397,24 @@ def test_a_signal_while_the_service_starts_leaves_nothing(tmp_path: Path) -> Non
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.005)
-        process.terminate()
+        process.send_signal(number := getattr(signal, name))
         printed, said = process.communicate(timeout=SECONDS)
-    assert (process.returncode, printed, said) == (128 + signal.SIGTERM, "", "")
+    assert (process.returncode, printed, said) == (128 + number, "", "")
+    assert list(tmp_path.glob("s3diff-serve-*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="only terminals of Unix hang up")
+def test_a_terminal_that_is_closed_leaves_nothing(model: Path, tmp_path: Path) -> None:
+    told = {**os.environ, "TMPDIR": str(tmp_path), "S3DIFF_TOKEN": ""}
+    command = [sys.executable, "-m", "s3diff.apps", "serve", "--port", "0", "--no-page", "--model", str(model)]
+    with subprocess.Popen(command, env=told, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert "serves at" in process.stdout.readline()
+        assert list(tmp_path.glob("s3diff-serve-*"))
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + signal.SIGHUP
     assert list(tmp_path.glob("s3diff-serve-*")) == []
 
 

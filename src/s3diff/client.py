@@ -1,4 +1,4 @@
-"""A client of the service: pictures go to another machine and come back restored.
+"""Send pictures to a service on another machine and get them back restored.
 
     from s3diff.client import Client
 
@@ -65,7 +65,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a picture is; see ``s3diff.serving.jobs.JobStatus``.
+    """Describe how far a picture is; see ``s3diff.serving.jobs.JobStatus``.
 
     Attributes:
         state: ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``.
@@ -88,7 +88,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ServedResult:
-    """A restored picture as a file's content.
+    """Hold a restored picture as a file's content.
 
     Attributes:
         content: the file.
@@ -114,7 +114,7 @@ class ServedResult:
 
 
 class Client:
-    """A service at an address.
+    """Talk to a service at an address.
 
     Args:
         url: such as ``http://127.0.0.1:8000``.
@@ -176,7 +176,7 @@ class Client:
         progress: Callable[[Progress], None] | None = None,
         **fields: Any,
     ) -> ServedResult:
-        """Have one picture restored. Whatever ends the waiting, an interruption too, ends the work there.
+        """Restore one picture at the service. Whatever ends the waiting, an interruption too, ends the work there.
 
         Args:
             source: a file, or its content.
@@ -184,7 +184,7 @@ class Client:
             name: what the picture is called; None for the file's name.
             model: a name of :meth:`models`; None for the service's default.
             writing: format and quality of the result.
-            progress: told about twice a second; what it raises ends the work.
+            progress: called about twice a second; what it raises ends the work.
             fields: of :class:`s3diff.RestoreOptions`, instead of ``options``.
 
         Raises:
@@ -228,7 +228,7 @@ class Client:
                 time.sleep(error.retry_after_seconds)
 
     def estimate(self, source: str | os.PathLike[str] | bytes, *, model: str | None = None) -> dict[str, Any]:
-        """Width, height, blur and noise of a picture, as restoring it would find them.
+        """Ask for width, height, blur and noise of a picture, as restoring it would find them.
 
         Raises:
             PictureError, ServiceError: see :meth:`restore`.
@@ -239,7 +239,7 @@ class Client:
         return found
 
     def models(self) -> list[dict[str, Any]]:
-        """The models that the service offers, the default first: name, summary, is_default, is_loaded.
+        """List the models that the service offers, the default first: name, summary, is_default, is_loaded.
 
         Raises:
             ServiceError: see :meth:`restore`.
@@ -248,7 +248,7 @@ class Client:
         return models
 
     def _again(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """A question that may be asked twice."""
+        """Ask a question that may be asked twice."""
         for attempt in range(_TRIES):
             try:
                 return self._asked(method, path, **options)
@@ -283,7 +283,7 @@ class _UnreachableError(ServiceError):
 
 
 class RemoteJob:
-    """A picture on its way at a service; see :meth:`Client.submit`.
+    """Follow a picture on its way at a service; see :meth:`Client.submit`.
 
     Attributes:
         id: the service's name for it.
@@ -294,7 +294,7 @@ class RemoteJob:
         self._path = f"api/v1/jobs/{job_id}"
 
     def look(self, wait_seconds: float = 0) -> Progress:
-        """How far it is, at once or, if it ends sooner than in so many seconds (30 at most), at its end.
+        """Ask how far the picture is, and wait for its end at most so many seconds (30 at most).
 
         Raises:
             JobNotFoundError: the service does not know it any more.
@@ -307,7 +307,7 @@ class RemoteJob:
         """Wait for the end and fetch the result.
 
         Args:
-            progress: told about twice a second.
+            progress: called about twice a second.
 
         Raises:
             S3DiffError: see :meth:`Client.restore`.

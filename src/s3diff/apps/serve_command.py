@@ -180,7 +180,11 @@ def app(
 
 @contextmanager
 def _signals_as_exceptions() -> Iterator[None]:
-    """Let SIGTERM end the command as Ctrl-C does, with everything tidied up, until the server takes signals itself."""
+    """Let SIGTERM, and a terminal that is closed, end the command as Ctrl-C does, with everything tidied up.
+
+    Once the server runs it takes SIGTERM itself. A signal that whoever started the command has set to be ignored, as
+    nohup does, stays ignored.
+    """
 
     def stop(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_IGN)  # one is enough
@@ -189,11 +193,17 @@ def _signals_as_exceptions() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            if handler is not None:  # None is a handler that was set from outside Python
+                signal.signal(number, handler)
 
 
 def _tell_address(addresses: list[str], root_path: str, open_page: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a service takes on, as one frozen value."""
+"""Hold what a service takes on, and what one client may hand in, as frozen values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from s3diff.errors import OptionError
 
 @dataclass(frozen=True, kw_only=True)
 class Quota:
-    """How much one client may hand in. Values are checked when the object is made.
+    """Limit how much one client may hand in. Values are checked when the object is made.
 
     Attributes:
         waiting: its pictures that may wait or be worked on at the same time; None for no limit but the service's.
@@ -32,7 +32,7 @@ class Quota:
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceLimits:
-    """How much one service takes on. Values are checked when the object is made.
+    """Limit how much one service takes on. Values are checked when the object is made.
 
     Attributes:
         upload_bytes: largest picture file accepted.
@@ -41,7 +41,7 @@ class ServiceLimits:
         uploads_at_once: pictures that may arrive at the same time.
         input_pixels: largest picture accepted, judged by its header before it is decoded.
         output_pixels: largest result.
-        queue_length: jobs that may wait; beyond it a request is told to come back later.
+        queue_length: jobs that may wait; beyond it a request is refused and may come back later.
         job_seconds: how long the work on one picture may take, without its waiting.
         result_seconds: how long a job and its result are kept after its end.
         result_bytes: room for results; when it is full the oldest ones go.
@@ -49,7 +49,7 @@ class ServiceLimits:
         batch_size: small pictures of one size that are restored together; 1 for never.
         batch_pixels: largest output in pixels that counts as small.
         batch_wait_seconds: how long a small picture waits for others of its size.
-        estimates_at_once: pictures whose degrees are estimated at the same time, beside the jobs.
+        estimates_at_once: pictures whose degrees are estimated at the same time, in addition to the jobs.
 
     Raises:
         OptionError: a value is not above 0 (``batch_wait_seconds`` may be 0).

@@ -25,7 +25,7 @@ _SHOWN_ID = 8
 
 
 def new_request_id(given: str | None) -> str:
-    """The id that a proxy gave, if it is a plain one, or a new one."""
+    """Take the id that a proxy gave, if it is a plain one, or make a new one."""
     return given if given and _GIVEN_ID.fullmatch(given) else secrets.token_hex(8)
 
 

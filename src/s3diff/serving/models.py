@@ -1,4 +1,4 @@
-"""The models that a service offers, loaded when they are first asked for."""
+"""Offer models by name and load each when it is first asked for."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from s3diff.restoration.restorer import Restorer
 
 #: Models that stay in memory; the one that was not asked for longest goes.
 _MODELS_IN_MEMORY = 2
-#: What a client is told; paths and addresses of models are for the log.
+#: The message to clients; paths and addresses of models are for the log.
 CANNOT_LOAD = "this model cannot be loaded here; the service's log says why"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfferedModel:
-    """A model by the name that a request gives.
+    """Describe a model by the name that a request gives.
 
     Attributes:
         name: a name of the registry, or a model folder's own name.
@@ -38,7 +38,7 @@ class OfferedModel:
 
 
 class ModelCache:
-    """Restorers by name.
+    """Keep the restorers of the models that were asked for last.
 
     Args:
         models: names of the registry or model folders; the first is the default.
@@ -58,11 +58,11 @@ class ModelCache:
 
     @property
     def default(self) -> str:
-        """Name of the model that is taken where none is named."""
+        """Name the model that is taken where a request names none."""
         return next(iter(self._places))
 
     def offered(self) -> list[OfferedModel]:
-        """All of them, the default first."""
+        """List all models, the default first."""
         loaded = set(self._loaded)
         return [
             OfferedModel(
@@ -85,7 +85,7 @@ class ModelCache:
             raise OptionError(f"model is {name!r}; this service offers {', '.join(self._places)}")
 
     def restorer(self, name: str) -> Restorer:
-        """The restorer of a model, loaded if it is not.
+        """Give the restorer of a model; load it if it is not in memory.
 
         Raises:
             OptionError: there is no such model.

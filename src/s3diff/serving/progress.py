@@ -20,7 +20,7 @@ _LONGEST_WAIT_SECONDS = 300
 
 
 class TimeEstimator:
-    """Running means: seconds per output pixel of each model, and seconds per picture."""
+    """Estimate times by running means: seconds per output pixel of each model, and seconds per picture."""
 
     def __init__(self) -> None:
         self._per_pixel: dict[str, float] = {}
@@ -34,17 +34,17 @@ class TimeEstimator:
             self._per_picture = _mean(self._per_picture, seconds)
 
     def expected(self, model: str, pixels: int) -> float | None:
-        """Seconds that a picture will probably take; None before the first one."""
+        """Estimate the seconds that a picture will take; None before the first one."""
         per_pixel = self._per_pixel.get(model)
         return None if per_pixel is None else per_pixel * pixels
 
     def seconds_of_queue(self, num_waiting: int) -> int:
-        """Whole seconds after which one that was refused should come back: when half of the queue is done."""
+        """Estimate the whole seconds until half of the queue is done, when a refused client should come back."""
         return max(1, min(_LONGEST_WAIT_SECONDS, math.ceil((self._per_picture or 1.0) * num_waiting / 2)))
 
 
 class JobMonitor:
-    """Is it cancelled, does it take too long, how far is it.
+    """Watch one running job: whether it was cancelled, whether it takes too long, how far it is.
 
     Args:
         job: runs.
@@ -60,7 +60,7 @@ class JobMonitor:
         self._part: Part = "tile"
 
     def look(self) -> None:
-        """Before every layer.
+        """Check the job before every layer.
 
         Raises:
             JobCancelledError, JobTimeoutError: the work is to end here.
@@ -77,7 +77,7 @@ class JobMonitor:
             self._tell(now)
 
     def told(self, stage: str, done: int, total: int) -> None:
-        """After every tile, or frame of an animation; where there are many, the pieces of one are not counted."""
+        """Note progress after every tile, or frame of an animation; the pieces of one of many are not counted."""
         self._part = "frame" if stage == "frames" else self._part
         if stage in ("tiles", "frames") and total > 1:
             self._in_tiles = True

@@ -17,7 +17,7 @@ _RETRY_SECONDS = 5.0
 
 
 class QuotaCounter:
-    """The pictures of each client.
+    """Count the pictures of each client.
 
     Args:
         num_live: counts the pictures of an owner that have not ended.

@@ -1,4 +1,4 @@
-"""Answers that take more than a line: waiting for a job, sending a file, errors in their one form."""
+"""Build the answers that take more than a line: wait for a job, send a file, report an error in its one form."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def has_ended(request: Request, job: Job, seconds: float | None = None) ->
 
 
 def sent(result: Result, then: BackgroundTask | None = None) -> Response:
-    """The file, opened now: it may be swept while it is on its way."""
+    """Send a result's file. It is opened at once, because it may be swept while it is on its way."""
     try:
         file = result.path.open("rb")
     except OSError:
@@ -95,7 +95,7 @@ def error_answer(
 
 
 def wants_json(accept: str) -> bool:
-    """Whether a client would rather have a job as JSON than the picture.
+    """Say whether a client would rather have a job as JSON than the picture.
 
     Args:
         accept: the header of that name. One that takes anything as gladly as JSON gets the picture: that is what

@@ -1,4 +1,4 @@
-"""The HTTP interface. It translates: forms into options, errors into statuses, jobs into JSON. It restores nothing."""
+"""Translate between HTTP and the service: forms into options, errors into statuses, jobs into JSON."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def create_app(
     closes_service: bool = True,
     root_path: str = "",
 ) -> FastAPI:
-    """The application, for any ASGI server.
+    """Create the application, for any ASGI server.
 
     Args:
         service: started by whoever made it.
@@ -137,7 +137,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
 
     @asynccontextmanager
     async def form_of(request: Request, quota: Quota = NO_QUOTA) -> AsyncIterator[tuple[UploadFile, dict[str, str]]]:
-        """The picture and the other fields, while a place for uploads is held."""
+        """Give the picture and the other fields, while a place for uploads is held."""
         service.require_room(_owner(request), quota)
         if arriving.locked():
             raise QueueFullError("too many pictures are arriving; come back in a second")
@@ -353,6 +353,9 @@ def _add_error_handlers(app: FastAPI) -> None:
         code = _HTTP_CODES.get(error.status_code, "refused")
         answer = error_answer(error.status_code, code, str(error.detail), None)
         answer.headers.update(error.headers or {})
+        if (allowed := answer.headers.get("allow")) is not None:
+            methods = set(allowed.split(", "))
+            answer.headers["allow"] = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
         return answer
 
     @app.exception_handler(RequestValidationError)

@@ -1,4 +1,4 @@
-"""Who may ask. With tokens every route but the health checks needs one; without them everybody may."""
+"""Decide who may ask. With tokens every route but the health checks needs one; without tokens everybody may."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHORTEST_TOKEN = 16
 
 @dataclass(frozen=True)
 class Client:
-    """Who has a token.
+    """Describe who has a token.
 
     Attributes:
         token: opens the service.
@@ -35,12 +35,12 @@ class Client:
 
     @property
     def owner(self) -> str:
-        """Whose jobs these are, which tells nothing of the token."""
+        """Name the owner of the client's jobs; the name tells nothing of the token."""
         return hashlib.sha256(b"s3diff owner " + self.token.encode()).hexdigest()[:32]
 
 
 class Auth:
-    """The tokens of a service.
+    """Know the tokens of a service.
 
     Args:
         tokens: any of them opens the service; each is an owner of its own, whose jobs the others cannot see.
@@ -71,15 +71,15 @@ class Auth:
 
     @property
     def is_required(self) -> bool:
-        """Whether a token is needed."""
+        """Say whether a token is needed."""
         return bool(self._clients)
 
     def client_of(self, owner: str | None) -> Client | None:
-        """The client behind an owner's name; None for nobody."""
+        """Find the client behind an owner's name; None for nobody."""
         return None if owner is None else self._by_owner.get(owner)
 
     def owner_of_token(self, token: str) -> str | None:
-        """Who has this token; None when nobody has. Takes as long for a wrong token as for a right one."""
+        """Find the owner of a token; None when nobody has it. A wrong token takes as long as a right one."""
         found = None
         for known, client in self._clients.items():
             if hmac.compare_digest(known.encode(), token.encode("utf-8", "surrogateescape")):
@@ -87,14 +87,14 @@ class Auth:
         return found
 
     def session_of_token(self, token: str) -> str | None:
-        """What a browser keeps as :data:`SESSION_COOKIE` (HttpOnly, SameSite=Strict); None for a wrong token.
+        """Make what a browser keeps as :data:`SESSION_COOKIE` (HttpOnly, SameSite=Strict); None for a wrong token.
 
-        It is made of the token alone, so every replica knows it and a new token ends it.
+        The cookie is made of nothing but the token, so every replica knows it and a new token ends it.
         """
         return None if self.owner_of_token(token) is None else _session(token)
 
     def owner_of_request(self, authorization: str | None, cookies: str | None) -> str | None:
-        """Who asks, by an ``Authorization: Bearer`` header or the session's cookie; None for nobody known."""
+        """Find who asks, by an ``Authorization: Bearer`` header or the session's cookie; None for nobody known."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() == "bearer" and (owner := self.owner_of_token(token.strip())) is not None:
             return owner

@@ -86,7 +86,7 @@ def picture_and_options(form: FormData) -> tuple[UploadFile, dict[str, str]]:
 
 
 class _FormParser(MultiPartParser):
-    """Also knows a file by ``filename*`` alone, which RFC 7578 advises against and programs send."""
+    """Parse a form whose file may have its name as ``filename*`` only, which RFC 7578 forbids and programs send."""
 
     def on_header_end(self) -> None:
         """See :class:`MultiPartParser`."""
@@ -96,7 +96,7 @@ class _FormParser(MultiPartParser):
 
 
 def _with_plain_name(disposition: bytes) -> bytes:
-    """The extended name, which is the better one where both are given, as a plain one."""
+    """Write the extended name, which is the better one where both are given, as a plain one."""
     extended = _EXTENDED_NAME.search(disposition)
     if extended is None:
         return disposition
@@ -110,7 +110,7 @@ def _with_plain_name(disposition: bytes) -> bytes:
 
 
 async def _without_preamble(stream: AsyncGenerator[bytes, None], delimiter: bytes) -> AsyncGenerator[bytes, None]:
-    """The body from its first boundary on. One that has none soon is handed on as it is, for the parser to refuse."""
+    """Yield the body from its first boundary on. A body that has none soon is left to the parser to refuse."""
     head = b""
     async for piece in stream:
         head += piece

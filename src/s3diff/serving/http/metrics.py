@@ -1,4 +1,4 @@
-"""Figures for Prometheus: requests, jobs, queue, room. Every application has a registry of its own."""
+"""Keep the figures for Prometheus: requests, jobs, queue, room. Every application has a registry of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class Metrics:
-    """The figures of one service.
+    """Keep the figures of one service.
 
     Args:
         service: is asked when somebody looks.
@@ -48,12 +48,12 @@ class Metrics:
         service.listeners.append(self._job_ended)
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One answered request."""
+        """Count one answered request."""
         self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
 
     def text(self) -> bytes:
-        """All of them, as Prometheus reads them."""
+        """Write all figures, as Prometheus reads them."""
         return generate_latest(self.registry)
 
     def _job_ended(self, job: Job) -> None:

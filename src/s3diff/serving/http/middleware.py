@@ -29,7 +29,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _FORM_BYTES = 2**20
 #: A refused client is listened to for so long: one that is cut off while it sends never sees the answer.
 _LINGER_SECONDS = 5.0
-#: Told of every answered request: method, route, status, seconds.
+#: Called with method, route, status and seconds of every answered request.
 Observer = Callable[[str, str, int, float], None]
 
 
@@ -114,11 +114,11 @@ class HeadAsGet:
 
 
 class RequestLog:
-    """Gives every request an id, which the answer carries, and writes one line about it.
+    """Give every request an id, which the answer carries, and write one line about the request.
 
     Args:
         app: what answers.
-        observe: is told what was answered.
+        observe: called with every answered request.
     """
 
     def __init__(self, app: ASGIApp, observe: Observer) -> None:
@@ -162,7 +162,7 @@ class RequestLog:
 
 
 class SiteGuard:
-    """Refuses other hosts' names and other sites' pages.
+    """Refuse other hosts' names and other sites' pages.
 
     A page elsewhere can make a browser send requests here. Those that change something are refused by what the browser
     says about their origin. A name that somebody else's DNS points at this machine is refused by the ``Host`` header.
@@ -257,7 +257,7 @@ class BodyLimits:
 
 
 class _Body:
-    """One request's way in and out."""
+    """Count and time one request's body, and write its answer."""
 
     def __init__(self, receive: Receive, send: Send, limits: ServiceLimits) -> None:
         self._receive, self._send, self._limits = receive, send, limits
@@ -266,7 +266,7 @@ class _Body:
         self._is_whole = self._is_slow = self._is_refused = self._is_left = False
 
     async def receive(self) -> Message:
-        """The next piece.
+        """Receive the next piece.
 
         Raises:
             HTTPException: 413 or 408.
@@ -288,7 +288,7 @@ class _Body:
         return message
 
     async def send(self, message: Message) -> None:
-        """A piece of the answer.
+        """Send a piece of the answer.
 
         Raises:
             asyncio.TimeoutError: the client does not read.
@@ -308,7 +308,7 @@ class _Body:
         await asyncio.wait_for(self._send(message), self._limits.idle_seconds)
 
     async def _linger(self) -> None:
-        """Take what still comes, and forget it."""
+        """Take what the client still sends, and forget it."""
         until = time.monotonic() + _LINGER_SECONDS
         while not self._is_whole and (left := until - time.monotonic()) > 0:
             try:
@@ -319,7 +319,7 @@ class _Body:
 
 
 def _name_of(host: str) -> str:
-    """Without port: ``[::1]:8000`` is ``::1``."""
+    """Take the port off: ``[::1]:8000`` becomes ``::1``."""
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
@@ -327,7 +327,8 @@ def _name_of(host: str) -> str:
 
 
 def _is_cross_site(headers: Headers, host: str) -> bool:
-    """Every browser of today sends one of both; programs send neither.
+    """Say whether another site's page sent the request. Every browser of today sends one of both headers; programs send
+    neither.
 
     What a browser says itself is believed: no page can set ``Sec-Fetch-Site``. It says nothing where the service is
     asked by plain HTTP under another name than this machine's own; there the origin is compared with the host.
@@ -345,12 +346,12 @@ def _is_cross_site(headers: Headers, host: str) -> bool:
 
 
 def _shown(name: str) -> str:
-    """What a client sent, short and on one line."""
+    """Shorten what a client sent to one line."""
     return "".join(sign for sign in name[:80] if sign.isprintable()) or "no name"
 
 
 def _route(scope: Scope) -> str:
-    """The route's pattern, never the path: ids open results."""
+    """Name the route's pattern, never the path: ids open results."""
     return getattr(scope.get("route"), "path", None) or "other"
 
 

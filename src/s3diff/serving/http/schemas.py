@@ -156,7 +156,7 @@ class HealthView(BaseModel):
 
 
 def job_view(service: RestorationService, job: Job) -> JobView:
-    """A job as it stands now."""
+    """Describe a job as it stands now."""
     status = job.status
     result = None
     if status.result is not None:
@@ -184,7 +184,7 @@ def job_view(service: RestorationService, job: Job) -> JobView:
 
 
 def field_of_failure(status: JobStatus) -> str | None:
-    """The option at fault, of a job that failed."""
+    """Name the option at fault, of a job that failed."""
     if status.cause == "output":
         return "format"
     if status.cause == "model":
@@ -193,18 +193,18 @@ def field_of_failure(status: JobStatus) -> str | None:
 
 
 def model_view(model: OfferedModel) -> ModelView:
-    """A model without its place on this machine."""
+    """Describe a model without its place on this machine."""
     return ModelView(name=model.name, summary=model.summary, is_default=model.is_default, is_loaded=model.is_loaded)
 
 
 def estimate_view(estimate: Estimate) -> EstimateView:
-    """Size and degrees."""
+    """Describe size and degrees."""
     blur, noise = estimate.degrees
     return EstimateView(width=estimate.width, height=estimate.height, blur=round(blur, 4), noise=round(noise, 4))
 
 
 def form_body(service: RestorationService, *, with_options: bool = True) -> dict[str, Any]:
-    """The form that a picture is sent in.
+    """Describe the form that a picture is sent in.
 
     Args:
         service: names the models.
@@ -230,7 +230,7 @@ def form_body(service: RestorationService, *, with_options: bool = True) -> dict
 
 
 def picture_answer() -> dict[int | str, dict[str, Any]]:
-    """200 with a picture."""
+    """Describe the answer 200 with a picture."""
     return {
         200: {
             "description": "The restored picture.",
@@ -247,7 +247,7 @@ def picture_answer() -> dict[int | str, dict[str, Any]]:
 
 
 def errors_for(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Errors by status, all of one form."""
+    """Describe errors by status, all of one form."""
     answers: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         answers[status] = {"model": ErrorView, "description": _ERRORS[status]}

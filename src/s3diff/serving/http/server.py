@@ -1,4 +1,4 @@
-"""The web server around the application: uvicorn, with an end that loses nothing and clients that may not dawdle."""
+"""Run the web server around the application: uvicorn, with an end that loses nothing and a limit for slow clients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOOPBACK = ("127.0.0.1", "::1")
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 with a limit on the time until a request's headers are whole, which uvicorn alone does not have."""
+    """Speak HTTP/1.1 with a limit on the time until a request's headers are whole, which uvicorn lacks."""
 
     max_connections = _MAX_CONNECTIONS
 
@@ -56,7 +56,7 @@ class PatientProtocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Ends in two steps. The first signal: nothing new is taken, what was taken is finished and can be fetched. Then,
+    """End in two steps. The first signal: nothing new is taken, what was taken is finished and can be fetched. Then,
     when all of it is fetched, the grace is over, or a second signal comes: the end.
 
     Args:
@@ -104,7 +104,7 @@ class Server(uvicorn.Server):
         self._on_start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal begins the end, the second makes it now."""
+        """Begin the end at the first signal, end at once at the second."""
         if self._drain_until is not None:
             self.should_exit = self.force_exit = True
             return
@@ -122,7 +122,7 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """Open a socket that listens.
 
     Args:
         host: a name or an address.
@@ -156,12 +156,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """Where a browser on this machine finds it: ``http://127.0.0.1:8000``."""
+    """Give the address for a browser on this machine: ``http://127.0.0.1:8000``."""
     return addresses_of(listener)[0]
 
 
 def addresses_of(listener: socket.socket) -> list[str]:
-    """Where browsers find it: on this machine, then, where it listens on every address, in the network."""
+    """Give the address for this machine's browsers, then, of a socket that listens everywhere, the network's."""
     host, port = listener.getsockname()[:2]
     if host not in ("0.0.0.0", "::"):
         return [_address(host, port)]
@@ -174,7 +174,7 @@ def _address(host: str, port: int) -> str:
 
 
 def _network_address(family: socket.AddressFamily) -> list[str]:
-    """This machine's address on the way out; a datagram socket that is connected sends nothing."""
+    """Find this machine's address on the way out; a datagram socket that is connected sends nothing."""
     outside = "192.0.2.1" if family == socket.AF_INET else "2001:db8::1"  # documentation's own, nobody's
     with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((outside, 9))
@@ -187,7 +187,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _connections_allowed() -> int:
-    """Half of the files that the process may have open, and not more than is sensible."""
+    """Allow half of the files that the process may have open, and not more than is sensible."""
     allowed = _MAX_CONNECTIONS
     with suppress(ImportError, ValueError, OSError):
         import resource

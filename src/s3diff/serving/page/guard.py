@@ -1,4 +1,4 @@
-"""What of Gradio is reachable: the page itself and its own scripts, and nothing else.
+"""Close all of Gradio but the page itself and its own scripts.
 
 The page's controls work in the browser and speak to the service's HTTP interface, so Gradio's routes for files, calls,
 queues, uploads and proxying serve nobody here. They are closed, whatever a later version adds: what is not named below
@@ -48,7 +48,7 @@ PAGE_HEADERS = {
 
 
 class GradioGuard:
-    """Lets the page and its scripts through to Gradio's app, adds the headers, and answers 404 to all else.
+    """Let the page and its scripts through to Gradio's app, adds the headers, and answers 404 to all else.
 
     Args:
         app: Gradio's, mounted where everything ends that no route before it took.
@@ -84,11 +84,12 @@ class GradioGuard:
 
     def _methods(self, scope: Scope) -> str:
         """The methods of a path of the service's own that was asked for by another."""
-        return ", ".join(
+        taken = {
             method
             for method in _METHODS
             if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in self.before)
-        )
+        }
+        return ", ".join(sorted(taken | {"HEAD"} if "GET" in taken else taken))
 
 
 def _is_open(scope: Scope) -> bool:
