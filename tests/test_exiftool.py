@@ -122,7 +122,7 @@ def source_in(folder: Path, extension: str) -> Path:
         # Where its container turns a picture otherwise than the tag, Pillow writes the block anew, and ? beyond ASCII.
         values = [value for value in values if value.isascii()] + ["-IFD0:Artist=Anna", "-ExifIFD:LensModel=a lens"]
     run_exiftool("-overwrite_original", "-n", *values, f"-ThumbnailImage<={folder / 'thumbnail.jpg'}", camera)
-    if extension in (".jpg", ".jpeg"):
+    if extension in (".jpg", ".jpeg", ".jfif", ".jpe", ".jif", ".mpo"):
         return camera.rename(path)
     settings: dict[str, object] = {"dpi": (300, 300)}
     if extension not in PLAIN:
