@@ -34,6 +34,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     A process starts with some seconds of imports, too many for one file or a handful of tests.
     """
     option = config.option
+    if hasattr(config, "workerinput"):  # one of those processes, which must start none of its own
+        return
     if not hasattr(option, "numprocesses"):  # no pytest-xdist: one process, and every test passes there as well
         return
     if option.numprocesses is None:

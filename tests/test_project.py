@@ -9,12 +9,14 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import conftest
 import s3diff
 from command_runs import run_python
 from conftest import GOLDENS, REPOSITORY
@@ -113,6 +115,22 @@ def test_the_client_imports_nothing_heavy() -> None:
 def test_every_public_name_exists() -> None:
     for name in s3diff.__all__:
         assert getattr(s3diff, name) is not None
+
+
+# The processes of the tests
+
+
+@pytest.mark.parametrize("in_worker", [False, True])
+def test_only_the_first_process_of_the_tests_starts_others(in_worker: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest-xdist calls the hook in its workers as well, with ``-n`` not given: they would start workers for ever."""
+    monkeypatch.setattr(conftest, "num_processes", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    option = SimpleNamespace(numprocesses=None, dist="no", keyword="", usepdb=False, collectonly=False, capture="fd")
+    config = SimpleNamespace(option=option, args=[str(REPOSITORY / "tests")])
+    if in_worker:
+        config.workerinput = {}
+    conftest.pytest_cmdline_main(config)
+    assert (option.numprocesses, option.dist) == ((None, "no") if in_worker else (2, "worksteal"))
 
 
 # The two commands
