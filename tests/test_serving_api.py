@@ -243,7 +243,7 @@ def test_an_estimate(client: TestClient) -> None:
 
 
 def test_models_health_and_figures(client: TestClient) -> None:
-    assert [each["name"] for each in client.get("/api/v1/models").json()["models"]] == ["tiny"]
+    assert [each["name"] for each in client.get("/api/v1/models").json()["models"]] == ["small"]
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ok"}
     for path in ("/healthz", "/readyz"):  # some balancers ask so
