@@ -17,6 +17,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from conftest import REPOSITORY
+from metadata_probes import EMPTY_PACKET
 from page_server import page_server
 
 pytest.importorskip("gradio", reason="needs the extra web")
@@ -140,9 +141,8 @@ def photograph(path: Path, size: tuple[int, int] = (96, 64)) -> Path:
         exif.get_ifd(0x8769)[0x9003] = "2024:05:06 07:08:09"
         exif.get_ifd(0x8825)[0x0001] = "N"
         profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-        xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF/></x:xmpmeta>'
         small = image.convert("RGB").resize(size)
-        small.save(path, quality=92, exif=exif, icc_profile=profile, dpi=(300, 300), xmp=xmp)
+        small.save(path, quality=92, exif=exif, icc_profile=profile, dpi=(300, 300), xmp=EMPTY_PACKET)
     return path
 
 
