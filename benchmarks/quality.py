@@ -1,17 +1,20 @@
 """Quality and speed of bicubic, a model, Real-ESRGAN and anyone's results on a folder of pairs, in one run.
 
     python benchmarks/quality.py LR TRUTH [--model compact] [--results NAME=FOLDER]... [--limit N] [--output FOLDER]
+    python benchmarks/quality.py LR TRUTH --check benchmarks/results/compact-quality.json
 
 Quality is what ``s3diff benchmark`` prints with the measures of the README's table; FOLDER gets its reports and can be
 gone on with: what was restored from the same files by the same weights is not restored again. Then the seconds that 128
 -> 512 and 256 -> 1024 px take on this CPU. Real-ESRGAN takes part where its two packages are installed (see
-``real_esrgan.py``). Needs the weights of the measures (``python -m s3diff.evaluation.perceptual_weights``).
+``real_esrgan.py``). ``--check`` compares the figures with recorded ones and ends with exit code 1 where they differ by
+more than ``ROUNDING``. Needs the weights of the measures (``python -m s3diff.evaluation.perceptual_weights``).
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import platform
 import statistics
 import time
@@ -26,7 +29,7 @@ from s3diff import Restorer
 from s3diff.errors import PictureError
 from s3diff.evaluation.methods import Method, Restoration, parse_methods
 from s3diff.evaluation.protocols import choose_protocol
-from s3diff.evaluation.report import markdown
+from s3diff.evaluation.report import Row, markdown, table
 from s3diff.evaluation.report_files import write_reports
 from s3diff.evaluation.scoring import evaluate
 from s3diff.evaluation.sets import SetItem, find_set
@@ -38,6 +41,8 @@ METRICS = ("psnr_y", "lpips_alex", "dists", "grid")
 #: Sides of the inputs that are timed.
 TIMED_PX = (128, 256)
 TIMED_RUNS = 5
+#: How far other processors and versions of torch may move the means over the pairs, by measure.
+ROUNDING = {"psnr_y": 0.02, "lpips_alex": 0.001, "dists": 0.001, "grid": 0.05}
 
 
 class OfRealEsrgan(Method):
@@ -78,6 +83,17 @@ def median_seconds(method: Callable[[Picture], Picture], picture: Picture) -> fl
     return statistics.median(seconds[1:])
 
 
+def differing(rows: Iterable[Row], recorded: dict[str, dict[str, float]]) -> list[str]:
+    """Name each figure that is further from the recorded one than rounding goes."""
+    return [
+        f"{row.method} {name}: {row.figures[name].value:.4f}, recorded {recorded[row.method][name]}"
+        for row in rows
+        if row.method in recorded
+        for name, tolerance in ROUNDING.items()
+        if abs(row.figures[name].value - recorded[row.method][name]) > tolerance
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("low_quality", type=Path)
@@ -86,6 +102,7 @@ def main() -> None:
     parser.add_argument("--results", action="append", default=[], metavar="NAME=FOLDER", help="results of others")
     parser.add_argument("--limit", type=int, help="only the first N pictures")
     parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder of the run (default benchmark)")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="recorded figures to compare with")
     given = parser.parse_args()
     whole = find_set(str(given.low_quality), given.truth, work=given.output)
     pictures = whole.limited(given.limit)
@@ -110,6 +127,11 @@ def main() -> None:
     )
     print(markdown(found))
     write_reports(found, given.output)
+    if given.check is not None:
+        if wrong := differing(table(found), json.loads(given.check.read_text("utf-8"))["results"]):
+            raise SystemExit("\n".join(wrong))
+        print(f"as recorded in {given.check}")
+        return
     first = read_picture(list_pictures(given.low_quality)[0])
     for side in TIMED_PX:
         for name, method in timed.items():

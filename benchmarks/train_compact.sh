@@ -35,18 +35,18 @@ once estimator s3diff train-estimator --recipe compact_estimator --data "$photos
     $(goes_on "$output/estimator" --resume)
 
 alone="--set loss.l1=1 --set data.crop_px=128 --set data.batch_size=8 --set optimiser.learning_rate=3e-4"
-unfiltered="--set generator.autoencoder.residual_smoothing=0 --set data.truth_blur_px=0,0 --set data.min_detail=2"
+sharp="--set data.truth_blur_px=0,0 --set data.min_detail=2"
 
 # Pixels alone: blur first.
 # shellcheck disable=SC2086
-stage pixels $alone $unfiltered --set data.degradations=camera,camera,s3diff,mild --set dial_probability=0.2 \
+stage pixels $alone $sharp --set data.degradations=camera,camera,s3diff,mild --set dial_probability=0.2 \
     --set optimiser.max_steps=10000 --set optimiser.decay_steps=5000 --set run.stop_step=4500
 # Noise, and the dial.
 # shellcheck disable=SC2086
-stage noise $alone $unfiltered --set loss.l1=0.7 \
+stage noise $alone $sharp --set loss.l1=0.7 \
     --set data.degradations=camera,camera,s3diff,grainy,mild,grainy --set dial_probability=0.3 \
     --set optimiser.decay_steps=0 --set optimiser.max_steps=6000
-# A truth as soft as a camera's, the residual's filter, and the rims of cameras.
+# A truth as soft as a camera's, and the rims of cameras.
 # shellcheck disable=SC2086
 stage rims $alone --set optimiser.decay_steps=0 --set optimiser.max_steps=7500
 # The perceptual terms.

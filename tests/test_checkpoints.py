@@ -326,11 +326,6 @@ def test_only_changes_of_sd_turbo_can_be_written_officially(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("part", "change", "message"),
     [
-        ("autoencoder", {"grid_period_px": 8}, "takes a grid out"),
-        ("autoencoder", {"line_damping": 0.5}, "takes lines out"),
-        ("autoencoder", {"edge_smoothing": 0.5}, "along edges"),
-        ("autoencoder", {"overshoot_levels": 12.0}, "within a range"),
-        ("autoencoder", {"base_sharpening": 0.5}, "sharpens the input"),
         ("autoencoder", {"residual": True}, "its decoder adds the input"),
         ("autoencoder", {"norm_eps": 1e-5}, "another norm_eps"),
         ("estimator", {"stage_channels": (4, 8)}, "its estimator has another shape"),

@@ -27,7 +27,7 @@ from s3diff.checkpoints import hub, registry
 from s3diff.checkpoints.model_folder import load_model
 from s3diff.checkpoints.release import RECORD_NAME, RELEASE, NeededFile, Release
 from s3diff.errors import DownloadError
-from tiny_models import save_compact
+from tiny_models import edit_json, save_compact
 
 METHOD, BASE = RELEASE.method.name, RELEASE.base.name
 METHOD_COMMIT, BASE_COMMIT = RELEASE.method.revision, RELEASE.base.revision
@@ -739,6 +739,19 @@ def test_another_revision_is_another_model(
     assert server.requests == []
     monkeypatch.setenv("S3DIFF_REVISION", "b" * 40)
     assert by_name("s3diff").name.startswith(f"s3diff-{'b' * 12}-")
+
+
+def test_a_conversion_in_an_older_format_is_made_again_without_a_download(
+    server: HubServer, by_name: Callable[..., Path]
+) -> None:
+    folder = by_name("s3diff")
+    before = load_model(folder).fingerprint
+    edit_json(folder / "config.json", format_version=1)
+    assert not registry.NAMED_MODELS["s3diff"].is_present
+    server.requests.clear()
+    assert by_name("s3diff") == folder
+    assert load_model(folder).fingerprint == before
+    assert server.requests == []
 
 
 def test_a_model_folder_of_the_same_name_is_pointed_at(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from itertools import product
 
 import pytest
 import torch
@@ -29,14 +27,6 @@ from s3diff.networks.modulated_lora import (
 )
 from s3diff.networks.noise_schedule import NoiseSchedule
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
-from s3diff.networks.residual_filters import (
-    along_edges,
-    smoothed,
-    unsharp_mask,
-    within_range_nearby,
-    without_grid,
-    without_lines,
-)
 from s3diff.networks.unet import UNet, UNetConfig
 
 #: Ours and diffusers' outputs differ by at most this share of the largest output, in float32.
@@ -360,141 +350,3 @@ def test_shapes_on_meta_are_the_real_ones() -> None:
     real, meta = OneStepGenerator(SMALL).state_dict(), generator_on_meta(SMALL, "small").state_dict()
     assert {n: (t.shape, t.dtype) for n, t in real.items()} == {n: (t.shape, t.dtype) for n, t in meta.items()}
     assert all(tensor.device.type == "meta" for tensor in meta.values())
-
-
-def test_what_repeats_with_the_grid_is_taken_out_and_nothing_else() -> None:
-    """A pattern of the grid's period goes, a constant stays, noise loses what 3 periods cannot tell from one."""
-    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(96.0), indexing="ij")
-    pattern = ((rows % 2) - 0.5) * 0.1 + torch.cos(columns * torch.pi / 2) * 0.1 + torch.cos(rows * torch.pi / 4) * 0.1
-    calm = 0.3 + 0 * rows
-    cleaned = without_grid((calm + pattern)[None, None].expand(2, 3, -1, -1), 8)
-    assert torch.allclose(cleaned, calm.expand(2, 3, -1, -1), atol=1e-6)
-    noise = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    kept = without_grid(noise, 8)
-    # A mean over k cells takes 1 / k of the power out: 9 cells inside, 6 at the edges, 4 in the corners, of 8 x 12.
-    per_cell = (6 * 10 / 9 + 2 * (6 + 10) / 6 + 4 / 4) / (8 * 12)
-    assert float(kept.square().mean() / noise.square().mean()) == pytest.approx(1 - per_cell * 63 / 64, abs=0.01)
-    # The smallest padded picture is two cells wide.
-    assert without_grid(torch.zeros(1, 3, 16, 16), 8).shape == (1, 3, 16, 16)
-
-
-def test_what_repeats_along_a_row_or_a_column_is_taken_out_by_its_share() -> None:
-    """Also where the next row has another pattern; a constant and what changes from period to period stay."""
-    random = torch.Generator().manual_seed(0)
-    wave = torch.tensor([0.5, -0.3, 0.1, -0.3])
-    rows_alike, columns_alike = (torch.randn(n, generator=random).repeat_interleave(4) for n in (16, 24))
-    per_row, per_column = rows_alike[:, None] * wave.repeat(24), wave.repeat(16)[:, None] * columns_alike
-    plain = torch.full((64, 96), 0.3)
-    for lines in (per_row, per_column):
-        residual = (plain + lines).expand(2, 3, -1, -1)
-        assert float((without_grid(residual, 4) - plain).std()) > 0.5 * float(lines.std()), "squares see little of it"
-        for share in (0.0, 0.5, 1.0):
-            expected = (plain + (1 - share) * lines).expand(2, 3, -1, -1)
-            torch.testing.assert_close(without_lines(residual, 4, share), expected, rtol=0, atol=1e-5)
-    noise = torch.randn(1, 3, 64, 96, generator=random)
-    kept = without_lines(noise, 4, 1.0)
-    # 3/4 of the power is between the phases; a mean over k cells takes 1 / k of it out: 5 inside, 4 and 3 at the ends.
-    taken_out = [0.75 * ((cells - 4) / 5 + 2 / 4 + 2 / 3) / cells for cells in (64 // 4, 96 // 4)]
-    expected_power = (1 - taken_out[0]) * (1 - taken_out[1])
-    assert float(kept.square().mean() / noise.square().mean()) == pytest.approx(expected_power, abs=0.01)
-    assert without_lines(torch.zeros(1, 3, 8, 8), 4, 0.5).shape == (1, 3, 8, 8)
-
-
-@pytest.mark.parametrize("degrees", [0, 20, 45, 70, 90, 115, 135, 160])
-def test_what_varies_along_an_edge_is_smoothed_and_what_varies_across_it_stays(degrees: int) -> None:
-    angle = math.radians(degrees)
-    rows, columns = torch.meshgrid(torch.arange(64.0) - 31.5, torch.arange(96.0) - 47.5, indexing="ij")
-    along = math.cos(angle) * columns + math.sin(angle) * rows
-    across = math.cos(angle) * rows - math.sin(angle) * columns
-    image = torch.tanh(across / 6).expand(1, 3, -1, -1)
-    near = (across.abs() < 10) & (rows.abs() < 20) & (columns.abs() < 36)
-    kept = {}
-    for name, wave in (("comb", along / 4), ("slow", along / 16), ("rim", across / 12)):
-        residual = torch.cos(2 * math.pi * wave).expand(1, 3, -1, -1)
-        for share in (1.0, 0.25):
-            smooth = along_edges(residual, image, share)
-            kept[name, share] = float((smooth * residual)[..., near].mean() / residual.square()[..., near].mean())
-    assert kept["comb", 1.0] < 0.1
-    assert kept["comb", 0.25] == pytest.approx((1 - 0.25 * 0.5) * (1 - 0.25), abs=0.06)
-    assert kept["slow", 1.0] > 0.75
-    assert kept["rim", 1.0] > 0.95
-
-
-def test_smoothing_along_edges_knows_no_preferred_side() -> None:
-    """A mirrored or turned picture of even sides gives the mirrored or turned result."""
-    random = torch.Generator().manual_seed(0)
-    image = smoothed(torch.rand(2, 3, 32, 24, generator=random) * 2 - 1, 0.25)
-    residual = torch.randn(2, 3, 32, 24, generator=random)
-    expected = along_edges(residual, image, 1.0)
-    assert (expected - residual).abs().max() > 0.1
-    for turns, mirrored in product(range(4), (False, True)):
-        views = [
-            torch.rot90(value.flip(3) if mirrored else value, turns, (2, 3)) for value in (residual, image, expected)
-        ]
-        torch.testing.assert_close(along_edges(views[0], views[1], 1.0), views[2], rtol=0, atol=1e-4)
-
-
-def test_smoothing_along_edges_leaves_what_has_no_direction() -> None:
-    """Flat areas exactly; waves in both directions where neither is the stronger, though their gradients are strong."""
-    residual = torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(along_edges(residual, torch.full((1, 3, 48, 64), 0.3), 1.0), residual)
-    rows, columns = torch.arange(48.0)[:, None].expand(48, 64), torch.arange(64.0).expand(48, 64)
-    one_way, both_ways = (
-        (along_edges(residual, image.expand(1, 3, -1, -1), 1.0) - residual)[..., 8:-8, 8:-8].square().mean()
-        for image in ((rows / 1.5).sin(), ((rows / 1.5).sin() + (columns / 1.5).sin()) / 2)
-    )
-    assert one_way > 0.3
-    assert both_ways < 0.05 * one_way
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (2, 3), (33, 47), (64, 64)])
-def test_smoothing_along_edges_keeps_constants_up_to_the_border(size: tuple[int, int]) -> None:
-    image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    image += torch.linspace(-1, 1, size[1]) + torch.linspace(-1, 1, size[0])[:, None]
-    residual = torch.full((2, 3, *size), 0.7)
-    torch.testing.assert_close(along_edges(residual, image, 1.0), residual, rtol=0, atol=1e-6)
-
-
-def test_overshoot_is_drawn_back_to_the_range_nearby() -> None:
-    """Value by value: what stays in the range of the 13 x 13 pixels around it stays exactly, also at the border."""
-    random = torch.Generator().manual_seed(0)
-    image = torch.rand(2, 3, 24, 20, generator=random) - 0.5
-    picture = image + 0.4 * torch.randn(image.shape, generator=random)
-    limited = within_range_nearby(picture, image, 0.1)
-    for batch, channel, row, column in product(range(2), range(3), range(24), range(20)):
-        rows, columns = slice(max(0, row - 6), row + 7), slice(max(0, column - 6), column + 7)
-        nearby = image[batch, channel, rows, columns]
-        value, lowest, highest = (float(v) for v in (picture[batch, channel, row, column], nearby.min(), nearby.max()))
-        expected = value
-        if value > highest:
-            expected = highest + 0.1 * math.tanh((value - highest) / 0.1)
-        if value < lowest:
-            expected = lowest - 0.1 * math.tanh((lowest - value) / 0.1)
-        assert float(limited[batch, channel, row, column]) == pytest.approx(expected, abs=1e-6)
-    assert (limited != picture).any()
-
-
-def test_smoothing_keeps_constants_halves_a_period_of_four_and_ends_one_of_two() -> None:
-    columns = torch.arange(16.0)
-    for wave, factor in (
-        (torch.ones(16), 1.0),
-        (torch.cos(torch.pi / 2 * columns), 0.5),
-        (torch.cos(torch.pi * columns), 0),
-    ):
-        residual = wave.expand(1, 3, 16, 16)
-        found = smoothed(residual, 0.25)
-        assert torch.allclose(found[..., 1:-1], factor * residual[..., 1:-1], atol=1e-6)
-    torch.manual_seed(0)
-    residual = torch.randn(2, 3, 8, 8)
-    assert torch.equal(smoothed(residual, 0.0), residual)
-
-
-def test_unsharp_mask_leaves_plain_ground_and_steepens_edges() -> None:
-    plain = torch.full((1, 3, 16, 16), 0.25)
-    assert torch.allclose(unsharp_mask(plain, 0.7), plain)
-    edge = torch.zeros(1, 1, 16, 32)
-    edge[..., 16:] = 1.0
-    sharpened = unsharp_mask(edge, 0.5)
-    # One column beside the edge, 4 of the 9 columns of its window lie on the other side.
-    assert float(sharpened[0, 0, 8, 16]) == pytest.approx(1 + 0.5 * 4 / 9, abs=1e-6)
-    assert float(sharpened[0, 0, 8, 15]) == pytest.approx(-0.5 * 4 / 9, abs=1e-6)

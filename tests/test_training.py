@@ -48,7 +48,6 @@ from training_runs import (
     make_trainer,
     run_steps,
     tiny_config,
-    with_filters,
     write_photos,
 )
 
@@ -155,7 +154,7 @@ def test_waking_the_lora_changes_a_base_model_less_than_float16_does(photos: Pat
 
 def _pretrained() -> AutoencoderConfig:
     """A decoder whose last layer is not zero, as that of a base model."""
-    return replace(debug().generator.autoencoder, residual=False, grid_period_px=0, base_sharpening=0.0)
+    return replace(debug().generator.autoencoder, residual=False)
 
 
 def test_online_negatives_get_the_negative_prompt_and_the_enlarged_input(photos: Path, tmp_path: Path) -> None:
@@ -717,11 +716,6 @@ def test_resume_accepts_what_changes_no_number_and_refuses_other_networks(photos
     other_moments = replace(config, optimiser=replace(config.optimiser, kind="muon"))
     with pytest.raises(OptionError, match=r"optimiser\.kind 'adamw' -> 'muon'; these cannot change"):
         make_trainer(other_moments, photos, tmp_path).resume(accept_changes=True)
-    autoencoder = replace(config.generator.autoencoder, residual_smoothing=0.2)
-    filtered = replace(config, generator=replace(config.generator, autoencoder=autoencoder))
-    with pytest.raises(OptionError, match=r"residual_smoothing 0\.25 -> 0\.2; leave them as they were, or add"):
-        make_trainer(filtered, photos, tmp_path).resume()
-    make_trainer(filtered, photos, tmp_path).resume(accept_changes=True)
     with pytest.raises(ModelError, match="no checkpoint to go on from"):
         make_trainer(config, photos, tmp_path / "elsewhere").resume()
 
@@ -775,9 +769,7 @@ def test_an_output_among_the_pictures_is_refused(photos: Path, tmp_path: Path, m
 
 def test_validation_scores_the_delivered_model(photos: Path, tmp_path: Path) -> None:
     """The validation's figures are those of the exported folder on the same pictures."""
-    config = with_filters(
-        tiny_config(export_precision="float32"), line_damping=0.5, edge_smoothing=0.25, overshoot_levels=4.0
-    )
+    config = tiny_config(export_precision="float32")
     trainer = make_trainer(config, photos, tmp_path)
     run_steps(trainer, 3)
     source = open_source(str(photos))
@@ -788,30 +780,6 @@ def test_validation_scores_the_delivered_model(photos: Path, tmp_path: Path) -> 
     outside, again = validation.score(load_model(folder), device)
     assert inside == outside
     assert torch.equal(grid, again)
-    filters = load_model(folder).config.autoencoder
-    assert (filters.line_damping, filters.edge_smoothing, filters.overshoot_levels) == (0.5, 0.25, 4.0)
-
-
-@pytest.mark.parametrize(
-    "field",
-    [{"line_damping": 0.5}, {"edge_smoothing": 1.0}, {"overshoot_levels": 4.0}],
-    ids=lambda field: next(iter(field)),
-)
-def test_the_delivered_models_filters_are_not_in_the_training(
-    photos: Path, tmp_path: Path, field: dict[str, float]
-) -> None:
-    """A network that saw its lines damped would draw them stronger; one that saw its edges held back, steeper."""
-    nothing = {"line_damping": 0.0, "edge_smoothing": 0.0, "overshoot_levels": 0.0}
-    low_quality, image = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 64, 64) * 2 - 1
-    filtered, plain = (
-        make_trainer(with_filters(tiny_config(), **filters), photos, tmp_path / name)
-        for name, filters in (("filtered", {**nothing, **field}), ("plain", nothing))
-    )
-    in_training = [trainer.model(low_quality, image, torch.tensor([False]), None) for trainer in (filtered, plain)]
-    assert torch.equal(*in_training)
-    for trainer, wanted in ((filtered, {**nothing, **field}), (plain, nothing)):
-        autoencoder = delivered_model(trainer.start, trainer.model, trainer.average).generator.config.autoencoder
-        assert {name: getattr(autoencoder, name) for name in nothing} == wanted
 
 
 def tuning(photos: Path, output: Path, *changes: str) -> TrainRequest:
@@ -832,22 +800,9 @@ def test_tuning_starts_from_a_model_and_its_own_estimator(photos: Path, tmp_path
     assert sizes[0] == sizes[1], "and as small, in float16"
 
 
-def test_a_training_leaves_the_callers_configuration_as_it_was() -> None:
-    generator = OneStepGenerator(debug().generator)
-    model = TrainableModel(generator, torch.zeros(4, 64), torch.zeros(4, 64), trained="everything")
-    assert generator.config == debug().generator
-    ours, theirs = dict(model.generator.named_parameters()), dict(generator.named_parameters())
-    assert ours.keys() == theirs.keys()
-    assert all(ours[name] is theirs[name] for name in ours), "the weights are trained in place"
-
-
-def test_set_changes_the_filters_of_the_model_that_a_run_starts_from(photos: Path, tmp_path: Path) -> None:
-    """Its networks stay as they are: asking for others is refused, and not passed over."""
-    request = tuning(photos, tmp_path, "generator.autoencoder.overshoot_levels=5.5")
-    trainer = prepare_trainer(request)
-    folder = export_model(trainer.start, trainer.model, trainer.average, tmp_path / "model")
-    ours, shipped = (load_model(place).config for place in (folder, model_folder("compact")))
-    assert ours.autoencoder == replace(shipped.autoencoder, overshoot_levels=5.5)
+def test_set_does_not_change_the_networks_of_the_model_that_a_run_starts_from(photos: Path, tmp_path: Path) -> None:
+    """Asking for others is refused, and not passed over."""
+    request = tuning(photos, tmp_path)
     for change in ("generator.unet.lora_rank=3", "generator.autoencoder.decoder_channels=8"):
         with pytest.raises(OptionError, match=r"--set generator\.\S+: the networks are those of --from; leave it out"):
             prepare_trainer(replace(request, output=tmp_path / "other", changes=(*request.changes, change)))
@@ -873,11 +828,9 @@ def paper_on_tiny(photos: Path, output: Path, **arguments: object) -> TrainReque
     return TrainRequest(**{**values, "data": str(photos), "output": output, "cpu": True, **arguments})
 
 
-def test_set_changes_the_ranks_and_filters_on_a_base_model_and_nothing_else(photos: Path, tmp_path: Path) -> None:
+def test_set_changes_the_ranks_on_a_base_model_and_nothing_else(photos: Path, tmp_path: Path) -> None:
     request = paper_on_tiny(photos, tmp_path / "run")
-    filtered = replace(request, changes=(*request.changes, "generator.autoencoder.overshoot_levels=5.5"))
-    autoencoder = prepare_trainer(filtered).config.generator.autoencoder
-    assert (autoencoder.overshoot_levels, autoencoder.lora_rank) == (5.5, 4)
+    assert prepare_trainer(request).config.generator.autoencoder.lora_rank == 4
     wider = replace(request, changes=(*request.changes, "generator.autoencoder.block_out_channels=8,8,8,16"))
     with pytest.raises(OptionError, match=r"block_out_channels: the networks are those of --from"):
         prepare_trainer(wider)

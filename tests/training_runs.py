@@ -47,19 +47,6 @@ def tiny_config(**changes: object) -> TrainConfig:
     return replace(config, **changes)
 
 
-def with_filters(
-    config: TrainConfig, *, line_damping: float, edge_smoothing: float, overshoot_levels: float
-) -> TrainConfig:
-    """The same with filters of the delivered model alone."""
-    autoencoder = replace(
-        config.generator.autoencoder,
-        line_damping=line_damping,
-        edge_smoothing=edge_smoothing,
-        overshoot_levels=overshoot_levels,
-    )
-    return replace(config, generator=replace(config.generator, autoencoder=autoencoder))
-
-
 def adversarial_config(**changes: object) -> TrainConfig:
     """The same with all three phases."""
     return tiny_config(adversarial=debug().adversarial, **changes)

@@ -41,7 +41,9 @@ from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 from s3diff.options import Upsampling
 
 FORMAT_NAME = "s3diff-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+#: Formats of folders whose results passed filters behind the networks.
+_OUTDATED_VERSIONS = (1,)
 #: The safetensors files besides the prompts', named after the generator's parts.
 COMPONENTS = ("unet", "autoencoder", "estimator", "conditioning")
 #: Up to so many bytes every load checks the fingerprint; hashing more costs seconds.
@@ -252,6 +254,12 @@ def read_description(folder: Path) -> ModelDescription:
     if content.pop("format", None) != FORMAT_NAME:
         raise ModelError(f"{path} is not of the format {FORMAT_NAME}; give a model folder, see s3diff convert")
     version = content.pop("format_version", None)
+    if version in _OUTDATED_VERSIONS and not isinstance(version, bool):
+        raise ModelError(
+            f"{folder} holds a model of format {version}, whose results passed filters that s3diff no longer has: "
+            "convert it again with s3diff convert, train it again (s3diff train tune --from compact), or restore with "
+            "the s3diff that wrote it"
+        )
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise ModelError(f"{path} has format_version {version!r}; this s3diff reads {FORMAT_VERSION}: update s3diff")
     if missing := [name for name in ("name", "generator", "fingerprint") if name not in content]:
@@ -340,6 +348,11 @@ def is_model_folder(folder: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and content.get("format") == FORMAT_NAME
+
+
+def is_outdated(folder: Path) -> bool:
+    """Say whether this is a model folder of an older format, which has to be made again."""
+    return is_model_folder(folder) and read_json(folder / _CONFIG_FILE).get("format_version") in _OUTDATED_VERSIONS
 
 
 def check_output_folder(folder: Path) -> None:

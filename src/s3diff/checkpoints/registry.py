@@ -14,7 +14,7 @@ import torch
 
 from s3diff.checkpoints import hub
 from s3diff.checkpoints.convert import convert
-from s3diff.checkpoints.model_folder import is_model_folder, load_model, read_description
+from s3diff.checkpoints.model_folder import is_model_folder, is_outdated, load_model, read_description
 from s3diff.checkpoints.release import RELEASE, known_commit
 from s3diff.errors import DownloadError, ModelError, OptionError
 
@@ -53,7 +53,7 @@ class NamedModel:
     @property
     def is_present(self) -> bool:
         """Whether it can be used without a download."""
-        return (self.folder() / "config.json").is_file()
+        return (self.folder() / "config.json").is_file() and not is_outdated(self.folder())
 
 
 NAMED_MODELS = {
@@ -130,7 +130,7 @@ def _fetched_and_converted(
         raise DownloadError(f"{error}; {note}") from error
     # The files lie in folders named after their commits, which a branch or tag is known by only now.
     folder = _release_folder(name, paths.s3diff_pickle.parent.name, paths.base_folder.name)
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file() or is_outdated(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         # The base model is fetched in float16: storing more would only double the folder.
         convert(paths.base_folder, paths.s3diff_pickle, paths.estimator_file, folder, dtype=torch.float16)

@@ -45,17 +45,6 @@ class AutoencoderConfig:
         attention: self-attention over the whole feature map in both mid blocks.
         upsample: filter of the decoder's upsamplers.
         residual: the decoder's picture is added to the enlarged input.
-        grid_period_px: what the residual repeats with this period (and its whole fractions) is taken out of it; 0 for
-            nothing. See :func:`~s3diff.networks.residual_filters.without_grid`.
-        line_damping: the share of what repeats so along a single row or column that is taken out too, 0 to 1. See
-            :func:`~s3diff.networks.residual_filters.without_lines`. Without effect where ``grid_period_px`` is 0.
-        residual_smoothing: weight w of each neighbour in the filter (w, 1 - 2 w, w) that the residual goes through,
-            down and across; 0 for none. At 1/4 a pattern of two pixels' period is gone and one of four is halved.
-        edge_smoothing: weight, 0 to 1, of smoothing the residual along the enlarged input's edges. See
-            :func:`~s3diff.networks.residual_filters.along_edges`.
-        overshoot_levels: how far, in levels of 255, the picture may leave the range of the enlarged input nearby, 0.1
-            or more; 0 for any distance. See :func:`~s3diff.networks.residual_filters.within_range_nearby`.
-        base_sharpening: amount of unsharp masking of the enlarged input that the residual is added to.
         scaling_factor: latent = sample * scaling_factor.
         lora_rank: rank of the encoder's modulated LoRA; 0 for none.
 
@@ -77,12 +66,6 @@ class AutoencoderConfig:
     attention: bool = True
     upsample: Upsample = "nearest"
     residual: bool = False
-    grid_period_px: int = 0
-    line_damping: float = 0.0
-    residual_smoothing: float = 0.0
-    edge_smoothing: float = 0.0
-    overshoot_levels: float = 0.0
-    base_sharpening: float = 0.0
     scaling_factor: float = 0.18215
     lora_rank: int = 16
 
@@ -100,13 +83,6 @@ class AutoencoderConfig:
         require_within("norm_num_groups", self.norm_num_groups, 1, MAX_WIDTH)
         require_within("norm_eps", self.norm_eps, *EPS_RANGE)
         require_choice("upsample", self.upsample, Upsample)
-        require_within("grid_period_px", self.grid_period_px, 0, 64)
-        require_within("line_damping", self.line_damping, 0, 1)
-        require_within("residual_smoothing", self.residual_smoothing, 0, 0.25)
-        require_within("edge_smoothing", self.edge_smoothing, 0, 1)
-        if self.overshoot_levels != 0:
-            require_within("overshoot_levels", self.overshoot_levels, 0.1, 255)
-        require_within("base_sharpening", self.base_sharpening, 0, 10)
         require_within("scaling_factor", self.scaling_factor, 1e-4, 1e4)
         require_within("lora_rank", self.lora_rank, 0, MAX_LORA_RANK)
 

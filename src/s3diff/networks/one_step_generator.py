@@ -19,14 +19,6 @@ from s3diff.networks.degradation_estimator import DegradationEstimator, Degradat
 from s3diff.networks.folded_network import FoldedNetwork
 from s3diff.networks.modulated_lora import Adaptation, call_adapted
 from s3diff.networks.noise_schedule import NoiseSchedule
-from s3diff.networks.residual_filters import (
-    along_edges,
-    smoothed,
-    unsharp_mask,
-    within_range_nearby,
-    without_grid,
-    without_lines,
-)
 from s3diff.networks.unet import UNet, UNetConfig
 
 #: Guidance of the release: eps = eps_negative + 1.07 (eps_positive - eps_negative).
@@ -69,9 +61,6 @@ class OneStepGenerator(nn.Module):
                 f"the UNet takes {config.unet.latent_channels} latent channels, "
                 f"the autoencoder makes {config.autoencoder.latent_channels}"
             )
-        period = config.autoencoder.grid_period_px
-        if period and config.pad_multiple % period:
-            raise ModelError(f"grid_period_px is {period}; allowed: divisors of {config.pad_multiple}, or 0")
         self.config = config
         self.estimator = DegradationEstimator(config.estimator)
         self.autoencoder = Autoencoder(config.autoencoder)
@@ -160,21 +149,9 @@ class OneStepGenerator(nn.Module):
 
     def picture_from(self, decoded: Tensor, image: Tensor) -> Tensor:
         """Run the second half of :meth:`decode`; ``decoded``: what the decoder gives."""
-        filters, enlarged = self.config.autoencoder, image.to(torch.float32)
         decoded = decoded.to(torch.float32)
-        if filters.grid_period_px:
-            decoded = without_grid(decoded, filters.grid_period_px)
-            if filters.line_damping:
-                decoded = without_lines(decoded, filters.grid_period_px, filters.line_damping)
-        if filters.residual_smoothing:
-            decoded = smoothed(decoded, filters.residual_smoothing)
-        if filters.edge_smoothing:
-            decoded = along_edges(decoded, enlarged, filters.edge_smoothing)
-        if filters.residual:
-            amount = filters.base_sharpening
-            decoded = decoded + (unsharp_mask(enlarged, amount) if amount else enlarged)
-        if filters.overshoot_levels:
-            decoded = within_range_nearby(decoded, enlarged, filters.overshoot_levels / 127.5)
+        if self.config.autoencoder.residual:
+            decoded = decoded + image.to(torch.float32)
         return decoded.clamp(-1.0, 1.0)
 
     def forward(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -12,11 +11,6 @@ from s3diff.networks.one_step_generator import GeneratorConfig
 from s3diff.options import Upsampling
 from s3diff.training.adversarial.discriminator import DiscriminatorConfig
 
-#: Fields of the networks that have no weights: filters, which may change while the networks stay.
-FILTER_FIELDS = re.compile(
-    r"generator\.autoencoder\.(residual_smoothing|line_damping|edge_smoothing|overshoot_levels"
-    r"|base_sharpening|grid_period_px)"
-)
 #: Highest standard deviation of ``data.truth_blur_px``; the kernel's radius is three of them.
 MAX_TRUTH_BLUR_PX = 2.0
 #: Highest factor of ``data.enlargement``.

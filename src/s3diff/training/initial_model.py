@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from s3diff.errors import ModelError, OptionError
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 from s3diff.networks.prompts import NUM_TOKENS, encode_prompts
-from s3diff.training.config import FILTER_FIELDS, TrainConfig
+from s3diff.training.config import TrainConfig
 from s3diff.training.overrides import with_change
 from s3diff.training.trainable import TrainableModel, fresh_prompts, initialise_from_scratch, wake_lora
 
@@ -69,8 +68,7 @@ def prepare_initial_model(
         config: the run.
         source: what ``--from`` was given: a model's name or folder, SD-Turbo's folder, ``random``, or None.
         estimator: a model folder, a folder of ``train-estimator`` or a ``de_net.pth``; None for the start's own.
-        changes: what ``--set`` was given, and ``config`` has already; what is said there of the networks' filters
-            also holds for those of the source.
+        changes: what ``--set`` was given, and ``config`` has already; networks that come from the source take none.
 
     Raises:
         OptionError: the recipe needs a source, or takes none; a change asks for other networks than the source's.
@@ -148,7 +146,7 @@ def _from_base(config: TrainConfig, folder: Path, changes: Sequence[str]) -> Ini
         autoencoder=replace(base.config.autoencoder, lora_rank=config.generator.autoencoder.lora_rank),
         schedule=base.config.schedule,
     )
-    shapes = _changed_networks(shapes, changes)
+    _require_no_change(shapes, changes)
     generator = OneStepGenerator(shapes)
     ours = generator.state_dict()
     with torch.no_grad():
@@ -171,11 +169,10 @@ def _from_base(config: TrainConfig, folder: Path, changes: Sequence[str]) -> Ini
 def _from_model(config: TrainConfig, loaded: LoadedModel, changes: Sequence[str]) -> InitialModel:
     prompts = loaded.prompts
     embeddings = prompts.positive, prompts.negative
-    generator = copy.copy(loaded.generator)  # the same networks; the loaded model's configuration stays
-    generator.config = _changed_networks(loaded.config, changes)
+    _require_no_change(loaded.config, changes)
     return InitialModel(
-        config=_with_networks(config, generator.config),
-        model=TrainableModel(generator, *embeddings, trained=config.trained, precision=config.precision),
+        config=_with_networks(config, loaded.config),
+        model=TrainableModel(loaded.generator, *embeddings, trained=config.trained, precision=config.precision),
         prompts=prompts,
         tokenizer=loaded.tokenizer,
         text_encoder=loaded.text_encoder,
@@ -184,17 +181,12 @@ def _from_model(config: TrainConfig, loaded: LoadedModel, changes: Sequence[str]
     )
 
 
-def _changed_networks(networks: GeneratorConfig, changes: Sequence[str]) -> GeneratorConfig:
-    """The source's networks with the filters that ``--set`` asks for; other changes must already be there."""
+def _require_no_change(networks: GeneratorConfig, changes: Sequence[str]) -> None:
+    """Refuse a ``--set`` that asks for other networks than the source has."""
     for change in changes:
-        name = change.partition("=")[0].strip()
-        if not name.startswith("generator."):
-            continue
-        changed = with_change(networks, change.strip().removeprefix("generator."))
-        if changed != networks and not FILTER_FIELDS.fullmatch(name):
+        name, field = change.partition("=")[0].strip(), change.strip().removeprefix("generator.")
+        if name.startswith("generator.") and with_change(networks, field) != networks:
             raise OptionError(f"--set {name}: the networks are those of --from; leave it out, or start from scratch")
-        networks = changed
-    return networks
 
 
 def _with_networks(config: TrainConfig, shapes: GeneratorConfig) -> TrainConfig:

@@ -77,10 +77,8 @@ def compact_generator() -> GeneratorConfig:
     """The embedded model's networks: the method's blocks at low-quality resolution.
 
     Norms over the channels of each pixel, in residual branches alone, and no attention over the picture: nothing
-    depends on the whole picture, so tiles with a halo are exact. A residual to the enlarged input, out of which what
-    repeats with the low-quality pixels is taken, keeps the grid of the pixel-shuffle head away, and its smoothing the
-    patterns of two pixels' period, which photographs at full size do not have. Most blocks stand in the encoder and
-    the decoder, which guidance does not double.
+    depends on the whole picture, so tiles with a halo are exact. The decoder makes a residual to the enlarged input,
+    by a pixel-shuffle head. Most blocks stand in the encoder and the decoder, which guidance does not double.
     """
     return GeneratorConfig(
         unet=UNetConfig(
@@ -106,11 +104,6 @@ def compact_generator() -> GeneratorConfig:
             attention=False,
             upsample="bilinear",
             residual=True,
-            grid_period_px=4,
-            line_damping=0.3,
-            edge_smoothing=1.0,
-            overshoot_levels=12.0,
-            residual_smoothing=0.25,
             scaling_factor=1.0,
             lora_rank=4,
         ),

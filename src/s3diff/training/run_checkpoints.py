@@ -14,22 +14,20 @@ import torch
 from s3diff.checkpoints.config_json import to_json
 from s3diff.checkpoints.weights_file import first_line, read_torch_file
 from s3diff.errors import ModelError, OptionError, TrainingError
-from s3diff.training.config import FILTER_FIELDS
 
 _LOGGER = logging.getLogger(__name__)
 
 #: Folder of the checkpoints inside a run's folder.
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{8})\.pt")
-_FORMAT = "s3diff-run 2"
+_FORMAT = "s3diff-run 3"
 
 #: Fields that a resumed run may change without a word: they decide how it is driven, not what it computes.
 _DRIVING_FIELDS = re.compile(
     r"run\.(checkpoint_every|keep_checkpoints|log_every|stop_step)|validation\..*|data\.num_workers|gradient_checkpointing"
     r"|estimator_steps|export_precision|optimiser\.(max_skipped|max_steps)"
 )
-#: Fields that no resumed run may change, but for ``FILTER_FIELDS``: they decide which tensors there are (the
-#: optimiser's too).
+#: Fields that no resumed run may change: they decide which tensors there are (the optimiser's too).
 _FIXED_FIELDS = re.compile(
     r"(generator|estimator|adversarial\.discriminator)\..*|start|trained|prompt_tokens|optimiser\.kind"
 )
@@ -175,10 +173,7 @@ def require_same_run(
         OptionError: it was made by another configuration (the fields are named), batch, data set or base model.
     """
     differences = differing_fields(_completed(state.config, config), to_json(config))
-    names = {line: line.split(" ", 1)[0] for line in differences}
-    fixed = [
-        line for line, name in names.items() if _FIXED_FIELDS.fullmatch(name) and not FILTER_FIELDS.fullmatch(name)
-    ]
+    fixed = [line for line in differences if _FIXED_FIELDS.fullmatch(line.split(" ", 1)[0])]
     if not state.heads:  # a discriminator starts afresh
         fixed = [line for line in fixed if not line.startswith("adversarial.")]
     # Another base model may have other networks; other fields decide by themselves what is frozen.

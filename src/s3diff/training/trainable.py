@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -50,11 +48,6 @@ class TrainableModel(nn.Module):
         precision: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         super().__init__()
-        # Filters that the training sees would be made up for: these are the delivered model's alone.
-        autoencoder = generator.config.autoencoder
-        unfiltered = replace(autoencoder, line_damping=0.0, edge_smoothing=0.0, overshoot_levels=0.0)
-        generator = copy.copy(generator)  # the same networks; the caller's configuration stays
-        generator.config = replace(generator.config, autoencoder=unfiltered)
         self.generator = generator
         self.precision = precision
         self.positive = nn.Parameter(positive.detach().clone())
