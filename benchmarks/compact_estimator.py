@@ -1,0 +1,172 @@
+"""Train the estimator of ``compact`` on known blur, noise and JPEG, so that texture is not taken for noise.
+
+    python benchmarks/compact_estimator.py ../shared/data/train/photos ../shared/data/train/more --run runs/estimator
+
+The degrees are defined, not ranked: blur is the Gaussian's sigma in low-quality pixels over 3; noise is
+1 - (1 - sigma / 25 levels) (1 - damage by JPEG). The network is the method's (MM-RealSR, arXiv 2205.05065).
+The result is ``RUN/estimator.safetensors``; a run that was stopped goes on from ``RUN/state.pt``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from compact_student import FULL_BLUR_PX, FULL_NOISE_LEVELS, blurred
+from drawn_crops import drawn_crop
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from teacher_shards import find_photographs, pixels_of
+from torch import Tensor
+from torch.nn import functional as F
+
+from s3diff.networks.degradation_estimator import DegradationEstimator
+from s3diff.training.recipes import compact_generator
+
+CROP_PX = 64
+#: Cut after JPEG, so that its blocks begin anywhere.
+_MARGIN_PX = 8
+_DRAWN_SHARE, _GREY_SHARE, _SHARPENED_SHARE = 0.15, 0.06, 0.12
+#: Damage by JPEG, as a degree, between these qualities.
+_QUALITIES = (0, 5, 12, 30, 60, 75, 90, 97, 100)
+_DAMAGE = (1.0, 0.9, 0.72, 0.45, 0.22, 0.13, 0.05, 0.01, 0.0)
+_LEAST_BLUR_PX = 0.3
+_BATCH_SIZE = 12
+_FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.LANCZOS, Image.Resampling.BILINEAR)
+
+
+def clean_crop(rng: np.random.Generator, paths: Sequence[Path], fonts: Sequence[Path]) -> np.ndarray:
+    """Cut a crop without degradation, at its own size or reduced by up to 4: [72, 72, 3] uint8."""
+    side_px = CROP_PX + _MARGIN_PX
+    if rng.random() < _DRAWN_SHARE:
+        factor = int(rng.choice([2, 3, 4]))
+        drawn = Image.fromarray(drawn_crop(rng, factor * side_px, fonts))
+        return np.asarray(drawn.resize((side_px, side_px), _FILTERS[rng.integers(2)]))
+    pixels = pixels_of(paths[rng.integers(len(paths))])
+    height, width = pixels.shape[:2]
+    window_px = int(side_px * float(rng.choice([1, 1.5, 2, 3, 4, 4])))
+    best: tuple[float, np.ndarray] | None = None
+    for _ in range(4 if rng.random() < 0.8 else 1):
+        top, left = rng.integers(0, height - window_px + 1), rng.integers(0, width - window_px + 1)
+        window = pixels[top : top + window_px, left : left + window_px]
+        detail = float(np.abs(np.diff(window[::2, ::2, 1].astype(np.int16))).mean())
+        if best is None or detail > best[0]:
+            best = detail, window
+    assert best is not None
+    crop = Image.fromarray(best[1])
+    if window_px != side_px:
+        crop = crop.resize((side_px, side_px), _FILTERS[rng.integers(len(_FILTERS))])
+    return np.asarray(crop.convert("L").convert("RGB") if rng.random() < _GREY_SHARE else crop)
+
+
+def example(
+    rng: np.random.Generator, paths: Sequence[Path], fonts: Sequence[Path]
+) -> tuple[Tensor, tuple[float, float]]:
+    """Degrade a crop: [3, 64, 64] in [0, 1], and its degrees of blur and noise."""
+    image = torch.from_numpy(clean_crop(rng, paths, fonts).copy()).permute(2, 0, 1)[None].float() / 255
+    blur_px = 0.0 if rng.random() < 0.45 else float(rng.uniform(_LEAST_BLUR_PX, 3.6))
+    noise_levels = 0.0
+    if rng.random() < 0.5:
+        noise_levels = float(25 * rng.random() ** 1.5 + 0.5) if rng.random() < 0.9 else float(rng.uniform(25, 40))
+    quality = 100
+    if rng.random() >= 0.35:
+        quality = int(rng.integers(6, 60)) if rng.random() < 0.5 else int(rng.integers(40, 99))
+        if quality < 60 and rng.random() < 0.6:
+            noise_levels = min(noise_levels, float(rng.uniform(0, 4)))
+    if blur_px:
+        image = blurred(image, blur_px)
+    if rng.random() < _SHARPENED_SHARE:
+        image = image + float(rng.uniform(0.2, 0.8)) * (image - blurred(image, float(rng.uniform(0.6, 1.5))))
+    if noise_levels:
+        image = image + _noise(image, rng) * noise_levels / 255
+    levels = (image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    if quality < 100:
+        file = io.BytesIO()
+        Image.fromarray(levels).save(file, "JPEG", quality=quality, subsampling=int(rng.choice([0, 2])))
+        levels = np.asarray(Image.open(file))
+    top, left = rng.integers(0, _MARGIN_PX, 2)
+    crop = torch.from_numpy(levels[top : top + CROP_PX, left : left + CROP_PX].copy()).permute(2, 0, 1).float() / 255
+    damage = float(np.interp(quality, _QUALITIES, _DAMAGE))
+    noise = 1 - (1 - min(1.0, noise_levels / FULL_NOISE_LEVELS)) * (1 - damage)
+    return crop, (min(1.0, blur_px / FULL_BLUR_PX), noise)
+
+
+def _noise(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Noise of unit strength: grey or coloured, of single pixels or in blotches, some of it stronger in the light."""
+    height, width = image.shape[2:]
+    channels = 1 if rng.random() < 0.35 else 3
+    noise = torch.from_numpy(rng.standard_normal((1, channels, height, width)).astype(np.float32))
+    noise = noise.expand(1, 3, height, width).contiguous()
+    if rng.random() < 0.3:
+        noise = blurred(noise, float(rng.uniform(0.4, 0.9)))
+        noise = noise / noise.std()
+    if rng.random() < 0.3:
+        noise = noise * (0.35 + 1.3 * image.mean(dim=1, keepdim=True).clamp(0, 1)).sqrt()
+    return noise
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("photographs", type=Path, nargs="+", help="folders of JPEG and PNG files")
+    add("--run", type=Path, required=True)
+    add("--start", type=Path, help="weights to start from (safetensors)")
+    add("--fonts", type=Path, default=Path("/usr/share/fonts"), help="folder of TrueType files")
+    add("--steps", type=int, default=6000)
+    add("--learning-rate", type=float, default=1.2e-3)
+    add("--threads", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    paths, fonts = find_photographs(given.photographs), sorted(given.fonts.rglob("*.ttf"))
+    if not paths or not fonts:
+        raise SystemExit(f"{len(paths)} photographs and {len(fonts)} fonts found; give folders that hold some")
+    given.run.mkdir(parents=True, exist_ok=True)
+    network = DegradationEstimator(compact_generator().estimator).to(memory_format=torch.channels_last)
+    if given.start:
+        network.load_state_dict({name: value.float() for name, value in load_file(given.start).items()})
+    optimiser = torch.optim.AdamW(network.parameters(), given.learning_rate, weight_decay=1e-4)
+    state_path, step = given.run / "state.pt", 0
+    if state_path.exists():
+        state = torch.load(state_path, weights_only=True)
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        step = state["step"]
+    started, errors = time.monotonic(), torch.zeros(2)
+    while step < given.steps:
+        rng = np.random.default_rng([5, step])
+        images, labels = zip(*(example(rng, paths, fonts) for _ in range(_BATCH_SIZE)), strict=True)
+        wanted = torch.tensor(labels)
+        degrees = network(torch.stack(images).contiguous(memory_format=torch.channels_last)).clamp(1e-4, 1 - 1e-4)
+        loss = F.binary_cross_entropy(degrees, wanted) + 2 * F.mse_loss(degrees, wanted)
+        for group in optimiser.param_groups:  # a short rise, then a cosine to zero
+            rise, turn = min(1.0, (step + 1) / 100), math.pi * step / given.steps
+            group["lr"] = given.learning_rate * rise * 0.5 * (1 + math.cos(turn))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+        step += 1
+        errors += (degrees.detach() - wanted).abs().mean(dim=0) / 100
+        if step % 100 == 0 or step == given.steps:
+            print(
+                f"step {step}  error: blur {errors[0]:.3f}, noise {errors[1]:.3f}  {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
+            errors.zero_()
+            state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+            torch.save(state, state_path.with_suffix(".tmp"))
+            state_path.with_suffix(".tmp").replace(state_path)
+    save_file(
+        {name: value.contiguous() for name, value in network.state_dict().items()}, given.run / "estimator.safetensors"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,443 @@
+"""Train ``compact`` on a teacher's shards: one stage, resumable; the stages are in ``benchmarks/train_compact.sh``.
+
+    python benchmarks/compact_student.py --shards shards --run runs/sharp --start src/s3diff/models/compact --steps 3000
+
+Every crop has two anchors: the teacher's picture with the truth's colours, and the truth where the teacher is far from
+it. One image of a batch teaches the dial: its blur and noise are known, its degrees are set by hand, and its target
+keeps what those degrees leave. Some images get the negative prompt and the enlarged input as their target (S3Diff,
+section 3.3). Terms: L1; LPIPS (VGG16) and DISTS by turns; a discriminator that compares each result with its target; a
+term against patterns that repeat with the low-quality pixels. LPIPS (AlexNet) is no term: it judges.
+
+All random numbers of a step follow from its number. ``RUN/state.pt`` is what a stopped run goes on from, ``RUN/model``
+the averaged model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from teacher_shards import DEGRADATIONS, MILD_DEGRADATIONS, SCALE
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s3diff.checkpoints.model_folder import LoadedModel, load_model, save_model
+from s3diff.evaluation.perceptual import DISTS, LPIPS
+from s3diff.images.resampling import enlarge, to_network_range
+from s3diff.training.adversarial.patch_discriminator import PatchDiscriminator
+from s3diff.training.muon import Muon
+from s3diff.training.trainable import TrainableModel
+
+#: First number of the seed of a step, before the step's own.
+_SEED = 7
+NEGATIVE_SHARE = 0.05
+#: Degrees of the dial's images: a blur of so many low-quality pixels counts as 1, and noise of so many levels.
+FULL_BLUR_PX, FULL_NOISE_LEVELS = 3.0, 25.0
+#: Colours are what a mean over so many pixels leaves.
+_COLOUR_PX = 16
+#: The teacher's weight falls to 1/e where it is, smoothed, so many levels from the truth.
+_TRUST_LEVELS, _TRUST_SIGMA_PX = 26.0, 3.0
+#: The pattern term averages over squares of so many periods.
+_PATTERN_PERIODS = 12
+_CLIP_NORM = 1.0
+_WARMUP_STEPS, _ADVERSARIAL_WARMUP_STEPS = 50, 200
+_LOG_EVERY, _SAVE_EVERY = 25, 100
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One crop: low quality [3, h, w], teacher and truth [3, 4 h, 4 w], uint8."""
+
+    low_quality: Tensor
+    teacher: Tensor
+    truth: Tensor
+    is_mild: bool
+    is_drawn: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's images.
+
+    Attributes:
+        low_quality: [B, 3, h, w] in [0, 1].
+        degrees: [B, 2].
+        teacher: [B, 3, 4 h, 4 w] in [-1, 1], with the truth's colours.
+        truth: the same size.
+        teacher_weight: [B, 1, 4 h, 4 w] in [0, 1]; the rest is the truth's.
+        leading: [B, 3, 4 h, 4 w], the anchor that the perceptual terms compare with.
+        negative: [B] bool, images with the negative prompt.
+        num_dial: how many images at the end teach the dial.
+    """
+
+    low_quality: Tensor
+    degrees: Tensor
+    teacher: Tensor
+    truth: Tensor
+    teacher_weight: Tensor
+    leading: Tensor
+    negative: Tensor
+    num_dial: int
+
+
+class TeacherShards:
+    """Crops of the shards of a folder, in memory; ``refresh`` takes up shards that were added meanwhile."""
+
+    def __init__(self, folder: Path, crop_px: int) -> None:
+        self.folder, self.crop_px = folder, crop_px
+        self._shards: dict[Path, dict[str, Tensor]] = {}
+        self.refresh()
+        if not self._shards:
+            raise SystemExit(f"{folder} holds no shards; make some with benchmarks/teacher_shards.py")
+
+    def refresh(self) -> None:
+        """Read the shards that are new."""
+        for path in sorted(self.folder.glob("shard-*.safetensors")):
+            if path not in self._shards:
+                self._shards[path] = load_file(path)
+
+    def draw(self, rng: np.random.Generator) -> Crop:
+        """A random window of a random crop, flipped and turned."""
+        shards = list(self._shards.values())
+        shard = shards[rng.integers(len(shards))]
+        index, side = int(rng.integers(len(shard["kind"]))), self.crop_px
+        top, left = rng.integers(0, shard["low_quality"].shape[-1] - side + 1, 2)
+        flipped, turns = bool(rng.integers(2)), int(rng.integers(4))
+
+        def window(name: str, factor: int) -> Tensor:
+            rows = slice(top * factor, (top + side) * factor)
+            columns = slice(left * factor, (left + side) * factor)
+            pixels = shard[name][index][:, rows, columns]
+            return torch.rot90(pixels.flip(2) if flipped else pixels, turns, (1, 2))
+
+        return Crop(
+            window("low_quality", 1),
+            window("teacher", SCALE),
+            window("truth", SCALE),
+            list(DEGRADATIONS)[int(shard["kind"][index])] in MILD_DEGRADATIONS,
+            bool(shard["drawn"][index]),
+        )
+
+
+def blurred(images: Tensor, sigma_px: float) -> Tensor:
+    """[B, C, H, W] blurred by a Gaussian."""
+    radius = max(1, math.ceil(3 * sigma_px))
+    places = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernel = torch.exp(-places.square() / (2 * sigma_px**2))
+    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
+    padding = "reflect" if radius < min(images.shape[-2:]) else "replicate"
+    images = F.pad(images, (radius,) * 4, mode=padding)
+    images = F.conv2d(images, kernel, groups=images.shape[1])
+    return F.conv2d(images, kernel.transpose(2, 3), groups=images.shape[1])
+
+
+def colours_of(images: Tensor) -> Tensor:
+    """The lowest band of [B, C, H, W], enlarged smoothly."""
+    reduced = F.avg_pool2d(images, _COLOUR_PX)
+    return F.interpolate(reduced, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def enlarged(low_quality: Tensor) -> Tensor:
+    """[B, 3, h, w] in [0, 1] -> [B, 3, 4 h, 4 w]."""
+    height, width = low_quality.shape[2:]
+    return enlarge(low_quality, SCALE * height, SCALE * width, mode="bicubic")
+
+
+def dial_example(truth: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, tuple[float, float]]:
+    """Degrade a truth by known blur and noise, set the degrees, and keep in the target what they leave.
+
+    Below its true degree the target keeps the part of the blur or noise that the degree does not ask to remove; a blur
+    degree above it sharpens the truth, and a noise degree far above that of a picture without noise smooths it.
+
+    Args:
+        truth: [3, H, W] uint8.
+        rng: source of every choice.
+
+    Returns:
+        Low quality [3, h, w] in [0, 1], target [3, H, W] in [-1, 1], degrees of blur and noise.
+    """
+    target = truth[None].float() / 255
+    clean = F.avg_pool2d(target, SCALE)
+    blur_px = 0.0 if rng.random() < 0.3 else float(rng.uniform(0.4, 2.6))
+    noise_levels = 0.0 if rng.random() < 0.3 else float(rng.uniform(1, 22))
+    if blur_px and noise_levels and rng.random() < 0.5:
+        noise_levels = min(noise_levels, 4.0)
+    without_noise = blurred(clean, blur_px) if blur_px else clean
+    noise = torch.from_numpy(rng.standard_normal((1, 3, *clean.shape[2:])).astype(np.float32)) * noise_levels / 255
+    low_quality = ((without_noise + noise).clamp(0, 1) * 255).round() / 255
+    true_blur, true_noise = min(1.0, blur_px / FULL_BLUR_PX), min(1.0, noise_levels / FULL_NOISE_LEVELS)
+    blur, noise_degree = _set_degree(true_blur, rng), _set_degree(true_noise, rng)
+    if blur < true_blur:
+        left = math.sqrt(max(0.0, 1 - (blur / true_blur) ** 2))
+        target = blurred(target, max(0.1, SCALE * blur_px * left))
+    elif blur > true_blur:
+        target = target + (blur - true_blur) * (target - blurred(target, 1.5 + 2.5 * blur))
+    if noise_levels and noise_degree < true_noise:
+        kept = 1 - noise_degree / true_noise
+        target = target + kept * (enlarged(low_quality) - enlarged(without_noise))
+    excess = noise_degree - max(true_noise, 0.3)
+    if excess > 0 and not noise_levels:
+        target = target + 0.6 * excess * (blurred(target, 2.0) - target)
+    return low_quality[0], target[0].clamp(0, 1) * 2 - 1, (blur, noise_degree)
+
+
+def _set_degree(true_degree: float, rng: np.random.Generator) -> float:
+    """0 or 1 (a fifth each), anything between (two fifths), or the truth."""
+    choice = rng.random()
+    if choice < 0.4:
+        return 0.0 if choice < 0.2 else 1.0
+    return float(rng.random()) if choice < 0.8 else true_degree
+
+
+@torch.no_grad()
+def make_batch(
+    shards: TeacherShards, estimator: nn.Module, step: int, batch_size: int, num_dial: int
+) -> tuple[Batch, np.random.Generator]:
+    """Draw one step's images; also returns the source of what the losses draw."""
+    rng = np.random.default_rng([_SEED, step])
+    crops = [shards.draw(rng) for _ in range(batch_size)]
+    low_quality = torch.stack([crop.low_quality for crop in crops]).float() / 255
+    teacher, truth = (
+        torch.stack([getattr(crop, name) for crop in crops]).float() / 127.5 - 1 for name in ("teacher", "truth")
+    )
+    is_mild, is_drawn = (
+        torch.tensor([getattr(crop, name) for crop in crops]).view(-1, 1, 1, 1) for name in ("is_mild", "is_drawn")
+    )
+    teacher = teacher - colours_of(teacher) + colours_of(truth)
+    apart = blurred((teacher - truth).abs().mean(dim=1, keepdim=True), _TRUST_SIGMA_PX) * 127.5
+    trust = torch.exp(-(apart / _TRUST_LEVELS).square())
+    weight = torch.where(is_mild, 0.65 * trust, 0.6 + 0.4 * trust)
+    weight = torch.where(is_drawn, 0.3 * weight, weight)
+    leading = torch.where(weight.mean(dim=(1, 2, 3), keepdim=True) >= 0.5, teacher, truth)
+    degrees = estimator(low_quality)
+    for row in range(batch_size - num_dial, batch_size):
+        low_quality[row], target, setting = dial_example(crops[row].truth, rng)
+        teacher[row] = truth[row] = leading[row] = target
+        weight[row], degrees[row] = 0, torch.tensor(setting)
+    negative = torch.zeros(batch_size, dtype=torch.bool)
+    if rng.random() < NEGATIVE_SHARE * batch_size:
+        negative[0] = True
+        teacher[0] = truth[0] = leading[0] = to_network_range(enlarged(low_quality[:1]))[0]
+    return Batch(low_quality, degrees, teacher, truth, weight, leading, negative, num_dial), rng
+
+
+def pattern_loss(difference: Tensor) -> Tensor:
+    """How strongly [B, C, H, W] repeats with the low-quality pixels: the spread of the mean period's values."""
+    span = SCALE * _PATTERN_PERIODS
+    side = difference.shape[-1] // span * span
+    folded = difference[..., :side, :side].unflatten(-2, (-1, _PATTERN_PERIODS, SCALE))
+    folded = folded.unflatten(-1, (-1, _PATTERN_PERIODS, SCALE))  # B C square period row square period column
+    return folded.mean(dim=(3, 6)).var(dim=(3, 5), unbiased=False).add(1e-8).sqrt().mean()
+
+
+class Stage:
+    """One stage of the training.
+
+    Args:
+        given: what ``main`` parsed.
+    """
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.given, self.step = given, 0
+        self.run: Path = given.run
+        self.run.mkdir(parents=True, exist_ok=True)
+        self.shards = TeacherShards(given.shards, given.crop)
+        self.start: LoadedModel = load_model(given.start)
+        generator, prompts = self.start.generator.float(), self.start.prompts
+        if given.estimator:
+            generator.estimator.load_state_dict(load_file(given.estimator))
+        self.model = TrainableModel(
+            generator, prompts.positive.float(), prompts.negative.float(), trained="everything", precision="bfloat16"
+        )
+        self.model.to(memory_format=torch.channels_last)
+        self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        self.average = {name: value.detach().clone() for name, value in self.trained.items()}
+        self.optimiser = Muon(self.trained.values(), given.learning_rate, betas=(0.9, 0.99))
+        self.lpips, self.dists = LPIPS("vgg"), DISTS()
+        for measure in (self.lpips, self.dists):
+            measure.requires_grad_(False)
+            measure.convolutions.to(torch.bfloat16).to(memory_format=torch.channels_last)
+        self.discriminator = PatchDiscriminator(given.discriminator_channels) if given.adversarial else None
+        if self.discriminator is not None:
+            self.judge_optimiser = torch.optim.AdamW(
+                self.discriminator.parameters(), 2e-4, betas=(0.9, 0.99), weight_decay=0
+            )
+        self.state_path = self.run / "state.pt"
+        if self.state_path.exists():
+            self._load(torch.load(self.state_path, weights_only=True))
+
+    def train(self) -> None:
+        """Steps to the end; a line of the log for every 25, a save for every 100."""
+        sums: dict[str, float] = {}
+        started = time.monotonic()
+        with open(self.run / "log.jsonl", "a", encoding="utf-8") as log:
+            while self.step < self.given.steps:
+                for name, value in self.train_step().items():
+                    sums[name] = sums.get(name, 0.0) + float(value) / _LOG_EVERY
+                if self.step % _LOG_EVERY == 0:
+                    seconds = (time.monotonic() - started) / _LOG_EVERY
+                    values = {name: round(value, 5) for name, value in sums.items()}
+                    log.write(json.dumps({"step": self.step, **values, "seconds": round(seconds, 3)}) + "\n")
+                    log.flush()
+                    sums, started = {}, time.monotonic()
+                    self.shards.refresh()
+                if self.step % _SAVE_EVERY == 0 or self.step == self.given.steps:
+                    self.save()
+
+    def train_step(self) -> dict[str, Tensor]:
+        """One update of the model and of the discriminator; returns the terms before weighting."""
+        given, generator = self.given, self.model.generator
+        batch, rng = make_batch(self.shards, generator.estimator, self.step, given.batch, given.dial)
+        image = to_network_range(enlarged(batch.low_quality))
+        for group in self.optimiser.param_groups:
+            group["lr"] = given.learning_rate * self._rate_factor()
+        for_encoder, for_unet = generator.conditioning(batch.degrees)
+        context = torch.where(batch.negative[:, None, None], self.model.negative, self.model.positive)
+        with torch.autocast("cpu", torch.bfloat16):
+            latent = generator.encode(image.contiguous(memory_format=torch.channels_last), for_encoder)
+            prediction = generator.predict(latent, context, for_unet)
+            result = generator.decode(generator.config.schedule.clean_latent(latent, prediction), image)
+        terms, loss, window = self._terms(result, batch, rng)
+        plain = slice(int(batch.negative[0]), given.batch - batch.num_dial)
+        if self.discriminator is not None:
+            wanted = batch.leading[plain][window].contiguous(memory_format=torch.channels_last)
+            made = result[plain][window]
+            with torch.no_grad():
+                real = self.discriminator(wanted)
+            self.discriminator.requires_grad_(False)
+            terms["adversarial"] = F.softplus(real - self.discriminator(made)).mean()
+            loss = loss + given.adversarial * min(1.0, self.step / _ADVERSARIAL_WARMUP_STEPS) * terms["adversarial"]
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        terms["gradient_norm"] = nn.utils.clip_grad_norm_(self.trained.values(), _CLIP_NORM)
+        if torch.isfinite(terms["gradient_norm"]):
+            self.optimiser.step()
+        if self.discriminator is not None:
+            terms["discriminator"] = self._discriminate(wanted, made.detach())
+        self._move_average()
+        self.step += 1
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _terms(
+        self, result: Tensor, batch: Batch, rng: np.random.Generator
+    ) -> tuple[dict[str, Tensor], Tensor, tuple[Any, ...]]:
+        given, weight = self.given, batch.teacher_weight
+        terms = {
+            "l1": (weight * (result - batch.teacher).abs() + (1 - weight) * (result - batch.truth).abs()).mean(),
+            "pattern": pattern_loss(result - batch.leading),
+        }
+        loss = given.l1 * terms["l1"] + given.pattern * terms["pattern"]
+        # The windows meet every phase of the low-quality grid.
+        side = given.perceptual_px
+        top, left = (int(value) for value in rng.integers(0, result.shape[-1] - side + 1, 2))
+        window = (..., slice(top, top + side), slice(left, left + side))
+        seen = [
+            int(row) for row in (np.arange(given.perceptual_images) + self.step * given.perceptual_images) % given.batch
+        ]
+        made, wanted = result[seen][window], batch.leading[seen][window]
+        # LPIPS and DISTS by turns: each costs as much as the generator.
+        name, measure, span = ("lpips_vgg", self.lpips, 1.0) if self.step % 2 == 0 else ("dists", self.dists, 0.5)
+        if span == 0.5:
+            made, wanted = made * 0.5 + 0.5, wanted * 0.5 + 0.5
+        with torch.no_grad():
+            features = measure.features(wanted)
+        terms[name] = measure.distance(measure.features(made), features).mean()
+        return terms, loss + getattr(given, name) * terms[name], window
+
+    def _discriminate(self, wanted: Tensor, made: Tensor) -> Tensor:
+        assert self.discriminator is not None
+        self.discriminator.requires_grad_(True)
+        real, fake = self.discriminator(torch.cat([wanted, made])).chunk(2)
+        loss = F.softplus(fake - real).mean()
+        self.judge_optimiser.zero_grad()
+        loss.backward()
+        self.judge_optimiser.step()
+        return loss
+
+    def _rate_factor(self) -> float:
+        factor = min(1.0, (self.step + 1) / _WARMUP_STEPS)
+        if self.given.decay:
+            factor *= min(1.0, max(0, self.given.steps - self.step) / self.given.decay)
+        return factor
+
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        decay = min(self.given.average, (1 + self.step) / (10 + self.step))
+        for name, value in self.trained.items():
+            self.average[name].lerp_(value, 1 - decay)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.average, self.step = state["average"], state["step"]
+        if self.discriminator is not None and "discriminator" in state:
+            self.discriminator.load_state_dict(state["discriminator"])
+            self.judge_optimiser.load_state_dict(state["judge_optimiser"])
+
+    def save(self) -> None:
+        """Write the state to go on from, then the averaged model."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average,
+            "step": self.step,
+        }
+        if self.discriminator is not None:
+            state["discriminator"] = self.discriminator.state_dict()
+            state["judge_optimiser"] = self.judge_optimiser.state_dict()
+        torch.save(state, self.state_path.with_suffix(".tmp"))
+        self.state_path.with_suffix(".tmp").replace(self.state_path)
+        merged = {**self.model.state_dict(), **self.average}
+        kept = {name: value.clone() for name, value in self.model.generator.state_dict().items()}
+        self.model.generator.load_state_dict({name: merged[f"generator.{name}"] for name in kept})
+        save_model(
+            self.run / "model",
+            self.model.generator,
+            replace(self.start.prompts, positive=merged["positive"].detach(), negative=merged["negative"].detach()),
+            name="compact",
+            upsampling="bicubic",
+            licences=self.start.description.licences,
+            dtype=torch.float16,
+        )
+        self.model.generator.load_state_dict(kept)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--shards", type=Path, required=True, help="folder from benchmarks/teacher_shards.py")
+    add("--run", type=Path, required=True, help="folder of the stage; one that exists goes on")
+    add("--start", type=Path, required=True, help="model folder to start from")
+    add("--estimator", type=Path, help="weights of another estimator of the same shape (safetensors)")
+    add("--steps", type=int, required=True)
+    add("--decay", type=int, default=0, help="steps over which the rate falls to zero at the end")
+    add("--learning-rate", type=float, default=5e-4)
+    add("--batch", type=int, default=6)
+    add("--dial", type=int, default=1, help="images of a batch that teach the dial")
+    add("--crop", type=int, default=48, help="side in low-quality pixels")
+    add("--l1", type=float, default=1.0)
+    add("--lpips-vgg", type=float, default=0.0)
+    add("--dists", type=float, default=0.0)
+    add("--pattern", type=float, default=0.3)
+    add("--adversarial", type=float, default=0.0)
+    add("--discriminator-channels", type=int, default=24)
+    add("--perceptual-images", type=int, default=3)
+    add("--perceptual-px", type=int, default=128)
+    add("--average", type=float, default=0.997, help="decay of the weights' average")
+    add("--threads", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    Stage(given).train()
+
+
+if __name__ == "__main__":
+    main()

