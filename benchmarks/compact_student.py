@@ -5,8 +5,8 @@
 Every crop has two anchors: the teacher's picture with the truth's colours, and the truth where the teacher is far from
 it. One image of a batch teaches the dial: its blur and noise are known, its degrees are set by hand, and its target
 keeps what those degrees leave. Some images get the negative prompt and the enlarged input as their target (S3Diff,
-section 3.3). Terms: L1; LPIPS (VGG16) and DISTS by turns; a discriminator that compares each result with its target; a
-term against patterns that repeat with the low-quality pixels. LPIPS (AlexNet) is no term: it judges.
+section 3.3). Terms: L1; LPIPS (VGG16) and DISTS by turns; a discriminator that compares each result with its target;
+two terms against what repeats with the low-quality pixels. LPIPS (AlexNet) is no term: it judges.
 
 All random numbers of a step follow from its number. ``RUN/state.pt`` is what a stopped run goes on from, ``RUN/model``
 the averaged model.
@@ -32,8 +32,10 @@ from torch.nn import functional as F
 from s3diff.checkpoints.model_folder import LoadedModel, load_model, save_model
 from s3diff.evaluation.perceptual import DISTS, LPIPS
 from s3diff.images.resampling import enlarge, to_network_range
+from s3diff.networks.one_step_generator import OneStepGenerator
 from s3diff.training.adversarial.patch_discriminator import PatchDiscriminator
 from s3diff.training.muon import Muon
+from s3diff.training.recipes import compact_generator
 from s3diff.training.trainable import TrainableModel
 
 #: First number of the seed of a step, before the step's own.
@@ -47,6 +49,8 @@ _COLOUR_PX = 16
 _TRUST_LEVELS, _TRUST_SIGMA_PX = 26.0, 3.0
 #: The pattern term averages over squares of so many periods.
 _PATTERN_PERIODS = 12
+#: The stairs term compares jumps within squares of this side.
+_STAIRS_PX = 6 * SCALE
 _CLIP_NORM = 1.0
 _WARMUP_STEPS, _ADVERSARIAL_WARMUP_STEPS = 50, 200
 _LOG_EVERY, _SAVE_EVERY = 25, 100
@@ -238,6 +242,18 @@ def pattern_loss(difference: Tensor) -> Tensor:
     return folded.mean(dim=(3, 6)).var(dim=(3, 5), unbiased=False).add(1e-8).sqrt().mean()
 
 
+def stairs_loss(difference: Tensor) -> Tensor:
+    """By how much [B, C, H, W] jumps higher between low-quality pixels than inside them, nearby: steps of any sign."""
+    total = difference.new_zeros(())
+    for images in (difference, difference.transpose(2, 3)):
+        jumps = F.pad(images.diff(dim=-1).abs().mean(dim=1, keepdim=True), (0, 1))
+        between = (torch.arange(jumps.shape[-1]) % SCALE == SCALE - 1).to(jumps)
+        means = (F.avg_pool2d(jumps * mask, _STAIRS_PX) / mask.mean() for mask in (between, 1 - between))
+        outer, inner = means
+        total = total + F.relu(outer - inner).mean()
+    return total
+
+
 class Stage:
     """One stage of the training.
 
@@ -251,9 +267,7 @@ class Stage:
         self.run.mkdir(parents=True, exist_ok=True)
         self.shards = TeacherShards(given.shards, given.crop)
         self.start: LoadedModel = load_model(given.start)
-        generator, prompts = self.start.generator.float(), self.start.prompts
-        if given.estimator:
-            generator.estimator.load_state_dict(load_file(given.estimator))
+        generator, prompts = self._generator(), self.start.prompts
         self.model = TrainableModel(
             generator, prompts.positive.float(), prompts.negative.float(), trained="everything", precision="bfloat16"
         )
@@ -273,6 +287,18 @@ class Stage:
         self.state_path = self.run / "state.pt"
         if self.state_path.exists():
             self._load(torch.load(self.state_path, weights_only=True))
+
+    def _generator(self) -> OneStepGenerator:
+        """Build the start's networks in float32, with the estimator that was given."""
+        state = {name: value.float() for name, value in self.start.generator.state_dict().items()}
+        config = self.start.generator.config
+        if self.given.estimator:
+            config = replace(config, estimator=compact_generator().estimator)
+            state = {name: value for name, value in state.items() if not name.startswith("estimator.")}
+            state |= {f"estimator.{name}": value for name, value in load_file(self.given.estimator).items()}
+        generator = OneStepGenerator(config)
+        generator.load_state_dict(state)
+        return generator
 
     def train(self) -> None:
         """Steps to the end; a line of the log for every 25, a save for every 100."""
@@ -333,8 +359,9 @@ class Stage:
         terms = {
             "l1": (weight * (result - batch.teacher).abs() + (1 - weight) * (result - batch.truth).abs()).mean(),
             "pattern": pattern_loss(result - batch.leading),
+            "stairs": stairs_loss(result - batch.leading),
         }
-        loss = given.l1 * terms["l1"] + given.pattern * terms["pattern"]
+        loss = given.l1 * terms["l1"] + given.pattern * terms["pattern"] + given.stairs * terms["stairs"]
         # The windows meet every phase of the low-quality grid.
         side = given.perceptual_px
         top, left = (int(value) for value in rng.integers(0, result.shape[-1] - side + 1, 2))
@@ -416,7 +443,7 @@ def main() -> None:
     add("--shards", type=Path, required=True, help="folder from benchmarks/teacher_shards.py")
     add("--run", type=Path, required=True, help="folder of the stage; one that exists goes on")
     add("--start", type=Path, required=True, help="model folder to start from")
-    add("--estimator", type=Path, help="weights of another estimator of the same shape (safetensors)")
+    add("--estimator", type=Path, help="estimator.safetensors from benchmarks/compact_estimator.py")
     add("--steps", type=int, required=True)
     add("--decay", type=int, default=0, help="steps over which the rate falls to zero at the end")
     add("--learning-rate", type=float, default=5e-4)
@@ -427,6 +454,7 @@ def main() -> None:
     add("--lpips-vgg", type=float, default=0.0)
     add("--dists", type=float, default=0.0)
     add("--pattern", type=float, default=0.3)
+    add("--stairs", type=float, default=1.5)
     add("--adversarial", type=float, default=0.0)
     add("--discriminator-channels", type=int, default=24)
     add("--perceptual-images", type=int, default=3)

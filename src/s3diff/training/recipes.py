@@ -107,17 +107,16 @@ def compact_generator() -> GeneratorConfig:
             scaling_factor=1.0,
             lora_rank=4,
         ),
-        estimator=DegradationEstimatorConfig(stage_channels=(16, 32), hidden_channels=64),
+        estimator=DegradationEstimatorConfig(stage_channels=(24, 48), hidden_channels=64),
         conditioning=ConditioningConfig(num_frequencies=16, hidden_channels=64, block_channels=32),
     )
 
 
 def compact() -> TrainConfig:
-    """The embedded model: everything trained from scratch on a CPU.
+    """Train the embedded model's networks from scratch on a CPU, without a teacher.
 
-    This is the stage ``perceptual`` of ``benchmarks/train_compact.sh`` (docs/training.md); the script says in what the
-    others differ. Half of the batches are degraded as real cameras do it, by blur more than by noise, and the ground
-    truth is made as soft as theirs.
+    The stages behind the shipped weights are in ``benchmarks/train_compact.sh`` (docs/training.md). Half of the batches
+    are degraded as real cameras do it, by blur more than by noise, and the ground truth is made as soft as theirs.
     """
     return TrainConfig(
         name="compact",
