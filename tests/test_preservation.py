@@ -6,6 +6,7 @@ import json
 import shutil
 import struct
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,15 @@ import torch
 from PIL import Image, ImageCms, PngImagePlugin, features
 
 from conftest import REPOSITORY
-from s3diff.images.codecs import Picture, read_picture
+from s3diff.images.codecs import Picture, from_array, read_picture
 from s3diff.images.color_profiles import color_space
 from s3diff.images.files.metadata import Metadata, for_result
 from s3diff.images.files.preservation import page
 from s3diff.images.transparency import enlarge_alpha_guided, without_hidden_colors
 from s3diff.options import RestoreOptions
+from s3diff.restoration.finishing import finish
 from s3diff.restoration.restorer import Restorer
+from s3diff.restoration.sizes import sizes_of
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = (
@@ -217,6 +220,24 @@ def test_guided_alpha_is_nearer_to_the_truth_than_bicubic() -> None:
     smooth = torch.nn.functional.interpolate(small, size=(64, 64), mode="bicubic").clamp(0, 1)
     guided = enlarge_alpha_guided(small, colors)
     assert (guided - truth).square().mean() < 0.5 * (smooth - truth).square().mean()
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("space", [None, "Adobe RGB"])
+def test_colours_that_nobody_sees_reach_no_visible_pixel(strength: float, space: str | None) -> None:
+    """Grey beside transparent green becomes what grey beside transparent grey does, at any strength, in any space."""
+    options = RestoreOptions(scale=4, strength=strength, upsampling="bicubic")
+    finished: list[Picture] = []
+    for hidden in ((0, 255, 0), (128, 128, 128)):
+        pixels = np.full((32, 32, 4), (128, 128, 128, 255), np.uint8)
+        pixels[:, 16:] = (*hidden, 0)
+        picture = replace(from_array(pixels), icc_profile=profile_of(space) if space else None)
+        finished.append(finish(torch.full((1, 3, 128, 128), 128 / 255), picture, sizes_of((32, 32), options), options))
+    tainted, clean = finished
+    assert clean.alpha is not None
+    assert np.array_equal(tainted.alpha, clean.alpha)
+    visible = clean.alpha.reshape(128, 128) > 0
+    assert np.array_equal(tainted.pixels[visible], clean.pixels[visible])
 
 
 def test_strength_blends_with_the_enlarged_input(restorer: Restorer) -> None:

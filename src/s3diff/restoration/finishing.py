@@ -26,12 +26,16 @@ COLORED_NOTE = "a grey picture, written in colour because the model coloured it;
 
 def to_networks(picture: Picture) -> torch.Tensor:
     """Convert a picture to opaque sRGB: [1, 3, h, w] float in [0, 1]."""
-    colors = to_tensor(picture)
-    if picture.alpha is not None:
-        colors = without_hidden_colors(colors, alpha_to_tensor(picture))
+    colors = _visible_colors(picture)
     if (space := _space_of(picture)) is not None:
         colors = _as_tensor(space.to_srgb(_as_array(colors))).clamp(0, 1)
     return colors
+
+
+def _visible_colors(picture: Picture) -> torch.Tensor:
+    """Convert a picture to [1, C, h, w] float in [0, 1], without colours that nobody sees."""
+    colors = to_tensor(picture)
+    return colors if picture.alpha is None else without_hidden_colors(colors, alpha_to_tensor(picture))
 
 
 def is_finished_by_rounding(picture: Picture, sizes: Sizes, options: RestoreOptions) -> bool:
@@ -64,12 +68,12 @@ def finish(result: torch.Tensor | Canvas, picture: Picture, sizes: Sizes, option
     upsampling = options.upsampling
     assert upsampling is not None, "for_model fills it in"
     if (space := _space_of(picture)) is not None:
-        own, seen = to_tensor(picture), to_networks(replace(picture, alpha=None))
+        own, seen = _visible_colors(picture), to_networks(picture)
         # What sRGB cannot hold goes past the networks.
         outside = _in_srgb(_enlarged(own, sizes, upsampling), space) - _enlarged(seen, sizes, upsampling)
         colors = _as_tensor(space.from_srgb(_as_array(colors + outside)))
     if options.strength < 1:
-        base = _enlarged(to_tensor(picture), sizes, upsampling)
+        base = _enlarged(_visible_colors(picture), sizes, upsampling)
         colors = base + options.strength * (colors - base)
     return replace(
         like,
@@ -160,7 +164,7 @@ def _alpha(picture: Picture, colors: torch.Tensor, sizes: Sizes, options: Restor
         return _enlarged(alpha, sizes, "bicubic")
     if sizes.uncut == sizes.output:
         return enlarge_alpha_guided(alpha, colors)
-    # What was cut off is no guide: mirrored colours stand in for it.
+    # What was cut off is no guide: the colours of the border stand in for it.
     missing = (sizes.uncut[1] - colors.shape[-2], sizes.uncut[0] - colors.shape[-1])
     padding = (missing[1] // 2, missing[1] - missing[1] // 2, missing[0] // 2, missing[0] - missing[0] // 2)
     whole = torch.nn.functional.pad(colors, padding, mode="replicate")
