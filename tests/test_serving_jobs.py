@@ -97,7 +97,7 @@ def test_a_name_and_a_format_by_option(make: Make) -> None:
     writing = OutputOptions(name="{stem}-{model}-{scale}", format="webp")
     result = make().submit(photo(), "a.b.png", RestoreOptions(scale=2), writing=writing).wait(SECONDS).result
     assert result is not None
-    assert (result.name, result.media_type) == ("a.b-tiny-2.webp", "image/webp")
+    assert (result.name, result.media_type) == ("a.b-small-2.webp", "image/webp")
 
 
 def test_a_picture_without_extension_keeps_its_format(make: Make) -> None:
@@ -375,7 +375,7 @@ def test_limits_are_checked(limits: dict[str, object]) -> None:
 
 def test_models_are_named_not_addressed(make: Make, model: Path) -> None:
     service = make(started=False)
-    with pytest.raises(OptionError, match="this service offers tiny"):
+    with pytest.raises(OptionError, match="this service offers small"):
         service.submit(photo(), "a.png", model=str(model))
     with pytest.raises(OptionError, match="each name once"):
         RestorationService(models=[model, model])

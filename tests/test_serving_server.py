@@ -168,7 +168,7 @@ def test_a_job_by_hand(client: Client) -> None:
         job.look()
     job.end()  # twice is no mistake
     assert client.estimate(photo(30, 20))["width"] == 30
-    assert client.models()[0]["name"] == "tiny"
+    assert client.models()[0]["name"] == "small"
 
 
 def test_what_progress_raises_ends_the_work(client: Client, server: Any) -> None:
@@ -384,20 +384,41 @@ def test_only_a_trusted_proxy_names_the_scheme(model: Path, proxies: tuple[str, 
 # ------------------------------------------------------------------------------------------ the end
 
 
+@contextmanager
+def serving_process(folder: Path, number: int, *options: str, stderr: int) -> Iterator[subprocess.Popen[str]]:
+    """``s3diff serve`` in a process of its own that is gone afterwards; its private folder lies in ``folder``.
+
+    A signal that is ignored where the tests run, as below ``nohup``, would be ignored there too: it gets its default.
+    """
+    told = {**os.environ, "TMPDIR": str(folder), "S3DIFF_TOKEN": ""}
+    command = [sys.executable, "-m", "s3diff.apps", "serve", "--port", "0", *options]
+    with subprocess.Popen(
+        command,
+        env=told,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_signal_while_the_service_starts_leaves_nothing(tmp_path: Path, name: str) -> None:
     """As soon as the private folder is there, long before a picture could be taken."""
-    told = {**os.environ, "TMPDIR": str(tmp_path), "S3DIFF_TOKEN": ""}
-    command = [sys.executable, "-m", "s3diff.apps", "serve", "--port", "0", "--no-page"]
-    with subprocess.Popen(command, env=told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    number = getattr(signal, name)
+    with serving_process(tmp_path, number, "--no-page", stderr=subprocess.PIPE) as process:
         until = time.monotonic() + SECONDS
         while not list(tmp_path.glob("s3diff-serve-*")):
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.005)
-        process.send_signal(number := getattr(signal, name))
+        process.send_signal(number)
         printed, said = process.communicate(timeout=SECONDS)
     assert (process.returncode, printed, said) == (128 + number, "", "")
     assert list(tmp_path.glob("s3diff-serve-*")) == []
@@ -406,9 +427,8 @@ def test_a_signal_while_the_service_starts_leaves_nothing(tmp_path: Path, name: 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="only terminals of Unix hang up")
 def test_a_terminal_that_is_closed_leaves_nothing(model: Path, tmp_path: Path) -> None:
-    told = {**os.environ, "TMPDIR": str(tmp_path), "S3DIFF_TOKEN": ""}
-    command = [sys.executable, "-m", "s3diff.apps", "serve", "--port", "0", "--no-page", "--model", str(model)]
-    with subprocess.Popen(command, env=told, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    options = ("--no-page", "--model", str(model))
+    with serving_process(tmp_path, signal.SIGHUP, *options, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         assert "serves at" in process.stdout.readline()
         assert list(tmp_path.glob("s3diff-serve-*"))

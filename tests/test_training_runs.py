@@ -284,8 +284,10 @@ def test_mistakes_are_one_line(photos: Path, tmp_path: Path, arguments: tuple[st
 
 
 def test_no_data_is_an_error_at_the_start(tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"x")
-    for data, said in ((tmp_path / "nowhere", "nowhere"), (tmp_path, "holds no picture to train on (1 skipped")):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "broken.png").write_bytes(b"x")
+    for data, said in ((tmp_path / "nowhere", "nowhere"), (broken, "holds no picture to train on (1 skipped")):
         code, _, error = invoke("train", "debug", "--data", data, "--output", tmp_path / "run", "--cpu")
         assert code == 1
         assert said in error
