@@ -107,16 +107,16 @@ class RestoreOptions:
         upsampling: filter that enlarges the input; nothing for the model's own (the S3Diff release restores with
             ``bilinear`` and trains with ``bicubic``).
         grey: what a grey input becomes: ``keep`` grey, ``color`` as the S3Diff release writes it, or ``auto``: grey
-            unless the model put real colour into it, which a written grey picture would lose.
+            unless the result has visible colour.
         tile: largest side of a tile in pixels of the output; ``auto`` chooses by the free memory, ``off`` restores the
             picture at once.
         released_tiles: cut as the released S3Diff code does, seams included, instead of our own tiles.
         alpha: how transparency is enlarged: ``guided`` by the edges of the restored colours, or ``bicubic``.
-        max_output_pixels: largest output held in memory, in pixels (of the command in millions); a larger one goes part
+        max_output_pixels: largest output held in memory, in pixels (the command takes millions); a larger one goes part
             by part into a .tif, or is refused.
-        max_input_pixels: largest input read into memory, in pixels (of the command in millions), judged by its header
+        max_input_pixels: largest input read into memory, in pixels (the command takes millions), judged by its header
             before it is decoded.
-        max_file_bytes: largest file read into memory, in bytes (of the command in millions).
+        max_file_bytes: largest file read into memory, in bytes (the command takes millions).
 
     Raises:
         OptionError: a value is outside what it allows.

@@ -65,7 +65,6 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
     )
 }
-DEFAULT_PROTOCOL = "osediff-paper"
 
 
 def choose_protocol(name: str, metrics: Sequence[str] | None = None) -> Protocol:

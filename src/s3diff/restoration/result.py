@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,7 +53,7 @@ class Result:
     options: RestoreOptions
     notes: tuple[str, ...] = ()
     num_frames: int | None = None
-    in_memory: Picture | None = None
+    in_memory: Picture | None = field(default=None, repr=False)
     in_file: Path | None = None
     size_bytes: int = 0
     num_tiles: int = 0

@@ -21,8 +21,6 @@ Group = Literal["model", "size", "dial", "look", "colour", "method", "file"]
 WITHOUT_CONTROL = frozenset(LIMITS)
 #: The controls of which exactly one sets the output's size.
 SIZE_FIELDS = ("scale", "size", "long_side", "megapixels")
-#: The degrees that the estimator finds.
-DIAL_FIELDS = ("blur", "noise")
 
 
 @dataclass(frozen=True, kw_only=True)
