@@ -1,7 +1,7 @@
 """Quality and speed of bicubic, a model, Real-ESRGAN and anyone's results on a folder of pairs, in one run.
 
     python benchmarks/quality.py LR TRUTH [--model compact] [--results NAME=FOLDER]... [--limit N] [--output FOLDER]
-    python benchmarks/quality.py LR TRUTH --check benchmarks/results/compact-quality.json
+    python benchmarks/quality.py LR TRUTH --check FIGURES.json
 
 Quality is what ``s3diff benchmark`` prints with the measures of the README's table; FOLDER gets its reports and can be
 gone on with: what was restored from the same files by the same weights is not restored again. Then the seconds that 128
