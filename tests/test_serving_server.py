@@ -424,6 +424,24 @@ def test_a_signal_while_the_service_starts_leaves_nothing(tmp_path: Path, name: 
     assert list(tmp_path.glob("s3diff-serve-*")) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
+def test_an_error_that_a_library_makes_of_the_signal_is_not_told() -> None:
+    """safetensors, met by the signal while it opens a file, calls the file damaged."""
+
+    def open_file(number: int | None) -> None:
+        try:
+            if number is not None:
+                signal.raise_signal(number)
+        finally:
+            raise ModelError("the file is damaged")
+
+    with pytest.raises(SystemExit) as ended, serve_command._signals_as_exceptions():
+        open_file(signal.SIGTERM)
+    assert ended.value.code == 128 + signal.SIGTERM
+    with pytest.raises(ModelError), serve_command._signals_as_exceptions():
+        open_file(None)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="only terminals of Unix hang up")
 def test_a_terminal_that_is_closed_leaves_nothing(model: Path, tmp_path: Path) -> None:

@@ -186,8 +186,11 @@ def _signals_as_exceptions() -> Iterator[None]:
     nohup does, stays ignored.
     """
 
+    received: list[int] = []
+
     def stop(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_IGN)  # one is enough
+        received.append(number)
         raise SystemExit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():
@@ -200,6 +203,11 @@ def _signals_as_exceptions() -> Iterator[None]:
             signal.signal(number, stop)
     try:
         yield
+    except Exception:
+        # A library that was at work when the signal came may raise an error of its own in its place.
+        if received:
+            raise SystemExit(128 + received[0]) from None
+        raise
     finally:
         for number, handler in before.items():
             if handler is not None:  # None is a handler that was set from outside Python
