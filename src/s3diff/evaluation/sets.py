@@ -1,4 +1,4 @@
-"""What is evaluated on: pairs, truths that are degraded on the spot, or pictures without truth.
+"""Find the pictures of an evaluation: pairs, truths that are degraded on the spot, or pictures without truth.
 
 Pairing is by name: the path inside the folder without its extension, in Unicode's composed form, which file systems
 keep or take apart as they like. Folders inside are looked into as ``s3diff restore -r`` does.

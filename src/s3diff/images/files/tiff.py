@@ -126,7 +126,7 @@ def _had_16_bits(image: ImageFile.ImageFile) -> bool:
 def silence_libtiff() -> None:
     """For programs that say one line for each file: libtiff writes what it thinks of a damaged one to stderr itself.
 
-    What is wrong is raised by Pillow all the same. Does nothing where libtiff cannot be reached (Windows).
+    Pillow raises its errors all the same. Does nothing where libtiff cannot be reached (Windows).
     """
     with suppress(AttributeError, OSError):
         library = ctypes.CDLL(Image.core.__file__)
