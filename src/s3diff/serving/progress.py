@@ -15,7 +15,7 @@ _TELL_SECONDS = 0.1
 
 #: Share of the newest picture in the running mean.
 _NEWEST = 0.3
-#: Longest time that a client is told to wait before it asks again.
+#: Longest wait that an answer asks of a client.
 _LONGEST_WAIT_SECONDS = 300
 
 
