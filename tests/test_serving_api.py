@@ -722,4 +722,4 @@ def test_the_field_at_fault() -> None:
     with pytest.raises(OptionError) as wrong:
         options_from_texts({"tile": "7"})
     assert field_at_fault(wrong.value) == "tile"
-    assert field_at_fault(OptionError("size, long_side and megapixels each set the output's size")) is None
+    assert field_at_fault("size, long_side and megapixels each set the output's size") is None

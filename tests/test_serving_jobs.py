@@ -22,7 +22,6 @@ from s3diff.errors import (
 )
 from s3diff.images.codecs import read_picture
 from s3diff.options import OutputOptions
-from s3diff.serving.http.schemas import field_of_failure
 from s3diff.serving.jobs import JobStatus, safe_name
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.service import RestorationService
@@ -234,7 +233,7 @@ def test_a_prompt_that_the_model_cannot_read(make: Make) -> None:
     for field in ("positive_prompt", "negative_prompt"):
         options = RestoreOptions(**{field: "sharp"}, guidance=1.5)
         status = service.submit(photo(), "a.png", options).wait(SECONDS)
-        assert (status.state, status.cause, field_of_failure(status)) == ("failed", "options", field)
+        assert (status.state, status.cause, status.field) == ("failed", "option", field)
 
 
 def test_work_that_takes_too_long(make: Make) -> None:

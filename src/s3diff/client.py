@@ -25,37 +25,20 @@ from s3diff.atomic_write import write_atomically
 from s3diff.errors import (
     JobCancelledError,
     JobNotFoundError,
-    JobTimeoutError,
     MissingExtraError,
     OptionError,
-    OutputError,
     PictureError,
-    PictureTooLargeError,
     QueueFullError,
-    QuotaError,
     S3DiffError,
-    ServiceClosedError,
     ServiceError,
 )
 from s3diff.option_texts import texts_of_options
 from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.service_errors import SERVICE_ERRORS
 
 if TYPE_CHECKING:
     import httpx
 
-#: What a service's codes mean.
-_ERRORS: Mapping[str, type[S3DiffError]] = {
-    "option": OptionError,
-    "options": OptionError,
-    "output": OutputError,
-    "picture": PictureError,
-    "too_large": PictureTooLargeError,
-    "queue_full": QueueFullError,
-    "quota": QuotaError,
-    "ending": ServiceClosedError,
-    "no_such_job": JobNotFoundError,
-    "time": JobTimeoutError,
-}
 #: A question about a job is answered at its end, or after so many seconds; with progress wanted, sooner.
 _WAIT_SECONDS, _PROGRESS_SECONDS = 20.0, 0.5
 #: Questions and fetches are repeated so often when the connection breaks; handing in is not.
@@ -319,7 +302,7 @@ class RemoteJob:
         if told["state"] == "cancelled":
             raise JobCancelledError("the job was cancelled")
         if told["state"] == "failed":
-            raise _ERRORS.get(told["cause"], ServiceError)(told["error"])
+            raise _error_class(told["cause"])(told["error"])
         answer = self._client._again("GET", f"{self._path}/result")
         facts = json.loads(answer.headers.get("S3Diff-Result", "{}"))
         notes = tuple(facts.pop("notes", ()))
@@ -346,13 +329,17 @@ class RemoteJob:
         return told
 
 
+def _error_class(code: str) -> type[S3DiffError]:
+    return SERVICE_ERRORS[code].client_error if code in SERVICE_ERRORS else ServiceError
+
+
 def _error_of(answer: httpx.Response, url: str) -> S3DiffError:
     try:
         told = answer.json()["error"]
         code, message = str(told["code"]), " ".join(str(told["message"]).split())
     except (ValueError, KeyError, TypeError):
         return ServiceError(f"{url} answered with status {answer.status_code}; look whether it is an s3diff service")
-    kind = _ERRORS.get(code, ServiceError)
+    kind = _error_class(code)
     if issubclass(kind, QueueFullError):
         wait = answer.headers.get("Retry-After", "1")
         return kind(message, float(wait) if wait.isdigit() else 1.0)

@@ -126,9 +126,9 @@ def option_schemas() -> dict[str, dict[str, Any]]:
     return schemas
 
 
-def field_at_fault(error: BaseException) -> str | None:
-    """The option that an error's message is about; None where it is about none, or about several."""
-    first = str(error).split(" ", 1)[0]
+def field_at_fault(message: object) -> str | None:
+    """Name the option that a message is about; None where it is about none, or about several."""
+    first = str(message).split(" ", 1)[0]
     return first if first in option_fields() or first == "model" else None
 
 

@@ -20,14 +20,12 @@ from s3diff.errors import JobNotFoundError
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.result import Result
 from s3diff.restoration.sizes import Sizes
+from s3diff.service_errors import NO_JOB, Cause
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.logs import request_id
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Stage = Literal["waiting", "reading", "estimating", "restoring", "writing", "ended"]
-#: Why a job failed: the picture, the options, the result's format, the time limit, a model that cannot be loaded, or
-#: the service itself.
-Cause = Literal["picture", "options", "output", "time", "model", "service"]
 #: What progress counts: the tiles of a picture, or the frames of an animation.
 Part = Literal["tile", "frame"]
 
@@ -49,7 +47,8 @@ class JobStatus:
         fraction: of the work that is done, in [0, 1]; an estimate.
         seconds_left: of the work on this picture; None while unknown.
         error: in one sentence, why it failed.
-        cause: who has to change something, of a failed job.
+        cause: code of :data:`s3diff.service_errors.SERVICE_ERRORS`, of a failed job.
+        field: the field of the form at fault, of a failed job.
         result: of a job that is done; in a file, with the user's own name of the picture in its notes.
     """
 
@@ -62,6 +61,7 @@ class JobStatus:
     seconds_left: float | None = None
     error: str | None = None
     cause: Cause | None = None
+    field: str | None = None
     result: Result | None = None
 
     @property
@@ -216,9 +216,7 @@ class JobStore:
         with self._lock:
             job = self._jobs.get(job_id)
         if job is None or job.owner != owner:
-            raise JobNotFoundError(
-                "there is no such job; results are kept for a while only, so restore the picture again"
-            )
+            raise JobNotFoundError(NO_JOB)
         return job
 
     def remove(self, job: Job) -> None:

@@ -14,8 +14,6 @@ from s3diff.restoration.restorer import Restorer
 
 #: Models that stay in memory; the one that was not asked for longest goes.
 _MODELS_IN_MEMORY = 2
-#: The message to clients; paths and addresses of models are for the log.
-CANNOT_LOAD = "this model cannot be loaded here; the service's log says why"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,17 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from s3diff.errors import (
-    DiskFullError,
-    DownloadError,
-    JobCancelledError,
-    JobTimeoutError,
-    ModelError,
-    OptionError,
-    OutputError,
-    PictureError,
-    S3DiffError,
-)
+from s3diff.errors import JobCancelledError, ModelError, OptionError, S3DiffError
 from s3diff.images.codecs import picture_header
 from s3diff.options import RestoreOptions
 from s3diff.restoration.animation import OpenedAnimation, open_source, restore_animation
@@ -38,9 +28,10 @@ from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Result
 from s3diff.restoration.result_names import result_extension, result_stem
 from s3diff.restoration.steps import Opened, write
-from s3diff.serving.jobs import Cause, Job, safe_name
+from s3diff.service_errors import FAILED, failure_of
+from s3diff.serving.jobs import Job, safe_name
 from s3diff.serving.limits import ServiceLimits
-from s3diff.serving.models import CANNOT_LOAD, ModelCache
+from s3diff.serving.models import ModelCache
 from s3diff.serving.progress import JobMonitor, TimeEstimator
 
 _LOG = logging.getLogger("s3diff.serving")
@@ -236,16 +227,14 @@ class Pipeline:
         except JobCancelledError:
             self._end(job, state="cancelled")
         except S3DiffError as error:
-            cause, message = _cause_of(error), job.worded(error)
-            if cause == "model":  # the service's matter: its log has the paths, its client does not
-                _LOG.error("model cannot be loaded: %s", error, extra={"job": job.id, "request": job.request})
-                message = CANNOT_LOAD
-            self._end(job, state="failed", error=message, cause=cause)
+            failure = failure_of(error, job.worded(error))
+            if failure.kind.text is not None:  # the log has the paths, the client does not
+                _LOG.error("%s: %s", failure.kind.code, error, extra={"job": job.id, "request": job.request})
+            self._end(job, state="failed", error=failure.message, cause=failure.kind.code, field=failure.field)
         except Exception:  # noqa: BLE001 - the log has it; the thread has other jobs
             text = traceback.format_exc().replace(job.name, "PICTURE")
             _LOG.error("job failed: %s", text, extra={"job": job.id, "request": job.request})
-            message = "the service failed on this picture, which is not the picture's fault; its log says more"
-            self._end(job, state="failed", error=message, cause="service")
+            self._end(job, state="failed", error=FAILED, cause="service")
         return None
 
     def _ended_by_request(self, job: Job) -> bool:
@@ -271,17 +260,3 @@ def _check_prompts(restorer: Restorer, options: RestoreOptions) -> None:
             if restorer.model.text_encoder is not None:
                 raise
             raise OptionError(f"{name} cannot be used: {error}") from error
-
-
-def _cause_of(error: S3DiffError) -> Cause:
-    if isinstance(error, ModelError | DownloadError):
-        return "model"
-    if isinstance(error, PictureError):
-        return "picture"
-    if isinstance(error, JobTimeoutError):
-        return "time"
-    if isinstance(error, OptionError):
-        return "options"
-    if isinstance(error, OutputError) and not isinstance(error, DiskFullError):
-        return "output"
-    return "service"

@@ -23,6 +23,7 @@ from s3diff.options import METHOD_SCALE, OutputOptions, Precision, RestoreOption
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Degrees
 from s3diff.restoration.sizes import sizes_of
+from s3diff.service_errors import ENDING, NO_ROOM, QUEUE_FULL, TOO_MANY
 from s3diff.serving.jobs import Job, JobStatus, JobStore
 from s3diff.serving.limits import Quota, ServiceLimits
 from s3diff.serving.models import ModelCache, OfferedModel
@@ -261,12 +262,12 @@ class RestorationService:
         model = self._models.default if model is None else model
         self._models.check(model)
         if not self._estimating.acquire(timeout=self.limits.idle_seconds):
-            raise QueueFullError("too many pictures are being looked at; come back in a second")
+            raise QueueFullError(TOO_MANY.format("pictures are being looked at"))
         plain = RestoreOptions(), OutputOptions()
         job = Job(name=name, options=plain[0], writing=plain[1], model=model, owner=None, folder=self.store.folder)
         try:
             if not self._is_open:
-                raise ServiceClosedError("the service is ending; come back later")
+                raise ServiceClosedError(ENDING)
             self._take_in(picture, job.source, move=False)
             self._check_header(job, of_result=False)
             try:
@@ -316,7 +317,7 @@ class RestorationService:
             QueueFullError, QuotaError, ServiceClosedError: it would not.
         """
         if not self._is_open:
-            raise ServiceClosedError("the service is ending; come back later")
+            raise ServiceClosedError(ENDING)
         if self.num_waiting >= self.limits.queue_length:
             self._refuse()
         self._quotas.check(owner, quota)
@@ -325,7 +326,7 @@ class RestorationService:
         self.counts["refused"] += 1
         waiting = self.limits.queue_length
         later = self.times.seconds_of_queue(waiting)
-        raise QueueFullError(f"{waiting} pictures are waiting, which is the limit; come back later", later)
+        raise QueueFullError(QUEUE_FULL.format(waiting), later)
 
     def _ended(self, job: Job) -> None:
         self.counts[job.status.state] += 1
@@ -350,7 +351,7 @@ class RestorationService:
                     shutil.copyfileobj(picture, file, 1 << 20)
             size = place.stat().st_size
         except OSError as error:
-            raise QueueFullError(f"the service cannot store the picture ({error.strerror}); come back later") from error
+            raise QueueFullError(NO_ROOM.format(error.strerror)) from error
         if size > self.limits.upload_bytes:
             raise PictureTooLargeError(
                 f"{place.name} has {size} bytes, at most {self.limits.upload_bytes} are allowed; give a smaller file"

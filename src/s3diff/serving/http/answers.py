@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from s3diff.errors import JobNotFoundError
 from s3diff.restoration.result import Result
+from s3diff.service_errors import NOT_KEPT, SERVICE_ERRORS, ServiceFailure
 from s3diff.serving.jobs import Job, JobStatus
 
 #: How often a waiting request looks whether its client is still there.
@@ -52,7 +53,7 @@ def sent(result: Result, then: BackgroundTask | None = None) -> Response:
     try:
         file = result.path.open("rb")
     except OSError:
-        raise JobNotFoundError("the result is no longer kept; restore the picture again") from None
+        raise JobNotFoundError(NOT_KEPT) from None
 
     async def pieces() -> AsyncIterator[bytes]:
         try:
@@ -71,27 +72,36 @@ def sent(result: Result, then: BackgroundTask | None = None) -> Response:
     return StreamingResponse(pieces(), headers=headers, media_type=result.media_type, background=then)
 
 
+def failure_answer(failure: ServiceFailure) -> JSONResponse:
+    """Answer with a failure."""
+    return error_answer(failure.kind.code, failure.message, failure.field, failure.retry_seconds)
+
+
 def error_answer(
-    status: int,
     code: str,
     message: str,
     field: str | None = None,
-    retry_after: float | None = None,
+    retry_seconds: float | None = None,
+    *,
+    status: int | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """Answer with an error, all of which have one form.
+    """Answer with an error; all errors have one form.
 
     Args:
-        status: of HTTP.
-        code: a word for programs.
+        code: of :data:`s3diff.service_errors.SERVICE_ERRORS`.
         message: one line for people.
         field: the option at fault.
-        retry_after: seconds until it may be tried again.
+        retry_seconds: until it may be tried again; None for what the table says.
+        status: of HTTP, for a code that is not in the table.
         headers: of the answer.
     """
-    again = {} if retry_after is None else {"Retry-After": str(max(1, round(retry_after)))}
-    told = {"error": {"code": code, "message": message, "field": field}}
-    return JSONResponse(told, status, {**again, **(headers or {})})
+    kind = SERVICE_ERRORS.get(code)
+    status = kind.status if kind and status is None else status or 500
+    later = kind.retry_seconds if kind and retry_seconds is None else retry_seconds
+    again = {} if later is None else {"Retry-After": str(max(1, round(later)))}
+    content = {"error": {"code": code, "message": message, "field": field}}
+    return JSONResponse(content, status, {**again, **(headers or {})})
 
 
 def wants_json(accept: str) -> bool:

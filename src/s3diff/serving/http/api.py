@@ -17,21 +17,10 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from s3diff.errors import (
-    DownloadError,
-    JobNotFoundError,
-    ModelError,
-    OptionError,
-    OutputError,
-    PictureError,
-    PictureTooLargeError,
-    QueueFullError,
-    QuotaError,
-    S3DiffError,
-    ServiceClosedError,
-)
-from s3diff.option_texts import field_at_fault, options_from_texts
-from s3diff.serving.http.answers import CLIENT_HAS_LEFT, error_answer, has_ended, sent, wants_json
+from s3diff.errors import OptionError, QueueFullError, S3DiffError
+from s3diff.option_texts import options_from_texts
+from s3diff.service_errors import ENDED, NO_RESULT, TOO_MANY, code_of_status, failure_of
+from s3diff.serving.http.answers import CLIENT_HAS_LEFT, error_answer, failure_answer, has_ended, sent, wants_json
 from s3diff.serving.http.auth import Auth
 from s3diff.serving.http.forms import picture_and_options, read_form
 from s3diff.serving.http.metrics import Metrics
@@ -52,7 +41,6 @@ from s3diff.serving.http.schemas import (
     ModelsView,
     errors_for,
     estimate_view,
-    field_of_failure,
     form_body,
     job_view,
     model_view,
@@ -60,24 +48,12 @@ from s3diff.serving.http.schemas import (
 )
 from s3diff.serving.jobs import Job
 from s3diff.serving.limits import Quota
-from s3diff.serving.models import CANNOT_LOAD
 from s3diff.serving.service import NO_QUOTA, RestorationService
 from s3diff.version import __version__
 
 _LOG = logging.getLogger("s3diff.serving")
 #: Longest time that a question about a job waits for its end.
 _LONGEST_WAIT_SECONDS = 30.0
-_HTTP_CODES = {
-    400: "malformed",
-    404: "not_found",
-    405: "method_not_allowed",
-    408: "too_slow",
-    413: "too_large",
-    415: "media_type",
-}
-#: Of jobs that failed, by their cause; any other is the service's own fault.
-_FAILURE_CODES = {"picture": 422, "options": 422, "output": 422, "time": 408, "model": 503}
-_MODEL_RETRY_SECONDS = 60
 
 
 def create_app(
@@ -140,7 +116,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         """Give the picture and the other fields, while a place for uploads is held."""
         service.require_room(_owner(request), quota)
         if arriving.locked():
-            raise QueueFullError("too many pictures are arriving; come back in a second")
+            raise QueueFullError(TOO_MANY.format("pictures are arriving"))
         async with arriving:
             form = await read_form(request)
             try:
@@ -189,15 +165,9 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         status = job.status
         if status.state == "failed":
             service.store.remove(job)
-            code = _FAILURE_CODES.get(status.cause or "", 500)
-            retry_after = _MODEL_RETRY_SECONDS if status.cause == "model" else None
-            return error_answer(
-                code, status.cause or "service", status.error or "", field_of_failure(status), retry_after
-            )
+            return error_answer(status.cause or "service", status.error or "", status.field)
         if status.result is None:
-            return error_answer(
-                503, "ending", "the service ended before the picture was restored; send it again", None, 5
-            )
+            return error_answer("ending", ENDED)
         return sent(status.result, then=BackgroundTask(service.store.remove, job))
 
     @app.post(
@@ -239,7 +209,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         job = service.job(id, _owner(request))
         made = job.status.result
         if made is None:
-            return error_answer(409, "no_result", f"the job is {job.status.state}, so there is no result", None)
+            return error_answer("no_result", NO_RESULT.format(job.status.state))
         job.is_fetched = job.is_fetched or not request.scope.get("is_head", False)
         return sent(made)
 
@@ -321,27 +291,12 @@ def _accepted(request: Request, service: RestorationService, job: Job) -> JSONRe
 
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(S3DiffError)
-    async def told(_: Request, error: Exception) -> Response:
-        text = " ".join(str(error).split())
-        if isinstance(error, QuotaError):
-            return error_answer(429, "quota", text, None, error.retry_after_seconds)
-        if isinstance(error, QueueFullError):
-            return error_answer(503, "queue_full", text, None, error.retry_after_seconds)
-        if isinstance(error, ServiceClosedError):
-            return error_answer(503, "ending", text, None, 5)
-        if isinstance(error, ModelError | DownloadError):
-            _LOG.error("model cannot be loaded: %s", text)
-            return error_answer(503, "model", CANNOT_LOAD, "model", _MODEL_RETRY_SECONDS)
-        for kind, status, code in (
-            (JobNotFoundError, 404, "no_such_job"),
-            (PictureTooLargeError, 413, "too_large"),
-            (PictureError, 422, "picture"),
-            (OptionError, 422, "option"),
-            (OutputError, 422, "output"),
-        ):
-            if isinstance(error, kind):
-                return error_answer(status, code, text, field_at_fault(error) if kind is OptionError else None)
-        return error_answer(500, "service", text, None)
+    async def failed(_: Request, error: Exception) -> Response:
+        assert isinstance(error, S3DiffError)
+        failure = failure_of(error)
+        if failure.kind.text is not None:  # the log has the paths, the client does not
+            _LOG.error("%s: %s", failure.kind.code, error)
+        return failure_answer(failure)
 
     @app.exception_handler(ClientDisconnect)
     async def left(_: Request, __: Exception) -> Response:
@@ -350,8 +305,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        code = _HTTP_CODES.get(error.status_code, "refused")
-        answer = error_answer(error.status_code, code, str(error.detail), None)
+        answer = error_answer(code_of_status(error.status_code), str(error.detail), status=error.status_code)
         answer.headers.update(error.headers or {})
         if (allowed := answer.headers.get("allow")) is not None:
             methods = set(allowed.split(", "))
@@ -363,4 +317,4 @@ def _add_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         name = str(first["loc"][-1])
-        return error_answer(422, "option", f"{name} cannot be used: {first['msg'].lower()}", name)
+        return error_answer("option", f"{name} cannot be used: {first['msg'].lower()}", name)

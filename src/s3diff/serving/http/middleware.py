@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from s3diff.service_errors import BODY_TOO_LARGE, NO_TOKEN, SERVICE_ERRORS, TOO_SLOW
 from s3diff.serving.http.answers import CLIENT_HAS_LEFT, error_answer
 from s3diff.serving.http.auth import Auth
 from s3diff.serving.limits import ServiceLimits
@@ -186,7 +187,7 @@ class SiteGuard:
                     f"the request asks for the host {_shown(host)}, which is no name of this service; "
                     "ask it by a name that it was started for, or start it with --allow-host NAME"
                 )
-                await error_answer(421, "wrong_host", message)(scope, receive, send)
+                await error_answer("wrong_host", message)(scope, receive, send)
                 return
             if scope["method"] not in _SAFE_METHODS and _is_cross_site(headers, host):
                 message = (
@@ -194,7 +195,7 @@ class SiteGuard:
                     f"service is asked as {_shown(host)}; only its own page may send it (a proxy has to hand on Host "
                     "as the browser sent it, with its port)"
                 )
-                await error_answer(403, "cross_site", message)(scope, receive, send)
+                await error_answer("cross_site", message)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
@@ -227,8 +228,7 @@ class TokenGuard:
         is_page = scope["method"] == "GET" and "text/html" in headers.get("accept", "")
         if is_page and self.auth.sign_in_path is not None:
             return RedirectResponse(root_of(scope) + self.auth.sign_in_path, 303)
-        message = "a token is needed; send it as Authorization: Bearer TOKEN"
-        return error_answer(401, "token_needed", message, headers={"WWW-Authenticate": "Bearer"})
+        return error_answer("token_needed", NO_TOKEN, headers={"WWW-Authenticate": "Bearer"})
 
 
 class BodyLimits:
@@ -251,7 +251,7 @@ class BodyLimits:
         body = _Body(receive, send, self.limits)
         declared = Headers(scope=scope).get("content-length", "0")
         if declared.isascii() and declared.isdigit() and int(declared[:20]) > self.limits.upload_bytes + _FORM_BYTES:
-            await error_answer(413, "too_large", _too_large(self.limits))(scope, body.receive, body.send)
+            await error_answer("too_large", _too_large(self.limits))(scope, body.receive, body.send)
             return
         await self.app(scope, body.receive, body.send)
 
@@ -278,13 +278,12 @@ class _Body:
             message = await asyncio.wait_for(self._receive(), max(0.0, left))
         except asyncio.TimeoutError:
             self._is_slow = True
-            text = "the request's body came too slowly; send it in one go"
-            raise HTTPException(408, text) from None
+            raise HTTPException(SERVICE_ERRORS["too_slow"].status, TOO_SLOW) from None
         self._is_left = message["type"] == "http.disconnect"
         self._is_whole = self._is_left or not message.get("more_body", False)
         self._count += len(message.get("body", b""))
         if self._count > self._limits.upload_bytes + _FORM_BYTES:
-            raise HTTPException(413, _too_large(self._limits))
+            raise HTTPException(SERVICE_ERRORS["too_large"].status, _too_large(self._limits))
         return message
 
     async def send(self, message: Message) -> None:
@@ -356,4 +355,4 @@ def _route(scope: Scope) -> str:
 
 
 def _too_large(limits: ServiceLimits) -> str:
-    return f"the request's body is too large; a picture's file may have at most {limits.upload_bytes} bytes"
+    return BODY_TOO_LARGE.format(limits.upload_bytes)

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from s3diff.option_texts import field_at_fault, option_schemas
-from s3diff.serving.jobs import Cause, Job, JobStatus, Part, Stage, State
+from s3diff.option_texts import option_schemas
+from s3diff.service_errors import SERVICE_ERRORS, Cause
+from s3diff.serving.jobs import Job, Part, Stage, State
 from s3diff.serving.models import OfferedModel
 from s3diff.serving.service import Estimate, RestorationService
 
@@ -32,21 +33,6 @@ _EXAMPLES = {
         "value": {"picture": "(the file)", "size": "3840x2160", "size_mode": "fill", "format": "png"},
     },
 }
-_ERRORS = {
-    400: "The form cannot be read.",
-    401: "A token is needed.",
-    403: "The request comes from another site's page.",
-    404: "There is no such job, or it is somebody else's.",
-    408: "The body came too slowly, or the picture took longer than the service allows.",
-    409: "The job has no result.",
-    413: "The file, the picture or its result is larger than the service takes.",
-    415: "The body is no multipart/form-data.",
-    422: "The picture or an option cannot be used.",
-    429: "This client has handed in as much as it may; `Retry-After` says when to come back.",
-    500: "The service failed; its log says why.",
-    503: "Too many pictures wait, the service is ending, or the model cannot be loaded; `Retry-After` says when to "
-    "come back.",
-}
 
 #: A degree, or a share.
 Degree = Annotated[float, Field(ge=0, le=1)]
@@ -55,7 +41,7 @@ Degree = Annotated[float, Field(ge=0, le=1)]
 class ErrorFacts(BaseModel):
     """What went wrong."""
 
-    code: str = Field(description="A word for programs, such as `queue_full`.", examples=["option"])
+    code: str = Field(description="A word for programs.", examples=["option", "queue_full"])
     message: str = Field(examples=["scale is -1.0; give a number above 0, such as 4 or 2.5"])
     field: str | None = Field(None, description="The option at fault, where it is one.", examples=["scale"])
 
@@ -178,18 +164,9 @@ def job_view(service: RestorationService, job: Job) -> JobView:
         seconds_left=status.seconds_left,
         error=status.error,
         cause=status.cause,
-        field=field_of_failure(status),
+        field=status.field,
         result=result,
     )
-
-
-def field_of_failure(status: JobStatus) -> str | None:
-    """Name the option at fault, of a job that failed."""
-    if status.cause == "output":
-        return "format"
-    if status.cause == "model":
-        return "model"
-    return field_at_fault(Exception(status.error)) if status.cause == "options" else None
 
 
 def model_view(model: OfferedModel) -> ModelView:
@@ -250,7 +227,11 @@ def errors_for(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe errors by status, all of one form."""
     answers: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
-        answers[status] = {"model": ErrorView, "description": _ERRORS[status]}
+        kinds = [kind for kind in SERVICE_ERRORS.values() if kind.status == status]
+        described = " ".join(f"`{kind.code}`: {kind.meaning}" for kind in kinds)
+        answers[status] = {"model": ErrorView, "description": described}
         if status in (429, 503):
-            answers[status]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+            answers[status]["headers"] = {
+                "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds until it may be tried again."}
+            }
     return answers

@@ -68,10 +68,10 @@ class GradioGuard:
         if scope["method"] not in ("GET", "HEAD") or not _is_open(scope):
             if methods := self._methods(scope):
                 text = f"this path takes {methods}, not {str(scope['method'])[:20]}"
-                await error_answer(405, "method_not_allowed", text, headers={"Allow": methods})(scope, receive, send)
+                await error_answer("method_not_allowed", text, headers={"Allow": methods})(scope, receive, send)
                 return
             text = "there is nothing at this path; the HTTP service is described at /api/openapi.json"
-            await error_answer(404, "not_found", text)(scope, receive, send)
+            await error_answer("not_found", text)(scope, receive, send)
             return
 
         async def with_headers(message: Message) -> None:

@@ -22,6 +22,7 @@ from starlette.routing import Mount
 from s3diff.errors import JobNotFoundError, OptionError, PictureError, QueueFullError
 from s3diff.option_texts import options_from_texts
 from s3diff.restoration.result import Result
+from s3diff.service_errors import TOO_MANY
 from s3diff.serving.command_line import command_line
 from s3diff.serving.http.auth import Auth
 from s3diff.serving.jobs import Job, safe_name
@@ -131,7 +132,7 @@ def _routes(service: RestorationService) -> APIRouter:
     @contextmanager
     def turn() -> Iterator[None]:
         if not at_once.acquire(timeout=_PREVIEW_WAIT_SECONDS):
-            raise QueueFullError("too many previews are being made; come back in a second")
+            raise QueueFullError(TOO_MANY.format("previews are being made"))
         try:
             yield
         finally:

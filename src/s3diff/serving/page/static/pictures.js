@@ -11,14 +11,6 @@ const THUMBNAIL_PX = 256;
 const SHOWN_PIXELS = 24e6;
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** The control that a failed job is about, where there is one. */
-function fieldOf(job, fields) {
-  if (job.field || job.cause === "picture") return job.field;
-  if (job.cause === "output") return "format";
-  const prompts = ["positive_prompt", "negative_prompt"].filter((name) => name in fields);
-  return prompts.length && /prompt/.test(job.error) ? prompts[0] : null;
-}
-
 export class Picture {
   static #count = 0;
 
@@ -122,7 +114,7 @@ export class Picture {
         const wait = performance.now() - started > LONG_AFTER_MS ? LONG_WAIT_SECONDS : WAIT_SECONDS;
         job = await service.jobStatus(job.id, wait, abort.signal);
       }
-      if (job.state === "failed") throw new service.ServiceError(job.error, { status: 422, field: fieldOf(job, fields) });
+      if (job.state === "failed") throw new service.ServiceError(job.error, { status: 422, field: job.field });
       if (job.state === "cancelled") throw new DOMException("cancelled", "AbortError");
       if (this.job) service.cancelJob(this.job.id).catch(() => {}); // the result before this one
       Object.assign(this, { state: "done", job, command, fit, share: 1 });
