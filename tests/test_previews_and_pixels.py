@@ -13,43 +13,10 @@ from PIL import Image
 from s3diff.errors import PictureError
 from s3diff.images.codecs import Picture, picture_header, read_picture, write_picture
 from s3diff.images.files.reading import decode_picture
+from tiff_builder import Tiff
 
 FULL = np.arange(30 * 40 * 3, dtype=np.uint32).reshape(30, 40, 3).astype(np.uint8)
 SMALL = np.full((6, 8, 3), 200, np.uint8)
-
-
-class Tiff:
-    """A file made of directories; ``>`` or ``<``."""
-
-    def __init__(self, order: str = "<") -> None:
-        self.order, self.data = order, bytearray((b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8))
-
-    def directory(self, pixels: np.ndarray, extra: dict[int, tuple[int, list[int]]], following: int = 0) -> int:
-        """Append pixels and a directory; returns its place."""
-        values = pixels.astype(pixels.dtype.newbyteorder(self.order)).tobytes()
-        place_of_pixels = len(self.data)
-        self.data += values
-        height, width, channels = pixels.shape
-        tags: dict[int, tuple[int, list[int]]] = {
-            256: (4, [width]), 257: (4, [height]), 258: (3, [8 * pixels.itemsize] * channels), 259: (3, [1]),
-            262: (3, [2 if channels == 3 else 1]), 273: (4, [place_of_pixels]), 277: (3, [channels]),
-            278: (4, [height]), 279: (4, [len(values)]), 284: (3, [1]), **extra,
-        }  # fmt: skip
-        entries = b""
-        for tag, (kind, numbers) in sorted(tags.items()):
-            code = {1: "B", 3: "H", 4: "I"}[kind]
-            body = struct.pack(f"{self.order}{len(numbers)}{code}", *numbers)
-            if len(body) > 4:
-                place, self.data = len(self.data), self.data + body
-                body = struct.pack(f"{self.order}I", place)
-            entries += struct.pack(f"{self.order}HHI", tag, kind, len(numbers)) + body.ljust(4, b"\0")
-        place = len(self.data)
-        self.data += struct.pack(f"{self.order}H", len(tags)) + entries + struct.pack(f"{self.order}I", following)
-        return place
-
-    def begin_at(self, place: int) -> bytes:
-        struct.pack_into(f"{self.order}I", self.data, 4, place)
-        return bytes(self.data)
 
 
 RAW = np.zeros((30, 40, 1), np.uint16)
@@ -178,13 +145,13 @@ def test_lab_becomes_srgb(tmp_path: Path) -> None:
     assert picture.notes == ("Lab was converted to sRGB",)
 
 
-@pytest.mark.parametrize("kind", ["float colours", "signed", "12-bit colours"])
+@pytest.mark.parametrize("kind", ["colours of a palette of 16 bits", "signed", "ITU Lab"])
 def test_kinds_that_are_not_read_are_not_called_damaged(kind: str) -> None:
     tiff = Tiff()
     place = {
-        "float colours": lambda: tiff.directory(np.zeros((2, 2, 3), np.float32), {339: (3, [3, 3, 3])}),
+        "colours of a palette of 16 bits": lambda: tiff.directory(np.zeros((2, 2, 1), np.uint16), {262: (3, [3])}),
         "signed": lambda: tiff.directory(np.zeros((2, 2, 1), np.int8), {339: (3, [2])}),
-        "12-bit colours": lambda: tiff.directory(np.zeros((2, 2, 3), np.uint16), {258: (3, [12] * 3)}),
+        "ITU Lab": lambda: tiff.directory(np.zeros((2, 2, 3), np.uint8), {262: (3, [10])}),
     }[kind]()
     with pytest.raises(PictureError) as error:
         decode_picture(tiff.begin_at(place), "a.tif")

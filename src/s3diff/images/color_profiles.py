@@ -133,6 +133,22 @@ def _srgb_decoded(encoded: np.ndarray) -> np.ndarray:
     return np.sign(encoded) * np.where(size <= 0.04045, size / 12.92, ((size + 0.055) / 1.055) ** 2.4)
 
 
+def srgb_from_lab(lab: np.ndarray) -> np.ndarray:
+    """Convert CIE L*a*b* under D50 to sRGB; colours outside sRGB leave [0, 1]. float32.
+
+    Args:
+        lab: [H, W, 3] float; L in [0, 100].
+    """
+    return _banded(lab, _srgb_of_lab)
+
+
+def _srgb_of_lab(lab: np.ndarray) -> np.ndarray:
+    """CIE 15:2018, section 8.2.1, inverted."""
+    roots = (lab[..., :1] + 16) / 116 + lab[..., [1, 0, 2]] * np.array([1 / 500, 0, -1 / 200])
+    xyz = np.where(roots > 6 / 29, roots**3, (roots - 4 / 29) * 3 * (6 / 29) ** 2) * _SRGB_TO_XYZ.sum(axis=1)
+    return _srgb_encoded(xyz @ np.linalg.inv(_SRGB_TO_XYZ).T)
+
+
 def _banded(colors: np.ndarray, convert: object) -> np.ndarray:
     result = np.empty(colors.shape, np.float32)
     for start in range(0, len(colors), _BAND_ROWS):

@@ -71,6 +71,8 @@ def picture_of(
     deep: np.ndarray | None = None,
     stated_profile: bytes | None = None,
     beside: Sequence[str] = (),
+    *,
+    is_srgb: bool = False,
 ) -> Picture:
     """Decode the frame that an opened file stands at, upright.
 
@@ -78,9 +80,10 @@ def picture_of(
         image: opened; it is loaded here.
         path: of the file.
         notes: what is known of it already, one sentence each.
-        deep: the pixels [H, W, C] in 16 bits, where Pillow's own have only 8.
+        deep: the pixels [H, W, C], where Pillow's own have fewer bits or another meaning; of a TIFF upright.
         stated_profile: made of what the file states about its colours; stronger than the profile that Pillow finds.
         beside: titles of what the file holds beside its picture, which is left behind.
+        is_srgb: whether ``deep`` was converted to sRGB, so that the file's profile is not its own.
     """
     source_format = "JPEG" if image.format == "MPO" else image.format
     image.load()  # profile and EXIF may stand behind the pixels, and a TIFF is turned upright by it
@@ -88,16 +91,18 @@ def picture_of(
     icc_profile = stated_profile or image.info.get("icc_profile") or None
     found, lost, more = metadata_of(image)
     notes += more
-    if icc_profile is None and image.mode in ("RGB", "RGBA", "YCbCr"):
+    if is_srgb:
+        icc_profile = None
+    elif icc_profile is None and (image.mode in ("RGB", "RGBA", "YCbCr") if deep is None else deep.shape[2] >= 3):
         is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)  # whose own tags are EXIF's
         icc_profile = adobe_rgb_profile() if states_adobe_rgb(image.getexif() if is_tiff else found.exif) else None
     orientation, exif = take_orientation(found.exif) if found.exif else (1, None)
     turned_by = orientation if orientation != 1 else getattr(image, "stored_orientation", 1)
-    stored_size = image.size[::-1] if is_turned else image.size
+    stored_size = getattr(image, "stored_size", image.size[::-1] if is_turned else image.size)
     metadata, more = upright(found._replace(exif=exif), stored_size, turned_by, [*beside, *lost])
     notes += more
     if image.mode == "CMYK":
-        image, how = _rgb_from_cmyk(image, icc_profile)
+        image, how = rgb_from_cmyk(image, icc_profile)
         notes += (f"CMYK was converted to RGB {how}",)
         icc_profile = None
     if image.mode == "LAB":
@@ -107,8 +112,8 @@ def picture_of(
             image, icc_profile = converted, None
             notes += ("Lab was converted to sRGB",)
     pixels, alpha = split_alpha(_plain_array(image) if deep is None else _with_clear_color(image, deep))
-    pixels = _upright(pixels, orientation)
-    alpha = None if alpha is None else _upright(alpha, orientation)
+    pixels = turned_upright(pixels, orientation)
+    alpha = None if alpha is None else turned_upright(alpha, orientation)
     dpi = dpi_of(image)
     if dpi is not None and (is_turned or orientation in QUARTER_TURNS):
         dpi = dpi[1], dpi[0]
@@ -148,7 +153,8 @@ def _with_clear_color(image: Image.Image, deep: np.ndarray) -> np.ndarray:
     return np.dstack([deep, alpha])
 
 
-def _rgb_from_cmyk(image: Image.Image, icc_profile: bytes | None) -> tuple[Image.Image, str]:
+def rgb_from_cmyk(image: Image.Image, icc_profile: bytes | None) -> tuple[Image.Image, str]:
+    """Convert a CMYK image to RGB; return it and how that was done, for a remark."""
     if icc_profile:
         with suppress(ImageCms.PyCMSError, ImportError):  # a damaged profile, or a Pillow built without littlecms
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
@@ -159,16 +165,18 @@ def _rgb_from_cmyk(image: Image.Image, icc_profile: bytes | None) -> tuple[Image
 
 
 def _has_loading_turned(image: Image.Image) -> bool:
-    """Whether Pillow gave a TIFF a quarter turn; never of a square one.
+    """Whether a TIFF got a quarter turn; of one that Pillow opened by itself never where it is square.
 
     The tags then still hold the stored sides, but no longer the orientation.
     """
+    if hasattr(image, "stored_orientation"):
+        return image.stored_orientation in QUARTER_TURNS
     if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.width == image.height:
         return False
     return (image.tag_v2.get(_TIFF_HEIGHT), image.tag_v2.get(_TIFF_WIDTH)) == image.size
 
 
-def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+def turned_upright(array: np.ndarray, orientation: int) -> np.ndarray:
     """Undo an EXIF orientation (CIPA DC-008, tag 274) on [H, W, ..]."""
     if orientation in QUARTER_TURNS:
         array = array.swapaxes(0, 1)

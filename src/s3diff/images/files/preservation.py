@@ -37,8 +37,11 @@ GIF holds 256 colours. A picture of wide colours that goes into BMP or GIF, whic
   (ColorSpace 2, or Interoperability R03). HDR (PQ, HLG) is refused. A profile for other channels than those written
   (RGB in a grey PNG, grey in WebP) is replaced by one with the same curve, and a remark says so.
 - **Raw files** (DNG, CR2, NEF, ARW ...) are refused: what they show is a preview. Of a TIFF whose first page is a
-  reduced copy, the full picture is read. Grey TIFF of 12 and 32 bits and of floats (cut to the range from 0 to 1) is
-  read with 16 bits, Lab is converted to sRGB; a kind of pixels that is not read is named.
+  reduced copy, the full picture is read.
+- **TIFF** of grey, RGB, CMYK and Lab, with or without transparency, of 1 to 64 bits per channel or floats (cut to the
+  range from 0 to 1), in strips, tiles or planes is read, with 16 bits where it has more than 8; Lab is converted to
+  sRGB. Masks and spot colours are left out, and a remark says so. A kind of pixels that is not read is named: signed
+  and complex numbers, channels of several depths, inks other than CMYK, palettes of 16 bits.
 - **Damaged chunks** of a PNG around its pixels are left out, and a remark says so.
 - **Transparency** is enlarged along the edges of the restored colours (`--alpha guided`) or by bicubic interpolation
   (`--alpha bicubic`). Colours under fully transparent pixels are replaced by those around them before anything is

@@ -5,6 +5,7 @@ Sections are those of TIFF 6.0; raw files are TIFFs whose first directory mostly
 
 from __future__ import annotations
 
+import io
 import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -19,6 +20,7 @@ _WANTED = frozenset((NEW_SUBFILE_TYPE, OLD_SUBFILE_TYPE, WIDTH, HEIGHT, PHOTOMET
 _RAW_PHOTOMETRICS = (32803, 34892)
 _REDUCED, _MASK = 1, 4
 _OLD_REDUCED = 2
+_LONG = 4
 _CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 #: No program writes so many sub-directories or so long values of the wanted tags.
 _MAX_VALUES = 64
@@ -35,6 +37,7 @@ class Directory:
         is_reduced: whether it says of itself that it is a reduced copy or a mask of another one.
         is_raw: whether it holds a sensor's values, or says that the file is a DNG.
         children: places of its sub-directories.
+        entries: where the entry of each tag begins in the file.
     """
 
     place: int
@@ -43,6 +46,7 @@ class Directory:
     is_reduced: bool
     is_raw: bool
     children: tuple[int, ...]
+    entries: dict[int, int]
 
     @property
     def num_pixels(self) -> int:
@@ -61,19 +65,20 @@ class TiffDirectories:
     def __init__(self, file: BinaryIO, max_directories: int) -> None:
         file.seek(0)
         head = file.read(16)
-        self._file, self._order = file, "<" if head.startswith(b"II") else ">"
-        self._is_big = head[2:4] in (b"+\0", b"\0+")
+        self._file = file
+        #: ``<`` or ``>``; and whether it is a BigTIFF.
+        self.order, self.is_big = "<" if head.startswith(b"II") else ">", head[2:4] in (b"+\0", b"\0+")
         #: The chain, up to where it leads back or out of the file.
         self.pages: list[Directory] = []
         self.is_canon_raw = head[8:11] == b"CR\x02"
-        place = self._unpack("Q" if self._is_big else "I", head, 8 if self._is_big else 4) if len(head) >= 16 else 0
+        place = self._unpack("Q" if self.is_big else "I", head, 8 if self.is_big else 4) if len(head) >= 16 else 0
         seen: set[int] = set()
         while place and place not in seen and len(seen) <= max_directories:
             seen.add(place)
             try:
                 page, place = self._read(place)
             except (struct.error, OSError, OverflowError, ValueError):
-                self.pages.append(Directory(place, 0, 0, False, False, ()))
+                self.pages.append(Directory(place, 0, 0, False, False, (), {}))
                 break
             self.pages.append(page)
 
@@ -106,45 +111,104 @@ class TiffDirectories:
 
     def _read(self, place: int) -> tuple[Directory, int]:
         """A directory, and where the next one begins."""
-        count_code, entry_bytes, link_code = ("Q", 20, "Q") if self._is_big else ("H", 12, "I")
+        count_code, entry_bytes, link_code = ("Q", 20, "Q") if self.is_big else ("H", 12, "I")
         self._file.seek(place)
         num_entries = self._unpack(count_code, self._file.read(struct.calcsize(count_code)))
         start = self._file.tell()
         entries = self._file.read(min(num_entries, 4096) * entry_bytes)
         self._file.seek(start + num_entries * entry_bytes)
         following = self._unpack(link_code, self._file.read(struct.calcsize(link_code)))
-        values: dict[int, tuple[int, ...]] = {}
-        for offset in range(0, len(entries) - entry_bytes + 1, entry_bytes):
-            if self._unpack("H", entries, offset) in _WANTED:
-                values[self._unpack("H", entries, offset)] = self._values(entries, offset)
+        tags = struct.unpack_from(f"{self.order}{f'H{entry_bytes - 2}x' * (len(entries) // entry_bytes)}", entries)
+        places = {tag: start + entry_bytes * index for index, tag in enumerate(tags)}
+        values = {tag: self._values(entries, places[tag] - start) for tag in _WANTED & places.keys()}
         width, height = (values.get(tag, (0,))[0] for tag in (WIDTH, HEIGHT))
         kind, old_kind = (values.get(tag, (0,))[0] for tag in (NEW_SUBFILE_TYPE, OLD_SUBFILE_TYPE))
         is_raw = values.get(PHOTOMETRIC, (0,))[0] in _RAW_PHOTOMETRICS or _DNG_VERSION in values
         is_reduced = bool(kind & (_REDUCED | _MASK)) or old_kind == _OLD_REDUCED
-        return Directory(place, width, height, is_reduced, is_raw, values.get(SUB_DIRECTORIES, ())), following
+        children = values.get(SUB_DIRECTORIES, ())
+        return Directory(place, width, height, is_reduced, is_raw, children, places), following
+
+    def numbers(self, directory: Directory, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """Read whole numbers of a directory's entry, at most ``_MAX_VALUES``; the default where it is not there."""
+        if tag not in directory.entries:
+            return default
+        self._file.seek(directory.entries[tag])
+        return self._values(self._file.read(20 if self.is_big else 12), 0)
 
     def _values(self, entries: bytes, offset: int) -> tuple[int, ...]:
         kind = self._unpack("H", entries, offset + 2)
-        count = self._unpack("Q" if self._is_big else "I", entries, offset + 4)
-        code, inline_at, inline_bytes = _CODES.get(kind), offset + (12 if self._is_big else 8), 8 if self._is_big else 4
+        count = self._unpack("Q" if self.is_big else "I", entries, offset + 4)
+        code, inline_at, inline_bytes = _CODES.get(kind), offset + (12 if self.is_big else 8), 8 if self.is_big else 4
         if code is None or not 0 < count <= _MAX_VALUES:
             return (0,)
-        layout = struct.Struct(f"{self._order}{count}{code}")
+        layout = struct.Struct(f"{self.order}{count}{code}")
         if layout.size <= inline_bytes:
             return layout.unpack_from(entries, inline_at)
-        self._file.seek(self._unpack("Q" if self._is_big else "I", entries, inline_at))
+        self._file.seek(self._unpack("Q" if self.is_big else "I", entries, inline_at))
         data = self._file.read(layout.size)
         return layout.unpack(data) if len(data) == layout.size else (0,)
 
     def _unpack(self, code: str, data: bytes, offset: int = 0) -> Any:
-        return struct.unpack_from(f"{self._order}{code}", data, offset)[0]
+        return struct.unpack_from(f"{self.order}{code}", data, offset)[0]
 
 
-def at_directory(file: BinaryIO, place: int) -> bytes:
-    """Return a file's bytes with the directory at ``place`` as its first one."""
-    file.seek(0)
-    data = bytearray(file.read())
-    order = "<" if data.startswith(b"II") else ">"
-    is_big = data[2:4] in (b"+\0", b"\0+")
-    struct.pack_into(f"{order}{'Q' if is_big else 'I'}", data, 8 if is_big else 4, place)
-    return bytes(data)
+class PatchedTiff:
+    """A copy of a file's bytes whose first directory is another one; entries of that can be changed.
+
+    Args:
+        file: opened.
+        directories: of the file.
+        directory: the one that becomes the first.
+    """
+
+    def __init__(self, file: BinaryIO, directories: TiffDirectories, directory: Directory) -> None:
+        file.seek(0)
+        self.data = bytearray(file.read())
+        self._order, self._is_big, self._directory = directories.order, directories.is_big, directory
+        self._pack("Q" if self._is_big else "I", 8 if self._is_big else 4, directory.place)
+
+    def set(self, tag: int, value: int) -> None:
+        """Make an entry that is there one LONG of that value."""
+        entry = self._directory.entries.get(tag)
+        if entry is not None:
+            self._pack("HQ" if self._is_big else "HI", entry + 2, _LONG, 1)
+            self._pack("I", entry + (12 if self._is_big else 8), value)
+
+    def rename(self, tag: int, new: int) -> None:
+        """Give an entry that is there another tag."""
+        if tag in self._directory.entries:
+            self._pack("H", self._directory.entries[tag], new)
+
+    def count(self, tag: int) -> int:
+        """Count the numbers of an entry that is there."""
+        code = "Q" if self._is_big else "I"
+        return int(struct.unpack_from(f"{self._order}{code}", self.data, self._directory.entries[tag] + 4)[0])
+
+    def keep_part(self, tag: int, first: int, count: int) -> None:
+        """Let an entry of several numbers hold ``count`` of them from ``first`` on.
+
+        Raises:
+            struct.error: it does not hold so many.
+        """
+        entry = self._directory.entries[tag]
+        code, place_at = "Q" if self._is_big else "I", entry + (12 if self._is_big else 8)
+        kind, total = struct.unpack_from(f"{self._order}H{code}", self.data, entry + 2)
+        each, inline_bytes = struct.calcsize(f"={_CODES[kind]}"), 8 if self._is_big else 4
+        if first + count > total:
+            raise struct.error
+        place = place_at
+        if total * each > inline_bytes:
+            (place,) = struct.unpack_from(f"{self._order}{code}", self.data, place_at)
+        part = bytes(self.data[place + first * each : place + (first + count) * each])
+        self._pack(code, entry + 4, count)
+        if len(part) <= inline_bytes:
+            self.data[place_at : place_at + inline_bytes] = part.ljust(inline_bytes, b"\0")
+        else:
+            self._pack(code, place_at, place + first * each)
+
+    def opened(self) -> BinaryIO:
+        """Return the bytes as a file."""
+        return io.BytesIO(self.data)
+
+    def _pack(self, code: str, place: int, *values: int) -> None:
+        struct.pack_into(f"{self._order}{code}", self.data, place, *values)
