@@ -29,8 +29,8 @@ def parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     read = option_flags._options
 
-    def keep(options: type, given: dict[str, Any]) -> Any:
-        seen["options" if options is RestoreOptions else "writing"] = value = read(options, given)
+    def keep(options: type, *given: Any) -> Any:
+        seen["options" if options is RestoreOptions else "writing"] = value = read(options, *given)
         return value
 
     def stop() -> None:

@@ -89,8 +89,21 @@ def texts_of_options(options: RestoreOptions, writing: OutputOptions | None = No
         for field in fields(value) if value is not None else ():
             given = getattr(value, field.name)
             if given != field.default and field.name not in _NOT_OFFERED:
-                texts[field.name] = _text(field.name, given)
+                texts[field.name] = option_text(field.name, given)
     return texts
+
+
+def option_text(name: str, value: Any) -> str:
+    """Write one option's value as a form's field or a flag takes it.
+
+    Raises:
+        OptionError: a value that has no text: tiles like the release's, but of other sizes.
+    """
+    if isinstance(value, ReleasedTiles):
+        if value != ReleasedTiles():
+            raise OptionError("released_tiles of other sizes than the release's cannot be sent to a service")
+        return "true"
+    return "x".join(map(str, value)) if name == "size" else str(value).removesuffix(".0")
 
 
 def flag_of(name: str) -> str:
@@ -202,14 +215,6 @@ def _value(name: str, text: str, hint: Any) -> Any:
         except ValueError:
             return text  # the dataclass says what is allowed
     return text
-
-
-def _text(name: str, value: Any) -> str:
-    if isinstance(value, ReleasedTiles):
-        if value != ReleasedTiles():
-            raise OptionError("released_tiles of other sizes than the release's cannot be sent to a service")
-        return "true"
-    return "x".join(map(str, value)) if name == "size" else str(value)
 
 
 def _hints(options: type) -> dict[str, Any]:

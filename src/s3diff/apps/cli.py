@@ -18,6 +18,8 @@ from s3diff.apps.serve_command import serve
 from s3diff.apps.terminal import EXIT_USER_ERROR, EXIT_WRONG_USE, load_torch, one_line_errors, remark
 from s3diff.apps.training_commands import train, train_estimator
 from s3diff.errors import ModelError, OptionError, OutputError
+from s3diff.option_texts import flag_of, option_text
+from s3diff.presets import all_presets, own_presets_file
 from s3diff.version import __version__
 
 #: What typer raises for arguments that it does not understand: its own click's in later versions, click's before.
@@ -122,6 +124,22 @@ def models(
                 typer.echo(f"{'':10} {'':16} {named.folder()}{known}")
         if num_damaged:
             raise typer.Exit(EXIT_USER_ERROR)
+
+
+@app.command()
+def presets() -> None:
+    """List the presets of s3diff restore: what each is for and which options it sets; and how to add your own."""
+    with one_line_errors():
+        for preset in all_presets().values():
+            texts = {flag_of(name): option_text(name, value) for name, value in preset.values.items()}
+            flags = [flag if text == "true" else f"{flag} {text}" for flag, text in texts.items()]
+            typer.echo(f"{preset.name:10} {preset.summary}".rstrip())
+            typer.echo(f"{'':10} {' '.join(flags) or 'the defaults of s3diff restore'}")
+        typer.echo(
+            f"Your own: {own_presets_file()}\n"
+            "  [album]\n  summary = For the album\n  long-side = 4096\n  noise = +0.1\n  format = jpg\n"
+            "then: s3diff restore photo.jpg --preset album"
+        )
 
 
 @app.command()

@@ -14,33 +14,55 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from s3diff.apps.terminal import one_line_errors
-from s3diff.formats import FORMATS
+from s3diff.formats import FORMATS, in_words
 from s3diff.option_texts import describe_option, flag_of, parse_degree, parse_size, parse_tile, whole_millions
 from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
+from s3diff.presets import PRESETS, RestorePreset, find_preset
 
 #: Fields that are given as texts, with what the help calls the text.
 _METAVARS = {"size": "WxH", "blur": "DEGREE", "noise": "DEGREE", "tile": "auto|off|N"}
 _METAVARS |= {"format": "|".join(form.extensions[0][1:] for form in FORMATS)}
 
 
+#: The flag of the preset, before those of the options that it sets.
+_PRESET = inspect.Parameter(
+    "preset",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=next(iter(PRESETS)),
+    annotation=Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"Options for a kind of picture: {in_words(tuple(PRESETS))}, or a preset of your own (s3diff presets "
+            "explains them). An option given with it wins.",
+        ),
+    ],
+)
+
+
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     """Put the flags of all options in the place of a command's parameters ``options`` and ``writing``.
 
-    A value outside what it allows ends the command with one line, as every mistake of a user does.
+    An option comes from the command line, else from the preset, else it has its default. A value outside what it
+    allows ends the command with one line, as every mistake of a user does.
     """
-    parameters: list[inspect.Parameter] = []
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters: list[inspect.Parameter] = [context]
     own = inspect.signature(command, eval_str=True).parameters
     for parameter in own.values():
+        if parameter.annotation is RestoreOptions:
+            parameters.append(_PRESET)
         if parameter.annotation in (RestoreOptions, OutputOptions):
             parameters += [_parameter(parameter.annotation, field.name) for field in fields(parameter.annotation)]
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
     @functools.wraps(command)
-    def run(**given: Any) -> None:
+    def run(context: typer.Context, preset: str, **given: Any) -> None:
         with one_line_errors():
-            options = _options(RestoreOptions, given)
-            writing = _options(OutputOptions, given)
+            chosen = find_preset(preset)
+            options = _options(RestoreOptions, chosen, context, given)
+            writing = _options(OutputOptions, chosen, context, given)
         command(options=options, writing=writing, **{name: given[name] for name in own if name in given})
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -64,9 +86,11 @@ def _parameter(options: type, name: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, option])
 
 
-def _options(options: type, given: dict[str, Any]) -> Any:
-    """The dataclass of the flags' values."""
-    return options(**{field.name: _value(field.name, given[field.name]) for field in fields(options)})
+def _options(options: type, preset: RestorePreset, context: typer.Context, values: dict[str, Any]) -> Any:
+    """The dataclass of the flags on the command line and of the preset."""
+    sources = {field.name: context.get_parameter_source(field.name) for field in fields(options)}
+    names = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+    return options(**preset.merged(options, {name: _value(name, values[name]) for name in names}))
 
 
 def _value(name: str, value: Any) -> Any:

@@ -32,6 +32,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from s3diff import user_folders
 from s3diff.checkpoints.release import (
     COMMIT_PATTERN,
     DIGEST_PATTERN,
@@ -45,7 +46,6 @@ from s3diff.checkpoints.release import (
     Release,
     ReleasePaths,
     Repository,
-    default_cache_folder,
     failure,
     megabytes,
     read_record,
@@ -162,7 +162,7 @@ def fetch_release(
     """Plan, announce, fetch, and record the commits: all that the conversion to a model folder needs.
 
     Args:
-        cache_folder: where the record is kept; None for :func:`default_cache_folder`.
+        cache_folder: where the record is kept; None for s3diff's.
         announce: called with the plan before anything is transferred, and only when something will be: the place
             to show ``plan.summary()`` (sizes, licences), or to stop by raising.
         progress: see :func:`fetch`.
@@ -171,7 +171,7 @@ def fetch_release(
     Raises:
         DownloadError: see :func:`plan_download` and :func:`fetch`.
     """
-    cache_folder = cache_folder or default_cache_folder()
+    cache_folder = cache_folder or user_folders.cache_folder()
     plan = plan_download(cache_folder, **choices)
     if announce is not None and plan.missing_bytes:
         announce(plan)

@@ -17,6 +17,7 @@ from s3diff.checkpoints.convert import convert
 from s3diff.checkpoints.model_folder import is_model_folder, is_outdated, load_model, read_description
 from s3diff.checkpoints.release import RELEASE, known_commit
 from s3diff.errors import DownloadError, ModelError, OptionError
+from s3diff.user_folders import cache_folder
 
 DEFAULT_MODEL = "compact"
 
@@ -43,7 +44,7 @@ class NamedModel:
         """
         if self.kind == "embedded":
             return Path(str(files("s3diff") / "models" / self.name))
-        cache = hub.default_cache_folder()
+        cache = cache_folder()
         method, base = (
             known_commit(cache, repository) or repository.asked_revision()
             for repository in (RELEASE.method, RELEASE.base)
@@ -139,7 +140,7 @@ def _fetched_and_converted(
 
 def _release_folder(name: str, method_commit: str, base_commit: str) -> Path:
     short = (re.sub("[^0-9A-Za-z]", "-", commit)[:12] for commit in (method_commit, base_commit))
-    return hub.default_cache_folder() / "models" / "-".join([name, *short])
+    return cache_folder() / "models" / "-".join([name, *short])
 
 
 __all__ = ["DEFAULT_MODEL", "NAMED_MODELS", "NamedModel", "load_model", "model_folder", "read_description"]

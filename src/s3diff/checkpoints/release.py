@@ -240,13 +240,6 @@ class ReleasePaths(NamedTuple):
     estimator_file: Path
 
 
-def default_cache_folder() -> Path:
-    """Find where converted models and the record are kept: ``S3DIFF_CACHE``, else ``s3diff`` in the user's cache."""
-    if chosen := os.environ.get("S3DIFF_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "s3diff"
-
-
 def failure(release: Release, reason: str) -> DownloadError:
     """Word the line that every failed download ends in: both repositories, the reason, and the way without the hub."""
     return DownloadError(

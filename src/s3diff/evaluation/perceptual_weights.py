@@ -33,6 +33,7 @@ from safetensors.torch import load_file, save
 
 from s3diff.errors import DownloadError, MissingExtraError, ModelError, OptionError, OutputError, S3DiffError
 from s3diff.evaluation.array_pickle import read_array_pickle
+from s3diff.user_folders import cache_folder
 
 PerceptualName = Literal["lpips_alex", "lpips_vgg", "dists", "niqe"]
 Weights = dict[str, torch.Tensor]
@@ -110,9 +111,8 @@ _NIQE_MEMBER = _Member(
 
 
 def perceptual_folder() -> Path:
-    """Find where the converted files lie: ``$S3DIFF_CACHE/perceptual``, else ``~/.cache/s3diff/perceptual``."""
-    root = os.environ.get("S3DIFF_CACHE") or "~/.cache/s3diff"
-    return Path(root).expanduser() / "perceptual"
+    """Find where the converted files lie: ``perceptual`` in s3diff's cache."""
+    return cache_folder() / "perceptual"
 
 
 def load_perceptual_weights(name: PerceptualName, folder: str | os.PathLike[str] | None = None) -> Weights:

@@ -24,8 +24,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from s3diff import git_lfs
-from s3diff.checkpoints.hub import default_cache_folder
+from s3diff import git_lfs, user_folders
 from s3diff.errors import PictureError
 from s3diff.images.codecs import PICTURE_EXTENSIONS
 from s3diff.training.data.storage import extension, is_remote, printable, read_headers, size_and_fingerprint
@@ -97,7 +96,7 @@ def index_shards(urls: Sequence[str], cache_folder: Path | None = None) -> list[
         MissingExtraError: the protocol needs a package that is not installed.
         TrainingError: a store cannot be reached.
     """
-    folder = (cache_folder or default_cache_folder()) / "shard-index"
+    folder = (cache_folder or user_folders.cache_folder()) / "shard-index"
     remote = any(is_remote(url) for url in urls)
     with ThreadPoolExecutor(_SCANS_AT_ONCE if remote else 1) as pool:
         indices = list(pool.map(lambda url: _index(url, folder), urls))

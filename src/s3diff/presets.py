@@ -1,0 +1,206 @@
+"""Presets of ``restore``: options under a name, those that come with s3diff and those of a user's file. No torch here.
+
+The command (``--preset``), the service and the page offer them from here; ``s3diff presets`` lists them.
+"""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from s3diff.errors import OptionError
+from s3diff.messages import reason_of
+from s3diff.option_texts import flag_of, option_fields, options_from_texts
+from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.user_folders import config_folder
+
+#: Options that each decide the output's size: who gives one of them wants none of a preset's.
+_SIZES = ("scale", "size", "long_side", "megapixels")
+#: The key of a file's preset that says what it is for.
+_SUMMARY = "summary"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestorePreset:
+    """Options under a name.
+
+    Attributes:
+        name: what ``--preset`` takes.
+        title: a few words for a menu.
+        summary: a sentence on what the preset is for.
+        values: fields of ``RestoreOptions`` and ``OutputOptions`` with their values; all others keep their defaults.
+    """
+
+    name: str
+    title: str
+    summary: str
+    values: Mapping[str, Any]
+
+    def merged(self, options: type, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge what was given by hand with the preset's values: it wins, and a size replaces the preset's size.
+
+        Args:
+            options: the dataclass whose fields are wanted.
+            given: fields of it by name.
+        """
+        replaced = {*given, *(_SIZES if any(name in given for name in _SIZES) else ())}
+        kept = {field.name for field in fields(options)} - replaced
+        return {**{name: value for name, value in self.values.items() if name in kept}, **given}
+
+    def options(self, **given: Any) -> RestoreOptions:
+        """Make the options of the preset.
+
+        Args:
+            given: fields of ``RestoreOptions`` that were given by hand.
+
+        Raises:
+            OptionError: a given value is outside what it allows.
+        """
+        return RestoreOptions(**self.merged(RestoreOptions, given))
+
+    def writing(self, **given: Any) -> OutputOptions:
+        """Make the output options of the preset; ``given``: fields of ``OutputOptions`` that were given by hand.
+
+        Raises:
+            OptionError: a given value is outside what it allows.
+        """
+        return OutputOptions(**self.merged(OutputOptions, given))
+
+
+def _preset(name: str, title: str, summary: str, **values: Any) -> RestorePreset:
+    return RestorePreset(name=name, title=title, summary=summary, values=MappingProxyType(values))
+
+
+#: The presets that come with s3diff; the first one has the options' defaults.
+PRESETS: Mapping[str, RestorePreset] = MappingProxyType(
+    {
+        each.name: each
+        for each in (
+            _preset("photo", "Enlarge a photograph", "A photograph, four times as large: the defaults."),
+            # At the output's own size the networks would smear detail: the result is reduced from four times the size.
+            _preset(
+                "denoise",
+                "Remove noise, keep the size",
+                "A noisy photograph at its own size, with a little of its grain.",
+                scale=1.0,
+                restore_at="model",
+                noise="+0.3",
+                strength=0.8,
+            ),
+            _preset(
+                "scan",
+                "Scanned print",
+                "A scanned print or slide, twice as large: less grain of film and paper, grey stays grey.",
+                scale=2.0,
+                noise="+0.1",
+                grey="keep",
+            ),
+            _preset(
+                "web",
+                "Picture from the web",
+                "A small picture with strong JPEG compression: blocks and halos are smoothed.",
+                noise="+0.2",
+                guidance=1.0,
+            ),
+            _preset(
+                "text",
+                "Text and screenshots",
+                "Print, handwriting or a screenshot, twice as large: strokes stay near the input, grey stays grey.",
+                scale=2.0,
+                guidance=1.0,
+                strength=0.8,
+                grey="keep",
+            ),
+            _preset(
+                "drawing",
+                "Drawing or comic",
+                "Lines and even colours, four times as large: areas are smoothed, outlines crisp.",
+                blur="+0.1",
+                noise="+0.2",
+                guidance=1.0,
+            ),
+        )
+    }
+)
+
+
+def own_presets_file() -> Path:
+    """Find the file of the user's own presets: ``presets.ini`` in s3diff's configuration folder."""
+    return config_folder() / "presets.ini"
+
+
+def read_presets(path: Path) -> dict[str, RestorePreset]:
+    """Read presets from a file, one section each; none where there is no such file.
+
+    ::
+
+        [wedding]
+        summary = For the album
+        long-side = 4096
+        noise = +0.1
+        format = jpg
+
+    A key is an option's name (``long_side``), or its flag without the leading hyphens.
+
+    Raises:
+        OptionError: the file cannot be read, names what is no option, or a value is outside what it allows.
+    """
+    parser = configparser.ConfigParser(interpolation=None, default_section="", delimiters=("=",))
+    try:
+        parser.read_string(path.read_text("utf-8-sig"), source=str(path))
+    except FileNotFoundError:
+        return {}
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise OptionError(
+            f"{path} is no file of presets ({reason_of(error)}); write [name], and below it lines option = value"
+        ) from error
+    except OSError as error:
+        raise OptionError(f"{path} cannot be read ({reason_of(error)}); give a readable file") from error
+    return {name: _own_preset(path, name, dict(parser[name])) for name in parser.sections()}
+
+
+def all_presets(path: Path | None = None) -> dict[str, RestorePreset]:
+    """Return the presets by name: those of s3diff, then those of a file.
+
+    Args:
+        path: the file; None for the user's own, see :func:`own_presets_file`.
+
+    Raises:
+        OptionError: the file cannot be used, see :func:`read_presets`.
+    """
+    return {**PRESETS, **read_presets(own_presets_file() if path is None else path)}
+
+
+def find_preset(name: str, path: Path | None = None) -> RestorePreset:
+    """Find a preset by its name; the user's file is only read for a name that is not built in.
+
+    Raises:
+        OptionError: there is no such preset, or the file cannot be used.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    known = all_presets(path)
+    if name not in known:
+        raise OptionError(f"preset is {name[:60]!r}; give one of {', '.join(known)} (s3diff presets explains them)")
+    return known[name]
+
+
+def _own_preset(path: Path, name: str, texts: dict[str, str]) -> RestorePreset:
+    where = f"{path}, [{name}]"
+    if name in PRESETS:
+        raise OptionError(f"{where}: a preset of s3diff has this name; choose another one")
+    summary = texts.pop(_SUMMARY, "")
+    names = {name: name for name in option_fields()} | {flag_of(name)[2:]: name for name in option_fields()}
+    if unknown := [key for key in texts if key not in names]:
+        raise OptionError(f"{where}: {unknown[0][:60]} is no option; give some of {', '.join(option_fields())}")
+    given = {names[key]: text for key, text in texts.items()}
+    try:
+        options, writing = options_from_texts(given)
+    except OptionError as error:
+        raise OptionError(f"{where}: {error}") from error
+    values = {key: getattr(options if hasattr(options, key) else writing, key) for key in given}
+    return RestorePreset(name=name, title=name, summary=summary, values=MappingProxyType(values))
