@@ -432,6 +432,7 @@ class Stage:
             name="compact",
             upsampling="bicubic",
             licences=self.start.description.licences,
+            is_generative=self.start.description.is_generative,
             dtype=torch.float16,
         )
         self.model.generator.load_state_dict(kept)

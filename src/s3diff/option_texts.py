@@ -103,6 +103,8 @@ def option_text(name: str, value: Any) -> str:
         if value != ReleasedTiles():
             raise OptionError("released_tiles of other sizes than the release's cannot be sent to a service")
         return "true"
+    if isinstance(value, bool):
+        return str(value).lower()
     return "x".join(map(str, value)) if name == "size" else str(value).removesuffix(".0")
 
 
@@ -203,10 +205,10 @@ def _value(name: str, text: str, hint: Any) -> Any:
     if name == "tile":
         return parse_tile(text)
     if name == "released_tiles":
-        if text.lower() not in (*_YES, *_NO):
-            raise OptionError(f"released_tiles is {text[:60]!r}; give true or false")
-        return ReleasedTiles() if text.lower() in _YES else None
+        return ReleasedTiles() if _truth(name, text) else None
     kinds = [each for each in (get_args(hint) or (hint,)) if each is not type(None)]
+    if bool in kinds:
+        return _truth(name, text)
     if int in kinds:
         return int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) else text
     if float in kinds:
@@ -215,6 +217,12 @@ def _value(name: str, text: str, hint: Any) -> Any:
         except ValueError:
             return text  # the dataclass says what is allowed
     return text
+
+
+def _truth(name: str, text: str) -> bool:
+    if text.lower() not in (*_YES, *_NO):
+        raise OptionError(f"{name} is {text[:60]!r}; give true or false")
+    return text.lower() in _YES
 
 
 def _hints(options: type) -> dict[str, Any]:

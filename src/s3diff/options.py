@@ -283,6 +283,7 @@ class OutputOptions:
         name: name of a result without its extension: a text with ``{stem}`` (the input's) and, if wanted,
             ``{extension}`` (the input's, without dot), ``{model}`` and ``{scale}``.
         overwrite: replace files that are there.
+        provenance: state in the result's XMP how it was made: model, version, options and degrees.
 
     Raises:
         OptionError: a value is outside what it allows.
@@ -292,6 +293,7 @@ class OutputOptions:
     quality: int = 95
     name: str = "{stem}"
     overwrite: bool = False
+    provenance: bool = True
 
     def __post_init__(self) -> None:
         if self.format is not None:

@@ -81,8 +81,10 @@ def _parameter(options: type, name: str) -> inspect.Parameter:
         hint, default = bool, False
     elif metavar is not None:
         hint = str | None if type(None) in get_args(hint) else str
-    text = describe_option(name).replace("`", "")
-    option = typer.Option(flag_of(name), help=text, metavar=metavar)
+    text, flag = describe_option(name).replace("`", ""), flag_of(name)
+    if default is True:
+        flag = f"{flag}/--no-{flag[2:]}"
+    option = typer.Option(flag, help=text, metavar=metavar)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, option])
 
 

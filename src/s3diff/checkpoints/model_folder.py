@@ -84,6 +84,8 @@ class ModelDescription:
         negative_prompt: text of the stored negative prompt.
         upsampling: filter that enlarges the input unless the user asks for another.
         licences: one line per part: what it is, whose, under which licence.
+        is_generative: whether it can make up what the input has lost; results state it as their source type. A model
+            that does not say so counts as one that can.
         fingerprint: ``sha256:...`` over the tensors of the safetensors files, ``generator`` and ``upsampling``. The
             files of tokenizer and text encoder are not covered, nor are names, prompts' texts and licences.
     """
@@ -94,6 +96,7 @@ class ModelDescription:
     negative_prompt: str | None = None
     upsampling: Upsampling = "bilinear"
     licences: tuple[str, ...] = ()
+    is_generative: bool = True
     fingerprint: str = ""
 
 
@@ -146,6 +149,7 @@ def save_model(
     name: str,
     upsampling: Upsampling = "bilinear",
     licences: tuple[str, ...] = (),
+    is_generative: bool = True,
     dtype: torch.dtype = torch.float32,
     float32_names: frozenset[str] = frozenset(),
     tokenizer: Path | None = None,
@@ -161,6 +165,7 @@ def save_model(
         name: the model's name.
         upsampling: the default filter.
         licences: one line per part.
+        is_generative: whether it can make up what the input has lost.
         dtype: ``torch.float32`` or ``torch.float16``, of the stored tensors.
         float32_names: tensors that stay float32 whatever ``dtype`` is, by the generator's names.
         tokenizer: a tokenizer folder to copy.
@@ -185,6 +190,7 @@ def save_model(
         negative_prompt=prompts.negative_text,
         upsampling=upsampling,
         licences=licences,
+        is_generative=is_generative,
         fingerprint=fingerprint(components, _settings(generator.config, upsampling)),
     )
     with _folder_replaced_when_whole(folder) as temporary:

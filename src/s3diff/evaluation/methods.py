@@ -128,7 +128,7 @@ class Model(_Maker):
             self.restorer.restore(corner, self.options)
             self._is_warm = True
         restored = self.restorer.restore(picture, replace(self.options, size=size))
-        write_picture(replace(restored.picture, exif=None), target)
+        write_picture(replace(restored.picture, exif=None, provenance=None), target)
         return Restoration(restored.seconds["total"], (restored.degrees.blur, restored.degrees.noise))
 
 

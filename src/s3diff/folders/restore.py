@@ -207,9 +207,10 @@ def restore_folder(
 
 
 def describe_run(model: str, options: RestoreOptions, writing: OutputOptions) -> dict[str, Any]:
-    """Describe for a journal what decides how results look; limits and tiles leave them as they are."""
+    """Describe for a journal what decides results; limits and tiles leave their pixels as they are."""
     decisive = {name: value for name, value in dataclasses.asdict(options).items() if name not in (*LIMITS, "tile")}
-    return {"model": model, "options": decisive, "quality": writing.quality}
+    told = {} if writing.provenance else {"provenance": False}
+    return {"model": model, "options": decisive, "quality": writing.quality, **told}
 
 
 @contextmanager

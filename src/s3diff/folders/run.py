@@ -17,7 +17,7 @@ from s3diff.folders.journal import Journal, Stamp, stamp_of
 from s3diff.images.codecs import remove_leftovers
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.conveyor import Conveyor
-from s3diff.restoration.result import Result
+from s3diff.restoration.result import Degrees, Result
 
 if TYPE_CHECKING:
     from s3diff.restoration.animation import OpenedAnimation
@@ -107,6 +107,7 @@ class LocalWay:
         options: of all pictures.
         writing: how results are written.
         root: the output folder.
+        degrees: of all pictures, instead of their estimates and of the options' degrees.
     """
 
     def __init__(
@@ -115,8 +116,10 @@ class LocalWay:
         options: RestoreOptions,
         writing: OutputOptions,
         root: Path | None = None,
+        degrees: Degrees | None = None,
     ) -> None:
         self._restorer, self._options, self._writing, self._root = restorer, options, writing, root
+        self._degrees = degrees
 
     @property
     def restorer(self) -> Restorer:
@@ -145,10 +148,11 @@ class LocalWay:
             told = None if progress is None else lambda _, done, total: progress(done, total)
             made = restore_animation(
                 self.restorer, opened, job.target, options,
-                quality=writing.quality, overwrite=writing.overwrite, progress=told,
+                quality=writing.quality, overwrite=writing.overwrite, provenance=writing.provenance,
+                degrees=self._degrees, progress=told,
             )  # fmt: skip
             return lambda: made
-        restored = self.restorer.restore(opened, options)
+        restored = self.restorer.restore(opened, options, degrees=self._degrees)
         return lambda: write(restored, job.target, writing)
 
 

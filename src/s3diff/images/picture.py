@@ -16,6 +16,8 @@ from s3diff.errors import PictureError
 if TYPE_CHECKING:
     import torch
 
+    from s3diff.images.provenance import Provenance
+
 
 class Text(NamedTuple):
     """A keyword and its text, as PNG holds them; the comment of a JPEG or GIF has the keyword ``Comment``.
@@ -52,6 +54,7 @@ class Picture:
         metadata_size: (width, height) of the picture whose sizes and coordinates stand in ``exif`` and ``xmp``; that of
             ``pixels`` unless given. When pixels are replaced by more of them it stays, and what is written follows.
         metadata_cut: (left, top, width, height) of the part of it that ``pixels`` show, in its pixels; None shows all.
+        provenance: how the pixels came about, which a file of them states in XMP; None states nothing.
 
     Raises:
         PictureError: the arrays have another shape or type.
@@ -70,6 +73,7 @@ class Picture:
     texts: tuple[Text, ...] = ()
     metadata_size: tuple[int, int] | None = None
     metadata_cut: tuple[float, float, float, float] | None = None
+    provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
         shape, kind = self.pixels.shape, self.pixels.dtype

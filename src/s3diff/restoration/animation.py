@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from s3diff.images.codecs import (
     open_animation,
     write_animation,
 )
+from s3diff.images.provenance import Provenance
 from s3diff.options import Grey, RestoreOptions
 from s3diff.restoration.conveyor import Conveyor
 from s3diff.restoration.device_model import DeviceModel
@@ -89,6 +91,8 @@ def restore_animation(
     *,
     quality: int = 95,
     overwrite: bool = True,
+    provenance: bool = True,
+    degrees: Degrees | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Restore every frame of an animated picture into another one; durations and loops are kept.
@@ -100,6 +104,8 @@ def restore_animation(
         options: for all frames.
         quality: 1 to 100, of formats that lose something.
         overwrite: whether a file that is there may be replaced.
+        provenance: whether the file states in XMP how it was made.
+        degrees: of all frames, instead of the estimate and of the options' degrees.
         progress: called with ("frames", done, total) after every frame; what it raises ends the work without a file.
 
     Raises:
@@ -112,11 +118,14 @@ def restore_animation(
     check_writable(target, size=sizes.output, transparent=animation.is_transparent, overwrite=overwrite)
     model.prompts(options)
     estimated = _estimated(model, animation)
-    degrees = Degrees(options.degree("blur", estimated.blur), options.degree("noise", estimated.noise))
+    if degrees is None:
+        degrees = Degrees(options.degree("blur", estimated.blur), options.degree("noise", estimated.noise))
     seconds: dict[str, float] = {}
     notes: dict[str, None] = dict.fromkeys(animation.notes)  # each once, in their order
+    stated: Provenance | None = None
 
     def restored_frames() -> Iterator[Frame]:
+        nonlocal stated
         grey: Grey | None = None
         for index, frame in enumerate(_read_ahead(animation)):
             opened = Opened(frame.picture, sizes)
@@ -126,7 +135,9 @@ def restore_animation(
             for stage, value in restored.seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + value
             notes.update(dict.fromkeys((*restored.picture.notes, *restored.notes)))
-            yield Frame(restored.picture, frame.milliseconds)
+            if index == 0 and provenance and restored.provenance is not None:
+                stated = replace(restored.provenance, estimated_blur=estimated.blur, estimated_noise=estimated.noise)
+            yield Frame(replace(restored.picture, provenance=stated), frame.milliseconds)
             if progress is not None:
                 progress("frames", index + 1, animation.num_frames)
 
@@ -140,6 +151,7 @@ def restore_animation(
         notes=(*notes, *lost),
         num_frames=animation.num_frames,
         in_file=Path(target),
+        provenance=stated,
     )
 
 

@@ -85,7 +85,12 @@ class Restorer(DeviceModel):
         return steps.estimate(self, as_picture(source, self.resolved(options)))
 
     def restore(
-        self, source: Source, options: RestoreOptions | None = None, *, progress: Progress | None = None
+        self,
+        source: Source,
+        options: RestoreOptions | None = None,
+        *,
+        degrees: Degrees | None = None,
+        progress: Progress | None = None,
     ) -> Result:
         """Restore one picture.
 
@@ -93,6 +98,7 @@ class Restorer(DeviceModel):
             source: a path, a ``Picture``, a Pillow image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]
                 (uint8, uint16, or float in [0, 1]).
             options: None for the defaults: four times as large, guidance 1.07, wavelet colour matching.
+            degrees: instead of the estimate and of the options' degrees.
             progress: called after every tile.
 
         Raises:
@@ -101,7 +107,7 @@ class Restorer(DeviceModel):
             ModelError: the options ask for a prompt that the model cannot encode.
         """
         options = self.resolved(options)
-        return steps.restore(self, [self._opened(source, options)], options, progress)[0]
+        return steps.restore(self, [self._opened(source, options)], options, progress, degrees=degrees)[0]
 
     def restore_file(
         self,
@@ -110,10 +116,15 @@ class Restorer(DeviceModel):
         options: RestoreOptions | None = None,
         *,
         overwrite: bool = True,
+        provenance: bool = True,
+        degrees: Degrees | None = None,
         progress: Progress | None = None,
     ) -> Result:
         """Restore a file of any size into a tiled BigTIFF; see :func:`s3diff.restoration.streaming.restore_file`."""
-        return streaming.restore_file(self, source, target, options, overwrite=overwrite, progress=progress)
+        return streaming.restore_file(
+            self, source, target, options,
+            overwrite=overwrite, provenance=provenance, degrees=degrees, progress=progress,
+        )  # fmt: skip
 
     def restore_animation(
         self,
@@ -123,12 +134,15 @@ class Restorer(DeviceModel):
         *,
         quality: int = 95,
         overwrite: bool = True,
+        provenance: bool = True,
+        degrees: Degrees | None = None,
         progress: Progress | None = None,
     ) -> Result:
         """Restore an animated picture; see :func:`s3diff.restoration.animation.restore_animation`."""
         return animation.restore_animation(
-            self, source, target, options, quality=quality, overwrite=overwrite, progress=progress
-        )
+            self, source, target, options,
+            quality=quality, overwrite=overwrite, provenance=provenance, degrees=degrees, progress=progress,
+        )  # fmt: skip
 
     def restore_batch(
         self, sources: Iterable[Source], options: RestoreOptions | None = None, *, in_turn: bool = False

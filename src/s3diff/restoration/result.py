@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from s3diff.images.picture import Picture
+    from s3diff.images.provenance import Provenance
 
 
 class Degrees(NamedTuple):
@@ -44,6 +45,7 @@ class Result:
         size_bytes: of that file, where the service keeps it.
         num_tiles: of a picture that was restored part by part.
         num_resumed: of these tiles, done by an earlier run.
+        provenance: what a file of the result states of its making; None of a service's result.
     """
 
     size: tuple[int, int]
@@ -58,6 +60,7 @@ class Result:
     size_bytes: int = 0
     num_tiles: int = 0
     num_resumed: int = 0
+    provenance: Provenance | None = field(default=None, repr=False)
 
     @property
     def width(self) -> int:
@@ -127,8 +130,16 @@ class Result:
         }
         return facts if self.num_frames is None else {**facts, "frames": self.num_frames}
 
-    def save(self, path: str | Path, *, quality: int = 95, overwrite: bool = True) -> tuple[str, ...]:
+    def save(
+        self, path: str | Path, *, quality: int = 95, overwrite: bool = True, provenance: bool = True
+    ) -> tuple[str, ...]:
         """Write the picture; the format follows the extension. Returns notes on what the format cannot hold.
+
+        Args:
+            path: where to.
+            quality: 1 to 100, of formats that lose something.
+            overwrite: whether a file that is there may be replaced.
+            provenance: whether the file states in XMP how it was made.
 
         Raises:
             OutputError: it cannot be written there, or something is there that may not be replaced; nothing is left
@@ -136,7 +147,8 @@ class Result:
         """
         from s3diff.images.codecs import write_picture
 
-        return write_picture(self.picture, path, quality=quality, overwrite=overwrite)
+        picture = self.picture if provenance else replace(self.picture, provenance=None)
+        return write_picture(picture, path, quality=quality, overwrite=overwrite)
 
 
 #: The name under which :mod:`s3diff` offers it.

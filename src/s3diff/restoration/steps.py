@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,10 +19,11 @@ from torch import Tensor
 
 from s3diff.images.codecs import Picture, check_writable, read_picture
 from s3diff.images.color_match import match_color
+from s3diff.images.provenance import Provenance
 from s3diff.images.resampling import crop, from_network_range
 from s3diff.networks.degradation_estimator import DEGREE_NAMES
 from s3diff.networks.one_step_generator import one_step
-from s3diff.options import Grey, OutputOptions, RestoreOptions
+from s3diff.options import Grey, OutputOptions, RestoreAt, RestoreOptions
 from s3diff.restoration.attempt import attempt
 from s3diff.restoration.device import repeatable, turn_of
 from s3diff.restoration.device_model import DeviceModel
@@ -33,6 +34,7 @@ from s3diff.restoration.sizes import Sizes, allowed_sizes
 from s3diff.restoration.tile_plan import TilePlan, plan_tiles
 from s3diff.restoration.tiled_stages import TiledStages
 from s3diff.tiling import HaloSpan, Span
+from s3diff.version import __version__
 
 #: Called with the stage (``tiles``, ``predict`` or ``frames``), how much of it is done and how much there is. What it
 #: raises ends the work.
@@ -205,9 +207,12 @@ def walk(
                 progress("tiles", done + 1, len(regions))
     seconds = clock.shared_by(count)
     return result, [
-        Result(size=sizes.output, degrees=Degrees(*each), estimated=Degrees(*found), seconds=seconds, options=options)
+        Result(
+            size=sizes.output, degrees=Degrees(*each), estimated=Degrees(*found), seconds=seconds, options=options,
+            provenance=_statement(model, _settled(options, sizes, plan), Degrees(*each), Degrees(*found)),
+        )
         for each, found in zip(used.tolist(), estimated.tolist(), strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def write(result: Result, target: Path, writing: OutputOptions) -> Result:
@@ -216,7 +221,7 @@ def write(result: Result, target: Path, writing: OutputOptions) -> Result:
     Raises:
         OutputError: it cannot be written there; nothing is left half written.
     """
-    lost = result.save(target, quality=writing.quality, overwrite=writing.overwrite)
+    lost = result.save(target, quality=writing.quality, overwrite=writing.overwrite, provenance=writing.provenance)
     notes = (*result.picture.notes, *result.notes, *lost)
     return replace(result, in_memory=None, in_file=target, notes=notes)
 
@@ -242,12 +247,39 @@ def _finished(
     """Put the finished picture into its result; the time counts where more than rounding was to be done."""
     assert image is not None  # the walk gave it, or took the canvas
     started = time.perf_counter()
-    finished = finish(image, picture, sizes, options)
+    finished = replace(finish(image, picture, sizes, options), provenance=result.provenance)
     seconds = dict(result.seconds)
     if not is_finished_by_rounding(picture, sizes, options):
         seconds["finish"] = time.perf_counter() - started
         seconds["total"] = sum(value for stage, value in seconds.items() if stage != "total")
     return replace(result, in_memory=finished, seconds=seconds, notes=notes)
+
+
+def _settled(options: RestoreOptions, sizes: Sizes, plan: TilePlan) -> RestoreOptions:
+    """Return the options with what this machine chose for ``auto``: what another one has to be asked for."""
+    restore_at: RestoreAt = "output" if sizes.working == sizes.uncut else "model"
+    if plan.is_whole or not plan.is_local:
+        tile: Any = "off" if plan.is_whole else options.tile
+    else:
+        tile = plan.tile_px or options.tile
+    return options.with_valid(restore_at=restore_at, tile=tile)
+
+
+def _statement(model: DeviceModel, options: RestoreOptions, degrees: Degrees, estimated: Degrees) -> Provenance:
+    return Provenance(
+        model=model.model.name,
+        fingerprint=model.model.fingerprint,
+        version=__version__,
+        is_generative=model.model.description.is_generative,
+        precision=model.precision,
+        device=model.device.type,
+        is_compiled=model.acceleration.compiled,
+        options=options,
+        blur=degrees.blur,
+        noise=degrees.noise,
+        estimated_blur=estimated.blur,
+        estimated_noise=estimated.noise,
+    )
 
 
 def _canvas(picture: Picture, sizes: Sizes, options: RestoreOptions) -> Canvas:

@@ -9,17 +9,19 @@ import os
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.images.color_profiles import color_space
 from s3diff.images.files.large_files import LargePicture, write_tiled_tiff
+from s3diff.images.files.provenance_xmp import with_restoration
+from s3diff.images.provenance import Provenance
 from s3diff.options import LIMITS, RestoreOptions
 from s3diff.restoration.attempt import attempt
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.finishing import becomes_color, colored_notes, in_color_profile
 from s3diff.restoration.regions import LowQuality, kept_depth
-from s3diff.restoration.result import Result
+from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.scratch_files import (
     PixelFile,
     Place,
@@ -39,7 +41,16 @@ from s3diff.version import __version__
 #: What a result may be called.
 STREAMED_EXTENSIONS = (".tif", ".tiff")
 #: Changes when files of earlier versions cannot be gone on with.
-_RECORD_VERSION = 1
+_RECORD_VERSION = 2
+
+
+class _How(NamedTuple):
+    """What a caller asks for besides the options; see :func:`restore_file`."""
+
+    overwrite: bool
+    provenance: bool
+    degrees: Degrees | None
+    progress: Progress | None
 
 
 def restore_file(
@@ -49,6 +60,8 @@ def restore_file(
     options: RestoreOptions | None = None,
     *,
     overwrite: bool = True,
+    provenance: bool = True,
+    degrees: Degrees | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Restore a TIFF, PNG or JPEG into a tiled BigTIFF with memory that does not grow with the picture.
@@ -63,6 +76,8 @@ def restore_file(
         target: a name that ends in .tif or .tiff.
         options: ``max_output_pixels`` does not count. ``restore_at`` "auto" is "output" here.
         overwrite: whether a file that is there may be replaced.
+        provenance: whether the file states in XMP how it was made.
+        degrees: instead of the estimate and of the options' degrees.
         progress: called with (``tiles``, done, in all) after every tile.
 
     Raises:
@@ -84,7 +99,8 @@ def restore_file(
         place.parent.mkdir(parents=True, exist_ok=True)
         remove_links(place)
     with only_one(place):
-        result = _restored_into(model, picture, place, sizes, options, overwrite, progress)
+        how = _How(overwrite, provenance, degrees, progress)
+        result = _restored_into(model, picture, place, sizes, options, how)
     notes = (*picture.notes, *result.notes)
     if color_space(picture.icc_profile) is not None and not picture.is_grey:
         notes += ("its colours are not sRGB and went through the networks as they are stored; the profile is kept",)
@@ -138,13 +154,12 @@ def _restored_into(
     target: Path,
     sizes: Sizes,
     options: RestoreOptions,
-    overwrite: bool,
-    progress: Progress | None,
+    how: _How,
 ) -> Result:
     """Walk, finish, write; with smaller tiles where memory runs out."""
     width, height = sizes.output
     record, held = beside(target, "tiles"), beside(target, "pixels")
-    header = _header(model, picture, options)
+    header = _header(model, picture, options, how.degrees)
     kept = kept_depth(picture.depth, options.color_match, is_grey=picture.is_grey)
     result_bytes = height * width * picture.num_channels * picture.depth.itemsize
     has_second_pass = options.color_match == "adain" or picture.is_grey  # which writes its pixels to a file of its own
@@ -169,9 +184,13 @@ def _restored_into(
                 raise
         try:
             source = LowQuality(picture.read, (picture.height, picture.width))
-            result = walk(model, source, sizes, options, plan, canvas=canvas, progress=progress)[1][0]
+            result = walk(
+                model, source, sizes, options, plan, canvas=canvas, progress=how.progress, degrees=how.degrees
+            )[1][0]
+            result = replace(result, provenance=_streamed_statement(result) if how.provenance else None)
+            xmp, more = _xmp(picture, result.provenance)
             with disk_errors(place):
-                notes += _written(canvas, pixels, picture, place, options, overwrite)
+                notes += (*more, *_written(canvas, pixels, picture, place, options, how.overwrite, xmp))
         except PictureError:
             canvas.close()
             if not canvas.num_held:  # else a repeated run goes on with them, if the source can be read then
@@ -208,6 +227,7 @@ def _written(
     place: Place,
     options: RestoreOptions,
     overwrite: bool,
+    xmp: bytes | None,
 ) -> tuple[str, ...]:
     """Finish the colours, write the BigTIFF beside its place and move it there. Returns notes."""
     target, part = place.target, beside(place.target, "part")
@@ -224,7 +244,7 @@ def _written(
                 finished.close()
         profile = in_color_profile(picture.icc_profile) if in_color else picture.icc_profile
         try:
-            write_tiled_tiff(finished.path, part, shape, picture.depth, icc_profile=profile, dpi=picture.dpi)
+            write_tiled_tiff(finished.path, part, shape, picture.depth, icc_profile=profile, dpi=picture.dpi, xmp=xmp)
         except OutputError as error:
             if place.is_full():
                 raise place.full() from error
@@ -240,7 +260,24 @@ def _written(
     return colored_notes(options) if in_color else ()
 
 
-def _header(model: DeviceModel, picture: LargePicture, options: RestoreOptions) -> dict[str, Any]:
+def _streamed_statement(result: Result) -> Provenance | None:
+    """Return the statement of a picture restored part by part, which takes another way than one in memory."""
+    if result.provenance is None:
+        return None
+    options = result.provenance.options
+    if options.tile == "off":  # which cannot be asked for here
+        options = options.with_valid(tile=LOCAL_TILE_PX)
+    return replace(result.provenance, options=options, is_streamed=True)
+
+
+def _xmp(picture: LargePicture, stated: Provenance | None) -> tuple[bytes | None, tuple[str, ...]]:
+    """Return the XMP packet of the result, and a remark on what the input's states of its making."""
+    return (None, ()) if stated is None else with_restoration(None, stated, picture.xmp)
+
+
+def _header(
+    model: DeviceModel, picture: LargePicture, options: RestoreOptions, degrees: Degrees | None
+) -> dict[str, Any]:
     """Describe what decides every byte of the pixels, the tiles apart."""
     try:
         status = os.stat(picture.path)
@@ -256,5 +293,6 @@ def _header(model: DeviceModel, picture: LargePicture, options: RestoreOptions) 
         "model": [model.model.name, model.model.fingerprint],
         "precision": model.precision,
         "options": chosen,
+        "degrees": degrees,
     }
     return json.loads(json.dumps(header))  # as it will be read again

@@ -60,6 +60,8 @@ def _output(name: str, options: RestoreOptions, writing: OutputOptions, model: s
 
 def _flag(name: str, value: Any) -> list[str]:
     flag = flag_of(name)
+    if value is False:
+        return [f"--no-{flag[2:]}"]
     if isinstance(value, bool | ReleasedTiles):
         return [flag]
     if name in LIMITS:  # flags count in millions

@@ -192,7 +192,8 @@ class Pipeline:
             if isinstance(ready.opened, OpenedAnimation):
                 made = restore_animation(
                     restorer, ready.opened, ready.target, job.options,
-                    quality=job.writing.quality, overwrite=job.writing.overwrite, progress=monitor.told,
+                    quality=job.writing.quality, overwrite=job.writing.overwrite,
+                    provenance=job.writing.provenance, progress=monitor.told,
                 )  # fmt: skip
                 self._finish(ready, made)
                 return

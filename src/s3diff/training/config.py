@@ -289,6 +289,8 @@ class TrainConfig:
             time.
         upsampling: filter that enlarges the low-quality image, also the model's default.
         export_precision: what the exported tensors are stored in.
+        is_generative: whether the model can make up what an input has lost, which its results state; a run that starts
+            from a model takes that model's.
     """
 
     name: str
@@ -311,6 +313,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     upsampling: Upsampling = "bicubic"
     export_precision: Literal["float32", "float16"] = "float16"
+    is_generative: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.negative_probability <= 1:

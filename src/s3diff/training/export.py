@@ -31,7 +31,10 @@ def delivered_model(start: InitialModel, model: TrainableModel, average: Mapping
     return LoadedModel(
         folder=Path(),
         description=ModelDescription(
-            name=start.config.name, generator=start.config.generator, upsampling=start.config.upsampling
+            name=start.config.name,
+            generator=start.config.generator,
+            upsampling=start.config.upsampling,
+            is_generative=start.config.is_generative,
         ),
         generator=_delivered_generator(start.config, model, average),
         prompts=_delivered_prompts(start, model, average),
@@ -58,6 +61,7 @@ def export_model(start: InitialModel, model: TrainableModel, average: Mapping[st
         name=config.name,
         upsampling=config.upsampling,
         licences=start.licences,
+        is_generative=config.is_generative,
         dtype=torch.float16 if is_half else torch.float32,
         float32_names=frozenset(name.removeprefix("generator.") for name in kept),
         tokenizer=start.tokenizer,

@@ -171,7 +171,7 @@ def _from_model(config: TrainConfig, loaded: LoadedModel, changes: Sequence[str]
     embeddings = prompts.positive, prompts.negative
     _require_no_change(loaded.config, changes)
     return InitialModel(
-        config=_with_networks(config, loaded.config),
+        config=replace(_with_networks(config, loaded.config), is_generative=loaded.description.is_generative),
         model=TrainableModel(loaded.generator, *embeddings, trained=config.trained, precision=config.precision),
         prompts=prompts,
         tokenizer=loaded.tokenizer,

@@ -121,6 +121,7 @@ def compact() -> TrainConfig:
     return TrainConfig(
         name="compact",
         generator=compact_generator(),
+        is_generative=False,
         data=DataConfig(
             crop_px=192,
             batch_size=2,

@@ -252,6 +252,7 @@ def _save_copy(description: ModelDescription, model: Any, folder: Path) -> None:
         name=description.name,
         upsampling=description.upsampling,
         licences=description.licences,
+        is_generative=description.is_generative,
         tokenizer=model.tokenizer,
         text_encoder=model.text_encoder,
     )

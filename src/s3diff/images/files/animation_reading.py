@@ -17,7 +17,8 @@ from PIL import ImageFile
 from s3diff.errors import PictureError
 from s3diff.formats import PicturePath
 from s3diff.images.files.codec import Codec
-from s3diff.images.files.left_behind import attachments, left_out_note
+from s3diff.images.files.left_behind import CREDENTIALS, attachments, left_out_note
+from s3diff.images.files.origin import with_origin_of_credentials
 from s3diff.images.files.pillow_pictures import picture_of
 from s3diff.images.files.reading import opened_file, recognised
 from s3diff.images.picture import Picture
@@ -169,6 +170,9 @@ def _frames_of(file: BinaryIO, path: Path, max_pixels: int) -> Iterator[Frame]:
     codec, image = _opened(file, path, max_pixels)
     stated_profile = codec.stated_profile(file, image)
     width, height = image.size
+    place = file.tell()
+    beside = [kind for kind in attachments(file) if kind == CREDENTIALS]
+    file.seek(place)
     # The first picture of an APNG may be one for viewers that show no animation, and no part of it.
     first = 1 if getattr(image, "default_image", False) else 0
     for index in range(first, first + _num_shown(image)):
@@ -176,7 +180,9 @@ def _frames_of(file: BinaryIO, path: Path, max_pixels: int) -> Iterator[Frame]:
         if image.width * image.height > max_pixels:  # a GIF's frame that stands over makes Pillow's picture larger
             raise PictureError(f"frame {index + 1} has {image.width} x {image.height} pixels; give a smaller picture")
         image.load()
-        picture = picture_of(image, path, stated_profile=stated_profile)
+        picture = picture_of(image, path, stated_profile=stated_profile, beside=beside)
+        if index == first:
+            picture = with_origin_of_credentials(picture, file)
         if image.size != (width, height):
             pixels, alpha = picture.pixels[:height, :width], picture.alpha
             picture = replace(picture, pixels=pixels, alpha=None if alpha is None else alpha[:height, :width])

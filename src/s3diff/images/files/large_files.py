@@ -15,14 +15,17 @@ import torch
 
 from s3diff.errors import MissingExtraError, OutputError, PictureError
 from s3diff.images.files.metadata import QUARTER_TURNS
+from s3diff.images.files.origin import origin_of_credentials
+from s3diff.images.files.provenance_xmp import source_type_of, with_source_type
 from s3diff.images.files.reading import stated_profile_of_file
+from s3diff.images.provenance import COMPOSITE, GENERATED, SOURCE_TYPES, term_of
 from s3diff.tiling import Span
 
 #: libvips' loaders that are used, by the beginning of their names.
 _LOADERS = ("tiffload", "pngload", "jpegload")
 _KINDS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1}
 _DEPTHS: dict[str, np.dtype[Any]] = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16)}
-_PROFILE = "icc-profile-data"
+_PROFILE, _XMP = "icc-profile-data", "xmp-data"
 #: Beginnings of libvips' names for metadata.
 _METADATA = ("exif-data", "xmp-data", "iptc-data", "png-comment-", "photoshop-data")
 _MM_PER_INCH = 25.4
@@ -58,6 +61,8 @@ class LargePicture:
             loader = image.get("vips-loader")
             num_pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
             self.icc_profile: bytes | None = bytes(image.get(_PROFILE)) if image.get_typeof(_PROFILE) else None
+            #: The input's packet, of which a result takes over what is stated of the input's making.
+            self.xmp: bytes | None = bytes(image.get(_XMP)) if image.get_typeof(_XMP) else None
             metadata = [name for name in image.get_fields() if name.startswith(_METADATA)]
             is_turned = bool(image.get_typeof("orientation")) and image.get("orientation") in QUARTER_TURNS
             image = image.autorot()
@@ -87,6 +92,10 @@ class LargePicture:
         self.notes: tuple[str, ...] = ()
         if num_pages > 1:
             self.notes += (f"the file holds {num_pages} frames or pages; the first one is used",)
+        with open(path, "rb") as file:
+            term = origin_of_credentials(file)
+        if term and term_of(source_type_of(self.xmp)) not in (COMPOSITE, GENERATED):
+            self.xmp = with_source_type(self.xmp, SOURCE_TYPES + term)
         if metadata:
             self.notes += ("EXIF, XMP, IPTC and texts are left out: a streamed result keeps colour profile and DPI",)
 
@@ -128,6 +137,7 @@ def write_tiled_tiff(
     *,
     icc_profile: bytes | None = None,
     dpi: tuple[float, float] | None = None,
+    xmp: bytes | None = None,
 ) -> None:
     """A tiled BigTIFF, losslessly compressed (deflate), from a file of raw pixels; memory holds one row of tiles.
 
@@ -140,13 +150,14 @@ def write_tiled_tiff(
         depth: uint8 or uint16.
         icc_profile: of the pixels.
         dpi: pixels per inch, across and down.
+        xmp: a packet to write.
 
     Raises:
         OutputError: it cannot be written.
     """
     vips = _pyvips()
     try:
-        _convert(vips, raw, target, shape, np.dtype(depth), icc_profile, dpi)
+        _convert(vips, raw, target, shape, np.dtype(depth), {_PROFILE: icc_profile, _XMP: xmp}, dpi)
     except vips.Error as error:
         raise OutputError(f"{target} cannot be written ({_reason(error)}); choose another place") from error
     finally:
@@ -162,7 +173,7 @@ def _convert(
     target: Path,
     shape: tuple[int, int, int],
     depth: np.dtype,
-    icc_profile: bytes | None,
+    blocks: dict[str, bytes | None],
     dpi: tuple[float, float] | None,
 ) -> None:
     height, width, channels = shape
@@ -174,8 +185,9 @@ def _convert(
     )  # fmt: skip
     across, down = (1.0, 1.0) if dpi is None else (value / _MM_PER_INCH for value in dpi)
     image = image.copy(xres=across, yres=down)
-    if icc_profile is not None:
-        image.set_type(vips.GValue.blob_type, _PROFILE, icc_profile)
+    for name, block in blocks.items():
+        if block is not None:
+            image.set_type(vips.GValue.blob_type, name, block)
     image.tiffsave(
         os.fspath(target),
         tile=True, tile_width=TIFF_TILE_PX, tile_height=TIFF_TILE_PX, bigtiff=True,

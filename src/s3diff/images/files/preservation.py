@@ -9,6 +9,7 @@ from __future__ import annotations
 from s3diff.formats import ANIMATED_TITLES, FORMATS, Format
 from s3diff.images.files.coordinate_fields import FIELDS
 
+_WITH_XMP, _WITHOUT_XMP = (", ".join(each.title for each in FORMATS if each.has_xmp == has) for has in (True, False))
 _COORDINATES_HERE = "(the table of coordinates)\n"
 _BEFORE = """# Pictures: what is kept
 
@@ -70,6 +71,24 @@ Coordinates and sizes follow the picture: its turn upright, a cut (`--size-mode 
 cannot follow is left out, and a remark says so.
 
 (the table of coordinates)
+
+## What a result says of itself
+
+Results state in XMP how they were made, in every format that holds it ({_WITH_XMP}). Where a format does not
+({_WITHOUT_XMP}), a remark says so. `--no-provenance` leaves the statement out. It holds no time and no place, so that
+equal inputs give equal bytes.
+
+- `Iptc4xmpExt:DigitalSourceType`: `algorithmicallyEnhanced` for a model that invents nothing, such as `compact`;
+  `compositeWithTrainedAlgorithmicMedia` for one that can. The field `is_generative` of the model's `config.json`
+  decides; a model without it counts as generative.
+- `xmp:CreatorTool`: s3diff and its version.
+- `s3diff:Restorations` (namespace `urn:s3diff:restoration:1/`): a list of structures with model, fingerprint, version,
+  every option (prompts too), degrees used and estimated, precision, device and quality. A picture that is restored
+  again keeps the entry of its first restoration before the new one.
+- **What the input stated** is never replaced by something weaker: AI (`trainedAlgorithmicMedia`), composites, drawings
+  and types that are not known stay, a capture becomes the model's type. What is replaced (CreatorTool, a capture's
+  type) stands in the structure (`InputCreatorTool`, `InputDigitalSourceType`), and a remark says so. The input's
+  Content Credentials hold for its own bytes and are left behind; AI that they state becomes the DigitalSourceType.
 
 ## Animations
 

@@ -17,6 +17,7 @@ from s3diff.errors import PictureError
 from s3diff.formats import FORMAT_TITLES, PicturePath, format_of
 from s3diff.images.files.codec import HEAD_BYTES, Codec
 from s3diff.images.files.exif_colors import states_adobe_rgb
+from s3diff.images.files.origin import with_origin_of_credentials
 from s3diff.images.files.registry import recognised_codec
 from s3diff.images.picture import Picture
 from s3diff.images.stated_colors import adobe_rgb_profile
@@ -47,7 +48,8 @@ def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_by
             made to keep a decoder busy (see :meth:`Codec.check`).
     """
     with opened_file(path, max_pixels, max_bytes) as (file, limit):
-        return recognised(file, shown_path(path)).read(file, Path(path), limit)
+        picture = recognised(file, shown_path(path)).read(file, Path(path), limit)
+        return with_origin_of_credentials(picture, file)
 
 
 @contextmanager
@@ -87,7 +89,7 @@ def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PICTURE_PIXELS)
     limit = _pixel_limit(max_pixels)
     with reading(name, limit):
         file = io.BytesIO(data)
-        return recognised(file, name).read(file, Path(name), limit)
+        return with_origin_of_credentials(recognised(file, name).read(file, Path(name), limit), file)
 
 
 class PictureHeader(NamedTuple):

@@ -16,6 +16,7 @@ from s3diff.images.color_profiles import color_space
 from s3diff.images.files.destination import checked_target
 from s3diff.images.files.metadata import for_result
 from s3diff.images.files.pillow_metadata import held_by
+from s3diff.images.files.provenance_xmp import with_restoration
 from s3diff.images.files.registry import codec_of
 from s3diff.images.icc_profiles import fits_channels, fitting_profile
 from s3diff.images.picture import Picture
@@ -26,10 +27,10 @@ from s3diff.messages import reason_of, shown_path
 def write_picture(picture: Picture, path: PicturePath, *, quality: int = 95, overwrite: bool = True) -> tuple[str, ...]:
     """Write a picture in the format of the path's extension, one of ``PICTURE_EXTENSIONS``.
 
-    Profile, EXIF, XMP and DPI are kept where the format can hold them, 16 bits by PNG and TIFF (10 of them by HEIC,
-    which needs the extra ``heif``). JPEG and HEIC are written without colour subsampling. Missing folders are made. The
-    file is whole or not there: it is written beside its destination, flushed to the disk and then moved; an
-    interruption leaves the old file.
+    Profile, EXIF, XMP and DPI are kept where the format can hold them, and a restored picture states in XMP how it was
+    made. 16 bits are kept by PNG and TIFF (10 of them by HEIC, which needs the extra ``heif``). JPEG and HEIC are
+    written without colour subsampling. Missing folders are made. The file is whole or not there: it is written beside
+    its destination, flushed to the disk and then moved; an interruption leaves the old file.
 
     Args:
         picture: what to write.
@@ -72,6 +73,12 @@ def file_settings(picture: Picture, form: Format, quality: int) -> tuple[dict[st
     metadata, notes = for_result(picture, form.media_type)
     metadata, more = held_by(form, metadata)
     notes += more
+    if picture.provenance is not None and form.has_xmp:
+        made = replace(picture.provenance, quality=quality if form.has_quality else None)
+        xmp, more = with_restoration(metadata.xmp, made)
+        metadata, notes = metadata._replace(xmp=xmp), (*notes, *more)
+    elif picture.provenance is not None:
+        notes += (f"{form.title} holds no XMP; how the result was made is stated nowhere in it",)
     if metadata.exif is not None:
         exif, more = codec.fitted_exif(metadata.exif)
         metadata, notes = metadata._replace(exif=exif), (*notes, *more)

@@ -114,7 +114,14 @@ class XmpPacket:
         if element.hasAttributeNS(namespace, name):
             return [element.getAttributeNS(namespace, name)]
         found = _child(element, namespace, name)
-        return None if found is None else [_text(each) for each in _items(found) or [found]]
+        return None if found is None else [_value(each) for each in _items(found) or [found]]
+
+    @staticmethod
+    def items(element: XmlElement, namespace: str, name: str) -> list[XmlElement]:
+        """Return the elements that hold the properties of a list's structures; none where there is no such list."""
+        found = _child(element, namespace, name)
+        items = [] if found is None else _items(found)
+        return [_child(item, RDF, "Description") or item for item in items]
 
     def set(self, element: XmlElement, namespace: str, name: str, values: list[str]) -> None:
         """Change a property that is there; a list gets as many items as values."""
@@ -172,6 +179,29 @@ class XmpPacket:
             _declare_all(copy, _declarations(description))
             root.appendChild(copy)
             self._elements += _elements_below(copy)
+
+    def add(self, other: bytes, continued: tuple[str, str] | None = None) -> None:
+        """Add the properties of another packet, as those of the same picture.
+
+        Args:
+            other: a whole packet of one description.
+            continued: (namespace, name) of a list in it; items that the packet has already come before its own.
+        """
+        about = self.descriptions()[0].getAttributeNS(RDF, "about")
+        found = [_child(each, *continued) for each in self.descriptions() if continued]
+        items = []
+        for element in filter(None, found):
+            for item in _items(element):
+                _declare_all(item, _declarations(item))
+                items.append(item)
+            self._detach(element)
+        self.merge(XmpPacket(other))
+        added = self.descriptions()[-1]
+        added.setAttributeNS(RDF, "rdf:about", about)
+        if continued and items:
+            children = _children(_child(added, *continued))[0]
+            for item in items:
+                children.insertBefore(item, children.lastChild)
 
     def split(self, max_bytes: int) -> bytes | None:
         """Move the longest properties out, until what is left has so many bytes.
@@ -270,6 +300,13 @@ def _items(element: XmlElement) -> list[XmlElement]:
     if len(children) == 1 and children[0].namespaceURI == RDF and children[0].localName in ("Bag", "Seq", "Alt"):
         return _children(children[0])
     return []
+
+
+def _value(element: XmlElement) -> str:
+    """Return a simple property's value: its text, or the address that it refers to."""
+    if element.hasAttributeNS(RDF, "resource"):
+        return str(element.getAttributeNS(RDF, "resource"))
+    return _text(element)
 
 
 def _text(element: XmlElement) -> str:

@@ -299,8 +299,13 @@ def page_controls(models: list[str], model: str) -> list[Control]:
 
 
 def _plain_control(name: str) -> Control:
-    """A control for an option that has no own one above: a menu of its choices, or a text."""
+    """A control for an option that has no own one above: a switch, a menu of its choices, or a text."""
     choices = option_schemas()[name].get("enum", ())
+    if isinstance(_default(name), bool):
+        info = describe_option(name).replace("`", "")
+        return Control(
+            field=name, kind="switch", label=name.capitalize(), info=info, group="file", start=_default(name)
+        )
     return Control(
         field=name,
         kind="menu" if choices else "text",

@@ -1,0 +1,198 @@
+"""A result's statement of its making as XMP: one structure of our own, IPTC's source type and XMP's creator tool.
+
+Iptc4xmpExt:DigitalSourceType   what kind of picture this is
+xmp:CreatorTool                 s3diff and its version
+s3diff:Restorations             a list of structures, the last one of this result, those before it of its input
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any, NamedTuple
+from xml.sax.saxutils import escape
+
+from s3diff.errors import OptionError, PictureError
+from s3diff.images.files.xmp_packet import RDF, XmlElement, XmpError, XmpPacket, is_plain_packet
+from s3diff.images.provenance import Provenance, options_as_json, options_of_json
+
+#: Ours. A name, no address.
+NAMESPACE = "urn:s3diff:restoration:1/"
+XMP = "http://ns.adobe.com/xap/1.0/"
+IPTC_EXTENSION = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+_CREATOR_TOOL, _SOURCE_TYPE, _RESTORATIONS = (XMP, "CreatorTool"), (IPTC_EXTENSION, "DigitalSourceType"), "Restorations"
+#: What a packet mentions that already states something of this kind.
+_NAMES = re.compile(b"|".join(re.escape(name.encode()) for name in (_CREATOR_TOOL[1], _SOURCE_TYPE[1], NAMESPACE)))
+_ABOUT = re.compile(rb"\brdf:about\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
+_END = b"</rdf:RDF>"
+#: Signs that XML 1.0 cannot hold.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TEXTS = {"model": "Model", "fingerprint": "Fingerprint", "version": "Version", "precision": "Precision",
+          "device": "Device"}  # fmt: skip
+_NUMBERS = {"blur": "Blur", "noise": "Noise", "estimated_blur": "EstimatedBlur", "estimated_noise": "EstimatedNoise"}
+_TRUTHS = {"is_generative": "Generative", "is_compiled": "Compiled", "is_streamed": "Streamed"}
+_OF_INPUT = {"input_creator_tool": "InputCreatorTool", "input_source_type": "InputDigitalSourceType"}
+_OPTIONS, _QUALITY = "Options", "Quality"
+
+
+class Statement(NamedTuple):
+    """What a packet says of a picture's origin.
+
+    Attributes:
+        creator_tool: empty where nothing is said.
+        source_type: an address of IPTC's vocabulary; empty where nothing is said.
+        restorations: by s3diff, in their order.
+    """
+
+    creator_tool: str = ""
+    source_type: str = ""
+    restorations: tuple[Provenance, ...] = ()
+
+
+def with_restoration(
+    xmp: bytes | None, made: Provenance, earlier: bytes | None = None
+) -> tuple[bytes, tuple[str, ...]]:
+    """Return a result's packet, and a remark on what the input stated that the result states otherwise.
+
+    Args:
+        xmp: the result's packet; None where it has none.
+        made: the statement.
+        earlier: the input's packet, where the result has lost it.
+    """
+    if xmp is not None and earlier is None and is_plain_packet(xmp, _NAMES) and xmp.count(_END) == 1:
+        abouts = {found[1] or found[2] or b"" for found in _ABOUT.finditer(xmp)}
+        if len(abouts) <= 1:
+            head, _, tail = xmp.partition(_END)
+            return head + _description(made, (abouts or {b""}).pop()) + _END + tail, ()
+    packet = _packet(xmp)
+    source = packet if earlier is None else _packet(earlier)
+    tool, kind = (_stated(source, *name) for name in (_CREATOR_TOOL, _SOURCE_TYPE))
+    is_own_tool = tool == made.creator_tool
+    made = replace(made, input_creator_tool="" if is_own_tool else tool, input_source_type=kind)
+    if packet is None:
+        about = b""
+        text = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">'.encode()
+        whole = text + _description(made, about) + _END + b"</x:xmpmeta>"
+        begin = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'.encode()
+        return begin + whole + b'<?xpacket end="w"?>', _remark(made)
+    for element in packet.descriptions():
+        for name in (_CREATOR_TOOL, _SOURCE_TYPE):
+            packet.remove(element, *name)
+    packet.add(_wrapped(_description(made, b"")), (NAMESPACE, _RESTORATIONS))
+    return packet.to_bytes(), _remark(made)
+
+
+def statement_of(xmp: bytes | None) -> Statement:
+    """Read what a packet says of a picture's origin.
+
+    Raises:
+        PictureError: a restoration is stated in a form that is not ours.
+    """
+    packet = _packet(xmp)
+    if packet is None:
+        return Statement()
+    made = []
+    for description in packet.descriptions():
+        for item in packet.items(description, NAMESPACE, _RESTORATIONS):
+            try:
+                made.append(_restoration(packet, item))
+            except (KeyError, ValueError, OptionError) as error:
+                reason = str(error) if isinstance(error, OptionError) else "a field is missing or damaged"
+                raise PictureError(f"the file's statement of its restoration cannot be read: {reason}") from error
+    return Statement(_stated(packet, *_CREATOR_TOOL), _stated(packet, *_SOURCE_TYPE), tuple(made))
+
+
+def source_type_of(xmp: bytes | None) -> str:
+    """Return the source type that a packet states; empty where it states none."""
+    return _stated(_packet(xmp), *_SOURCE_TYPE)
+
+
+def with_source_type(xmp: bytes | None, source_type: str) -> bytes:
+    """Return a packet that states a source type, whatever it stated before."""
+    packet = _packet(xmp)
+    prefix = f'<rdf:RDF xmlns:rdf="{RDF}"><rdf:Description rdf:about="" xmlns:Iptc4xmpExt="{IPTC_EXTENSION}">'
+    added = f"{prefix}{_element('Iptc4xmpExt:DigitalSourceType', source_type)}</rdf:Description></rdf:RDF>".encode()
+    if packet is None:
+        return added
+    for element in packet.descriptions():
+        packet.remove(element, *_SOURCE_TYPE)
+    packet.add(added)
+    return packet.to_bytes()
+
+
+def _packet(xmp: bytes | None) -> XmpPacket | None:
+    try:
+        return None if xmp is None else XmpPacket(xmp)
+    except XmpError:  # left out with a remark when the file was read
+        return None
+
+
+def _stated(packet: XmpPacket | None, namespace: str, name: str) -> str:
+    found = [] if packet is None else [packet.get(each, namespace, name) for each in packet.descriptions()]
+    return next((texts[0].strip() for texts in found if texts and texts[0].strip()), "")
+
+
+def _remark(made: Provenance) -> tuple[str, ...]:
+    changed = [("CreatorTool", made.input_creator_tool)]
+    if made.source_type != made.input_source_type:
+        changed.append(("DigitalSourceType", made.input_source_type))
+    told = ", ".join(f"{name} {value}" for name, value in changed if value)
+    return (f"what the input's XMP states of its making is kept as the input's: {told}",) if told else ()
+
+
+def _description(made: Provenance, about: bytes) -> bytes:
+    fields = [_element(f"s3diff:{name}", getattr(made, field)) for field, name in _TEXTS.items()]
+    fields += [_element(f"s3diff:{name}", repr(float(getattr(made, field)))) for field, name in _NUMBERS.items()]
+    fields += [_element(f"s3diff:{name}", str(getattr(made, field))) for field, name in _TRUTHS.items()]
+    fields.append(_element(f"s3diff:{_OPTIONS}", options_as_json(made.options)))
+    if made.quality is not None:
+        fields.append(_element(f"s3diff:{_QUALITY}", str(made.quality)))
+    fields += [
+        _element(f"s3diff:{name}", value) for field, name in _OF_INPUT.items() if (value := getattr(made, field))
+    ]
+    return (
+        f'<rdf:Description xmlns:rdf="{RDF}" xmlns:xmp="{XMP}" xmlns:Iptc4xmpExt="{IPTC_EXTENSION}"'
+        f' xmlns:s3diff="{NAMESPACE}" rdf:about="'.encode()
+        + about
+        + (
+            f'">{_element("Iptc4xmpExt:DigitalSourceType", made.source_type)}'
+            f"{_element('xmp:CreatorTool', made.creator_tool)}"
+            f'<s3diff:{_RESTORATIONS}><rdf:Seq><rdf:li rdf:parseType="Resource">{"".join(fields)}</rdf:li></rdf:Seq>'
+            f"</s3diff:{_RESTORATIONS}></rdf:Description>"
+        ).encode()
+    )
+
+
+def _wrapped(description: bytes) -> bytes:
+    return f'<rdf:RDF xmlns:rdf="{RDF}">'.encode() + description + _END
+
+
+def _element(name: str, text: str) -> str:
+    return f"<{name}>{escape(_NOT_XML.sub(chr(0xFFFD), text))}</{name}>"
+
+
+def _restoration(packet: XmpPacket, item: XmlElement) -> Provenance:
+    def text(name: str) -> str:
+        found = packet.get(item, NAMESPACE, name)
+        if found is None:
+            raise KeyError(name)
+        return found[0]
+
+    def number(name: str) -> float:
+        value = float(text(name))
+        if not 0 <= value <= 1:
+            raise ValueError(name)
+        return value
+
+    quality = packet.get(item, NAMESPACE, _QUALITY)
+    values: dict[str, Any] = {field: text(name) for field, name in _TEXTS.items()}
+    values |= {field: number(name) for field, name in _NUMBERS.items()}
+    values |= {field: (packet.get(item, NAMESPACE, name) or [""])[0] for field, name in _OF_INPUT.items()}
+    return Provenance(
+        options=options_of_json(text(_OPTIONS)),
+        quality=None if quality is None else int(quality[0]),
+        is_generative=text(_TRUTHS["is_generative"]) != "False",
+        is_compiled=text(_TRUTHS["is_compiled"]) == "True",
+        is_streamed=text(_TRUTHS["is_streamed"]) == "True",
+        **values,
+    )

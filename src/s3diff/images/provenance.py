@@ -1,0 +1,117 @@
+"""What a result states of its making, and what that means for the statement about a picture's origin.
+
+Origins are the terms of IPTC's NewsCodes "Digital Source Type".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from s3diff.errors import OptionError
+from s3diff.options import LIMITS, ReleasedTiles, RestoreOptions
+
+#: Where the vocabulary's terms begin.
+SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+ENHANCED, COMPOSITE, GENERATED = (
+    "algorithmicallyEnhanced", "compositeWithTrainedAlgorithmicMedia", "trainedAlgorithmicMedia",
+)  # fmt: skip
+#: Terms for pictures of the world: an enhanced one is none of them any more.
+_CAPTURES = frozenset(
+    {
+        "digitalCapture", "computationalCapture", "compositeCapture", "negativeFilm", "positiveFilm", "print",
+        "screenCapture", "minorHumanEdits", "humanEdits", ENHANCED,
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """State how a result was made: enough to make the same bytes again from the same input.
+
+    Attributes:
+        model: its name.
+        fingerprint: ``sha256:...`` of the model; see :class:`s3diff.checkpoints.model_folder.ModelDescription`.
+        is_generative: whether the model can make up what the input has lost.
+        version: of s3diff.
+        precision: the number format of the networks, such as ``float32``.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        is_compiled: whether the networks were compiled.
+        is_streamed: whether the picture was restored part by part, from disk to disk.
+        options: with everything filled in that was chosen by the machine. Limits are not stated.
+        blur: the degree that was used, in [0, 1].
+        noise: the same.
+        estimated_blur: what the estimator found, in [0, 1].
+        estimated_noise: the same.
+        quality: 1 to 100, of a file in a format that loses something.
+        input_creator_tool: XMP's ``CreatorTool`` of the input; empty where it had none.
+        input_source_type: ``DigitalSourceType`` of the input; empty where it had none.
+    """
+
+    model: str
+    fingerprint: str
+    version: str
+    is_generative: bool
+    precision: str
+    device: str
+    options: RestoreOptions
+    blur: float
+    noise: float
+    estimated_blur: float
+    estimated_noise: float
+    is_compiled: bool = False
+    is_streamed: bool = False
+    quality: int | None = None
+    input_creator_tool: str = ""
+    input_source_type: str = ""
+
+    @property
+    def creator_tool(self) -> str:
+        """XMP's ``CreatorTool`` of the result."""
+        return f"s3diff {self.version}"
+
+    @property
+    def source_type(self) -> str:
+        """``DigitalSourceType`` of the result: the input's or the model's, whichever says more of synthesis.
+
+        A term that is not known stays as it is: replaced by a weaker one it would be a false statement.
+        """
+        earlier = term_of(self.input_source_type)
+        own = SOURCE_TYPES + (COMPOSITE if self.is_generative else ENHANCED)
+        if not earlier or earlier in _CAPTURES:
+            return own
+        return own if self.is_generative and earlier != GENERATED else self.input_source_type
+
+
+def term_of(source_type: str) -> str:
+    """Return a source type's last part, which is the term; as it is where it is no address."""
+    return source_type.strip().rstrip("/").rpartition("/")[2]
+
+
+def options_as_json(options: RestoreOptions) -> str:
+    """Write every option but the limits as one line of JSON, defaults too: a later version may have others."""
+    values = {name: value for name, value in dataclasses.asdict(options).items() if name not in LIMITS}
+    return json.dumps(values, separators=(",", ":"))
+
+
+def options_of_json(text: str) -> RestoreOptions:
+    """Read the options that :func:`options_as_json` wrote.
+
+    Raises:
+        OptionError: they are no options, or those of another version.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        raise OptionError("the stated options cannot be read; the statement is damaged") from None
+    known = {field.name for field in dataclasses.fields(RestoreOptions)} - {*LIMITS}
+    if not isinstance(values, dict) or not set(values) <= known:
+        raise OptionError("the stated options are none that this version knows; use the stated version of s3diff")
+    tiles = values.get("released_tiles")
+    try:
+        if tiles is not None:
+            values["released_tiles"] = ReleasedTiles(**tiles)
+        return RestoreOptions(**values)
+    except TypeError as error:
+        raise OptionError("the stated options cannot be read; the statement is damaged") from error
