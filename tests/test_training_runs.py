@@ -202,7 +202,7 @@ def test_kill_9_during_a_save_leaves_the_previous_checkpoint_usable(photos: Path
     caught = False
     while time.monotonic() < deadline and not caught:
         assert process.poll() is None, process.communicate()[1]
-        caught = bool(checkpoint_paths(tmp_path)) and any(folder.glob("*.partial"))
+        caught = bool(checkpoint_paths(tmp_path)) and any(folder.glob("*.part"))
     process.kill()
     process.communicate()
     assert caught, "no save was seen"
@@ -213,7 +213,7 @@ def test_kill_9_during_a_save_leaves_the_previous_checkpoint_usable(photos: Path
     )
     assert done.returncode == 0, done.stderr
     assert newest(tmp_path)["step"] == step + 2
-    assert not list(folder.glob("*.partial"))
+    assert not list(folder.glob("*.part"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
@@ -237,7 +237,7 @@ def test_a_full_disk_during_a_save_is_one_line_and_the_previous_checkpoint_stays
     assert "step-00000002.pt stays" in last
     assert "Traceback" not in done.stderr
     assert checkpoint_paths(tmp_path)[-1].read_bytes() == before
-    assert not list((tmp_path / "checkpoints").glob("*.partial"))
+    assert not list((tmp_path / "checkpoints").glob("*.part"))
 
 
 # --------------------------------------------------------------------------------------- the command and mistakes

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all. Every place that replaces something does it by these functions."""
 
 from __future__ import annotations
 
@@ -15,68 +15,154 @@ from typing import BinaryIO
 from s3diff.errors import DiskFullError, OutputError, S3DiffError
 from s3diff.messages import reason_of, shown_path
 
+#: How names of files that are not whole yet begin.
+_START = ".s3diff-"
+_HINT = "choose another place"
+
 
 def require_free(target: Path, overwrite: bool) -> None:
+    """Make sure that nothing is replaced without leave.
+
+    Raises:
+        OutputError: something is there.
+    """
     if not overwrite and os.path.lexists(target):
         raise OutputError(f"{shown_path(target)} is already there; choose another name or allow overwriting")
 
 
-def write_atomically(data: bytes, target: Path, overwrite: bool) -> None:
-    """Write a whole file; see :func:`whole_file`."""
-    with whole_file(target, overwrite, len(data)) as file:
-        file.write(data)
+def write_atomically(data: bytes | str, target: Path, overwrite: bool = True, *, hint: str = _HINT) -> None:
+    """Write a whole file; a text as UTF-8. See :func:`whole_file`."""
+    content = data.encode() if isinstance(data, str) else data
+    with whole_file(target, overwrite, len(content), hint=hint) as file:
+        file.write(content)
 
 
 @contextmanager
-def whole_file(target: Path, overwrite: bool, num_bytes: int | None = None) -> Iterator[BinaryIO]:
-    """A file that lies beside the target while it is written, is flushed to the disk and moved over it; whatever
-    happens, nothing else stays behind.
+def whole_file(target: Path, overwrite: bool, num_bytes: int | None = None, *, hint: str = _HINT) -> Iterator[BinaryIO]:
+    """Open a file to write that takes the target's place when it is whole; see :func:`whole_path`."""
+    with whole_path(target, overwrite, num_bytes, hint=hint) as temporary, open(temporary, "xb") as file:
+        yield file
+
+
+@contextmanager
+def whole_path(
+    target: Path,
+    overwrite: bool = True,
+    num_bytes: int | None = None,
+    *,
+    hint: str = _HINT,
+    temporary: Path | None = None,
+) -> Iterator[Path]:
+    """Yield the path of a file that lies beside the target while it is written, is then flushed to the disk and moved
+    over it; whatever happens, nothing else stays behind.
 
     Args:
         target: where it goes; missing folders are made.
         overwrite: whether a file that is there may be replaced.
         num_bytes: how many it will have, where that is known.
+        hint: what to do where it cannot be written.
+        temporary: the path, in the same folder; None for one that :func:`remove_leftovers` finds.
 
     Raises:
         OutputError: it cannot be written.
     """
-    new_folders = [folder for folder in target.parents if not os.path.exists(folder)]
-    temporary = target.with_name(f"{_part_start(target)}{uuid.uuid4().hex}.part")
+    new_folders = _missing_folders(target)
+    temporary = _temporary(target) if temporary is None else temporary
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        _flush(temporary)
         require_free(target, overwrite)
         os.replace(temporary, target)
     except S3DiffError:
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(_disk_full(target, num_bytes, temporary)) from error
-        raise OutputError(
-            f"{shown_path(target)} cannot be written ({reason_of(error)}); choose another place"
-        ) from error
+        raise _cannot_write(error, target, temporary, num_bytes, hint) from error
     finally:  # also on KeyboardInterrupt; after success there is no temporary file and no new folder is empty
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        for folder in new_folders:
-            with suppress(OSError):
-                folder.rmdir()
+        _remove_empty(new_folders)
 
 
-def _part_start(target: Path) -> str:
-    return f".s3diff-{zlib.crc32(os.fsencode(target.name)):08x}-"
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Yield a folder that takes the place of the target, a folder as well, when the block ends without an error.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    new_folders, temporary = _missing_folders(target), _temporary(target)
+    new, old = temporary / "new", temporary / "old"
+    try:
+        new.mkdir(parents=True)
+        yield new
+        if target.exists():
+            target.rename(old)
+        try:
+            new.rename(target)
+        except BaseException:
+            if old.exists() and not target.exists():
+                old.rename(target)
+            raise
+    except S3DiffError:
+        raise
+    except OSError as error:
+        raise _cannot_write(error, target, temporary, None, _HINT) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _remove_empty(new_folders)
+
+
+def flush_folder(folder: Path) -> None:
+    """Bring the names in a folder onto the disk; Windows does this by itself and cannot open folders."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove what a killed process left half written of this output; to be called where nobody else can write it."""
+    """Remove what a killed process left half written of an output, or of any output in a folder; to be called where
+    nobody else can write there.
+    """
     target = Path(os.path.realpath(path))
+    folder, start = (target, _START) if target.is_dir() else (target.parent, _part_start(target))
     with suppress(OSError):
-        for name in os.listdir(target.parent):
-            if name.startswith(_part_start(target)) and name.endswith(".part"):
-                (target.parent / name).unlink(missing_ok=True)
+        for name in os.listdir(folder):
+            if name.startswith(start) and name.endswith(".part"):
+                (folder / name).unlink(missing_ok=True)
+
+
+def _part_start(target: Path) -> str:
+    return f"{_START}{zlib.crc32(os.fsencode(target.name)):08x}-"
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f"{_part_start(target)}{uuid.uuid4().hex}.part")
+
+
+def _missing_folders(target: Path) -> list[Path]:
+    return [folder for folder in target.parents if not os.path.exists(folder)]
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _flush(path: Path) -> None:
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _cannot_write(error: OSError, target: Path, temporary: Path, num_bytes: int | None, hint: str) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(_disk_full(target, num_bytes, temporary))
+    return OutputError(f"{shown_path(target)} cannot be written ({reason_of(error)}); {hint}")
 
 
 def _disk_full(target: Path, num_bytes: int | None, temporary: Path) -> str:

@@ -52,7 +52,7 @@ from s3diff.checkpoints.release import (
     select_files,
     write_record,
 )
-from s3diff.errors import DownloadError
+from s3diff.errors import DiskFullError, DownloadError, OutputError
 
 Progress = Callable[[int, int], None]
 
@@ -481,8 +481,8 @@ def _reason(error: BaseException, endpoint: str, subject: str, *repositories: Re
             404: f": not there; {variables} name{'s' if len(repositories) == 1 else ''} other commits",
         }
         return f"{endpoint} answers {subject} with status {status}{hints.get(status, '')}"
-    if number in DISK_FULL:
+    if number in DISK_FULL or isinstance(error, DiskFullError):
         return "the disk is full (what arrived is kept; HF_HOME names another place)"
-    if getattr(error, "filename", None) is not None:
+    if getattr(error, "filename", None) is not None or isinstance(error, OutputError):
         return f"the cache cannot be written ({detail})"
     return f"{endpoint} cannot be reached ({type(error).__name__}: {detail})"

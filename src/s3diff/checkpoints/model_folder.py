@@ -12,12 +12,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from s3diff.atomic_write import whole_folder
 from s3diff.checkpoints.assembly import assemble
 from s3diff.checkpoints.config_json import canonical_json, from_json, to_json
 from s3diff.checkpoints.sd_turbo import component_files, component_index, read_json
 from s3diff.checkpoints.weights_file import (
     check_tensors,
     fingerprint,
-    first_line,
     printable,
     read_safetensors,
     write_safetensors,
@@ -193,7 +191,7 @@ def save_model(
         is_generative=is_generative,
         fingerprint=fingerprint(components, _settings(generator.config, upsampling)),
     )
-    with _folder_replaced_when_whole(folder) as temporary:
+    with whole_folder(folder) as temporary:
         for component, tensors in components.items():
             write_safetensors(tensors, temporary / f"{component}.safetensors")
         if tokenizer is not None:
@@ -382,31 +380,3 @@ def check_output_folder(folder: Path) -> None:
 def is_empty_folder(folder: Path) -> bool:
     """Say whether this is a folder with nothing in it."""
     return folder.is_dir() and not any(folder.iterdir())
-
-
-@contextlib.contextmanager
-def _folder_replaced_when_whole(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder next to ``folder`` that takes its place when the block ends without an error."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written ({first_line(error)}); choose another place") from error
-    try:
-        new, old = scratch / "new", scratch / "old"
-        new.mkdir()
-        yield new
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                old.rename(folder)
-            raise
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{folder} cannot be written ({first_line(error)}); choose another place") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from s3diff.atomic_write import write_atomically
 from s3diff.errors import DownloadError
 
 BaseWeights = Literal["float16", "float32"]
@@ -317,7 +318,7 @@ def write_record(cache_folder: Path, plan: DownloadPlan) -> None:
     """Remember the commits and files of a complete download, whole or not at all.
 
     Raises:
-        OSError: the folder cannot be written.
+        OutputError: the folder cannot be written.
     """
     parts = (plan.method, plan.base)
     if any(file.digest is None for part in parts for file in part.listing.values()):
@@ -337,10 +338,7 @@ def write_record(cache_folder: Path, plan: DownloadPlan) -> None:
     target = cache_folder / RECORD_NAME
     if target.is_file() and target.read_text(encoding="utf-8", errors="replace") == text:
         return
-    cache_folder.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{RECORD_NAME}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, target)
+    write_atomically(text, target, hint="S3DIFF_CACHE names another place")
 
 
 def megabytes(size_bytes: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import pickle
 import re
 import struct
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from s3diff import git_lfs
+from s3diff.atomic_write import whole_path
 from s3diff.errors import ModelError, OutputError
 
 #: What a damaged or foreign file makes torch's restricted reader raise; each becomes one line that names the file.
@@ -100,7 +100,7 @@ def write_torch_file(value: Any, path: Path) -> None:
     Raises:
         OutputError: the place cannot be written.
     """
-    with replaced_when_whole(path) as temporary:
+    with _writing(path) as temporary:
         torch.save(value, temporary)
 
 
@@ -125,7 +125,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         OutputError: the place cannot be written.
     """
-    with replaced_when_whole(path) as temporary:
+    with _writing(path) as temporary:
         temporary.touch()
         ordinary_mode = temporary.stat().st_mode
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
@@ -134,22 +134,15 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 @contextlib.contextmanager
-def replaced_when_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to ``path`` that takes its place when the block ends without an error.
-
-    Raises:
-        OutputError: the place cannot be written.
+def _writing(path: Path) -> Iterator[Path]:
+    """See :func:`s3diff.atomic_write.whole_path`; torch reports an unwritable place as RuntimeError, safetensors as its
+    own error.
     """
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        yield temporary
-        temporary.replace(path)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        # torch reports an unwritable place as RuntimeError, safetensors as its own error.
+        with whole_path(path) as temporary:
+            yield temporary
+    except (SafetensorError, RuntimeError) as error:
         raise OutputError(f"{path} cannot be written ({first_line(error)}); choose another place") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def check_tensors(found: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], where: str) -> None:

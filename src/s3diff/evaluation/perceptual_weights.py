@@ -31,7 +31,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save
 
-from s3diff.errors import DownloadError, MissingExtraError, ModelError, OptionError, OutputError, S3DiffError
+from s3diff.atomic_write import write_atomically
+from s3diff.errors import DownloadError, MissingExtraError, ModelError, OptionError, S3DiffError
 from s3diff.evaluation.array_pickle import read_array_pickle
 from s3diff.user_folders import cache_folder
 
@@ -181,7 +182,7 @@ def prepare_perceptual_weights(
             "dists": _convert_dists(_read_zip_member(dists, _DISTS_MEMBER)),
             "niqe": _convert_niqe(_read_tar_member(niqe, _NIQE_MEMBER, _NIQE_ARCHIVE)),
         }
-    return [_write_atomically(root / f"{name}.safetensors", weights) for name, weights in converted.items()]
+    return [_store(root, name, weights) for name, weights in converted.items()]
 
 
 def prepare_inception_weights(file: str | os.PathLike[str], destination: str | os.PathLike[str] | None = None) -> Path:
@@ -214,7 +215,7 @@ def prepare_inception_weights(file: str | os.PathLike[str], destination: str | o
         if not key.startswith(("fc.", "AuxLogits.")) and not key.endswith("num_batches_tracked")
     }
     root = perceptual_folder() if destination is None else Path(destination)
-    return _write_atomically(root / f"{INCEPTION_NAME}.safetensors", weights)
+    return _store(root, INCEPTION_NAME, weights)
 
 
 def load_inception_weights(folder: str | os.PathLike[str] | None = None) -> Weights:
@@ -293,17 +294,9 @@ def _convert_niqe(content: bytes) -> Weights:
         }
 
 
-def _write_atomically(path: Path, weights: Weights) -> Path:
-    """Written beside its place and renamed, so that no reader ever sees half a file."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(save(weights))
-        unfinished.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error}); give a writable folder or set S3DIFF_CACHE") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _store(folder: Path, name: str, weights: Weights) -> Path:
+    path = folder / f"{name}.safetensors"
+    write_atomically(save(weights), path, hint="give a writable folder or set S3DIFF_CACHE")
     return path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from s3diff.checkpoints.weights_file import replaced_when_whole
+from s3diff.atomic_write import write_atomically
 from s3diff.evaluation.report import csv_text, markdown
 from s3diff.evaluation.report_page import page
 from s3diff.evaluation.scoring import Evaluation
@@ -25,6 +25,5 @@ def write_reports(evaluation: Evaluation, folder: Path) -> list[Path]:
         PAGE_NAME: page(evaluation),
     }
     for name, content in contents.items():
-        with replaced_when_whole(folder / name) as temporary:
-            temporary.write_text(content, "utf-8")
+        write_atomically(content, folder / name)
     return [folder / name for name in contents]

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from s3diff.atomic_write import write_atomically
 from s3diff.checkpoints.config_json import from_json
-from s3diff.checkpoints.weights_file import replaced_when_whole
 from s3diff.errors import ModelError, OutputError
 from s3diff.json_lines import AppendedLines, encode_line, read_lines
 
@@ -89,8 +89,7 @@ class ScoreBook:
         self._lines.close()  # what is replaced is not appended to
         methods = {score.method for score in scores}
         others = [score for score in self.scores.values() if score.method not in methods]
-        with replaced_when_whole(self.path) as temporary:
-            temporary.write_bytes(b"".join(encode_line(_line(score)) for score in (*scores, *others)))
+        write_atomically(b"".join(encode_line(_line(score)) for score in (*scores, *others)), self.path)
 
 
 def _line(score: Score) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from s3diff.atomic_write import write_atomically
 from s3diff.checkpoints.config_json import from_json, to_json
-from s3diff.checkpoints.weights_file import replaced_when_whole
 from s3diff.degradation.records import from_records, to_records
 from s3diff.degradation.settings import DegradationSettings
 from s3diff.degradation.synthesis import MIN_SIDE_PX, PRESETS, DegradationDraw, apply, draw_by_name
@@ -285,8 +285,7 @@ def write_record(path: Path, options: DegradeOptions, entries: Iterable[dict[str
         "settings": to_json(PRESETS[options.preset]),
         "pictures": list(entries),
     }
-    with replaced_when_whole(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", "utf-8")
+    write_atomically(json.dumps(record, indent=1, allow_nan=False) + "\n", path)
 
 
 def read_record(path: Path) -> list[Recorded]:

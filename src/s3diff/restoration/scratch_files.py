@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
+from s3diff.atomic_write import write_atomically
 from s3diff.errors import DiskFullError, OutputError
 from s3diff.json_lines import AppendedLines, encode_line, read_lines
 from s3diff.options import RestoreOptions
@@ -167,10 +168,10 @@ class RecordedCanvas(Canvas):
             lines = [header]
         self.num_resumed = len(self._held)
         # Written anew rather than continued, so that a line cut off by a power cut is gone.
-        with open(record, "wb") as file:
-            file.writelines(encode_line(each) for each in lines)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            write_atomically(b"".join(map(encode_line, lines)), record)
+        except DiskFullError as error:
+            raise place.full() from error
         self._record = AppendedLines(record)
 
     @property

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from s3diff.atomic_write import whole_path
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.images.color_profiles import color_space
 from s3diff.images.files.large_files import LargePicture, write_tiled_tiff
@@ -230,33 +230,27 @@ def _written(
     xmp: bytes | None,
 ) -> tuple[str, ...]:
     """Finish the colours, write the BigTIFF beside its place and move it there. Returns notes."""
-    target, part = place.target, beside(place.target, "part")
+    target = place.target
     in_color = picture.is_grey and becomes_color(canvas, options)
     in_grey, finished = picture.is_grey and not in_color, pixels
     shape = (*pixels.shape[:2], 1 if in_grey else 3)
-    try:
-        if not canvas.is_finished(in_grey=in_grey):
-            finished = PixelFile(beside(target, "finished"), shape, picture.depth)
-            try:
-                canvas.finished(in_grey=in_grey, pixels=finished)
-                finished.sync()
-            finally:
-                finished.close()
-        profile = in_color_profile(picture.icc_profile) if in_color else picture.icc_profile
+    if not canvas.is_finished(in_grey=in_grey):
+        finished = PixelFile(beside(target, "finished"), shape, picture.depth)
+        try:
+            canvas.finished(in_grey=in_grey, pixels=finished)
+            finished.sync()
+        finally:
+            finished.close()
+    profile = in_color_profile(picture.icc_profile) if in_color else picture.icc_profile
+    with whole_path(target, overwrite, temporary=beside(target, "part")) as part:
         try:
             write_tiled_tiff(finished.path, part, shape, picture.depth, icc_profile=profile, dpi=picture.dpi, xmp=xmp)
         except OutputError as error:
             if place.is_full():
                 raise place.full() from error
             raise
-        with open(part, "r+b") as file:
-            os.fsync(file.fileno())
         if not overwrite and os.path.lexists(target):
             raise OutputError(f"{target} has appeared meanwhile; move it away, and the same command goes on")
-        os.replace(part, target)
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     return colored_notes(options) if in_color else ()
 
 

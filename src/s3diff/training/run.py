@@ -11,6 +11,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from s3diff.atomic_write import write_atomically
 from s3diff.checkpoints.config_json import to_json
 from s3diff.checkpoints.model_folder import ModelDescription, load_model, save_model
 from s3diff.checkpoints.registry import model_folder
@@ -335,7 +336,4 @@ def _write_config(request: TrainRequest, trainer: Trainer | EstimatorTrainer) ->
         "from": request.source,
         "config": to_json(trainer.config),
     }
-    path = request.output / _CONFIG_FILE
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-    temporary.replace(path)
+    write_atomically(json.dumps(content, indent=2) + "\n", request.output / _CONFIG_FILE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from s3diff.atomic_write import flush_folder, remove_leftovers, whole_file
 from s3diff.checkpoints.config_json import to_json
 from s3diff.checkpoints.weights_file import first_line, read_torch_file
 from s3diff.errors import ModelError, OptionError, TrainingError
@@ -78,23 +78,18 @@ def save_checkpoint(state: RunState, output: Path, keep: int) -> Path:
     """
     folder = output / FOLDER
     path = folder / f"step-{state.step:08d}.pt"
-    temporary = path.with_suffix(".partial")
+    remove_leftovers(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_partial(folder)
-        with open(temporary, "wb") as file:
+        with whole_file(path, overwrite=True) as file:
             torch.save({"format": _FORMAT, **vars(state)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _flush_folder(folder)
+        flush_folder(folder)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        _remove_partial(folder)
         kept = checkpoint_paths(output)
         rest = f"{kept[-1].name} stays and --resume goes on from it" if kept else "there is no earlier one"
+        reason = first_line(error.__cause__ or error)
         raise TrainingError(
-            f"step {state.step}: the checkpoint {path} cannot be written ({first_line(error)}); {rest}: "
-            "make room or choose another --output"
+            f"step {state.step}: the checkpoint {path} cannot be written ({reason}); {rest}: make room or choose "
+            "another --output"
         ) from error
     for old in checkpoint_paths(output)[:-keep]:
         old.unlink(missing_ok=True)
@@ -223,20 +218,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
-
-
-def _remove_partial(folder: Path) -> None:
-    if folder.is_dir():
-        for path in folder.glob("step-*.partial"):
-            path.unlink(missing_ok=True)
-
-
-def _flush_folder(folder: Path) -> None:
-    """The new name itself must reach the disk; Windows does this on its own and cannot open folders."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

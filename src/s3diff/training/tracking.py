@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from s3diff.atomic_write import write_atomically
+
 LOG_FILE = "log.jsonl"
 _STEP = re.compile(r'\{"step": (\d+),.*\}\n')
 
@@ -85,9 +87,7 @@ def _cut_log(path: Path, step: int) -> None:
     lines = path.read_text("utf-8").splitlines(keepends=True)
     kept = [line for line in lines if (found := _STEP.match(line)) and int(found[1]) <= step]
     if len(kept) < len(lines):
-        temporary = path.with_suffix(".partial")
-        temporary.write_text("".join(kept), "utf-8")
-        temporary.replace(path)
+        write_atomically("".join(kept), path)
 
 
 def _is_installed(package: str) -> bool:

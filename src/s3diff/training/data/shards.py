@@ -14,7 +14,6 @@ import logging
 import os
 import posixpath
 import tarfile
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,7 +24,8 @@ from typing import BinaryIO
 import numpy as np
 
 from s3diff import git_lfs, user_folders
-from s3diff.errors import PictureError
+from s3diff.atomic_write import write_atomically
+from s3diff.errors import OutputError, PictureError
 from s3diff.images.codecs import PICTURE_EXTENSIONS
 from s3diff.training.data.storage import extension, is_remote, printable, read_headers, size_and_fingerprint
 
@@ -209,15 +209,10 @@ def _save(path: Path, index: ShardIndex) -> None:
         "offsets": index.offsets.tolist(),
         "sizes": index.sizes.tolist(),
     }
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
+        write_atomically(json.dumps(content), path)
+    except OutputError as error:
         _LOGGER.warning("the index of %s was not saved (%s); it is read again next time", printable(index.url), error)
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _load(path: Path, url: str, size_bytes: int) -> ShardIndex | None:
