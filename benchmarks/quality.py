@@ -27,10 +27,11 @@ import torch
 
 from s3diff import Restorer
 from s3diff.errors import PictureError
-from s3diff.evaluation.methods import Method, Restoration, parse_methods
+from s3diff.evaluation.methods import Method, parse_methods
 from s3diff.evaluation.protocols import choose_protocol
 from s3diff.evaluation.report import Row, markdown, table
 from s3diff.evaluation.report_files import write_reports
+from s3diff.evaluation.scorebook import Score
 from s3diff.evaluation.scoring import evaluate
 from s3diff.evaluation.sets import SetItem, find_set
 from s3diff.images.codecs import Picture, from_tensor, list_pictures, read_picture, to_tensor, write_picture
@@ -56,7 +57,7 @@ class OfRealEsrgan(Method):
     def result_path(self, item: SetItem, folder: Path) -> Path:
         return folder / self.name / f"{item.name}.png"
 
-    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Restoration:
+    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Score:
         if item.low_quality is None:
             raise PictureError(f"{item.name} has no low-quality picture; give the folder that holds it")
         picture = read_picture(item.low_quality)
@@ -64,7 +65,7 @@ class OfRealEsrgan(Method):
         restored = self.network(picture)
         seconds = time.perf_counter() - started
         write_picture(restored if (restored.width, restored.height) == size else resized(restored, *size), target)
-        return Restoration(seconds)
+        return self.made(item, seconds)
 
 
 def resized(picture: Picture, width_px: int, height_px: int) -> Picture:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3diff.errors import OptionError, S3DiffError
-from s3diff.options import MAX_OUTPUT_PIXELS, RestoreOptions
+from s3diff.options import MAX_OUTPUT_PIXELS, RANGES, OutputOptions, RestoreOptions, choices_of
 from s3diff.restoration.sizes import sizes_of
 
 ALLOWED: dict[str, list[Any]] = {
@@ -71,6 +71,16 @@ REFUSED: dict[str, list[Any]] = {
 def test_every_field_is_tried() -> None:
     names = {field.name for field in dataclasses.fields(RestoreOptions)}
     assert set(ALLOWED) == set(REFUSED) == names
+
+
+def test_every_field_has_its_range_or_choices() -> None:
+    """What has neither is checked by lines of its own."""
+    for options, own in (
+        (RestoreOptions, {"size", "positive_prompt", "negative_prompt", "tile", "released_tiles"}),
+        (OutputOptions, {"format", "name"}),
+    ):
+        names = {field.name for field in dataclasses.fields(options) if field.type != "bool"}
+        assert names - set(RANGES) - set(choices_of(options)) == own
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ALLOWED.items() for value in values])

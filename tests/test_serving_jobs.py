@@ -291,10 +291,10 @@ def test_a_batch_makes_the_very_pictures_that_one_by_one_makes(make: Make) -> No
 
 def test_an_estimate_is_what_restoring_finds(make: Make) -> None:
     service = make()
-    found = service.estimate(photo(50, 40), "a.png")
+    size, degrees = service.estimate(photo(50, 40), "a.png")
     facts = service.submit(photo(50, 40), "a.png").wait(SECONDS).result.facts  # type: ignore[union-attr]
-    assert (found.width, found.height) == (50, 40)
-    assert [round(value, 4) for value in found.degrees] == [facts["estimated_blur"], facts["estimated_noise"]]
+    assert size == (50, 40)
+    assert [round(value, 4) for value in degrees] == [facts["estimated_blur"], facts["estimated_noise"]]
     assert not any(folder.name.startswith("estimate") for folder in service.store.folder.iterdir())
 
 

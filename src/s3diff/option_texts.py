@@ -8,14 +8,27 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any
 
 from s3diff.errors import OptionError
-from s3diff.options import LIMITS, MIN_TILE_PX, OUTPUT_FORMATS, OutputOptions, ReleasedTiles, RestoreOptions
+from s3diff.options import (
+    LIMITS,
+    MIN_TILE_PX,
+    OUTPUT_FORMATS,
+    RANGES,
+    OutputOptions,
+    ReleasedTiles,
+    RestoreOptions,
+    choices_of,
+)
 
 #: Not a client's to say: a service has limits of its own, and never replaces a file of a user's.
 _NOT_OFFERED = frozenset({*LIMITS, "overwrite"})
 _MAY_BE_EMPTY = frozenset({"positive_prompt", "negative_prompt"})
+#: Options that are on or off.
+_SWITCHES = frozenset(
+    field.name for options in (RestoreOptions, OutputOptions) for field in fields(options) if field.type == "bool"
+)
 _YES, _NO = ("true", "1", "on", "yes"), ("false", "0", "off", "no")
 _SIZE = r"[0-9]{1,9}\s*[xX]\s*[0-9]{1,9}"
 _RELATIVE = r"[+-](0(\.[0-9]{1,9})?|1(\.0{1,9})?)"
@@ -25,16 +38,6 @@ _FLAGS = {
     "max_output_pixels": "--max-megapixels",
     "max_input_pixels": "--max-input-megapixels",
     "max_file_bytes": "--max-file-megabytes",
-}
-#: What the types do not say. A test tries the ends of every range on the dataclasses.
-_RANGES: Mapping[str, Mapping[str, Any]] = {
-    "scale": {"exclusiveMinimum": 0, "maximum": 1e9},
-    "long_side": {"minimum": 1, "maximum": 10**9},
-    "megapixels": {"exclusiveMinimum": 0, "maximum": 1e9},
-    "guidance": {"minimum": -1e9, "maximum": 1e9},
-    "strength": {"minimum": 0, "maximum": 1},
-    "seed": {"minimum": 0, "maximum": 2**63 - 1},
-    "quality": {"minimum": 1, "maximum": 100},
 }
 _DEGREE_SCHEMA = {
     "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": f"^{_RELATIVE}$"}]
@@ -74,7 +77,7 @@ def options_from_texts(texts: Mapping[str, str]) -> tuple[RestoreOptions, Output
     values: list[dict[str, Any]] = []
     for options in (RestoreOptions, OutputOptions):
         names = [field.name for field in fields(options) if _is_given(field.name, texts)]
-        values.append({name: _value(name, texts[name], _hints(options)[name]) for name in names})
+        values.append({name: _value(name, texts[name]) for name in names})
     return RestoreOptions(**values[0]), OutputOptions(**values[1])
 
 
@@ -105,7 +108,9 @@ def option_text(name: str, value: Any) -> str:
         return "true"
     if isinstance(value, bool):
         return str(value).lower()
-    return "x".join(map(str, value)) if name == "size" else str(value).removesuffix(".0")
+    if name == "size":
+        return "x".join(map(str, value))
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def flag_of(name: str) -> str:
@@ -131,8 +136,7 @@ def option_schemas() -> dict[str, dict[str, Any]]:
         for field in fields(options):
             if field.name in _NOT_OFFERED:
                 continue
-            schema = dict(_OWN_SCHEMAS.get(field.name) or _schema(_hints(options)[field.name]))
-            schema |= _RANGES.get(field.name, {})
+            schema = dict(_OWN_SCHEMAS.get(field.name) or _schema(field.name, choices_of(options).get(field.name)))
             if field.default is not None and field.default is not MISSING:
                 schema["default"] = field.default
             if field.name in described:
@@ -197,26 +201,32 @@ def _is_given(name: str, texts: Mapping[str, str]) -> bool:
     return bool(texts.get(name)) or (name in _MAY_BE_EMPTY and name in texts)
 
 
-def _value(name: str, text: str, hint: Any) -> Any:
+def parse_own(name: str, text: Any) -> Any:
+    """Read the text of an option that has a form of its own; any other value stays as it is.
+
+    Raises:
+        OptionError: the text is not of this form.
+    """
     if name == "size":
         return parse_size(text)
     if name in ("blur", "noise"):
         return parse_degree(name, text)
-    if name == "tile":
-        return parse_tile(text)
+    return parse_tile(text) if name == "tile" else text
+
+
+def _value(name: str, text: str) -> Any:
     if name == "released_tiles":
         return ReleasedTiles() if _truth(name, text) else None
-    kinds = [each for each in (get_args(hint) or (hint,)) if each is not type(None)]
-    if bool in kinds:
+    if name in _SWITCHES:
         return _truth(name, text)
-    if int in kinds:
+    if name not in RANGES or name in ("blur", "noise"):
+        return parse_own(name, text)
+    if not RANGES[name].words:
         return int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) else text
-    if float in kinds:
-        try:
-            return float(text)
-        except ValueError:
-            return text  # the dataclass says what is allowed
-    return text
+    try:
+        return float(text)
+    except ValueError:
+        return text  # the dataclass says what is allowed
 
 
 def _truth(name: str, text: str) -> bool:
@@ -225,21 +235,14 @@ def _truth(name: str, text: str) -> bool:
     return text.lower() in _YES
 
 
-def _hints(options: type) -> dict[str, Any]:
-    return get_type_hints(options)
-
-
-def _schema(hint: Any) -> dict[str, Any]:
-    kinds = [each for each in (get_args(hint) or (hint,)) if each is not type(None)]
-    choices = get_args(hint) if getattr(hint, "__origin__", None) is Literal else None
-    if choices is None and len(kinds) == 1 and getattr(kinds[0], "__origin__", None) is Literal:
-        choices = get_args(kinds[0])
-    if choices:
+def _schema(name: str, choices: tuple[str, ...] | None) -> dict[str, Any]:
+    if choices is not None:
         return {"type": "string", "enum": list(choices)}
-    for kind, name in ((int, "integer"), (float, "number"), (bool, "boolean")):
-        if kind in kinds:
-            return {"type": name}
-    return {"type": "string"}
+    if name not in RANGES:
+        return {"type": "boolean" if name in _SWITCHES else "string"}
+    low, high, words, is_open = RANGES[name]
+    kind = "number" if words else "integer"
+    return {"type": kind, "exclusiveMinimum" if is_open else "minimum": low, "maximum": high}
 
 
 def _descriptions(options: type) -> dict[str, str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import numbers
 import operator
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from s3diff.errors import OptionError
 from s3diff.formats import PICTURE_EXTENSIONS
@@ -25,9 +26,6 @@ Alpha = Literal["guided", "bicubic"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 #: Degradations that low-quality pictures are drawn from; ``s3diff.degradation.settings`` holds their ranges.
 Preset = Literal["realesrgan", "s3diff", "mild", "camera", "sharpened", "processed", "grainy", "bicubic"]
-
-#: No option is meant to be larger; whole numbers above 1e308 are no floats at all.
-_LARGEST = 1e9
 
 #: Largest output in pixels: 16384 x 16384. A result is held in memory, 3 or 6 bytes per pixel, and little else is.
 MAX_OUTPUT_PIXELS = 16384 * 16384
@@ -69,7 +67,43 @@ LIMITS = ("max_output_pixels", "max_input_pixels", "max_file_bytes")
 #: Output side over input side that the method is trained for.
 METHOD_SCALE = 4
 
-_DEGREE = "a degree from 0 to 1, or a signed text such as '+0.2' or '-0.1' that is added to the estimate"
+#: No option is meant to be larger; whole numbers above 1e308 are no floats at all.
+_LARGEST = 1e9
+_DEGREE = (
+    "a degree from 0 to 1, or a signed text such as '+0.2' or '-0.1' that is added to the estimate, or nothing to use "
+    "the estimate"
+)
+
+
+class Range(NamedTuple):
+    """Numbers that an option allows, None aside where that is its default.
+
+    Attributes:
+        low: the smallest.
+        high: the largest.
+        words: what is allowed, for messages; empty for whole numbers.
+        is_open: whether ``low`` itself is not allowed.
+    """
+
+    low: float
+    high: float
+    words: str = ""
+    is_open: bool = False
+
+
+#: Of every option that is a number.
+RANGES: Mapping[str, Range] = {
+    "scale": Range(0, _LARGEST, "a number above 0, such as 4 or 2.5", is_open=True),
+    "long_side": Range(1, int(_LARGEST)),
+    "megapixels": Range(0, _LARGEST, "a number above 0, such as 24", is_open=True),
+    "guidance": Range(-_LARGEST, _LARGEST, "a finite number; 1.07 is the method's, 1 skips the negative pass"),
+    "blur": Range(0, 1, _DEGREE),
+    "noise": Range(0, 1, _DEGREE),
+    "strength": Range(0, 1, "a number from 0, the enlarged input, to 1"),
+    "seed": Range(0, 2**63 - 1),
+    "quality": Range(1, 100),
+    **{name: Range(1, 2**63 - 1) for name in LIMITS},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,66 +181,19 @@ class RestoreOptions:
     max_file_bytes: int = MAX_FILE_BYTES
 
     def __post_init__(self) -> None:
-        self._keep_number("scale", "a number above 0, such as 4 or 2.5", above=0)
-        if self.size is not None:
-            object.__setattr__(self, "size", _checked_size(self.size))
-        if self.long_side is not None:
-            self._keep_integer("long_side", low=1, high=int(_LARGEST))
-        if self.megapixels is not None:
-            self._keep_number("megapixels", "a number above 0, such as 24", above=0)
-        if sum(value is not None for value in (self.size, self.long_side, self.megapixels)) > 1:
-            raise OptionError("size, long_side and megapixels each set the output's size; give one of them")
-        self._keep_number("guidance", "a finite number; 1.07 is the method's, 1 skips the negative pass")
         for name in ("blur", "noise"):
             if isinstance(getattr(self, name), str):
                 self._keep_relative(name)
-            elif getattr(self, name) is not None:
-                self._keep_number(name, f"{_DEGREE}, or nothing to use the estimate", low=0, high=1)
-        self._keep_number("strength", "a number from 0, the enlarged input, to 1", low=0, high=1)
+        _check_fields(self)
+        if self.size is not None:
+            object.__setattr__(self, "size", _checked_size(self.size))
+        if sum(value is not None for value in (self.size, self.long_side, self.megapixels)) > 1:
+            raise OptionError("size, long_side and megapixels each set the output's size; give one of them")
         for name in ("positive_prompt", "negative_prompt"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise OptionError(f"{name} is {value!r}; give a text, or nothing to use the model's own prompt")
-        _require_choice("color_match", self.color_match, get_args(ColorMatch))
-        _require_choice("latent", self.latent, get_args(Latent))
-        _require_choice("grey", self.grey, get_args(Grey))
-        _require_choice("alpha", self.alpha, get_args(Alpha))
-        _require_choice("size_mode", self.size_mode, get_args(SizeMode))
-        _require_choice("restore_at", self.restore_at, get_args(RestoreAt))
-        if self.upsampling is not None:
-            _require_choice("upsampling", self.upsampling, get_args(Upsampling))
         self._keep_tile()
-        self._keep_integer("seed", low=0, high=2**63 - 1)
-        for name in LIMITS:
-            self._keep_integer(name, low=1, high=2**63 - 1)
-
-    def _keep_number(
-        self,
-        name: str,
-        allowed: str,
-        *,
-        above: float | None = None,
-        low: float | None = None,
-        high: float | None = None,
-    ) -> None:
-        value = getattr(self, name)
-        number = _real(value)
-        ok = abs(number) <= _LARGEST and (above is None or number > above)
-        ok = ok and (low is None or number >= low) and (high is None or number <= high)
-        if not ok:
-            if high is None and _LARGEST < number < math.inf:
-                allowed = f"at most {_LARGEST:g}"
-            elif low is None and above is None and -math.inf < number < -_LARGEST:
-                allowed = f"at least {-_LARGEST:g}"
-            raise OptionError(f"{name} is {value!r}; give {allowed}")
-        object.__setattr__(self, name, number)
-
-    def _keep_integer(self, name: str, *, low: int, high: int) -> None:
-        value = getattr(self, name)
-        whole = _whole(value)
-        if whole is None or not low <= whole <= high:
-            raise OptionError(f"{name} is {value!r}; give a whole number from {low} to {high}")
-        object.__setattr__(self, name, whole)
 
     def _keep_tile(self) -> None:
         if self.released_tiles is not None and not isinstance(self.released_tiles, ReleasedTiles):
@@ -223,7 +210,7 @@ class RestoreOptions:
         value = getattr(self, name)
         match = re.fullmatch(r"\s*([+-])\s*([0-9]{1,9}\.?[0-9]{0,9}|\.[0-9]{1,9})\s*", value)
         if match is None or float(match[2]) > 1:
-            raise OptionError(f"{name} is {value!r}; give {_DEGREE}, or nothing to use the estimate")
+            raise OptionError(f"{name} is {value!r}; give {_DEGREE}")
         object.__setattr__(self, name, f"{match[1]}{float(match[2]):g}")
 
     def degree(self, name: str, estimated: float) -> float:
@@ -298,10 +285,7 @@ class OutputOptions:
     def __post_init__(self) -> None:
         if self.format is not None:
             _require_choice("format", self.format, OUTPUT_FORMATS)
-        quality = _whole(self.quality)
-        if quality is None or not 1 <= quality <= 100:
-            raise OptionError(f"quality is {self.quality!r}; give a whole number from 1 to 100")
-        object.__setattr__(self, "quality", quality)
+        _check_fields(self)
         allowed = f"give a name with {{stem}}, and no others than {', '.join(f'{{{each}}}' for each in _NAME_FIELDS)}"
         if not isinstance(self.name, str):
             raise OptionError(f"name is {self.name!r}; {allowed}")
@@ -319,6 +303,48 @@ class OutputOptions:
 
 def _rounded(width: int, height: int, factor: float) -> tuple[int, int]:
     return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+@functools.cache
+def choices_of(options: type) -> Mapping[str, tuple[str, ...]]:
+    """List the choices of every field of a dataclass whose type is a ``Literal``, or one and None."""
+    found = {}
+    for name, hint in get_type_hints(options).items():
+        kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not type(None)]
+        kind = hint if get_origin(hint) is Literal else kinds[0]
+        if get_origin(kind) is Literal and (kind is hint or len(kinds) == 1):
+            found[name] = get_args(kind)
+    return found
+
+
+def _check_fields(options: RestoreOptions | OutputOptions) -> None:
+    """Check numbers by their range and texts by their choices; numbers are kept as Python's own.
+
+    Raises:
+        OptionError: a value is outside what its field allows.
+    """
+    choices = choices_of(type(options))
+    for name, field in options.__dataclass_fields__.items():
+        value = getattr(options, name)
+        if (value is None and field.default is None) or (isinstance(value, str) and name in ("blur", "noise")):
+            continue
+        if name in choices:
+            _require_choice(name, value, choices[name])
+        elif name in RANGES:
+            object.__setattr__(options, name, _checked_number(name, value, RANGES[name]))
+
+
+def _checked_number(name: str, value: Any, allowed: Range) -> float:
+    words = allowed.words or f"a whole number from {allowed.low} to {allowed.high}"
+    number = _real(value) if allowed.words else _whole(value)
+    if number is None or not allowed.low <= number <= allowed.high or (allowed.is_open and number == allowed.low):
+        if number is not None and allowed.words and _LARGEST < abs(number) < math.inf:
+            if number > 0 and allowed.high == _LARGEST:
+                words = f"at most {_LARGEST:g}"
+            elif number < 0 and allowed.low == -_LARGEST:
+                words = f"at least {-_LARGEST:g}"
+        raise OptionError(f"{name} is {value!r}; give {words}")
+    return number
 
 
 def _require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ import typer
 
 from s3diff.apps.terminal import one_line_errors
 from s3diff.formats import FORMATS, in_words
-from s3diff.option_texts import describe_option, flag_of, parse_degree, parse_size, parse_tile, whole_millions
+from s3diff.option_texts import describe_option, flag_of, parse_own, whole_millions
 from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
 from s3diff.presets import PRESETS, RestorePreset, find_preset
 
@@ -96,14 +96,8 @@ def _options(options: type, preset: RestorePreset, context: typer.Context, value
 
 
 def _value(name: str, value: Any) -> Any:
-    if name == "size":
-        return parse_size(value)
-    if name in ("blur", "noise"):
-        return parse_degree(name, value)
-    if name == "tile":
-        return parse_tile(value)
     if name == "released_tiles":
         return ReleasedTiles() if value else None
     if name in LIMITS:
         return whole_millions(flag_of(name)[2:], value)
-    return value
+    return parse_own(name, value)

@@ -1,7 +1,6 @@
 """The named model ``s3diff``, fetched from the hub. The only file that imports huggingface_hub (inside functions).
 
-That rule is also why it is longer than other files, and why :func:`fetch_single_file`, for weights outside the release,
-is here.
+That rule is also why :func:`fetch_single_file`, for weights outside the release, is here.
 
 Three steps, each callable alone: :func:`plan_download` lists the files, their sizes and licences; :func:`fetch`
 transfers what is missing; :func:`fetch_release` does both and remembers the commits.
@@ -22,11 +21,8 @@ network of 1.7 GB means starting over. Every file's size and digest is checked o
 
 from __future__ import annotations
 
-import errno
-import hashlib
+import functools
 import os
-import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,11 +43,11 @@ from s3diff.checkpoints.release import (
     ReleasePaths,
     Repository,
     failure,
-    megabytes,
     read_record,
     select_files,
     write_record,
 )
+from s3diff.checkpoints.transfers import CHUNK_BYTES, DISK_FULL, fault_of, has_size, link, require_space, transfer
 from s3diff.errors import DiskFullError, DownloadError, OutputError
 
 Progress = Callable[[int, int], None]
@@ -59,8 +55,6 @@ Progress = Callable[[int, int], None]
 METADATA_TIMEOUT_SECONDS = 6.0  # per address tried: someone who is offline learns it within seconds
 TRANSFER_TIMEOUT_SECONDS = 20.0  # of silence in the middle of a file
 RECONNECTIONS = 3  # after cuts within one call, with waits of 1, 2 and 4 seconds; a later call goes on as well
-CHUNK_BYTES = 1 << 18
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def plan_download(
@@ -103,7 +97,7 @@ def plan_download(
         folder = hub_cache / f"models--{repository.name.replace('/', '--')}"
         snapshot = folder / "snapshots" / commit
         files = tuple(
-            PlannedFile(path=path, is_cached=_has_size(snapshot / path, file.size_bytes), **file._asdict())
+            PlannedFile(path=path, is_cached=has_size(snapshot / path, file.size_bytes), **file._asdict())
             for path, file in select_files(release, repository, listing, weights).items()
         )
         return PlannedRepository(
@@ -140,7 +134,7 @@ def fetch(plan: DownloadPlan, progress: Progress | None = None, *, reconnections
         if progress is not None:
             progress(finished_bytes + file_bytes, total_bytes)
 
-    _require_space(plan)
+    require_space(plan)
     for part in (plan.method, plan.base):
         for file in part.files:
             if not file.is_cached:
@@ -322,128 +316,38 @@ def _fetch_file(
     for folder in (blob.parent, lock.parent):
         folder.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(str(lock)):
-        if not _has_size(blob, file.size_bytes):
+        if not has_size(blob, file.size_bytes):
             url = hf_hub_url(part.repository.name, file.path, revision=part.commit, endpoint=endpoint)
-            _transfer(url, partial, file.size_bytes, report, reconnections)
-            fault = _fault(partial, file)
+            transfer(
+                functools.partial(_connected, url), partial, file.size_bytes, report, reconnections, _network_errors()
+            )
+            fault = fault_of(partial, file)
             if fault is not None:
                 partial.unlink()
                 raise _DamagedFileError(f"{file.path} of {part.repository.name} {fault}; run again to fetch it anew")
             os.replace(partial, blob)
-        _link(blob, part.snapshot / file.path)
-
-
-def _transfer(url: str, partial: Path, size_bytes: int, report: Callable[[int], None], reconnections: int) -> None:
-    """Fill ``partial`` up to ``size_bytes``, opening the connection again after a cut in the middle."""
-    first_bytes = _size(partial)
-    for attempt in range(reconnections + 1):
-        if _size(partial) == size_bytes:
-            return
-        try:
-            _append(url, partial, size_bytes, report)
-        except _network_errors() as error:
-            is_cut = _size(partial) > first_bytes and getattr(error, "errno", None) not in DISK_FULL
-            if not is_cut or attempt == reconnections:
-                raise
-            time.sleep(2**attempt)
-        else:
-            return
-
-
-def _append(url: str, partial: Path, size_bytes: int, report: Callable[[int], None]) -> None:
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
-
-    held_bytes = _size(partial)
-    if held_bytes > size_bytes:
-        held_bytes = 0
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    if held_bytes:
-        headers["Range"] = f"bytes={held_bytes}-"
-    with _open(url, headers) as (response, chunks):
-        hf_raise_for_status(response)
-        if not response.headers.get("Content-Range", "").startswith(f"bytes {held_bytes}-"):
-            held_bytes = 0  # the server sends the file from its beginning
-        with partial.open("ab" if held_bytes else "wb") as target:
-            for chunk in chunks:
-                target.write(chunk)
-                held_bytes += len(chunk)
-                if held_bytes > size_bytes:
-                    break  # longer than listed: the check that follows says so
-                report(held_bytes)
-    if held_bytes < size_bytes:
-        raise ConnectionError(f"the transfer of {url} stopped at {held_bytes:,} of {size_bytes:,} bytes")
+        link(blob, part.snapshot / file.path)
 
 
 @contextmanager
-def _open(url: str, headers: dict[str, str]) -> Iterator[tuple[Any, Iterator[bytes]]]:
-    """A response and its chunks, through huggingface_hub's session: it has the user's proxies and certificates."""
-    from huggingface_hub.utils import get_session
+def _connected(url: str, held_bytes: int) -> Iterator[tuple[bool, Iterator[bytes]]]:
+    """Ask for a file from a byte on, through huggingface_hub's session: it has the user's proxies and certificates."""
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-    session = get_session()
-    if callable(getattr(session, "stream", None)):  # httpx, huggingface_hub from 1.0 on
-        with session.stream("GET", url, headers=headers, timeout=TRANSFER_TIMEOUT_SECONDS) as response:
-            yield response, response.iter_bytes()
-    else:  # requests, before
-        with session.get(url, headers=headers, timeout=TRANSFER_TIMEOUT_SECONDS, stream=True) as response:
-            yield response, response.iter_content(CHUNK_BYTES)
-
-
-def _fault(path: Path, file: PlannedFile) -> str | None:
-    """What is wrong with a transferred file, or None."""
-    size_bytes = _size(path)
-    if size_bytes != file.size_bytes:
-        return f"arrived with {size_bytes:,} bytes, the hub lists {file.size_bytes:,}"
-    digest = str(file.digest)
-    hashed = hashlib.sha1(b"blob %d\0" % size_bytes) if len(digest) == 40 else hashlib.sha256()
-    with path.open("rb") as content:
-        while chunk := content.read(CHUNK_BYTES):
-            hashed.update(chunk)
-    return None if hashed.hexdigest() == digest else f"arrived damaged ({hashed.hexdigest()}, the hub lists {digest})"
-
-
-def _link(blob: Path, pointer: Path) -> None:
-    pointer.parent.mkdir(parents=True, exist_ok=True)
-    if os.path.lexists(pointer):
-        pointer.unlink()
-    try:
-        pointer.symlink_to(os.path.relpath(blob, pointer.parent))
-    except OSError:
-        os.replace(blob, pointer)  # no symbolic links here (Windows without the right): as huggingface_hub does
-
-
-def _require_space(plan: DownloadPlan) -> None:
-    """Room for what is still to come, and for the model that is made of it: both stay on disk."""
-    partial_bytes = sum(
-        _size(part.folder / "blobs" / f"{file.digest}.incomplete")
-        for part in (plan.method, plan.base)
-        for file in part.files
-        if not file.is_cached
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    if held_bytes:
+        headers["Range"] = f"bytes={held_bytes}-"
+    session: Any = get_session()
+    has_httpx = callable(getattr(session, "stream", None))  # huggingface_hub from 1.0 on; requests before
+    asked = (
+        session.stream("GET", url, headers=headers, timeout=TRANSFER_TIMEOUT_SECONDS)
+        if has_httpx
+        else session.get(url, headers=headers, timeout=TRANSFER_TIMEOUT_SECONDS, stream=True)
     )
-    download = (plan.missing_bytes - partial_bytes, "to download", _existing(plan.hub_cache))
-    converted = (plan.converted_bytes, "for the converted model", _existing(plan.cache_folder))
-    is_one_disk = download[2].stat().st_dev == converted[2].stat().st_dev
-    for parts in [(download, converted)] if is_one_disk else [(download,), (converted,)]:
-        folder = parts[0][2]
-        free_bytes = shutil.disk_usage(folder).free
-        if sum(size_bytes for size_bytes, _, _ in parts) > free_bytes:
-            needed = " and ".join(f"{megabytes(size_bytes)} {what}" for size_bytes, what, _ in parts)
-            raise failure(
-                plan.release,
-                f"{needed}, but {megabytes(free_bytes)} free in {folder} (HF_HOME and S3DIFF_CACHE name other places)",
-            )
-
-
-def _existing(folder: Path) -> Path:
-    """The folder itself, or the nearest one above it that is there."""
-    return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _has_size(path: Path, size_bytes: int) -> bool:
-    return path.is_file() and path.stat().st_size == size_bytes
+    with asked as response:
+        hf_raise_for_status(response)
+        goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {held_bytes}-")
+        yield goes_on, response.iter_bytes() if has_httpx else response.iter_content(CHUNK_BYTES)
 
 
 def _network_errors() -> tuple[type[BaseException], ...]:

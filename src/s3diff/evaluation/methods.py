@@ -9,7 +9,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 
 from s3diff.checkpoints.registry import NAMED_MODELS
 from s3diff.errors import OptionError, OutputError, PictureError
+from s3diff.evaluation.scorebook import Score
 from s3diff.evaluation.sets import SetItem, match_results
 from s3diff.images.codecs import Picture, from_tensor, read_picture, to_tensor, write_picture
 from s3diff.images.resampling import BASELINE_KERNELS, resample
@@ -30,20 +31,6 @@ INPUT_MARK, OUTPUT_MARK = "{input}", "{output}"
 PROGRAM_LIMIT_SECONDS = 3600.0
 #: Side of the corner that a model restores before its first timed picture.
 WARM_UP_PX = 64
-
-
-@dataclass(frozen=True)
-class Restoration:
-    """How a result came about.
-
-    Attributes:
-        seconds: wall-clock time, reading and writing files left out except for programs, and a model's warm-up; None
-            for results of others.
-        degrees: (blur, noise) that the result was made for, None where there are none.
-    """
-
-    seconds: float | None = None
-    degrees: tuple[float, float] | None = None
 
 
 class Method(ABC):
@@ -62,12 +49,26 @@ class Method(ABC):
         """Find where the result of a picture lies or will lie; None where there is none (a partial folder)."""
 
     @abstractmethod
-    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Restoration:
+    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Score:
         """Make the result of one picture at ``target``, of ``size`` (width, height) pixels.
+
+        Returns:
+            The beginning of the picture's line, from :meth:`made`.
 
         Raises:
             S3DiffError: it cannot be made; the message says why.
         """
+
+    def made(self, item: SetItem, seconds: float | None = None, degrees: tuple[float, float] | None = None) -> Score:
+        """Begin the line of a picture.
+
+        Args:
+            item: the picture.
+            seconds: wall-clock time, reading and writing files left out except for programs, and a model's warm-up;
+                None for results of others.
+            degrees: (blur, noise) that the result was made for, None where there are none.
+        """
+        return Score(self.name, item.name, seconds=seconds, degrees=degrees, made_by=self.identity)
 
     @property
     def needs_input(self) -> bool:
@@ -86,14 +87,14 @@ class Baseline(_Maker):
     def __init__(self, name: str, kernel: str) -> None:
         self.name, self.kernel, self.identity = name, kernel, f"baseline {kernel}"
 
-    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Restoration:
+    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Score:
         picture = _input_of(item)
         started = time.perf_counter()
         image = resample(to_tensor(picture), size[1], size[0], self.kernel)
         result = Picture(from_tensor(image, picture))
         seconds = time.perf_counter() - started
         write_picture(result, target)
-        return Restoration(seconds)
+        return self.made(item, seconds)
 
 
 class Model(_Maker):
@@ -121,7 +122,7 @@ class Model(_Maker):
         self.options = RestoreOptions()
         self._is_warm = False
 
-    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Restoration:
+    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Score:
         picture = _input_of(item)
         if not self._is_warm:  # what a first picture alone pays for is no part of its seconds
             corner = Picture(np.ascontiguousarray(picture.pixels[:WARM_UP_PX, :WARM_UP_PX]))
@@ -129,7 +130,7 @@ class Model(_Maker):
             self._is_warm = True
         restored = self.restorer.restore(picture, replace(self.options, size=size))
         write_picture(replace(restored.picture, exif=None, provenance=None), target)
-        return Restoration(restored.seconds["total"], (restored.degrees.blur, restored.degrees.noise))
+        return self.made(item, restored.seconds["total"], tuple(restored.degrees))
 
 
 class Results(Method):
@@ -146,8 +147,8 @@ class Results(Method):
     def result_path(self, item: SetItem, folder: Path) -> Path | None:
         return self.paths.get(item.name)
 
-    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Restoration:
-        return Restoration()
+    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Score:
+        return self.made(item)
 
     @property
     def needs_input(self) -> bool:
@@ -172,7 +173,7 @@ class Program(_Maker):
         except ValueError as error:
             raise OptionError(f"the command {command!r} cannot be taken apart ({error}); check its quotes") from error
 
-    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Restoration:
+    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Score:
         assert item.low_quality is not None
         target.parent.mkdir(parents=True, exist_ok=True)
         made = target.with_name(f"unfinished-{target.name}")
@@ -197,7 +198,7 @@ class Program(_Maker):
             made.replace(target)
         finally:
             made.unlink(missing_ok=True)
-        return Restoration(seconds)
+        return self.made(item, seconds)
 
 
 def _words(command: str) -> list[str]:

@@ -190,16 +190,7 @@ class _Work:
                 if method.needs_input and not self._is_made(method, item, path):
                     size = _result_size(item, self.scale)
                     made = method.restore(item, path, size)
-                    self.book.add(
-                        Score(
-                            method.name,
-                            item.name,
-                            seconds=made.seconds,
-                            degrees=made.degrees,
-                            made_by=method.identity,
-                            sha256=_hashes(item, path),
-                        )
-                    )
+                    self.book.add(replace(made, sha256=_hashes(item, path)))
                     self.progress(self.offset + number, self.total, f"{method.name}: {item.name} restored")
             except S3DiffError as error:
                 self._fail(method, item, error)

@@ -26,10 +26,12 @@ COLORED_NOTE = "a grey picture, written in colour because the model coloured it;
 
 def to_networks(picture: Picture) -> torch.Tensor:
     """Convert a picture to opaque sRGB: [1, 3, h, w] float in [0, 1]."""
-    colors = _visible_colors(picture)
-    if (space := _space_of(picture)) is not None:
-        colors = _as_tensor(space.to_srgb(_as_array(colors))).clamp(0, 1)
-    return colors
+    return _seen(_visible_colors(picture), _space_of(picture))
+
+
+def _seen(colors: torch.Tensor, space: ColorSpace | None) -> torch.Tensor:
+    """Convert a picture's own colours to what the networks see."""
+    return colors if space is None else _in_srgb(colors, space).clamp(0, 1)
 
 
 def _visible_colors(picture: Picture) -> torch.Tensor:
@@ -67,14 +69,15 @@ def finish(result: torch.Tensor | Canvas, picture: Picture, sizes: Sizes, option
     colors = _resampled(_plain_colors(result, in_grey=in_grey), sizes)
     upsampling = options.upsampling
     assert upsampling is not None, "for_model fills it in"
-    if (space := _space_of(picture)) is not None:
-        own, seen = _visible_colors(picture), to_networks(picture)
-        # What sRGB cannot hold goes past the networks.
-        outside = _in_srgb(_enlarged(own, sizes, upsampling), space) - _enlarged(seen, sizes, upsampling)
-        colors = _as_tensor(space.from_srgb(_as_array(colors + outside)))
-    if options.strength < 1:
-        base = _enlarged(_visible_colors(picture), sizes, upsampling)
-        colors = base + options.strength * (colors - base)
+    space = _space_of(picture)
+    if space is not None or options.strength < 1:
+        own = _visible_colors(picture)
+        base = _enlarged(own, sizes, upsampling)
+        if space is not None:  # what sRGB cannot hold goes past the networks
+            outside = _in_srgb(base, space) - _enlarged(_seen(own, space), sizes, upsampling)
+            colors = _as_tensor(space.from_srgb(_as_array(colors + outside)))
+        if options.strength < 1:
+            colors = base + options.strength * (colors - base)
     return replace(
         like,
         pixels=from_tensor(colors, like),

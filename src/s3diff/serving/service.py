@@ -11,7 +11,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -38,21 +37,6 @@ _FRESH_SECONDS = 60.0
 NO_QUOTA = Quota()
 #: Side of the picture that a model is warmed up with. It is restored a second time where the first was this quick.
 _WARM_UP_PX, _WARM_UP_SECONDS = 64, 2.0
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What is known of a picture before it is restored.
-
-    Attributes:
-        width: in pixels, upright.
-        height: in pixels, upright.
-        degrees: how blurred and noisy it is, each in [0, 1].
-    """
-
-    width: int
-    height: int
-    degrees: Degrees
 
 
 class RestorationService:
@@ -252,8 +236,11 @@ class RestorationService:
 
     def estimate(
         self, picture: bytes | Path | BinaryIO, name: str = "picture", *, model: str | None = None
-    ) -> Estimate:
-        """How blurred and noisy a picture is, as restoring it would find; does not wait for jobs.
+    ) -> tuple[tuple[int, int], Degrees]:
+        """Estimate how blurred and noisy a picture is, as restoring it would; does not wait for jobs.
+
+        Returns:
+            (width, height) in pixels, upright; the degrees.
 
         Raises:
             PictureTooLargeError, PictureError, OptionError, ServiceClosedError: as :meth:`submit`.
@@ -275,7 +262,7 @@ class RestorationService:
                 degrees = self._models.restorer(model).estimate(seen)
             except PictureError as error:
                 raise PictureError(job.worded(error)) from error
-            return Estimate(seen.width, seen.height, degrees)
+            return (seen.width, seen.height), degrees
         finally:
             self._estimating.release()
             shutil.rmtree(job.folder, ignore_errors=True)
@@ -383,4 +370,4 @@ class RestorationService:
             )
 
 
-__all__ = ["Estimate", "Job", "JobStatus", "OfferedModel", "RestorationService", "ServiceLimits"]
+__all__ = ["Job", "JobStatus", "OfferedModel", "RestorationService", "ServiceLimits"]

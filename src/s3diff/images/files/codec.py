@@ -167,10 +167,14 @@ class Codec:
             picture: in a depth and colours that the format holds.
             settings: from :meth:`settings`, without the values that are None.
         """
-        data = io.BytesIO()
         image = to_image(picture, with_alpha=self.form.has_alpha, with_16_bits=16 in self.form.bits)
+        return self.saved(image, settings), ()
+
+    def saved(self, image: Image.Image, settings: dict[str, Any]) -> bytes:
+        """Return the bytes of a file that Pillow writes."""
+        data = io.BytesIO()
         image.save(data, self.form.name, **settings)
-        return data.getvalue(), ()
+        return data.getvalue()
 
     def write_frames(
         self,

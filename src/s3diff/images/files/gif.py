@@ -43,10 +43,9 @@ class GifCodec(Codec):
         return {"comment": b"\n".join(comments_of(metadata)) or None}
 
     def encode(self, picture: Picture, settings: dict[str, Any]) -> tuple[bytes, tuple[str, ...]]:
-        image, data = to_image(picture, with_16_bits=False), io.BytesIO()
+        image = to_image(picture, with_16_bits=False)
         reduced = with_palette(image)
-        reduced.save(data, "GIF", **settings)
-        return data.getvalue(), palette_notes(image, reduced)
+        return self.saved(reduced, settings), palette_notes(image, reduced)
 
     def write_frames(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from PIL import ImageFile, WebPImagePlugin
 
 from s3diff.images.files.codec import Codec, FrameImages
+from s3diff.images.files.pillow_pictures import to_image
 from s3diff.images.picture import Picture
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class WebPCodec(Codec):
-    """Pillow's encoder holds the frames of an animation compressed."""
+    """Written by Pillow, lossy at the quality asked for. Its encoder holds the frames of an animation compressed."""
 
     def recognises(self, head: bytes) -> bool:
         return head.startswith(b"RIFF") and head[8:12] == b"WEBP"
@@ -25,6 +26,9 @@ class WebPCodec(Codec):
 
     def num_channels(self, picture: Picture) -> int:
         return 3
+
+    def encode(self, picture: Picture, settings: dict[str, Any]) -> tuple[bytes, tuple[str, ...]]:
+        return self.saved(to_image(picture, with_16_bits=False), settings), ()
 
     def write_frames(
         self,

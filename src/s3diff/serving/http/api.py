@@ -40,7 +40,6 @@ from s3diff.serving.http.schemas import (
     JobView,
     ModelsView,
     errors_for,
-    estimate_view,
     form_body,
     job_view,
     model_view,
@@ -238,7 +237,9 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
             if texts:
                 raise OptionError(f"{next(iter(texts))[:60]} is no field of an estimate; there are picture and model")
             name = picture.filename or "picture"
-            return estimate_view(await run_in_threadpool(service.estimate, picture.file, name, model=model))
+            size, degrees = await run_in_threadpool(service.estimate, picture.file, name, model=model)
+            blur, noise = (round(degree, 4) for degree in degrees)
+            return EstimateView(width=size[0], height=size[1], blur=blur, noise=noise)
 
     @app.get("/api/v1/models", tags=["restore"], summary="The models", responses=errors_for(401))
     async def models() -> ModelsView:

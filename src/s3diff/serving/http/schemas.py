@@ -12,7 +12,7 @@ from s3diff.option_texts import option_schemas
 from s3diff.service_errors import SERVICE_ERRORS, Cause
 from s3diff.serving.jobs import Job, Part, Stage, State
 from s3diff.serving.models import OfferedModel
-from s3diff.serving.service import Estimate, RestorationService
+from s3diff.serving.service import RestorationService
 
 DESCRIPTION = """\
 Send a picture as `multipart/form-data` in the field `picture`; every other field is an option of `s3diff restore`, with
@@ -172,12 +172,6 @@ def job_view(service: RestorationService, job: Job) -> JobView:
 def model_view(model: OfferedModel) -> ModelView:
     """Describe a model without its place on this machine."""
     return ModelView(name=model.name, summary=model.summary, is_default=model.is_default, is_loaded=model.is_loaded)
-
-
-def estimate_view(estimate: Estimate) -> EstimateView:
-    """Describe size and degrees."""
-    blur, noise = estimate.degrees
-    return EstimateView(width=estimate.width, height=estimate.height, blur=round(blur, 4), noise=round(noise, 4))
 
 
 def form_body(service: RestorationService, *, with_options: bool = True) -> dict[str, Any]:
