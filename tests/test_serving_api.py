@@ -706,6 +706,7 @@ def test_the_schemas_ranges_are_the_dataclasses() -> None:
         ),
         (RestoreOptions(tile="off", released_tiles=ReleasedTiles(), negative_prompt="", upsampling="bicubic"), None),
         (RestoreOptions(scale=1 / 3, megapixels=None, long_side=77, grey="keep", latent="sample"), None),
+        (RestoreOptions(positive_prompt="version 2.0", scale=2.0), OutputOptions(name="{stem}-1.0")),
     ],
 )
 def test_options_survive_as_texts(options: RestoreOptions, writing: OutputOptions | None) -> None:
