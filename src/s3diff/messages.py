@@ -7,13 +7,13 @@ import os
 
 
 def shown_path(path: object) -> str:
-    """A path as it can be printed on one line, whatever bytes it is made of."""
+    """Write a path on one line, whatever bytes it is made of."""
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(text))
 
 
 def too_many_pixels(path: object, size: tuple[int, int], limit: int) -> str:
-    """``size``: (width, height)."""
+    """Word the refusal of a picture of this size, (width, height), above a limit in pixels."""
     return (
         f"{shown_path(path)} has {size[0]} x {size[1]} pixels, the limit is {limit} pixels; give a smaller picture, "
         "raise the limit (max_input_pixels, --max-input-megapixels), or stream it into a .tif (restore_file, --stream)"
@@ -21,7 +21,7 @@ def too_many_pixels(path: object, size: tuple[int, int], limit: int) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """One line on why."""
+    """Say in one line why something failed."""
     if isinstance(error, MemoryError):
         return "not enough memory"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -59,13 +59,13 @@ _OWN_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
 
 
 def option_fields() -> dict[str, Field[Any]]:
-    """The fields of both dataclasses that a service offers, by name."""
+    """List the fields of both dataclasses that a service offers, by name."""
     found = {field.name: field for options in (RestoreOptions, OutputOptions) for field in fields(options)}
     return {name: field for name, field in found.items() if name not in _NOT_OFFERED}
 
 
 def options_from_texts(texts: Mapping[str, str]) -> tuple[RestoreOptions, OutputOptions]:
-    """Options from a form's fields; an empty text means that the field was not given, but for the prompts.
+    """Make options of a form's fields; an empty text means that the field was not given, except for the prompts.
 
     Raises:
         OptionError: a field that does not exist, or a value outside what it allows.
@@ -82,7 +82,7 @@ def options_from_texts(texts: Mapping[str, str]) -> tuple[RestoreOptions, Output
 
 
 def texts_of_options(options: RestoreOptions, writing: OutputOptions | None = None) -> dict[str, str]:
-    """The fields that differ from their defaults, as :func:`options_from_texts` reads them.
+    """Write the fields that differ from their defaults, as :func:`options_from_texts` reads them.
 
     Raises:
         OptionError: a value that has no text: tiles like the release's, but of other sizes.
@@ -129,7 +129,7 @@ def describe_option(name: str) -> str:
 
 
 def option_schemas() -> dict[str, dict[str, Any]]:
-    """A JSON schema (OpenAPI 3.1) for every field, with default and description."""
+    """Describe every field by a JSON schema (OpenAPI 3.1), with default and description."""
     schemas = {}
     for options in (RestoreOptions, OutputOptions):
         described = _descriptions(options)
@@ -152,7 +152,7 @@ def field_at_fault(message: object) -> str | None:
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """``3840x2160`` as (3840, 2160).
+    """Read ``3840x2160`` as (3840, 2160).
 
     Raises:
         OptionError: it is not of this form.
@@ -166,7 +166,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 
 def parse_degree(name: str, text: str | None) -> float | str | None:
-    """A number, or a text with a sign as it is.
+    """Read a degree: a number, or a text with a sign, which stays a text.
 
     Raises:
         OptionError: it is neither.
@@ -182,7 +182,7 @@ def parse_degree(name: str, text: str | None) -> float | str | None:
 
 
 def whole_millions(name: str, number: float) -> int:
-    """Pixels of megapixels, bytes of megabytes: at least 1; ``name``: the option, for messages.
+    """Convert megapixels to pixels or megabytes to bytes, at least 1; ``name``: the option, for messages.
 
     Raises:
         OptionError: the number is not above 0, or is none that anything could have.
@@ -193,7 +193,7 @@ def whole_millions(name: str, number: float) -> int:
 
 
 def parse_tile(text: str) -> Any:
-    """A whole number where it is one; anything else as it is."""
+    """Read a whole number; any other text stays as it is."""
     return int(text) if re.fullmatch("[0-9]{1,10}", text) else text
 
 

@@ -214,20 +214,20 @@ class RestoreOptions:
         object.__setattr__(self, name, f"{match[1]}{float(match[2]):g}")
 
     def degree(self, name: str, estimated: float) -> float:
-        """The degree that is used, in [0, 1], for an estimate in [0, 1]."""
+        """Compute the degree to use, in [0, 1], from an estimate in [0, 1]."""
         value = getattr(self, name)
         if value is None:
             return estimated
         return min(1.0, max(0.0, estimated + float(value))) if isinstance(value, str) else value
 
     def output_size(self, width: int, height: int) -> tuple[int, int]:
-        """The output's (width, height) in pixels for an input of that size, at least 1 x 1."""
+        """Compute the output's (width, height) in pixels for an input of that size, at least 1 x 1."""
         if self.size is not None and self.size_mode != "fit":
             return self.size
         return _rounded(width, height, self._factor(width, height))
 
     def covering_size(self, width: int, height: int) -> tuple[int, int]:
-        """The (width, height) that ``fill`` enlarges to before it cuts what stands over ``size``."""
+        """Compute the (width, height) to which ``fill`` enlarges, before it cuts the result to ``size``."""
         assert self.size is not None
         covering = _rounded(width, height, self._factor(width, height))
         return max(covering[0], self.size[0]), max(covering[1], self.size[1])

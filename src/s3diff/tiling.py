@@ -48,7 +48,7 @@ class HaloSpan(NamedTuple):
 
 
 def blended_spans(length: int, tile: int, overlap: int) -> list[Span]:
-    """Equal tiles over an axis, as few as ``tile`` allows, each sharing at least ``overlap`` with the next one.
+    """Lay equal tiles over an axis, as few as ``tile`` allows, each sharing at least ``overlap`` with the next one.
 
     Args:
         length: of the axis, at least 1.
@@ -71,7 +71,7 @@ def blended_spans(length: int, tile: int, overlap: int) -> list[Span]:
 
 
 def blend_weights(spans: Sequence[Span]) -> list[np.ndarray]:
-    """One weight per position of each span: 1, but falling to 0 in a straight line where it meets a neighbour.
+    """Compute a weight for each position of each span: 1, falling linearly to 0 where it meets a neighbour.
 
     At every position the weights of all spans sum to 1, and the mirrored axis has the mirrored weights.
     """
@@ -89,7 +89,7 @@ def blend_weights(spans: Sequence[Span]) -> list[np.ndarray]:
 
 
 def halo_spans(length: int, tile: int, halo: int, multiple: int = 1) -> list[HaloSpan]:
-    """Tiles of at most ``tile``, halo included, that keep equal parts of an axis; none reads beyond its ends.
+    """Lay tiles of at most ``tile``, halo included, that keep equal parts of an axis; none reads beyond its ends.
 
     Args:
         length: of the axis, at least 1.
@@ -118,7 +118,7 @@ def halo_spans(length: int, tile: int, halo: int, multiple: int = 1) -> list[Hal
 
 
 def work_ratio(length: int, spans: Sequence[Span]) -> float:
-    """Computed positions of an axis over its length; 1 means that nothing is computed twice."""
+    """Compute the ratio of computed positions of an axis to its length; 1 means that nothing is computed twice."""
     return sum(span.length for span in spans) / length
 
 
@@ -132,7 +132,7 @@ _RELEASED_VARIANCE = 0.01
 
 
 def released_latent_spans(height: int, width: int, tiles: ReleasedTiles) -> list[tuple[Span, Span]]:
-    """(rows, columns) of the release's UNet tiles, in its order: columns outside, rows inside."""
+    """List (rows, columns) of the release's UNet tiles, in its order: columns outside, rows inside."""
     side = min(tiles.latent, height, width)
     overlap = tiles.latent_overlap if tiles.latent_overlap < side else side // 2
 
@@ -145,7 +145,7 @@ def released_latent_spans(height: int, width: int, tiles: ReleasedTiles) -> list
 
 
 def released_blend_weights(side: int) -> np.ndarray:
-    """[side, side] Gaussian; its centre is half a position further down than the middle, as in the release."""
+    """Compute a [side, side] Gaussian; its centre lies half a position below the middle, as in the release."""
     positions = np.arange(side)
 
     def bell(centre: float) -> np.ndarray:
@@ -165,7 +165,7 @@ class ReleasedBox(NamedTuple):
 def released_autoencoder_boxes(
     height: int, width: int, tile: int, padding: int, factor: float
 ) -> list[ReleasedBox] | None:
-    """The release's autoencoder tiles over the input, row by row; None where it would not tile.
+    """List the release's autoencoder tiles over the input, row by row; None where it would not tile.
 
     Args:
         height: of the input, in its pixels or latents.

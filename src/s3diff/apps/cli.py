@@ -163,7 +163,7 @@ app.command()(train_estimator)
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Run the command."""
     # Tokenizer threads and advisory notices have no place in a command's output.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     # A file's name that the terminal has no letters for must not end the run.

@@ -73,7 +73,7 @@ _EXTRAS = {
 
 
 def diagnose() -> Iterator[str]:
-    """Lines on versions, devices, models, extras with their packages, and perceptual weights."""
+    """Write lines on versions, devices, models, extras with their packages, and perceptual weights."""
     yield f"s3diff {__version__}  Python {platform.python_version()}  {platform.platform()}"
     for package in _CORE:
         yield f"  {package:16} {_version(package) or 'missing: install s3diff again'}"

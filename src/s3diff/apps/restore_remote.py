@@ -42,7 +42,7 @@ class ServerWay:
         self._turn, self._is_closed = threading.Lock(), False
 
     def prepare(self) -> None:
-        """The service has its model."""
+        """Do nothing: the service has its model."""
 
     def open(self, job: RestoreJob) -> RemoteJob:
         """Hand the picture in.

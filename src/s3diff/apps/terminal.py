@@ -36,7 +36,7 @@ EXIT_INTERRUPTED = 130
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """A user's mistake is one line on stderr and a non-zero exit code; a programming error keeps its traceback.
+    """Turn a user's mistake into one line on stderr and a non-zero exit code; a programming error keeps its traceback.
 
     Warnings of the libraries are for programmers: ``python -W`` shows them.
     """
@@ -85,7 +85,7 @@ def say_large(text: str, below: Sequence[str] = ()) -> None:
 
 
 def on_one_line(text: str) -> str:
-    """Line ends, terminal codes and undecodable bytes, which names of files may hold, written out."""
+    """Write out line ends, terminal codes and undecodable bytes, which names of files may hold."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 

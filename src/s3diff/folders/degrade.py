@@ -120,7 +120,7 @@ def plan_degrading(source: str, output: str, truth: str | None, *, recursive: bo
 
 
 def plan_rebuilding(source: str, output: str, truth: str | None, record: str) -> list[DegradeJob]:
-    """The jobs that make the pictures of a record again; nothing is read but the record.
+    """List the jobs that make the pictures of a record again; nothing is read but the record.
 
     Raises:
         OptionError: the record is none, or of several pictures where one file is given.
@@ -289,7 +289,7 @@ def write_record(path: Path, options: DegradeOptions, entries: Iterable[dict[str
 
 
 def read_record(path: Path) -> list[Recorded]:
-    """The pictures of a record, every value checked.
+    """Read the pictures of a record, every value checked.
 
     Raises:
         OptionError: it cannot be read, is no record, or a value in it is missing or not allowed.

@@ -43,7 +43,7 @@ class LeftOut:
         self._counts.setdefault(kind, Counter())[name] += 1
 
     def lines(self) -> list[tuple[int, str]]:
-        """For each kind how many, and what: ``(3, "no pictures by name: .txt (2), .nef")``."""
+        """Say for each kind how many there are, and what: ``(3, "no pictures by name: .txt (2), .nef")``."""
         return [(counts.total(), f"{kind}: {_named(counts)}") for kind, counts in self._counts.items()]
 
 

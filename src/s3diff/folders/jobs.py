@@ -122,7 +122,7 @@ def plan_jobs(
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """``2/8`` as (2, 8).
+    """Read ``2/8`` as (2, 8).
 
     Raises:
         OptionError: it is not of this form, or the part does not exist.
@@ -237,7 +237,7 @@ def _without_results(jobs: list[RestoreJob], left_out: LeftOut) -> list[RestoreJ
 
 
 def distinct_jobs(jobs: list[RestoreJob]) -> list[RestoreJob]:
-    """The jobs without repetitions; no output is an input or another's output."""
+    """Leave out repeated jobs; refuse an output that is an input or another's output."""
     sources = {place_of(job.source): job.source for job in jobs}
     targets: dict[tuple[int, int] | str, RestoreJob] = {}
     for job in jobs:
@@ -254,7 +254,7 @@ def distinct_jobs(jobs: list[RestoreJob]) -> list[RestoreJob]:
 
 
 def place_of(path: Path) -> tuple[int, int] | str:
-    """One value for one file, whatever links lead to it and however its name's case is written."""
+    """Return one value for one file, whatever links lead to it and however its name's case is written."""
     with suppress(OSError):
         status = os.stat(path)
         if status.st_ino:  # 0 on file systems that do not number their files

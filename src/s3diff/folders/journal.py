@@ -31,7 +31,7 @@ Stamp = tuple[int, int]
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """The file's stamp; None where there is no such file."""
+    """Read a file's stamp; None where there is no such file."""
     with suppress(OSError, ValueError):
         status = os.stat(path)
         return status.st_size, status.st_mtime_ns
@@ -39,7 +39,7 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 def results_written_down(path: Path) -> Iterator[str]:
-    """The results that a journal names, of whatever run: their places below its output folder."""
+    """List the results that a journal names, of whatever run: their places below its output folder."""
     with suppress(OSError):
         for line in read_lines(path):
             entry = line.value if isinstance(line.value, dict) else {}

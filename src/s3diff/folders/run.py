@@ -53,7 +53,7 @@ class Outcome:
     is_disk_full: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """One line of the report."""
+        """Make one line of the report."""
         line: dict[str, Any] = {"state": self.state, "source": str(self.job.source), "target": str(self.job.target)}
         if self.reason:
             line["reason"] = self.reason
@@ -190,7 +190,7 @@ def is_there(path: Path) -> bool:
 
 
 def key_of(job: RestoreJob, root: Path | None) -> str:
-    """How a journal names a job: by its place in the output folder, which may be moved."""
+    """Name a job in a journal: by its place in the output folder, which may be moved."""
     return (job.target if root is None else job.target.relative_to(root)).as_posix()
 
 
@@ -284,7 +284,7 @@ def _ended(outcomes: deque[Outcome]) -> Iterator[Outcome]:
 
 
 def open_stamped(job: RestoreJob, way: Way) -> OpenedPicture:
-    """What the way opens, with the source's stamp."""
+    """Open a source by the way that restores it; return it with its stamp."""
     stamp = stamp_of(job.source)  # before its content: a source that changes meanwhile is restored again
     return way.open(job), stamp
 

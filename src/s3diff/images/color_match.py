@@ -44,7 +44,7 @@ def match_color(result: torch.Tensor, base: torch.Tensor, how: ColorMatch) -> to
 
 
 def wavelet_color_match(result: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-    """High frequencies of ``result`` plus the lowest band of ``base``.
+    """Add the high frequencies of ``result`` to the lowest band of ``base``.
 
     With the band L (five dilated blurs) this is result - L(result) + L(base). L is linear, so one chain of blurs over
     the difference gives the same: result + L(base - result). ``wavelet_color_match_readable`` is the twin that takes
@@ -68,7 +68,7 @@ def wavelet_color_match(result: torch.Tensor, base: torch.Tensor) -> torch.Tenso
 
 
 def wavelet_color_match_readable(result: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-    """``wavelet_color_match`` band by band: about 7 times slower on a CPU; to be read, and to check the fast one by."""
+    """Match colours band by band: the readable twin of ``wavelet_color_match``, about 7 times slower on a CPU."""
     result, base = _checked(result, base)
     details = torch.zeros_like(result)
     for radius_px in WAVELET_RADII_PX:

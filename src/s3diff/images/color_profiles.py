@@ -39,11 +39,11 @@ class ColorSpace:
     curves: np.ndarray
 
     def to_srgb(self, colors: np.ndarray) -> np.ndarray:
-        """[H, W, 3] float in [0, 1] of this space to sRGB; colours outside sRGB leave [0, 1]. float32."""
+        """Convert [H, W, 3] float in [0, 1] of this space to sRGB; colours outside sRGB leave [0, 1]. float32."""
         return _banded(colors, self._to_srgb)
 
     def from_srgb(self, colors: np.ndarray) -> np.ndarray:
-        """[H, W, 3] float sRGB, of any value, to this space; cut to [0, 1]. float32."""
+        """Convert [H, W, 3] float sRGB, of any value, to this space; cut to [0, 1]. float32."""
         return _banded(colors, self._from_srgb)
 
     def _to_srgb(self, colors: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ class ColorSpace:
 
 @lru_cache(maxsize=8)
 def color_space(icc_profile: bytes | None) -> ColorSpace | None:
-    """What the profile defines; None where there is nothing to convert: no profile, sRGB, tables, grey, or damaged."""
+    """Read a profile's colour space; None where nothing is to be converted: no profile, sRGB, tables, grey, or damaged."""
     if icc_profile is None:
         return None
     try:

@@ -108,7 +108,7 @@ class Picture:
 
 
 def from_array(array: np.ndarray) -> Picture:
-    """A picture from an array, copied.
+    """Make a picture of an array, copied.
 
     Args:
         array: [H, W], [H, W, 1] grey, [H, W, 3] RGB or [H, W, 4] RGB and alpha; uint8, uint16 or float in [0, 1].
@@ -132,12 +132,12 @@ def from_array(array: np.ndarray) -> Picture:
 
 
 def to_tensor(picture: Picture) -> torch.Tensor:
-    """The colours as [1, 3, H, W] float32 RGB in [0, 1]; grey is repeated three times. Alpha: ``alpha_to_tensor``."""
+    """Convert the colours to [1, 3, H, W] float32 RGB in [0, 1]; grey is repeated. Alpha: ``alpha_to_tensor``."""
     return _plane_to_tensor(picture.pixels).expand(-1, 3, -1, -1).contiguous()
 
 
 def from_tensor(image: torch.Tensor, like: Picture) -> np.ndarray:
-    """Pixels of ``like``'s depth and channels, rounded once to the nearest level; the size is the tensor's own.
+    """Convert to pixels of ``like``'s depth and channels, rounded once to the nearest level, of the tensor's size.
 
     A grey picture gets the mean of the three channels. The network saw three equal channels and answers with three
     estimates of one grey value; the plain mean is the one with the least noise. Luma weights describe how bright
@@ -164,7 +164,7 @@ def from_tensor(image: torch.Tensor, like: Picture) -> np.ndarray:
 
 
 def alpha_to_tensor(picture: Picture) -> torch.Tensor:
-    """The opacity as [1, 1, H, W] float32 in [0, 1].
+    """Convert the opacity to [1, 1, H, W] float32 in [0, 1].
 
     Raises:
         PictureError: the picture has none.
@@ -175,7 +175,7 @@ def alpha_to_tensor(picture: Picture) -> torch.Tensor:
 
 
 def alpha_from_tensor(alpha: torch.Tensor, like: Picture) -> np.ndarray:
-    """Opacity [H, W] of ``like``'s depth from [1, 1, H, W] float in [0, 1], rounded to the nearest level.
+    """Convert [1, 1, H, W] float in [0, 1] to opacity [H, W] of ``like``'s depth, rounded to the nearest level.
 
     Raises:
         PictureError: another shape, or values that are not finite.
@@ -205,7 +205,7 @@ def _rounded(image: torch.Tensor, depth: np.dtype[Any]) -> np.ndarray:
 
 
 def split_alpha(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Copies of the colour [H, W, 1 or 3] and, of 2 or 4 channels, the last one [H, W]."""
+    """Copy the colour [H, W, 1 or 3] and, of 2 or 4 channels, the last one [H, W]."""
     if array.ndim == 2:
         array = array[..., None]
     if array.shape[2] in (2, 4):

@@ -58,7 +58,7 @@ def enlarge_region(
     columns: Span,
     mode: Upsampling = "bilinear",
 ) -> torch.Tensor:
-    """Part of what :func:`enlarge` makes of a picture, from the low-quality pixels that it depends on.
+    """Compute a part of what :func:`enlarge` makes of a picture, from the low-quality pixels that it depends on.
 
     Args:
         read: gives rows and columns of the low-quality picture, [B, C, h, w] float in [0, 1].
@@ -134,7 +134,7 @@ def _weighted(image: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, di
 
 
 def mirrored_span(side: int, span: Span) -> tuple[Span, torch.Tensor]:
-    """Which positions of an axis a part of the axis as :func:`pad_to_multiple` continues it is made of.
+    """Find the positions of an axis from which :func:`pad_to_multiple` makes a part of the padded axis.
 
     Args:
         side: length of the axis before it is continued.
@@ -149,12 +149,12 @@ def mirrored_span(side: int, span: Span) -> tuple[Span, torch.Tensor]:
 
 
 def to_network_range(image: torch.Tensor) -> torch.Tensor:
-    """[0, 1] to the networks' [-1, 1]; values outside are clamped. Any shape."""
+    """Map [0, 1] to the networks' [-1, 1]; values outside are clamped. Any shape."""
     return (image * 2 - 1).clamp(-1, 1)
 
 
 def from_network_range(image: torch.Tensor) -> torch.Tensor:
-    """The networks' [-1, 1] to [0, 1]; values outside are clamped. Any shape."""
+    """Map the networks' [-1, 1] to [0, 1]; values outside are clamped. Any shape."""
     return image.clamp(-1, 1) * 0.5 + 0.5
 
 
@@ -185,7 +185,7 @@ def pad_to_multiple(image: torch.Tensor, multiple: int) -> torch.Tensor:
 
 
 def crop(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The top left ``height`` x ``width`` pixels of [..., H, W], as a view: takes off what ``pad_to_multiple`` added.
+    """Cut out the top left ``height`` x ``width`` pixels of [..., H, W], as a view, without what ``pad_to_multiple`` added.
 
     Raises:
         OptionError: the picture is smaller than that.

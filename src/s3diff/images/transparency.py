@@ -14,7 +14,7 @@ _GUIDE_FLOOR = 0.02**2
 
 
 def without_hidden_colors(colors: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """Colours under fully transparent pixels replaced by those of the visible ones around them.
+    """Replace colours under fully transparent pixels by those of the visible ones around them.
 
     What nobody sees (often black) would otherwise be blended into the visible edge. Visible pixels stay as they are.
 
@@ -45,7 +45,7 @@ def _filled(colors: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
 
 
 def enlarge_alpha_guided(alpha: torch.Tensor, colors: torch.Tensor) -> torch.Tensor:
-    """Opacity at the size of the restored colours, its edges drawn where theirs are.
+    """Enlarge the opacity to the size of the restored colours, with its edges where theirs are.
 
     Bicubic interpolation, plus the fine detail of the restored brightness as far as opacity followed brightness in the
     input (the slope of a guided filter, He et al. 2013). Nothing is added where the colours say nothing, and no value

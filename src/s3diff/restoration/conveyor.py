@@ -100,7 +100,7 @@ class Conveyor(Generic[Item, Ready, Made]):
             return True
 
     def position(self, item: Item) -> int | None:
-        """How many items wait before this one; None where it does not wait."""
+        """Count the items that wait before this one; None where it does not wait."""
         with self._turn:
             return self._waiting.index(item) if item in self._waiting else None
 

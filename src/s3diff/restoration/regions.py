@@ -87,7 +87,7 @@ class EnlargedInput:
         self._read, self._low_quality_size, self._size, self._mode = read, low_quality_size, size, mode
 
     def region(self, rows: Span, columns: Span, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(base, image) of a part of the padded picture.
+        """Compute (base, image) of a part of the padded picture.
 
         Args:
             rows: of the picture as :func:`pad_to_multiple` continues it.
@@ -163,12 +163,12 @@ class Canvas:
         return False
 
     def chroma(self) -> float:
-        """Mean distance of the channels from their mean, in [0, 1]."""
+        """Compute the mean distance of the channels from their mean, in [0, 1]."""
         total = sum(float(np.abs(part - part.mean(axis=2, keepdims=True)).sum()) for part in self._matched())
         return total / self._pixels.size
 
     def finished(self, *, in_grey: bool, pixels: Pixels | None = None) -> Pixels:
-        """[H, W, 3], or [H, W, 1] the mean of the channels, of the picture's depth.
+        """Return [H, W, 3], or [H, W, 1] the mean of the channels, in the picture's depth.
 
         Args:
             in_grey: whether one channel is wanted.

@@ -113,7 +113,7 @@ class Result:
 
     @property
     def media_type(self) -> str:
-        """Of the file, such as ``image/jpeg``."""
+        """The media type of the file, such as ``image/jpeg``."""
         return media_type(self.name)
 
     @property

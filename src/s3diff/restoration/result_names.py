@@ -14,7 +14,7 @@ FALLBACK_EXTENSION = ".png"
 
 
 def result_extension(extension: str, writing: OutputOptions) -> str:
-    """With its dot: the format asked for, or else the input's, spelled as the input's is where they are the same."""
+    """Find the extension with its dot: the format asked for, or the input's; the input's spelling where both are one."""
     if writing.format is not None:
         wanted = f".{writing.format}"
         return extension if format_of_extension(extension) == format_of_extension(wanted) else wanted
@@ -22,6 +22,6 @@ def result_extension(extension: str, writing: OutputOptions) -> str:
 
 
 def result_stem(writing: OutputOptions, values: Mapping[str, str]) -> str:
-    """A result's name without extension; ``values`` holds what the template may use (see :class:`OutputOptions`)."""
+    """Make a result's name without extension; ``values``: what the template may use (see :class:`OutputOptions`)."""
     parts = string.Formatter().parse(writing.name)
     return "".join(text + (values[field] if field is not None else "") for text, field, _, _ in parts)

@@ -46,7 +46,7 @@ class Place:
     num_bytes: int = 0
 
     def require_room(self) -> None:
-        """Room for all of it, less what an earlier run already took.
+        """Require room for all of it, less what an earlier run took.
 
         Raises:
             DiskFullError: there is none.
@@ -64,7 +64,7 @@ class Place:
         return shutil.disk_usage(self.target.parent).free < _NO_ROOM_BYTES
 
     def full(self) -> DiskFullError:
-        """What to raise where the disk took no more."""
+        """Make the error of a disk that takes no more."""
         missing = ""
         if self.num_bytes:
             missing = f", up to {max(1, self.num_bytes - self._available_bytes())} bytes were missing"
@@ -119,12 +119,12 @@ class PixelFile:
         return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
 
     def sync(self) -> None:
-        """Onto the disk."""
+        """Bring what was written onto the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """What could not be written before, and raised, cannot be written now either."""
+        """Close the file; what could not be written was raised before."""
         with suppress(OSError):
             self._file.close()
 
@@ -183,7 +183,7 @@ class RecordedCanvas(Canvas):
         return (rows.kept.start, columns.kept.start) in self._held
 
     def write(self, result: torch.Tensor, base: torch.Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
-        """As :meth:`Canvas.write`.
+        """See :meth:`Canvas.write`.
 
         Raises:
             OutputError: the disk does not take it; the part does not count then.
@@ -201,7 +201,7 @@ class RecordedCanvas(Canvas):
 
 
 def beside(target: Path, what: str) -> Path:
-    """``pixels``, ``tiles``, ``finished``, ``part`` or ``lock`` of a target."""
+    """Name a file beside the target: ``pixels``, ``tiles``, ``finished``, ``part`` or ``lock``."""
     name = target.name
     if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
@@ -209,20 +209,20 @@ def beside(target: Path, what: str) -> Path:
 
 
 def remove_links(target: Path) -> None:
-    """None of these files is ever a link: one that somebody put there must not lead what is written elsewhere."""
+    """Remove links that somebody put in the place of these files: they would lead elsewhere what is written."""
     for name in (*_SCRATCH, "lock"):
         if beside(target, name).is_symlink():
             beside(target, name).unlink()
 
 
 def remove_scratch(target: Path) -> None:
-    """What is needed no more; the part is gone already, and the lock is its holder's."""
+    """Remove the files that are needed no more; the part is gone already, and the lock is its holder's."""
     for name in ("pixels", "tiles", "finished"):
         beside(target, name).unlink(missing_ok=True)
 
 
 def whole_lines(record: Path) -> Iterator[dict[str, Any]]:
-    """The record's objects up to the first line that is none: behind a line that was cut off nothing counts."""
+    """Read the record's objects up to the first line that is none: behind a line that was cut off nothing counts."""
     for line in read_lines(record):
         if line.is_cut or not isinstance(line.value, dict):
             return
@@ -231,7 +231,7 @@ def whole_lines(record: Path) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def only_one(target: Path) -> Iterator[None]:
-    """One process at a time.
+    """Let one process at a time write the target.
 
     Raises:
         OutputError: another one is writing the target, or the disk takes no lock.
@@ -255,8 +255,8 @@ def only_one(target: Path) -> Iterator[None]:
 
 @contextmanager
 def disk_errors(place: Place) -> Iterator[None]:
-    """Errors of the disk that the target lies on, in one line. Nothing else belongs inside: every other OSError, of the
-    source or of a caller's function, would be blamed on the target.
+    """Turn errors of the target's disk into one line. Nothing else belongs inside: every other OSError, of the source or
+    of a caller's function, would be blamed on the target.
 
     Raises:
         OutputError: instead of any OSError; DiskFullError where there is no room.

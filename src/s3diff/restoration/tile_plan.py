@@ -80,7 +80,7 @@ class TilePlan:
         return self.tile_px is None and self.autoencoder == "whole" and self.released is None
 
     def smaller(self) -> TilePlan | None:
-        """The plan to try when memory ran out: tiles of half the side; None when these are the smallest."""
+        """Make the plan to try when memory ran out: tiles of half the side; None when these are the smallest."""
         side = self.tile_px or max(self.height, self.width)
         if self.released is not None or side <= SMALLEST_TILE_PX:
             return None

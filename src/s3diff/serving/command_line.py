@@ -22,7 +22,7 @@ _NO_PICTURE = "PICTURE.jpg"
 def command_line(
     options: RestoreOptions, writing: OutputOptions, *, model: str = DEFAULT_MODEL, names: Sequence[str] = ()
 ) -> str:
-    """The ``s3diff restore`` that makes the same result of the same files.
+    """Write the ``s3diff restore`` that makes the same result of the same files.
 
     Args:
         options: what differs from its default becomes a flag.

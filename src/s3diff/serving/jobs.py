@@ -163,7 +163,7 @@ class Job:
         self._cancelled.set()
 
     def worded(self, message: object) -> str:
-        """A message or error for the user: on one line, and with the user's own name of the file."""
+        """Write a message or error for the user: on one line, with the user's own name of the file."""
         text = " ".join(str(message).split())
         for folder in (self.source.parent, self.folder / "result"):
             text = text.replace(f"{folder}{os.sep}", "").replace(f"{os.path.realpath(folder)}{os.sep}", "")
@@ -207,7 +207,7 @@ class JobStore:
         self.sweep()
 
     def get(self, job_id: str, owner: str | None) -> Job:
-        """A job of its owner's.
+        """Find a job of its owner's.
 
         Raises:
             JobNotFoundError: there is none of this name, or it is another owner's: both are told alike.
@@ -259,12 +259,12 @@ class JobStore:
             return len(self._jobs)
 
     def jobs(self) -> list[Job]:
-        """All jobs that are known."""
+        """List all jobs that are known."""
         with self._lock:
             return list(self._jobs.values())
 
     def live(self) -> list[Job]:
-        """Jobs that have not ended."""
+        """List the jobs that have not ended."""
         return [job for job in self.jobs() if not job.status.is_final]
 
     def close(self) -> None:
@@ -275,7 +275,7 @@ class JobStore:
 
 
 def safe_name(name: str) -> str:
-    """A file name without folders that every system accepts, as near to the given one as possible.
+    """Make a file name without folders that every system accepts, as near to the given one as possible.
 
     Whatever a client sends, it names a file inside one folder: no separators, no ``..``, no control characters, no
     device of Windows, not too long; empty ones become ``picture``.

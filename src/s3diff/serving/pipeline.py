@@ -102,7 +102,7 @@ class Pipeline:
         return self._conveyor.put(job, self.limits.queue_length)
 
     def position(self, job: Job) -> int | None:
-        """How many jobs are before it in the queue; None when it is not in the queue."""
+        """Count the jobs before it in the queue; None when it is not in the queue."""
         return self._conveyor.position(job)
 
     def cancel(self, job: Job) -> None:

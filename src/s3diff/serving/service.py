@@ -99,7 +99,7 @@ class RestorationService:
         return self
 
     def _warm_up(self, model: str) -> None:
-        """What a first picture pays, paid now; and a first guess of how long pictures take here."""
+        """Do now what the first picture would pay for, and make a first guess of how long pictures take here."""
         restorer, grey = self._models.restorer(model), Picture(np.full((_WARM_UP_PX, _WARM_UP_PX, 3), 128, np.uint8))
         pixels = (_WARM_UP_PX * METHOD_SCALE) ** 2
         for _ in range(2):
@@ -201,7 +201,7 @@ class RestorationService:
         return job
 
     def job(self, job_id: str, owner: str | None = None) -> Job:
-        """A job of this owner's.
+        """Find a job of this owner's.
 
         Raises:
             JobNotFoundError: there is none.
@@ -209,7 +209,7 @@ class RestorationService:
         return self.store.get(job_id, owner)
 
     def position(self, job: Job) -> int | None:
-        """How many jobs are before it in the queue; None when it is not in the queue."""
+        """Count the jobs before it in the queue; None when it is not in the queue."""
         return self._pipeline.position(job)
 
     def cancel(self, job_id: str, owner: str | None = None) -> Job:

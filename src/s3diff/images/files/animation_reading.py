@@ -71,7 +71,7 @@ class Animation:
         return len(self.milliseconds)
 
     def frames(self) -> Iterator[Frame]:
-        """Every frame in its turn, 8 bits per channel, all with the same channels.
+        """Read every frame in its turn, 8 bits per channel, all with the same channels.
 
         Raises:
             PictureError: the file is damaged, or changed since it was opened.

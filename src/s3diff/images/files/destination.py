@@ -17,7 +17,7 @@ from s3diff.messages import reason_of, shown_path
 def checked_target(
     path: PicturePath, size: tuple[int, int] | None, transparent: bool, overwrite: bool
 ) -> tuple[Path, Format]:
-    """The file to write, links followed, and its format, if what can be known without writing allows it."""
+    """Find the file to write, links followed, and its format; check all that can be known without writing."""
     shown = shown_path(path)
     form = format_of(path)
     if form is None:

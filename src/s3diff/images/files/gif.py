@@ -74,7 +74,7 @@ class GifCodec(Codec):
 
 
 def with_palette(image: Image.Image, last: Image.Image | None = None) -> Image.Image:
-    """An image of at most 256 colours, dithered; where it has transparency, index 255 is the transparent one.
+    """Reduce an image to at most 256 colours, dithered; where it has transparency, index 255 is the transparent one.
 
     Args:
         image: L, LA, RGB or RGBA.
@@ -119,7 +119,7 @@ def _mean_error(reduced: Image.Image, colors: Image.Image) -> float:
 
 
 def palette_notes(image: Image.Image, reduced: Image.Image) -> tuple[str, ...]:
-    """What was lost on the way to 256 colours, one sentence each."""
+    """Say what was lost on the way to 256 colours, one sentence each."""
     # Converting changes the palette of an image that has a clear colour, which Pillow then writes wrongly: a copy.
     shown, wanted = (np.asarray(each.copy().convert("RGBA")).astype(np.int16) for each in (reduced, image))
     visible = wanted[..., 3] > 0

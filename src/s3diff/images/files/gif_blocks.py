@@ -38,7 +38,7 @@ def is_whole(file: BinaryIO) -> bool:
 
 
 def num_frames(file: BinaryIO, enough: int) -> int:
-    """Frames of an opened GIF up to its end or to where it is damaged; ``enough`` and one where there are more."""
+    """Count the frames of an opened GIF up to its end or its damage; ``enough`` and one where there are more."""
     count = 0
 
     def tell(kind: int, block: bytes) -> None:
@@ -58,7 +58,7 @@ class _Enough(Exception):
 
 
 def only_frame(file: BinaryIO) -> GifFrame:
-    """The frame of a whole file with one; the file's own colours where the frame has none."""
+    """Read the frame of a whole file with one; the file's own colours where the frame has none."""
     found: dict[int, bytes] = {}
     file.seek(0)
     _walk(file, found.__setitem__)
@@ -71,7 +71,7 @@ def only_frame(file: BinaryIO) -> GifFrame:
 
 
 def begin(size: tuple[int, int], num_plays: int) -> bytes:
-    """Header of an animation.
+    """Make the header of an animation.
 
     Args:
         size: (width, height) in pixels.
@@ -86,7 +86,7 @@ def begin(size: tuple[int, int], num_plays: int) -> bytes:
 
 
 def framed(frame: GifFrame, centiseconds: int, *, clears: bool) -> bytes:
-    """A frame of an animation, with a table of its own.
+    """Make a frame of an animation, with a table of its own.
 
     Args:
         frame: as large as the animation.
@@ -108,7 +108,7 @@ def comment(text: bytes) -> bytes:
 
 
 def end() -> bytes:
-    """What stands behind the last frame."""
+    """Make what stands behind the last frame."""
     return bytes([_TRAILER])
 
 

@@ -105,7 +105,7 @@ class LargePicture:
         return self.num_channels == 1
 
     def read(self, rows: Span, columns: Span) -> torch.Tensor:
-        """A part as [1, 3, h, w] float32 RGB in [0, 1]; grey is repeated.
+        """Read a part as [1, 3, h, w] float32 RGB in [0, 1]; grey is repeated.
 
         Raises:
             PictureError: the file is damaged there.
@@ -139,7 +139,7 @@ def write_tiled_tiff(
     dpi: tuple[float, float] | None = None,
     xmp: bytes | None = None,
 ) -> None:
-    """A tiled BigTIFF, losslessly compressed (deflate), from a file of raw pixels; memory holds one row of tiles.
+    """Write a tiled BigTIFF, losslessly compressed (deflate), from a file of raw pixels; memory holds one row of tiles.
 
     The file is mapped: its pages in the system's cache count as resident, but can be taken back at any time.
 

@@ -157,7 +157,7 @@ def _lost_tags(tags: Iterable[int]) -> list[str]:
 
 
 def descriptive_exif(exif: Image.Exif) -> bytes | None:
-    """Without the tags that describe the storage of pixels in one TIFF file, which are wrong in any other file."""
+    """Remove the tags that describe the storage of pixels in one TIFF file, which are wrong in any other file."""
     kept = Image.Exif()
     for tag in _DESCRIPTIVE_TAGS:
         if tag in exif:
@@ -214,7 +214,7 @@ def tiff_exif(exif: bytes) -> tuple[bytes | None, tuple[str, ...]]:
 
 
 def png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
-    """XMP, IPTC and texts as chunks of a PNG."""
+    """Make chunks of a PNG of XMP, IPTC and texts."""
     chunks = PngImagePlugin.PngInfo()
     texts = list(metadata.texts)
     if metadata.iptc is not None:
@@ -236,7 +236,7 @@ def _is_latin(text: str) -> bool:
 
 
 def tiff_tags(exif: bytes | None, xmp: bytes | None, iptc: bytes | None) -> Image.Exif:
-    """The tags of a TIFF that describe its picture."""
+    """Make the tags of a TIFF that describe its picture."""
     tags = Image.Exif()
     if exif is not None:
         tags.load(exif)
@@ -258,7 +258,7 @@ def tiff_tags(exif: bytes | None, xmp: bytes | None, iptc: bytes | None) -> Imag
 def deep_tiff(
     pixels: np.ndarray, tags: Image.Exif, icc_profile: bytes | None, dpi: tuple[float, float] | None
 ) -> bytes:
-    """An uncompressed TIFF in one strip, for pixels that Pillow has no mode for.
+    """Make an uncompressed TIFF in one strip, for pixels that Pillow has no mode for.
 
     Args:
         pixels: [H, W, 1 to 4] uint16: grey or RGB and, as the last channel, opacity that is not premultiplied.

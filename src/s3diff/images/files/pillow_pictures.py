@@ -22,7 +22,7 @@ _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_PHOTOMETRIC = 0x0100, 0x0101, 0x0106
 
 
 def from_pil(image: Image.Image) -> Picture:
-    """A picture from a Pillow image of any mode that ``read_picture`` accepts; EXIF orientation is applied.
+    """Make a picture of a Pillow image of any mode that ``read_picture`` accepts; EXIF orientation is applied.
 
     Raises:
         PictureError: the mode has no 8- or 16-bit RGB or grey form, the image has no pixels or cannot be decoded.
@@ -38,7 +38,7 @@ def from_pil(image: Image.Image) -> Picture:
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """A Pillow image with profile and EXIF in its ``info``: mode L, LA, RGB, RGBA or, for 16-bit grey, I;16.
+    """Make a Pillow image with profile and EXIF in its ``info``: mode L, LA, RGB, RGBA or, for 16-bit grey, I;16.
 
     Other 16-bit pictures are rounded to 8 bits: Pillow has no mode for them.
     """
@@ -50,7 +50,7 @@ def to_pil(picture: Picture) -> Image.Image:
 
 
 def all_channels(picture: Picture) -> np.ndarray:
-    """[H, W, 1 to 4]: the pixels and, as the last channel, the opacity."""
+    """Stack the pixels and, as the last channel, the opacity: [H, W, 1 to 4]."""
     if picture.alpha is None:
         return picture.pixels
     return np.concatenate([picture.pixels, picture.alpha[..., None]], axis=-1)

@@ -24,12 +24,12 @@ _BLOCK_BYTES = 1 << 20
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
-    """One chunk with its length and its sum (section 5.3)."""
+    """Make one chunk with its length and its sum (section 5.3)."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and body of every chunk of a whole, undamaged file."""
+    """Read kind and body of every chunk of a whole, undamaged file."""
     start = len(PNG_START)
     while start < len(data):
         (length,) = struct.unpack_from(">I", data, start)
@@ -38,7 +38,7 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def leading_chunks(file: BinaryIO) -> dict[bytes, bytes]:
-    """Kind and body of the chunks before the pixels, the first of each kind; the file is left anywhere."""
+    """Read kind and body of the chunks before the pixels, the first of each kind; the file is left anywhere."""
     found: dict[bytes, bytes] = {}
     for kind, start, length in _places(file):
         if kind == b"IDAT":
@@ -91,13 +91,13 @@ def _places(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def header(array: np.ndarray) -> bytes:
-    """Body of IHDR for pixels [H, W, C] of uint8 or uint16, not interlaced."""
+    """Make the body of IHDR for pixels [H, W, C] of uint8 or uint16, not interlaced."""
     height, width, channels = array.shape
     return struct.pack(">IIBBBBB", width, height, 8 * array.itemsize, COLOR_TYPES[channels], 0, 0, 0)
 
 
 def with_pixels(template: bytes, array: np.ndarray) -> bytes:
-    """A file with these pixels [H, W, C] and everything else from another file, whose own pixels are dropped."""
+    """Make a file with these pixels [H, W, C] and everything else from another file, whose own pixels are dropped."""
     parts = [PNG_START]
     for kind, body in chunks(template):
         if kind == b"IHDR":
@@ -110,7 +110,7 @@ def with_pixels(template: bytes, array: np.ndarray) -> bytes:
 
 
 def compressed_rows(array: np.ndarray) -> Iterable[bytes]:
-    """The pixels [H, W, C], uint8 or uint16, filtered and compressed: the bodies of IDAT, none of them empty."""
+    """Filter and compress pixels [H, W, C], uint8 or uint16: the bodies of IDAT, none of them empty."""
     height, width, channels = array.shape
     step = channels * array.itemsize
     rows = max(1, _BLOCK_BYTES // (width * step))

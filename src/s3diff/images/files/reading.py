@@ -54,7 +54,7 @@ def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_by
 
 @contextmanager
 def opened_file(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
-    """The file and the largest number of pixels; whatever goes wrong inside becomes one line about the picture.
+    """Open a file and find the largest number of pixels; an error in the block becomes one line about the picture.
 
     Raises:
         PictureError: there is no such file, it cannot be opened or is too large.
@@ -76,7 +76,7 @@ def opened_file(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[
 
 
 def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PICTURE_PIXELS) -> Picture:
-    """A picture from a file's whole content, as :func:`read_picture` would read the file.
+    """Read a picture from a file's whole content, as :func:`read_picture` would read the file.
 
     Args:
         data: the content.
@@ -101,7 +101,7 @@ class PictureHeader(NamedTuple):
 
 
 def picture_header(path: PicturePath) -> PictureHeader:
-    """Size and format of a picture file; nothing is decoded, whatever size it claims.
+    """Read size and format of a picture file; nothing is decoded, whatever size it claims.
 
     Raises:
         PictureError: it cannot be opened, or is no picture.
@@ -137,7 +137,7 @@ def _pixel_limit(max_pixels: int) -> int:
 
 @contextmanager
 def reading(shown: str, limit: int) -> Iterator[None]:
-    """Whatever goes wrong inside becomes one line about the picture."""
+    """Turn any error in the block into one line about the picture."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise PictureError(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on in this process, so damaged pictures would pass for whole ones; "
@@ -175,7 +175,7 @@ def _unreadable(shown: str, error: Exception) -> str:
 
 
 def list_pictures(folder: PicturePath, recursive: bool = False) -> list[Path]:
-    """The files in a folder that are named as pictures, sorted by path; hidden files and folders are left out.
+    """List the files in a folder that are named as pictures, sorted by path; hidden files and folders are left out.
 
     Raises:
         PictureError: the folder, or one inside it, cannot be listed.

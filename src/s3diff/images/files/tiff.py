@@ -115,7 +115,7 @@ def _read_page(
 
 
 def silence_libtiff() -> None:
-    """For programs that say one line for each file: libtiff writes what it thinks of a damaged one to stderr itself.
+    """Keep libtiff from writing its remarks on damaged files to stderr, for programs that say one line for each file.
 
     Pillow raises its errors all the same. Does nothing where libtiff cannot be reached (Windows).
     """

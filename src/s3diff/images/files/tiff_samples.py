@@ -340,7 +340,7 @@ def _unpacked(rows: np.ndarray, bits: int, numbers_per_block: int, order: str) -
 
 
 def unpremultiplied(pixels: np.ndarray) -> np.ndarray:
-    """[H, W, C] with colours divided by the last channel, in their depth."""
+    """Divide the colours of [H, W, C] by the last channel, in their depth."""
     top = int(np.iinfo(pixels.dtype).max)
     alpha = pixels[..., -1:].astype(np.uint64)
     colors = (pixels[..., :-1].astype(np.uint64) * top + alpha // 2) // np.maximum(alpha, 1)

@@ -60,7 +60,7 @@ def write_picture(picture: Picture, path: PicturePath, *, quality: int = 95, ove
 
 
 def encoded(picture: Picture, form: Format, quality: int) -> tuple[bytes, tuple[str, ...]]:
-    """The bytes of a file, and notes on what the format cannot hold."""
+    """Make the bytes of a file, and notes on what the format cannot hold."""
     picture, notes = as_held(picture, form)
     settings, more = file_settings(picture, form, quality)
     data, lost = codec_of(form).encode(picture, settings)
@@ -68,7 +68,7 @@ def encoded(picture: Picture, form: Format, quality: int) -> tuple[bytes, tuple[
 
 
 def file_settings(picture: Picture, form: Format, quality: int) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Pillow's settings for everything but the pixels, and notes on what of it the format cannot hold."""
+    """Make Pillow's settings for everything but the pixels, and notes on what of it the format cannot hold."""
     codec = codec_of(form)
     metadata, notes = for_result(picture, form.media_type)
     metadata, more = held_by(form, metadata)
@@ -87,7 +87,7 @@ def file_settings(picture: Picture, form: Format, quality: int) -> tuple[dict[st
 
 
 def as_held(picture: Picture, form: Format) -> tuple[Picture, tuple[str, ...]]:
-    """The picture in the depth and colours that the format can hold."""
+    """Convert a picture to the depth and colours that the format can hold."""
     notes: tuple[str, ...] = ()
     if picture.icc_profile in (srgb_profile(), srgb_profile(is_grey=True)) and not form.has_profile:
         picture = replace(picture, icc_profile=None)  # what the absence of a profile says
