@@ -59,7 +59,7 @@ class ColorSpace:
 
 @lru_cache(maxsize=8)
 def color_space(icc_profile: bytes | None) -> ColorSpace | None:
-    """Read a profile's colour space; None where nothing is to be converted: no profile, sRGB, tables, grey, or damaged."""
+    """Read a profile's colour space; None where nothing is to be converted: no profile, sRGB, tables, grey, damage."""
     if icc_profile is None:
         return None
     try:

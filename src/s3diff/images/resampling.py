@@ -185,7 +185,7 @@ def pad_to_multiple(image: torch.Tensor, multiple: int) -> torch.Tensor:
 
 
 def crop(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Cut out the top left ``height`` x ``width`` pixels of [..., H, W], as a view, without what ``pad_to_multiple`` added.
+    """Cut out the top left ``height x width`` pixels of [..., H, W], as a view, without what ``pad_to_multiple`` added.
 
     Raises:
         OptionError: the picture is smaller than that.

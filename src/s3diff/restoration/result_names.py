@@ -14,7 +14,7 @@ FALLBACK_EXTENSION = ".png"
 
 
 def result_extension(extension: str, writing: OutputOptions) -> str:
-    """Find the extension with its dot: the format asked for, or the input's; the input's spelling where both are one."""
+    """Find the extension with its dot: the format asked for, or the input's, spelled as there where both are one."""
     if writing.format is not None:
         wanted = f".{writing.format}"
         return extension if format_of_extension(extension) == format_of_extension(wanted) else wanted

@@ -255,8 +255,8 @@ def only_one(target: Path) -> Iterator[None]:
 
 @contextmanager
 def disk_errors(place: Place) -> Iterator[None]:
-    """Turn errors of the target's disk into one line. Nothing else belongs inside: every other OSError, of the source or
-    of a caller's function, would be blamed on the target.
+    """Turn errors of the target's disk into one line. Nothing else belongs inside: other OSErrors, of the source or of
+    a caller's function, would be blamed on the target.
 
     Raises:
         OutputError: instead of any OSError; DiskFullError where there is no room.
