@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gaussian import blurred
 from torch import Tensor
-from torch.nn import functional
 
 from s3diff.degradation.application import apply
 from s3diff.degradation.settings import PRESETS
@@ -46,13 +46,9 @@ BLOCK_PX = 8
 PERCENTILES = (10, 50, 90)
 
 
-def blurred(plane: Tensor, sigma_px: float) -> Tensor:
-    """[H, W] -> [H, W], edges reflected."""
-    radius = max(1, round(4 * sigma_px))
-    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma_px) ** 2)
-    weights = (weights / weights.sum()).to(plane)
-    padded = functional.pad(plane[None, None], (radius,) * 4, mode="reflect")
-    return functional.conv2d(functional.conv2d(padded, weights[None, None, None]), weights[None, None, :, None])[0, 0]
+def softer(plane: Tensor, sigma_px: float) -> Tensor:
+    """Blur a plane [H, W] by a Gaussian that reaches four standard deviations."""
+    return blurred(plane[None, None], sigma_px, max(1, round(4 * sigma_px)))[0, 0]
 
 
 def explained(high: Tensor, low: Tensor) -> tuple[float, float, float]:
@@ -61,9 +57,9 @@ def explained(high: Tensor, low: Tensor) -> tuple[float, float, float]:
     centred = low - low.mean()
     for blur in BLUR_SIGMAS_PX:
         # The middle of each square of SCALE x SCALE: no phase, little blur of its own.
-        reduced = blurred(high, blur).unfold(0, SCALE, SCALE).unfold(1, SCALE, SCALE)[..., 1:3, 1:3].mean((2, 3))
+        reduced = softer(high, blur).unfold(0, SCALE, SCALE).unfold(1, SCALE, SCALE)[..., 1:3, 1:3].mean((2, 3))
         for amount, sigma in MASKS:
-            made = reduced + amount * (reduced - blurred(reduced, sigma)) if amount else reduced
+            made = reduced + amount * (reduced - softer(reduced, sigma)) if amount else reduced
             made = made - made.mean()
             gain = (made * centred).sum() / made.square().sum()
             error = float((centred - gain * made).square().mean())

@@ -20,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from enlargers import as_picture, reduced
+from gaussian import blurred
 from PIL import Image, ImageDraw, ImageFont
 
 from s3diff.degradation.jpeg import compress_jpeg
-from s3diff.degradation.kernels import filter_per_image, gaussian_kernels
 from s3diff.degradation.noise import gaussian_noise
 from s3diff.images.codecs import from_array, read_picture, to_tensor, write_picture
 
@@ -110,7 +110,7 @@ JPEG_QUALITIES = (90, 60, 30, 12)
 #: Gaussian, in pixels of the truth: 2 to 3 is what real cameras of RealSR do.
 DEFOCUS_SIGMAS_PX = (1, 2, 3)
 #: Of the Gaussian's kernel, which so reaches three standard deviations and more.
-KERNEL_SIDE_PX = 21
+KERNEL_RADIUS_PX = 10
 #: Gaussian on the reduced picture, in levels of 255; grey pictures get grey noise.
 NOISE_SIGMAS = (3, 10, 25)
 DEGRADATIONS = (
@@ -149,8 +149,7 @@ class Scene(NamedTuple):
 
 def defocused(image: torch.Tensor, sigma_px: float) -> torch.Tensor:
     """Blur by a Gaussian; the picture's edges are mirrored."""
-    kernels = gaussian_kernels(KERNEL_SIDE_PX, torch.tensor([float(sigma_px)], dtype=torch.float64))
-    return filter_per_image(image, kernels.to(torch.float32)).clamp(0, 1)
+    return blurred(image, sigma_px, KERNEL_RADIUS_PX).clamp(0, 1)
 
 
 def scenes(shared: Path, categories: tuple[str, ...] = tuple(SCENES)) -> Iterator[Scene]:

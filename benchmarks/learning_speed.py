@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+from gaussian import blurred
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -112,14 +113,12 @@ def validation_inputs(truth: Tensor) -> dict[str, Tensor]:
     """By name, each [B, 3, h, w] in [0, 1]."""
     random = torch.Generator().manual_seed(1)
     reduced = F.interpolate(truth, scale_factor=1 / SCALE, mode="bicubic", antialias=True).clamp(0, 1)
-    steps = torch.arange(-9.0, 10.0)
-    line = torch.exp(-(steps**2) / (2 * 2.5**2))
-    kernel = torch.outer(line, line).div(line.sum() ** 2).expand(3, 1, -1, -1)
-    blurred = F.conv2d(F.pad(truth, (9,) * 4, mode="reflect"), kernel, groups=3)
     return {
         "clean": reduced,
         "noise": (reduced + 12 / 255 * torch.randn(reduced.shape, generator=random)).clamp(0, 1),
-        "blur": F.interpolate(blurred, scale_factor=1 / SCALE, mode="bicubic", antialias=True).clamp(0, 1),
+        "blur": F.interpolate(blurred(truth, 2.5, 9), scale_factor=1 / SCALE, mode="bicubic", antialias=True).clamp(
+            0, 1
+        ),
         "camera": low_quality_of(truth, "camera", random),
     }
 
