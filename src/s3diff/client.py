@@ -32,6 +32,7 @@ from s3diff.errors import (
     S3DiffError,
     ServiceError,
 )
+from s3diff.messages import reason_of
 from s3diff.option_texts import texts_of_options
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.service_errors import SERVICE_ERRORS
@@ -255,9 +256,9 @@ class Client:
         try:
             yield
         except httpx.HTTPError as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = reason_of(error).lower()
             raise _UnreachableError(
-                f"the service at {self.url} cannot be reached ({reason.lower()}); look whether it runs"
+                f"the service at {self.url} cannot be reached ({reason}); look whether it runs"
             ) from error
 
 
@@ -357,6 +358,4 @@ def _content(source: str | os.PathLike[str] | bytes) -> bytes:
         with open(source, "rb") as file:
             return file.read()
     except OSError as error:
-        raise PictureError(
-            f"{source} cannot be read ({(error.strerror or str(error)).lower()}); check the path"
-        ) from None
+        raise PictureError(f"{source} cannot be read ({reason_of(error)}); check the path") from None

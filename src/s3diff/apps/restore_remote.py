@@ -14,6 +14,7 @@ from s3diff.errors import JobCancelledError, JobTimeoutError, OutputError, Pictu
 from s3diff.folders.jobs import RestoreJob, check_inside
 from s3diff.folders.run import Finish
 from s3diff.images.codecs import check_writable
+from s3diff.messages import reason_of
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.result import Degrees, Result
 
@@ -136,8 +137,7 @@ def _read(source: Path, max_bytes: int) -> bytes:
         with open(source, "rb") as file:
             content = file.read(max_bytes + 1)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise PictureError(f"{source} cannot be read ({reason}); give a picture file") from error
+        raise PictureError(f"{source} cannot be read ({reason_of(error)}); give a picture file") from error
     if len(content) > max_bytes:
         raise PictureError(
             f"{source} has more than {max_bytes} bytes, which is the limit; give a smaller file, or raise the limit "

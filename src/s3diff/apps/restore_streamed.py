@@ -12,7 +12,7 @@ from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, Counter, re
 from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob, RestorePlan, check_inside
 from s3diff.folders.report import Report
-from s3diff.folders.run import Outcome, select_jobs
+from s3diff.folders.run import Outcome, failed, select_jobs
 from s3diff.images.codecs import check_writable
 from s3diff.images.files.large_files import LargePicture
 from s3diff.options import RestoreOptions
@@ -68,7 +68,7 @@ def restore_streamed(
             check_writable(job.target)
             outcome = _restored(job, options, load, overwrite, quiet)
         except (PictureError, OutputError) as error:
-            outcome = Outcome(job, "failed", " ".join(str(error).split()))
+            outcome = failed(job, error)
         written.add(outcome)
     if outcome.state == "failed":
         remark(f"s3diff: {outcome.reason}")

@@ -13,6 +13,7 @@ import torch
 
 from s3diff.errors import DownloadError, MissingExtraError
 from s3diff.evaluation.metrics import check_images
+from s3diff.messages import reason_of
 
 #: Our names of the measures and pyiqa's. MANIQA has two checkpoints in use: plain ``maniqa`` was trained on KonIQ, the
 #: other one on PIPAL; their figures differ by about 0.2 and must not be compared.
@@ -48,10 +49,9 @@ class NoReferenceMeasure:
         try:
             self._measure: Any = pyiqa.create_metric(PYIQA_NAMES[name], device=device)
         except Exception as error:  # whatever its downloader and its checkpoint reader raise
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise DownloadError(
-                f"pyiqa could not load {PYIQA_NAMES[name]} ({reason[:200]}); let pyiqa fetch it once where there is a "
-                "network, and copy its cache folder here"
+                f"pyiqa could not load {PYIQA_NAMES[name]} ({reason_of(error)[:200]}); let pyiqa fetch it once where there "
+                "is a network, and copy its cache folder here"
             ) from error
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:

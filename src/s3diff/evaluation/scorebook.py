@@ -11,6 +11,7 @@ from s3diff.atomic_write import write_atomically
 from s3diff.checkpoints.config_json import from_json
 from s3diff.errors import ModelError, OutputError
 from s3diff.json_lines import AppendedLines, encode_line, read_lines
+from s3diff.messages import reason_of
 
 SCORES_NAME = "scores.jsonl"
 
@@ -80,7 +81,7 @@ class ScoreBook:
         try:
             self._lines.append([_line(score)])
         except OSError as error:
-            raise OutputError(f"{self.path} cannot be written ({error.strerror}); choose another --output") from error
+            raise OutputError(f"{self.path} cannot be written ({reason_of(error)}); choose another --output") from error
 
     def rewrite(self, scores: Sequence[Score]) -> None:
         """Write the file anew: these lines first, then those of methods that are not part of this run."""

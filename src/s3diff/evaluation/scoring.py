@@ -23,6 +23,7 @@ from s3diff.evaluation.protocols import Protocol, computable_metrics
 from s3diff.evaluation.scorebook import Score, ScoreBook
 from s3diff.evaluation.sets import EvaluationSet, SetItem
 from s3diff.images.codecs import read_picture, to_tensor
+from s3diff.messages import reason_of
 from s3diff.restoration.device import choose_device
 from s3diff.version import __version__
 
@@ -336,7 +337,7 @@ def _hashes(item: SetItem, result: Path) -> dict[str, str]:
             if path is not None and (name != "result" or path.is_file())
         }
     except OSError as error:
-        raise PictureError(f"{error.filename} cannot be read ({error.strerror}); check the file") from error
+        raise PictureError(f"{error.filename} cannot be read ({reason_of(error)}); check the file") from error
 
 
 def as_array(scores: Sequence[Score], metric: str) -> np.ndarray:

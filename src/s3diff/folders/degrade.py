@@ -20,6 +20,8 @@ from s3diff.degradation.synthesis import MIN_SIDE_PX, PRESETS, DegradationDraw, 
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob, distinct_jobs, is_earlier_result, place_of, plan_jobs
 from s3diff.images.codecs import Picture, check_writable, read_picture, write_picture
+from s3diff.images.picture import rgb_8_bits
+from s3diff.messages import reason_of
 from s3diff.version import __version__
 
 #: In an output folder; beside a single picture the record has its name with .json.
@@ -238,7 +240,7 @@ def rebuild_picture(job: DegradeJob) -> tuple[str, ...]:
 def _make(job: DegradeJob, picture: Picture, drawn: DegradationDraw) -> str:
     """Write the low-quality picture, and the truth where it is wanted; returns the SHA-256 of the former's pixels."""
     height, width = drawn.ground_truth_size_px
-    truth = _rgb_8_bits(picture)[:height, :width]
+    truth = rgb_8_bits(picture)[:height, :width]
     image = torch.from_numpy(np.ascontiguousarray(truth.transpose(2, 0, 1)))[None].float() / 255
     levels = (apply(image, drawn)[0] * 255).round().to(torch.uint8)
     pixels = np.ascontiguousarray(levels.permute(1, 2, 0).numpy())
@@ -253,13 +255,6 @@ def _read(path: Path) -> tuple[Picture, dict[str, Any]]:
     picture = read_picture(path)
     data = path.read_bytes()
     return picture, {"source_bytes": len(data), "source_sha256": hashlib.sha256(data).hexdigest()}
-
-
-def _rgb_8_bits(picture: Picture) -> np.ndarray:
-    pixels = picture.pixels
-    if pixels.dtype == np.uint16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257: exact rounding
-    return pixels if pixels.shape[2] == 3 else pixels.repeat(3, axis=2)
 
 
 def _notes(picture: Picture) -> tuple[str, ...]:
@@ -337,8 +332,9 @@ def _read_format(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        reason = error.strerror.lower() if error.strerror else error
-        raise OptionError(f"{path} cannot be read ({reason}); give a record that `s3diff degrade` wrote") from error
+        raise OptionError(
+            f"{path} cannot be read ({reason_of(error)}); give a record that `s3diff degrade` wrote"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise OptionError(f"{path} is no JSON; give a record that `s3diff degrade` wrote") from error
     if not isinstance(record, dict) or record.get("format") != _FORMAT:

@@ -20,6 +20,7 @@ from pathlib import Path
 from s3diff.errors import PictureError
 from s3diff.folders.journal import JOURNAL_NAME, results_written_down
 from s3diff.images.codecs import PICTURE_EXTENSIONS
+from s3diff.messages import reason_of
 
 #: Folders that a system or a storage device makes for itself: thumbnails, snapshots, deleted files.
 SYSTEM_FOLDERS = frozenset(
@@ -234,7 +235,7 @@ class _Search:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            reason = f"{folder} cannot be listed ({(error.strerror or str(error)).lower()}); give a readable folder"
+            reason = f"{folder} cannot be listed ({reason_of(error)}); give a readable folder"
             if folder == base and not self._is_among_others:
                 raise PictureError(reason) from error
             failure = (folder, folder.relative_to(base), reason)

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from s3diff.errors import OutputError
 from s3diff.json_lines import AppendedLines, Line, read_lines
+from s3diff.messages import reason_of
 
 #: How the name of a folder's journal begins, inside the output folder.
 JOURNAL_NAME = ".s3diff-journal"
@@ -79,7 +80,7 @@ class Journal:
                 "process its own --shard"
             ) from error
         except OSError as error:
-            raise OutputError(f"{path} cannot be written ({_reason(error)}); choose another --journal") from error
+            raise OutputError(f"{path} cannot be written ({reason_of(error)}); choose another --journal") from error
         try:
             self._is_headed = self._load()
             if path.exists():
@@ -90,7 +91,7 @@ class Journal:
             raise
         except OSError as error:
             self._lock.release()
-            raise OutputError(f"{path} cannot be used ({_reason(error)}); choose another --journal") from error
+            raise OutputError(f"{path} cannot be used ({reason_of(error)}); choose another --journal") from error
 
     def __enter__(self) -> Journal:
         return self
@@ -173,7 +174,7 @@ class Journal:
                 self._is_headed = True
             self._lines.append(entries, at_once=at_once)
         except OSError as error:
-            raise OutputError(f"{self.path} cannot be written ({_reason(error)}); make room and run again") from error
+            raise OutputError(f"{self.path} cannot be written ({reason_of(error)}); make room and run again") from error
 
 
 def _is_rest_of_header(line: Line) -> bool:
@@ -186,7 +187,3 @@ def _is_rest_of_header(line: Line) -> bool:
 def _stamp(entry: Mapping[str, Any]) -> Stamp | None:
     stamp = entry.get("stamp")
     return (stamp[0], stamp[1]) if isinstance(stamp, list) and len(stamp) == 2 else None
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror.lower() if error.strerror else str(error)

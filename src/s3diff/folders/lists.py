@@ -7,6 +7,7 @@ import os
 import sys
 
 from s3diff.errors import PictureError
+from s3diff.messages import reason_of
 
 
 def read_list(name: str, *, null_separated: bool = False) -> list[str]:
@@ -27,8 +28,9 @@ def read_list(name: str, *, null_separated: bool = False) -> list[str]:
             with open(name, "rb") as file:
                 content = file.read()
     except (OSError, ValueError) as error:
-        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
-        raise PictureError(f"the list {name} cannot be read ({reason}); give a file with one name a line") from error
+        raise PictureError(
+            f"the list {name} cannot be read ({reason_of(error)}); give a file with one name a line"
+        ) from error
     if null_separated:
         names = [os.fsdecode(each) for each in content.split(b"\0") if each]
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from s3diff.errors import OutputError
 from s3diff.folders.run import Outcome
 from s3diff.json_lines import AppendedLines
+from s3diff.messages import reason_of
 
 
 class Report:
@@ -31,8 +32,9 @@ class Report:
             except OutputError:
                 raise
             except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise OutputError(f"the report {path} cannot be written ({reason}); choose another place") from error
+                raise OutputError(
+                    f"the report {path} cannot be written ({reason_of(error)}); choose another place"
+                ) from error
 
     def add(self, outcome: Outcome) -> None:
         """Write one line down.
@@ -45,7 +47,7 @@ class Report:
                 self._lines.append([outcome.as_json()])
             except OSError as error:
                 raise OutputError(
-                    f"the report {self._lines.path} cannot be written ({error.strerror}); make room and run again"
+                    f"the report {self._lines.path} cannot be written ({reason_of(error)}); make room and run again"
                 ) from error
 
     def close(self) -> None:

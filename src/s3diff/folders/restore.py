@@ -16,7 +16,7 @@ from s3diff.folders.inputs import LeftOut
 from s3diff.folders.jobs import RestorePlan, plan_jobs, require_inside
 from s3diff.folders.journal import JOURNAL_NAME, Journal
 from s3diff.folders.report import Report
-from s3diff.folders.run import LocalWay, Outcome, Way, open_stamped, run_jobs, select_jobs
+from s3diff.folders.run import LocalWay, Outcome, Way, failed, open_stamped, run_jobs, select_jobs
 from s3diff.options import LIMITS, OutputOptions, RestoreOptions
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class FolderRun:
             opened = open_stamped(pending[0], self._way)
         started = time.monotonic()
         with closing(Report(self._report)) as report:
-            known = [Outcome(job, "failed", " ".join(reason.split())) for job, reason in self._plan.failed]
+            known = [failed(job, reason) for job, reason in self._plan.failed]
             for outcome in (*self._selection.skipped, *known):
                 yield self._counted(outcome, report)
             if pending:

@@ -252,14 +252,14 @@ def run_jobs(
             check_inside(job, root)
             return partial(finished, job, way.restore(job, picture, progress), stamp)
         except (PictureError, OutputError) as error:
-            return partial(note, job, None, _failed(job, error))
+            return partial(note, job, None, failed(job, error))
 
     def finished(job: RestoreJob, finish: Finish, stamp: Stamp | None) -> Outcome:
         try:
             check_inside(job, root)  # again: a link may have come meanwhile
             outcome = Outcome(job, "done", result=finish())
         except OutputError as error:
-            outcome = _failed(job, error)
+            outcome = failed(job, error)
         return note(job, stamp, outcome)
 
     for job in jobs if journal is not None else ():
@@ -289,5 +289,6 @@ def open_stamped(job: RestoreJob, way: Way) -> OpenedPicture:
     return way.open(job), stamp
 
 
-def _failed(job: RestoreJob, error: PictureError | OutputError) -> Outcome:
+def failed(job: RestoreJob, error: object) -> Outcome:
+    """Make the outcome of a picture that failed; ``error``: the exception, or the reason as a text."""
     return Outcome(job, "failed", " ".join(str(error).split()), is_disk_full=isinstance(error, DiskFullError))

@@ -163,6 +163,14 @@ def from_tensor(image: torch.Tensor, like: Picture) -> np.ndarray:
     return _rounded(image, like.pixels.dtype)
 
 
+def rgb_8_bits(picture: Picture) -> np.ndarray:
+    """Convert to [H, W, 3] uint8: 16 bits rounded to the nearest of 8, grey repeated, transparency left out."""
+    pixels = picture.pixels
+    if pixels.dtype == np.uint16:
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257: exact rounding
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+
 def alpha_to_tensor(picture: Picture) -> torch.Tensor:
     """Convert the opacity to [1, 1, H, W] float32 in [0, 1].
 

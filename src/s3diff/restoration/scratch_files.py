@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from s3diff.atomic_write import write_atomically
 from s3diff.errors import DiskFullError, OutputError
 from s3diff.json_lines import AppendedLines, encode_line, read_lines
+from s3diff.messages import reason_of
 from s3diff.options import RestoreOptions
 from s3diff.restoration.regions import Canvas
 from s3diff.tiling import HaloSpan
@@ -268,5 +269,4 @@ def disk_errors(place: Place) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise place.full() from error
-        reason = error.strerror.lower() if error.strerror else error
-        raise OutputError(f"{place.target} cannot be written ({reason}); choose another place") from error
+        raise OutputError(f"{place.target} cannot be written ({reason_of(error)}); choose another place") from error

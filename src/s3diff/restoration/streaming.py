@@ -16,6 +16,7 @@ from s3diff.images.color_profiles import color_space
 from s3diff.images.files.large_files import LargePicture, write_tiled_tiff
 from s3diff.images.files.provenance_xmp import with_restoration
 from s3diff.images.provenance import Provenance
+from s3diff.messages import reason_of
 from s3diff.options import LIMITS, RestoreOptions
 from s3diff.restoration.attempt import attempt
 from s3diff.restoration.device_model import DeviceModel
@@ -276,7 +277,7 @@ def _header(
     try:
         status = os.stat(picture.path)
     except OSError as error:
-        raise PictureError(f"{picture.path} cannot be read any more ({error.strerror}); check the path") from error
+        raise PictureError(f"{picture.path} cannot be read any more ({reason_of(error)}); check the path") from error
     chosen = {name: value for name, value in asdict(options).items() if name not in (*LIMITS, "tile")}
     chosen["restore_at"] = "output"
     header = {

@@ -18,6 +18,7 @@ import numpy as np
 
 from s3diff.errors import PictureError, PictureTooLargeError, QueueFullError, ServiceClosedError
 from s3diff.images.codecs import Picture, picture_header, read_picture
+from s3diff.messages import reason_of
 from s3diff.options import METHOD_SCALE, OutputOptions, Precision, RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Degrees
@@ -338,7 +339,7 @@ class RestorationService:
                     shutil.copyfileobj(picture, file, 1 << 20)
             size = place.stat().st_size
         except OSError as error:
-            raise QueueFullError(NO_ROOM.format(error.strerror)) from error
+            raise QueueFullError(NO_ROOM.format(reason_of(error))) from error
         if size > self.limits.upload_bytes:
             raise PictureTooLargeError(
                 f"{place.name} has {size} bytes, at most {self.limits.upload_bytes} are allowed; give a smaller file"

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from s3diff.errors import OptionError
+from s3diff.messages import reason_of
 from s3diff.serving.service import RestorationService
 
 #: A connection that sends no whole request in one to two of these is closed.
@@ -140,7 +141,7 @@ def listen(host: str, port: int) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
     except (OSError, OverflowError, UnicodeError) as error:
-        raise OptionError(f"{host} port {port} cannot be used ({_reason(error)}); give another --host") from None
+        raise OptionError(f"{host} port {port} cannot be used ({reason_of(error)}); give another --host") from None
     try:
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows, where SO_REUSEADDR would share the port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
@@ -150,7 +151,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
-        raise OptionError(f"{host} port {port} cannot be used ({_reason(error)}); {hint}") from None
+        raise OptionError(f"{host} port {port} cannot be used ({reason_of(error)}); {hint}") from None
     listener.set_inheritable(False)
     return listener
 
@@ -180,10 +181,6 @@ def _network_address(family: socket.AddressFamily) -> list[str]:
         probe.connect((outside, 9))
         return [probe.getsockname()[0]]
     return []
-
-
-def _reason(error: BaseException) -> str:
-    return (getattr(error, "strerror", None) or str(error)).lower()
 
 
 def _connections_allowed() -> int:

@@ -24,9 +24,9 @@ from torch.utils.data import Dataset
 
 from s3diff.errors import OptionError, PictureError
 from s3diff.images.resampling import enlarge
+from s3diff.messages import shown_path
 from s3diff.training.data.collage import MAX_SHAPES, NUMBERS_PER_SHAPE, collage
 from s3diff.training.data.sources import PictureSource
-from s3diff.training.data.storage import printable
 
 #: How often the place of a crop is drawn until it has enough detail.
 MAX_PLACE_DRAWS = 4
@@ -189,7 +189,7 @@ class CropDataset(Dataset[Crop]):
                 replacements = _random_words(self.seed, _FOR_REPLACEMENT, position, 0, MAX_PICTURE_DRAWS)
             index = _below(len(self.source), replacements[attempt])
         raise PictureError(
-            f"{printable(self.source.location)}: {MAX_PICTURE_DRAWS} pictures in a row cannot be used "
+            f"{shown_path(self.source.location)}: {MAX_PICTURE_DRAWS} pictures in a row cannot be used "
             f"({'; '.join(list(dict.fromkeys(skipped))[:3])}); check the data set"
         )
 
@@ -301,6 +301,6 @@ def check_usable(source: PictureSource, crop_px: int) -> tuple[str, ...]:
     names = ", ".join(source.name(index) for index in range(min(3, len(source))))
     more = ", ..." if len(source) > 3 else ""
     raise PictureError(
-        f"{printable(source.location)} holds no picture to train on ({len(source)} skipped: {names}{more}; the first: "
+        f"{shown_path(source.location)} holds no picture to train on ({len(source)} skipped: {names}{more}; the first: "
         f"{lines[0]}); give pictures with sides of at least {crop_px} px"
     )

@@ -27,7 +27,8 @@ from s3diff import git_lfs, user_folders
 from s3diff.atomic_write import write_atomically
 from s3diff.errors import OutputError, PictureError
 from s3diff.images.codecs import PICTURE_EXTENSIONS
-from s3diff.training.data.storage import extension, is_remote, printable, read_headers, size_and_fingerprint
+from s3diff.messages import shown_path
+from s3diff.training.data.storage import extension, is_remote, read_headers, size_and_fingerprint
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def index_shards(urls: Sequence[str], cache_folder: Path | None = None) -> list[
         indices = list(pool.map(lambda url: _index(url, folder), urls))
     for index in indices:
         if index.damage:
-            _LOGGER.warning("%s %s", printable(index.url), index.damage)
+            _LOGGER.warning("%s %s", shown_path(index.url), index.damage)
     return indices
 
 
@@ -114,14 +115,14 @@ def _index(url: str, folder: Path) -> ShardIndex:
     known = _load(path, url, size_bytes)
     if known is not None:
         return known
-    _LOGGER.info("reading the headers of %s", printable(url))
+    _LOGGER.info("reading the headers of %s", shown_path(url))
     index = read_headers(url, lambda file: _scan(url, file, size_bytes))
     _save(path, index)
     return index
 
 
 def _scan(url: str, file: BinaryIO, size_bytes: int) -> ShardIndex:
-    shown = printable(url)
+    shown = shown_path(url)
     found: dict[str, tuple[int, int]] = {}
     files: dict[str, tuple[int, int]] = {}
     links: dict[str, str] = {}
@@ -144,7 +145,7 @@ def _scan(url: str, file: BinaryIO, size_bytes: int) -> ShardIndex:
                 files[posixpath.normpath(member.name)] = member.offset_data, member.size
             if _is_picture(member) and is_whole:
                 if member.name in found:
-                    what = f"{shown} holds two members named {printable(member.name)}"
+                    what = f"{shown} holds two members named {shown_path(member.name)}"
                     raise PictureError(f"{what}; write the shard again with one name per picture")
                 found[member.name] = _NOWHERE if is_link else (member.offset_data, member.size)
         damaged |= not _has_end_mark(file, archive.offset, size_bytes)
@@ -158,7 +159,9 @@ def _scan(url: str, file: BinaryIO, size_bytes: int) -> ShardIndex:
         raise PictureError(f"{shown} holds no picture among its {num_members} members; put {names} files into it")
     remarks = [f"is cut off or damaged; its first {len(found)} pictures are used, fetch it again"] if damaged else []
     if dangling:
-        links_left_out = f"holds {len(dangling)} links that lead to none of its files, such as {printable(dangling[0])}"
+        links_left_out = (
+            f"holds {len(dangling)} links that lead to none of its files, such as {shown_path(dangling[0])}"
+        )
         remarks.append(f"{links_left_out}; they are left out, write it again with tar --dereference")
     damage = "; it ".join(remarks) or None
     places = np.array(list(found.values()), dtype=np.int64)
@@ -212,7 +215,7 @@ def _save(path: Path, index: ShardIndex) -> None:
     try:
         write_atomically(json.dumps(content), path)
     except OutputError as error:
-        _LOGGER.warning("the index of %s was not saved (%s); it is read again next time", printable(index.url), error)
+        _LOGGER.warning("the index of %s was not saved (%s); it is read again next time", shown_path(index.url), error)
 
 
 def _load(path: Path, url: str, size_bytes: int) -> ShardIndex | None:

@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from s3diff.errors import PictureError
-from s3diff.images.codecs import PICTURE_EXTENSIONS, Picture, decode_picture, list_pictures, read_picture
+from s3diff.images.codecs import PICTURE_EXTENSIONS, decode_picture, list_pictures, read_picture
+from s3diff.images.picture import rgb_8_bits
+from s3diff.messages import shown_path
 from s3diff.training.data.shards import PackedNames, ShardIndex, index_shards
 from s3diff.training.data.storage import (
     RangeReader,
@@ -26,7 +28,6 @@ from s3diff.training.data.storage import (
     is_remote,
     kind_of,
     list_remote_files,
-    printable,
 )
 
 _LOGGER = logging.getLogger(__name__)
@@ -87,13 +88,13 @@ def open_source(path: str, held_out: tuple[str, ...] = (), cache_folder: Path | 
     if len(files) > 1:
         wrong = next(file for file in files if extension(file) != ".tar" or kind_of(file) != "file")
         what = "does not exist" if kind_of(wrong) == "nothing" else "is no .tar file"
-        raise PictureError(f"{path}: {printable(wrong)} {what}; give a folder of pictures or .tar shards")
+        raise PictureError(f"{path}: {shown_path(wrong)} {what}; give a folder of pictures or .tar shards")
     place = files[0]
     kind = kind_of(place)
     if kind == "nothing":
-        raise PictureError(f"{printable(path)} does not exist; give a folder of pictures or .tar shards")
+        raise PictureError(f"{shown_path(path)} does not exist; give a folder of pictures or .tar shards")
     if kind == "file":
-        raise PictureError(f"{printable(path)} is one file; give a folder of pictures or uncompressed .tar shards")
+        raise PictureError(f"{shown_path(path)} is one file; give a folder of pictures or uncompressed .tar shards")
     names, shards = _list_folder(place)
     if shards and names:
         _LOGGER.warning(
@@ -103,7 +104,7 @@ def open_source(path: str, held_out: tuple[str, ...] = (), cache_folder: Path | 
         return ShardSource(path, index_shards(shards, cache_folder), held_out)
     if not names:
         kinds = ", ".join(PICTURE_EXTENSIONS)
-        raise PictureError(f"{printable(path)} holds no picture ({kinds}) and no .tar; give a folder of pictures")
+        raise PictureError(f"{shown_path(path)} holds no picture ({kinds}) and no .tar; give a folder of pictures")
     return FolderSource(path, place, names, held_out)
 
 
@@ -137,7 +138,7 @@ class FolderSource:
 
     def name(self, index: int) -> str:
         """Name the picture by its path inside the folder."""
-        return printable(self._names[index])
+        return shown_path(self._names[index])
 
     def own_name(self, index: int) -> str:
         """Name the picture by its path inside the folder."""
@@ -147,7 +148,7 @@ class FolderSource:
         """See :class:`PictureSource`."""
         path = f"{self._folder}/{self._names[index]}"
         if self.is_remote:
-            return rgb_8_bits(decode_picture(self._reader.read(path), printable(path)))
+            return rgb_8_bits(decode_picture(self._reader.read(path), shown_path(path)))
         return rgb_8_bits(read_picture(path))
 
 
@@ -176,14 +177,14 @@ class ShardSource:
 
     def name(self, index: int) -> str:
         """Name the picture by the shard's address and the member."""
-        return printable(f"{self._url(index)}/{self._names[index]}")
+        return shown_path(f"{self._url(index)}/{self._names[index]}")
 
     def own_name(self, index: int) -> str:
         """Name the picture by the shard's file name and the member."""
         url = self._url(index)
         place = urlsplit(url).path if is_remote(url) else url.replace(os.sep, "/")  # a query signs anew each time
         shard = place.rsplit("/", 1)[-1]
-        return printable(f"{shard}/{self._names[index].removeprefix('./')}")
+        return shown_path(f"{shard}/{self._names[index].removeprefix('./')}")
 
     def read(self, index: int) -> np.ndarray:
         """See :class:`PictureSource`."""
@@ -208,7 +209,7 @@ def is_named(path: str, names: Sequence[str]) -> bool:
 
 def _require_some(location: str, num_found: int, num_kept: int) -> None:
     if not num_kept:
-        raise PictureError(f"all {num_found} pictures of {printable(location)} are held out; leave some to train on")
+        raise PictureError(f"all {num_found} pictures of {shown_path(location)} are held out; leave some to train on")
 
 
 def names_digest(source: PictureSource) -> str:
@@ -220,11 +221,3 @@ def names_digest(source: PictureSource) -> str:
     for index in range(len(source)):
         digest.update(source.own_name(index).encode() + b"\0")
     return digest.hexdigest()
-
-
-def rgb_8_bits(picture: Picture) -> np.ndarray:
-    """Convert to [H, W, 3] uint8: 16 bits rounded to the nearest of 8, grey repeated, transparency left out."""
-    pixels = picture.pixels
-    if pixels.dtype == np.uint16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257: exact rounding
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from s3diff.errors import MissingExtraError, PictureError, S3DiffError, TrainingError
+from s3diff.messages import reason_of, shown_path
 
 _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -64,11 +65,6 @@ def local_path(path: str) -> str:
         return os.path.expanduser(path)
     name = unquote(urlsplit(path).path)
     return name.lstrip("/") if re.match(r"/[A-Za-z]:", name) else name  # file:///C:/pictures
-
-
-def printable(name: str) -> str:
-    """Write a name as it can stand on one line of a log, whatever it is made of."""
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in name)
 
 
 def extension(path: str) -> str:
@@ -262,14 +258,14 @@ def _with_retries(url: str, action: Callable[[], _Result]) -> _Result:
         except (S3DiffError, FileNotFoundError, PermissionError, ImportError):
             raise
         except Exception as error:  # noqa: BLE001 - each store has its own; the last attempt raises
-            _LOGGER.warning("%s: %s; trying again in %g s", url, _reason(error), wait_seconds)
+            _LOGGER.warning("%s: %s; trying again in %g s", url, reason_of(error)[:300], wait_seconds)
             time.sleep(wait_seconds)
     return action()
 
 
 @contextmanager
 def _one_line_errors(path: str) -> Iterator[None]:
-    shown = printable(path)
+    shown = shown_path(path)
     try:
         yield
     except S3DiffError:
@@ -285,11 +281,9 @@ def _one_line_errors(path: str) -> Iterator[None]:
         raise PictureError(f"{shown}: permission denied; check the rights or the credentials") from error
     except Exception as error:  # what a store's client raises is open-ended
         if not is_remote(path):
-            raise PictureError(f"{shown} cannot be read ({_reason(error)}); check the path") from error
+            raise PictureError(f"{shown} cannot be read ({reason_of(error)[:300]}); check the path") from error
         if "Protocol not known" in str(error):
             raise PictureError(f"{shown}: unknown protocol; give s3://, gs://, https:// or a local path") from error
-        raise TrainingError(f"{shown} cannot be read ({_reason(error)}); check the network and the address") from error
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+        raise TrainingError(
+            f"{shown} cannot be read ({reason_of(error)[:300]}); check the network and the address"
+        ) from error
