@@ -323,7 +323,8 @@ def _check_fields(options: RestoreOptions | OutputOptions) -> None:
     Raises:
         OptionError: a value is outside what its field allows.
     """
-    choices = choices_of(type(options))
+    kind: type = type(options)
+    choices = choices_of(kind)
     for name, field in options.__dataclass_fields__.items():
         value = getattr(options, name)
         if (value is None and field.default is None) or (isinstance(value, str) and name in ("blur", "noise")):

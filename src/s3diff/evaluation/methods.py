@@ -130,7 +130,7 @@ class Model(_Maker):
             self._is_warm = True
         restored = self.restorer.restore(picture, replace(self.options, size=size))
         write_picture(replace(restored.picture, exif=None, provenance=None), target)
-        return self.made(item, restored.seconds["total"], tuple(restored.degrees))
+        return self.made(item, restored.seconds["total"], (restored.degrees.blur, restored.degrees.noise))
 
 
 class Results(Method):
