@@ -1,6 +1,6 @@
 """Which files and functions a picture's journey enters, and how often the same is decided on the way.
 
-    python benchmarks/journey.py [--label before] [--json FILE]
+    python benchmarks/journey.py [restore ...] [--list] [--label before] [--json FILE]
 
 Counts calls with ``sys.setprofile`` in every thread: of ``s3diff restore``, of a picture sent to the HTTP interface, of
 ``s3diff evaluate`` and of one step of ``s3diff train``. Nothing is timed. With ``--json`` the figures are added to the
@@ -54,10 +54,21 @@ class Trace:
             sys.setprofile(None)
             threading.setprofile(None)  # type: ignore[arg-type]
 
+    def functions(self) -> list[CodeType]:
+        """List what was entered; bodies of modules and classes, which run when they are imported, are no functions."""
+        return [code for code in self.calls if code.co_flags & inspect.CO_OPTIMIZED]
+
+    def listed(self) -> str:
+        """Name every file with its functions and the number of their calls."""
+        files: dict[str, list[str]] = {}
+        for code in sorted(self.functions(), key=lambda code: code.co_firstlineno):
+            place = Path(code.co_filename).relative_to(PACKAGE).as_posix()
+            files.setdefault(place, []).append(f"{getattr(code, 'co_qualname', code.co_name)} {self.calls[code]}")
+        return "\n".join(f"{place}: {', '.join(names)}" for place, names in sorted(files.items()))
+
     def figures(self) -> dict[str, int]:
-        """Files, functions and calls, then the decisions."""
-        # The bodies of modules and classes, which run when they are imported, are no functions.
-        functions = [code for code in self.calls if code.co_flags & inspect.CO_OPTIMIZED]
+        """Count files, functions and decisions."""
+        functions = self.functions()
         decided = {
             label: sum(
                 count for code, count in self.calls.items() if (Path(code.co_filename).name, code.co_name) in places
@@ -149,6 +160,7 @@ JOURNEYS: dict[str, Callable[[Path, Trace], None]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("journeys", nargs="*", choices=[*JOURNEYS, []], help="all of them by default")
+    parser.add_argument("--list", action="store_true", help="name the files and functions")
     parser.add_argument("--label", default="now", help="under which the figures are stored")
     parser.add_argument("--json", type=Path, help="file that the figures are added to")
     arguments = parser.parse_args()
@@ -159,6 +171,8 @@ def main() -> None:
             JOURNEYS[name](Path(folder), trace)
         figures[name] = trace.figures()
         print(f"{name:9}", "  ".join(f"{label} {count}" for label, count in figures[name].items()))
+        if arguments.list:
+            print(trace.listed())
     if arguments.json is not None:
         stored = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
         stored[arguments.label] = {**stored.get(arguments.label, {}), **figures}
