@@ -50,8 +50,8 @@ class NoReferenceMeasure:
             self._measure: Any = pyiqa.create_metric(PYIQA_NAMES[name], device=device)
         except Exception as error:  # whatever its downloader and its checkpoint reader raise
             raise DownloadError(
-                f"pyiqa could not load {PYIQA_NAMES[name]} ({reason_of(error)[:200]}); let pyiqa fetch it once where there "
-                "is a network, and copy its cache folder here"
+                f"pyiqa could not load {PYIQA_NAMES[name]} ({reason_of(error)[:200]}); let pyiqa fetch it once where "
+                "there is a network, and copy its cache folder here"
             ) from error
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
