@@ -18,7 +18,7 @@ COPY constraints.txt ./
 # torch first and alone: a change in the source does not fetch it again.
 ARG TORCH_INDEX=""
 RUN pip install -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
-COPY pyproject.toml README.md LICENSE NOTICE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE NOTICE ./
 COPY src src
 RUN pip install -c constraints.txt ".[web,large,heif]"
 

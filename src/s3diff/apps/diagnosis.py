@@ -64,6 +64,15 @@ _EXTRAS = {
             "schemathesis": "schemathesis",
         },
     ),
+    "docs": (
+        'pip install -c constraints.txt -e ".[docs]"',
+        "the documentation site, from Python 3.11 on: zensical serve",
+        {
+            "zensical": "zensical",
+            "mkdocstrings-python": "mkdocstrings_handlers",
+            "markdown-exec": "markdown_exec",
+        },
+    ),
     "dev": (
         'pip install -c constraints.txt -e ".[dev]"',
         "the checks that every change has to pass",
