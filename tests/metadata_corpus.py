@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image, PngImagePlugin
 
+from s3diff.images.files.gif_blocks import with_extension, xmp
 from s3diff.images.files.png_chunks import PNG_START, chunk
 
 SIZE = (64, 48)
@@ -161,6 +162,7 @@ def _of_xmp() -> Iterator[Case]:
     for extension, name in {".webp": "WEBP", ".avif": "AVIF"}.items():
         yield Case("XMP", extension, saved(name, xmp=packet), XMP_FIELDS)
     yield Case("XMP", ".tif", tiff({0x02BC: packet}), XMP_FIELDS)
+    yield Case("XMP", ".gif", with_extension(saved("GIF"), xmp(packet)), XMP_FIELDS)
 
 
 def _of_iptc() -> Iterator[Case]:

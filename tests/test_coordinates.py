@@ -15,13 +15,14 @@ import pytest
 from PIL import Image, ImageOps
 
 from metadata_probes import enlarged, exiftool, fields_of, needs_exiftool
-from s3diff.images.codecs import read_picture, write_picture
+from s3diff.images.codecs import decode_picture, read_picture, write_picture
 from s3diff.images.files.coordinate_fields import FIELDS, NAMESPACES
 from s3diff.images.files.coordinates import Transform, edges, point
 from s3diff.images.files.following import follow_xmp
 from s3diff.images.files.xmp_packet import XmpPacket
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
+from tiff_builder import Entries, Tiff
 from tiny_models import save_compact
 
 WIDTH, HEIGHT = 64, 32
@@ -268,3 +269,58 @@ def test_forms_of_xmp_and_fields_that_cannot_be_read() -> None:
     packet = XmpPacket(template.format(f">{inches}").encode())
     assert follow_xmp(packet, Transform((40, 20), 6)) == []
     assert inches.encode() in packet.to_bytes(), "a page is no picture"
+
+
+def geotiff(matrix: bool = False, raster_type: int = 1) -> bytes:
+    """North up, 10 m a pixel, its upper left corner at 500 km east and 4,600 km north."""
+    keys = (4, [1, 1, 0, 2, 1024, 0, 1, 1, 1025, 0, 1, raster_type])
+    place: Entries = {0x830E: (12, [10.0, 10.0, 0.0]), 0x8482: (12, [0.0, 0.0, 0.0, 500_000.0, 4_600_000.0, 0.0])}
+    if matrix:
+        rows = [10.0, 0.0, 0.0, 500_000.0, 0.0, -10.0, 0.0, 4_600_000.0, *[0.0] * 7, 1.0]
+        place = {0x85D8: (12, rows)}
+    tiff = Tiff()
+    pixels = np.zeros((30, 40, 3), np.uint8)
+    return tiff.begin_at(tiff.directory(pixels, {**place, 0x87AF: (3, keys[1]), 0x87B0: (12, [1.5])}))
+
+
+def on_earth(path: Path, column: float, row: float) -> tuple[float, float]:
+    """Where a place of the picture, counted from its upper left corner, lies; by Pillow's reading."""
+    with Image.open(path) as image:
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        keys = tags[0x87AF]
+        half = 0.5 if keys[keys.index(1025) + 3] == 2 else 0.0
+        i, j = column - half, row - half
+        if 0x85D8 in tags:
+            m = tags[0x85D8]
+            return m[0] * i + m[1] * j + m[3], m[4] * i + m[5] * j + m[7]
+        size, tie = tags[0x830E], tags[0x8482]
+        return tie[3] + (i - tie[0]) * size[0], tie[4] - (j - tie[1]) * size[1]
+
+
+@pytest.mark.parametrize("raster_type", [1, 2])
+@pytest.mark.parametrize("matrix", [False, True])
+def test_a_geotiff_stays_where_it_is(tmp_path: Path, matrix: bool, raster_type: int) -> None:
+    (tmp_path / "a.tif").write_bytes(geotiff(matrix, raster_type))
+    picture = read_picture(tmp_path / "a.tif")
+    assert picture.notes == ()
+    assert write_picture(enlarged(picture, 4, 3), tmp_path / "b.tif") == ()
+    for column, row in ((0, 0), (40, 30), (7, 19)):
+        assert on_earth(tmp_path / "b.tif", 4 * column, 3 * row) == pytest.approx(
+            on_earth(tmp_path / "a.tif", column, row)
+        )
+    cut = replace(enlarged(picture, 2, 2), metadata_cut=(4.0, 5.0, 30.0, 20.0))
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    assert write_picture(replace(cut, pixels=pixels), tmp_path / "c.tif") == ()
+    assert on_earth(tmp_path / "c.tif", 6, 8) == pytest.approx(on_earth(tmp_path / "a.tif", 4 + 3, 5 + 4))
+    (note,) = write_picture(picture, tmp_path / "d.png")
+    assert note == "the GeoTIFF position is left out"
+
+
+def test_a_geotiff_that_is_turned_loses_its_place(tmp_path: Path) -> None:
+    tiff = Tiff()
+    entries: Entries = {0x830E: (12, [1.0, 1.0, 0.0]), 0x87AF: (3, [1, 1, 0, 0]), 0x0112: (3, [6])}
+    picture = decode_picture(tiff.begin_at(tiff.directory(np.zeros((3, 4, 3), np.uint8), entries)), "a.tif")
+    assert any("the GeoTIFF position" in note for note in picture.notes)
+    write_picture(picture, tmp_path / "a.tif")
+    with Image.open(tmp_path / "a.tif") as image:
+        assert 0x830E not in image.tag_v2  # type: ignore[attr-defined]

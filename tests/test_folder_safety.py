@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from command_runs import Command, environment
-from s3diff.errors import OutputError
+from s3diff.errors import OptionError, OutputError
 from s3diff.folders.jobs import plan_jobs
 from s3diff.folders.journal import Journal
 from s3diff.images.codecs import Picture
@@ -90,6 +91,23 @@ def test_dots_that_stay_inside_are_only_another_spelling(here: Path) -> None:
         save(f"{name}/1.png", noise(8, 8, 3))
     assert [job.target.as_posix() for job in plan_jobs(["p/x/../*/1.png"], "o/").jobs] == ["o/x/1.png", "o/y/1.png"]
     assert [job.target.as_posix() for job in plan_jobs(["p/*/../y/1.png"], "o/").jobs] == ["o/y/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("writing", "words"),
+    [
+        (OutputOptions(format="webp"), "format is webp, but o.png ends otherwise"),
+        (OutputOptions(name="{stem}_x4"), "name is '{stem}_x4', but o.png is a file's name"),
+        (OutputOptions(format="png"), ""),
+    ],
+)
+def test_formats_and_names_beside_one_file(here: Path, writing: OutputOptions, words: str) -> None:
+    save("a.png", noise(8, 8, 3))
+    if words:
+        with pytest.raises(OptionError, match=re.escape(words)):
+            plan_jobs(["a.png"], "o.png", writing=writing)
+    else:
+        assert [job.target for job in plan_jobs(["a.png"], "o.png", writing=writing).jobs] == [Path("o.png")]
 
 
 def test_names_with_dots_in_lists_and_templates_stay_inside(here: Path) -> None:

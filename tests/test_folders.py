@@ -268,7 +268,8 @@ def test_what_is_left_out_is_counted_and_named(here: Path) -> None:
         Path(name).write_text("")
     assert sorted(left_out(find_pictures(["in"], recursive=True))) == [
         "1 hidden: .e.png",
-        "3 no pictures by name: .nef (2), notes",
+        "1 no pictures by name: notes",
+        "2 raw files of cameras (develop them first): .nef (2)",
         "4 folders of the system: @eaDir (2), #recycle, .trash",
     ]
     assert "1 folders inside (--recursive reads them): sub" in left_out(find_pictures(["in"]))

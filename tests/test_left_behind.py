@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from metadata_probes import enlarged, exiftool, fields_of, needs_exiftool, through
-from s3diff.images.codecs import Picture, read_picture, write_picture
+from s3diff.images.codecs import Picture, decode_picture, read_picture, write_picture
 from s3diff.images.files.exif_block import EXIF_PREFIX
+from s3diff.images.files.gif_blocks import with_extension
 from s3diff.images.files.jpeg_segments import joined_exif, joined_xmp
 from s3diff.images.files.xmp_packet import XmpError, XmpPacket
+from s3diff.images.stated_colors import profile_of_code_points
 
+DISPLAY_P3 = profile_of_code_points(12, 13)
 PACKET = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" {}>{}</rdf:Description>'
@@ -295,14 +298,53 @@ def test_a_packet_says_the_format_that_it_is_in(tmp_path: Path) -> None:
         assert b'dc:format="' + media_type in (tmp_path / f"a{extension}").read_bytes()
 
 
-def test_the_xmp_of_a_gif_is_named(tmp_path: Path) -> None:
+def gif_with(*extensions: bytes) -> bytes:
     plain = io.BytesIO()
     Image.new("L", (8, 8)).save(plain, "GIF")
-    whole = plain.getvalue()
-    block = b"!\xff\x0bXMP DataXMP" + packet("") + b"\x01" + bytes(range(255, -1, -1)) + b"\0"
-    at = whole.index(b"!\xf9") if b"!\xf9" in whole else whole.index(b",", 13)
-    (tmp_path / "in.gif").write_bytes(whole[:at] + block + whole[at:])
-    assert any("XMP" in note for note in read_picture(tmp_path / "in.gif").notes)
+    return with_extension(plain.getvalue(), b"".join(extensions))
+
+
+def in_sub_blocks(name: bytes, content: bytes) -> bytes:
+    parts = [content[start : start + 255] for start in range(0, len(content), 255)]
+    return b"!\xff\x0b" + name + b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
+
+
+def test_the_extensions_of_a_gif() -> None:
+    stored = packet('xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="3"') + b" " * 300
+    raw = b"!\xff\x0bXMP DataXMP" + stored + b"\x01" + bytes(range(255, -1, -1)) + b"\0"
+    for extension in (raw, in_sub_blocks(b"XMP DataXMP", stored)):
+        picture = decode_picture(gif_with(extension), "a.gif")
+        assert (picture.xmp, picture.notes) == (stored, ())
+    assert decode_picture(gif_with(in_sub_blocks(b"ICCRGBG1012", DISPLAY_P3 or b"")), "a.gif").icc_profile == DISPLAY_P3
+    (note,) = decode_picture(gif_with(in_sub_blocks(b"MAKERS 1234", b"x")), "a.gif").notes
+    assert note == "GIF extensions (MAKERS 1234) is left out"
+    (note,) = decode_picture(gif_with(in_sub_blocks(b"C2PA_GIF\1\0\0", b"x")), "a.gif").notes
+    assert "C2PA" in note
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+@pytest.mark.parametrize(
+    ("further", "words"),
+    [
+        (box(b"mpvd", bytes(99)), "the video of a motion"),
+        (box(b"free", bytes(99)), ""),
+        (box(b"uuid", bytes.fromhex("d8fec3d61b0e483c92975828877ec481") + bytes(9)), "C2PA"),
+        (box(b"sefd", b"....MotionPhoto_Data"), "the video of a motion"),
+        (box(b"abcd", bytes(9)), "data behind the picture (9 bytes)"),
+        (struct.pack(">I4sQ", 1, b"mpvd", 116) + bytes(100), "the video of a motion"),
+        (struct.pack(">I4s", 0, b"mpvd") + bytes(100), "the video of a motion"),
+    ],
+)
+def test_boxes_beside_an_avif(further: bytes, words: str) -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(data, "AVIF")
+    notes = decode_picture(data.getvalue() + further, "a.avif").notes
+    assert (words in notes[0]) if words else notes == ()
+    assert all("left out" in note for note in notes)
 
 
 def test_a_packet_that_needs_no_change_stays_to_the_byte() -> None:

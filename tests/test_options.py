@@ -25,6 +25,7 @@ ALLOWED: dict[str, list[Any]] = {
     "restore_at": ["auto", "model", "output"],
     "strength": [0, 1, 0.5, np.float32(0.5)],
     "alpha": ["guided", "bicubic"],
+    "pages": ["all", "1", "1,3-5", "2-"],
     "guidance": [1.07, 1, 0, -3.5, 12, np.float16(1.5)],
     "positive_prompt": [None, "", "a photograph", "日本"],
     "negative_prompt": [None, "", "blur"],
@@ -54,6 +55,7 @@ REFUSED: dict[str, list[Any]] = {
     "restore_at": ["input", None, 4],
     "strength": [-0.01, 1.01, math.nan, None, "1", True],
     "alpha": ["", None, "linear"],
+    "pages": ["", "0", "3-1", "one", 1, None],
     "blur": [-0.01, 1.01, 2, math.nan, "0.5", True, "+1.1", "+", "-nan", "++0.1", "+0.1x", "+1e-1", "", "+٣"],
     "noise": [-0.01, 1.01, 2, math.nan, "0.5", True, "-2"],
     "latent": ["", "mode", None, 0],
@@ -76,7 +78,7 @@ def test_every_field_is_tried() -> None:
 def test_every_field_has_its_range_or_choices() -> None:
     """What has neither is checked by lines of its own."""
     for options, own in (
-        (RestoreOptions, {"size", "positive_prompt", "negative_prompt", "tile", "released_tiles"}),
+        (RestoreOptions, {"size", "positive_prompt", "negative_prompt", "tile", "released_tiles", "pages"}),
         (OutputOptions, {"format", "name"}),
     ):
         names = {field.name for field in dataclasses.fields(options) if field.type != "bool"}

@@ -32,6 +32,7 @@ class Format:
         has_texts: whether texts with keywords are held, as PNG does.
         has_comment: whether a comment is held.
         has_frames: whether animations are held.
+        has_pages: whether several pictures of any sizes are held as pages.
         has_quality: whether the writer takes a quality from 1 to 100.
         dpi: whether the resolution is kept: ``yes``, ``no`` or ``in EXIF``.
         is_shown_by_browsers: whether browsers show it without help.
@@ -52,6 +53,7 @@ class Format:
     has_texts: bool = False
     has_comment: bool = False
     has_frames: bool = False
+    has_pages: bool = False
     has_quality: bool = False
     dpi: str = "in EXIF"
     is_shown_by_browsers: bool = True
@@ -74,7 +76,7 @@ FORMATS = (
     ),
     Format(
         name="TIFF", title="TIFF", codec="tiff", extensions=(".tif", ".tiff"), media_type="image/tiff",
-        bits=(8, 16), has_iptc=True, dpi="yes", is_shown_by_browsers=False,
+        bits=(8, 16), has_iptc=True, has_pages=True, dpi="yes", is_shown_by_browsers=False,
     ),
     Format(
         name="AVIF", title="AVIF", codec="avif", extensions=(".avif",), media_type="image/avif",
@@ -86,7 +88,7 @@ FORMATS = (
     ),
     Format(
         name="GIF", title="GIF", codec="gif", extensions=(".gif",), media_type="image/gif", largest_side_px=65535,
-        has_profile=False, has_exif=False, has_xmp=False, has_comment=True, has_frames=True, dpi="no",
+        has_profile=False, has_exif=False, has_comment=True, has_frames=True, dpi="no",
     ),
     Format(
         name="HEIF", title="HEIC", codec="heif", extensions=(".heic", ".heif"), media_type="image/heic",
@@ -96,6 +98,11 @@ FORMATS = (
 _BY_EXTENSION = {extension: form for form in FORMATS for extension in form.extensions}
 #: Endings of the file names that are read and written, in lower case.
 PICTURE_EXTENSIONS = tuple(_BY_EXTENSION)
+#: Endings of cameras' raw files, in lower case, for what a folder leaves out; a file itself is told by its content.
+RAW_EXTENSIONS = frozenset((
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".k25", ".kdc", ".mef",
+    ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+))  # fmt: skip
 
 
 def in_words(names: tuple[str, ...]) -> str:
@@ -107,6 +114,7 @@ def in_words(names: tuple[str, ...]) -> str:
 ENDINGS = in_words(PICTURE_EXTENSIONS)
 FORMAT_TITLES = in_words(tuple(form.title for form in FORMATS))
 ANIMATED_ENDINGS = in_words(tuple(form.extensions[0] for form in FORMATS if form.has_frames))
+PAGED_ENDINGS = in_words(tuple(form.extensions[0] for form in FORMATS if form.has_pages))
 ANIMATED_TITLES = in_words(tuple(form.title for form in FORMATS if form.has_frames))
 LOSSY_TITLES = in_words(tuple(form.title for form in FORMATS if form.has_quality))
 
@@ -131,3 +139,9 @@ def holds_frames(path: PicturePath) -> bool:
     """Whether a file of that name can be animated."""
     form = format_of(path)
     return form is not None and form.has_frames
+
+
+def holds_pages(path: PicturePath) -> bool:
+    """Whether a file of that name can hold several pages."""
+    form = format_of(path)
+    return form is not None and form.has_pages

@@ -55,6 +55,7 @@ _OWN_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "released_tiles": {"type": "boolean"},
     "format": {"type": "string", "enum": [*OUTPUT_FORMATS]},
     "name": {"type": "string", "example": "{stem}-restored"},
+    "pages": {"type": "string", "example": "1,3-5"},
 }
 
 

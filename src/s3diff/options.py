@@ -35,6 +35,8 @@ MAX_PICTURE_PIXELS = 8192 * 8192
 MAX_FILE_BYTES = 10**9
 #: Smallest tile that can be asked for, in pixels of the output: room for its halos.
 MIN_TILE_PX = 256
+#: What ``RestoreOptions.pages`` says of all pages.
+ALL_PAGES = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +148,8 @@ class RestoreOptions:
             picture at once.
         released_tiles: cut as the released S3Diff code does, seams included, instead of our own tiles.
         alpha: how transparency is enlarged: ``guided`` by the edges of the restored colours, or ``bicubic``.
+        pages: which pages of a TIFF of several are restored: ``all``, where the result is a TIFF too (into another
+            format the first one goes), or numbers and ranges from 1 such as 1,3-5.
         max_output_pixels: largest output held in memory, in pixels (the command takes millions); a larger one goes part
             by part into a .tif, or is refused.
         max_input_pixels: largest input read into memory, in pixels (the command takes millions), judged by its header
@@ -176,6 +180,7 @@ class RestoreOptions:
     tile: int | Literal["auto", "off"] = "auto"
     released_tiles: ReleasedTiles | None = None
     alpha: Alpha = "guided"
+    pages: str = ALL_PAGES
     max_output_pixels: int = MAX_OUTPUT_PIXELS
     max_input_pixels: int = MAX_PICTURE_PIXELS
     max_file_bytes: int = MAX_FILE_BYTES
@@ -194,6 +199,7 @@ class RestoreOptions:
             if value is not None and not isinstance(value, str):
                 raise OptionError(f"{name} is {value!r}; give a text, or nothing to use the model's own prompt")
         self._keep_tile()
+        self._keep_pages()
 
     def _keep_tile(self) -> None:
         if self.released_tiles is not None and not isinstance(self.released_tiles, ReleasedTiles):
@@ -204,6 +210,15 @@ class RestoreOptions:
         if side is None or not MIN_TILE_PX <= side <= _LARGEST:
             raise OptionError(f"tile is {self.tile!r}; give auto, off, or a side of at least {MIN_TILE_PX} px")
         object.__setattr__(self, "tile", side)
+
+    def _keep_pages(self) -> None:
+        """Numbers and ranges, kept in one spelling."""
+        text = re.sub(r"\s+", "", self.pages) if isinstance(self.pages, str) else ""
+        parts = [re.fullmatch(r"([1-9][0-9]{0,5})(?:-([1-9][0-9]{0,5})?)?", part) for part in text.split(",")]
+        is_right = all(part is not None and (part[2] is None or int(part[1]) <= int(part[2])) for part in parts)
+        if text.lower() != ALL_PAGES and not is_right:
+            raise OptionError(f"pages is {self.pages!r}; give all, or numbers and ranges from 1 such as 1,3-5")
+        object.__setattr__(self, "pages", text.lower())
 
     def _keep_relative(self, name: str) -> None:
         """A text with a sign, kept in one spelling: ``"+0.2"`` for ``" +.20"``."""

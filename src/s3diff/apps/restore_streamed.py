@@ -32,6 +32,8 @@ def is_too_large_for_memory(plan: RestorePlan, options: RestoreOptions) -> bool:
         width, height = options.output_size(picture.width, picture.height)
     except (MissingExtraError, PictureError, OverflowError):
         return False
+    if picture.num_pages > 1:  # of which a streamed result would hold one
+        return False
     is_large = picture.width * picture.height > options.max_input_pixels or picture.num_bytes > options.max_file_bytes
     return is_large or width * height > options.max_output_pixels
 

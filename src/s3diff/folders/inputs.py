@@ -19,6 +19,7 @@ from pathlib import Path
 
 from s3diff.errors import PictureError
 from s3diff.folders.journal import JOURNAL_NAME, results_written_down
+from s3diff.formats import RAW_EXTENSIONS
 from s3diff.images.codecs import PICTURE_EXTENSIONS
 from s3diff.messages import reason_of
 
@@ -30,6 +31,7 @@ SYSTEM_FOLDERS = frozenset(
 _NAMES_SHOWN = 5
 
 _SYSTEM, _HIDDEN = "folders of the system", "hidden"
+_RAW = "raw files of cameras (develop them first)"
 _OTHER, _LINKS, _INSIDE = "no pictures by name", "links to folders", "folders inside (--recursive reads them)"
 RESULTS, _REPEATED = "results of earlier runs", "the same pictures by another way"
 
@@ -268,7 +270,7 @@ class _Search:
     def _is_picture(self, name: str) -> bool:
         extension = Path(name).suffix.lower()
         if extension not in PICTURE_EXTENSIONS:
-            self.found.left_out.add(_OTHER, extension or name)
+            self.found.left_out.add(_RAW if extension in RAW_EXTENSIONS else _OTHER, extension or name)
         return extension in PICTURE_EXTENSIONS
 
     def leave_results_out(self) -> None:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from s3diff.errors import OptionError, OutputError
 from s3diff.folders.inputs import RESULTS, LeftOut, find_pictures
 from s3diff.folders.journal import JOURNAL_NAME
+from s3diff.formats import format_of, format_of_extension
 from s3diff.images.codecs import PICTURE_EXTENSIONS, check_writable
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.result_names import result_extension, result_stem
 
 if TYPE_CHECKING:
-    from s3diff.restoration.animation import OpenedAnimation
+    from s3diff.restoration.sources import OpenedSeries
     from s3diff.restoration.steps import Opened
 
 
@@ -83,7 +84,7 @@ def plan_jobs(
     Raises:
         PictureError: an input does not exist, or a folder holds no picture.
         OutputError: an output is one of the inputs, two inputs share an output, or it cannot be written.
-        OptionError: the name's template cannot be used.
+        OptionError: the name's template cannot be used, or format or template contradict the output's own name.
         OSError: a name is too long, or lies in a folder that the user may not enter.
     """
     writing = OutputOptions() if writing is None else writing
@@ -111,6 +112,7 @@ def plan_jobs(
     elif not target.suffix:
         raise OutputError(f"{output} is a file's name without extension; add one such as .png, or / for a folder")
     else:
+        _require_own_name(output, target, writing)
         jobs, root = [RestoreJob(sources[0][0], target)], None
     jobs = distinct_jobs(jobs)
     if shard is not None:
@@ -119,6 +121,19 @@ def plan_jobs(
     _check_places(jobs, is_one_file=root is None)
     failed = [(RestoreJob(source, target / place), reason) for source, place, reason in found.failed]
     return RestorePlan(jobs, root, is_many, failed, found.left_out)
+
+
+def _require_own_name(output: str, target: Path, writing: OutputOptions) -> None:
+    """Refuse a format or a template for names that would say something else than the output's own name.
+
+    Raises:
+        OptionError: one does.
+    """
+    asked = None if writing.format is None else format_of_extension(f".{writing.format}")
+    if asked is not None and asked != format_of(target):
+        raise OptionError(f"format is {writing.format}, but {output} ends otherwise; leave one out, or give a folder")
+    if writing.name != OutputOptions.name:
+        raise OptionError(f"name is {writing.name!r}, but {output} is a file's name; leave one out, or give a folder")
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
@@ -135,17 +150,17 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = None) -> Opened | OpenedAnimation:
+def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = None) -> Opened | OpenedSeries:
     """Read a job's picture, and make sure that its result will be accepted where it goes.
 
-    A file of several frames is an animation if its result can hold them all.
+    A file of several frames is an animation if its result can hold them all; so it is with pages.
 
     Raises:
         PictureError: it cannot be read, or its result would be too large.
         OutputError: the output's format cannot hold the result, its place cannot be written, or a symbolic link leads
             it out of ``root``.
     """
-    from s3diff.restoration.animation import open_source  # and with it torch, which a picture for a service lacks
+    from s3diff.restoration.sources import open_source  # and with it torch, which a picture for a service lacks
 
     check_inside(job, root)
     return open_source(job.source, job.target, options)

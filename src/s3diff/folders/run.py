@@ -20,8 +20,8 @@ from s3diff.restoration.conveyor import Conveyor
 from s3diff.restoration.result import Degrees, Result
 
 if TYPE_CHECKING:
-    from s3diff.restoration.animation import OpenedAnimation
     from s3diff.restoration.restorer import Restorer
+    from s3diff.restoration.sources import OpenedSeries
     from s3diff.restoration.steps import Opened
 
 #: So many pictures are written down as begun at once: a flush of the disk for each would cost more than the line.
@@ -132,25 +132,21 @@ class LocalWay:
         """See :class:`Way`. Loads the model."""
         _ = self.restorer
 
-    def open(self, job: RestoreJob) -> Opened | OpenedAnimation:
+    def open(self, job: RestoreJob) -> Opened | OpenedSeries:
         """See :class:`Way`."""
         return open_picture(job, self._options, self._root)
 
     def restore(
-        self, job: RestoreJob, opened: Opened | OpenedAnimation, progress: Callable[[int, int], None] | None
+        self, job: RestoreJob, opened: Opened | OpenedSeries, progress: Callable[[int, int], None] | None
     ) -> Finish:
         """See :class:`Way`. Of an animation each frame is written once it is restored."""
-        from s3diff.restoration.animation import OpenedAnimation, restore_animation  # and with it torch
-        from s3diff.restoration.steps import write
+        from s3diff.restoration.sources import restore_series  # and with it torch
+        from s3diff.restoration.steps import Opened, write
 
         options, writing = self._options, self._writing
-        if isinstance(opened, OpenedAnimation):
+        if not isinstance(opened, Opened):
             told = None if progress is None else lambda _, done, total: progress(done, total)
-            made = restore_animation(
-                self.restorer, opened, job.target, options,
-                quality=writing.quality, overwrite=writing.overwrite, provenance=writing.provenance,
-                degrees=self._degrees, progress=told,
-            )  # fmt: skip
+            made = restore_series(self.restorer, opened, job.target, options, writing, told, self._degrees)
             return lambda: made
         restored = self.restorer.restore(opened, options, degrees=self._degrees)
         return lambda: write(restored, job.target, writing)

@@ -9,10 +9,11 @@ at all.
 from __future__ import annotations
 
 from s3diff.atomic_write import remove_leftovers
-from s3diff.formats import PICTURE_EXTENSIONS, holds_frames
+from s3diff.formats import PICTURE_EXTENSIONS, holds_frames, holds_pages
 from s3diff.images.files.animation_reading import MAX_FRAMES_OF_LARGEST, Animation, Frame, is_animated, open_animation
 from s3diff.images.files.animation_writing import write_animation
 from s3diff.images.files.destination import can_be_written
+from s3diff.images.files.pages import Pages, open_pages, write_pages
 from s3diff.images.files.pillow_pictures import from_pil, to_pil
 from s3diff.images.files.reading import (
     PictureHeader,
@@ -37,6 +38,7 @@ __all__ = [
     "PICTURE_EXTENSIONS",
     "Animation",
     "Frame",
+    "Pages",
     "Picture",
     "PictureHeader",
     "alpha_from_tensor",
@@ -48,9 +50,11 @@ __all__ = [
     "from_pil",
     "from_tensor",
     "holds_frames",
+    "holds_pages",
     "is_animated",
     "list_pictures",
     "open_animation",
+    "open_pages",
     "picture_header",
     "read_picture",
     "remove_leftovers",
@@ -58,5 +62,6 @@ __all__ = [
     "to_pil",
     "to_tensor",
     "write_animation",
+    "write_pages",
     "write_picture",
 ]

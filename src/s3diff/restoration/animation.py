@@ -20,8 +20,6 @@ from s3diff.images.codecs import (
     Animation,
     Frame,
     check_writable,
-    holds_frames,
-    is_animated,
     open_animation,
     write_animation,
 )
@@ -31,7 +29,7 @@ from s3diff.restoration.conveyor import Conveyor
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Sizes, sizes_of
-from s3diff.restoration.steps import Opened, Progress, estimate, read, restore
+from s3diff.restoration.steps import Opened, Progress, estimate, restore
 
 #: Frames that are asked for blur and noise, spread evenly: the first one alone may be black or a title.
 _ESTIMATED_FRAMES = 5
@@ -43,16 +41,10 @@ class OpenedAnimation(NamedTuple):
     animation: Animation
     sizes: Sizes
 
-
-def open_source(
-    source: Path, target: Path, options: RestoreOptions, known: Sizes | None = None
-) -> Opened | OpenedAnimation:
-    """Read a picture, or open an animation where the target can hold one; see :func:`s3diff.restoration.steps.read`."""
-    if not holds_frames(target) or not is_animated(source, options.max_input_pixels, options.max_file_bytes):
-        return read(source, target, options, known)
-    opened = checked_animation(source, options)
-    check_writable(target, size=opened.sizes.output, transparent=opened.animation.is_transparent)
-    return opened
+    @property
+    def num_working_pixels(self) -> int:
+        """What the networks make, of all frames."""
+        return self.sizes.num_working_pixels * self.animation.num_frames
 
 
 def checked_animation(source: str | os.PathLike[str], options: RestoreOptions) -> OpenedAnimation:

@@ -15,7 +15,7 @@ from s3diff.checkpoints.registry import DEFAULT_MODEL, model_folder
 from s3diff.errors import OptionError, PictureError
 from s3diff.images import codecs
 from s3diff.options import Precision, RestoreOptions
-from s3diff.restoration import animation, steps, streaming
+from s3diff.restoration import animation, pages, steps, streaming
 from s3diff.restoration.device import choose_device, choose_dtype
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result
@@ -143,6 +143,21 @@ class Restorer(DeviceModel):
             self, source, target, options,
             quality=quality, overwrite=overwrite, provenance=provenance, degrees=degrees, progress=progress,
         )  # fmt: skip
+
+    def restore_pages(
+        self,
+        source: str | os.PathLike[str],
+        target: str | os.PathLike[str],
+        options: RestoreOptions | None = None,
+        *,
+        overwrite: bool = True,
+        provenance: bool = True,
+        progress: Progress | None = None,
+    ) -> Result:
+        """Restore a TIFF of several pages; see :func:`s3diff.restoration.pages.restore_pages`."""
+        return pages.restore_pages(
+            self, source, target, options, overwrite=overwrite, provenance=provenance, progress=progress
+        )
 
     def restore_batch(
         self, sources: Iterable[Source], options: RestoreOptions | None = None, *, in_turn: bool = False

@@ -30,16 +30,17 @@ class Result:
     """A restored picture, in memory or in a file, and how it came about.
 
     Attributes:
-        size: (width, height) in pixels, of every frame.
-        degrees: what the matrices were made for: the estimate, or the override; the same for all frames.
-        estimated: what the estimator found; of an animation the median of some frames.
+        size: (width, height) in pixels, of every frame; of pages that of the first one.
+        degrees: what the matrices were made for: the estimate, or the override; the same for all frames, the median of
+            pages.
+        estimated: what the estimator found; the median of some frames of an animation, or of all pages.
         seconds: wall-clock time by stage: prepare (enlarging the input), estimate, fold, encode, predict, decode,
             color, finish (only where size, colours, transparency or strength ask for more); and total, their sum.
             Reading and writing files, encoding a new prompt and rounding to the picture's depth are in none. A batch
             shares its time evenly; an animation's frames are added up; a resumed file counts this run alone.
         options: the options, with the filter that enlarged the input filled in.
         notes: what was unusual about the restoration or left out, one sentence each.
-        num_frames: of an animation; None of a still picture.
+        num_frames: of an animation, or pages of a TIFF of several; None of a still picture.
         in_memory: the picture, where its pixels are in memory; see :attr:`picture`.
         in_file: where it was written, if it was; see :attr:`path`.
         size_bytes: of that file, where the service keeps it.

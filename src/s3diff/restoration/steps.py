@@ -48,7 +48,9 @@ class Opened(NamedTuple):
     sizes: Sizes
 
 
-def read(source: Path, target: Path, options: RestoreOptions, known: Sizes | None = None) -> Opened:
+def read(
+    source: Path, target: Path, options: RestoreOptions, known: Sizes | None = None, page: int | None = None
+) -> Opened:
     """Read a picture; make sure that the options allow its result and that the target can take it.
 
     Args:
@@ -56,12 +58,14 @@ def read(source: Path, target: Path, options: RestoreOptions, known: Sizes | Non
         target: where the result will go.
         options: with the limits.
         known: the sizes, where the file's header gave them; they count if the picture is of that size.
+        page: the number, from 1, of the page that is read.
 
     Raises:
         PictureError: the picture cannot be read, or its result would be too large.
         OutputError: the target's format cannot hold the result, or its place cannot be written.
     """
-    opened = opened_picture(read_picture(source, options.max_input_pixels, options.max_file_bytes), options, known)
+    picture = read_picture(source, options.max_input_pixels, options.max_file_bytes, page)
+    opened = opened_picture(picture, options, known)
     check_writable(target, size=opened.sizes.output, transparent=opened.picture.is_transparent)
     return opened
 

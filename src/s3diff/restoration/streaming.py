@@ -17,7 +17,7 @@ from s3diff.images.files.large_files import LargePicture, write_tiled_tiff
 from s3diff.images.files.provenance_xmp import with_restoration
 from s3diff.images.provenance import Provenance
 from s3diff.messages import reason_of
-from s3diff.options import LIMITS, RestoreOptions
+from s3diff.options import ALL_PAGES, LIMITS, RestoreOptions
 from s3diff.restoration.attempt import attempt
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.finishing import becomes_color, colored_notes, in_color_profile
@@ -126,6 +126,8 @@ def check_streaming(model: DeviceModel, target: Path, options: RestoreOptions | 
         raise OptionError(f"strength is {options.strength:g}; only 1 can be streamed part by part")
     if options.latent == "sample":
         raise OptionError("latent sample draws noise for the whole picture at once; stream with latent mean")
+    if options.pages != ALL_PAGES:
+        raise OptionError(f"pages is {options.pages}; only the first page is streamed part by part")
     if options.tile == "off" or options.released_tiles is not None:
         raise OptionError("tile off and released tiles hold the whole picture; stream with tile auto or a side")
 

@@ -21,12 +21,12 @@ from typing import Any
 from s3diff.errors import JobCancelledError, ModelError, OptionError, S3DiffError
 from s3diff.images.codecs import picture_header
 from s3diff.options import RestoreOptions
-from s3diff.restoration.animation import OpenedAnimation, open_source, restore_animation
 from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.device_model import PROMPTS
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Result
 from s3diff.restoration.result_names import result_extension, result_stem
+from s3diff.restoration.sources import OpenedSeries, open_source, restore_series
 from s3diff.restoration.steps import Opened, write
 from s3diff.service_errors import FAILED, failure_of
 from s3diff.serving.jobs import Job, safe_name
@@ -42,22 +42,22 @@ class _Ready:
     """A job whose picture is read."""
 
     job: Job
-    opened: Opened | OpenedAnimation
+    opened: Opened | OpenedSeries
     target: Path
 
     @property
     def batch_key(self) -> tuple[Any, ...] | None:
-        """Pictures of one key may run together; an animation has none."""
-        if isinstance(self.opened, OpenedAnimation):
+        """Pictures of one key may run together; animations and pages have none."""
+        if not isinstance(self.opened, Opened):
             return None
         job, picture = self.job, self.opened.picture
         return job.model, job.options, picture.pixels.shape, picture.pixels.dtype.str, picture.alpha is None
 
     @property
     def num_pixels(self) -> int:
-        """What the networks make, of all frames."""
-        frames = self.opened.animation.num_frames if isinstance(self.opened, OpenedAnimation) else 1
-        return self.opened.sizes.num_working_pixels * frames
+        """What the networks make, of all frames or pages."""
+        sizes = self.opened.sizes if isinstance(self.opened, Opened) else self.opened
+        return sizes.num_working_pixels
 
 
 class Pipeline:
@@ -189,12 +189,8 @@ class Pipeline:
         monitor = JobMonitor(job, self.limits, self.times.expected(job.model, pixels))
         started = time.monotonic()
         with restorer.watched(monitor.look):
-            if isinstance(ready.opened, OpenedAnimation):
-                made = restore_animation(
-                    restorer, ready.opened, ready.target, job.options,
-                    quality=job.writing.quality, overwrite=job.writing.overwrite,
-                    provenance=job.writing.provenance, progress=monitor.told,
-                )  # fmt: skip
+            if not isinstance(ready.opened, Opened):
+                made = restore_series(restorer, ready.opened, ready.target, job.options, job.writing, monitor.told)
                 self._finish(ready, made)
                 return
             restored = restorer.restore(ready.opened, job.options, progress=monitor.told)

@@ -46,7 +46,8 @@ class AvifCodec(Codec):
 
     def fitted_exif(self, exif: bytes) -> tuple[bytes | None, tuple[str, ...]]:
         # Pillow would take it out itself, and write the whole block anew with ? for all beyond ASCII.
-        return without_orientation(exif), ()
+        fitted, notes = super().fitted_exif(exif)
+        return without_orientation(fitted or exif), notes
 
     def settings(self, picture: Picture, metadata: Metadata, quality: int) -> dict[str, Any]:
         settings = super().settings(picture, metadata, quality)

@@ -6,7 +6,7 @@ A format is a row of :data:`s3diff.formats.FORMATS` and the module that the row 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -15,7 +15,9 @@ from PIL import Image, ImageFile
 
 from s3diff.errors import PictureError
 from s3diff.formats import Format
-from s3diff.images.files.left_behind import attachments
+from s3diff.images.files.exif_block import ExifBlock
+from s3diff.images.files.geotiff import remove_position
+from s3diff.images.files.left_behind import attachments, left_out_note
 from s3diff.images.files.metadata import Metadata
 from s3diff.images.files.pillow_pictures import all_channels, picture_of, to_image
 from s3diff.images.picture import Picture
@@ -111,6 +113,15 @@ class Codec:
         profile = self.stated_profile(file, image)
         return picture_of(image, path, frame_notes(image), None, profile, attachments(file))
 
+    def page_sizes(self, file: BinaryIO) -> list[tuple[int, int]]:
+        """Read (width, height) of every page, upright; nothing is decoded."""
+        return [self.size(file)]
+
+    def read_pages(self, file: BinaryIO, path: Path, limit: int, numbers: Sequence[int]) -> Iterator[Picture]:
+        """Read the pages of these numbers, from 1, each when it is asked for; errors are those of :meth:`opened`."""
+        for _ in numbers:
+            yield self.read(file, path, limit)
+
     def stated_profile(self, file: BinaryIO, image: ImageFile.ImageFile) -> bytes | None:
         """Make a profile of what the file states about its colours in other words than an ICC profile.
 
@@ -145,8 +156,10 @@ class Codec:
         """
 
     def fitted_exif(self, exif: bytes) -> tuple[bytes | None, tuple[str, ...]]:
-        """Return the EXIF block as the format can hold it, and notes on why not."""
-        return exif, ()
+        """Return the EXIF block as the format can hold it, and notes on why not; only TIFF has a place on the earth."""
+        block = ExifBlock(exif)
+        lost = remove_position(block)
+        return (bytes(block.data) if lost else exif), left_out_note(lost)
 
     def settings(self, picture: Picture, metadata: Metadata, quality: int) -> dict[str, Any]:
         """Make Pillow's settings for everything but the pixels; None for what there is none of.

@@ -13,13 +13,13 @@ EXIF_PREFIX = b"Exif\x00\x00"
 #: Directories that an entry of another one leads to (CIPA DC-008, section 4.6.3).
 _LINKS = {"ExifIFD": ("IFD0", 0x8769), "GPS": ("IFD0", 0x8825), "InteropIFD": ("ExifIFD", 0xA005)}
 _THUMBNAIL_START, _THUMBNAIL_BYTES = 0x0201, 0x0202
-_SHORT, _LONG, _RATIONAL, _SIGNED_RATIONAL = 3, 4, 5, 10
+_SHORT, _LONG, _RATIONAL, _SIGNED_RATIONAL, _FLOATS = 3, 4, 5, 10, (11, 12)
 #: Types of numbers: their code for struct, and how many of those make one number.
 _NUMBERS = {1: ("B", 1), _SHORT: ("H", 1), _LONG: ("I", 1), _RATIONAL: ("I", 2), 8: ("h", 1), 9: ("i", 1)}
-_NUMBERS |= {_SIGNED_RATIONAL: ("i", 2)}
+_NUMBERS |= {_SIGNED_RATIONAL: ("i", 2), 11: ("f", 1), 12: ("d", 1)}
 _MAX_SHORT, _MAX_LONG, _MAX_SIGNED = 0xFFFF, 0xFFFFFFFF, 0x7FFFFFFF
 #: More numbers than any field of coordinates has.
-_MAX_COUNT = 64
+_MAX_COUNT = 1024
 
 
 class ExifBlock:
@@ -44,7 +44,7 @@ class ExifBlock:
         try:
             entry = self._find(directory, tag)
             return None if entry is None else self._numbers_of(entry)
-        except (struct.error, ZeroDivisionError):
+        except (struct.error, ZeroDivisionError, ValueError, OverflowError):  # also of numbers that are not finite
             return None
 
     def set_numbers(self, directory: str, tag: int, numbers: tuple[float | Fraction, ...]) -> bool:
@@ -56,7 +56,7 @@ class ExifBlock:
         try:
             entry = self._find(directory, tag)
             return entry is not None and self._set(entry, numbers)
-        except struct.error:
+        except (struct.error, OverflowError):
             return False
 
     def remove(self, directory: str, tag: int) -> bool:
@@ -146,8 +146,10 @@ class ExifBlock:
         if kind in (_RATIONAL, _SIGNED_RATIONAL):
             limit = _MAX_LONG if kind == _RATIONAL else _MAX_SIGNED
             pairs = [_ratio(number, limit) for number in numbers]
-            values = [part for pair in pairs for part in pair]
+            values: list[float] = [part for pair in pairs for part in pair]
             fits = all(0 <= value <= limit for value in values)
+        elif kind in _FLOATS:
+            values, fits = [float(number) for number in numbers], True
         elif kind in (_SHORT, _LONG):
             values = [round(number) for number in numbers]
             kind = _LONG if kind == _LONG or max(values) > _MAX_SHORT else _SHORT

@@ -11,6 +11,7 @@ from s3diff.images.files import coordinates
 from s3diff.images.files.coordinate_fields import FIELDS, NAMESPACES, Field, Unit
 from s3diff.images.files.coordinates import Numbers, Transform
 from s3diff.images.files.exif_block import ExifBlock
+from s3diff.images.files.geotiff import follow_position
 from s3diff.images.files.xmp_packet import XmlElement, XmpPacket
 
 #: Rows without numbers: they stay or go as a whole.
@@ -66,6 +67,7 @@ def follow_exif(exif: bytes, transform: Transform) -> tuple[bytes, list[str]]:
             if share is None or not block.set_numbers(field.place, tag, share):
                 block.remove(field.place, tag)
                 lost.append(field.title)
+    lost += follow_position(block, transform)
     block.drop_thumbnail()
     return bytes(block.data), lost
 

@@ -33,19 +33,24 @@ class GifCodec(Codec):
         require_few("frames", gif_blocks.num_frames(file, MAX_FRAMES))
 
     def header(self, file: BinaryIO) -> ImageFile.ImageFile:
-        return GifImagePlugin.GifImageFile(file)
+        found = gif_blocks.applications(file)
+        file.seek(0)
+        image = GifImagePlugin.GifImageFile(file)
+        named = {"xmp": found.get(gif_blocks.XMP), "icc_profile": found.get(gif_blocks.PROFILE)}
+        image.info |= {name: data for name, data in named.items() if data}
+        return image
 
     def require_whole(self, file: BinaryIO) -> None:
         if not gif_blocks.is_whole(file):  # it would decode to fewer frames
             raise PictureError("the file is cut off: the end of the GIF data is missing; fetch the file again")
 
     def settings(self, picture: Picture, metadata: Metadata, quality: int) -> dict[str, Any]:
-        return {"comment": b"\n".join(comments_of(metadata)) or None}
+        return {"comment": b"\n".join(comments_of(metadata)) or None, "xmp": metadata.xmp}
 
     def encode(self, picture: Picture, settings: dict[str, Any]) -> tuple[bytes, tuple[str, ...]]:
-        image = to_image(picture, with_16_bits=False)
+        image, packet = to_image(picture, with_16_bits=False), gif_blocks.xmp(settings.pop("xmp", b""))
         reduced = with_palette(image)
-        return self.saved(reduced, settings), palette_notes(image, reduced)
+        return gif_blocks.with_extension(self.saved(reduced, settings), packet), palette_notes(image, reduced)
 
     def write_frames(
         self,
@@ -56,6 +61,7 @@ class GifCodec(Codec):
         size: tuple[int, int],
     ) -> tuple[str, ...]:
         file.write(gif_blocks.begin(size, animation.num_plays) + gif_blocks.comment(settings.get("comment", b"")))
+        file.write(gif_blocks.xmp(settings.get("xmp", b"")))
         shown_ms = 0.0
         reduced = None
         notes: dict[str, None] = {}  # each once

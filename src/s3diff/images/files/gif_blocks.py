@@ -8,7 +8,10 @@ from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
-_CONTROL = 0xF9
+_CONTROL, _APPLICATION = 0xF9, 0xFF
+XMP, PROFILE = b"XMP DataXMP", b"ICCRGBG1012"
+#: Behind a packet of XMP, which is no series of sub-blocks: wherever a reader of those falls, it gets to the end.
+_XMP_TRAILER = b"\x01" + bytes(range(255, -1, -1)) + b"\0"
 _HAS_TABLE, _TABLE_SIZE, _INTERLACED = 0x80, 0x07, 0x40
 #: Disposal methods (section 23): the frame stays, or its place becomes clear before the next one.
 _KEEP, _CLEAR = 1, 2
@@ -105,6 +108,40 @@ def comment(text: bytes) -> bytes:
     """Return the block of a comment (GIF89a, section 24); nothing where there is no text."""
     parts = [text[start : start + 255] for start in range(0, len(text), 255)]
     return b"!\xfe" + b"".join(bytes([len(part)]) + part for part in parts) + b"\0" if text else b""
+
+
+def applications(file: BinaryIO) -> dict[bytes, bytes]:
+    """Return the content of each application's extension (GIF89a, section 26) by its name of eleven bytes."""
+    found: dict[bytes, bytes] = {}
+
+    def tell(kind: int, blocks: bytes) -> None:
+        if kind == _APPLICATION and blocks[:1] == b"\x0b":
+            name, rest = blocks[1:12], blocks[12:]
+            is_raw = name == XMP and rest.endswith(_XMP_TRAILER)
+            found.setdefault(name, rest[: -len(_XMP_TRAILER)] if is_raw else _joined(rest))
+
+    file.seek(0)
+    _walk(file, tell)
+    return found
+
+
+def _joined(blocks: bytes) -> bytes:
+    parts, place = [], 0
+    while place < len(blocks) and blocks[place]:
+        parts.append(blocks[place + 1 : place + 1 + blocks[place]])
+        place += 1 + blocks[place]
+    return b"".join(parts)
+
+
+def xmp(packet: bytes) -> bytes:
+    """Return the extension of a packet (XMP specification, part 3, section 1.1.2); nothing where there is none."""
+    return b"\x21\xff\x0b" + XMP + packet + _XMP_TRAILER if packet else b""
+
+
+def with_extension(data: bytes, extension: bytes) -> bytes:
+    """Put an extension before the picture of a file."""
+    begin = 13 + (_table_bytes(data[10]) if data[10] & _HAS_TABLE else 0)
+    return b"GIF89a" + data[6:begin] + extension + data[begin:] if extension else data
 
 
 def end() -> bytes:

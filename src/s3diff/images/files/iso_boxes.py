@@ -1,48 +1,85 @@
-"""The colours that AVIF and HEIC state in their boxes (ISO/IEC 14496-12, 23008-12). No Pillow here."""
+"""The boxes of AVIF and HEIC (ISO/IEC 14496-12, 23008-12): stated colours, and what lies beside. No Pillow here."""
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
+from contextlib import suppress
+from typing import BinaryIO, NamedTuple
 
-#: Boxes of properties are small; one that claims to be larger is not read.
+#: Boxes of properties are small; of a larger one no more is read.
 _LARGEST_BOX_BYTES = 1 << 24
+#: Of any other box so much tells what it is.
+_LOOKED_AT_BYTES = 1 << 16
+
+
+class TopBox(NamedTuple):
+    """A box that is in no other one: its kind, its content as far as it is read, and how many bytes that has."""
+
+    kind: bytes
+    body: bytes
+    num_bytes: int
 
 
 def code_points(file: BinaryIO) -> tuple[int, int] | None:
-    """Read the numbers of H.273 for primaries and curve that the file's first picture states as ``nclx``.
+    """Read the numbers of H.273 for primaries and curve that the file states of its primary picture as ``nclx``.
 
     None where the file states none, or has an ICC profile, which is stronger.
     """
-    file.seek(0)
-    meta = next((body for kind, body in _top_boxes(file) if kind == b"meta"), b"")
-    properties = _first(_first(meta[4:], b"iprp"), b"ipco")
-    stated = [body for kind, body in _boxes(properties) if kind == b"colr"]
+    meta = next((box.body for box in top_boxes(file) if box.kind == b"meta"), b"")[4:]
+    properties = list(_boxes(_first(_first(meta, b"iprp"), b"ipco")))
+    places = _places_of_primary(meta)
+    chosen = [properties[place - 1] for place in places if 0 < place <= len(properties)]
+    stated = [body for kind, body in chosen or properties if kind == b"colr"]
     if any(body[:4] in (b"prof", b"rICC") for body in stated):
         return None
     found = next((body for body in stated if body[:4] == b"nclx" and len(body) >= 8), None)
     return None if found is None else struct.unpack_from(">HH", found, 4)
 
 
+def _places_of_primary(meta: bytes) -> list[int]:
+    """The numbers, from 1, of the properties that belong to the primary picture; none where that is not said."""
+    with suppress(struct.error):
+        version, primary = _first(meta, b"pitm")[:1], _first(meta, b"pitm")[4:]
+        (wanted,) = struct.unpack_from(">I" if version != b"\0" else ">H", primary)
+        links = _first(_first(meta, b"iprp"), b"ipma")
+        (head, count), place = struct.unpack_from(">II", links), 8
+        item_code, property_code = ">I" if head >> 24 else ">H", ">H" if head & 1 else ">B"
+        for _ in range(count):
+            (item,) = struct.unpack_from(item_code, links, place)
+            place += struct.calcsize(item_code)
+            total, size = links[place], struct.calcsize(property_code)
+            start, place = place + 1, place + 1 + total * size
+            if item == wanted:
+                numbers = [struct.unpack_from(property_code, links, start + size * index)[0] for index in range(total)]
+                return [number & (0x7FFF if head & 1 else 0x7F) for number in numbers]
+            if place >= len(links):
+                break
+    return []
+
+
 def _first(data: bytes, wanted: bytes) -> bytes:
     return next((body for kind, body in _boxes(data) if kind == wanted), b"")
 
 
-def _top_boxes(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and body of the file's boxes; bodies only of ``meta``."""
-    while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        body_bytes = length - 8
+def top_boxes(file: BinaryIO) -> Iterator[TopBox]:
+    """Walk the boxes of an opened file; it is left anywhere."""
+    file.seek(0, os.SEEK_END)
+    end, place = file.tell(), 0
+    while place + 8 <= end:
+        file.seek(place)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        begin = place + 8
         if length == 1:
-            large = file.read(8)
-            body_bytes = int.from_bytes(large, "big") - 16
-        if length == 0 or body_bytes < 0:
+            length, begin = int.from_bytes(file.read(8), "big"), begin + 8
+        elif length == 0:  # the last one goes to the end
+            length = end - place
+        if length < begin - place:
             return
-        if kind == b"meta":
-            yield kind, file.read(min(body_bytes, _LARGEST_BOX_BYTES))
-            return
-        file.seek(body_bytes, 1)
+        place = min(place + length, end)
+        looked_at = _LARGEST_BOX_BYTES if kind == b"meta" else _LOOKED_AT_BYTES
+        yield TopBox(kind, file.read(min(place - begin, looked_at)), place - begin)
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:

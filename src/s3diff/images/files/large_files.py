@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from s3diff.errors import MissingExtraError, OutputError, PictureError
+from s3diff.images.files.geotiff import POSITION, is_geotiff
 from s3diff.images.files.metadata import QUARTER_TURNS
 from s3diff.images.files.origin import origin_of_credentials
 from s3diff.images.files.provenance_xmp import source_type_of, with_source_type
@@ -59,7 +60,7 @@ class LargePicture:
             # Not "truncated": of an uncompressed TIFF that is cut off, the rest would be black.
             image = self._vips.Image.new_from_file(os.fspath(path), fail_on="error", revalidate=True)
             loader = image.get("vips-loader")
-            num_pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
+            self.num_pages = int(image.get("n-pages")) if image.get_typeof("n-pages") else 1
             self.icc_profile: bytes | None = bytes(image.get(_PROFILE)) if image.get_typeof(_PROFILE) else None
             #: The input's packet, of which a result takes over what is stated of the input's making.
             self.xmp: bytes | None = bytes(image.get(_XMP)) if image.get_typeof(_XMP) else None
@@ -90,12 +91,14 @@ class LargePicture:
         self.dpi = None if across == down == 1 else (across * _MM_PER_INCH, down * _MM_PER_INCH)
         #: What is lost, one sentence each.
         self.notes: tuple[str, ...] = ()
-        if num_pages > 1:
-            self.notes += (f"the file holds {num_pages} frames or pages; the first one is used",)
+        if self.num_pages > 1:
+            self.notes += (f"the file holds {self.num_pages} frames or pages; the first one is used",)
         with open(path, "rb") as file:
             term = origin_of_credentials(file)
         if term and term_of(source_type_of(self.xmp)) not in (COMPOSITE, GENERATED):
             self.xmp = with_source_type(self.xmp, SOURCE_TYPES + term)
+        if loader.startswith("tiffload") and is_geotiff(path):
+            self.notes += (f"{POSITION} is left out",)
         if metadata:
             self.notes += ("EXIF, XMP, IPTC and texts are left out: a streamed result keeps colour profile and DPI",)
 

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
+from s3diff.images.files import gif_blocks, iso_boxes
 from s3diff.images.files.exif_block import EXIF_PREFIX, ExifBlock
 from s3diff.images.files.jpeg_segments import END_OF_IMAGE, segments
 from s3diff.images.files.png_chunks import PNG_START
@@ -89,7 +90,13 @@ _CREDENTIALS_CHUNKS, _GAIN_MAP_CHUNKS = {"caBX", "C2PA"}, {"gmAP", "gdAT"}
 _KNOWN_WEBP_CHUNKS = {"VP8 ", "VP8L", "VP8X", "ALPH", "ANIM", "ANMF", "ICCP", "EXIF", "XMP "}
 #: Brand and type of a picture that a gain map makes HDR (ISO 23008-12, amendment 1).
 _TONE_MAPPED = b"tmap"
-_GIF_XMP = "the XMP packet of the GIF"
+#: Extensions of GIF that are read, or mean only this one file's frames.
+_KNOWN_EXTENSIONS = {gif_blocks.XMP, gif_blocks.PROFILE, b"NETSCAPE2.0", b"ANIMEXTS1.0"}
+_GIF_CREDENTIALS = b"C2PA_GIF"
+#: Boxes of HEIC and AVIF that are read, or hold nothing; a box of ``uuid`` with the manifests of C2PA.
+_KNOWN_BOXES = {b"ftyp", b"meta", b"mdat", b"free", b"skip", b"wide", b"pdin", b"idat", b"styp"}
+_C2PA_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+_ANIMATED_BRAND, _BRANDS_BYTES, _SEQUENCE = b"avis", 64, "the sequence of pictures"
 #: The properties of HEIC and AVIF stand before the pictures' data, within so many bytes.
 _HEIF_HEAD_BYTES = 1 << 16
 
@@ -152,10 +159,25 @@ def attachments(file: BinaryIO) -> list[str]:
     if head.startswith(b"RIFF"):
         return _beside_chunks("WebP", _webp_chunks(file), _KNOWN_WEBP_CHUNKS)
     if head[4:8] == b"ftyp":
-        return _signs_in(head) + ([GAIN_MAP] if _TONE_MAPPED in head else [])
+        return _signs_in(head) + ([GAIN_MAP] if _TONE_MAPPED in head else []) + _beside_boxes(file, head)
     if head.startswith(b"GIF8"):
-        return [_GIF_XMP] if b"XMP DataXMP" in head + file.read() else []
+        return _beside_gif(gif_blocks.applications(file))
     return []
+
+
+def _beside_boxes(file: BinaryIO, head: bytes) -> list[str]:
+    """Of HEIC and AVIF, what lies beside the box of the pictures: a video (Motion Photo 1.0), credentials, data."""
+    found = []
+    for kind, body, num_bytes in iso_boxes.top_boxes(file):
+        if kind == b"mpvd":
+            found.append(VIDEO)
+        elif kind == b"uuid" and body.startswith(_C2PA_BOX):
+            found.append(CREDENTIALS)
+        elif kind == b"moov":  # of AVIF its frames, which are read
+            found += [] if _ANIMATED_BRAND in head[:_BRANDS_BYTES] else [_SEQUENCE]
+        elif kind not in _KNOWN_BOXES:
+            found += _signs_in(body) or [f"data behind the picture ({num_bytes} bytes)"]
+    return found
 
 
 def _signs_in(data: bytes) -> list[str]:
@@ -210,6 +232,13 @@ def _signature(payload: bytes) -> str:
     """Return the name that a segment begins with, as far as it can be printed."""
     text = payload[:16].split(b"\0")[0].decode("ascii", "ignore")
     return "".join(sign for sign in text if sign.isprintable())
+
+
+def _beside_gif(names: Iterable[bytes]) -> list[str]:
+    unknown = [name for name in names if name not in _KNOWN_EXTENSIONS]
+    found = [CREDENTIALS for name in unknown if name.startswith(_GIF_CREDENTIALS)]
+    others = [_signature(name) for name in unknown if not name.startswith(_GIF_CREDENTIALS)]
+    return found + ([f"GIF extensions ({', '.join(dict.fromkeys(others))})"] if others else [])
 
 
 def _beside_chunks(format_name: str, kinds: Iterable[str], known: set[str]) -> list[str]:

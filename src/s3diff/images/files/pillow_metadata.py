@@ -11,6 +11,7 @@ import numpy as np
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from s3diff.formats import Format
+from s3diff.images.files import geotiff
 from s3diff.images.files.iptc import descriptive_resources, resources_of, split_resources
 from s3diff.images.files.jpeg_segments import joined_exif, joined_photoshop, joined_xmp
 from s3diff.images.files.left_behind import CREDENTIALS, left_out_note
@@ -21,7 +22,7 @@ from s3diff.images.picture import Text
 #: TIFF tags that say something about the scene: description, maker, resolution, software, times, names, Windows' tags.
 _DESCRIPTIVE_TAGS = (
     0x010D, 0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x011D, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749,
-    0x8298, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F,
+    0x8298, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F, *geotiff.TAGS,
 )  # fmt: skip
 _TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP, _TIFF_PROFILE = 0x02BC, 0x83BB, 0x8649, 0x8773
 _EXIF_GROUP, _GPS_GROUP, _INTEROPERABILITY_GROUP = 0x8769, 0x8825, 0xA005
@@ -31,9 +32,8 @@ _STORAGE_TAGS = (
     0x013F, *range(0x0140, 0x015B), 0x015B, *range(0x0200, 0x0206), *range(0x0207, 0x020A), *range(0x0211, 0x0215),
 )  # fmt: skip
 _TIFF_CREDENTIALS = 0xCD41
-_NAMED_TAGS = {0x935C: "Photoshop's layers", 0x87AF: "the GeoTIFF position", 0x87B0: "the GeoTIFF position"}
-_NAMED_TAGS |= {0x87B1: "the GeoTIFF position", 0x830E: "the GeoTIFF position", 0x8482: "the GeoTIFF position"}
-_NAMED_TAGS |= {0x85D8: "the GeoTIFF position", _TIFF_CREDENTIALS: CREDENTIALS}
+_NAMED_TAGS = {0x935C: "Photoshop's layers", _TIFF_CREDENTIALS: CREDENTIALS}
+_NAMED_TAGS |= {0xA480: "GDAL's metadata", 0xA481: "GDAL's value for no data"}
 _COMMENT = "Comment"
 _IPTC_START = b"\x1c"
 #: Texts of PNG above so many characters are compressed, as the specification advises (section 11.3.3.1).

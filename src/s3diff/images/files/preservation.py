@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from s3diff.formats import ANIMATED_TITLES, FORMATS, Format
 from s3diff.images.files.coordinate_fields import FIELDS
+from s3diff.images.files.geotiff import follow_position
 
 _WITH_XMP, _WITHOUT_XMP = (", ".join(each.title for each in FORMATS if each.has_xmp == has) for has in (True, False))
 _COORDINATES_HERE = "(the table of coordinates)\n"
@@ -15,8 +16,8 @@ _BEFORE = """# Pictures: what is kept
 
 Made by `python -m s3diff.images.files.preservation > docs/pictures.md`; do not edit by hand.
 
-| format | extensions | bits per channel | transparency | colour profile | EXIF | XMP | IPTC | texts | DPI | animation |
-|---|---|---|---|---|---|---|---|---|---|---|
+| format | extensions | bits | transparency | profile | EXIF | XMP | IPTC | texts | DPI | animation | pages |
+|---|---|---|---|---|---|---|---|---|---|---|---|
 """
 _AFTER = f"""
 What a format cannot hold is left out, and a remark says so; where that is transparency, the picture is refused.
@@ -28,7 +29,8 @@ GIF holds 256 colours. A picture of wide colours that goes into BMP or GIF, whic
   grey, CMYK becomes RGB through its profile, which is then dropped. A remark says what was lost. WebP knows no grey,
   AVIF (with older Pillow) and HEIC none with transparency: what comes back has three channels, equal or nearly so.
 - **Orientation** is applied once; the tag says upright afterwards, in EXIF and in XMP. The **thumbnail** of the small
-  picture is dropped. TIFF takes over descriptive tags, EXIF and GPS; a remark names the other tags of its page.
+  picture is dropped. TIFF takes over descriptive tags, EXIF, GPS and the place of a GeoTIFF, which other formats do not
+  hold; a remark names the other tags of its page.
 - **Colour**: a picture in Display P3, Adobe RGB or another space of three primaries is converted to sRGB for the
   networks and back, in floats, with what lies outside sRGB carried around them. The profile stays the same.
   Profiles made of tables (printers, scanners) and grey ones are not converted: their values go through as they are
@@ -49,7 +51,7 @@ GIF holds 256 colours. A picture of wide colours that goes into BMP or GIF, whic
   computed, so that they cannot reach the visible edge. GIF holds whole transparency only: half a pixel becomes clear
   below one half, opaque above.
 
-Not kept: 10 and 12 bits of AVIF (read with 8); pages of a TIFF but the first.
+Not kept: 10 and 12 bits of AVIF (read with 8).
 
 ## Metadata
 
@@ -104,6 +106,20 @@ target, options, progress=...)`. Into a format of one picture the first frame go
 - **Memory** holds one frame at a time; WebP and AVIF also keep the compressed frames. All frames together may have 16
   times the pixels of `--max-megapixels`. An interruption ends between two frames or within one, and leaves no file.
 - An APNG's picture for viewers that show no animation is left out.
+
+## Pages
+
+A TIFF of several pages, as scanners and fax machines write them, becomes a TIFF of as many: `s3diff restore scan.tif -o
+restored.tif`, in a folder without further ado. `--pages 1,3-5` takes some of them, and one page goes into any format:
+`--pages 3 -o page3.png`. Into a format of one picture the first page goes otherwise, and a remark says so. From Python:
+`Restorer.restore_pages(source, target, options, progress=...)`, `RestoreOptions(pages="1,3-5")`.
+
+- **Each page** is a picture of its own: its size, depth, colours, transparency, profile, DPI and metadata stay its own,
+  and blur and noise are estimated for each. What is printed of the whole are the medians.
+- The result is compressed without loss; beyond 4 GB it is a BigTIFF. One page at a time is in memory; all pages
+  together may have 16 times the pixels of `--max-megapixels`. An interruption leaves no file.
+- Reduced copies and masks that a file marks as such are no pages. `--stream` takes the first page, and a remark says
+  so.
 
 ## HEIC
 
@@ -170,6 +186,8 @@ def _coordinates() -> str:
         how = (field.follow.__doc__ or "").split("\n")[0].rstrip(".")
         found = lines.setdefault((field.place, field.title, how), [])
         found += [name for name in names if name not in found]
+    ground = (follow_position.__doc__ or "").split("\n")[0].rstrip(".")
+    lines["IFD0", "", ground] = ["ModelPixelScale, ModelTiepoint and ModelTransformation of a GeoTIFF"]
     rows = [f"| {place} | {', '.join(names)} | {how} |\n" for (place, _, how), names in lines.items()]
     return "| place | field | what happens |\n|---|---|---|\n" + "".join(rows)
 
@@ -178,7 +196,7 @@ def _row(form: Format) -> str:
     bits = ", ".join(map(str, form.bits))
     held = (form.has_alpha, form.has_profile, form.has_exif, form.has_xmp, form.has_iptc)
     cells = (form.title, ", ".join(form.extensions), bits, *map(_said, held), _texts(form), form.dpi)
-    return f"| {' | '.join(cells)} | {_said(form.has_frames)} |\n"
+    return f"| {' | '.join(cells)} | {_said(form.has_frames)} | {_said(form.has_pages)} |\n"
 
 
 def page() -> str:

@@ -30,25 +30,33 @@ _UNKNOWN_KIND = re.compile(r"unsupported|not supported|unknown (pixel|raw) mode|
 _PILLOWS_DEFAULT_PIXELS = 1024**3 // 4 // 3
 
 
-def read_picture(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_bytes: int = MAX_FILE_BYTES) -> Picture:
+def read_picture(
+    path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_bytes: int = MAX_FILE_BYTES, page: int | None = None
+) -> Picture:
     """Read a picture of any of :data:`s3diff.formats.FORMATS`, recognised by its content.
 
     Palettes become RGB, 1-bit pictures grey, CMYK becomes RGB (through its profile, which is then dropped). 16 bits are
     kept, but for CMYK, which comes in 8, with a note. Of several frames or pages the first is taken, with a note (all
-    frames: ``open_animation``). The EXIF orientation is applied. HEIC needs the extra ``heif``.
+    frames: ``open_animation``; all pages: ``open_pages``). The EXIF orientation is applied. HEIC needs the extra
+    ``heif``.
 
     Args:
         path: the file.
         max_pixels: largest picture accepted, judged by the header before anything is decoded. Where the process has
             changed Pillow's own ``Image.MAX_IMAGE_PIXELS``, that holds as well.
         max_bytes: largest file accepted.
+        page: the number, from 1, of the page to read.
 
     Raises:
         PictureError: there is no such file, it cannot be opened, is no picture, is damaged, cut off, too large, or
             made to keep a decoder busy (see :meth:`Codec.check`).
     """
     with opened_file(path, max_pixels, max_bytes) as (file, limit):
-        picture = recognised(file, shown_path(path)).read(file, Path(path), limit)
+        codec = recognised(file, shown_path(path))
+        if page is None:
+            picture = codec.read(file, Path(path), limit)
+        else:
+            (picture,) = codec.read_pages(file, Path(path), limit, (page,))
         return with_origin_of_credentials(picture, file)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,13 +13,13 @@ from PIL import Image, ImageFile
 from s3diff.errors import PictureError
 from s3diff.images.files.codec import MAX_FRAMES, Codec, require_few
 from s3diff.images.files.left_behind import attachments
-from s3diff.images.files.metadata import Metadata
+from s3diff.images.files.metadata import QUARTER_TURNS, Metadata
 from s3diff.images.files.pillow_metadata import deep_tiff, tiff_exif, tiff_tags
 from s3diff.images.files.pillow_pictures import all_channels, picture_of
 from s3diff.images.files.tiff_directories import Directory, PatchedTiff, TiffDirectories
 from s3diff.images.files.tiff_samples import SampleReader, TiffImage
 from s3diff.images.picture import Picture
-from s3diff.messages import too_many_pixels
+from s3diff.messages import reason_of, too_many_pixels
 
 
 class TiffCodec(Codec):
@@ -45,8 +46,24 @@ class TiffCodec(Codec):
         directories, pages = _directories(file)
         notes: tuple[str, ...] = ()
         if len(pages) > 1:
-            notes = (f"the file holds {len(pages)} frames or pages; the first one is used",)
+            notes = (f"the file holds {len(pages)} pages; the first one is used (all of them go into a .tif)",)
         return _read_page(file, path, limit, directories, pages[0], notes)
+
+    def page_sizes(self, file: BinaryIO) -> list[tuple[int, int]]:
+        directories, pages = _directories(file)
+        turned = [SampleReader(file, directories, page).orientation in QUARTER_TURNS for page in pages]
+        sizes = [(page.width, page.height) for page in pages]
+        return [size[::-1] if is_turned else size for size, is_turned in zip(sizes, turned, strict=True)]
+
+    def read_pages(self, file: BinaryIO, path: Path, limit: int, numbers: Sequence[int]) -> Iterator[Picture]:
+        directories, pages = _directories(file)
+        for number in numbers:
+            try:
+                yield _read_page(file, path, limit, directories, pages[number - 1], ())
+            except PictureError as error:
+                raise PictureError(f"page {number}: {error}") from error
+            except Exception as error:  # as in reading a picture, but the page is named
+                raise PictureError(f"page {number} cannot be read ({reason_of(error)}); it may be damaged") from error
 
     def fitted_exif(self, exif: bytes) -> tuple[bytes | None, tuple[str, ...]]:
         return tiff_exif(exif)

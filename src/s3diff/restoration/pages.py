@@ -1,0 +1,165 @@
+"""TIFF of several pages, as scanners write them: every page restored in its turn and written at once.
+
+Pages are pictures of their own: each has its size, its depth and its own degrees of blur and noise.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from s3diff.errors import OptionError, OutputError, PictureError
+from s3diff.formats import PAGED_ENDINGS
+from s3diff.images.codecs import (
+    MAX_FRAMES_OF_LARGEST,
+    Pages,
+    Picture,
+    check_writable,
+    holds_pages,
+    open_pages,
+    write_pages,
+)
+from s3diff.options import ALL_PAGES, RestoreOptions
+from s3diff.restoration.conveyor import Conveyor
+from s3diff.restoration.device_model import DeviceModel
+from s3diff.restoration.result import Degrees, Result
+from s3diff.restoration.sizes import Sizes, allowed_sizes
+from s3diff.restoration.steps import Progress, opened_picture, restore
+
+
+class OpenedPages(NamedTuple):
+    """Pages that are read as they are needed, and the sizes of each."""
+
+    pages: Pages
+    sizes: tuple[Sizes, ...]
+
+    @property
+    def num_working_pixels(self) -> int:
+        """What the networks make, of all pages."""
+        return sum(each.num_working_pixels for each in self.sizes)
+
+
+def checked_pages(source: Path, target: Path, options: RestoreOptions) -> OpenedPages | int | None:
+    """Find out what the options mean by the pages of a file.
+
+    Returns:
+        All pages that are restored into the target; or the number of the one that is; None where nothing was said and
+        the file is read as any other picture.
+
+    Raises:
+        PictureError: the file cannot be read, has no such page, or the results would be too large.
+        OutputError: several pages are wanted, and the target holds one picture.
+    """
+    if options.pages == ALL_PAGES and not holds_pages(target):
+        return None
+    pages = open_pages(source, options.pages, options.max_input_pixels, options.max_file_bytes)
+    if len(pages.numbers) == 1:
+        return None if pages.num_in_file == 1 else pages.numbers[0]
+    if not holds_pages(target):
+        count = len(pages.numbers)
+        raise OutputError(f"{target} holds one picture, and {count} pages are wanted; write {PAGED_ENDINGS}")
+    named = zip(pages.numbers, pages.sizes, strict=True)
+    sizes = tuple(allowed_sizes(size, options, f"page {number} of {source}") for number, size in named)
+    wanted = sum(each.output[0] * each.output[1] for each in sizes)
+    allowed = MAX_FRAMES_OF_LARGEST * options.max_output_pixels
+    if wanted > allowed:
+        raise PictureError(
+            f"{source} would become {len(sizes)} pages of {wanted / 1e6:.3g} megapixels in all; at most "
+            f"{allowed / 1e6:.3g} are allowed: give some pages (pages, --pages), a smaller scale or size, or raise the "
+            "limit (max_output_pixels, --max-megapixels)"
+        )
+    check_writable(target)
+    return OpenedPages(pages, sizes)
+
+
+def restore_pages(
+    model: DeviceModel,
+    source: str | os.PathLike[str] | OpenedPages,
+    target: str | os.PathLike[str],
+    options: RestoreOptions | None = None,
+    *,
+    quality: int = 95,
+    overwrite: bool = True,
+    provenance: bool = True,
+    degrees: Degrees | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Restore the pages of a TIFF into another one; each keeps its own depth, colours and metadata.
+
+    Args:
+        model: the networks on a device.
+        source: the file, or what :func:`checked_pages` opened.
+        target: where the result goes, a .tif.
+        options: for all pages; ``options.pages`` says which.
+        quality: of no meaning for TIFF.
+        overwrite: whether a file that is there may be replaced.
+        provenance: whether each page states in XMP how it was made.
+        degrees: of one result, which are not those of several pages: refused.
+        progress: called with ("frames", done, total) after every page; what it raises ends the work without a file.
+
+    Returns:
+        The size of the first page; degrees are the medians of all pages, seconds their sums.
+
+    Raises:
+        PictureError: the source cannot be read, has no such pages, or the results would be too large.
+        OutputError: the target cannot be written.
+        OptionError, ModelError: as :meth:`Restorer.restore`.
+    """
+    options = model.resolved(options)
+    if degrees is not None:
+        raise OptionError("the degrees of one result are not those of several pages; give one page (pages, --pages)")
+    if not isinstance(source, OpenedPages):
+        opened = checked_pages(Path(source), Path(target), options)
+        if not isinstance(opened, OpenedPages):
+            raise PictureError(f"{source} has one page for {target}; restore it as a picture")
+        source = opened
+    check_writable(target, overwrite=overwrite)
+    model.prompts(options)
+    used: list[Degrees] = []
+    estimated: list[Degrees] = []
+    notes: dict[str, None] = {}  # each once, in their order
+    seconds: dict[str, float] = {}
+
+    def restored() -> Iterator[Picture]:
+        for picture in _read_ahead(source.pages):
+            result = restore(model, [opened_picture(picture, options)], options)[0]
+            for stage, value in result.seconds.items():
+                seconds[stage] = seconds.get(stage, 0.0) + value
+            number = source.pages.numbers[len(used)]
+            notes.update(dict.fromkeys(f"page {number}: {note}" for note in result.notes))
+            used.append(result.degrees)
+            estimated.append(result.estimated)
+            yield result.picture if provenance else replace(result.picture, provenance=None)
+            if progress is not None:
+                progress("frames", len(used), len(source.sizes))
+
+    lost = write_pages(restored(), target, quality=quality, overwrite=overwrite)
+
+    return Result(
+        size=source.sizes[0].output,
+        degrees=_median(used),
+        estimated=_median(estimated),
+        seconds=seconds,
+        options=options,
+        notes=(*notes, *lost),
+        num_frames=len(used),
+        in_file=Path(target),
+    )
+
+
+def _median(degrees: list[Degrees]) -> Degrees:
+    return Degrees(*(statistics.median(values) for values in zip(*degrees, strict=True)))
+
+
+def _read_ahead(pages: Pages) -> Iterator[Picture]:
+    """The pages, each decoded while the one before it is restored."""
+    coming = pages.pictures()
+    with Conveyor[int, Picture, None](
+        lambda _: next(coming, None), lambda _: None, range(len(pages.numbers)), has_room=lambda ready: not ready
+    ) as conveyor:
+        while (taken := conveyor.take()) is not None:
+            yield taken[1]

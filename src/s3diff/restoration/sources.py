@@ -1,0 +1,53 @@
+"""What a file is restored as: a still picture, an animation, or pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from s3diff.images.codecs import check_writable, holds_frames, is_animated
+from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.restoration.animation import OpenedAnimation, checked_animation, restore_animation
+from s3diff.restoration.device_model import DeviceModel
+from s3diff.restoration.pages import OpenedPages, checked_pages, restore_pages
+from s3diff.restoration.result import Degrees, Result
+from s3diff.restoration.sizes import Sizes
+from s3diff.restoration.steps import Opened, Progress, read
+
+#: Several pictures of one file, restored one by one into another file.
+OpenedSeries = OpenedAnimation | OpenedPages
+
+
+def open_source(
+    source: Path, target: Path, options: RestoreOptions, known: Sizes | None = None
+) -> Opened | OpenedSeries:
+    """Read a picture, or open an animation or pages where the target can hold them.
+
+    Args and errors are those of :func:`s3diff.restoration.steps.read`; a page that is not there is a PictureError.
+    """
+    if holds_frames(target) and is_animated(source, options.max_input_pixels, options.max_file_bytes):
+        opened = checked_animation(source, options)
+        check_writable(target, size=opened.sizes.output, transparent=opened.animation.is_transparent)
+        return opened
+    pages = checked_pages(source, target, options)
+    return pages if isinstance(pages, OpenedPages) else read(source, target, options, known, page=pages)
+
+
+def restore_series(
+    model: DeviceModel,
+    opened: OpenedSeries,
+    target: Path,
+    options: RestoreOptions,
+    writing: OutputOptions,
+    progress: Progress | None = None,
+    degrees: Degrees | None = None,
+) -> Result:
+    """Restore an animation or pages; each frame or page is written once it is restored.
+
+    Args and errors are those of ``restore_animation`` and ``restore_pages``.
+    """
+    restore = restore_pages if isinstance(opened, OpenedPages) else restore_animation
+    return restore(
+        model, opened, target, options,  # type: ignore[arg-type]
+        quality=writing.quality, overwrite=writing.overwrite, provenance=writing.provenance, degrees=degrees,
+        progress=progress,
+    )  # fmt: skip
