@@ -43,7 +43,8 @@ def origin_of_credentials(file: BinaryIO) -> str:
     Returns:
         The term; empty where none is mentioned.
     """
-    place, found, rest = file.tell(), set(), b""
+    place, rest = file.tell(), b""
+    found: set[bytes] = set()
     file.seek(0)
     while piece := file.read(_PIECE_BYTES):
         found.update(term[1].lower() for term in _TERM.finditer(rest + piece))
