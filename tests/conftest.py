@@ -159,3 +159,17 @@ def server() -> Iterator[tuple[str, RestorationService]]:
 
     with page_server() as (address, service):
         yield address, service
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A bucket of an S3 server on the loopback; the environment holds what its clients need."""
+    pytest.importorskip("obstore", reason="needs the extra cluster")
+    from object_store import CREDENTIALS, s3_server
+    from s3diff.folders.stores import open_store
+
+    with pytest.MonkeyPatch.context() as patch, s3_server(tmp_path_factory.mktemp("s3")) as address:
+        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": address}.items():
+            patch.setenv(name, value)
+        open_store("s3://testing").write("made", b"", replace=True)
+        yield "s3://testing"

@@ -107,6 +107,10 @@ def require_understood(words: list[str], *, in_part: bool = False) -> None:
     if command is None:
         assert name.startswith("-"), f"there is no command {name}"
         return
+    while hasattr(command, "commands") and arguments:
+        name, arguments = arguments[0], arguments[1:]
+        command = command.commands.get(name)
+        assert command is not None, f"s3diff {shlex.join(words)}: there is no command {name}"
     problem = _problem(command, name, arguments)
     left_out = problem.startswith("Missing") or problem.endswith("requires an argument.")
     assert not problem or (in_part and left_out), f"s3diff {shlex.join(words)}: {problem}"

@@ -33,6 +33,10 @@ class DownloadError(S3DiffError, OSError):
     """Weights could not be fetched; the message names the files and the way to use a copy on disk."""
 
 
+class StoreError(S3DiffError, OSError):
+    """An object store or a folder of many pictures cannot be reached or refuses; the same call goes on later."""
+
+
 class TrainingError(S3DiffError, RuntimeError):
     """A run cannot go on; the message says at which step and why."""
 

@@ -47,12 +47,17 @@ def read_lines(path: Path) -> Iterator[Line]:
         OSError: it cannot be read.
     """
     with suppress(FileNotFoundError), open(path, "rb") as file:
-        for raw in file:
-            try:
-                value = json.loads(raw)
-            except (ValueError, RecursionError):
-                value = None
-            yield Line(raw, value)
+        yield from parse_lines(file)
+
+
+def parse_lines(lines: Iterable[bytes]) -> Iterator[Line]:
+    """Read lines, each with its end."""
+    for raw in lines:
+        try:
+            value = json.loads(raw)
+        except (ValueError, RecursionError):
+            value = None
+        yield Line(raw, value)
 
 
 def encode_line(value: Mapping[str, Any]) -> bytes:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from s3diff.apps.cluster_commands import cluster
 from s3diff.apps.degrade_command import degrade
 from s3diff.apps.evaluation_commands import benchmark, evaluate
 from s3diff.apps.restore_command import restore
@@ -155,6 +156,7 @@ def doctor() -> None:
 
 app.command()(serve)
 app.command("app")(open_app)
+app.add_typer(cluster)
 app.command()(degrade)
 app.command()(evaluate)
 app.command()(benchmark)

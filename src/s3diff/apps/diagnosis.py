@@ -51,6 +51,11 @@ _EXTRAS = {
             "uvicorn": "uvicorn",
         },
     ),
+    "cluster": (
+        'pip install -c constraints.txt ".[cluster]"',
+        "s3diff cluster: Ray, and object stores (s3://, gs://, az://)",
+        {"obstore": "obstore", "ray": "ray"},
+    ),
     "test": (
         'pip install -c constraints.txt -e ".[test]"',
         "the tests, some of which compare with diffusers and scipy",
@@ -62,6 +67,7 @@ _EXTRAS = {
             "scipy": "scipy",
             "playwright": "playwright",
             "schemathesis": "schemathesis",
+            "obstore": "obstore",
         },
     ),
     "docs": (

@@ -133,7 +133,7 @@ def restore(
             inputs or [],
             output,
             recursive=recursive,
-            listed=_names_of_lists(listed, listed_null),
+            listed=names_of_lists(listed, listed_null),
             writing=writing,
             shard=part,
             names={"model": Path(name_of_model).name, "scale": f"{options.scale:g}"},
@@ -178,12 +178,12 @@ def restore(
                 "command"
             )
         if not quiet and (plan.is_many or run.result.skipped):
-            _show_sums(run.result)
+            show_sums(run.result)
         if run.result.failed:
             raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _names_of_lists(lines: str | None, null_separated: str | None) -> list[str] | None:
+def names_of_lists(lines: str | None, null_separated: str | None) -> list[str] | None:
     """The names of both lists; None where neither is given."""
     from s3diff.folders.lists import read_list
 
@@ -247,7 +247,7 @@ def _streams(asked: bool, plan: RestorePlan, options: RestoreOptions) -> bool:
     return is_too_large_for_memory(plan, options)
 
 
-def _show_sums(result: FolderResult) -> None:
+def show_sums(result: FolderResult) -> None:
     """The table at the end."""
     rows = [("done", result.num_done, f"in {result.seconds:.1f} s")]
     rows += [("skipped", count, reason) for reason, count in result.skipped.items()]

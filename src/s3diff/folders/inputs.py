@@ -30,9 +30,9 @@ SYSTEM_FOLDERS = frozenset(
 #: Names that a line about what was left out holds.
 _NAMES_SHOWN = 5
 
-_SYSTEM, _HIDDEN = "folders of the system", "hidden"
+_SYSTEM, HIDDEN = "folders of the system", "hidden"
 _RAW = "raw files of cameras (develop them first)"
-_OTHER, _LINKS, _INSIDE = "no pictures by name", "links to folders", "folders inside (--recursive reads them)"
+_OTHER, _LINKS, INSIDE = "no pictures by name", "links to folders", "folders inside (--recursive reads them)"
 RESULTS, _REPEATED = "results of earlier runs", "the same pictures by another way"
 
 
@@ -44,6 +44,11 @@ class LeftOut:
 
     def add(self, kind: str, name: str) -> None:
         self._counts.setdefault(kind, Counter())[name] += 1
+
+    def add_no_picture(self, name: str) -> None:
+        """Count a file whose name is none of a picture."""
+        extension = os.path.splitext(name)[1].lower()
+        self.add(_RAW if extension in RAW_EXTENSIONS else _OTHER, extension or name)
 
     def lines(self) -> list[tuple[int, str]]:
         """Say for each kind how many there are, and what: ``(3, "no pictures by name: .txt (2), .nef")``."""
@@ -211,7 +216,7 @@ class _Search:
                 if not _is_folder(entry):
                     yield from [] if self._is_hidden(entry) else [Path(entry.path)]
                 elif not descend and not self._is_shunned(entry, "*") and not self._is_output(entry.path):
-                    self.found.left_out.add(_INSIDE, entry.name)
+                    self.found.left_out.add(INSIDE, entry.name)
 
     def _folders(self, folder: Path, base: Path) -> Iterator[Path]:
         """A folder and all inside it."""
@@ -253,7 +258,7 @@ class _Search:
         is_system = entry.name.lower() in SYSTEM_FOLDERS
         if part[0] == entry.name[0] or not (is_system or entry.name.startswith(".")):
             return False
-        self.found.left_out.add(_SYSTEM if is_system else _HIDDEN, entry.name)
+        self.found.left_out.add(_SYSTEM if is_system else HIDDEN, entry.name)
         return True
 
     def _is_hidden(self, entry: os.DirEntry[str]) -> bool:
@@ -261,7 +266,7 @@ class _Search:
         if not entry.name.startswith("."):
             return False
         if Path(entry.name).suffix.lower() in PICTURE_EXTENSIONS:
-            self.found.left_out.add(_HIDDEN, entry.name)
+            self.found.left_out.add(HIDDEN, entry.name)
         return True
 
     def _is_output(self, folder: str) -> bool:
@@ -270,7 +275,7 @@ class _Search:
     def _is_picture(self, name: str) -> bool:
         extension = Path(name).suffix.lower()
         if extension not in PICTURE_EXTENSIONS:
-            self.found.left_out.add(_RAW if extension in RAW_EXTENSIONS else _OTHER, extension or name)
+            self.found.left_out.add_no_picture(name)
         return extension in PICTURE_EXTENSIONS
 
     def leave_results_out(self) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, TypeVar
 
 from s3diff.errors import OptionError, OutputError
 from s3diff.folders.inputs import RESULTS, LeftOut, find_pictures
@@ -22,6 +23,9 @@ from s3diff.restoration.result_names import result_extension, result_stem
 if TYPE_CHECKING:
     from s3diff.restoration.sources import OpenedSeries
     from s3diff.restoration.steps import Opened
+
+#: A picture's place below an input or output, or a result's.
+Place = TypeVar("Place", bound=PurePath)
 
 
 @dataclass(frozen=True)
@@ -217,23 +221,36 @@ def is_earlier_result(path: Path, entry: Path, output: Path) -> bool:
 def _named(
     sources: list[tuple[Path, Path]], folder: Path, writing: OutputOptions, names: dict[str, str]
 ) -> list[RestoreJob]:
-    """A target for each. Where a change of format would give two the same name, they keep their old one inside it."""
-    jobs: list[tuple[Path, Path, Path]] = []
+    """A target for each."""
+    targets = name_results(sources, writing, names)
+    return [RestoreJob(source, folder / target) for (source, _), target in zip(sources, targets, strict=True)]
+
+
+def name_results(
+    sources: Sequence[tuple[str | Path, Place]], writing: OutputOptions, names: Mapping[str, str]
+) -> list[Place]:
+    """Name the result of each picture, by its place below the output.
+
+    Where a change of format would give two pictures one name, they keep their old extension inside it.
+
+    Args:
+        sources: pictures, each with its place below the input.
+        writing: format and names.
+        names: what a name's template may use besides ``stem`` and ``extension``.
+    """
+    named: list[tuple[str | Path, Place, Place]] = []
     for source, relative in sources:
         extension = result_extension(relative.suffix, writing)
         stem = result_stem(writing, {"stem": relative.stem, "extension": relative.suffix[1:], **names})
-        plain = folder / relative.with_name(stem + extension)
+        plain = relative.with_name(stem + extension)
         stem = result_stem(writing, {"stem": relative.name, "extension": relative.suffix[1:], **names})
-        jobs.append((source, plain, folder / relative.with_name(stem + extension)))
-    num_wanting: dict[str, int] = {}
-    for place in {(os.path.normcase(source), os.path.normcase(plain)) for source, plain, _ in jobs}:
-        num_wanting[place[1]] = num_wanting.get(place[1], 0) + 1
+        named.append((source, plain, relative.with_name(stem + extension)))
+    num_wanting = Counter(
+        plain for _, plain in {(os.path.normcase(source), os.path.normcase(plain)) for source, plain, _ in named}
+    )
     return [
-        RestoreJob(
-            source,
-            plain if num_wanting[os.path.normcase(plain)] == 1 or plain.suffix == source.suffix else with_old_extension,
-        )
-        for source, plain, with_old_extension in jobs
+        plain if num_wanting[os.path.normcase(plain)] == 1 or plain.suffix == relative.suffix else with_old_extension
+        for (_, plain, with_old_extension), (_, relative) in zip(named, sources, strict=True)
     ]
 
 

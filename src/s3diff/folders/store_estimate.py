@@ -1,0 +1,91 @@
+"""Estimate what a run over stores would take, from a sample of its pictures."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from s3diff.errors import PictureError, S3DiffError
+from s3diff.folders.store_plan import StoreJob
+from s3diff.folders.stores import fetch
+from s3diff.images.codecs import picture_header
+from s3diff.options import RestoreOptions
+from s3diff.restoration.restorer import Restorer
+from s3diff.restoration.sizes import sizes_of
+
+#: Pictures that are looked at, spread evenly over the run.
+_SAMPLE = 24
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """What a run would take.
+
+    Attributes:
+        num_pictures: of the run.
+        num_sampled: of these, the ones that were looked at and could be read.
+        megapixels: of all results, in millions of pixels.
+        seconds: of one worker for all of them.
+    """
+
+    num_pictures: int
+    num_sampled: int
+    megapixels: float
+    seconds: float
+
+
+def estimate_run(
+    jobs: Sequence[StoreJob], options: RestoreOptions, *, restorer: Restorer | None, seconds_per_megapixel: float | None
+) -> RunEstimate:
+    """Look at a sample of pictures; restore the median one where the speed is not given.
+
+    Args:
+        jobs: of the run.
+        options: for all pictures.
+        restorer: the model, on a device like a worker's; None where ``seconds_per_megapixel`` is given.
+        seconds_per_megapixel: of one worker, for a million pixels of the result.
+
+    Raises:
+        PictureError: not one of the sampled pictures can be read.
+        StoreError: a store cannot be reached.
+    """
+    count = min(_SAMPLE, len(jobs))
+    megapixels: dict[StoreJob, float] = {}
+    reason = "there are none"
+    for job in [jobs[int((index + 0.5) * len(jobs) / count)] for index in range(count)]:
+        with tempfile.TemporaryDirectory(prefix="s3diff-") as scratch:
+            try:
+                header = picture_header(fetch(job.source, Path(scratch)))
+                width, height = sizes_of((header.width, header.height), options).output
+                megapixels[job] = width * height / 1e6
+            except (PictureError, OverflowError) as error:
+                reason = str(error)
+    if not megapixels:
+        raise PictureError(f"none of {count} sampled pictures can be read: {reason}")
+    if seconds_per_megapixel is None:
+        assert restorer is not None, "the speed is given or measured"
+        seconds_per_megapixel = _measured(megapixels, options, restorer)
+    total = statistics.fmean(megapixels.values()) * len(jobs)
+    return RunEstimate(len(jobs), len(megapixels), total, total * seconds_per_megapixel)
+
+
+def _measured(megapixels: dict[StoreJob, float], options: RestoreOptions, restorer: Restorer) -> float:
+    """Restore pictures from the median on until one can be; the first run warms up."""
+    ordered = sorted(megapixels, key=lambda job: megapixels[job])
+    failure: S3DiffError | None = None
+    for job in ordered[len(ordered) // 2 :]:
+        with tempfile.TemporaryDirectory(prefix="s3diff-") as scratch:
+            try:
+                path = fetch(job.source, Path(scratch))
+                restorer.restore(path, options)
+                started = time.perf_counter()
+                restorer.restore(path, options)
+                return (time.perf_counter() - started) / megapixels[job]
+            except PictureError as error:
+                failure = error
+    assert failure is not None
+    raise failure

@@ -1,0 +1,254 @@
+"""Plan a run from folders and object stores into a store: which pictures, under which keys, and which are done."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import posixpath
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from s3diff.atomic_write import remove_leftovers
+from s3diff.errors import OutputError, PictureError
+from s3diff.folders.inputs import HIDDEN, INSIDE, RESULTS, LeftOut, find_pictures
+from s3diff.folders.jobs import name_results
+from s3diff.folders.manifest import Manifest
+from s3diff.folders.stores import FolderStore, ObjectStore, Store, is_address, local_name, split_address, stamp_of_file
+from s3diff.formats import PICTURE_EXTENSIONS
+from s3diff.options import OutputOptions
+
+
+class StoreJob(NamedTuple):
+    """One picture of a run over stores.
+
+    Attributes:
+        source: a path or an address.
+        target: the result's key in the output's store.
+        stamp: of the source when the run was planned; empty where it was not asked for.
+        replace: whether the result replaces an object that is there.
+    """
+
+    source: str
+    target: str
+    stamp: str
+    replace: bool = False
+
+
+@dataclass
+class StorePlan:
+    """Every picture of a run over stores.
+
+    Attributes:
+        jobs: those that are found; :func:`leave_out_done` takes out what is done. No two have one target.
+        failed: sources that could not be searched or named, each with the reason.
+        skipped: how many are left as they are, by reason.
+        left_out: what was met and is no picture of this run.
+    """
+
+    jobs: list[StoreJob]
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+
+def plan_store_jobs(
+    inputs: Sequence[str],
+    output: Store,
+    *,
+    recursive: bool = False,
+    listed: Iterable[str] | None = None,
+    writing: OutputOptions | None = None,
+    names: dict[str, str] | None = None,
+) -> StorePlan:
+    """Pair every picture with a key of the output.
+
+    Args:
+        inputs: folders, files and patterns, and addresses of objects, prefixes and patterns such as
+            ``s3://bucket/photos/**/*.jpg``.
+        output: where results go; pictures keep their places below their input.
+        recursive: descend into folders and prefixes.
+        listed: further pictures by path or address; their tree below their common folder is kept.
+        writing: format and names of the results.
+        names: what a name's template may use besides ``stem`` and ``extension``.
+
+    Raises:
+        PictureError: an input does not exist or holds no pictures.
+        OutputError: a result would replace a picture of the inputs, or two pictures have one target.
+        OptionError, MissingExtraError, StoreError: see :mod:`s3diff.folders.stores`.
+    """
+    writing = OutputOptions() if writing is None else writing
+    search = _Search(recursive, output)
+    search.take_paths([local_name(name) for name in inputs if not is_address(name)])
+    for name in inputs:
+        if is_address(name):
+            search.take_address(name)
+    search.take_list([] if listed is None else list(listed))
+    if not search.found and not search.plan.failed:
+        raise PictureError("no picture is given; name pictures, folders, prefixes, patterns, or a file with --list")
+    plan = search.plan
+    targets = name_results([(source, place) for source, place, _ in search.found], writing, names or {})
+    jobs = [
+        StoreJob(source, str(target), stamp) for (source, _, stamp), target in zip(search.found, targets, strict=True)
+    ]
+    plan.jobs = _distinct(_without_results(jobs, output, plan, overwrite=writing.overwrite), output)
+    return plan
+
+
+def leave_out_done(
+    plan: StorePlan, output: Store, manifest: Manifest, *, skip_existing: bool = False, overwrite: bool = False
+) -> None:
+    """Take out of a plan what an earlier run has done, and see that nothing is replaced that may not be.
+
+    Raises:
+        OutputError: objects are there that neither this run made nor may be replaced.
+        StoreError: the output's store cannot be reached.
+    """
+    existing = {entry.key for entry in output.entries()}
+    pending: list[StoreJob] = []
+    num_done = num_there = num_in_the_way = 0
+    in_the_way = ""
+    for job in plan.jobs:
+        if manifest.was_begun(job.target) and (path := output.local_path(job.target)) is not None:
+            remove_leftovers(path)
+        if job.target not in existing:
+            pending.append(job)
+        elif manifest.is_own(job.target, job.stamp):
+            manifest.adopt(job.source, job.target, job.stamp)
+            num_done += 1
+        elif skip_existing:
+            num_there += 1
+        else:
+            pending.append(job._replace(replace=True))
+            in_the_way, num_in_the_way = in_the_way or job.target, num_in_the_way + 1
+    if in_the_way and not overwrite:
+        more = f" and {num_in_the_way - 1} more outputs are" if num_in_the_way > 1 else " is"
+        raise OutputError(
+            f"{output.address(in_the_way)}{more} there already; give --overwrite to replace, --skip-existing to leave "
+            "alone, or another output"
+        )
+    plan.jobs = pending
+    reasons = {"done by an earlier run": num_done, "its output is there": num_there}
+    plan.skipped = {reason: count for reason, count in reasons.items() if count}
+
+
+class _Search:
+    """One search over all inputs: (source, place, stamp) of each picture."""
+
+    def __init__(self, recursive: bool, output: Store) -> None:
+        self.plan = StorePlan([])
+        self.found: list[tuple[str, PurePosixPath, str]] = []
+        self._recursive, self._output = recursive, output
+
+    def take_paths(self, names: list[str]) -> None:
+        if not names:
+            return
+        root = self._output.root if isinstance(self._output, FolderStore) else None
+        found = find_pictures(names, recursive=self._recursive, output=root)
+        self.plan.left_out = found.left_out
+        self.plan.failed += [(str(path), reason) for path, _, reason in found.failed]
+        for path, place in found.pictures:
+            self._add(_absolute(path), PurePosixPath(place.as_posix()), stamp_of_file(path) or "")
+
+    def take_address(self, name: str) -> None:
+        bucket, key = split_address(name)
+        parts = key.split("/") if key else []
+        num_fixed = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+        fixed = "/".join(parts[:num_fixed])
+        store = ObjectStore(f"{bucket}/{fixed}" if fixed else bucket)
+        num_before, pattern = len(self.found), tuple(parts[num_fixed:])
+        results = f"{self._output.name}/"
+        results = results if results.startswith(f"{store.name}/") and results != f"{store.name}/" else ""
+        for entry in store.entries():
+            place, address = PurePosixPath(entry.key), store.address(entry.key)
+            is_result = bool(results) and address.startswith(results)
+            if not is_result and self._is_wanted(place, pattern):
+                self._add(address, place, entry.stamp)
+        if len(self.found) > num_before:
+            return
+        entry_of_name = ObjectStore(bucket).find(key) if key and not name.endswith("/") else None
+        if entry_of_name is None:
+            hint = "" if self._recursive or pattern else "; what lies deeper is read with --recursive"
+            raise PictureError(f"{name} is no object and holds no pictures ({', '.join(PICTURE_EXTENSIONS)}){hint}")
+        self._add(f"{bucket}/{key}", PurePosixPath(parts[-1]), entry_of_name.stamp)
+
+    def take_list(self, names: list[str]) -> None:
+        """Those that do not exist are found, too, and fail when they are read."""
+        if not names:
+            return
+        sources = [name if is_address(name) else _absolute(local_name(name)) for name in names]
+        places = [source.replace("\\", "/").split("/") if os.sep == "\\" else source.split("/") for source in sources]
+        folders = [parts[:-1] for parts in places]
+        levels = enumerate(zip(*folders, strict=False))
+        common = next((index for index, names_there in levels if len(set(names_there)) > 1), min(map(len, folders)))
+        for source, parts in zip(sources, places, strict=True):
+            stamp = "" if is_address(source) else stamp_of_file(Path(source)) or ""
+            self._add(source, PurePosixPath(*parts[common:]), stamp)
+
+    def _add(self, source: str, place: PurePosixPath, stamp: str) -> None:
+        if ".." in place.parts or place.is_absolute():
+            self.plan.failed.append((source, f"{source} would lead out of the output by its name; rename it"))
+        else:
+            self.found.append((source, place, stamp))
+
+    def _is_wanted(self, place: PurePosixPath, pattern: tuple[str, ...]) -> bool:
+        """Whether an object is a picture of this input; what is passed over is counted."""
+        left_out, is_picture = self.plan.left_out, place.suffix.lower() in PICTURE_EXTENSIONS
+        if any(part.startswith(".") for part in place.parts):
+            if is_picture:
+                left_out.add(HIDDEN, place.name)
+            return False
+        if pattern:
+            return is_picture and _matches(place.parts, pattern)
+        if len(place.parts) > 1 and not self._recursive:
+            left_out.add(INSIDE, place.parts[0])
+            return False
+        if not is_picture:
+            left_out.add_no_picture(place.name)
+        return is_picture
+
+
+def _absolute(path: str | Path) -> str:
+    """Workers have another working folder."""
+    return os.path.abspath(path)
+
+
+def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether a key's parts match a pattern's, where ``**`` stands for any number of parts."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        rest = pattern[1:] or ("*",)
+        return _matches(parts, rest) or (len(parts) > 1 and _matches(parts[1:], pattern))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def _without_results(jobs: list[StoreJob], output: Store, plan: StorePlan, *, overwrite: bool) -> list[StoreJob]:
+    """The jobs whose sources are not what other jobs write: results that lie where their inputs are."""
+    if overwrite:
+        return jobs
+    sources = {job.source for job in jobs}
+    written = {address for job in jobs if (address := output.address(job.target)) in sources and address != job.source}
+    for job in jobs:
+        if job.source in written:
+            plan.left_out.add(RESULTS, posixpath.basename(job.source))
+    return [job for job in jobs if job.source not in written]
+
+
+def _distinct(jobs: list[StoreJob], output: Store) -> list[StoreJob]:
+    """The jobs without repetitions; no result is an input or another's result."""
+    sources = {job.source for job in jobs}
+    firsts: dict[str, StoreJob] = {}
+    for job in jobs:
+        address = output.address(job.target)
+        if address in sources:
+            raise OutputError(f"{address} would overwrite the input of this name; choose another output")
+        first = firsts.setdefault(job.target, job)
+        if first.source != job.source:
+            raise OutputError(
+                f"{first.source} and {job.source} would both be written to {address}; restore them into different "
+                "outputs"
+            )
+    return list(firsts.values())

@@ -1,0 +1,330 @@
+"""Folders and object stores behind one door: list, read, and write objects that appear whole or not at all.
+
+A name with ``://`` (``s3://``, ``gs://``, ``az://``) is an address in an object store and goes through obstore, which
+only this file imports; anything else, and ``file://``, is a local folder. Credentials and endpoints come from the
+environment, as the stores' own tools read them (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``,
+``GOOGLE_APPLICATION_CREDENTIALS``, ``AZURE_STORAGE_ACCOUNT_NAME``).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from s3diff.atomic_write import write_atomically
+from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError, S3DiffError, StoreError
+from s3diff.messages import reason_of, shown_path
+
+#: A request is tried again for so long: a store may be away for a minute.
+_RETRY_SECONDS = 180
+_MAX_RETRIES = 40
+_LONGEST_WAIT_SECONDS = 10
+#: One request of any size must end within this time.
+_REQUEST_SECONDS = 600
+#: Objects that one request lists, by the stores' own limit.
+_LISTED_AT_ONCE = 1000
+#: Of obstore, which need not be installed.
+_REFUSALS = ("PermissionDeniedError", "UnauthenticatedError", "InvalidPathError")
+_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object of a store.
+
+    Attributes:
+        key: its place in the store, with ``/`` between folders.
+        stamp: a text that changes when the content does: size, and the time of change or the store's tag.
+    """
+
+    key: str
+    stamp: str
+
+
+class StoreRefusedError(StoreError):
+    """The store answers, and refuses this object: its name, or the user's rights."""
+
+
+class AlreadyThereError(OutputError):
+    """There is an object of that key, and it may not be replaced."""
+
+
+class Store(Protocol):
+    """Objects by key below one folder or address.
+
+    Raises:
+        StoreError: from every method: the store cannot be reached, or refuses.
+    """
+
+    name: str
+
+    def entries(self, folder: str = "") -> Iterator[Entry]:
+        """List every object, or those below one folder of the store; hidden ones included."""
+
+    def find(self, key: str) -> Entry | None:
+        """Look for one object."""
+
+    def read(self, key: str) -> bytes | None:
+        """Read one object; None where there is none."""
+
+    def write(self, key: str, data: bytes | Path, *, replace: bool) -> None:
+        """Write one object; it appears whole or not at all.
+
+        Raises:
+            AlreadyThereError: there is one, and ``replace`` is False.
+            OutputError: it cannot be written under this name.
+        """
+
+    def remove(self, key: str) -> None:
+        """Remove one object; one that is not there is removed already."""
+
+    def local_path(self, key: str) -> Path | None:
+        """Where the object lies on this machine; None for one that has to be fetched or put."""
+
+    def address(self, key: str) -> str:
+        """Name one object for people."""
+
+
+def is_address(name: str) -> bool:
+    """Whether a name means an object store."""
+    return "://" in name and not name.startswith("file://")
+
+
+def local_name(name: str) -> str:
+    """Take ``file://`` off the name of a local file."""
+    return url2pathname(urlsplit(name).path) if name.startswith("file://") else name
+
+
+def open_store(name: str) -> Store:
+    """Open a folder or the address of one in an object store.
+
+    Raises:
+        OptionError: no store is known by this scheme.
+        MissingExtraError: object stores need the extra cluster.
+    """
+    if is_address(name):
+        return ObjectStore(name)
+    return FolderStore(Path(os.path.abspath(local_name(name))))
+
+
+class FolderStore:
+    """A local folder, made when something is written."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.name = str(root)
+
+    def entries(self, folder: str = "") -> Iterator[Entry]:
+        """See :class:`Store`. Links to folders are not entered."""
+        waiting = [self.local_path(folder)]
+        while waiting:
+            with _store_errors(self.name), suppress(FileNotFoundError), os.scandir(waiting.pop()) as listing:
+                for entry in listing:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(Path(entry.path))
+                    elif (stamp := stamp_of_file(Path(entry.path))) is not None:
+                        yield Entry(Path(entry.path).relative_to(self.root).as_posix(), stamp)
+
+    def find(self, key: str) -> Entry | None:
+        """See :class:`Store`."""
+        stamp = stamp_of_file(self.local_path(key))
+        return None if stamp is None else Entry(key, stamp)
+
+    def read(self, key: str) -> bytes | None:
+        """See :class:`Store`."""
+        with _store_errors(self.name), suppress(FileNotFoundError):
+            return self.local_path(key).read_bytes()
+        return None
+
+    def write(self, key: str, data: bytes | Path, *, replace: bool) -> None:
+        """See :class:`Store`."""
+        path = self.local_path(key)
+        if not replace and os.path.lexists(path):
+            raise AlreadyThereError(f"{shown_path(path)} is there already")
+        write_atomically(data if isinstance(data, bytes) else data.read_bytes(), path, overwrite=True)
+
+    def remove(self, key: str) -> None:
+        """See :class:`Store`."""
+        with _store_errors(self.name):
+            self.local_path(key).unlink(missing_ok=True)
+
+    def local_path(self, key: str) -> Path:
+        """See :class:`Store`."""
+        return self.root.joinpath(*PurePosixPath(key).parts)
+
+    def address(self, key: str) -> str:
+        """See :class:`Store`."""
+        return str(self.local_path(key))
+
+
+class ObjectStore:
+    """A bucket or container, or what lies below a prefix of it.
+
+    Args:
+        name: such as ``s3://bucket/photos``.
+
+    Raises:
+        OptionError, MissingExtraError: see :func:`open_store`.
+    """
+
+    def __init__(self, name: str) -> None:
+        bucket, prefix = split_address(name)
+        self.name = f"{bucket}/{prefix}" if prefix else bucket
+        self._bucket, self._prefix = bucket, prefix
+        self._client = _client(bucket)
+
+    def entries(self, folder: str = "") -> Iterator[Entry]:
+        """See :class:`Store`."""
+        below = self._full(folder) if folder else self._prefix
+        with _store_errors(self.name):
+            for chunk in self._client.list(below or None, chunk_size=_LISTED_AT_ONCE):
+                for found in chunk:
+                    key = found["path"][len(self._prefix) :].lstrip("/")
+                    if key:
+                        yield Entry(key, _stamp(found))
+
+    def find(self, key: str) -> Entry | None:
+        """See :class:`Store`."""
+        with _store_errors(self.address(key)), suppress(FileNotFoundError):
+            return Entry(key, _stamp(self._client.head(self._full(key))))
+        return None
+
+    def read(self, key: str) -> bytes | None:
+        """See :class:`Store`."""
+        with _store_errors(self.address(key)), suppress(FileNotFoundError):
+            return bytes(self._client.get(self._full(key)).bytes())
+        return None
+
+    def write(self, key: str, data: bytes | Path, *, replace: bool) -> None:
+        """See :class:`Store`. A new object is one conditional request; one that may be replaced goes in parts."""
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        address, mode = self.address(key), "overwrite" if replace else "create"
+        with _store_errors(address):
+            try:
+                self._client.put(self._full(key), data, mode=mode)
+            except (AlreadyExistsError, PreconditionError) as error:
+                raise AlreadyThereError(f"{address} is there already") from error
+            except ValueError as error:
+                raise OutputError(f"{address} cannot be a key of the store; rename the picture") from error
+
+    def remove(self, key: str) -> None:
+        """See :class:`Store`."""
+        with _store_errors(self.address(key)), suppress(FileNotFoundError):
+            self._client.delete(self._full(key))
+
+    def local_path(self, key: str) -> None:
+        """See :class:`Store`."""
+
+    def address(self, key: str) -> str:
+        """See :class:`Store`."""
+        return f"{self.name}/{key}"
+
+    def _full(self, key: str) -> str:
+        return f"{self._prefix}/{key}" if self._prefix else key
+
+
+def fetch(name: str, scratch: Path) -> Path:
+    """Give the local path of a picture; one in an object store is fetched into a file of the same name.
+
+    Args:
+        name: a path, or an address.
+        scratch: an empty folder.
+
+    Raises:
+        PictureError: there is no such object.
+        StoreError: the store cannot be reached, or refuses.
+    """
+    if not is_address(name):
+        return Path(local_name(name))
+    bucket, key = split_address(name)
+    try:
+        data = ObjectStore(bucket).read(key)
+    except StoreRefusedError as error:
+        raise PictureError(str(error)) from error
+    if data is None:
+        raise PictureError(f"{shown_path(name)}: no such object; check the address")
+    path = scratch / PurePosixPath(key).name
+    path.write_bytes(data)
+    return path
+
+
+def stamp_of_file(path: Path) -> str | None:
+    """The stamp of a local file; None where there is none."""
+    with suppress(OSError, ValueError):
+        status = os.stat(path)
+        return f"{status.st_size}-{status.st_mtime_ns}"
+    return None
+
+
+def split_address(name: str) -> tuple[str, str]:
+    """``s3://bucket/a/b`` as (``s3://bucket``, ``a/b``).
+
+    Raises:
+        OptionError: no store is known by this scheme, or the bucket is missing.
+    """
+    scheme, _, rest = name.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme not in _SCHEMES or not bucket:
+        raise OptionError(
+            f"{shown_path(name)} is no address of a store; give s3://BUCKET/..., gs://BUCKET/..., az://CONTAINER/... "
+            "or a local path"
+        )
+    return f"{scheme}://{bucket}", key.strip("/")
+
+
+@functools.lru_cache(maxsize=64)
+def _client(bucket: str) -> Any:
+    """One client, with its connections, for each bucket of a process."""
+    try:
+        from obstore.store import from_url
+    except ImportError as error:
+        raise MissingExtraError(
+            f'{bucket}: object stores need the extra cluster; install it: pip install "s3diff[cluster]"'
+        ) from error
+    retries = {
+        "max_retries": _MAX_RETRIES,
+        "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
+        "backoff": {
+            "init_backoff": timedelta(milliseconds=200),
+            "max_backoff": timedelta(seconds=_LONGEST_WAIT_SECONDS),
+            "base": 2,
+        },
+    }
+    # Plain HTTP is used only for an endpoint that the user has given with it.
+    connection = {"timeout": timedelta(seconds=_REQUEST_SECONDS), "allow_http": True}
+    with _store_errors(bucket):
+        return from_url(bucket, client_options=connection, retry_config=retries)
+
+
+def _stamp(found: Any) -> str:
+    changed = found["e_tag"] or found["last_modified"].isoformat()
+    return f"{found['size']}-{changed.strip(chr(34))}"
+
+
+@contextmanager
+def _store_errors(name: str) -> Iterator[None]:
+    """Turn whatever a store's client raises into one line; an object that is not there stays FileNotFoundError."""
+    try:
+        yield
+    except (FileNotFoundError, S3DiffError):
+        raise
+    except Exception as error:  # what a store's client raises is open-ended
+        if isinstance(error, PermissionError | ValueError) or type(error).__name__ in _REFUSALS:
+            raise StoreRefusedError(
+                f"{shown_path(name)}: permission denied, or no name that the store takes; check the credentials and "
+                "the address"
+            ) from error
+        reason = reason_of(error).split(" Debug source:")[0][:300]
+        raise StoreError(
+            f"{shown_path(name)} cannot be reached ({reason}); check the address, the credentials and the network, and "
+            "run the same command again"
+        ) from error

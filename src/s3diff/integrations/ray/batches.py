@@ -1,0 +1,102 @@
+"""Restore pictures in one's own Ray Data pipeline: ``dataset.map_batches(Restore, ...)``."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s3diff.errors import OutputError, PictureError
+from s3diff.folders.jobs import RestoreJob
+from s3diff.folders.run import LocalWay
+from s3diff.options import OutputOptions, Precision, RestoreOptions
+from s3diff.restoration.restorer import Restorer
+from s3diff.restoration.result_names import result_extension
+
+
+class Restore:
+    """A model for ``map_batches``: it takes rows with a picture each, and gives them back with the restored picture.
+
+    A column of bytes holds picture files; results are files of the same format, with the metadata that a restored file
+    keeps. A column of arrays [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (uint8, uint16, or float in [0, 1]) gives
+    arrays. A picture that cannot be restored has no result but a reason in the column of errors, and costs only itself.
+
+    ::
+
+        dataset.map_batches(Restore, fn_constructor_kwargs={"column": "image"}, batch_size=16,
+                            compute=ray.data.ActorPoolStrategy(size=4), num_gpus=1)
+
+    Args:
+        column: of the pictures.
+        to: column of the results.
+        error: column of the reasons; None of a picture that is restored.
+        model: a name or a model folder; see :meth:`Restorer.from_pretrained`.
+        options: for all pictures.
+        writing: format and quality of files.
+        device: see :class:`Restorer`.
+        precision: see :class:`Restorer`.
+
+    Raises:
+        ModelError, OptionError: no picture can be restored.
+    """
+
+    def __init__(
+        self,
+        column: str = "bytes",
+        *,
+        to: str = "restored",
+        error: str = "error",
+        model: str = "compact",
+        options: RestoreOptions | None = None,
+        writing: OutputOptions | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+    ) -> None:
+        self._column, self._to, self._error = column, to, error
+        self._options = RestoreOptions() if options is None else options
+        self._writing = OutputOptions() if writing is None else writing
+        self._restorer = Restorer.from_pretrained(model, device=device, precision=precision)
+        self._restorer.check(self._options)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Restore a batch in Ray Data's format ``numpy``: a dict of columns."""
+        restored: list[Any] = []
+        errors: list[str | None] = []
+        for picture in batch[self._column]:
+            made, reason = None, None
+            try:
+                made = self._file(picture) if isinstance(picture, bytes) else self._array(picture)
+            except (PictureError, OutputError) as error:
+                reason = " ".join(str(error).split())
+            restored.append(made)
+            errors.append(reason)
+        return {**batch, self._to: _column(restored), self._error: _column(errors)}
+
+    def _array(self, picture: Any) -> np.ndarray:
+        return self._restorer.restore(np.asarray(picture), self._options).array
+
+    def _file(self, data: bytes) -> bytes:
+        """The same functions as a folder's run, over a scratch file: formats, metadata and animations are theirs."""
+        from s3diff.images.codecs import picture_header
+
+        with tempfile.TemporaryDirectory(prefix="s3diff-") as scratch:
+            source = Path(scratch, "picture")
+            source.write_bytes(data)
+            extension = result_extension(picture_header(source).extension, self._writing)
+            job = RestoreJob(source, Path(scratch, f"restored{extension}"))
+            way = LocalWay(self._restorer, self._options, self._writing)
+            try:
+                way.restore(job, way.open(job), None)()
+            except (PictureError, OutputError) as error:
+                raise PictureError(str(error).replace(f"{scratch}/", "").replace(f"{scratch}\\", "")) from error
+            return job.target.read_bytes()
+
+
+def _column(values: list[Any]) -> np.ndarray:
+    """One object a row, whatever their shapes."""
+    column = np.empty(len(values), dtype=object)
+    for index, value in enumerate(values):
+        column[index] = value
+    return column

@@ -1,0 +1,123 @@
+"""Connect to a Ray cluster, or start one on this machine; say what it has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from s3diff.errors import MissingExtraError, OptionError, ServiceError
+
+#: Of a Ray that is started here: names of pictures and how they ended go through it, never pixels.
+_OBJECT_STORE_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The workers of a run.
+
+    Attributes:
+        num: how many, at most.
+        cpus: of each; also its threads.
+        gpus: of each; a part of one is shared.
+    """
+
+    num: int
+    cpus: int
+    gpus: float
+
+
+def import_ray() -> Any:
+    """Import Ray, without its reports about usage.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised; Ray's log files have the rest
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError('clusters need the extra cluster; install it: pip install "s3diff[cluster]"') from error
+    return ray
+
+
+@contextmanager
+def connected(address: str | None = None, *, cpus: int | None = None, dashboard: bool = False) -> Iterator[None]:
+    """Hold a connection to a cluster.
+
+    Args:
+        address: ``auto``, ``host:port`` or ``ray://host:port``; None for the one that ``RAY_ADDRESS`` names, or else a
+            Ray of this machine's own, which ends with the connection.
+        cpus: of a Ray that is started here; None for all.
+        dashboard: whether a Ray that is started here has its dashboard.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        ServiceError: no cluster answers there.
+    """
+    ray = import_ray()
+    if ray.is_initialized():  # the caller's own
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    settings: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
+    if address == "local":
+        settings |= {"num_cpus": cpus, "object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": dashboard}
+    try:
+        ray.init(**settings)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ServiceError(
+            f"no Ray cluster answers at {address} ({reason}); start one, or leave out --address"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def choose_workers(num: int | None, cpus: int | None, gpus: float | None) -> Workers:
+    """Choose how many workers the connected cluster holds, where that is not given.
+
+    Args:
+        num: of workers.
+        cpus: of each; by default one, beside a GPU its share of all.
+        gpus: of each; by default one where the cluster has any.
+
+    Raises:
+        OptionError: not one such worker fits.
+    """
+    ray = import_ray()
+    has = ray.cluster_resources()
+    num_cpus, num_gpus = int(has.get("CPU", 0)), has.get("GPU", 0.0)
+    gpus = (1.0 if num_gpus else 0.0) if gpus is None else gpus
+    if cpus is None:
+        cpus = max(1, min(4, int(num_cpus / (num_gpus / gpus)))) if gpus and num_gpus else 1
+    fitting = min(num_cpus // cpus, int(num_gpus / gpus) if gpus else num_cpus)
+    if num is None and fitting < 1:
+        raise OptionError(
+            f"a worker of {cpus} CPUs and {gpus:g} GPUs fits nowhere: the cluster has {num_cpus} CPUs and "
+            f"{num_gpus:g} GPUs; give smaller --cpus-per-worker or --gpus-per-worker, or --workers for one that grows"
+        )
+    return Workers(fitting if num is None else num, cpus, gpus)
+
+
+@contextmanager
+def ray_errors() -> Iterator[None]:
+    """Turn what Ray raises into one line.
+
+    Raises:
+        ServiceError: the cluster failed.
+    """
+    ray = import_ray()
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        with suppress(IndexError):
+            reason = " ".join(lines[-1].split())[:300]
+            raise ServiceError(f"the Ray cluster failed ({reason}); run the same command to go on") from error
+        raise ServiceError(f"the Ray cluster failed ({type(error).__name__}); run the same command to go on") from error

@@ -1,0 +1,153 @@
+"""A whole run on a cluster: plan, leave out what is done, restore, write the manifest, count."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from s3diff.errors import S3DiffError
+from s3diff.folders.jobs import RestoreJob
+from s3diff.folders.manifest import Manifest, run_id
+from s3diff.folders.restore import FolderResult, describe_run
+from s3diff.folders.run import Outcome
+from s3diff.folders.store_plan import StorePlan, leave_out_done, plan_store_jobs
+from s3diff.folders.store_run import WorkerOptions
+from s3diff.folders.stores import Store, open_store
+from s3diff.integrations.ray.cluster import Workers
+from s3diff.integrations.ray.restoration import run_tasks
+from s3diff.options import OutputOptions, Precision, RestoreOptions
+
+
+@dataclass
+class ClusterResult(FolderResult):
+    """How a cluster's run ended.
+
+    Attributes:
+        megapixels: of the results, in millions of pixels.
+    """
+
+    megapixels: float = 0.0
+
+
+class ClusterRun:
+    """A run that is planned: iterate over it once, on a connected cluster.
+
+    Args:
+        inputs: see :func:`s3diff.folders.store_plan.plan_store_jobs`.
+        output: name of the folder or address of the results and their manifest.
+        options: for all pictures.
+        model: a name or a model folder, at the same path on every machine.
+        writing: format, names and quality of the results, and whether they may replace objects.
+        device: of each worker.
+        precision: of each worker.
+        fast: of each worker.
+        recursive: descend into folders and prefixes.
+        listed: further pictures by path or address.
+        skip_existing: leave pictures as they are whose output is there.
+
+    Attributes:
+        store: the output.
+        plan: the pictures that are left to do.
+        result: complete when the iteration has ended.
+
+    Raises:
+        PictureError: an input does not exist or holds no pictures.
+        OutputError: objects are there that may not be replaced, or that are no manifest.
+        OptionError, ModelError, MissingExtraError, StoreError: nothing can be restored like this.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        output: str,
+        options: RestoreOptions | None = None,
+        *,
+        model: str = "compact",
+        writing: OutputOptions | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+        fast: bool = False,
+        recursive: bool = False,
+        listed: Iterable[str] | None = None,
+        skip_existing: bool = False,
+    ) -> None:
+        options = RestoreOptions() if options is None else options
+        writing = OutputOptions() if writing is None else writing
+        name, fingerprint, place = _described(model)
+        self.store: Store = open_store(output)
+        self.plan: StorePlan = plan_store_jobs(
+            inputs, self.store, recursive=recursive, listed=listed, writing=writing,
+            names={"model": name, "scale": f"{options.scale:g}"},
+        )  # fmt: skip
+        run = describe_run(fingerprint, options, writing)
+        self._manifest = Manifest(self.store, run, run_id())
+        leave_out_done(self.plan, self.store, self._manifest, skip_existing=skip_existing, overwrite=writing.overwrite)
+        self.worker_options = WorkerOptions(
+            output=self.store.name, run=run, run_id=self._manifest.run_id, model=place, options=options,
+            writing=writing, device=device, precision=precision, fast=fast,
+        )  # fmt: skip
+        self.result = ClusterResult(skipped=dict(self.plan.skipped), left_out=self.plan.left_out)
+        for source, reason in self.plan.failed:
+            self._count_failed(source, "", reason)
+
+    def rows(
+        self, workers: Workers, *, threads: int | None = None, rows_per_task: int | None = None
+    ) -> Generator[dict[str, Any], None, None]:
+        """Restore; yields one row of the manifest for each picture.
+
+        Args:
+            workers: the pool.
+            threads: of torch in each worker; None for as many as it has CPUs.
+            rows_per_task: see :func:`run_tasks`.
+
+        Raises:
+            S3DiffError: no picture can be restored any more; what is done is written down.
+        """
+        started = time.monotonic()
+        options = replace(self.worker_options, threads=workers.cpus if threads is None else threads)
+        try:
+            with closing(run_tasks(self.plan.jobs, options, workers, rows_per_task=rows_per_task)) as tasks:
+                for task in tasks:
+                    self._manifest.add(task.rows, task.flight)
+                    for row in task.rows:
+                        self._count(row)
+                        yield row
+                    if task.error is not None:
+                        raise S3DiffError(task.error)
+        finally:
+            self._manifest.flush()
+            self.result.seconds = time.monotonic() - started
+
+    def close(self) -> None:
+        """Write down what was found of interrupted runs, where nothing is left to do.
+
+        Raises:
+            StoreError: the store cannot be reached.
+        """
+        self._manifest.flush()
+
+    def _count(self, row: dict[str, Any]) -> None:
+        if row["state"] == "failed":
+            self._count_failed(row["source"], row["target"], row["reason"])
+        else:
+            self.result.num_done += 1
+            self.result.megapixels += row.get("width", 0) * row.get("height", 0) * row.get("frames", row.get("pages", 1)) / 1e6
+
+    def _count_failed(self, source: str, target: str, reason: str) -> None:
+        self.result.failed.append(Outcome(RestoreJob(Path(source), Path(target)), "failed", " ".join(reason.split())))
+
+
+def _described(model: str) -> tuple[str, str, str]:
+    """Name, fingerprint and place of a model; one that the workers fetch goes by its name alone."""
+    from s3diff.checkpoints.registry import NAMED_MODELS, model_folder, read_description
+
+    if model in NAMED_MODELS and not NAMED_MODELS[model].is_present:
+        return model, model, model
+    folder = model_folder(model)
+    description = read_description(folder)
+    return description.name, description.fingerprint, model if model in NAMED_MODELS else os.path.abspath(folder)

@@ -1,0 +1,177 @@
+"""``s3diff cluster``: a Ray of two CPUs, from an object store into it. Skipped where Ray is missing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from command_runs import run_python
+
+if TYPE_CHECKING:
+    from command_runs import Command
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five pictures and a bad one."""
+    folder = tmp_path_factory.mktemp("cluster") / "input"
+    (folder / "deep").mkdir(parents=True)
+    for index, name in enumerate(("a.png", "b.jpg", "c.webp", "deep/d.tif", "deep/e.png")):
+        random = np.random.default_rng(index)
+        Image.fromarray(random.integers(0, 255, (12, 16, 3), np.uint8)).save(folder / name)
+    (folder / "bad.png").write_bytes(b"no picture")
+    return folder
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """The pictures of a folder, without what is hidden."""
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: data for name, data in found.items() if not name.startswith(".")}
+
+
+# Without Ray
+
+
+def test_without_the_extra_one_line_says_how_to_install_it(
+    pictures: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    ran = command("cluster", "restore", pictures, "-o", tmp_path / "out")
+    assert 'pip install "s3diff[cluster]"' in ran.error
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    ran = command("cluster", "restore", "s3://no-such-bucket/x", "-o", tmp_path / "out", "--dry-run")
+    assert 'pip install "s3diff[cluster]"' in ran.error
+
+
+def test_the_help_imports_neither_torch_nor_ray() -> None:
+    code = "import sys; from s3diff.apps.cli import main; sys.argv = ['s3diff', 'cluster', 'restore', '--help']\n"
+    code += "try: main()\nexcept SystemExit: print(*{'torch', 'ray', 'obstore', 'pyarrow'} & set(sys.modules))"
+    done = run_python("-c", code)
+    assert "--cpus-per-worker" in done.stdout
+    assert "--guidance" in done.stdout  # the options are those of restore
+    assert done.stdout.splitlines()[-1] == ""
+
+
+def test_a_dry_run_says_what_would_be_done(pictures: Path, tmp_path: Path, command: Command) -> None:
+    given = ["cluster", "restore", pictures, "-r", "-o", tmp_path / "out", "--dry-run", "--workers", 2]
+    ran = command(*given, "--seconds-per-megapixel", 7200, "--price", 3)
+    assert ran.code == 0
+    lines = {line.split()[0]: line.split()[1] for line in ran.out.splitlines()}
+    megapixels = 12 * 16 * 16 * 6 / 1e6  # the bad one counts as the others do
+    assert lines["pictures"] == "6"
+    assert float(lines["megapixels"]) == pytest.approx(megapixels, abs=0.05)
+    assert float(lines["hours"]) == pytest.approx(megapixels, abs=0.01)
+    assert float(lines["cost"]) == pytest.approx(megapixels * 2 * 3, abs=0.01)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_measures_the_speed(pictures: Path, tmp_path: Path, command: Command, small: Path) -> None:
+    ran = command("cluster", "restore", pictures, "-o", tmp_path / "out", "--dry-run", "-m", small, "--device", "cpu")
+    assert ran.code == 0
+    assert "seconds per megapixel" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (["ftp://host/x"], "is no address of a store"),
+        (["--skip-existing", "--overwrite", "."], "exclude each other"),
+        ([], "no picture is given"),
+    ],
+)
+def test_a_mistake_is_one_line(given: list[str], text: str, command: Command, here: Path) -> None:
+    assert text in command("cluster", "restore", *given, "-o", "out", "--dry-run").error
+
+
+# With Ray
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray of two CPUs that takes every run of this file, so that it starts once."""
+    ray = pytest.importorskip("ray", reason="needs the extra cluster")
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)  # of the workers
+    ray.init(num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def on_a_cluster(command: Command, *given: object) -> Any:
+    return command("cluster", "restore", *given, "--device", "cpu", "--workers", 2)
+
+
+@pytest.mark.slow
+def test_a_cluster_restores_as_the_command_does(
+    pictures: Path, tmp_path: Path, command: Command, small: Path, cluster: None, s3: str
+) -> None:
+    plain = command("restore", pictures, "-r", "-o", tmp_path / "plain", "-m", small, "--device", "cpu")
+    assert plain.code == 1
+    expected = results(tmp_path / "plain")
+    assert len(expected) == 5
+
+    from s3diff.folders.manifest import read_manifest
+    from s3diff.folders.stores import open_store
+
+    source, output = open_store(f"{s3}/cluster/input"), open_store(f"{s3}/cluster/output")
+    for path in pictures.rglob("*"):
+        if path.is_file():
+            source.write(path.relative_to(pictures).as_posix(), path, replace=False)
+    ran = on_a_cluster(command, source.name, "-r", "-o", output.name, "-m", small)
+    assert ran.code == 1
+    assert f"s3diff: {source.name}/bad.png is not a PNG" in ran.err
+    found = {entry.key: output.read(entry.key) for entry in output.entries() if not entry.key.startswith(".")}
+    assert found == expected
+    rows = {row["target"]: row["state"] for row in read_manifest(output)}
+    assert rows == {**dict.fromkeys(expected, "done"), "bad.png": "failed"}
+
+    again = on_a_cluster(command, source.name, "-r", "-o", output.name, "-m", small)
+    assert again.code == 1
+    assert "done by an earlier run" in again.err
+    assert "1 pictures" in again.err
+    other = on_a_cluster(command, source.name, "-r", "-o", output.name, "-m", small, "--guidance", 1)
+    assert "are there already" in other.error
+
+
+@pytest.mark.slow
+def test_a_model_that_no_worker_can_load_is_one_line(
+    pictures: Path, tmp_path: Path, command: Command, small: Path, cluster: None
+) -> None:
+    ran = on_a_cluster(command, pictures, "-o", tmp_path / "out", "-m", small, "--positive-prompt", "sharp", "-q")
+    assert ran.code == 1
+    assert ran.err.count("\n") == 1
+    assert "prompt" in ran.err
+    assert not results(tmp_path / "out") if (tmp_path / "out").exists() else True
+
+
+@pytest.mark.slow
+def test_restore_in_a_pipeline_of_ones_own(pictures: Path, small: Path, restorer: Any, tmp_path: Path) -> None:
+    from s3diff.integrations.ray import Restore
+    from s3diff.options import RestoreOptions
+
+    names = ("a.png", "bad.png", "c.webp")
+    restore = Restore(model=str(small), device="cpu", options=RestoreOptions(scale=2))
+    files = np.empty(3, object)
+    files[:] = [(pictures / name).read_bytes() for name in names]
+    made = restore({"bytes": files, "name": np.array(names)})
+    assert list(made["name"]) == list(names)
+    assert [error is None for error in made["error"]] == [True, False, True]
+    assert made["restored"][1] is None
+    assert str(tmp_path.parent) not in made["error"][1]
+    for index in (0, 2):
+        target = tmp_path / names[index]
+        restorer.restore(pictures / names[index], RestoreOptions(scale=2)).save(target)
+        assert made["restored"][index] == target.read_bytes()
+
+    arrays = np.stack([np.asarray(Image.open(pictures / "a.png"))] * 2)
+    made = Restore("image", model=str(small), device="cpu")({"image": arrays})
+    assert made["restored"][0].shape == (48, 64, 3)
+    assert list(made["error"]) == [None, None]

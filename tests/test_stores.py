@@ -1,0 +1,278 @@
+"""Folders and object stores: list, read, write whole objects; plan a run over them, and go on after interruptions."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError
+from s3diff.folders.manifest import MANIFEST_FOLDER, Flight, Manifest, read_manifest, run_id
+from s3diff.folders.store_plan import StoreJob, StorePlan, leave_out_done, plan_store_jobs
+from s3diff.folders.store_run import StoreWorker, WorkerOptions
+from s3diff.folders.stores import AlreadyThereError, FolderStore, Store, fetch, is_address, open_store, split_address
+from s3diff.options import OutputOptions
+
+if TYPE_CHECKING:
+    from command_runs import Command
+    from s3diff import Restorer
+
+RUN = {"model": "tiny", "options": {}}
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty folder, and an empty place in an S3 store."""
+    if request.param == "folder":
+        return open_store(str(tmp_path / "output"))
+    return open_store(f"{request.getfixturevalue('s3')}/{tmp_path.name}/output")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of five pictures and what else lies in folders."""
+    folder = tmp_path / "input"
+    (folder / "deep").mkdir(parents=True)
+    for index, name in enumerate(("a.png", "b.jpg", "b.png", "deep/ä b#1%20+.png", "deep/c.webp")):
+        random = np.random.default_rng(index)
+        Image.fromarray(random.integers(0, 255, (12, 16, 3), np.uint8)).save(folder / name)
+    (folder / "bad.png").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("text")
+    (folder / ".hidden.png").write_bytes(b"")
+    return folder
+
+
+def planned(pictures: Path | str, store: Store, *, run: Any = RUN, **given: Any) -> tuple[StorePlan, Manifest]:
+    plan = plan_store_jobs([str(pictures)], store, recursive=True, **given)
+    manifest = Manifest(store, run, run_id())
+    leave_out_done(plan, store, manifest)
+    return plan, manifest
+
+
+def worker(store: Store, manifest: Manifest, restorer: Restorer) -> StoreWorker:
+    return StoreWorker(WorkerOptions(output=store.name, run=RUN, run_id=manifest.run_id), restorer)
+
+
+def keys(store: Store) -> list[str]:
+    return sorted(entry.key for entry in store.entries() if not entry.key.startswith(MANIFEST_FOLDER))
+
+
+# Stores
+
+
+def test_an_object_appears_once_and_is_replaced_only_on_purpose(store: Store, tmp_path: Path) -> None:
+    assert (store.read("x/ä 1%.bin"), store.find("x/ä 1%.bin"), list(store.entries())) == (None, None, [])
+    store.write("x/ä 1%.bin", b"first", replace=False)
+    first = store.find("x/ä 1%.bin")
+    with pytest.raises(AlreadyThereError, match="is there already"):
+        store.write("x/ä 1%.bin", b"second", replace=False)
+    assert store.read("x/ä 1%.bin") == b"first"
+    (tmp_path / "large").write_bytes(os.urandom(6 * 2**20))  # in several parts where a store has them
+    store.write("x/ä 1%.bin", tmp_path / "large", replace=True)
+    assert store.read("x/ä 1%.bin") == (tmp_path / "large").read_bytes()
+    assert first is not None
+    assert first.stamp != store.find("x/ä 1%.bin").stamp  # type: ignore[union-attr]
+    store.write("y.bin", b"", replace=False)
+    assert [entry.key for entry in store.entries("x")] == ["x/ä 1%.bin"]
+    store.remove("x/ä 1%.bin")
+    store.remove("x/ä 1%.bin")
+    assert [entry.key for entry in store.entries()] == ["y.bin"]
+
+
+@pytest.mark.parametrize("name", ["ftp://host/x", "s3://", "s3:///key", "http://host/x"])
+def test_an_address_of_no_store_is_one_line(name: str) -> None:
+    assert is_address(name)
+    with pytest.raises(OptionError, match="is no address of a store"):
+        split_address(name)
+
+
+def test_names_of_files_are_no_addresses(tmp_path: Path) -> None:
+    assert not is_address((tmp_path / "x").as_uri())
+    (tmp_path / "ä b").mkdir()
+    store = open_store((tmp_path / "ä b").as_uri())
+    assert isinstance(store, FolderStore)
+    assert store.root == tmp_path / "ä b"
+
+
+def test_an_object_that_is_missing_costs_only_itself(s3: str, tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match="no such object"):
+        fetch(f"{s3}/missing.png", tmp_path)
+
+
+# Plans
+
+
+def test_a_prefix_is_planned_as_the_same_folder(pictures: Path, s3: str, tmp_path: Path) -> None:
+    source = open_store(f"{s3}/{tmp_path.name}/input")
+    for path in pictures.rglob("*"):
+        if path.is_file():
+            source.write(path.relative_to(pictures).as_posix(), path, replace=False)
+    output = open_store(f"{source.name}/restored")  # inside the input: results are no pictures of the next run
+    output.write("a.png", b"", replace=False)
+    for given in ({"recursive": True}, {}, {"recursive": True, "writing": OutputOptions(format="png")}):
+        here = plan_store_jobs([str(pictures)], output, **given)  # type: ignore[arg-type]
+        there = plan_store_jobs([source.name], output, **given)  # type: ignore[arg-type]
+        assert sorted(job.target for job in here.jobs) == sorted(job.target for job in there.jobs)
+        assert [Path(job.source).name for job in there.jobs] == [job.source.rpartition("/")[2] for job in there.jobs]
+    assert "no pictures by name: .txt" in str(there.left_out.lines())
+    one = plan_store_jobs([f"{source.name}/a.png"], output)
+    assert [job.target for job in one.jobs] == ["a.png"]
+    some = plan_store_jobs([f"{source.name}/**/[bc].*"], output)
+    assert sorted(job.target for job in some.jobs) == ["b.jpg", "b.png", "deep/c.webp"]
+    with pytest.raises(PictureError, match="holds no pictures"):
+        plan_store_jobs([f"{source.name}/nothing/"], output)
+
+
+def test_a_list_keeps_the_tree_below_its_common_folder(store: Store, tmp_path: Path) -> None:
+    names = ["s3://one/x/a.png", "s3://one/x/y/b.png"]
+    assert [job.target for job in plan_store_jobs([], store, listed=names).jobs] == ["a.png", "y/b.png"]
+    with pytest.raises(OutputError, match=r"a\.png and .*a\.png would both be written to"):
+        plan_store_jobs([], store, listed=["s3://one/x/a.png", "s3://one/x//a.png"])
+    out = plan_store_jobs([], store, listed=["s3://one/x/a.png", "s3://one/x/../../../b.png"])
+    assert [job.target for job in out.jobs] == ["a.png"]
+    assert "would lead out of the output" in out.failed[0][1]
+
+
+def test_results_never_replace_inputs(pictures: Path) -> None:
+    with pytest.raises(OutputError, match="would overwrite the input"):
+        plan_store_jobs([str(pictures)], open_store(str(pictures)))
+
+
+# Runs and manifests
+
+
+def test_a_worker_restores_as_the_command_does(
+    pictures: Path, store: Store, restorer: Restorer, small: Path, command: Command, tmp_path: Path
+) -> None:
+    ran = command("restore", pictures, "-o", tmp_path / "plain", "-r", "-m", small, "--device", "cpu", "-q")
+    assert ran.code == 1
+    plan, manifest = planned(pictures, store)
+    assert len(plan.jobs) == 6
+    done = worker(store, manifest, restorer).restore(plan.jobs)
+    assert done.error is None
+    failed = [row for row in done.rows if row["state"] == "failed"]
+    assert [row["source"] for row in failed] == [str(pictures / "bad.png")]
+    assert failed[0]["reason"] in ran.err
+    expected = {
+        path.relative_to(tmp_path / "plain").as_posix(): path.read_bytes()
+        for path in (tmp_path / "plain").rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+    assert {key: store.read(key) for key in keys(store)} == expected
+    manifest.add(done.rows, done.flight)
+    manifest.flush()
+    rows = {row["target"]: row for row in read_manifest(store)}
+    assert rows["a.png"]["bytes"] == len(expected["a.png"])
+    assert {"blur", "noise", "seconds", "sha256", "stamp"} < set(rows["a.png"])
+    assert not [entry.key for entry in store.entries(MANIFEST_FOLDER) if "flight" in entry.key]
+
+
+def test_a_run_goes_on_wherever_it_was_interrupted(pictures: Path, store: Store, restorer: Restorer) -> None:
+    plan, manifest = planned(pictures, store)
+    jobs = {job.target: job for job in plan.jobs}
+    first = worker(store, manifest, restorer).restore([jobs["a.png"], jobs["b.jpg"]])
+    manifest.add(first.rows, first.flight)
+    manifest.flush()  # these two are in a part, the next one is in a flight only
+    worker(store, manifest, restorer).restore([jobs["b.png"]])
+    # This one was put, and its worker died before it could write so.
+    Flight(store, RUN, manifest.run_id, [("deep/c.webp", jobs["deep/c.webp"].stamp)], "task")
+    store.write("deep/c.webp", b"whole", replace=False)
+
+    again, manifest = planned(pictures, store)
+    assert again.skipped == {"done by an earlier run": 4}
+    assert [job.target for job in again.jobs] == ["bad.png", "deep/ä b#1%20+.png"]
+    manifest.flush()
+    assert not [entry.key for entry in store.entries(MANIFEST_FOLDER) if "flight" in entry.key]
+    rows = [row for row in read_manifest(store) if row["state"] == "done"]
+    assert sorted(row["target"] for row in rows) == ["a.png", "b.jpg", "b.png", "deep/c.webp"]
+    assert [row["target"] for row in rows if row.get("recovered")] == ["deep/c.webp"]
+
+    # A source that has changed is another picture, and its result is in the way.
+    Image.new("RGB", (9, 9)).save(pictures / "a.png")
+    with pytest.raises(OutputError, match=r"a\.png is there already"):
+        planned(pictures, store)
+    # So is everything that another model or other options made.
+    with pytest.raises(OutputError, match="3 more outputs are there already"):
+        planned(pictures, store, run={"model": "other"})
+
+
+def test_what_nobody_made_here_is_in_the_way(pictures: Path, store: Store) -> None:
+    store.write("a.png", b"the user's", replace=False)
+    with pytest.raises(OutputError, match="--overwrite to replace, --skip-existing"):
+        planned(pictures, store)
+    plan, manifest = plan_store_jobs([str(pictures)], store), Manifest(store, RUN, run_id())
+    leave_out_done(plan, store, manifest, skip_existing=True)
+    assert plan.skipped == {"its output is there": 1}
+    plan = plan_store_jobs([str(pictures)], store)
+    leave_out_done(plan, store, manifest, overwrite=True)
+    assert [job.target for job in plan.jobs if job.replace] == ["a.png"]
+
+
+def test_a_task_that_is_run_again_repeats_nothing(pictures: Path, store: Store, restorer: Restorer) -> None:
+    plan, manifest = planned(pictures, store)
+    first = worker(store, manifest, restorer).restore(plan.jobs)
+    stamps = {entry.key: entry.stamp for entry in store.entries() if not entry.key.startswith(MANIFEST_FOLDER)}
+    again = worker(store, manifest, restorer).restore(plan.jobs)
+    assert sorted(map(json.dumps, again.rows)) == sorted(map(json.dumps, first.rows))
+    assert stamps == {entry.key: entry.stamp for entry in store.entries() if not entry.key.startswith(MANIFEST_FOLDER)}
+
+
+def test_another_try_that_nobody_has_heard_of_is_no_failure(
+    pictures: Path, s3: str, tmp_path: Path, restorer: Restorer
+) -> None:
+    """A worker that is cut off puts its result after the plan was made: it is the same result."""
+    store = open_store(f"{s3}/{tmp_path.name}/output")
+    plan, manifest = planned(pictures, store)
+    jobs = [job for job in plan.jobs if job.target in ("a.png", "b.png")]
+    other = open_store(f"{s3}/{tmp_path.name}/other")
+    worker(other, manifest, restorer).restore(jobs)
+    store.write("a.png", other.read("a.png") or b"", replace=False)
+    store.write("b.png", b"somebody else's", replace=False)
+    rows = {row["target"]: row for row in worker(store, manifest, restorer).restore(jobs).rows}
+    assert rows["a.png"]["state"] == "done"
+    assert rows["b.png"]["state"] == "failed"
+    assert "is another file" in rows["b.png"]["reason"]
+    assert store.read("b.png") == b"somebody else's"
+
+
+def test_a_picture_that_kills_its_workers_is_found_and_left_alone(
+    pictures: Path, store: Store, restorer: Restorer
+) -> None:
+    plan, manifest = planned(pictures, store)
+    jobs = [job for job in plan.jobs if job.target in ("a.png", "b.png")]
+    task = "\n".join(job.target for job in jobs)
+    for tries in range(5):  # its worker dies while it restores a.png, whoever is with it
+        flight = Flight(store, RUN, manifest.run_id, [(job.target, job.stamp) for job in jobs], task)
+        if flight.is_suspicious:
+            flight.begin_alone("a.png")
+        assert flight.num_tries == tries
+    rows = worker(store, manifest, restorer).restore(jobs).rows
+    assert [(row["target"], row["state"]) for row in rows] == [("a.png", "failed"), ("b.png", "done")]
+    assert "its worker died 2 times" in rows[0]["reason"]
+
+
+def test_a_manifest_of_nobody_is_refused(store: Store) -> None:
+    store.write(f"{MANIFEST_FOLDER}/x.jsonl", b'{"a": 1}\n', replace=False)
+    with pytest.raises(OutputError, match="is no manifest"):
+        Manifest(store, RUN, run_id())
+
+
+def test_a_store_that_is_away_ends_the_task_and_loses_nothing(
+    pictures: Path, s3: str, tmp_path: Path, restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3diff.folders.stores._RETRY_SECONDS", 1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    store = open_store(f"s3://away-{os.getpid()}/x")
+    jobs = [StoreJob(str(pictures / "a.png"), "a.png", "")]
+    done = StoreWorker(WorkerOptions(output=store.name, run=RUN, run_id="1"), restorer).restore(jobs)
+    assert done.rows == []
+    assert done.error is not None
+    assert "cannot be reached" in done.error
+    assert "\n" not in done.error
+    with pytest.raises(S3DiffError, match="cannot be reached"):
+        list(store.entries())
