@@ -314,7 +314,7 @@ def test_measures_that_cannot_be_loaded_are_named_and_the_others_stay(
     assert set(loaded) == {"psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "psnr_y_border4", "psnr_rgb_border4", "grid"}
     assert set(left_out) == set(MEASURES) - set(loaded) - {"fid"}
     assert "perceptual_weights" in left_out["niqe"]
-    assert "s3diff[iqa]" in left_out["maniqa_pipal"]
+    assert '".[iqa]"' in left_out["maniqa_pipal"]
 
 
 # --- statistics and the page ------------------------------------------------------------------------------------------

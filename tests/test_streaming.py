@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-pyvips = pytest.importorskip("pyvips", reason="needs the extra large (pip install 's3diff[large]')")
+pyvips = pytest.importorskip("pyvips", reason="needs the extra large (see s3diff doctor)")
 
 from command_runs import Command  # noqa: E402
 from golden_models import tiny_model  # noqa: E402

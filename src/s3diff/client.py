@@ -32,7 +32,7 @@ from s3diff.errors import (
     S3DiffError,
     ServiceError,
 )
-from s3diff.messages import reason_of
+from s3diff.messages import install_command, reason_of
 from s3diff.option_texts import texts_of_options
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.service_errors import SERVICE_ERRORS
@@ -118,7 +118,7 @@ class Client:
             import httpx
         except ModuleNotFoundError:
             raise MissingExtraError(
-                'a client of the service needs the extra client: pip install -c constraints.txt ".[client]"'
+                f"a client of the service needs the extra client: {install_command('client')}"
             ) from None
         try:
             parts = urlsplit(url)

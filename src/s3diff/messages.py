@@ -29,3 +29,9 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra from the project's folder."""
+    editable = "-e " if extra in ("test", "dev") else ""
+    return f'pip install -c constraints.txt {editable}".[{extra}]"'

@@ -9,39 +9,34 @@ from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 
+from s3diff.messages import install_command
 from s3diff.version import __version__
 
 _CORE = ("torch", "numpy", "pillow", "safetensors", "huggingface_hub", "transformers", "typer", "rich")
-#: Every extra of ``pyproject.toml``: the command that installs it, what it enables, and its packages, each with the
-#: module that shows that it is there.
+#: Every extra of ``pyproject.toml``: what it enables, and its packages, each with the module that shows that it is
+#: there.
 _EXTRAS = {
     "train": (
-        'pip install -c constraints.txt ".[train]"',
         "s3diff train and s3diff train-estimator",
         {"accelerate": "accelerate", "fsspec": "fsspec", "tensorboard": "tensorboard"},
     ),
     "large": (
-        'pip install -c constraints.txt ".[large]"',
         "s3diff restore --stream: pictures larger than memory (libvips: LGPL)",
         {"pyvips": "pyvips", "pyvips-binary": "_libvips"},
     ),
     "heif": (
-        'pip install -c constraints.txt ".[heif]"',
         "HEIC pictures (its wheels bundle x265: GPL)",
         {"pillow-heif": "pillow_heif"},
     ),
     "iqa": (
-        'pip install -c constraints.txt ".[iqa]"',
         "MUSIQ, MANIQA and CLIPIQA (pyiqa's licence: non-commercial use alone)",
         {"pyiqa": "pyiqa"},
     ),
     "client": (
-        'pip install -c constraints.txt ".[client]"',
         "s3diff restore --server and s3diff.client",
         {"httpx": "httpx"},
     ),
     "web": (
-        'pip install -c constraints.txt ".[web]"',
         "s3diff serve: the HTTP service and the web page",
         {
             "fastapi": "fastapi",
@@ -57,7 +52,6 @@ _EXTRAS = {
         {"obstore": "obstore", "ray": "ray"},
     ),
     "test": (
-        'pip install -c constraints.txt -e ".[test]"',
         "the tests, some of which compare with diffusers and scipy",
         {
             "pytest": "pytest",
@@ -80,7 +74,6 @@ _EXTRAS = {
         },
     ),
     "dev": (
-        'pip install -c constraints.txt -e ".[dev]"',
         "the checks that every change has to pass",
         {"ruff": "ruff", "mypy": "mypy", "import-linter": "importlinter"},
     ),
@@ -122,11 +115,11 @@ def _devices() -> Iterator[str]:
 
 def _extras() -> Iterator[str]:
     yield "extras"
-    for extra, (command, purpose, packages) in _EXTRAS.items():
+    for extra, (purpose, packages) in _EXTRAS.items():
         versions = {
             package: _version(package) or "installed" for package, module in packages.items() if find_spec(module)
         }
-        state = "ready" if len(versions) == len(packages) else f"incomplete ({command})"
+        state = "ready" if len(versions) == len(packages) else f"incomplete ({install_command(extra)})"
         yield f"  {extra:16} {state}: {purpose}"
         for package in packages:
             yield f"    {package:14} {versions.get(package, 'not installed')}"

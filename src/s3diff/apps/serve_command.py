@@ -20,6 +20,7 @@ import typer
 
 from s3diff.apps.terminal import load_torch, one_line_errors, remark, say_large
 from s3diff.errors import MissingExtraError, OptionError, OutputError
+from s3diff.messages import install_command
 from s3diff.option_texts import whole_millions
 from s3diff.options import Precision
 
@@ -308,5 +309,5 @@ def _require_extra() -> None:
             import_module(package)
         except ModuleNotFoundError:
             raise MissingExtraError(
-                f's3diff serve needs the extra web ({package} is missing): pip install -c constraints.txt ".[web]"'
+                f"s3diff serve needs the extra web ({package} is missing): {install_command('web')}"
             ) from None

@@ -14,6 +14,7 @@ import typer
 
 from s3diff.apps.terminal import one_line_errors, remark, remarks
 from s3diff.errors import MissingExtraError
+from s3diff.messages import install_command
 
 if TYPE_CHECKING:
     from s3diff.training.loop import StepReport
@@ -182,7 +183,7 @@ def _print_result(path: Path) -> None:
 
 def _require_accelerate() -> None:
     if importlib.util.find_spec("accelerate") is None:
-        raise MissingExtraError('training needs the extra train; install it: pip install "s3diff[train]"')
+        raise MissingExtraError(f"training needs the extra train; install it: {install_command('train')}")
 
 
 def _is_main_process() -> bool:

@@ -13,7 +13,7 @@ import torch
 
 from s3diff.errors import DownloadError, MissingExtraError
 from s3diff.evaluation.metrics import check_images
-from s3diff.messages import reason_of
+from s3diff.messages import install_command, reason_of
 
 #: Our names of the measures and pyiqa's. MANIQA has two checkpoints in use: plain ``maniqa`` was trained on KonIQ, the
 #: other one on PIPAL; their figures differ by about 0.2 and must not be compared.
@@ -41,7 +41,7 @@ class NoReferenceMeasure:
         if importlib.util.find_spec("pyiqa") is None:
             raise MissingExtraError(
                 f"{name} needs pyiqa, whose licence allows non-commercial use alone; where that fits: "
-                'pip install "s3diff[iqa]"'
+                f"{install_command('iqa')}"
             )
         import pyiqa
 

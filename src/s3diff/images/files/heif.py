@@ -18,11 +18,11 @@ from s3diff.images.files.left_behind import attachments
 from s3diff.images.files.metadata import EXIF_PREFIX, QUARTER_TURNS, Metadata, take_orientation, upright
 from s3diff.images.picture import Picture, split_alpha
 from s3diff.images.stated_colors import adobe_rgb_profile, profile_of_code_points
-from s3diff.messages import too_many_pixels
+from s3diff.messages import install_command, too_many_pixels
 
 #: What a file of pictures coded as HEVC calls itself, first or among what it is compatible with.
 _BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"}
-_HOW = 'pip install "s3diff[heif]"'
+_HOW = install_command("heif")
 #: Bits per channel that deeper pictures are written with: what readers of HEIC know.
 _WRITTEN_BITS = 10
 

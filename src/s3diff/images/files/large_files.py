@@ -20,6 +20,7 @@ from s3diff.images.files.origin import origin_of_credentials
 from s3diff.images.files.provenance_xmp import source_type_of, with_source_type
 from s3diff.images.files.reading import stated_profile_of_file
 from s3diff.images.provenance import COMPOSITE, GENERATED, SOURCE_TYPES, term_of
+from s3diff.messages import install_command
 from s3diff.tiling import Span
 
 #: libvips' loaders that are used, by the beginning of their names.
@@ -202,7 +203,7 @@ def _pyvips() -> Any:
     try:
         import pyvips
     except (ImportError, OSError) as error:  # OSError: the library itself is missing
-        raise MissingExtraError('pictures larger than memory need libvips: pip install "s3diff[large]"') from error
+        raise MissingExtraError(f"pictures larger than memory need libvips: {install_command('large')}") from error
     return pyvips
 
 
