@@ -155,7 +155,7 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _flush(path: Path) -> None:
-    with open(path, "r+b") as file:
+    with suppress(PermissionError), open(path, "r+b") as file:  # of a program that writes read-only files
         os.fsync(file.fileno())
 
 

@@ -1,4 +1,4 @@
-"""Where the tiles of a picture lie and how they are blended: geometry alone, in pixels or latents, no torch.
+"""Where the tiles of a picture lie and how they are blended: geometry in pixels or latents, no torch.
 
 A *tile* is what is computed at once. Two ways to join tiles:
 

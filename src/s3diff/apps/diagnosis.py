@@ -29,7 +29,7 @@ _EXTRAS = {
         {"pillow-heif": "pillow_heif"},
     ),
     "iqa": (
-        "MUSIQ, MANIQA and CLIPIQA (pyiqa's licence: non-commercial use alone)",
+        "MUSIQ, MANIQA and CLIPIQA (pyiqa's licence: only non-commercial use)",
         {"pyiqa": "pyiqa"},
     ),
     "client": (

@@ -122,7 +122,7 @@ def _as_result(served: ServedResult, path: Path, options: RestoreOptions) -> Res
 
 @contextmanager
 def _named(job: RestoreJob) -> Iterator[None]:
-    """The service knows a picture's name alone; in a folder's run it takes the whole path to find it."""
+    """Put the whole path where the service says a picture's name, so that the picture is found in a folder's run."""
     try:
         yield
     except (PictureError, OutputError) as error:

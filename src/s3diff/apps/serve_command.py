@@ -83,7 +83,7 @@ def serve(
     max_upload: Annotated[int, typer.Option(help="Largest file taken, in MiB.")] = 128,
     max_input_megapixels: Annotated[float, typer.Option(help="Largest picture taken.")] = 64,
     max_megapixels: Annotated[float, typer.Option(help="Largest result.")] = 200,
-    queue: Annotated[int, typer.Option(help="Pictures that may wait; more are told to come back later.")] = 32,
+    queue: Annotated[int, typer.Option(help="Pictures that may wait; further ones are refused for a while.")] = 32,
     job_seconds: Annotated[float, typer.Option(help="Longest work on one picture.")] = 600,
     keep_seconds: Annotated[float, typer.Option(help="How long results are kept.")] = 3600,
     keep_mib: Annotated[int, typer.Option(help="Room for results; the oldest go.")] = 2048,

@@ -2,7 +2,7 @@
 
 That rule is also why :func:`fetch_single_file`, for weights outside the release, is here.
 
-Three steps, each callable alone: :func:`plan_download` lists the files, their sizes and licences; :func:`fetch`
+Three steps, each callable by itself: :func:`plan_download` lists the files, their sizes and licences; :func:`fetch`
 transfers what is missing; :func:`fetch_release` does both and remembers the commits.
 
 **Pinned revisions.** ``release.RELEASE`` names one commit of each repository. This project was written on machines

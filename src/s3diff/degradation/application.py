@@ -2,7 +2,7 @@
 
 After the first resize every image has a size of its own, so that little of the middle can be done for several at
 once. What can be (the same step on images of one size) is one call where it pays: on a GPU always, on a processor for
-small pictures alone, such as the low-quality ones at the end; larger ones leave its caches. No step's result depends
+only small pictures, such as the low-quality ones at the end; larger ones leave its caches. No step's result depends
 on what else is in its call, so an image comes out the same to the bit in every batch.
 """
 

@@ -33,7 +33,7 @@ def gaussian_noise(images: Tensor, sigma: Tensor, grey: Tensor, generator: torch
     """A field of Gaussian noise for every image.
 
     Args:
-        images: [B, C, H, W] float; their shape, type and device are used alone.
+        images: [B, C, H, W] float; only their shape, type and device are used.
         sigma: [B] standard deviation on the scale of 0 to 255.
         grey: [B] bool; True for the same noise in all channels of that image (and another one in the next image).
         generator: source of the random numbers, on the images' device.

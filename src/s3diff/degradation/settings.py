@@ -66,7 +66,7 @@ class DegradationSettings:
         kernel_probabilities: of isotropic, anisotropic, generalised isotropic, generalised anisotropic, plateau
             isotropic and plateau anisotropic kernels; their sum is 1.
         generalised_beta: shape of the generalised Gaussians; drawn below 1 as often as above.
-        plateau_beta: shape of the plateau kernels; likewise.
+        plateau_beta: shape of the plateau kernels; drawn in the same way.
         resize_modes: resizes drawn from, each as often as the next.
         final_sinc_probability: of the sinc filter at the end.
         sharpening_probability: that the filter at the end is the unsharp mask of a camera instead.

@@ -105,7 +105,7 @@ def draw(
 def draw_by_name(
     settings: DegradationSettings, height: int, width: int, scale: int, seed: int, name: str
 ) -> DegradationDraw:
-    """The draw of one named picture in a set: it depends on the seed and the name alone, not on the other pictures.
+    """Draw for one named picture of a set, by the seed and the name, not by the other pictures.
 
     Args:
         settings: see :func:`draw`, as are ``height``, ``width`` and ``scale``.

@@ -159,7 +159,7 @@ class _Convolution(nn.Module):
 
 
 class _Normalisation(nn.Module):
-    """Batch normalisation by stored statistics alone."""
+    """Normalise a batch by stored statistics."""
 
     running_mean: torch.Tensor
     running_var: torch.Tensor

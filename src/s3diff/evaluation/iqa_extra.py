@@ -40,7 +40,7 @@ class NoReferenceMeasure:
     def __init__(self, name: str, device: torch.device) -> None:
         if importlib.util.find_spec("pyiqa") is None:
             raise MissingExtraError(
-                f"{name} needs pyiqa, whose licence allows non-commercial use alone; where that fits: "
+                f"{name} needs pyiqa, whose licence allows only non-commercial use; where that fits: "
                 f"{install_command('iqa')}"
             )
         import pyiqa

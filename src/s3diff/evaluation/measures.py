@@ -36,7 +36,7 @@ class Measure:
         name: what options, protocols and result files call it.
         label: what tables call it.
         better: ``higher``, ``lower``, or ``one``: 1 is best.
-        compares: ``pair``: result with truth; ``single``: the result alone; ``set``: all results with all truths.
+        compares: ``pair``: result with truth; ``single``: only the result; ``set``: all results with all truths.
         num_decimals: in tables.
         definition: one sentence.
         load: for a device, a function of results and truths (``pair``), of results (``single``), or of their batches

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from s3diff.atomic_write import whole_path
 from s3diff.checkpoints.registry import NAMED_MODELS
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.evaluation.scorebook import Score
@@ -25,7 +26,7 @@ from s3diff.images.resampling import BASELINE_KERNELS, resample
 from s3diff.options import Precision, RestoreOptions
 from s3diff.restoration.restorer import Restorer
 
-#: What a program is told its input and its output by.
+#: Stand for the input and the output in the command of a program.
 INPUT_MARK, OUTPUT_MARK = "{input}", "{output}"
 #: Longest time that a program may take for one picture, in seconds.
 PROGRAM_LIMIT_SECONDS = 3600.0
@@ -175,29 +176,25 @@ class Program(_Maker):
 
     def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Score:
         assert item.low_quality is not None
-        target.parent.mkdir(parents=True, exist_ok=True)
-        made = target.with_name(f"unfinished-{target.name}")
-        made.unlink(missing_ok=True)
+        made = target.with_name(f"unfinished-{target.name}")  # ends as the program expects
         marks = {INPUT_MARK: str(item.low_quality.resolve()), OUTPUT_MARK: str(made.resolve())}
         words = self.words
         for mark, path in marks.items():
             words = [word.replace(mark, path) for word in words]
-        started = time.perf_counter()
-        try:
-            done = subprocess.run(
-                words, capture_output=True, text=True, errors="replace", check=False, timeout=PROGRAM_LIMIT_SECONDS
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise OutputError(f"{self.name}: {words[0]} could not be run ({error}); check the command") from error
-        seconds = time.perf_counter() - started
-        try:
+        with whole_path(target, temporary=made):
+            made.unlink(missing_ok=True)
+            started = time.perf_counter()
+            try:
+                done = subprocess.run(
+                    words, capture_output=True, text=True, errors="replace", check=False, timeout=PROGRAM_LIMIT_SECONDS
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise OutputError(f"{self.name}: {words[0]} could not be run ({error}); check the command") from error
+            seconds = time.perf_counter() - started
             if done.returncode != 0 or not made.is_file():
                 last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it said nothing"]
                 ended = f"ended with {done.returncode}" if done.returncode else "wrote no output"
                 raise OutputError(f"{self.name} {ended} on {item.name}: {last[0]}; try the command by hand")
-            made.replace(target)
-        finally:
-            made.unlink(missing_ok=True)
         return self.made(item, seconds)
 
 
@@ -241,7 +238,7 @@ def parse_methods(
     names = [name for name, _ in named]
     if twice := [name for name in names if names.count(name) > 1]:
         raise OptionError(f"{twice[0]!r} is the name of two methods; give them other ones: NAME={twice[0]}")
-    # Cheap ones first: a wrong folder is told before a model is loaded. The table keeps the order given.
+    # Cheap ones first: a wrong folder is an error before a model is loaded. The table keeps the order given.
     made: dict[str, Method] = {}
     for name, what in sorted(named, key=lambda pair: _is_model(pair[1])):
         made[name] = _method(name, what, items, device, precision, partial, announce)

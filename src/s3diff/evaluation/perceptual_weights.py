@@ -189,7 +189,7 @@ def prepare_inception_weights(file: str | os.PathLike[str], destination: str | o
     """Check and convert the weights of FID's Inception network; returns the file written.
 
     No registry package holds them: ``pt_inception-2015-12-05-6726825d.pth`` (the conversion of the original weights
-    that ``pytorch-fid`` publishes) has to be on disk. It is read as tensors alone.
+    that ``pytorch-fid`` publishes) has to be on disk. Only its tensors are read.
 
     Args:
         file: that file; the eight hexadecimal digits of its name are the beginning of its SHA-256.

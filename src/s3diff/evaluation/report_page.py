@@ -1,6 +1,6 @@
 """The report as one HTML page: figures, plots and pictures, without anything to fetch.
 
-The page itself is ``report_page.html``; what is put into it is data alone, so names of files cannot become markup.
+The page itself is ``report_page.html``; only data is put into it, so names of files cannot become markup.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def _with_truth(jobs: list[DegradeJob], truth: str | None) -> list[DegradeJob]:
         distinct_jobs([RestoreJob(job.source, target) for job, target in zip(jobs, targets, strict=True)])
         for target in targets:
             if target.suffix.lower() != ".png":
-                raise OutputError(f"{target}: low-quality pictures are written as PNG alone; end the name in .png")
+                raise OutputError(f"{target}: low-quality pictures are written only as PNG; end the name in .png")
             check_writable(target)
     if taken := {place_of(path) for path in low_quality} & {place_of(path) for path in truths}:
         raise OutputError(f"{truth} is where the low-quality pictures go ({len(taken)} alike); give --truth another")
@@ -184,7 +184,7 @@ def _free_record(path: Path) -> Path:
 
 
 def degrade_picture(job: DegradeJob, options: DegradeOptions) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Make one low-quality picture, by a draw that depends on the seed and the picture's relative name alone.
+    """Make one low-quality picture, by a draw that depends only on the seed and the picture's relative name.
 
     Returns:
         Its entry in the record, and notes on what was left out.

@@ -88,14 +88,14 @@ class Way(Protocol):
         """Read a picture ahead of its turn, in another thread; every check that costs little is made here.
 
         Raises:
-            PictureError, OutputError: this picture alone cannot be restored.
+            PictureError, OutputError: this picture cannot be restored; others can.
         """
 
     def restore(self, job: RestoreJob, opened: Any, progress: Callable[[int, int], None] | None) -> Finish:
         """Restore what :meth:`open` returned; the writing is left to the function that is returned.
 
         Raises:
-            PictureError, OutputError: this picture alone cannot be restored.
+            PictureError, OutputError: this picture cannot be restored; others can.
         """
 
 
@@ -210,7 +210,7 @@ def run_jobs(
         root: the output folder.
         journal: where it is written down.
         opened: the first job's picture, where the caller has read it already.
-        progress: told how many frames of an animation are done, and how many there are.
+        progress: called with how many frames of an animation are done, and how many there are.
 
     Raises:
         OptionError, ModelError: no picture can be restored like this.

@@ -1,4 +1,4 @@
-"""Transparency around a restoration: hidden colours kept out of it, and the opacity enlarged beside it."""
+"""Transparency around a restoration: hidden colours kept out of it, and the opacity enlarged for itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The variational autoencoder (SD-Turbo's layout, every width configurable); LoRA in the encoder alone."""
+"""The variational autoencoder (SD-Turbo's layout, every width configurable); LoRA only in the encoder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class AutoencoderConfig:
         layers_per_block: ResNet blocks of an encoder block; a decoder block has one more.
         pixel_unshuffle: the encoder first moves f x f pixels into channels.
         pixel_shuffle: the decoder's last convolution makes f x f pixels at once; its upsamplers make up for the rest.
-        norm: ``group``; ``branch`` (over the channels of a pixel, in residual branches alone) or ``none`` for a network
+        norm: ``group``; ``branch`` (over the channels of a pixel, only in residual branches) or ``none`` for a network
             without statistics over the picture.
         attention: self-attention over the whole feature map in both mid blocks.
         upsample: filter of the decoder's upsamplers.

@@ -103,7 +103,7 @@ def stream_norm(kind: Norm, num_groups: int, channels: int, eps: float) -> nn.Mo
 
 
 def stream_activation(kind: Norm) -> nn.Module:
-    """After :func:`stream_norm`: SiLU; nothing with norms in branches alone, where the way through stays linear."""
+    """After :func:`stream_norm`: SiLU; nothing with norms only in branches, where the way through stays linear."""
     return nn.Identity() if kind == "branch" else nn.SiLU()
 
 

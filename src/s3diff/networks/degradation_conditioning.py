@@ -23,7 +23,7 @@ class ConditioningConfig:
         block_channels: width of a block ID.
         identity_start: start M at the identity plus a small part (ours); the release starts it at about 2.5e-10,
             where the gradients of A, the MLPs and the tables are exactly 0.
-        modulated: let M follow the degrees; without it M depends on the block alone and is the same for every
+        modulated: let M follow the degrees; without it M depends only on the block and is the same for every
             picture, a plain LoRA of equal size, for comparison.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Folding made cheap: a network beside the network, whose modulated weights are written anew for every picture.
+"""Fold cheaply: a second network, whose modulated weights are written anew for every picture.
 
 :func:`s3diff.networks.modulated_lora.fold` is the readable twin: the same weights as new tensors, which
 ``functional_call`` swaps in. Here they lie in buffers that stay where they are. No memory is asked for and given back

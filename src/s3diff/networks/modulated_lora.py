@@ -61,7 +61,7 @@ class ModulatedLinear(nn.Linear, _ModulatedLora):
         self._add_factors(lora_rank, (lora_rank, in_features), (out_features, lora_rank))
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
-        """``x``: [B, ..., in]; ``modulation``: [B, r, r] or None for the base weight alone. Returns [B, ..., out]."""
+        """``x``: [B, ..., in]; ``modulation``: [B, r, r] or None for only the base weight. Returns [B, ..., out]."""
         base = F.linear(x, self.weight, self.bias)
         if modulation is None or self.lora_rank == 0:
             return base
@@ -92,7 +92,7 @@ class ModulatedConv2d(nn.Conv2d, _ModulatedLora):
         self._add_factors(lora_rank, shape_a, (out_channels, lora_rank, 1, 1))
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
-        """``x``: [B, in, h, w]; ``modulation``: [B, r, r] or None for the base weight alone."""
+        """``x``: [B, in, h, w]; ``modulation``: [B, r, r] or None for only the base weight."""
         base = F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
         if modulation is None or self.lora_rank == 0:
             return base

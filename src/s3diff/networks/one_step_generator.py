@@ -37,7 +37,7 @@ class GeneratorConfig:
 
     @property
     def is_local(self) -> bool:
-        """Whether a result's pixel depends on the pixels around it alone: no norm or attention over the picture."""
+        """Whether a result's pixel depends only on the pixels around it: no norm or attention over the picture."""
         norms = (self.autoencoder.norm, self.unet.norm)
         return "group" not in norms and not self.autoencoder.attention and not self.unet.self_attention
 

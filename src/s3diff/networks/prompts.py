@@ -1,6 +1,6 @@
 """A prompt's text to the embedding that the UNet attends to. The only place for transformers, imported when needed.
 
-The two prompts of the method are stored beside the weights; only another text comes here.
+The two prompts of the method are stored beside the weights; other texts are encoded here.
 """
 
 from __future__ import annotations

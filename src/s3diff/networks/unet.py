@@ -45,7 +45,7 @@ class UNetConfig:
         cross_attention: for each down block, whether it attends to the prompt; the mid block always does.
         self_attention: whether the transformer blocks attend to the whole feature map as well.
         context_channels: width of the prompt embeddings.
-        norm: ``group``; ``branch`` (over the channels of a pixel, in residual branches alone) or ``none`` for a network
+        norm: ``group``; ``branch`` (over the channels of a pixel, only in residual branches) or ``none`` for a network
             without statistics over the picture.
         lora_rank: rank of the modulated LoRA; 0 for none.
 

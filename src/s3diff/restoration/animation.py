@@ -31,7 +31,7 @@ from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Sizes, sizes_of
 from s3diff.restoration.steps import Opened, Progress, estimate, restore
 
-#: Frames that are asked for blur and noise, spread evenly: the first one alone may be black or a title.
+#: Frames that are asked for blur and noise, spread evenly: a first frame may be black or a title.
 _ESTIMATED_FRAMES = 5
 
 

@@ -29,7 +29,7 @@ class Conveyor(Generic[Item, Ready, Made]):
         read: makes an item ready; None where the item ends here.
         write: puts away what was made.
         items: all of them; None for an endless conveyor that :meth:`put` feeds.
-        has_room: whether one more item may be read beside those that are ready.
+        has_room: whether one more item may be read while these are ready.
         max_unwritten: how much that was made may wait for the writer, the one being written included.
         name: of the threads.
     """

@@ -55,7 +55,7 @@ def choose_dtype(
 
     Args:
         precision: what was asked for.
-        device: where the model runs; None to check ``precision`` alone.
+        device: where the model runs; None to check only ``precision``.
         schedule: the model's.
 
     Raises:

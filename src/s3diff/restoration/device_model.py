@@ -143,7 +143,7 @@ class DeviceModel:
     def watched(self, look: Callable[[], None]) -> Iterator[None]:
         """Call ``look`` before every layer of the encoder, the UNet and the decoder; what it raises ends the work.
 
-        Compiled networks (``fast``) are not interrupted: there ``progress`` alone ends the work, after a tile.
+        Compiled networks (``fast``) are not interrupted: there only ``progress`` ends the work, after a tile.
         """
         autoencoder, unet = self.generator.autoencoder, self.generator.unet
         networks = () if self.acceleration.compiled else (autoencoder.encoder, autoencoder.decoder, unet)

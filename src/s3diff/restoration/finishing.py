@@ -16,7 +16,7 @@ from s3diff.options import RestoreOptions, Upsampling
 from s3diff.restoration.regions import Canvas
 from s3diff.restoration.sizes import Sizes
 
-#: Proportions further apart than this are told when a picture is stretched; rounding to whole pixels is below it.
+#: Proportions further apart than this get a remark when a picture is stretched; rounding to whole pixels is below it.
 _STRETCH_TOLD = 0.02
 #: Mean distance of the channels from their mean, in [0, 1], up to which the result of a grey picture counts as grey:
 #: eight levels of 255, several times what a trained model adds.

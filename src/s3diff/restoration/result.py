@@ -37,7 +37,7 @@ class Result:
         seconds: wall-clock time by stage: prepare (enlarging the input), estimate, fold, encode, predict, decode,
             color, finish (only where size, colours, transparency or strength ask for more); and total, their sum.
             Reading and writing files, encoding a new prompt and rounding to the picture's depth are in none. A batch
-            shares its time evenly; an animation's frames are added up; a resumed file counts this run alone.
+            shares its time evenly; an animation's frames are added up; a resumed file counts only this run.
         options: the options, with the filter that enlarged the input filled in.
         notes: what was unusual about the restoration or left out, one sentence each.
         num_frames: of an animation, or pages of a TIFF of several; None of a still picture.

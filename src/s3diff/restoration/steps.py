@@ -317,7 +317,7 @@ def _overridden(estimated: Tensor, options: RestoreOptions, chosen: Degrees | No
 def _latent_noise(
     model: DeviceModel, plan: TilePlan, rows: HaloSpan, columns: HaloSpan, options: RestoreOptions
 ) -> Tensor | None:
-    """Every picture of a batch draws the noise that it would draw alone; on the CPU, equal on every device.
+    """Every picture of a batch draws the noise that it would draw by itself; on the CPU, equal on every device.
 
     It is drawn for the whole picture, whatever the tiles; a part gets its own.
     """

@@ -2,7 +2,7 @@
 
 Two kinds of models:
 
-- one whose result depends on the pixels nearby alone (:attr:`GeneratorConfig.is_local`, such as ``compact``): the whole
+- one whose result depends only on the pixels nearby (:attr:`GeneratorConfig.is_local`, such as ``compact``): the whole
   walk runs tile by tile, each with a halo (``regions``);
 - any other, such as SD-Turbo: the stages run one after the other on the whole picture, each in tiles of its own. The
   autoencoder in bands that exchange their edges (exact, with attention over the whole picture), or, with memory that

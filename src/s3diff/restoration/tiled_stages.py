@@ -47,7 +47,7 @@ class TiledStages:
     Args:
         generator: on its device.
         plan: from :func:`s3diff.restoration.tile_plan.plan_tiles`.
-        progress: told after every tile.
+        progress: called after every tile.
     """
 
     def __init__(self, generator: OneStepGenerator, plan: TilePlan, progress: Progress | None = None) -> None:
@@ -175,7 +175,7 @@ class TiledStages:
     ) -> Tensor:
         """Tile by tile, with the statistics of a sample of the picture for all: memory of one tile, no seams.
 
-        Attention looks at a tile alone here. ``unit``: input positions of a latent; ``scale``: output over input side.
+        Attention looks only at its tile here. ``unit``: input positions of a latent; ``scale``: output over input side.
         """
         tile, halo = self._autoencoder_tile * unit, AUTOENCODER_HALO * unit
         rows, columns = (halo_spans(length, tile, halo, unit) for length in features.shape[2:])

@@ -71,7 +71,7 @@ class JobStatus:
 
 
 class Job:
-    """One picture on its way. Threads may read it and wait for it; the service alone changes it.
+    """One picture on its way. Threads may read it and wait for it; only the service changes it.
 
     Attributes:
         id: unguessable; whoever knows it and is its owner may ask for the job.
@@ -194,7 +194,7 @@ class JobStore:
 
     def __init__(self, limits: ServiceLimits, parent: Path | None = None) -> None:
         self.limits = limits
-        self.folder = Path(tempfile.mkdtemp(prefix="s3diff-serve-", dir=parent))  # for this user alone (0700)
+        self.folder = Path(tempfile.mkdtemp(prefix="s3diff-serve-", dir=parent))  # only for this user (0700)
         #: Goes with the process at the latest, however early it ends; only a kill -9 leaves it.
         self._remove_folder = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self._jobs: dict[str, Job] = {}
@@ -210,7 +210,7 @@ class JobStore:
         """Find a job of its owner's.
 
         Raises:
-            JobNotFoundError: there is none of this name, or it is another owner's: both are told alike.
+            JobNotFoundError: there is none of this name, or it is another owner's: the message is the same.
         """
         self.sweep()
         with self._lock:

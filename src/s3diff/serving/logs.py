@@ -17,7 +17,7 @@ from typing import Any
 
 #: The request that is being answered.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-#: What a log may hold beside its message.
+#: What a log line may hold besides its message.
 _FIELDS = ("job", "state", "seconds", "method", "route", "status", "bytes", "client")
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: Enough of a job's id to find its lines again, too little to fetch its result.

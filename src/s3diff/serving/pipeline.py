@@ -190,10 +190,10 @@ class Pipeline:
         started = time.monotonic()
         with restorer.watched(monitor.look):
             if not isinstance(ready.opened, Opened):
-                made = restore_series(restorer, ready.opened, ready.target, job.options, job.writing, monitor.told)
+                made = restore_series(restorer, ready.opened, ready.target, job.options, job.writing, monitor.report)
                 self._finish(ready, made)
                 return
-            restored = restorer.restore(ready.opened, job.options, progress=monitor.told)
+            restored = restorer.restore(ready.opened, job.options, progress=monitor.report)
         self.times.add(job.model, pixels, time.monotonic() - started)
         self._hand_to_writer(ready, restored)
 

@@ -10,7 +10,7 @@ from s3diff.errors import JobCancelledError, JobTimeoutError
 from s3diff.serving.jobs import Job, Part
 from s3diff.serving.limits import ServiceLimits
 
-#: Progress is told at most so often.
+#: Progress is reported at most so often.
 _TELL_SECONDS = 0.1
 
 #: Share of the newest picture in the running mean.
@@ -76,7 +76,7 @@ class JobMonitor:
         if now - self._last_told >= _TELL_SECONDS or self._job.status.stage != "restoring":
             self._tell(now)
 
-    def told(self, stage: str, done: int, total: int) -> None:
+    def report(self, stage: str, done: int, total: int) -> None:
         """Note progress after every tile, or frame of an animation; the pieces of one of many are not counted."""
         self._part = "frame" if stage == "frames" else self._part
         if stage in ("tiles", "frames") and total > 1:

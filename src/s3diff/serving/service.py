@@ -165,7 +165,7 @@ class RestorationService:
             options: how it is restored.
             model: see :attr:`models`; None for the default.
             writing: how the result is named and written; ``overwrite`` means nothing here.
-            owner: who alone may ask for the job.
+            owner: the only one who may ask for the job.
             quota: how much this owner may hand in.
             move: take the file away instead of copying it.
 

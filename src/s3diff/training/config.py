@@ -274,14 +274,14 @@ class TrainConfig:
         generator: shapes of the networks; a run that starts from a model takes that model's.
         start: ``scratch``: fresh networks; ``base``: fresh LoRA and conditioning on a pretrained base model, given with
             ``--from``; ``model``: a whole model, given with ``--from``.
-        trained: ``everything`` but the estimator, or the ``modulation`` alone as S3Diff does: LoRA factors, the UNet's
+        trained: ``everything`` except the estimator, or only the ``modulation`` as in S3Diff: LoRA factors, the UNet's
             ``conv_in``, the conditioning's layers and block IDs.
         estimator_steps: a start from scratch without a given estimator first trains one for so many steps.
         prompt_tokens: tokens of the learned prompt embeddings of a start from scratch.
         negative_probability: share of images that get the negative prompt and the enlarged low-quality image as
             their target (S3Diff section 3.3, online negative prompting).
         dial_probability: share of images that teach the dial: their degrees are turned, and their target keeps as much
-            blur and noise as a turn down asks for. Without it a network may look at the picture alone and ignore the
+            blur and noise as a turn down asks for. Without it a network may look only at the picture and ignore the
             degrees, as the paper's training leaves it free to do.
         precision: what the generator computes in; trained weights and optimiser state are float32 in any case.
         frozen_precision: what the frozen weights of linear layers and convolutions are stored in.

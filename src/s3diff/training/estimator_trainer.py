@@ -21,7 +21,7 @@ from s3diff.training.run_checkpoints import RunState
 
 _BLUR, _NOISE = 0, 1
 
-#: Blur and noise of the reduced crop, the worst one, and the reduced one with blur or noise alone.
+#: Blur and noise of the reduced crop, the worst one, and the reduced one with only blur or only noise.
 _ANCHORS = ((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0))
 
 
@@ -104,7 +104,7 @@ def draw_versions(
 
     ``a``; ``b`` = a with larger blur; ``c`` = a with stronger noise; the merely reduced one (anchor 0 for both);
     the one with every parameter at its maximum (anchor 1). Ours are two more anchors that hold the degrees apart: the
-    reduced one with blur alone (1, 0) and with noise alone (0, 1). Without them a small estimator calls blur what is
+    reduced one with only blur (1, 0) and with only noise (0, 1). Without them a small estimator calls blur what is
     noise.
     """
     settings = synthesis.PRESETS[config.data.degradations[0]]

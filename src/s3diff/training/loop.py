@@ -41,7 +41,7 @@ from s3diff.training.tracking import Tracker
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Marks a log record that each process has to show, not the main one alone.
+#: Marks a log record that each process has to show, not only the main one.
 EVERY_PROCESS = {"every_process": True}
 #: Environment variables by which ``accelerate launch`` asks for ways of training that would bypass this loop.
 _OTHER_ENGINES = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
@@ -130,7 +130,7 @@ class Loop(ABC):
 
     @property
     def validate_every(self) -> int:
-        """Steps between validations; 0 for the first and the last alone."""
+        """Steps between validations; 0 for only the first and the last."""
         return 0
 
     def run(self, report: Callable[[StepReport], None] | None = None) -> None:
@@ -233,7 +233,7 @@ class Loop(ABC):
         (loss / self._data.accumulate).backward()
 
     def _gathering(self, wrapped: nn.Module, index: int) -> Any:
-        """For the passes of an accumulated batch: gradients travel between the processes with the last one alone."""
+        """For the passes of an accumulated batch: gradients travel between the processes only with the last one."""
         return nullcontext() if index == self._data.accumulate - 1 else self.accelerator.no_sync(wrapped)
 
     def _update(self, name: str, module: nn.Module, loss: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 Source: K. Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024), and *Muon is scalable for
 LLM training* (arXiv 2502.16982), section 2.2, for the factor with which AdamW's learning rates fit. Own code because
-torch's (2.9 and newer) takes matrices alone.
+torch's (2.9 and newer) takes only matrices.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def is_matrix(weight: Tensor) -> bool:
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """[rows, columns] -> about U V^T of its singular value decomposition U S V^T, by products of matrices alone."""
+    """[rows, columns] -> about U V^T of its singular value decomposition U S V^T, only by products of matrices."""
     x = matrix.float()
     x = x / (x.norm() + 1e-7)
     is_tall = x.shape[0] > x.shape[1]

@@ -76,7 +76,7 @@ def as_released() -> TrainConfig:
 def compact_generator() -> GeneratorConfig:
     """The embedded model's networks: the method's blocks at low-quality resolution.
 
-    Norms over the channels of each pixel, in residual branches alone, and no attention over the picture: nothing
+    Norms over the channels of each pixel, only in residual branches, and no attention over the picture: nothing
     depends on the whole picture, so tiles with a halo are exact. The decoder makes a residual to the enlarged input,
     by a pixel-shuffle head. Most blocks stand in the encoder and the decoder, which guidance does not double.
     """

@@ -44,7 +44,7 @@ class Animation:
     Attributes:
         path: the file.
         width: of every frame, in pixels, upright.
-        height: likewise.
+        height: of every frame, in pixels.
         milliseconds: how long each frame is shown, as stored; viewers show 0 as about 100.
         num_plays: how often it is shown; 0 for ever, which is also said of AVIF, whose number Pillow does not tell.
         is_grey: whether every frame is grey; frames have one channel then, and else three.

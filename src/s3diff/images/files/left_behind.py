@@ -1,4 +1,4 @@
-"""What a file carries beside its picture, and what its XMP claims about that: a result has none of it, and says so.
+"""Find what a file holds besides its picture, and what its XMP claims about that: a result has none of it, and says so.
 
 Gain maps, videos of motion pictures, depth, further pictures, content credentials. No Pillow here.
 """
@@ -145,7 +145,7 @@ def drop_exif_claims(exif: bytes) -> tuple[bytes, list[str]]:
 
 
 def attachments(file: BinaryIO) -> list[str]:
-    """Return what a file holds beside its picture and the metadata that is read; as kinds for a remark.
+    """Return what a file holds besides its picture and the metadata that is read; as kinds for a remark.
 
     Args:
         file: of any format, opened.

@@ -29,7 +29,7 @@ def write_picture(picture: Picture, path: PicturePath, *, quality: int = 95, ove
 
     Profile, EXIF, XMP and DPI are kept where the format can hold them, and a restored picture states in XMP how it was
     made. 16 bits are kept by PNG and TIFF (10 of them by HEIC, which needs the extra ``heif``). JPEG and HEIC are
-    written without colour subsampling. Missing folders are made. The file is whole or not there: it is written beside
+    written without colour subsampling. Missing folders are made. The file is whole or not there: it is written next to
     its destination, flushed to the disk and then moved; an interruption leaves the old file.
 
     Args:

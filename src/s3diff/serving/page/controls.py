@@ -241,7 +241,7 @@ def page_controls(models: list[str], model: str) -> list[Control]:
             field="seed",
             kind="number",
             label="Seed",
-            info="Used by a sample alone.",
+            info="Only a sample uses it.",
             group="method",
             start=_default("seed"),
             step=1,
