@@ -22,17 +22,18 @@ from enlargers import as_picture
 from quality import OfRealEsrgan
 from targets import Target, all_reached, at_least, at_most
 
+from s3diff.degradation.settings import DegradeOptions
 from s3diff.errors import S3DiffError
 from s3diff.evaluation.methods import Method, parse_methods
 from s3diff.evaluation.protocols import choose_protocol
 from s3diff.evaluation.report import Row, markdown, table
 from s3diff.evaluation.report_files import write_reports
 from s3diff.evaluation.scoring import Evaluation, evaluate
-from s3diff.evaluation.sets import EvaluationSet, SetDegradation, find_set
+from s3diff.evaluation.sets import EvaluationSet, find_set
 from s3diff.images.codecs import list_pictures, read_picture, to_tensor, write_picture
 
 CROP_PX = 384
-DEGRADATION = SetDegradation("s3diff", scale=4, seed=7)
+DEGRADATION = DegradeOptions("s3diff", scale=4, seed=7)
 METRICS = ("psnr_y", "lpips_alex", "dists", "niqe")
 #: A model's share of Real-ESRGAN's time, at most.
 TIME_SHARE = 1 / 3

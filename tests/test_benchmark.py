@@ -18,11 +18,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from s3diff.apps.cli import app
+from s3diff.degradation.settings import DegradeOptions
 from s3diff.errors import OptionError, PictureError
 from s3diff.evaluation.measures import MEASURES, checked_names, load_measures
 from s3diff.evaluation.methods import Model
 from s3diff.evaluation.protocols import PROTOCOLS, choose_protocol, computable_metrics
-from s3diff.evaluation.sets import SetDegradation, find_set, match_results, results_set
+from s3diff.evaluation.sets import find_set, match_results, results_set
 from s3diff.evaluation.spectrum import GRID_OF_SET
 from s3diff.evaluation.statistics import mean_interval, paired_difference
 from s3diff.images.codecs import Picture
@@ -269,7 +270,7 @@ def test_pairs_need_both_halves(pairs: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="no folder and no known name; give a folder or one of realsr"):
         find_set("set5", work=tmp_path)
     with pytest.raises(OptionError, match="leave out --truth"):
-        find_set(str(pairs / "hr"), pairs / "hr", SetDegradation("s3diff"), work=tmp_path)
+        find_set(str(pairs / "hr"), pairs / "hr", DegradeOptions("s3diff"), work=tmp_path)
     items = results_set(pairs / "hr", []).items
     assert list(match_results(pairs / "hr", items, partial=False)) == ["a", "b", "c", "d"]
 

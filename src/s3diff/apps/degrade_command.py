@@ -12,7 +12,8 @@ from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.options import Preset
 
 if TYPE_CHECKING:
-    from s3diff.folders.degrade import DegradeJob, DegradeOptions
+    from s3diff.degradation.settings import DegradeOptions
+    from s3diff.folders.degrade import DegradeJob
 
 
 def degrade(
@@ -48,7 +49,8 @@ def degrade(
     with one_line_errors():
         if rebuild is not None and (preset is not None or scale is not None or seed is not None):
             raise OptionError("--rebuild takes everything from its file; leave out --preset, --scale and --seed")
-        from s3diff.folders.degrade import DegradeOptions, plan_degrading, plan_rebuilding
+        from s3diff.degradation.settings import DegradeOptions
+        from s3diff.folders.degrade import plan_degrading, plan_rebuilding
 
         if rebuild is not None:
             _work_through(plan_rebuilding(source, output, truth, rebuild), None, None, quiet)

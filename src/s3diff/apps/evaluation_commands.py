@@ -113,14 +113,15 @@ def benchmark(
     """
     with one_line_errors():
         load_torch()
+        from s3diff.degradation.settings import DegradeOptions
         from s3diff.evaluation.methods import parse_methods
         from s3diff.evaluation.protocols import choose_protocol
-        from s3diff.evaluation.sets import SetDegradation, find_set
+        from s3diff.evaluation.sets import find_set
 
         chosen = choose_protocol(protocol, _names(metrics))
         if scale < 1:
             raise OptionError(f"scale is {scale}; give a whole number of at least 1")
-        degradation = None if preset is None else SetDegradation(preset, scale, seed)
+        degradation = None if preset is None else DegradeOptions(preset, scale, seed)
         whole = find_set(name, truth, degradation, work=output)
         evaluation_set = whole.limited(limit)
         methods = parse_methods(

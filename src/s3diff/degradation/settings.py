@@ -296,3 +296,32 @@ PRESETS["bicubic"] = DegradationSettings(
     clean_probability=1.0,
     clean_modes=("bicubic_antialiased",),
 )
+
+#: Seeds that a torch.Generator takes.
+_LOWEST_SEED, _HIGHEST_SEED = -(2**63), 2**64 - 1
+
+
+@dataclass(frozen=True)
+class DegradeOptions:
+    """Hold what a set is made with.
+
+    Attributes:
+        preset: a name of ``PRESETS``.
+        scale: ground truth side over low-quality side.
+        seed: of all draws.
+
+    Raises:
+        OptionError: an option is outside what it allows.
+    """
+
+    preset: str
+    scale: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise OptionError(f"preset is {self.preset!r}; give one of {', '.join(PRESETS)}")
+        if not 1 <= self.scale <= 64:
+            raise OptionError(f"scale is {self.scale}; give a whole number from 1 to 64")
+        if not _LOWEST_SEED <= self.seed <= _HIGHEST_SEED:
+            raise OptionError(f"seed is {self.seed}; give a whole number from -2^63 to 2^64 - 1")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from s3diff.degradation.settings import DegradeOptions
 from s3diff.degradation.synthesis import MIN_SIDE_PX, PRESETS, apply, draw_by_name
 from s3diff.errors import OptionError, PictureError
 from s3diff.images.codecs import Picture, list_pictures, read_picture, to_tensor, write_picture
@@ -83,30 +84,11 @@ class EvaluationSet:
         return EvaluationSet(self.items[:num_pictures], {**self.description, "limit": num_pictures})
 
 
-@dataclass(frozen=True)
-class SetDegradation:
-    """How the inputs of a set of truths are made: as ``s3diff degrade`` makes them, byte for byte.
-
-    Raises:
-        OptionError: a value is outside what it allows.
-    """
-
-    preset: str
-    scale: int = 4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise OptionError(f"preset is {self.preset!r}; give one of {', '.join(PRESETS)}")
-        if not 1 <= self.scale <= 64:
-            raise OptionError(f"scale is {self.scale}; give a whole number from 1 to 64")
-
-
 # ---------------------------------------------------------------------------------------------- the kinds of sets
 
 
 def find_set(
-    name: str, truth: str | os.PathLike[str] | None = None, degradation: SetDegradation | None = None, *, work: Path
+    name: str, truth: str | os.PathLike[str] | None = None, degradation: DegradeOptions | None = None, *, work: Path
 ) -> EvaluationSet:
     """Find the set that ``--set`` means.
 
@@ -115,7 +97,8 @@ def find_set(
             ``TRUTH_NAMES`` is a set of pairs; one of pictures has no truth unless ``truth`` or ``degradation`` is
             given.
         truth: folder of the truths of the pictures in ``name``.
-        degradation: the pictures in ``name`` are truths; their inputs are made this way.
+        degradation: the pictures in ``name`` are truths; their inputs are made this way, as ``s3diff degrade`` makes
+            them, byte for byte.
         work: folder for such inputs, and for truths cropped to whole multiples of the scale.
 
     Raises:
@@ -225,7 +208,7 @@ def _pairs(low_quality: Path, truth: Path) -> EvaluationSet:
     return EvaluationSet(items, {"kind": "pairs", "low_quality": str(low_quality), "truth": str(truth)})
 
 
-def _degraded_set(folder: Path, degradation: SetDegradation, work: Path) -> EvaluationSet:
+def _degraded_set(folder: Path, degradation: DegradeOptions, work: Path) -> EvaluationSet:
     """Every input is made anew, which is quick, and written where it is not there yet or differs."""
     items = []
     for stem, path in _named_pictures(folder, without=work).items():
@@ -245,7 +228,7 @@ def _degraded_set(folder: Path, degradation: SetDegradation, work: Path) -> Eval
     return EvaluationSet(tuple(items), description)
 
 
-def degraded(path: Path, degradation: SetDegradation, name: str) -> tuple[Picture, Picture]:
+def degraded(path: Path, degradation: DegradeOptions, name: str) -> tuple[Picture, Picture]:
     """Make the input and the truth, cropped to a multiple of the scale, of one true picture; both RGB of 8 bits.
 
     Args:

@@ -15,7 +15,7 @@ import torch
 from s3diff.atomic_write import write_atomically
 from s3diff.checkpoints.config_json import from_json, to_json
 from s3diff.degradation.records import from_records, to_records
-from s3diff.degradation.settings import DegradationSettings
+from s3diff.degradation.settings import DegradationSettings, DegradeOptions
 from s3diff.degradation.synthesis import MIN_SIDE_PX, PRESETS, DegradationDraw, apply, draw_by_name
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob, distinct_jobs, is_earlier_result, place_of, plan_jobs
@@ -27,8 +27,6 @@ from s3diff.version import __version__
 #: In an output folder; beside a single picture the record has its name with .json.
 RECORD_NAME = "degradations.json"
 _FORMAT, _FORMAT_VERSION = "s3diff-degradations", 1
-#: Seeds that a torch.Generator takes.
-_LOWEST_SEED, _HIGHEST_SEED = -(2**63), 2**64 - 1
 _TEXTS = ("name", "source", "source_sha256", "low_quality_sha256")
 _ENTRY_FIELDS = (*_TEXTS, "source_bytes", "crop_px", "degradation")
 
@@ -65,27 +63,6 @@ class Recorded:
     low_quality_sha256: str
     drawn: DegradationDraw
     made_with: str
-
-
-@dataclass(frozen=True)
-class DegradeOptions:
-    """What a set is made with: the preset's name, ground truth side over low-quality side, and the seed.
-
-    Raises:
-        OptionError: an option is outside what it allows.
-    """
-
-    preset: str
-    scale: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise OptionError(f"preset is {self.preset!r}; give one of {', '.join(PRESETS)}")
-        if not 1 <= self.scale <= 64:
-            raise OptionError(f"scale is {self.scale}; give a whole number from 1 to 64")
-        if not _LOWEST_SEED <= self.seed <= _HIGHEST_SEED:
-            raise OptionError(f"seed is {self.seed}; give a whole number from -2^63 to 2^64 - 1")
 
 
 # ---------------------------------------------------------------------------------------------- planning
