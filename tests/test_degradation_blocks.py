@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -19,14 +19,13 @@ from conftest import goldens_path, shared_path
 from s3diff.degradation.jpeg import compress_jpeg
 from s3diff.degradation.kernels import (
     KERNEL_FAMILIES,
+    SINC,
     KernelParameters,
     cut_kernels,
     filter_per_image,
     gaussian_kernels,
-    generalised_gaussian_kernels,
     needed_radii,
-    plateau_kernels,
-    sinc_kernels,
+    pulse_parameters,
 )
 from s3diff.degradation.noise import MIN_PHOTONS, _alias_table, estimate_photons, gaussian_noise, poisson_noise
 from s3diff.degradation.resize import resize
@@ -81,6 +80,12 @@ def textured_pictures(batch_size: int, side_px: int) -> Tensor:
 # Kernels
 
 
+def sinc_kernels(side_px: int, cutoff: torch.Tensor, padded_side_px: int) -> torch.Tensor:
+    parameters = pulse_parameters(len(cutoff), side_px)
+    family = torch.full_like(parameters.family, SINC)
+    return replace(parameters, cutoff=cutoff, family=family).kernels(padded_side_px)
+
+
 @pytest.mark.parametrize("index", range(len(GOLDEN_KERNELS)))
 def test_kernels_match_the_release(index: int) -> None:
     side, sigma_x, sigma_y, rotation, beta, plateau = GOLDEN_KERNELS[index]
@@ -88,10 +93,10 @@ def test_kernels_match_the_release(index: int) -> None:
     kernels = {
         "iso": gaussian_kernels(side, first),
         "aniso": gaussian_kernels(side, first, second, turn),
-        "giso": generalised_gaussian_kernels(side, first, one(beta)),
-        "ganiso": generalised_gaussian_kernels(side, first, one(beta), second, turn),
-        "piso": plateau_kernels(side, first, one(plateau)),
-        "paniso": plateau_kernels(side, first, one(plateau), second, turn),
+        "giso": gaussian_kernels(side, first, kind="generalised_", beta=one(beta)),
+        "ganiso": gaussian_kernels(side, first, second, turn, kind="generalised_", beta=one(beta)),
+        "piso": gaussian_kernels(side, first, kind="plateau_", beta=one(plateau)),
+        "paniso": gaussian_kernels(side, first, second, turn, kind="plateau_", beta=one(plateau)),
     }
     with np.load(goldens_path("degr_kernels.npz")) as golden:
         for name, kernel in kernels.items():
@@ -139,9 +144,8 @@ def test_filter_matches_the_release() -> None:
 
 def test_a_kernel_cut_to_what_counts_filters_alike() -> None:
     images = torch.rand(1, 3, 40, 33, generator=generator())
-    kernels = torch.cat(
-        [sinc_kernels(9, one(1.7), 21), gaussian_kernels(21, one(0.5)), plateau_kernels(21, one(1), one(1))]
-    )
+    plateau = gaussian_kernels(21, one(1), kind="plateau_", beta=one(1))
+    kernels = torch.cat([sinc_kernels(9, one(1.7), 21), gaussian_kernels(21, one(0.5)), plateau])
     radii = needed_radii(kernels)
     assert radii == [4, 2, 10]
     for kernel, radius in zip(kernels[:, None], radii, strict=True):

@@ -45,7 +45,7 @@ from s3diff.options import OutputOptions
 from s3diff.serving.http import server as http_server
 from s3diff.serving.http.api import create_app
 from s3diff.serving.http.auth import Auth
-from s3diff.serving.http.server import Server, address_of, addresses_of, listen
+from s3diff.serving.http.server import Server, addresses_of, listen
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.service import RestorationService
 from serving_pictures import jpeg_with_metadata, photo, transparent
@@ -69,7 +69,7 @@ def running(server: Server) -> Iterator[str]:
     try:
         while not server.started:
             time.sleep(0.01)
-        yield address_of(listener)
+        yield addresses_of(listener)[0]
     finally:
         server.should_exit = True
         thread.join(SECONDS)
@@ -185,7 +185,7 @@ def test_what_progress_raises_ends_the_work(client: Client, server: Any) -> None
 
 def test_a_service_that_is_not_there() -> None:
     with closing(listen("127.0.0.1", 0)) as listener:
-        url = address_of(listener)
+        url = addresses_of(listener)[0]
     with Client(url) as client, pytest.raises(ServiceError, match="cannot be reached") as absent:
         client.models()
     one_line(absent)
@@ -609,7 +609,7 @@ def test_restore_at_a_server_with_a_token(model: Path, tmp_path: Path) -> None:
 def test_restore_at_no_server(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(photo())
     with closing(listen("127.0.0.1", 0)) as listener:
-        url = address_of(listener)
+        url = addresses_of(listener)[0]
     outcome = run("restore", tmp_path / "a.png", "-o", tmp_path / "b.png", "--server", url)
     assert (outcome.exit_code, len(outcome.stderr.strip().splitlines())) == (1, 1)
     assert "cannot be reached" in outcome.stderr

@@ -4,6 +4,7 @@ JSON schemas. Everything is made from the dataclasses, so that command, service,
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Mapping
@@ -246,6 +247,7 @@ def _schema(name: str, choices: tuple[str, ...] | None) -> dict[str, Any]:
     return {"type": kind, "exclusiveMinimum" if is_open else "minimum": low, "maximum": high}
 
 
+@functools.cache
 def _descriptions(options: type) -> dict[str, str]:
     """What the class says of its attributes, by name."""
     text = inspect.cleandoc(options.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]

@@ -85,54 +85,34 @@ class KernelParameters:
 
 
 def gaussian_kernels(
-    side_px: int, sigma_x_px: Tensor, sigma_y_px: Tensor | None = None, rotation: Tensor | None = None
+    side_px: int,
+    sigma_x_px: Tensor,
+    sigma_y_px: Tensor | None = None,
+    rotation: Tensor | None = None,
+    *,
+    kind: str = "",
+    beta: Tensor | None = None,
 ) -> Tensor:
-    """Gaussian kernels [B, side, side] float64: exp(-q / 2), q the squared Mahalanobis distance from the centre.
+    """Compute kernels [B, side, side] float64 of q, the squared Mahalanobis distance from the centre.
 
     Args:
         side_px: odd side in pixels.
         sigma_x_px: [B] standard deviation in pixels, of both axes where ``sigma_y_px`` is None (isotropic).
         sigma_y_px: [B] standard deviation in pixels along the second axis.
         rotation: [B] radians from the horizontal to the first axis; None for 0.
+        kind: ``""``: exp(-q / 2); ``generalised_``: exp(-q^beta / 2); ``plateau_``: 1 / (1 + q^beta).
+        beta: [B].
     """
-    return _family_kernels("", side_px, sigma_x_px, sigma_y_px, rotation, None)
-
-
-def generalised_gaussian_kernels(
-    side_px: int,
-    sigma_x_px: Tensor,
-    beta: Tensor,
-    sigma_y_px: Tensor | None = None,
-    rotation: Tensor | None = None,
-) -> Tensor:
-    """Generalised Gaussian kernels [B, side, side] float64: exp(-q^beta / 2); beta 1 is the Gaussian."""
-    return _family_kernels("generalised_", side_px, sigma_x_px, sigma_y_px, rotation, beta)
-
-
-def plateau_kernels(
-    side_px: int,
-    sigma_x_px: Tensor,
-    beta: Tensor,
-    sigma_y_px: Tensor | None = None,
-    rotation: Tensor | None = None,
-) -> Tensor:
-    """Plateau-shaped kernels [B, side, side] float64: 1 / (1 + q^beta)."""
-    return _family_kernels("plateau_", side_px, sigma_x_px, sigma_y_px, rotation, beta)
-
-
-def sinc_kernels(side_px: int, cutoff: Tensor, padded_side_px: int | None = None) -> Tensor:
-    """Circular ideal low-pass kernels [B, k, k] float64, k = ``padded_side_px`` or ``side_px``.
-
-    cutoff * J1(cutoff * r) / (2 pi r), J1 the Bessel function of the first kind (arXiv 2107.10833, equation 6).
-
-    Args:
-        side_px: odd side of the support in pixels.
-        cutoff: [B] in radians for each pixel, in (0, pi].
-        padded_side_px: odd side to zero-pad to, at least ``side_px``.
-    """
-    parameters = replace(pulse_parameters(cutoff.shape[0], side_px), cutoff=cutoff.double())
-    parameters = replace(parameters, family=torch.full_like(parameters.family, SINC))
-    return parameters.kernels(side_px if padded_side_px is None else padded_side_px)
+    parameters = pulse_parameters(sigma_x_px.shape[0], side_px)
+    family = KERNEL_FAMILIES.index(f"{kind}{'isotropic' if sigma_y_px is None else 'anisotropic'}")
+    return replace(
+        parameters,
+        family=torch.full_like(parameters.family, family),
+        sigma_x_px=sigma_x_px.double(),
+        sigma_y_px=(sigma_x_px if sigma_y_px is None else sigma_y_px).double(),
+        rotation=parameters.rotation if rotation is None else rotation.double(),
+        beta=parameters.beta if beta is None else beta.double(),
+    ).kernels(side_px)
 
 
 def pulse_parameters(batch_size: int, side_px: int = PADDED_SIDE_PX) -> KernelParameters:
@@ -217,26 +197,6 @@ def _filter_planes(planes: Tensor, weights: Tensor) -> Tensor:
     One group for each plane: a convolution in the library's sense, so the kernel is not flipped.
     """
     return functional.conv2d(planes[None], weights.unsqueeze(1), groups=len(planes))[0]
-
-
-def _family_kernels(
-    prefix: str,
-    side_px: int,
-    sigma_x_px: Tensor,
-    sigma_y_px: Tensor | None,
-    rotation: Tensor | None,
-    beta: Tensor | None,
-) -> Tensor:
-    name = prefix + ("isotropic" if sigma_y_px is None else "anisotropic")
-    parameters = pulse_parameters(sigma_x_px.shape[0], side_px)
-    return replace(
-        parameters,
-        family=torch.full_like(parameters.family, KERNEL_FAMILIES.index(name)),
-        sigma_x_px=sigma_x_px.double(),
-        sigma_y_px=(sigma_x_px if sigma_y_px is None else sigma_y_px).double(),
-        rotation=parameters.rotation if rotation is None else rotation.double(),
-        beta=parameters.beta if beta is None else beta.double(),
-    ).kernels(side_px)
 
 
 def _grid(side_px: int) -> tuple[Tensor, Tensor]:

@@ -137,12 +137,6 @@ class Job:
             self._changed.wait_for(lambda: self._status.is_final, timeout)
             return self._status
 
-    def wait_for_change(self, known: JobStatus, timeout: float | None = None) -> JobStatus:
-        """Wait until it no longer stands where it is known to stand, at most so many seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._status is not known, timeout)
-            return self._status
-
     def subscribe(self, listener: Callable[[JobStatus], None]) -> Callable[[], None]:
         """Have a function called with every new status, in the thread that changes it; it must be quick.
 

@@ -156,13 +156,10 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket) -> str:
-    """Give the address for a browser on this machine: ``http://127.0.0.1:8000``."""
-    return addresses_of(listener)[0]
-
-
 def addresses_of(listener: socket.socket) -> list[str]:
-    """Give the address for this machine's browsers, then, of a socket that listens everywhere, the network's."""
+    """Give the address for this machine's browsers, such as ``http://127.0.0.1:8000``; of a socket that listens
+    everywhere, then the network's.
+    """
     host, port = listener.getsockname()[:2]
     if host not in ("0.0.0.0", "::"):
         return [_address(host, port)]
