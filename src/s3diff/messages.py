@@ -33,5 +33,5 @@ def reason_of(error: BaseException) -> str:
 
 def install_command(extra: str) -> str:
     """Return the command that installs an extra from the project's folder."""
-    editable = "-e " if extra in ("test", "dev") else ""
+    editable = "-e " if extra in ("test", "docs", "dev") else ""
     return f'pip install -c constraints.txt {editable}".[{extra}]"'

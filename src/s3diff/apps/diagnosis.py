@@ -65,7 +65,6 @@ _EXTRAS = {
         },
     ),
     "docs": (
-        'pip install -c constraints.txt -e ".[docs]"',
         "the documentation site, from Python 3.11 on: zensical serve",
         {
             "zensical": "zensical",
