@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import pickle
@@ -19,7 +20,7 @@ from torch import Tensor
 from conftest import goldens_path
 from golden_models import official_files, tiny_model, tiny_model_folder
 from s3diff.checkpoints.convert import NEGATIVE_PROMPT, POSITIVE_PROMPT, convert, to_official
-from s3diff.checkpoints.model_folder import load_model
+from s3diff.checkpoints.model_folder import StoredPrompts, load_model, save_model
 from s3diff.checkpoints.official_pickle import read_official_estimator, read_official_pickle, write_official_pickle
 from s3diff.checkpoints.sd_turbo import read_json, read_sd_turbo, read_sd_turbo_config
 from s3diff.checkpoints.weights_file import read_safetensors, read_torch_file
@@ -60,7 +61,7 @@ def assert_same_content(found: Any, expected: Any, where: str = "") -> None:
 def test_round_trip_is_bit_equal(tmp_path: Path, dtype: torch.dtype) -> None:
     files = official_files()
     convert(files.base, files.pickle, files.estimator, tmp_path / "model", dtype=dtype)
-    to_official(tmp_path / "model", tmp_path / "s3diff.pkl", tmp_path / "de_net.pth")
+    to_official(tmp_path / "model", tmp_path / "s3diff.pkl", tmp_path / "de_net.pth", base_folder=files.base)
     assert_same_content(read_pickle(tmp_path / "s3diff.pkl"), read_pickle(files.pickle))
     found, expected = read_pickle(tmp_path / "de_net.pth"), read_pickle(files.estimator)
     assert_same_content(dict(found), dict(expected))
@@ -278,12 +279,39 @@ def test_estimator_is_strict(tmp_path: Path) -> None:
 def test_unwritable_output(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError) as error:
-        to_official(tiny_model_folder(), tmp_path / "file" / "s3diff.pkl")
+        to_official(tiny_model_folder(), tmp_path / "file" / "s3diff.pkl", base_folder=official_files().base)
     one_line(error)
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError):
-        to_official(tiny_model_folder(), tmp_path / "folder")
+        to_official(tiny_model_folder(), tmp_path / "folder", base_folder=official_files().base)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_what_the_pickle_cannot_hold_is_refused_by_name(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Written, it would be lost: a trained weight of the base, and a learned prompt."""
+    model, base = tiny_model(), official_files().base
+    trained, stored = copy.deepcopy(model.generator), model.prompts
+    trained.unet.conv_in.weight.data *= 1.5  # this one it holds
+    texts = (stored.positive_text, stored.negative_text)
+    for change, prompts, named in (
+        ("unet.mid_block.resnets.0.conv1.weight", stored, r"unet\.mid_block\.resnets\.0\.conv1\.weight;"),
+        ("autoencoder.decoder.conv_out.bias", stored, r"decoder\.conv_out\.bias;"),
+        (None, StoredPrompts(stored.positive, stored.negative, None, texts[1]), "the positive prompt;"),
+        (None, StoredPrompts(stored.positive, stored.negative, texts[0], "blur"), "the negative prompt;"),
+        (None, stored, None),
+    ):
+        changed = copy.deepcopy(trained)
+        if change is not None:
+            dict(changed.named_parameters())[change].data.flatten()[0] += 0.25
+        save_model(tmp_path / "model", changed, prompts, name="mine", dtype=dtype, float32_names=frozenset())
+        if named is None:
+            to_official(tmp_path / "model", tmp_path / "s3diff.pkl", base_folder=base)
+            continue
+        with pytest.raises(ModelError, match=f"cannot hold: .*{named} keep the model folder") as error:
+            to_official(tmp_path / "model", tmp_path / "s3diff.pkl", base_folder=base)
+        one_line(error)
+        assert not (tmp_path / "s3diff.pkl").exists()
 
 
 def test_convert_describes_the_model() -> None:
@@ -319,7 +347,7 @@ def test_convert_without_the_text_encoder(tmp_path: Path) -> None:
 def test_only_changes_of_sd_turbo_can_be_written_officially(tmp_path: Path) -> None:
     save_compact(tmp_path / "m")
     with pytest.raises(ModelError, match="its UNet has no self-attention"):
-        to_official(tmp_path / "m", tmp_path / "s3diff.pkl")
+        to_official(tmp_path / "m", tmp_path / "s3diff.pkl", base_folder=official_files().base)
     assert not (tmp_path / "s3diff.pkl").exists()
 
 

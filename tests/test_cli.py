@@ -142,6 +142,7 @@ def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: 
     more = "--upsampling bicubic --grey keep --precision float32 --device cpu --max-megapixels 0.0006 --scale 9"
     more += " --max-input-megapixels 0.5 --max-file-megabytes 0.25"
     more += " --size-mode fill --restore-at output --strength 0.75 --alpha bicubic --tile 512 --released-tiles"
+    more += " --lora-scale 0.5"
     prompts = ("--prompt", "a red flower", "--negative-prompt", "")
     outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, *arguments.split(), *more.split(), *prompts)
     assert outcome.code == 0
@@ -151,6 +152,7 @@ def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: 
         size_mode="fill",
         restore_at="output",
         strength=0.75,
+        lora_scale=0.5,
         alpha="bicubic",
         guidance=1.5,
         positive_prompt="a red flower",
@@ -542,7 +544,8 @@ def test_convert_and_back(command: Command, place: Path, tiny: Path) -> None:
     assert command("restore", "a.png", "-o", "o.png", "-m", "new/model").err.startswith("model mine ")
     assert command("restore", "a.png", "-o", "p.png", "-m", tiny).code == 0
     assert np.array_equal(levels(place / "o.png"), levels(place / "p.png"))
-    back = command("convert", "--to-official", "new/model", "back.pkl", "--estimator", "back.pth")
+    back_to = ("back.pkl", "--estimator", "back.pth", "--base", official_files().base)
+    back = command("convert", "--to-official", "new/model", *back_to)
     assert back == Outcome(0, "back.pkl\n", "")
     written_back = convert_arguments(s3diff="back.pkl", estimator="back.pth")
     assert command("convert", *written_back, "again", "--name", "mine").code == 0
@@ -637,13 +640,13 @@ def test_writing_back_of_wrong_places(command: Command, place: Path, tiny: Path)
         ([tiny, "back.pkl", "--estimator", "two/../back.pkl"], "cannot take both files"),
         ([tiny, tiny / "unet.safetensors"], "would change the model folder"),
         ([tiny, tiny], "would change the model folder"),
-        ([tiny, "back.pkl", "--base", "two"], "leave out --base, --s3diff, --half and --name"),
-        ([tiny, "back.pkl", "--half"], "leave out --base, --s3diff, --half and --name"),
+        ([tiny, "back.pkl", "--half"], "leave out --s3diff, --half and --name"),
         ([tiny, "a.png"], "a.png exists and would be replaced"),
         ([tiny, "two"], "two exists and would be replaced"),
         ([tiny, "back.pkl", "--estimator", "a.png"], "a.png exists and would be replaced"),
     ):
-        assert message in command("convert", "--to-official", *arguments).error
+        assert message in command("convert", "--to-official", *arguments, "--base", official_files().base).error
+    assert "--to-official needs --base" in command("convert", "--to-official", tiny, "back.pkl").error
     assert tree(place) == before
     assert tree(tiny) == model_before
 

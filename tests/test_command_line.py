@@ -60,6 +60,7 @@ CHANGED: dict[str, Any] = {
     "blur": "-0.25",
     "noise": 0.1,
     "strength": 0.85,
+    "lora_scale": 1.25,
     "latent": "sample",
     "seed": 2**40,
     "upsampling": "bicubic",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from fractions import Fraction
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3diff.errors import OptionError, S3DiffError
+from s3diff.option_changes import RestoreChanges
 from s3diff.options import MAX_OUTPUT_PIXELS, RANGES, OutputOptions, RestoreOptions, choices_of
 from s3diff.restoration.sizes import sizes_of
 
@@ -24,6 +25,7 @@ ALLOWED: dict[str, list[Any]] = {
     "megapixels": [None, 24, 0.5, np.float32(2.5)],
     "restore_at": ["auto", "model", "output"],
     "strength": [0, 1, 0.5, np.float32(0.5)],
+    "lora_scale": [0, 1, 2, np.float32(0.5)],
     "alpha": ["guided", "bicubic"],
     "pages": ["all", "1", "1,3-5", "2-"],
     "guidance": [1.07, 1, 0, -3.5, 12, np.float16(1.5)],
@@ -54,6 +56,7 @@ REFUSED: dict[str, list[Any]] = {
     "megapixels": [0, -1, math.nan, math.inf, "1", True],
     "restore_at": ["input", None, 4],
     "strength": [-0.01, 1.01, math.nan, None, "1", True],
+    "lora_scale": [-0.01, 2.01, math.nan, None, "1", True],
     "alpha": ["", None, "linear"],
     "pages": ["", "0", "3-1", "one", 1, None],
     "blur": [-0.01, 1.01, 2, math.nan, "0.5", True, "+1.1", "+", "-nan", "++0.1", "+0.1x", "+1e-1", "", "+٣"],
@@ -83,6 +86,12 @@ def test_every_field_has_its_range_or_choices() -> None:
     ):
         names = {field.name for field in dataclasses.fields(options) if field.type != "bool"}
         assert names - set(RANGES) - set(choices_of(options)) == own
+
+
+def test_keyword_arguments_have_the_fields_types() -> None:
+    """A type checker needs them written out; what it is told must be what holds."""
+    assert get_type_hints(RestoreChanges) == get_type_hints(RestoreOptions)
+    assert not RestoreChanges.__required_keys__
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ALLOWED.items() for value in values])

@@ -250,7 +250,7 @@ NOT_THERE = ("holds no checkpoint to go on from", "neither a model's name")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("train", "nothing"), "recipe is 'nothing'; give one of paper, as_released, compact, tune, debug"),
+        (("train", "nothing"), "recipe is 'nothing'; give one of paper, as_released, compact, tune, tune_lora, debug"),
         (("train", "nothing.py:mine"), "nothing.py does not exist"),
         (("train", "debug", "--set", "loss.nothing=1"), "there is no field 'nothing'"),
         (("train", "debug", "--set", "optimiser.max_steps=many"), "max_steps is 'many'; a whole number is needed"),

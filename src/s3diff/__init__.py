@@ -11,8 +11,7 @@ Importing the package is instant; torch is imported by the first name that needs
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from s3diff.errors import (
     DownloadError,
@@ -23,6 +22,7 @@ from s3diff.errors import (
     PictureError,
     S3DiffError,
 )
+from s3diff.lazy_names import lazy_names
 from s3diff.options import RestoreOptions
 from s3diff.version import __version__
 
@@ -30,13 +30,7 @@ if TYPE_CHECKING:
     from s3diff.restoration.restorer import Restorer
     from s3diff.restoration.result import Degrees, Restored
     from s3diff.restoration.shortcut import restore
-
-_LAZY = {
-    "Restorer": "s3diff.restoration.restorer",
-    "Restored": "s3diff.restoration.result",
-    "Degrees": "s3diff.restoration.result",
-    "restore": "s3diff.restoration.shortcut",
-}
+    from s3diff.restoration.tensors import RestoredTensors
 
 __all__ = [
     "Degrees",
@@ -48,6 +42,7 @@ __all__ = [
     "PictureError",
     "RestoreOptions",
     "Restored",
+    "RestoredTensors",
     "Restorer",
     "S3DiffError",
     "__version__",
@@ -55,13 +50,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        value = getattr(import_module(_LAZY[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 's3diff' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Restorer": "s3diff.restoration.restorer",
+        "Restored": "s3diff.restoration.result",
+        "RestoredTensors": "s3diff.restoration.tensors",
+        "Degrees": "s3diff.restoration.result",
+        "restore": "s3diff.restoration.shortcut",
+    },
+)

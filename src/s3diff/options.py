@@ -102,6 +102,7 @@ RANGES: Mapping[str, Range] = {
     "blur": Range(0, 1, _DEGREE),
     "noise": Range(0, 1, _DEGREE),
     "strength": Range(0, 1, "a number from 0, the enlarged input, to 1"),
+    "lora_scale": Range(0, 2, "a number from 0, the base model, to 2; 1 is as trained"),
     "seed": Range(0, 2**63 - 1),
     "quality": Range(1, 100),
     **{name: Range(1, 2**63 - 1) for name in LIMITS},
@@ -137,6 +138,7 @@ class RestoreOptions:
         noise: how noisy the input is, from 0 to 1, in place of the estimate; or, with a sign such as +0.2 or -0.1, a
             number that is added to the estimate. More smooths more.
         strength: how much of the restoration is taken, from 0, the enlarged input, to 1, the restored picture.
+        lora_scale: weight of the LoRA that follows the degrees, from 0, the base model, through 1, as trained, to 2.
         latent: the ``mean`` of the encoder's Gaussian (the same result every time), or a ``sample`` of it, drawn with
             the seed.
         seed: seed of the latent sample; a mean needs none.
@@ -173,6 +175,7 @@ class RestoreOptions:
     blur: float | str | None = None
     noise: float | str | None = None
     strength: float = 1.0
+    lora_scale: float = 1.0
     latent: Latent = "mean"
     seed: int = 0
     upsampling: Upsampling | None = None

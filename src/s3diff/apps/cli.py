@@ -57,7 +57,9 @@ app.command()(restore)
 @app.command("convert")
 def convert_command(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The model folder to write, or the .pkl to write.")],
-    base: Annotated[Path | None, typer.Option(help="SD-Turbo's folder (diffusers layout).")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="SD-Turbo's folder (diffusers layout); to compare with, for --to-official.")
+    ] = None,
     s3diff: Annotated[Path | None, typer.Option(help="The authors' s3diff.pkl.")] = None,
     estimator: Annotated[
         Path | None, typer.Option(help="The authors' de_net.pth; with --to-official, where to write it.")
@@ -74,13 +76,18 @@ def convert_command(
     """
     with one_line_errors():
         if to_official is not None:
-            if base is not None or s3diff is not None or half or name != "s3diff":
-                raise OptionError("--to-official reads a model folder; leave out --base, --s3diff, --half and --name")
+            if s3diff is not None or half or name != "s3diff":
+                raise OptionError("--to-official reads a model folder; leave out --s3diff, --half and --name")
+            if base is None:
+                raise OptionError(
+                    "--to-official needs --base SD_TURBO_FOLDER, the model's own: what was trained beyond what an "
+                    "s3diff.pkl holds would be lost without a word"
+                )
             _require_places(to_official, [output, estimator] if estimator else [output])
             load_torch()
             from s3diff.checkpoints.convert import to_official as write_back
 
-            write_back(to_official, output, estimator)
+            write_back(to_official, output, estimator, base_folder=base)
             typer.echo(f"{output}")
             return
         if base is None or s3diff is None or estimator is None:

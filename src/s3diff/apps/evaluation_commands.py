@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from s3diff.evaluation.sets import EvaluationSet
 
 
-ProtocolName = Annotated[str, typer.Option("--protocol", help="s3diff-paper, osediff-paper or realesrgan.")]
+ProtocolName = Annotated[
+    str, typer.Option("--protocol", help="s3diff-paper, osediff-paper, realesrgan, or a plugin's.")
+]
 Metrics = Annotated[
     str | None, typer.Option(help="Comma-separated measures instead of the protocol's, such as psnr_y,lpips_alex,grid.")
 ]
@@ -29,6 +31,10 @@ Partial = Annotated[
     bool, typer.Option("--partial", help="Compare only the pictures that both the set and the results have.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N pictures of the set.")]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", help="Python file that registers measures or protocols; it is run."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
@@ -41,6 +47,7 @@ def evaluate(
     ] = None,
     protocol: ProtocolName = "osediff-paper",
     metrics: Metrics = None,
+    plugins: Plugins = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for JSON lines, CSV, Markdown and the HTML page.")
     ] = None,
@@ -59,6 +66,7 @@ def evaluate(
         from s3diff.evaluation.protocols import choose_protocol
         from s3diff.evaluation.sets import results_set
 
+        _load_plugins(plugins)
         chosen = choose_protocol(protocol, _names(metrics))
         named = [split_name(text) for text in results]
         if len({name for name, _ in named}) < len(named):
@@ -73,8 +81,8 @@ def benchmark(
         list[str],
         typer.Argument(
             metavar="MODEL",
-            help="Each WHAT or NAME=WHAT: bicubic, lanczos, a model's name or folder, a folder of results, or a "
-            "command with {input} {output}.",
+            help="Each WHAT or NAME=WHAT: bicubic, lanczos, a model's name or folder, a folder of results, a "
+            "function FILE.py:FUNCTION, or a command with {input} {output}.",
         ),
     ],
     name: Annotated[
@@ -95,6 +103,7 @@ def benchmark(
     seed: Annotated[int, typer.Option(help="Of --preset.")] = 0,
     protocol: ProtocolName = "osediff-paper",
     metrics: Metrics = None,
+    plugins: Plugins = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the run: results, scores, reports. Runs go on there.")
     ] = Path("benchmark"),
@@ -118,6 +127,7 @@ def benchmark(
         from s3diff.evaluation.protocols import choose_protocol
         from s3diff.evaluation.sets import find_set
 
+        _load_plugins(plugins)
         chosen = choose_protocol(protocol, _names(metrics))
         if scale < 1:
             raise OptionError(f"scale is {scale}; give a whole number of at least 1")
@@ -177,6 +187,13 @@ def _run(
     if found.failures:
         remark(f"s3diff: {len(found.failures)} failed, see above; the others are scored")
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _load_plugins(plugins: list[Path] | None) -> None:
+    from s3diff.user_code import load_plugin
+
+    for path in plugins or ():
+        load_plugin(path)
 
 
 def _names(metrics: str | None) -> list[str] | None:

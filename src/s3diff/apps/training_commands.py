@@ -34,7 +34,8 @@ Cpu = Annotated[bool, typer.Option("--cpu", help="Keep to the CPU although there
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="paper, as_released, compact, tune, debug, or your own: my_file.py:my_recipe.")
+        str,
+        typer.Argument(help="paper, as_released, compact, tune, tune_lora, debug, or your own: my_file.py:my_recipe."),
     ],
     data: Data,
     output: Output,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from s3diff.checkpoints.assembly import assemble
 from s3diff.checkpoints.model_folder import (
@@ -19,10 +21,12 @@ from s3diff.checkpoints.official_pickle import (
     official_names,
     read_official_estimator,
     read_official_pickle,
+    require_official_architecture,
     write_official_estimator,
     write_official_pickle,
 )
 from s3diff.checkpoints.sd_turbo import read_sd_turbo
+from s3diff.errors import ModelError
 from s3diff.networks.prompts import encode_prompts
 
 #: The release's two prompts.
@@ -93,23 +97,57 @@ def convert(
     )
 
 
-def to_official(model_folder: Path, output_pickle: Path, estimator_output: Path | None = None) -> LoadedModel:
+def to_official(
+    model_folder: Path, output_pickle: Path, estimator_output: Path | None = None, *, base_folder: Path
+) -> LoadedModel:
     """Write a model folder's trained part as ``s3diff.pkl``, and its estimator as ``de_net.pth`` where asked for.
 
     Args:
         model_folder: a converted model, or one trained on SD-Turbo.
         output_pickle: where ``s3diff.pkl`` goes.
         estimator_output: where ``de_net.pth`` goes; None for not at all.
+        base_folder: SD-Turbo in the layout of diffusers, which the pickle's reader will add it to.
 
     Returns:
         The model that was read.
 
     Raises:
-        ModelError: no model folder, or a model that the official layout does not describe.
+        ModelError: no model folder, a model that the official layout does not describe, or one of which something was
+            trained that the pickle cannot hold: it is named, and nothing is written.
         OutputError: a place cannot be written.
     """
     model = load_model(model_folder)
+    require_official_architecture(model.config)
+    lost = _lost_in_official(model, read_sd_turbo(base_folder).state)
+    if lost:
+        shown = ", ".join(lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")
+        raise ModelError(
+            f"{model_folder} differs from {base_folder} in what an s3diff.pkl cannot hold: {shown}; keep the model "
+            "folder, give the base that it was trained on, or train with the recipe tune_lora"
+        )
     write_official_pickle(model.generator, output_pickle)
     if estimator_output is not None:
         write_official_estimator(model.generator.estimator, estimator_output)
     return model
+
+
+def _lost_in_official(model: LoadedModel, base: Mapping[str, Tensor]) -> list[str]:
+    """Name what the model does not have from its base and the pickle has no place for."""
+    held = official_names(model.generator)
+    lost = [
+        name
+        for name, tensor in model.generator.state_dict().items()
+        if name not in held and not name.startswith("estimator.") and not _is_same(tensor, base.get(name))
+    ]
+    texts = {"positive": POSITIVE_PROMPT, "negative": NEGATIVE_PROMPT}
+    return lost + [
+        f"the {name} prompt" for name, text in texts.items() if getattr(model.prompts, f"{name}_text") != text
+    ]
+
+
+def _is_same(tensor: Tensor, base: Tensor | None) -> bool:
+    """Whether a tensor is the base model's, as it is or as a model folder stores it in float16."""
+    if base is None or base.shape != tensor.shape:
+        return False
+    base = base.to(tensor.dtype)
+    return torch.equal(tensor, base) or torch.equal(tensor, base.to(torch.float16).to(tensor.dtype))

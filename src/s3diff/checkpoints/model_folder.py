@@ -205,7 +205,7 @@ def save_model(
     return description
 
 
-def load_model(folder: Path, *, verify: bool | None = None) -> LoadedModel:
+def load_model(folder: str | Path, *, verify: bool | None = None) -> LoadedModel:
     """Load a model folder.
 
     Args:
@@ -216,6 +216,7 @@ def load_model(folder: Path, *, verify: bool | None = None) -> LoadedModel:
         ModelError: no such folder, no model folder, another format or version, a damaged or missing file, an unknown
             field, a missing, unexpected or misshapen tensor (named), or another fingerprint than stored.
     """
+    folder = Path(folder)
     description = read_description(folder)
     components = {
         component: read_safetensors(folder / f"{component}.safetensors") for component in (*COMPONENTS, "prompts")
@@ -242,12 +243,13 @@ def load_model(folder: Path, *, verify: bool | None = None) -> LoadedModel:
     )
 
 
-def read_description(folder: Path) -> ModelDescription:
+def read_description(folder: str | Path) -> ModelDescription:
     """Read what a model folder's ``config.json`` states, and no weights.
 
     Raises:
         ModelError: no such folder, no model folder, another format or version, or a damaged ``config.json``.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise ModelError(f"{folder} is no folder; give a model folder, such as s3diff convert writes")
     path = folder / _CONFIG_FILE

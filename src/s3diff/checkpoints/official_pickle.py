@@ -130,7 +130,7 @@ def write_official_pickle(generator: OneStepGenerator, path: Path) -> None:
         OutputError: the place cannot be written.
     """
     config, state, names = generator.config, generator.state_dict(), official_names(generator)
-    _require_official_architecture(config)
+    require_official_architecture(config)
     # Clones: a view would take the whole memory behind it into the file.
     flat = {official: state[name].detach().to("cpu", torch.float32).clone() for name, official in names.items()}
     groups: dict[str, dict[str, Tensor]] = {}
@@ -262,7 +262,12 @@ def _require_finite(state: Mapping[str, Tensor], path: Path) -> None:
         raise ModelError(f"{path} holds numbers that are not finite in {', '.join(broken[:3])}; fetch it again")
 
 
-def _require_official_architecture(config: GeneratorConfig) -> None:
+def require_official_architecture(config: GeneratorConfig) -> None:
+    """Refuse a model that the release's layout does not describe.
+
+    Raises:
+        ModelError: it is one; the reasons are given.
+    """
     unet, autoencoder = config.unet, config.autoencoder
     has_official_widths = dataclasses.replace(config.conditioning, identity_start=False) == _CONDITIONING_CONFIG
     faults = [

@@ -1,1 +1,40 @@
 """How good a restored picture is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from s3diff.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from s3diff.evaluation.measures import MEASURES, Measure, register_measure
+    from s3diff.evaluation.methods import Method
+    from s3diff.evaluation.protocols import PROTOCOLS, Protocol, register_protocol
+    from s3diff.evaluation.scoring import Evaluation, evaluate
+
+__all__ = [
+    "MEASURES",
+    "PROTOCOLS",
+    "Evaluation",
+    "Measure",
+    "Method",
+    "Protocol",
+    "evaluate",
+    "register_measure",
+    "register_protocol",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "MEASURES": "s3diff.evaluation.measures",
+        "PROTOCOLS": "s3diff.evaluation.protocols",
+        "Evaluation": "s3diff.evaluation.scoring",
+        "Measure": "s3diff.evaluation.measures",
+        "Method": "s3diff.evaluation.methods",
+        "Protocol": "s3diff.evaluation.protocols",
+        "evaluate": "s3diff.evaluation.scoring",
+        "register_measure": "s3diff.evaluation.measures",
+        "register_protocol": "s3diff.evaluation.protocols",
+    },
+)

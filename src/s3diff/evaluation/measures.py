@@ -5,6 +5,7 @@ A new measure is a file that computes it and a row of ``MEASURES``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -108,6 +109,36 @@ MEASURES: dict[str, Measure] = {
     )
 }
 # fmt: on
+#: Names of measures that came by :func:`register_measure`.
+_registered: set[str] = set()
+
+
+def register_measure(measure: Measure) -> Measure:
+    """Add a measure of one's own; ``--metrics``, protocols, tables and reports then know its name. Returns it.
+
+    Args:
+        measure: with a ``load`` that gives, for a device, a function of results and truths ([B, 3, H, W] float RGB in
+            [0, 1] each; of results alone for ``single``) to [B].
+
+    Raises:
+        OptionError: the name is taken, or a field is outside what it allows.
+    """
+    if measure.name in MEASURES:
+        raise OptionError(f"the measure {measure.name!r} is there already; give yours another name")
+    if not re.fullmatch("[a-z][a-z0-9_]*", measure.name):
+        raise OptionError(f"a measure's name is {measure.name!r}; give small letters, digits and _, such as my_metric")
+    for field, allowed in (("better", ("higher", "lower", "one")), ("compares", ("pair", "single", "set"))):
+        if getattr(measure, field) not in allowed:
+            given = getattr(measure, field)
+            raise OptionError(f"{field} of the measure {measure.name} is {given!r}; give one of {', '.join(allowed)}")
+    MEASURES[measure.name] = measure
+    _registered.add(measure.name)
+    return measure
+
+
+def is_registered(name: str) -> bool:
+    """Whether a measure is a user's own, which may compute something else in the next run."""
+    return name in _registered
 
 
 def checked_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -154,11 +185,15 @@ def _loaded(names: Sequence[str], device: torch.device) -> tuple[dict[str, Any],
 
 
 def _score_batch(row: Measure, measure: Callable[..., torch.Tensor]) -> ScoreBatch:
-    if row.compares == "single":
-        return lambda result, truth: measure(result)
-
     def score(result: torch.Tensor, truth: torch.Tensor | None) -> torch.Tensor:
-        assert truth is not None, "a pair measure is asked for where there is a truth"
-        return measure(result, truth)
+        if row.compares == "single":
+            scores = measure(result)
+        else:
+            assert truth is not None, "a pair measure is asked for where there is a truth"
+            scores = measure(result, truth)
+        if not isinstance(scores, torch.Tensor) or scores.ndim == 0 or len(scores) != len(result):
+            given = list(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+            raise OptionError(f"the measure {row.name} gave {given} for {len(result)} pictures; give [{len(result)}]")
+        return scores
 
     return score

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shlex
@@ -24,7 +25,8 @@ from s3diff.evaluation.sets import SetItem, match_results
 from s3diff.images.codecs import Picture, from_tensor, read_picture, to_tensor, write_picture
 from s3diff.images.resampling import BASELINE_KERNELS, resample
 from s3diff.options import Precision, RestoreOptions
-from s3diff.restoration.restorer import Restorer
+from s3diff.restoration.restorer import Restorer, as_picture
+from s3diff.user_code import is_function_of_file, load_function, told_in_one_line
 
 #: Stand for the input and the output in the command of a program.
 INPUT_MARK, OUTPUT_MARK = "{input}", "{output}"
@@ -198,6 +200,41 @@ class Program(_Maker):
         return self.made(item, seconds)
 
 
+class Function(_Maker):
+    """A function of a user's file.
+
+    It takes the low-quality picture, [h, w, 3] or [h, w, 1] uint8 or uint16, and the result's (width, height), and
+    returns the result as an array (uint8, uint16 or float in [0, 1]) or as a Pillow image.
+
+    Args:
+        name: in the table.
+        function: ``FILE.py:FUNCTION``; a changed file makes its results again.
+
+    Raises:
+        OptionError: no such file or function.
+    """
+
+    def __init__(self, name: str, function: str) -> None:
+        self.name, self._text = name, function
+        self._function = load_function("method", function, "of a low-quality array and a size, to a restored array")
+        digest = hashlib.sha256(Path(function.rpartition(":")[0]).read_bytes()).hexdigest()
+        self.identity = f"function {function} sha256:{digest}"
+
+    def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Score:
+        picture = _input_of(item)
+        started = time.perf_counter()
+        with told_in_one_line("method", self._text):
+            made = self._function(picture.pixels.copy(), size)
+        seconds = time.perf_counter() - started
+        result = as_picture(made, RestoreOptions())
+        if (result.width, result.height) != size:
+            raise PictureError(
+                f"{self._text} gave {result.width} x {result.height} px for {item.name}; give {size[0]} x {size[1]}"
+            )
+        write_picture(result, target)
+        return self.made(item, seconds)
+
+
 def _words(command: str) -> list[str]:
     """A command taken apart; on Windows a backslash belongs to a path, and quotes stay until taken off here."""
     if os.name != "nt":
@@ -221,7 +258,7 @@ def parse_methods(
 
     Args:
         given: each ``WHAT`` or ``NAME=WHAT``. WHAT is ``bicubic`` or ``lanczos``, a model's name or folder, a folder of
-            results, or a command with ``{input}`` and ``{output}``.
+            results, a function as ``FILE.py:FUNCTION``, or a command with ``{input}`` and ``{output}``.
         items: of the set.
         device: where models run.
         precision: what they compute in.
@@ -258,6 +295,8 @@ def _method(
         return Program(name, what)
     if what in BASELINE_KERNELS:
         return Baseline(name, what)
+    if is_function_of_file(what):
+        return Function(name, what)
     if _is_model(what):
         return Model(name, what, device, precision, announce)
     if Path(what).is_dir():
@@ -265,7 +304,7 @@ def _method(
     hint = f"; a command needs both {INPUT_MARK} and {OUTPUT_MARK}" if " " in what else ""
     raise OptionError(
         f"{what!r} is nothing to compare; give {', '.join((*BASELINE_KERNELS, *NAMED_MODELS))}, a model folder, a "
-        f"folder of results, or a command with {INPUT_MARK} {OUTPUT_MARK}{hint}"
+        f"folder of results, a function as FILE.py:FUNCTION, or a command with {INPUT_MARK} {OUTPUT_MARK}{hint}"
     )
 
 
@@ -279,7 +318,9 @@ def split_name(text: str) -> tuple[str, str]:
     if mark and name and what and not any(sign in name for sign in "/\\{} "):
         _check_name(name)
         return name, what
-    if INPUT_MARK in text:
+    if is_function_of_file(text):
+        name = text.rpartition(":")[2]
+    elif INPUT_MARK in text:
         words = text.split()
         name = Path(words[0]).stem if words else "program"
     else:

@@ -36,6 +36,8 @@ class Protocol:
         return f"{self.name} v{self.version}"
 
 
+#: Name of a protocol that ``--metrics`` makes.
+CUSTOM_PROTOCOL = "custom"
 _FULL_REFERENCE = ("psnr_y", "ssim_y", "lpips_alex", "dists")
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -67,6 +69,19 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
+def register_protocol(protocol: Protocol) -> Protocol:
+    """Add a protocol of one's own, which ``--protocol`` then takes. Returns it.
+
+    Raises:
+        OptionError: the name is taken, or a measure does not exist.
+    """
+    if protocol.name in PROTOCOLS or protocol.name == CUSTOM_PROTOCOL:
+        raise OptionError(f"the protocol {protocol.name!r} is there already; give yours another name")
+    checked_names(protocol.metrics)
+    PROTOCOLS[protocol.name] = protocol
+    return protocol
+
+
 def choose_protocol(name: str, metrics: Sequence[str] | None = None) -> Protocol:
     """Choose a protocol by name, or make one of the given metrics.
 
@@ -78,7 +93,7 @@ def choose_protocol(name: str, metrics: Sequence[str] | None = None) -> Protocol
         OptionError: a name does not exist.
     """
     if metrics is not None:
-        return Protocol(name="custom", version=1, metrics=checked_names(metrics), source="chosen by --metrics")
+        return Protocol(name=CUSTOM_PROTOCOL, version=1, metrics=checked_names(metrics), source="chosen by --metrics")
     if name not in PROTOCOLS:
         raise OptionError(f"protocol is {name!r}; give one of {', '.join(PROTOCOLS)}, or --metrics")
     return PROTOCOLS[name]

@@ -17,7 +17,14 @@ import numpy as np
 import torch
 
 from s3diff.errors import OptionError, PictureError, S3DiffError
-from s3diff.evaluation.measures import MEASURES, ScoreBatch, ScoreSet, load_measures, load_set_measures
+from s3diff.evaluation.measures import (
+    MEASURES,
+    ScoreBatch,
+    ScoreSet,
+    is_registered,
+    load_measures,
+    load_set_measures,
+)
 from s3diff.evaluation.methods import Method, describe_machine
 from s3diff.evaluation.protocols import Protocol, computable_metrics
 from s3diff.evaluation.scorebook import Score, ScoreBook
@@ -211,6 +218,9 @@ class _Work:
                 known = self.book.scores.get((method.name, name), Score(method.name, name))
                 if known.made_by != method.identity or known.sha256 != hashes:
                     known = Score(method.name, name, made_by=method.identity, sha256=hashes)
+                # A user's own measure may compute something else today.
+                kept = {measure: value for measure, value in known.values.items() if not is_registered(measure)}
+                known = replace(known, values=kept)
                 if known.size_px is not None and all(measure in known.values for measure in self.measures):
                     self.finished[method.name, name] = known
                     continue

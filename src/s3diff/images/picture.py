@@ -5,7 +5,7 @@ torch is imported by the functions on tensors: whoever reads, hands on and write
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,12 +35,17 @@ class Text(NamedTuple):
     translated_keyword: str = ""
 
 
+#: Types of a picture's pixels.
+_DEPTHS = (np.uint8, np.uint16, np.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """One still picture, upright (EXIF orientation already applied).
 
     Attributes:
-        pixels: [H, W, 3] RGB or [H, W, 1] grey, uint8 or uint16, at least 1 x 1.
+        pixels: [H, W, 3] RGB or [H, W, 1] grey, at least 1 x 1; uint8, uint16, or float32 in [0, 1], which comes from
+            an array and is rounded to 16 bits where it is written.
         alpha: opacity [H, W] of the pixels' depth, not premultiplied; None where the source has none.
         icc_profile: the colour profile of ``pixels`` as stored in the file.
         exif: EXIF block beginning with ``Exif\\0\\0``; its orientation tag, if any, says upright.
@@ -77,10 +82,12 @@ class Picture:
 
     def __post_init__(self) -> None:
         shape, kind = self.pixels.shape, self.pixels.dtype
-        if len(shape) != 3 or shape[2] not in (1, 3) or kind not in (np.uint8, np.uint16):
-            raise PictureError(f"pixels are {shape} {kind}; give [H, W, 3] or [H, W, 1] of uint8 or uint16")
+        if len(shape) != 3 or shape[2] not in (1, 3) or kind not in _DEPTHS:
+            raise PictureError(f"pixels are {shape} {kind}; give [H, W, 3] or [H, W, 1] of uint8, uint16 or float32")
         if 0 in shape:
             raise PictureError(f"the picture is {shape[1]} x {shape[0]} pixels; give at least 1 x 1")
+        if kind == np.float32 and not (self.pixels.min() >= 0 and self.pixels.max() <= 1):  # NaN fails as well
+            raise PictureError("pixels are floats outside [0, 1]; give values from 0 to 1")
         if self.alpha is not None and (self.alpha.shape != shape[:2] or self.alpha.dtype != kind):
             raise PictureError(f"alpha is {self.alpha.shape} {self.alpha.dtype}; give {shape[:2]} {kind} as the pixels")
         if self.metadata_size is None:
@@ -104,7 +111,24 @@ class Picture:
     @property
     def is_transparent(self) -> bool:
         """Whether any pixel is less than fully opaque."""
-        return self.alpha is not None and bool((self.alpha < np.iinfo(self.alpha.dtype).max).any())
+        return self.alpha is not None and bool((self.alpha < full_scale(self.alpha.dtype)).any())
+
+
+def full_scale(depth: np.dtype[Any]) -> float:
+    """Give the value that means 1: the largest of whole numbers, 1 of floats."""
+    return 1.0 if depth.kind == "f" else float(np.iinfo(depth).max)
+
+
+def in_whole_numbers(picture: Picture) -> Picture:
+    """Round pixels that are floats to 16 bits, the finest depth that a file has; others stay as they are."""
+    if picture.pixels.dtype.kind != "f":
+        return picture
+    pixels, alpha = (
+        None if plane is None else np.rint(plane * full_scale(np.dtype(np.uint16))).astype(np.uint16)
+        for plane in (picture.pixels, picture.alpha)
+    )
+    assert pixels is not None
+    return replace(picture, pixels=pixels, alpha=alpha)
 
 
 def from_array(array: np.ndarray) -> Picture:
@@ -112,7 +136,7 @@ def from_array(array: np.ndarray) -> Picture:
 
     Args:
         array: [H, W], [H, W, 1] grey, [H, W, 3] RGB or [H, W, 4] RGB and alpha; uint8, uint16 or float in [0, 1].
-            Floats are rounded to 16 bits, the finest depth a picture has.
+            Floats are kept in float32, and so is the result.
 
     Raises:
         PictureError: another shape or type, or floats outside [0, 1].
@@ -124,8 +148,8 @@ def from_array(array: np.ndarray) -> Picture:
     if np.issubdtype(array.dtype, np.floating):
         if array.size and not (array.min() >= 0 and array.max() <= 1):  # so written that NaN fails as well
             raise PictureError(f"the array holds values from {array.min()} to {array.max()}; {allowed}")
-        array = np.rint(array.astype(np.float64) * 65535).astype(np.uint16)
-    if array.dtype not in (np.uint8, np.uint16):
+        array = array.astype(np.float32)
+    if array.dtype not in _DEPTHS:
         raise PictureError(f"the array is of type {array.dtype}; {allowed}")
     pixels, alpha = split_alpha(array)
     return Picture(pixels, alpha)
@@ -139,6 +163,8 @@ def to_tensor(picture: Picture) -> torch.Tensor:
 def from_tensor(image: torch.Tensor, like: Picture) -> np.ndarray:
     """Convert to pixels of ``like``'s depth and channels, rounded once to the nearest level, of the tensor's size.
 
+    Floats are clamped and not rounded.
+
     A grey picture gets the mean of the three channels. The network saw three equal channels and answers with three
     estimates of one grey value; the plain mean is the one with the least noise. Luma weights describe how bright
     colours look, and here are none: they would let green's error count for more than half.
@@ -148,7 +174,7 @@ def from_tensor(image: torch.Tensor, like: Picture) -> np.ndarray:
         like: the input picture.
 
     Returns:
-        [H, W, 3] or [H, W, 1], uint8 or uint16.
+        [H, W, 3] or [H, W, 1], uint8, uint16 or float32.
 
     Raises:
         PictureError: another shape, or values that are not finite.
@@ -197,18 +223,20 @@ def alpha_from_tensor(alpha: torch.Tensor, like: Picture) -> np.ndarray:
 
 
 def _plane_to_tensor(array: np.ndarray) -> torch.Tensor:
-    """[H, W, C] integers to [1, C, H, W] float32 in [0, 1]."""
+    """[H, W, C] of a picture's depth to [1, C, H, W] float32 in [0, 1]."""
     import torch
 
     planes = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)[None]).astype(np.float32))
-    return planes.div_(float(np.iinfo(array.dtype).max))
+    return planes.div_(full_scale(array.dtype))
 
 
 def _rounded(image: torch.Tensor, depth: np.dtype[Any]) -> np.ndarray:
-    """[1, C, H, W] in [0, 1] to [H, W, C] integers of that depth."""
+    """[1, C, H, W] in [0, 1] to [H, W, C] of that depth."""
     if not bool(image.isfinite().all()):
         raise PictureError("the picture holds values that are no finite numbers; compute it in float32")
-    levels = (image.clamp(0, 1) * np.iinfo(depth).max).round()
+    levels = image.clamp(0, 1) * full_scale(depth)
+    if depth.kind != "f":
+        levels = levels.round()
     return np.ascontiguousarray(levels[0].permute(1, 2, 0).numpy().astype(depth))
 
 

@@ -1,1 +1,46 @@
 """The networks of the method as plain modules and tensor functions; nothing here downloads anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from s3diff.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig
+    from s3diff.networks.degradation_conditioning import ConditioningConfig, DegradationConditioning
+    from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
+    from s3diff.networks.noise_schedule import NoiseSchedule
+    from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
+    from s3diff.networks.unet import UNet, UNetConfig
+
+__all__ = [
+    "Autoencoder",
+    "AutoencoderConfig",
+    "ConditioningConfig",
+    "DegradationConditioning",
+    "DegradationEstimator",
+    "DegradationEstimatorConfig",
+    "GeneratorConfig",
+    "NoiseSchedule",
+    "OneStepGenerator",
+    "UNet",
+    "UNetConfig",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Autoencoder": "s3diff.networks.autoencoder",
+        "AutoencoderConfig": "s3diff.networks.autoencoder",
+        "ConditioningConfig": "s3diff.networks.degradation_conditioning",
+        "DegradationConditioning": "s3diff.networks.degradation_conditioning",
+        "DegradationEstimator": "s3diff.networks.degradation_estimator",
+        "DegradationEstimatorConfig": "s3diff.networks.degradation_estimator",
+        "GeneratorConfig": "s3diff.networks.one_step_generator",
+        "NoiseSchedule": "s3diff.networks.noise_schedule",
+        "OneStepGenerator": "s3diff.networks.one_step_generator",
+        "UNet": "s3diff.networks.unet",
+        "UNetConfig": "s3diff.networks.unet",
+    },
+)

@@ -14,7 +14,7 @@ Two ways to compute it, equal up to rounding:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -129,6 +129,14 @@ class LoraWeights:
         mixed = self.lora_B.flatten(1) @ modulations[self.row].to(self.lora_B.dtype).T
         update = (mixed @ self.lora_A.flatten(1)).view_as(self.weight)
         return torch.add(self.weight, update, alpha=self.scale)
+
+    def moved(self, device: torch.device, layout: torch.memory_format) -> LoraWeights:
+        """Bring the tensors to a device; those of convolutions in this layout."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, memory_format=layout) if tensor.dim() == 4 else tensor.to(device)
+
+        return replace(self, weight=moved(self.weight), lora_A=moved(self.lora_A), lora_B=moved(self.lora_B))
 
 
 class ModulatedNetwork(nn.Module):

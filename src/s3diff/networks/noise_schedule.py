@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -41,23 +42,31 @@ class NoiseSchedule:
             raise ValueError(f"num_train_timesteps is {self.num_train_timesteps}; allowed: 1 to {MAX_TIMESTEPS}")
         if not 0 <= self.timestep < self.num_train_timesteps:
             raise ValueError(f"timestep is {self.timestep}; allowed: 0 to {self.num_train_timesteps - 1}")
+        # Computed here: torch.export can trace two numbers, and no sum over a thousand timesteps.
+        if not self.factors[0] > 0:
+            raise ValueError(f"nothing of the signal is left at timestep {self.timestep}; choose smaller betas")
 
     def alphas_cumprod(self) -> Tensor:
         """Compute the share of the signal's power that is left at each timestep, [num_train_timesteps] float32."""
         steps = self.num_train_timesteps
         if self.beta_schedule == "scaled_linear":
-            betas = torch.linspace(math.sqrt(self.beta_start), math.sqrt(self.beta_end), steps) ** 2
+            betas = torch.linspace(math.sqrt(self.beta_start), math.sqrt(self.beta_end), steps, device="cpu") ** 2
         else:
-            betas = torch.linspace(self.beta_start, self.beta_end, steps)
+            betas = torch.linspace(self.beta_start, self.beta_end, steps, device="cpu")
         return torch.cumprod(1.0 - betas, dim=0)
+
+    @cached_property
+    def factors(self) -> tuple[float, float]:
+        """Compute what multiplies signal and noise at the timestep: sqrt(abar) and sqrt(1 - abar)."""
+        alpha = float(self.alphas_cumprod()[self.timestep])
+        return math.sqrt(alpha), math.sqrt(1.0 - alpha)
 
     def clean_latent(self, latent: Tensor, prediction: Tensor) -> Tensor:
         """Compute x0 from the latent z and the UNet's prediction, both [B, C, h, w], in float32.
 
         For noise it is (z - sqrt(1 - abar) eps) / sqrt(abar): an error in eps grows 14.6 times at t = 999.
         """
-        alpha = float(self.alphas_cumprod()[self.timestep])
-        signal, noise = math.sqrt(alpha), math.sqrt(1.0 - alpha)
+        signal, noise = self.factors
         z, predicted = latent.to(torch.float32), prediction.to(torch.float32)
         if self.prediction_type == "epsilon":
             return (z - noise * predicted) / signal

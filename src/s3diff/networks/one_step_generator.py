@@ -23,6 +23,9 @@ from s3diff.networks.unet import UNet, UNetConfig
 
 #: Guidance of the release: eps = eps_negative + 1.07 (eps_positive - eps_negative).
 DEFAULT_GUIDANCE = 1.07
+#: What :func:`one_step` makes, in order: the encoded input, the UNet's prediction, x0 (all [B, latent_channels, h, w])
+#: and the picture [B, 3, H, W] in [-1, 1].
+STAGE_RESULTS = ("latent", "prediction", "clean", "decoded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +219,7 @@ def one_step(
     predict: Callable[[Tensor], Tensor],
     noise: Tensor | None = None,
     timed: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+    passed: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor,
 ) -> Tensor:
     """Encode, predict, take the one step to the clean latent, decode: the order for restoring and for training.
 
@@ -226,16 +230,18 @@ def one_step(
         predict: gives the UNet's prediction for the latent, for one prompt or guided by two.
         noise: see :meth:`OneStepGenerator.encode`.
         timed: called with each stage's name, ``encode``, ``predict`` and ``decode``; the stage runs inside.
+        passed: called with a name of :data:`STAGE_RESULTS` and that tensor; what it returns is used instead.
 
     Returns:
         [B, 3, H, W] in [-1, 1].
     """
     with timed("encode"):
-        latent = stages.encode(image, adaptation, noise)
+        latent = passed("latent", stages.encode(image, adaptation, noise))
     with timed("predict"):
-        prediction = predict(latent)
+        prediction = passed("prediction", predict(latent))
     with timed("decode"):
-        return stages.decode(stages.config.schedule.clean_latent(latent, prediction), image)
+        clean = passed("clean", stages.config.schedule.clean_latent(latent, prediction))
+        return passed("decoded", stages.decode(clean, image))
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:

@@ -6,7 +6,8 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,11 +15,16 @@ from torch import Tensor
 from s3diff.checkpoints.model_folder import LoadedModel
 from s3diff.errors import OptionError
 from s3diff.networks.folded_network import FoldedInTurn, FoldedNetwork
-from s3diff.networks.modulated_lora import Adaptation
+from s3diff.networks.modulated_lora import Adaptation, LoraWeights
+from s3diff.networks.one_step_generator import dtype_of
 from s3diff.networks.prompts import encode_prompts
+from s3diff.option_changes import RestoreChanges
 from s3diff.options import Precision, RestoreOptions
 from s3diff.restoration.acceleration import choose_acceleration, compile_network
-from s3diff.restoration.device import autoencoder_dtypes, choose_device, choose_dtype
+from s3diff.restoration.device import autoencoder_dtypes, choose_device, choose_dtype, turn_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PromptName = Literal["positive_prompt", "negative_prompt"]
 PROMPTS: tuple[PromptName, ...] = get_args(PromptName)
@@ -53,44 +59,74 @@ class DeviceModel:
         remark: Callable[[str], None] | None = None,
     ) -> None:
         self.model, self.config, self.upsampling = model, model.config, model.upsampling
-        self.device = choose_device(device)
-        self.dtype = choose_dtype(precision, self.device, model.config.schedule)
-        generator = model.generator if exclusive else copy.deepcopy(model.generator)
-        generator = generator.to(self.device).eval().requires_grad_(False)
+        chosen = choose_device(device)
+        self.dtype = choose_dtype(precision, chosen, model.config.schedule)
+        self.generator = model.generator if exclusive else copy.deepcopy(model.generator)
+        self.generator.eval().requires_grad_(False)
+        self._fast, self._remark = fast, remark or warnings.warn
+        self._encoded_prompts: dict[str, Tensor] = {}
+        self._lora: list[dict[str, LoraWeights]] = [{}, {}]
+        self._place(chosen)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the model to another device, after the restoration that runs; the number format stays. Returns itself.
+
+        Raises:
+            OptionError: the device is not on this machine.
+        """
+        chosen = choose_device(device)
+        with turn_of(self.device):
+            if chosen != self.device:
+                self._place(chosen)
+        return self
+
+    def _place(self, device: torch.device) -> None:
+        """Bring the networks to a device, in the layout that is fast there, and make the copies that are folded."""
+        generator, self.device = self.generator, device
         #: What is on and off on this device, with the reasons.
-        self.acceleration = choose_acceleration(self.device, self.dtype, fast=fast)
-        if self.acceleration.channels_last:
-            generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.acceleration = choose_acceleration(device, self.dtype, fast=self._fast)
+        layout = torch.channels_last if self.acceleration.channels_last else torch.contiguous_format
+        generator.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+        modulated = generator.autoencoder.encoder, generator.unet
         # Folding starts from float32 weights, whatever the networks compute in: these tensors stay as they are when
         # the modules get smaller ones.
-        encoder_weights, unet_weights = generator.autoencoder.encoder.lora_weights(), generator.unet.lora_weights()
+        self._lora = [
+            network.lora_weights()
+            if dtype_of(network) == torch.float32
+            else {name: layer.moved(device, layout) for name, layer in weights.items()}
+            for network, weights in zip(modulated, self._lora, strict=True)
+        ]
         generator.unet.to(self.dtype)
-        encoder_dtype, decoder_dtype = autoencoder_dtypes(self.dtype, model.config.schedule)
+        decoder = generator.autoencoder.decoder
+        encoder_dtype, decoder_dtype = autoencoder_dtypes(self.dtype, self.config.schedule)
         generator.autoencoder.to(encoder_dtype)
-        generator.autoencoder.decoder.to(decoder_dtype)
-        self.generator = generator
-        self._encoder = FoldedNetwork(generator.autoencoder.encoder, encoder_weights)
-        self._unet = FoldedNetwork(generator.unet, unet_weights)
-        self._unet.network.fix_timestep(model.config.schedule.timestep)
+        decoder.to(decoder_dtype)
+        self._encoder = FoldedNetwork(generator.autoencoder.encoder, self._lora[0])
+        self._unet = FoldedNetwork(generator.unet, self._lora[1])
+        self._unet.network.fix_timestep(self.config.schedule.timestep)
+        self._encoded_prompts.clear()
+        vars(decoder).pop("forward", None)  # what was compiled for another device
         if self.acceleration.compiled:
-            for network in (self._encoder.network, self._unet.network, generator.autoencoder.decoder):
-                compile_network(network, self.device, remark or warnings.warn)
-        self._encoded_prompts: dict[str, Tensor] = {}
+            for compiled in (self._encoder.network, self._unet.network, decoder):
+                compile_network(compiled, device, self._remark)
 
     @property
     def precision(self) -> str:
         """The number format that the networks compute in, such as ``float32``."""
         return str(self.dtype).removeprefix("torch.")
 
-    def resolved(self, options: RestoreOptions | None) -> RestoreOptions:
-        """Fill in the defaults for None, and the filter that this model was made for.
+    def resolved(self, options: RestoreOptions | None, changes: RestoreChanges | None = None) -> RestoreOptions:
+        """Fill in the defaults for None, what differs from the options, and the filter that this model was made for.
 
         Raises:
-            OptionError: these are no options.
+            OptionError: these are no options, or a change is outside what it allows.
+            TypeError: a change that is no option.
         """
         options = RestoreOptions() if options is None else options
         if not isinstance(options, RestoreOptions):
             raise OptionError(f"options is a {type(options).__name__}; give a RestoreOptions")
+        if changes:
+            options = replace(options, **changes)
         return options.for_model(self.model.upsampling)
 
     def check(self, options: RestoreOptions | None = None) -> None:
@@ -105,9 +141,12 @@ class DeviceModel:
     def adaptations(self, for_encoder: Tensor, for_unet: Tensor, in_turn: bool) -> tuple[Adaptation, Adaptation]:
         """Adapt the networks to the pictures' matrices.
 
-        One picture gets folded weights. Of several, each in turn gets the encoder folded, which one picture keeps busy;
+        Where gradients are wanted the networks get the matrices, since folding passes none. Otherwise one picture gets
+        folded weights. Of several, each in turn gets the encoder folded, which one picture keeps busy;
         the UNet runs on all together, with the matrices themselves, or in turn as well.
         """
+        if torch.is_grad_enabled():
+            return for_encoder, for_unet
         if len(for_encoder) > 1:
             unet = FoldedInTurn(self._unet, for_unet) if in_turn else for_unet
             return FoldedInTurn(self._encoder, for_encoder), unet
@@ -136,7 +175,8 @@ class DeviceModel:
             return (stored.positive if is_positive else stored.negative)[None].to(self.device)
         if text not in self._encoded_prompts:
             encoded = encode_prompts(self.model.tokenizer, self.model.text_encoder, [text])
-            self._encoded_prompts[text] = encoded.to(self.device)
+            with torch.inference_mode(False):  # kept for calls with gradients too
+                self._encoded_prompts[text] = encoded.to(self.device).clone()
         return self._encoded_prompts[text]
 
     @contextmanager

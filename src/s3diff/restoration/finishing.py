@@ -77,7 +77,7 @@ def finish(result: torch.Tensor | Canvas, picture: Picture, sizes: Sizes, option
             outside = _in_srgb(base, space) - _enlarged(_seen(own, space), sizes, upsampling)
             colors = _as_tensor(space.from_srgb(_as_array(colors + outside)))
         if options.strength < 1:
-            colors = base + options.strength * (colors - base)
+            colors = _weakened(colors, base, options)
     return replace(
         like,
         pixels=from_tensor(colors, like),
@@ -85,6 +85,28 @@ def finish(result: torch.Tensor | Canvas, picture: Picture, sizes: Sizes, option
         metadata_cut=_kept_part(picture, sizes),
         notes=(*like.notes, *_stretched(sizes, options)),
     )
+
+
+def finish_colors(
+    result: torch.Tensor, low_quality: torch.Tensor, sizes: Sizes, options: RestoreOptions
+) -> torch.Tensor:
+    """Bring opaque sRGB pictures that are tensors to the output's size and to the strength that is asked for.
+
+    Args:
+        result: [B, 3, H, W] in [0, 1] at the working size.
+        low_quality: [B, 3, h, w] in [0, 1].
+        sizes: of each.
+        options: with the filter that enlarged the input.
+    """
+    colors = _resampled(result, sizes)
+    if options.strength == 1:
+        return colors
+    assert options.upsampling is not None, "for_model fills it in"
+    return _weakened(colors, _enlarged(low_quality, sizes, options.upsampling), options)
+
+
+def _weakened(colors: torch.Tensor, base: torch.Tensor, options: RestoreOptions) -> torch.Tensor:
+    return base + options.strength * (colors - base)
 
 
 def becomes_color(result: torch.Tensor | Canvas, options: RestoreOptions) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from s3diff.images.color_match import VARIANCE_FLOOR, match_color
+from s3diff.images.picture import full_scale
 from s3diff.images.resampling import enlarge_region, mirrored_span, to_network_range
 from s3diff.networks.degradation_estimator import REACH_PX, DegradationEstimator
 from s3diff.options import ColorMatch, Upsampling
@@ -107,7 +108,8 @@ class EnlargedInput:
 
 def kept_depth(depth: np.dtype, color_match: ColorMatch, *, is_grey: bool) -> np.dtype:
     """Choose the type in which a :class:`Canvas` keeps its pixels until all are there."""
-    return np.dtype(np.uint16) if is_grey or color_match == "adain" else np.dtype(depth)
+    is_coarse = np.dtype(depth).kind != "f" and (is_grey or color_match == "adain")
+    return np.dtype(np.uint16) if is_coarse else np.dtype(depth)
 
 
 class Canvas:
@@ -118,7 +120,7 @@ class Canvas:
 
     Args:
         size: (height, width).
-        depth: uint8 or uint16.
+        depth: uint8, uint16, or float32 in [0, 1].
         color_match: how colours are taken from the enlarged input.
         is_grey: whether the picture has one channel.
         pixels: an array of the result's shape and type to write to, such as one on disk; None for a new one.
@@ -182,7 +184,7 @@ class Canvas:
         top = 0
         for part in self._matched():
             values = part.mean(axis=2, keepdims=True) if in_grey else part
-            finished[top : top + len(part)] = np.rint(values * np.iinfo(self._depth).max).astype(self._depth)
+            finished[top : top + len(part)] = _levels(values, self._depth)
             top += len(part)
         return finished
 
@@ -193,7 +195,7 @@ class Canvas:
     def _matched(self) -> Iterator[np.ndarray]:
         """The picture in strips, float in [0, 1], with the colours of the enlarged input."""
         scale, shift = self._adain() if self._color_match == "adain" else (np.ones(3), np.zeros(3))
-        levels = np.iinfo(self._pixels.dtype).max
+        levels = full_scale(self._pixels.dtype)
         height, width, _ = self._pixels.shape
         strip = max(1, _STRIP_PIXELS // width)
         for top in range(0, height, strip):
@@ -210,9 +212,13 @@ class Canvas:
 
 
 def _rounded(image: Tensor, depth: np.dtype) -> np.ndarray:
-    """[1, 3, h, w] in [0, 1] to [h, w, 3] integers."""
-    full = np.iinfo(depth).max
-    return (image[0].to("cpu", torch.float32) * full).round().permute(1, 2, 0).numpy().astype(depth)
+    """[1, 3, h, w] in [0, 1] to [h, w, 3] of that depth."""
+    return _levels(image[0].to("cpu", torch.float32).permute(1, 2, 0).numpy(), depth)
+
+
+def _levels(values: np.ndarray, depth: np.dtype) -> np.ndarray:
+    """Values in [0, 1] in a picture's depth; floats are not rounded."""
+    return values.astype(depth) if depth.kind == "f" else np.rint(values * full_scale(depth)).astype(depth)
 
 
 def cut_at_edge(span: HaloSpan, length: int) -> HaloSpan:

@@ -5,25 +5,32 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from s3diff.checkpoints.model_folder import load_model
 from s3diff.checkpoints.registry import DEFAULT_MODEL, model_folder
-from s3diff.errors import OptionError, PictureError
+from s3diff.errors import OptionError, PictureError, S3DiffError
 from s3diff.images import codecs
+from s3diff.option_changes import RestoreChanges
 from s3diff.options import Precision, RestoreOptions
-from s3diff.restoration import animation, pages, steps, streaming
+from s3diff.restoration import animation, pages, steps, streaming, tensors
 from s3diff.restoration.device import choose_device, choose_dtype
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Size
+from s3diff.restoration.stage_hooks import OnStage
 from s3diff.restoration.steps import Opened, Progress, opened_picture
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from typing_extensions import Unpack
+
 #: What can be restored: a path, a Picture, a Pillow image, or an array [H, W] or [H, W, C].
-Source = Any
+Source: TypeAlias = "str | os.PathLike[str] | codecs.Picture | Image | np.ndarray[Any, Any] | Opened"
 
 #: A batch is cut into groups of at most this many output pixels.
 MAX_BATCH_PIXELS = 2048 * 2048
@@ -91,23 +98,79 @@ class Restorer(DeviceModel):
         *,
         degrees: Degrees | None = None,
         progress: Progress | None = None,
+        on_stage: OnStage | None = None,
+        **changes: Unpack[RestoreChanges],
     ) -> Result:
         """Restore one picture.
 
         Args:
             source: a path, a ``Picture``, a Pillow image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]
-                (uint8, uint16, or float in [0, 1]).
+                (uint8, uint16, or float in [0, 1], which gives float32).
             options: None for the defaults: four times as large, guidance 1.07, wavelet colour matching.
             degrees: instead of the estimate and of the options' degrees.
             progress: called after every tile.
+            on_stage: called for every tile with (name, tensor) of each stage: ``latent``, the encoded input;
+                ``prediction``, the UNet's; ``clean``, x0 (all [1, latent_channels, h, w]); ``decoded``, the picture
+                [1, 3, H, W] in [-1, 1] before colours are matched. A tensor of the same shape that it returns is used
+                instead; None changes nothing.
+            changes: fields of the options that differ, such as ``scale=2``.
 
         Raises:
             PictureError: the picture cannot be read, or its result would be too large.
             OptionError: an option does not fit the model.
             ModelError: the options ask for a prompt that the model cannot encode.
+            TypeError: a change that is no option.
         """
-        options = self.resolved(options)
-        return steps.restore(self, [self._opened(source, options)], options, progress, degrees=degrees)[0]
+        options = self.resolved(options, changes)
+        opened = [self._opened(source, options)]
+        return steps.restore(self, opened, options, progress, degrees=degrees, on_stage=on_stage)[0]
+
+    def restore_tensor(
+        self,
+        images: Tensor,
+        options: RestoreOptions | None = None,
+        *,
+        degrees: Tensor | None = None,
+        differentiable: bool = False,
+        clamp: bool = False,
+        channels_last: bool | None = None,
+        progress: Progress | None = None,
+        on_stage: OnStage | None = None,
+        **changes: Unpack[RestoreChanges],
+    ) -> tensors.RestoredTensors:
+        """Restore pictures that are tensors, together, each for its own degrees, without a way through files.
+
+        Numbers are those of :meth:`restore_batch` before they are rounded; of one picture, those of :meth:`restore`.
+
+        Args:
+            images: [B, 3, H, W] or [B, H, W, 3] RGB, uint8 or float in [0, 1], on any device.
+            options: as in :meth:`restore`; those of files, transparency and grey pictures do not count.
+            degrees: [2] or [B, 2] in [0, 1], blur and noise, instead of the estimate and of the options' degrees.
+            differentiable: let gradients pass from the result to ``images`` and ``degrees``. The LoRA is then computed
+                per picture, not folded into the weights, which rounds otherwise.
+            clamp: take values outside [0, 1] for the nearest one; otherwise they are an error.
+            channels_last: whether ``images`` is [B, H, W, 3]; None to tell by the shape.
+            progress: called after every tile.
+            on_stage: see :meth:`restore`; tensors are of the whole batch.
+            changes: fields of the options that differ.
+
+        Raises:
+            PictureError: another shape or type, values outside [0, 1] or not finite, or a result too large.
+            OptionError: an option or the degrees are outside what they allow.
+            ModelError: the options ask for a prompt that the model cannot encode.
+            TypeError: a change that is no option.
+        """
+        return tensors.restore_tensors(
+            self,
+            images,
+            self.resolved(options, changes),
+            degrees=degrees,
+            differentiable=differentiable,
+            clamp=clamp,
+            channels_last=channels_last,
+            progress=progress,
+            on_stage=on_stage,
+        )
 
     def restore_file(
         self,
@@ -159,9 +222,37 @@ class Restorer(DeviceModel):
             self, source, target, options, overwrite=overwrite, provenance=provenance, progress=progress
         )
 
+    @overload
     def restore_batch(
-        self, sources: Iterable[Source], options: RestoreOptions | None = None, *, in_turn: bool = False
-    ) -> list[Result]:
+        self,
+        sources: Iterable[Source],
+        options: RestoreOptions | None = None,
+        *,
+        in_turn: bool = False,
+        on_error: Literal["raise"] = "raise",
+        **changes: Unpack[RestoreChanges],
+    ) -> list[Result]: ...
+
+    @overload
+    def restore_batch(
+        self,
+        sources: Iterable[Source],
+        options: RestoreOptions | None = None,
+        *,
+        in_turn: bool = False,
+        on_error: Literal["return"],
+        **changes: Unpack[RestoreChanges],
+    ) -> list[Result | S3DiffError]: ...
+
+    def restore_batch(
+        self,
+        sources: Iterable[Source],
+        options: RestoreOptions | None = None,
+        *,
+        in_turn: bool = False,
+        on_error: Literal["raise", "return"] = "raise",
+        **changes: Unpack[RestoreChanges],
+    ) -> list[Result] | list[Result | S3DiffError]:
         """Restore pictures of any sizes; those of one size run together, each with matrices of its own.
 
         In float32 a result equals that of :meth:`restore` within one grey level: sums are taken in another order.
@@ -173,30 +264,53 @@ class Restorer(DeviceModel):
             options: for all of them.
             in_turn: run the encoder and the UNet on one picture after the other, with folded weights, and only what
                 is not modulated on all together.
+            on_error: ``raise``: the first bad picture ends the batch before anything is computed; ``return``: its error
+                stands in its place of the list.
+            changes: fields of the options that differ.
 
         Raises:
             OptionError: one picture was given, not several; or as :meth:`restore`.
-            PictureError, ModelError: as :meth:`restore`; the first bad picture ends the batch before anything is
-                computed.
+            PictureError, ModelError: as :meth:`restore`.
+            TypeError: a change that is no option.
         """
-        options = self.resolved(options)
+        options = self.resolved(options, changes)
+        if on_error not in ("raise", "return"):
+            raise OptionError(f"on_error is {on_error!r}; give raise or return")
         if _is_one_picture(sources) or not isinstance(sources, Iterable):
             raise OptionError(
                 f"restore_batch takes a list of pictures and was given one {type(sources).__name__}; give a list, or "
                 "call restore for one"
             )
-        opened = [self._opened(source, options) for source in sources]
+        self.check(options)  # what is wrong with the options is wrong with no picture
+        opened = [self._opened_or_error(source, options, on_error) for source in sources]
         groups: dict[Size, list[int]] = {}
         for index, each in enumerate(opened):
-            groups.setdefault(each.sizes.input, []).append(index)
-        results: dict[int, Result] = {}
+            if isinstance(each, Opened):
+                groups.setdefault(each.sizes.input, []).append(index)
+        results: dict[int, Result | S3DiffError] = {
+            index: each for index, each in enumerate(opened) if isinstance(each, S3DiffError)
+        }
         for members in groups.values():
-            at_once = max(1, MAX_BATCH_PIXELS // opened[members[0]].sizes.num_working_pixels)
+            group = [each for each in (opened[index] for index in members) if isinstance(each, Opened)]
+            at_once = max(1, MAX_BATCH_PIXELS // group[0].sizes.num_working_pixels)
             for start in range(0, len(members), at_once):
-                part = members[start : start + at_once]
-                restored = steps.restore(self, [opened[index] for index in part], options, in_turn=in_turn)
-                results.update(zip(part, restored, strict=True))
+                try:
+                    part = group[start : start + at_once]
+                    restored: Iterable[Result | S3DiffError] = steps.restore(self, part, options, in_turn=in_turn)
+                except S3DiffError as error:
+                    if on_error == "raise":
+                        raise
+                    restored = [error] * len(part)  # of one size: what was too large was so for each
+                results.update(zip(members[start:], restored, strict=False))
         return [results[index] for index in range(len(opened))]
+
+    def _opened_or_error(self, source: Source, options: RestoreOptions, on_error: str) -> Opened | S3DiffError:
+        try:
+            return self._opened(source, options)
+        except S3DiffError as error:
+            if on_error == "raise":
+                raise
+            return error
 
     def _opened(self, source: Source, options: RestoreOptions) -> Opened:
         return source if isinstance(source, Opened) else opened_picture(as_picture(source, options), options)
@@ -214,6 +328,8 @@ def as_picture(source: Source, options: RestoreOptions) -> codecs.Picture:
     Raises:
         PictureError: the file cannot be read, or the object is none of these.
     """
+    if isinstance(source, Opened):
+        return source.picture
     if isinstance(source, codecs.Picture):
         return source
     if isinstance(source, str | os.PathLike):
@@ -222,4 +338,6 @@ def as_picture(source: Source, options: RestoreOptions) -> codecs.Picture:
         return codecs.from_array(source)
     if hasattr(source, "getbands"):  # a Pillow image, known without importing Pillow here
         return codecs.from_pil(source)
+    if isinstance(source, Tensor):
+        raise PictureError("restore takes pictures and was given a tensor; call restore_tensor")
     raise PictureError(f"cannot restore a {type(source).__name__}; give a path, a Pillow image or a numpy array")

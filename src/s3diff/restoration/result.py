@@ -93,7 +93,7 @@ class Result:
 
     @property
     def array(self) -> np.ndarray:
-        """Pixels [H, W, 3] or [H, W, 1], uint8 or uint16."""
+        """Pixels [H, W, 3] or [H, W, 1], uint8 or uint16; of an array of floats, float32."""
         return self.picture.pixels
 
     @property

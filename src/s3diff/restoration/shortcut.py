@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from s3diff.checkpoints.registry import DEFAULT_MODEL
+from s3diff.option_changes import RestoreChanges
 from s3diff.options import Precision, RestoreOptions
 from s3diff.restoration.restorer import Restorer, Source
 from s3diff.restoration.result import Result
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 #: The last call's restorer by what was asked for: one entry or none.
 _kept: dict[tuple[str, str, str], Restorer] = {}
@@ -22,7 +26,7 @@ def restore(
     model: str | Path = DEFAULT_MODEL,
     device: str = "auto",
     precision: Precision = "auto",
-    **options: Any,
+    **options: Unpack[RestoreChanges],
 ) -> Result:
     """Restore one picture; the model stays loaded for the next call.
 

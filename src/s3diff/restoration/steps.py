@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from s3diff.restoration.finishing import finish, is_finished_by_rounding, to_net
 from s3diff.restoration.regions import Canvas, EnlargedInput, LowQuality, cut_at_edge, estimate_in_tiles, tensor_reader
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Sizes, allowed_sizes
+from s3diff.restoration.stage_hooks import OnStage, Passed, passed_to, unchanged
 from s3diff.restoration.tile_plan import TilePlan, plan_tiles
 from s3diff.restoration.tiled_stages import TiledStages
 from s3diff.tiling import HaloSpan, Span
@@ -39,6 +40,30 @@ from s3diff.version import __version__
 #: Called with the stage (``tiles``, ``predict`` or ``frames``), how much of it is done and how much there is. What it
 #: raises ends the work.
 Progress = Callable[[str, int, int], None]
+
+
+class PartCanvas(Protocol):
+    """What takes the parts of pictures that are restored part by part."""
+
+    def holds(self, rows: HaloSpan, columns: HaloSpan) -> bool:
+        """Whether this part need not be computed any more."""
+
+    def write(self, result: Tensor, base: Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
+        """Take one part; see :meth:`Canvas.write`."""
+
+
+class Walked(NamedTuple):
+    """What :func:`walk` makes.
+
+    Attributes:
+        images: the pictures at the working size, [B, 3, H, W] in [0, 1]; None where a canvas took them.
+        results: that are to hold them.
+        degrees: [B, 2] float32 in [0, 1], that the matrices were made for.
+    """
+
+    images: Tensor | None
+    results: list[Result]
+    degrees: Tensor
 
 
 class Opened(NamedTuple):
@@ -90,6 +115,7 @@ def restore(
     in_turn: bool = False,
     degrees: Degrees | None = None,
     grey: Grey | None = None,
+    on_stage: OnStage | None = None,
 ) -> list[Result]:
     """Restore pictures of one size, together where memory allows it whole, otherwise one by one and in tiles.
 
@@ -101,6 +127,7 @@ def restore(
         in_turn: see :meth:`Restorer.restore_batch`.
         degrees: for all pictures, instead of the estimate and of the options' degrees.
         grey: instead of the options'.
+        on_stage: see :data:`OnStage`.
 
     Raises:
         PictureError: there is not enough memory, whatever the tiles.
@@ -116,15 +143,25 @@ def restore(
 
     def restore_under(plan: TilePlan, notes: tuple[str, ...]) -> list[Result]:
         if len(pictures) > 1 and not plan.is_whole:
-            return [restore(model, [each], options, progress, degrees=degrees)[0] for each in opened]
+            kept = partial(restore, model, options=options, progress=progress, degrees=degrees, on_stage=on_stage)
+            return [kept([each])[0] for each in opened]
         colors = torch.cat([to_networks(picture) for picture in pictures])
         low_quality = LowQuality(tensor_reader(colors), sizes.input[::-1], len(pictures))
         canvas = _canvas(pictures[0], sizes, options) if len(plan.regions) > 1 else None
-        made, results = walk(
-            model, low_quality, sizes, options, plan, canvas=canvas, progress=progress, in_turn=in_turn, degrees=degrees
+        made = walk(
+            model,
+            low_quality,
+            sizes,
+            options,
+            plan,
+            canvas=canvas,
+            progress=progress,
+            in_turn=in_turn,
+            degrees=as_tensor(degrees),
+            passed=passed_to(on_stage),
         )
-        images = [canvas] if made is None else made.split(1)
-        each_of = zip(results, images, pictures, strict=True)
+        images = [canvas] if made.images is None else made.images.split(1)
+        each_of = zip(made.results, images, pictures, strict=True)
         return [_finished(result, image, picture, sizes, options, notes) for result, image, picture in each_of]
 
     width, height = sizes.working
@@ -137,7 +174,6 @@ def restore(
     )
 
 
-@torch.inference_mode()
 def walk(
     model: DeviceModel,
     low_quality: LowQuality,
@@ -145,12 +181,13 @@ def walk(
     options: RestoreOptions,
     plan: TilePlan,
     *,
-    canvas: Canvas | None = None,
+    canvas: PartCanvas | None = None,
     progress: Progress | None = None,
     in_turn: bool = False,
-    degrees: Degrees | None = None,
-) -> tuple[Tensor | None, list[Result]]:
-    """Run the method on opaque sRGB pictures of one size.
+    degrees: Tensor | None = None,
+    passed: Passed = unchanged,
+) -> Walked:
+    """Run the method on opaque sRGB pictures of one size; gradients pass where they are enabled.
 
     Args:
         model: the networks on their device.
@@ -162,11 +199,8 @@ def walk(
             has one part.
         progress: called after every tile.
         in_turn: see :meth:`Restorer.restore_batch`.
-        degrees: for all pictures, instead of the estimate and of the options' degrees.
-
-    Returns:
-        The pictures at the working size, [B, 3, H, W] in [0, 1], None where the canvas took them; and the results that
-        are to hold them.
+        degrees: [B, 2] or, for all pictures, [1, 2], instead of the estimate and of the options' degrees.
+        passed: see :data:`Passed`.
     """
     # Folded weights lie in one place until the next picture's, and a plan counts on the device's free memory.
     with turn_of(model.device), repeatable(exactly=not model.acceleration.compiled):
@@ -175,9 +209,9 @@ def walk(
         clock, part = _StageClock(model.device), 1 if in_turn else count
         with clock.stage("estimate"):
             estimated = _estimated(model, low_quality, in_turn)
-            used = _overridden(estimated, options, degrees)
+            used = _overridden(estimated, options) if degrees is None else degrees.to(estimated).expand(count, 2)
             matrices = zip(*(generator.conditioning(each) for each in used.split(part)), strict=True)
-            for_encoder, for_unet = (torch.cat(each) for each in matrices)
+            for_encoder, for_unet = (_scaled(torch.cat(each), options) for each in matrices)
         with clock.stage("fold"):
             encoder_adaptation, unet_adaptation = model.adaptations(for_encoder, for_unet, in_turn)
         # On the CPU: not every device has the filter against aliasing, and all enlarge alike.
@@ -197,7 +231,8 @@ def walk(
                 guidance=float(options.guidance),
                 adaptation=unet_adaptation,
             )
-            decoded = one_step(stages, image, encoder_adaptation, predict, noise, clock.stage)
+            seen = partial(passed, rows=rows, columns=columns)
+            decoded = one_step(stages, image, encoder_adaptation, predict, noise, clock.stage, seen)
             with clock.stage("color"):
                 rows, columns = cut_at_edge(rows, height), cut_at_edge(columns, width)
                 base = crop(base, rows.read.length, columns.read.length)
@@ -210,13 +245,19 @@ def walk(
             if progress is not None:
                 progress("tiles", done + 1, len(regions))
     seconds = clock.shared_by(count)
-    return result, [
+    results = [
         Result(
             size=sizes.output, degrees=Degrees(*each), estimated=Degrees(*found), seconds=seconds, options=options,
             provenance=_statement(model, _settled(options, sizes, plan), Degrees(*each), Degrees(*found)),
         )
         for each, found in zip(used.tolist(), estimated.tolist(), strict=True)
     ]  # fmt: skip
+    return Walked(result, results, used)
+
+
+def as_tensor(degrees: Degrees | None) -> Tensor | None:
+    """Make [1, 2] of one picture's degrees."""
+    return None if degrees is None else torch.tensor([degrees], dtype=torch.float32)
 
 
 def write(result: Result, target: Path, writing: OutputOptions) -> Result:
@@ -288,7 +329,8 @@ def _statement(model: DeviceModel, options: RestoreOptions, degrees: Degrees, es
 
 def _canvas(picture: Picture, sizes: Sizes, options: RestoreOptions) -> Canvas:
     is_last = is_finished_by_rounding(picture, sizes, options)
-    depth = picture.pixels.dtype if is_last else np.dtype(np.uint16)
+    is_kept = is_last or picture.pixels.dtype.kind == "f"
+    depth = picture.pixels.dtype if is_kept else np.dtype(np.uint16)
     return Canvas(sizes.working[::-1], depth, options.color_match, is_grey=picture.is_grey)
 
 
@@ -305,13 +347,21 @@ def _estimated(model: DeviceModel, low_quality: LowQuality, in_turn: bool) -> Te
     return torch.cat([estimate_in_tiles(estimator, reader, size, model.device) for reader in readers])
 
 
-def _overridden(estimated: Tensor, options: RestoreOptions, chosen: Degrees | None) -> Tensor:
-    """[B, 2] with the degrees that are chosen, or that the options set or move by hand."""
+def _overridden(estimated: Tensor, options: RestoreOptions) -> Tensor:
+    """[B, 2] with the degrees that the options set or move by hand."""
     degrees = estimated.clone()
     for column, name in enumerate(DEGREE_NAMES):
-        for row, value in enumerate(estimated[:, column].tolist()):
-            degrees[row, column] = options.degree(name, value) if chosen is None else chosen[column]
+        value = getattr(options, name)
+        if isinstance(value, str):  # in float64, as one number would be moved
+            degrees[:, column] = (estimated[:, column].double() + float(value)).clamp(0, 1)
+        elif value is not None:
+            degrees[:, column] = value
     return degrees
+
+
+def _scaled(matrices: Tensor, options: RestoreOptions) -> Tensor:
+    """Weigh the LoRA: W + s B M^T A is linear in M."""
+    return matrices if options.lora_scale == 1 else matrices * options.lora_scale
 
 
 def _latent_noise(

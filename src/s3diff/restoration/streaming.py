@@ -10,6 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from s3diff.atomic_write import whole_path
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.images.color_profiles import color_space
@@ -35,7 +37,7 @@ from s3diff.restoration.scratch_files import (
     whole_lines,
 )
 from s3diff.restoration.sizes import Sizes, sizes_of
-from s3diff.restoration.steps import Progress, walk
+from s3diff.restoration.steps import Progress, as_tensor, walk
 from s3diff.restoration.tile_plan import LOCAL_TILE_PX, TilePlan, plan_tiles
 from s3diff.version import __version__
 
@@ -187,9 +189,12 @@ def _restored_into(
                 raise
         try:
             source = LowQuality(picture.read, (picture.height, picture.width))
-            result = walk(
-                model, source, sizes, options, plan, canvas=canvas, progress=how.progress, degrees=how.degrees
-            )[1][0]
+            degrees = as_tensor(how.degrees)
+            with torch.inference_mode():
+                walked = walk(
+                    model, source, sizes, options, plan, canvas=canvas, progress=how.progress, degrees=degrees
+                )
+            result = walked.results[0]
             result = replace(result, provenance=_streamed_statement(result) if how.provenance else None)
             xmp, more = _xmp(picture, result.provenance)
             with disk_errors(place):

@@ -170,14 +170,37 @@ def _from_model(config: TrainConfig, loaded: LoadedModel, changes: Sequence[str]
     prompts = loaded.prompts
     embeddings = prompts.positive, prompts.negative
     _require_no_change(loaded.config, changes)
+    config = _with_networks(config, loaded.config)
+    if not any(change.partition("=")[0].strip() == "upsampling" for change in changes):
+        config = replace(config, upsampling=loaded.upsampling)
+    has_texts = loaded.text_encoder is not None
+    model = TrainableModel(
+        loaded.generator,
+        *embeddings,
+        trained=config.trained,
+        precision=config.precision,
+        keeps_prompts=has_texts,
+    )
+    if has_texts:
+        _LOGGER.info(_what_is_trained(config, model))
     return InitialModel(
-        config=replace(_with_networks(config, loaded.config), is_generative=loaded.description.is_generative),
-        model=TrainableModel(loaded.generator, *embeddings, trained=config.trained, precision=config.precision),
+        config=replace(config, is_generative=loaded.description.is_generative),
+        model=model,
         prompts=prompts,
         tokenizer=loaded.tokenizer,
         text_encoder=loaded.text_encoder,
         licences=loaded.description.licences,
         has_estimator=True,
+    )
+
+
+def _what_is_trained(config: TrainConfig, model: TrainableModel) -> str:
+    millions = sum(tensor.numel() for tensor in model.trained_state().values()) / 1e6
+    if config.trained == "modulation":
+        return f"trained: LoRA, conditioning and the UNet's conv_in ({millions:.4g} M); the base and the prompts stay"
+    return (
+        f"trained: all weights of the base model too, but the estimator and the prompts ({millions:.4g} M); the recipe "
+        "tune_lora trains what --to-official can write back"
     )
 
 

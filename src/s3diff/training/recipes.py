@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
-from s3diff.errors import OptionError, S3DiffError
+from s3diff.errors import OptionError
 from s3diff.networks.autoencoder import AutoencoderConfig
 from s3diff.networks.degradation_conditioning import ConditioningConfig
 from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
@@ -26,6 +23,7 @@ from s3diff.training.config import (
     TrainConfig,
     ValidationConfig,
 )
+from s3diff.user_code import is_function_of_file, load_function, told_in_one_line
 
 #: Shown in the README and used by the tests: the embedded model has not seen them.
 HELD_OUT_PHOTOS = ("budgie-budgie-branch.jpg", "budgie-kitten-on-lawn.jpg")
@@ -182,6 +180,24 @@ def tune() -> TrainConfig:
     )
 
 
+def tune_lora() -> TrainConfig:
+    """Released weights on one's own photographs: LoRA, conditioning and the UNet's ``conv_in``, nothing of the base.
+
+    What it trains is what ``s3diff convert --to-official`` can write back. No discriminator: it would have to be
+    fetched and would start from nothing.
+    """
+    config = paper()
+    return replace(
+        config,
+        name="tuned_lora",
+        start="model",
+        data=replace(config.data, batch_size=1, accumulate=4, num_workers=0, held_out=HELD_OUT_PHOTOS),
+        adversarial=AdversarialConfig(),
+        optimiser=OptimiserConfig(learning_rate=2e-5, warmup_steps=50, decay_steps=500, max_steps=2000, ema_decay=0.99),
+        gradient_checkpointing=True,
+    )
+
+
 def debug() -> TrainConfig:
     """All three phases in seconds, with nothing to fetch: a narrow ``compact``, random features as discriminator."""
     config = compact()
@@ -239,6 +255,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "as_released": as_released,
     "compact": compact,
     "tune": tune,
+    "tune_lora": tune_lora,
     "debug": debug,
 }
 ESTIMATOR_RECIPES: dict[str, Callable[[], EstimatorTrainConfig]] = {
@@ -275,24 +292,8 @@ def find_estimator_recipe(name: str) -> EstimatorTrainConfig:
 def _find(name: str, known: Mapping[str, Callable[[], object]]) -> object:
     if name in known:
         return known[name]()
-    path, separator, function = name.rpartition(":")
-    if not separator or not path.endswith(".py"):
+    if not is_function_of_file(name):
         raise OptionError(f"recipe is {name!r}; give one of {', '.join(known)}, or your own as my_file.py:my_recipe")
-    if not Path(path).is_file():
-        raise OptionError(f"recipe is {name!r}: {path} does not exist; check the path")
-    spec = importlib.util.spec_from_file_location(f"s3diff_recipe_{Path(path).stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up by name.
-    sys.modules[module.__name__] = module
-    try:
-        spec.loader.exec_module(module)
-        recipe = getattr(module, function, None)
-        if not callable(recipe):
-            raise OptionError(f"{path} has no function {function!r}; a recipe is a function that returns a TrainConfig")
+    recipe = load_function("recipe", name, "that returns a TrainConfig")
+    with told_in_one_line("recipe", name):
         return recipe()
-    except S3DiffError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise OptionError(f"{name} fails: {type(error).__name__}: {error}; correct the recipe") from error

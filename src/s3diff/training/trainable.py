@@ -36,6 +36,7 @@ class TrainableModel(nn.Module):
         negative: [T, C], the negative prompt's.
         trained: see :class:`s3diff.training.config.TrainConfig`. ``modulation`` leaves the prompts alone.
         precision: what the networks compute in; the weights stay as they are.
+        keeps_prompts: leave the prompts alone whatever else is trained: a text encoder made them, and encodes others.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class TrainableModel(nn.Module):
         *,
         trained: Trained,
         precision: Literal["float32", "bfloat16"] = "float32",
+        keeps_prompts: bool = False,
     ) -> None:
         super().__init__()
         self.generator = generator
@@ -53,7 +55,8 @@ class TrainableModel(nn.Module):
         self.positive = nn.Parameter(positive.detach().clone())
         self.negative = nn.Parameter(negative.detach().clone())
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(_is_trained(name, trained))
+            is_kept = keeps_prompts and name in ("positive", "negative")
+            parameter.requires_grad_(_is_trained(name, trained) and not is_kept)
 
     def forward(
         self,

@@ -14,7 +14,7 @@ from s3diff.errors import PictureError
 from s3diff.images.files.exif_colors import states_adobe_rgb
 from s3diff.images.files.metadata import QUARTER_TURNS, for_result, take_orientation, upright
 from s3diff.images.files.pillow_metadata import dpi_of, metadata_of
-from s3diff.images.picture import Picture, split_alpha
+from s3diff.images.picture import Picture, in_whole_numbers, split_alpha
 from s3diff.images.stated_colors import adobe_rgb_profile
 from s3diff.messages import reason_of
 
@@ -58,6 +58,7 @@ def all_channels(picture: Picture) -> np.ndarray:
 
 def to_image(picture: Picture, *, with_alpha: bool = True, with_16_bits: bool = True) -> Image.Image:
     """Make an image; 16 bits are rounded to 8, but for grey where they are asked for."""
+    picture = in_whole_numbers(picture)
     array = all_channels(picture) if with_alpha else picture.pixels
     if array.dtype == np.uint16 and not (with_16_bits and array.shape[2] == 1):
         array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257: exact rounding

@@ -19,7 +19,7 @@ from s3diff.images.files.pillow_metadata import held_by
 from s3diff.images.files.provenance_xmp import with_restoration
 from s3diff.images.files.registry import codec_of
 from s3diff.images.icc_profiles import fits_channels, fitting_profile
-from s3diff.images.picture import Picture
+from s3diff.images.picture import Picture, in_whole_numbers
 from s3diff.images.stated_colors import srgb_profile
 from s3diff.messages import reason_of, shown_path
 
@@ -89,6 +89,7 @@ def file_settings(picture: Picture, form: Format, quality: int) -> tuple[dict[st
 def as_held(picture: Picture, form: Format) -> tuple[Picture, tuple[str, ...]]:
     """Convert a picture to the depth and colours that the format can hold."""
     notes: tuple[str, ...] = ()
+    picture = in_whole_numbers(picture)
     if picture.icc_profile in (srgb_profile(), srgb_profile(is_grey=True)) and not form.has_profile:
         picture = replace(picture, icc_profile=None)  # what the absence of a profile says
     if picture.icc_profile is not None and not form.has_profile:

@@ -1,0 +1,37 @@
+"""The restore options as keyword arguments, written out for type checkers."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+from s3diff.options import Alpha, ColorMatch, Grey, Latent, ReleasedTiles, RestoreAt, SizeMode, Upsampling
+
+
+class RestoreChanges(TypedDict, total=False):
+    """The fields of :class:`RestoreOptions` as keyword arguments, so that a type checker finds a misspelt one."""
+
+    scale: float
+    size: tuple[int, int] | None
+    size_mode: SizeMode
+    long_side: int | None
+    megapixels: float | None
+    restore_at: RestoreAt
+    guidance: float
+    positive_prompt: str | None
+    negative_prompt: str | None
+    color_match: ColorMatch
+    blur: float | str | None
+    noise: float | str | None
+    strength: float
+    lora_scale: float
+    latent: Latent
+    seed: int
+    upsampling: Upsampling | None
+    grey: Grey
+    tile: int | Literal["auto", "off"]
+    released_tiles: ReleasedTiles | None
+    alpha: Alpha
+    pages: str
+    max_output_pixels: int
+    max_input_pixels: int
+    max_file_bytes: int

@@ -1,0 +1,225 @@
+"""Restore pictures that are tensors: checked on the way in, in the caller's layout and number format on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from s3diff.errors import OptionError, PictureError
+from s3diff.images.color_match import match_color
+from s3diff.options import ColorMatch, RestoreOptions
+from s3diff.restoration import steps
+from s3diff.restoration.attempt import attempt
+from s3diff.restoration.device_model import DeviceModel
+from s3diff.restoration.finishing import finish_colors
+from s3diff.restoration.regions import LowQuality, tensor_reader
+from s3diff.restoration.sizes import Sizes, allowed_sizes
+from s3diff.restoration.stage_hooks import OnStage, passed_to
+from s3diff.restoration.tile_plan import TilePlan, plan_tiles
+from s3diff.tiling import HaloSpan, Span
+
+_ALLOWED = "give [B, 3, H, W] or [B, H, W, 3] of uint8, or of floats in [0, 1]"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RestoredTensors:
+    """Restored pictures as tensors on the model's device.
+
+    Attributes:
+        images: [B, 3, H, W] or [B, H, W, 3], as the pictures were given: uint8, or floats of their type in [0, 1].
+        degrees: [B, 2] float32 in [0, 1], blur and noise: what the matrices were made for.
+        latent: [B, latent_channels, H', W'] float32, scaled: x0, which was decoded, of the padded picture.
+        seconds: of one picture by stage, as in :class:`s3diff.Restored`.
+    """
+
+    images: Tensor
+    degrees: Tensor
+    latent: Tensor
+    seconds: Mapping[str, float]
+
+
+class _Given(NamedTuple):
+    """Pictures as they were handed in: [B, 3, H, W] float32 in [0, 1], and what the caller's form was."""
+
+    colors: Tensor
+    dtype: torch.dtype
+    is_channels_last: bool
+
+    def like(self, images: Tensor) -> Tensor:
+        """Bring [B, 3, H, W] in [0, 1] to the caller's form."""
+        images = images.permute(0, 2, 3, 1).contiguous() if self.is_channels_last else images
+        return (images * 255).round().to(torch.uint8) if self.dtype == torch.uint8 else images.to(self.dtype)
+
+
+class TensorCanvas:
+    """Collect the parts of pictures that are tensors; gradients pass through.
+
+    Args:
+        size: (height, width) of the pictures, without padding.
+        padded_size: with it.
+        downscale: picture side over latent side.
+        color_match: how colours are taken from the enlarged input; ``adain`` when all parts are there.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], padded_size: tuple[int, int], downscale: int, color_match: ColorMatch
+    ) -> None:
+        self._size, self._padded_size, self._downscale, self._color_match = size, padded_size, downscale, color_match
+        self._result: Tensor | None = None
+        self._base: Tensor | None = None
+        self._latent: Tensor | None = None
+
+    def holds(self, rows: HaloSpan, columns: HaloSpan) -> bool:
+        """Tell that no part is there from an earlier run."""
+        return False
+
+    def write(self, result: Tensor, base: Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
+        """Keep one part; see :meth:`s3diff.restoration.regions.Canvas.write`."""
+        if self._color_match == "adain":
+            self._base = _placed(self._base, base, self._size, rows, columns)
+        else:
+            result = match_color(result, base, self._color_match)
+        self._result = _placed(self._result, result, self._size, rows, columns)
+
+    def write_latent(self, latent: Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
+        """Keep the clean latent of one part, whose spans are those of the padded picture."""
+        size = (self._padded_size[0] // self._downscale, self._padded_size[1] // self._downscale)
+        in_latents = (_divided(span, self._downscale) for span in (rows, columns))
+        self._latent = _placed(self._latent, latent, size, *in_latents)
+
+    def matched(self) -> Tensor:
+        """Give the pictures with the colours of the enlarged input, [B, 3, H, W]; values may leave [0, 1]."""
+        assert self._result is not None  # a picture has a part
+        return self._result if self._base is None else match_color(self._result, self._base, self._color_match)
+
+    @property
+    def latent(self) -> Tensor:
+        """Give the clean latents, [B, latent_channels, h, w]."""
+        assert self._latent is not None
+        return self._latent
+
+
+def restore_tensors(
+    model: DeviceModel,
+    images: Tensor,
+    options: RestoreOptions,
+    *,
+    degrees: Tensor | None = None,
+    differentiable: bool = False,
+    clamp: bool = False,
+    channels_last: bool | None = None,
+    on_stage: OnStage | None = None,
+    progress: steps.Progress | None = None,
+) -> RestoredTensors:
+    """Restore pictures; see :meth:`s3diff.Restorer.restore_tensor` for arguments and errors."""
+    given = _checked(images, clamp=clamp, channels_last=channels_last)
+    colors = given.colors.to(model.device)
+    count, _, height, width = colors.shape
+    sizes = allowed_sizes((width, height), options, "the tensor")
+    chosen = None if degrees is None else _checked_degrees(degrees, count).to(model.device)
+    plan = plan_tiles(
+        model.config, *sizes.padded(model.config.pad_multiple)[::-1], options, model.device, model.dtype, count
+    )
+    run = partial(_restored, model, sizes=sizes, options=options, on_stage=on_stage, progress=progress)
+
+    def restore_under(plan: TilePlan, _: tuple[str, ...]) -> RestoredTensors:
+        # Blended tiles are of one picture.
+        parts = [1] * count if count > 1 and not plan.is_whole else [count]
+        each_degrees = [None] * len(parts) if chosen is None else chosen.split(parts)
+        each_of = zip(colors.split(parts), each_degrees, strict=True)
+        done = [run(part, degrees=own, plan=plan) for part, own in each_of]
+        return RestoredTensors(
+            images=given.like(torch.cat([each.images for each in done])),
+            degrees=torch.cat([each.degrees for each in done]),
+            latent=torch.cat([each.latent for each in done]),
+            seconds=done[0].seconds,
+        )
+
+    with torch.inference_mode(False), torch.set_grad_enabled(differentiable):
+        return attempt(
+            restore_under, plan, model.device, f"not enough memory for {count} tensors of {width} x {height}"
+        )
+
+
+def _restored(
+    model: DeviceModel,
+    colors: Tensor,
+    *,
+    degrees: Tensor | None,
+    plan: TilePlan,
+    sizes: Sizes,
+    options: RestoreOptions,
+    on_stage: OnStage | None,
+    progress: steps.Progress | None,
+) -> RestoredTensors:
+    low_quality = LowQuality(tensor_reader(colors), sizes.input[::-1], len(colors))
+    downscale = model.config.autoencoder.downscale
+    canvas = TensorCanvas(sizes.working[::-1], (plan.height, plan.width), downscale, options.color_match)
+    seen = passed_to(on_stage)
+
+    def passed(name: str, tensor: Tensor, rows: HaloSpan, columns: HaloSpan) -> Tensor:
+        tensor = seen(name, tensor, rows, columns)
+        if name == "clean":
+            canvas.write_latent(tensor, rows, columns)
+        return tensor
+
+    walked = steps.walk(
+        model, low_quality, sizes, options, plan, canvas=canvas, progress=progress, degrees=degrees, passed=passed
+    )
+    finished = finish_colors(canvas.matched().clamp(0, 1), colors, sizes, options).clamp(0, 1)
+    return RestoredTensors(
+        images=finished, degrees=walked.degrees, latent=canvas.latent, seconds=walked.results[0].seconds
+    )
+
+
+def _checked(images: Tensor, *, clamp: bool, channels_last: bool | None) -> _Given:
+    if not isinstance(images, Tensor):
+        raise PictureError(f"the pictures are a {type(images).__name__} and no tensor; {_ALLOWED}")
+    shape = tuple(images.shape)
+    if channels_last is None:
+        channels_last = len(shape) == 4 and shape[1] != 3
+    if len(shape) != 4 or shape[3 if channels_last else 1] != 3 or 0 in shape:
+        raise PictureError(f"the tensor has shape {shape}; {_ALLOWED}")
+    colors = images.permute(0, 3, 1, 2).contiguous() if channels_last else images
+    if images.dtype == torch.uint8:
+        return _Given(colors.to(torch.float32).div(255.0), images.dtype, channels_last)
+    if not images.is_floating_point():
+        raise PictureError(f"the tensor is of type {images.dtype}; {_ALLOWED}")
+    colors = colors.to(torch.float32)
+    low, high = (float(value) for value in torch.aminmax(colors.detach()))
+    is_finite = low - low == 0 and high - high == 0
+    if not is_finite or (not clamp and not (low >= 0 and high <= 1)):
+        hint = "; clamp=True takes values just outside" if is_finite else ""
+        raise PictureError(f"the tensor holds values from {low:g} to {high:g}; {_ALLOWED}{hint}")
+    return _Given(colors.clamp(0, 1) if clamp else colors, images.dtype, channels_last)
+
+
+def _checked_degrees(degrees: Tensor, count: int) -> Tensor:
+    degrees = torch.as_tensor(degrees, dtype=torch.float32)
+    if degrees.shape == (2,):
+        degrees = degrees.expand(count, 2)
+    if tuple(degrees.shape) != (count, 2) or not bool(((degrees >= 0) & (degrees <= 1)).all()):
+        raise OptionError(
+            f"degrees are a tensor of shape {list(degrees.shape)} from {float(degrees.min()):g} to "
+            f"{float(degrees.max()):g}; give [2] or [{count}, 2], blur and noise from 0 to 1"
+        )
+    return degrees
+
+
+def _placed(whole: Tensor | None, part: Tensor, size: tuple[int, int], rows: HaloSpan, columns: HaloSpan) -> Tensor:
+    """``part`` without its halo at its place in the whole; itself where it is the whole."""
+    if tuple(part.shape[2:]) == size:
+        return part
+    if whole is None:
+        whole = part.new_empty((*part.shape[:2], *size))
+    whole[:, :, slice(*rows.kept), slice(*columns.kept)] = part[:, :, rows.kept_in_read, columns.kept_in_read]
+    return whole
+
+
+def _divided(span: HaloSpan, divisor: int) -> HaloSpan:
+    return HaloSpan(*(Span(each.start // divisor, each.stop // divisor) for each in span))
