@@ -203,7 +203,9 @@ def test_the_site_searches_from_the_disk(site: Path) -> None:
         page.on("request", lambda request: asked.append(request.url))
         page.goto((site / "index.html").as_uri())
         page.locator(".md-search__button").first.click()
-        page.locator("input").first.fill("megapixels")
-        page.get_by_text("Reference / Command").first.wait_for(timeout=60_000)
+        field = page.get_by_placeholder("Search").first
+        field.fill("megapixels")
+        page.get_by_text("Larger than memory").first.wait_for(timeout=60_000)
+        assert field.input_value() == "megapixels"
         browser.close()
     assert not [address for address in asked if address.startswith("http")]
