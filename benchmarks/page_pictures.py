@@ -66,7 +66,7 @@ def main() -> None:
 
 def start(page: Page) -> None:
     """As it opens."""
-    page.wait_for_selector(".settings", state="visible")
+    page.wait_for_function("document.querySelector('.command code').textContent")
 
 
 def compare(page: Page) -> None:
@@ -74,8 +74,6 @@ def compare(page: Page) -> None:
     page.click(".example >> nth=0")
     page.wait_for_selector(".download", state="visible", timeout=PATIENCE_MS)
     page.locator(".after").evaluate("image => image.decode()")
-    if page.viewport_size["width"] > 1000:
-        page.click(".settings summary")
 
 
 def several(page: Page) -> None:
@@ -85,20 +83,19 @@ def several(page: Page) -> None:
     page.focus("#control-noise input[type=range]")
     for _ in range(8):
         page.keyboard.press("ArrowRight")
-    page.click("button.label-wrap:has-text('Model, method and tiles')")
-    page.fill("#control-tile :is(input, textarea)", "256")
-    page.click("button.label-wrap:has-text('Model, method and tiles')")
+    page.click("summary:has-text('Model, method and tiles')")
+    page.fill("#control-tile input", "256")
+    page.click("summary:has-text('Model, method and tiles')")
     page.click("#run")
     page.wait_for_function("/tile [0-9]{2}/.test(document.querySelector('.stage').textContent)", timeout=PATIENCE_MS)
     page.evaluate("scrollTo(0, 0)")
 
 
 def error(page: Page) -> None:
-    """A size that is none."""
+    """A factor that is none."""
     compare(page)
-    page.click("#control-size_by label:has-text('Exact size')")
-    page.fill("#control-size :is(input, textarea)", "4k")
-    page.wait_for_selector("#control-size .control-error")
+    page.fill("#control-scale input", "0")
+    page.wait_for_selector("#control-scale .control-error")
 
 
 if __name__ == "__main__":

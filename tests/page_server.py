@@ -7,13 +7,16 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from s3diff.serving.limits import ServiceLimits
 
 
 @contextmanager
-def page_server(tokens: Sequence[str] = (), limits: ServiceLimits | None = None) -> Iterator[tuple[str, Any]]:
+def page_server(
+    tokens: Sequence[str] = (), limits: ServiceLimits | None = None, model: str | Path = "compact"
+) -> Iterator[tuple[str, Any]]:
     """Serve until the block ends; gives the address and the :class:`RestorationService`."""
     import uvicorn
 
@@ -23,7 +26,7 @@ def page_server(tokens: Sequence[str] = (), limits: ServiceLimits | None = None)
     from s3diff.serving.service import RestorationService
 
     auth = Auth(tokens)
-    service = RestorationService(limits=limits).start()
+    service = RestorationService(models=[model], limits=limits).start()
     app = mount_page(create_app(service, auth=auth, allowed_hosts=["127.0.0.1"]), service)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))

@@ -1,4 +1,4 @@
-"""The page without a browser: its controls, what of Gradio is reachable, signing in, previews, archives."""
+"""The page without a browser: its controls, texts, headers, signing in, plans, previews, archives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -21,50 +20,22 @@ from PIL import Image
 from conftest import REPOSITORY
 from page_server import page_server
 from s3diff.option_texts import option_fields, options_from_texts
+from s3diff.presets import PRESETS
 from s3diff.serving.page.controls import WITHOUT_CONTROL, page_controls
+from s3diff.serving.page.layout import STATIC
 
 httpx = pytest.importorskip("httpx", reason="needs the extra web")
-pytest.importorskip("gradio", reason="needs the extra web")
+pytest.importorskip("fastapi", reason="needs the extra web")
 
 TOKEN = "a-token-for-tests-of-the-page"
+SECOND_TOKEN = "another-token-of-the-same-service"
 KITTEN = REPOSITORY / "assets" / "photos" / "kitten.jpg"
-#: Of Gradio's routes those that would serve files, run code, take uploads or tell of the application.
-GRADIO_ROUTES = [
-    ("GET", "config"),
-    ("GET", "gradio_api/info"),
-    ("GET", "gradio_api/openapi.json"),
-    ("GET", "gradio_api/file=/etc/passwd"),
-    ("GET", "gradio_api/file=src/s3diff/options.py"),
-    ("GET", "gradio_api/file/etc/passwd"),
-    ("GET", "gradio_api/proxy=http://127.0.0.1:1/"),
-    ("GET", "gradio_api/heartbeat/x"),
-    ("GET", "gradio_api/queue/data?session_hash=x"),
-    ("GET", "gradio_api/startup-events"),
-    ("GET", "gradio_api/runs"),
-    ("GET", "monitoring"),
-    ("GET", "robots.txt"),
-    ("GET", "manifest.json"),
-    ("GET", "svelte/../../../etc/passwd"),
-    ("GET", "svelte/submodule.js"),
-    ("POST", "gradio_api/upload"),
-    ("POST", "gradio_api/queue/join"),
-    ("POST", "gradio_api/run/predict"),
-    ("POST", "gradio_api/call/predict"),
-    ("POST", "gradio_api/component_server"),
-    ("POST", "gradio_api/cancel"),
-    ("POST", "gradio_api/reset"),
-    ("POST", "gradio_api/vibe-edit"),
-    ("POST", "login"),
-]
 TRAVERSALS = [
-    "static/../routes.py",
-    "static/..%2froutes.py",
-    "static/%2e%2e/%2e%2e/routes.py",
-    "assets/..%2f..%2f..%2froutes.py",
-    "assets/%2fetc%2fpasswd",
     "page/static/x/..%2fmounting.py",
     "page/static/x/%2e%2e/%2e%2e/mounting.py",
-    "page/static/x/work.html",
+    "page/static/x/page.html",
+    "page/static/x/login.html",
+    "static/../mounting.py",
     "page/examples/..%2f__init__.py",
     "page/examples/%2fetc%2fpasswd",
     "page/jobs/..%2f..%2fetc/preview",
@@ -72,8 +43,14 @@ TRAVERSALS = [
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Iterator[tuple[str, Any]]:
-    with page_server(tokens=[TOKEN]) as (address, service):
+def server(small: Path) -> Iterator[tuple[str, Any]]:
+    with page_server(model=small) as (address, service):
+        yield address, service
+
+
+@pytest.fixture(scope="module")
+def guarded(small: Path) -> Iterator[tuple[str, Any]]:
+    with page_server(tokens=[TOKEN, SECOND_TOKEN], model=small) as (address, service):
         yield address, service
 
 
@@ -87,20 +64,17 @@ def restored(address: str, path: Path, client: Any = httpx, **fields: str) -> di
     return job
 
 
-def told_controls(address: str) -> list[dict[str, Any]]:
-    """What the page's script is told, as it stands in the page."""
-    page = httpx.get(address).text
-    config = re.search(r"window\.gradio_config = (\{.*?\});\s*</script>", page, re.DOTALL)
-    assert config, page[:2000]
-    template = next(
-        each["props"]["html_template"]
-        for each in json.loads(config[1])["components"]
-        if each["props"].get("elem_id") == "work"
-    )
-    told = re.search(r'data-told="([^"]*)"', template)
-    assert told
-    controls: list[dict[str, Any]] = json.loads(unescape(told[1]))["controls"]
-    return controls
+def told(address: str) -> dict[str, Any]:
+    """What the page's scripts are told."""
+    found = re.search(r'<script type="application/json" id="told">(.*?)</script>', httpx.get(address).text, re.DOTALL)
+    assert found
+    facts: dict[str, Any] = json.loads(found[1])
+    return facts
+
+
+def texts() -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = json.loads((STATIC / "texts.json").read_text(encoding="utf-8"))
+    return found
 
 
 def test_every_option_of_the_service_has_a_control() -> None:
@@ -112,7 +86,7 @@ def test_every_choice_and_every_start_is_allowed() -> None:
     for control in page_controls(["compact"], "compact"):
         if control.field in ("model", "size_by"):
             continue
-        values = [value for _, value in control.choices] or [control.start]
+        values = list(control.choices) or [control.start]
         if control.kind == "slider":
             values += [control.low, control.high]
         assert control.start in values
@@ -120,17 +94,66 @@ def test_every_choice_and_every_start_is_allowed() -> None:
             options_from_texts({control.field: "" if value in (None, "", False) else str(value)})
 
 
-def test_the_page_tells_its_script_the_controls_in_the_order_of_their_values(server: tuple[str, Any]) -> None:
+def test_what_a_control_does_not_send_is_the_default() -> None:
+    """A control with this value is left out, so it has to be what the option has without being given."""
+    for control in page_controls(["compact"], "compact"):
+        if control.default and control.field != "size_by":
+            assert options_from_texts({control.field: str(control.default)}) == options_from_texts({}), control.field
+
+
+def test_the_page_tells_its_scripts_the_controls_and_models(server: tuple[str, Any]) -> None:
     address, service = server
-    controls = page_controls([each.name for each in service.models], "compact")
-    assert [each["field"] for each in told_controls(address)] == [each.field for each in controls]
+    facts = told(address)
+    controls = page_controls([each.name for each in service.models], "small")
+    assert [each["field"] for each in facts["controls"]] == [each.field for each in controls]
+    assert facts["withoutPrompts"] == ["small"]
 
 
-@pytest.mark.parametrize(("method", "path"), GRADIO_ROUTES)
-def test_gradio_serves_nothing_but_its_page(server: tuple[str, Any], method: str, path: str) -> None:
-    answer = httpx.request(method, server[0] + path, headers={"Accept": "*/*"})
-    assert answer.status_code == 404, answer.text[:300]
-    assert answer.json()["error"]["code"] == "not_found"
+def test_every_text_stands_in_every_language() -> None:
+    english, *others = texts().values()
+    for each in others:
+        assert each.keys() == english.keys()
+        for name, text in each.items():
+            assert sorted(re.findall(r"{\w+}", text)) == sorted(re.findall(r"{\w+}", english[name])), name
+
+
+def test_every_preset_is_named_in_every_language_and_sets_what_has_a_control(server: tuple[str, Any]) -> None:
+    facts = told(server[0])
+    fields = {each["field"] for each in facts["controls"]}
+    assert [each["name"] for each in facts["presets"]][: len(PRESETS)] == [*PRESETS]
+    for each in facts["presets"]:
+        assert each["options"].keys() <= fields
+        assert all(
+            {f"preset.{name}", f"preset.{name}.info"} <= every.keys() for every in texts().values() for name in PRESETS
+        )
+
+
+def test_every_text_that_is_asked_for_is_there_and_none_is_left_over() -> None:
+    names = set(next(iter(texts().values())))
+    controls = page_controls(["compact"], "compact")
+    asked = {f"control.{each.field}" for each in controls if not each.label}
+    asked |= {
+        f"choice.{each.field}.{value or 'none'}"
+        for each in controls
+        if not each.label and each.field != "model"
+        for value in each.choices
+        if not (each.titles or {}).get(value)
+    }
+    asked |= {f"example.{path.stem}" for path in STATIC.with_name("examples").iterdir()}
+    sources = {path: path.read_text(encoding="utf-8") for path in STATIC.iterdir() if path.suffix in (".js", ".html")}
+    written = "\n".join(sources.values())
+    asked |= set(re.findall(r'data-t(?:-label|-title)?="([^"]+)"', written))
+    asked |= set(re.findall(r'\bt\("([^"]+)"', written))
+    groups = {name.split(".")[0] for name in names}
+    written_out = re.findall(r'"([a-z]+(?:\.[A-Za-z0-9]+)+)"', written)
+    asked |= {name for name in written_out if name.split(".")[0] in groups}
+    asked |= set(re.findall(r"{{([a-z]+\.[a-z]+)}}", written))
+    assert asked - names == set()
+    # Names that are put together: `state.${...}`.
+    openings = tuple(
+        set(re.findall(r"`([a-z]+(?:\.[a-z]+)*\.)\${", written)) | {"keys.", "login.", "control.", "dial."}
+    )
+    assert {name for name in names - asked if not name.startswith(openings)} == {"app.languageName"} - asked
 
 
 @pytest.mark.parametrize(
@@ -161,11 +184,24 @@ def test_no_name_leads_out_of_its_folder(server: tuple[str, Any], path: str) -> 
 def test_the_page_asks_nothing_of_other_hosts(server: tuple[str, Any]) -> None:
     answer = httpx.get(server[0])
     policy = answer.headers["content-security-policy"]
-    assert "default-src 'self'" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
     assert not re.search(r"https?:", policy)
-    loaded = re.findall(r"""(?:src|href)=["'](https?:[^"']+)""", answer.text)
-    assert [each for each in loaded if not each.startswith(server[0])] == []
+    loaded = re.findall(r"""(?:src|href)=["']([^"']+)""", answer.text)
+    assert [each for each in loaded if not each.startswith("./")] == []
+    assert re.findall(r"<style|style=|<script(?! type=)| on\w+=", answer.text) == []
+    for each in loaded:
+        assert httpx.get(server[0] + each).headers["content-security-policy"] == policy
+
+
+def test_scripts_keep_their_place_for_ever_and_the_page_does_not(server: tuple[str, Any]) -> None:
+    answer = httpx.get(server[0])
+    script = re.search(r"page/static/(\w+)/page.js", answer.text)
+    assert script
+    assert answer.headers["cache-control"] == "no-store"
+    assert "immutable" in httpx.get(server[0] + script[0]).headers["cache-control"]
+    assert httpx.get(f"{server[0]}page/static/older/page.js").headers["cache-control"] == "no-store"
 
 
 _QUIET = """
@@ -190,20 +226,20 @@ print(sorted(set(outside)))
 
 @pytest.mark.slow
 def test_the_server_asks_nothing_of_other_hosts(tmp_path: Path) -> None:
-    told = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "True", "PYTHONPATH": str(REPOSITORY / "tests")}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")}
     run = subprocess.run(
-        [sys.executable, "-c", _QUIET], cwd=tmp_path, env=told, capture_output=True, text=True, check=False
+        [sys.executable, "-c", _QUIET], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert (run.returncode, run.stdout.strip()) == (0, "[]"), run.stderr[-2000:]
 
 
 def test_a_token_is_asked_for_everywhere(guarded: tuple[str, Any]) -> None:
     address, _ = guarded
-    paths = ["", "theme.css", "favicon.ico", "static/img/undo-solid.svg", "page/static/x/page.js"]
-    paths += ["page/examples/kitten.jpg", "page/results.zip?job=x", "page/jobs/x/preview", "logout", "config"]
+    paths = ["", "page/static/x/page.js", "page/static/x/texts.json", "none"]
+    paths += ["page/examples/kitten.jpg", "page/results.zip?job=x", "page/jobs/x/preview", "logout"]
     for path in paths:
         assert httpx.get(address + path).status_code == 401, path
-    for path in ("page/command", "page/preview", "logout", "gradio_api/upload"):
+    for path in ("page/plan", "page/preview", "logout"):
         assert httpx.post(address + path, content=b"{}").status_code == 401, path
     seen = httpx.get(address, headers={"Accept": "text/html"})
     assert (seen.status_code, seen.headers["location"]) == (303, "/login")
@@ -227,22 +263,21 @@ def test_signing_in_and_out(guarded: tuple[str, Any]) -> None:
         assert client.get("page/examples/kitten.jpg").status_code == 200
         assert client.get("api/v1/models").status_code == 200
         elsewhere = {"Origin": "http://elsewhere.example", "Sec-Fetch-Site": "cross-site"}
-        assert client.post("page/command", content=b"{}", headers=elsewhere).status_code == 403
+        assert client.post("page/plan", content=b"{}", headers=elsewhere).status_code == 403
         assert client.post("logout").headers["location"] == "/login"
         assert client.get("page/examples/kitten.jpg").status_code in (303, 401)
 
 
-def test_other_peoples_results_are_not_found() -> None:
-    second = "another-token-of-the-same-service"
-    with page_server(tokens=[TOKEN, second]) as (address, _):
-        first = httpx.Client(headers={"Authorization": f"Bearer {TOKEN}"})
-        other = httpx.Client(headers={"Authorization": f"Bearer {second}"})
+def test_other_peoples_results_are_not_found(guarded: tuple[str, Any]) -> None:
+    address, _ = guarded
+    with (
+        httpx.Client(headers={"Authorization": f"Bearer {TOKEN}"}) as first,
+        httpx.Client(headers={"Authorization": f"Bearer {SECOND_TOKEN}"}) as other,
+    ):
         job = restored(address, KITTEN, first, scale="1")["id"]
         for path in (f"page/jobs/{job}/preview", f"page/results.zip?job={job}", f"api/v1/jobs/{job}/result"):
             assert first.get(address + path).status_code == 200, path
             assert other.get(address + path).status_code == 404, path
-        first.close()
-        other.close()
 
 
 def test_a_preview_shows_what_browsers_cannot(server: tuple[str, Any], tmp_path: Path) -> None:
@@ -292,17 +327,102 @@ def test_several_results_come_as_one_archive(server: tuple[str, Any]) -> None:
 def test_settings_are_told_as_a_command(server: tuple[str, Any]) -> None:
     address, _ = server
 
-    def told(options: dict[str, str], **rest: Any) -> Any:
-        return httpx.post(f"{address}page/command", json={"options": options, **rest})
+    def planned(options: dict[str, str], **rest: Any) -> Any:
+        return httpx.post(f"{address}page/plan", json={"options": options, **rest})
 
-    line = told({"scale": "2.5", "noise": "+0.2", "name": "{stem}-restored"}, names=["../../a b.jpg"]).json()["command"]
-    assert line == "s3diff restore 'a b.jpg' -o 'a b-restored.jpg' --scale 2.5 --noise +0.2"
-    refused = told({"size": "12xx"})
+    options = {"scale": "2.5", "noise": "+0.2", "name": "{stem}-restored"}
+    line = planned(options, pictures=[{"name": "../../a b.jpg"}]).json()["command"]
+    assert line == "s3diff restore 'a b.jpg' -o 'a b-restored.jpg' --model small --scale 2.5 --noise +0.2"
+    refused = planned({"size": "12xx"})
     assert (refused.status_code, refused.json()["error"]["field"]) == (422, "size")
-    assert told({}, model="elsewhere/model").json()["error"]["field"] == "model"
-    for body in (b"", b"[]", b"{", b'{"options": 3}', b"\xff"):
-        assert httpx.post(f"{address}page/command", content=body).status_code == 422, body
-    assert httpx.post(f"{address}page/command", content=b" " * (1 << 21)).status_code == 413
+    assert planned({}, model="elsewhere/model").json()["error"]["field"] == "model"
+    for body in (
+        b"",
+        b"[]",
+        b"{",
+        b'{"options": 3}',
+        b"\xff",
+        b'{"options": {}, "pictures": [{"name": "a", "size": [0, 1]}]}',
+    ):
+        assert httpx.post(f"{address}page/plan", content=body).status_code == 422, body
+    assert httpx.post(f"{address}page/plan", content=b" " * (1 << 21)).status_code == 413
+
+
+def test_sizes_and_times_are_told_before_the_work(server: tuple[str, Any]) -> None:
+    address, service = server
+    service.times.add("small", 10**6, 2.0)
+
+    def planned(*sizes: tuple[int, int] | None, **options: str) -> Any:
+        pictures = [{"name": f"{number}.jpg", "size": size} for number, size in enumerate(sizes)]
+        return httpx.post(f"{address}page/plan", json={"options": options, "pictures": pictures}).json()
+
+    small, unknown, large = planned((100, 50), None, (1000, 500), scale="2")["results"]
+    assert unknown is None
+    assert (small["width"], small["height"], large["width"], large["height"]) == (200, 100, 2000, 1000)
+    # Below a scale of 4 the networks work at 4.
+    expected = service.times.expected("small", 4000 * 2000)
+    assert large["seconds"] == pytest.approx(expected, abs=0.1)
+    fit = planned((100, 50), size="640x640", size_mode="fit")["results"][0]
+    assert (fit["width"], fit["height"]) == (640, 320)
+
+
+@pytest.mark.parametrize(
+    ("options", "largest"),
+    [
+        ({"scale": "100"}, "8.16"),
+        ({"long_side": "99999"}, "16329"),
+        ({"megapixels": "999"}, "200"),
+        ({"size": "30000x30000"}, "200 megapixels"),
+    ],
+)
+def test_a_result_too_large_is_refused_with_the_largest_that_works(
+    server: tuple[str, Any], options: dict[str, str], largest: str
+) -> None:
+    address, _ = server
+    pictures = [{"name": "a.jpg", "size": [2000, 1500]}]
+    refused = httpx.post(f"{address}page/plan", json={"options": options, "pictures": pictures})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["field"]) == (422, next(iter(options)))
+    assert error["message"].endswith(f"the largest here is {largest}")
+    if options.keys() != {"size"}:
+        works = {next(iter(options)): largest}
+        answer = httpx.post(f"{address}page/plan", json={"options": works, "pictures": pictures})
+        assert answer.status_code == 200, answer.text
+
+
+def test_a_piece_has_the_pictures_own_pixels(server: tuple[str, Any], tmp_path: Path) -> None:
+    address, _ = server
+    place = tmp_path / "scan.tif"
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    Image.fromarray(pixels).save(place)
+
+    def cut(box: str) -> Any:
+        files = {"picture": (place.name, place.read_bytes())}
+        return httpx.post(f"{address}page/preview", files=files, data={"box": box})
+
+    with Image.open(io.BytesIO(cut("70,10,90,30").content)) as piece:
+        assert np.array_equal(np.asarray(piece.convert("RGB")), pixels[10:30, 70:80])
+    for box in ("80,0,90,10", "5,5,5,9", "1,2,3", "a,b,c,d", "-1,0,5,5"):
+        assert cut(box).status_code == 422, box
+
+
+@pytest.mark.parametrize(
+    ("accepted", "language"),
+    [
+        ("de-AT,de;q=0.9,en;q=0.8", "de"),
+        ("fr,de;q=0.5", "de"),
+        ("fr", "en"),
+        ("", "en"),
+        ("en-GB,de", "en"),
+        (";,;", "en"),
+    ],
+)
+def test_signing_in_is_told_in_the_browsers_language(guarded: tuple[str, Any], accepted: str, language: str) -> None:
+    answer = httpx.get(f"{guarded[0]}login", headers={"Accept-Language": accepted})
+    assert f'<html lang="{language}">' in answer.text
+    assert texts()[language]["login.enter"] in answer.text
+    assert "{{" not in answer.text
+    assert httpx.get(f"{guarded[0]}login.css").headers["content-type"].startswith("text/css")
 
 
 def test_the_shipped_examples_are_the_projects_own(server: tuple[str, Any]) -> None:

@@ -20,7 +20,7 @@ from conftest import REPOSITORY
 from metadata_probes import EMPTY_PACKET
 from page_server import page_server
 
-pytest.importorskip("gradio", reason="needs the extra web")
+pytest.importorskip("fastapi", reason="needs the extra web")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra test)")
 
 PHOTOS = REPOSITORY / "assets" / "photos"
@@ -58,6 +58,13 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
+@pytest.fixture(scope="module")
+def server(small: Path) -> Iterator[tuple[str, Any]]:
+    """The service with its page and a tiny model: the page is looked at here, not what the model makes."""
+    with page_server(model=small) as (address, service):
+        yield address, service
+
+
 class Seen:
     """A page that is open, with all that it asked for and complained of."""
 
@@ -70,7 +77,14 @@ class Seen:
         page.on("console", self._note)
         page.goto(address)
         page.wait_for_selector(".work[data-ready]")
-        page.wait_for_function("document.querySelector('.command code').textContent")
+        self.until("document.querySelector('.command code').textContent")
+
+    def until(self, expression: str, timeout: float = 30_000) -> None:
+        """Wait until an expression holds. Playwright's own way makes functions of strings, which the page forbids."""
+        end = time.monotonic() + timeout / 1000
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < end, f"not within {timeout / 1000:g} s: {expression}"
+            time.sleep(0.05)
 
     def _note(self, message: Any) -> None:
         # A refused setting is an answer with status 422, which a browser writes down as well.
@@ -83,11 +97,11 @@ class Seen:
 
     def found(self) -> tuple[float, float]:
         """Wait for the estimate; where the dial stands then."""
-        self.page.wait_for_function(
+        self.until(
             """() => {
                  const told = /stimate.*noise ([0-9.]+)[.]$/.exec(document.querySelector('.found p').textContent);
                  const dial = document.querySelector('#control-noise input[type=number]').value;
-                 return told && Number(told[1]) === Number(dial);
+                 return told && dial && Number(told[1]) === Number(dial);
                }"""
         )
         return self.dial("blur"), self.dial("noise")
@@ -118,8 +132,7 @@ class Seen:
         return str(self.page.text_content(".command code"))
 
     def open_settings(self, words: str) -> None:
-        self.page.click(f"button.label-wrap:has-text('{words}')")
-        self.page.wait_for_timeout(400)  # the panel slides open
+        self.page.click(f"summary:has-text('{words}')")
 
 
 @pytest.fixture
@@ -166,7 +179,7 @@ def test_an_example_is_one_click_away(seen: Seen) -> None:
     seen.page.click(".example >> nth=0")
     seen.page.wait_for_selector(".download", state="visible", timeout=PATIENCE_MS)
     print(f"an example took {time.monotonic() - started:.1f} s from click to result")
-    assert "960 x 960 px" in str(seen.page.text_content(".caption"))
+    assert "960 \u00d7 960 px" in str(seen.page.text_content(".caption"))
     after = seen.page.locator(".after")
     assert after.evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])") == [960, 960]
 
@@ -181,10 +194,10 @@ def test_a_photograph_comes_back_with_its_metadata(seen: Seen, tmp_path: Path) -
     assert kept(data) == kept(source)
     with Image.open(io.BytesIO(data)) as image:
         assert image.size == (384, 256)
-    assert seen.command() == "s3diff restore 'holiday photo.jpg' -o 'holiday photo-restored.jpg'"
+    assert seen.command() == "s3diff restore 'holiday photo.jpg' -o 'holiday photo-restored.jpg' --model small"
 
 
-def test_what_comes_back_is_what_the_command_writes(seen: Seen, tmp_path: Path) -> None:
+def test_what_comes_back_is_what_the_command_writes(seen: Seen, small: Path, tmp_path: Path) -> None:
     import shlex
 
     from s3diff.apps.cli import app
@@ -194,11 +207,12 @@ def test_what_comes_back_is_what_the_command_writes(seen: Seen, tmp_path: Path) 
     seen.found()
     seen.page.fill("#control-scale input", "2.5")
     seen.turn("strength", -20)
-    seen.page.wait_for_function("document.querySelector('.command code').textContent.includes('--strength 0.8')")
+    seen.until("document.querySelector('.command code').textContent.includes('--strength 0.8')")
     seen.restore()
     _, data = seen.download()
     words = shlex.split(seen.command())
-    assert words[4:] == ["photo-restored.jpg", "--scale", "2.5", "--strength", "0.8"]
+    assert words[4:] == ["photo-restored.jpg", "--model", "small", "--scale", "2.5", "--strength", "0.8"]
+    shutil.copytree(small, tmp_path / "small")
     before = os.getcwd()
     os.chdir(tmp_path)
     try:
@@ -265,16 +279,16 @@ def test_the_dial_starts_from_the_estimate_turns_and_goes_back(seen: Seen) -> No
     seen.give(PHOTOS / "kitten.jpg")
     blur, noise = seen.found()
     words = str(seen.page.text_content(".found p"))
-    assert words == f"Estimated: blur {blur:.2f}, noise {noise:.2f}."
+    assert re.fullmatch(rf"Looks [a-z ]+, [a-z ]+\. Estimated: blur {blur:.2f}, noise {noise:.2f}\.", words)
     assert noise > 0.1
     assert seen.page.is_disabled(".follow")
     seen.turn("noise", 12)
     assert seen.dial("noise") == pytest.approx(noise + 0.12)
-    seen.page.wait_for_function("document.querySelector('.found p').textContent.startsWith('Set by hand; estimated')")
-    seen.page.wait_for_function("document.querySelector('.command code').textContent.includes('--noise')")
+    seen.until("document.querySelector('.found p').textContent.startsWith('Set by hand; estimated')")
+    seen.until("document.querySelector('.command code').textContent.includes('--noise')")
     seen.page.fill("#control-noise input[type=number]", "0.9")
     seen.page.keyboard.press("Tab")
-    seen.page.wait_for_function("document.querySelector('.command code').textContent.includes('--noise 0.9')")
+    seen.until("document.querySelector('.command code').textContent.includes('--noise 0.9')")
     seen.restore()
     assert f"noise {0.9:.2f}" in str(seen.page.text_content(".caption"))
     assert "--noise 0.9" in seen.command()
@@ -291,7 +305,7 @@ def test_progress_is_told_tile_by_tile(seen: Seen, tmp_path: Path) -> None:
     seen.give(source)
     seen.found()
     seen.open_settings("Model, method and tiles")
-    seen.page.fill("#control-tile input, #control-tile textarea", "256")
+    seen.page.fill("#control-tile input", "256")
     seen.page.evaluate(
         """() => { window.told = []; new MutationObserver(() => {
              const meter = document.querySelector('.meter');
@@ -319,7 +333,7 @@ def test_cancel_stops_the_work(seen: Seen, server: tuple[str, Any], tmp_path: Pa
     seen.give(source)
     seen.found()
     seen.page.click("#run")
-    seen.page.wait_for_function("document.querySelector('.stage').textContent.startsWith('Restoring')", timeout=30_000)
+    seen.until("document.querySelector('.stage').textContent.startsWith('Restoring')", timeout=30_000)
     started = time.monotonic()
     seen.page.click(".cancel")
     seen.ended()
@@ -380,14 +394,17 @@ def test_before_and_after_are_compared_by_mouse_and_keyboard(seen: Seen) -> None
     page.keyboard.press("End")
     assert at() == 100
     box = page.locator(".frame").bounding_box()
-    page.mouse.move(box["x"] + 300, box["y"] + 100)
+    picture = page.locator(".after").bounding_box()
+    page.mouse.move(picture["x"] + 300, box["y"] + 100)
     page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 100, steps=4)
+    page.mouse.move(picture["x"] + picture["width"] * 0.25, box["y"] + 100, steps=4)
     page.mouse.up()
     assert at() == 25
-    clips = [page.locator(each).evaluate("image => image.style.clipPath") for each in (".before", ".after")]
-    widths = [max(map(float, re.findall(r"([\d.]+)px", clip))) for clip in clips]
-    assert sum(widths) == pytest.approx(box["width"], abs=2)  # each pixel is shown by one of the two
+    clips = [page.locator(each).evaluate("pane => pane.style.clipPath") for each in (".pane-before", ".pane-after")]
+    edges = [max(map(float, re.findall(r"([\d.]+)px", clip))) for clip in clips]
+    assert edges[0] == edges[1], "each pixel is shown by one of the two"
+    page.mouse.click(picture["x"] + picture["width"] * 0.75, box["y"] + 100)
+    assert at() == 75, "a click brings the divider"
     page.focus(".frame")
     page.keyboard.press("1")
     assert page.text_content(".zoom-level") == "100 %"
@@ -399,7 +416,7 @@ def test_before_and_after_are_compared_by_mouse_and_keyboard(seen: Seen) -> None
     assert page.locator(".after").evaluate("image => new DOMMatrix(getComputedStyle(image).transform).e") < left
     page.click("[data-zoom=fit]")
     fitted = page.locator(".after").bounding_box()
-    assert fitted["width"] == pytest.approx(box["width"], abs=3)
+    assert fitted["width"] == pytest.approx(picture["width"], abs=1)
     page.mouse.move(box["x"] + 100, box["y"] + 100)
     page.keyboard.down("Control")
     page.mouse.wheel(0, -400)
@@ -411,25 +428,31 @@ def test_errors_stand_beside_the_control_that_caused_them(seen: Seen) -> None:
     seen.give(PHOTOS / "kitten.jpg")
     seen.found()
     seen.page.click("#control-size_by label:has-text('Exact size')")
-    field = "#control-size :is(input, textarea)"
-    seen.page.fill(field, "12xx")
-    error = seen.page.locator("#control-size .control-error")
+    seen.page.wait_for_timeout(600)
+    assert seen.page.locator(".control-error").count() == 0, "nothing scolds before a key is pressed"
+    seen.page.click("#run")
+    error, field = seen.page.locator("#control-size .control-error"), "#control-size input >> nth=0"
     error.wait_for()
-    assert error.text_content() == "Size is '12xx'; give width and height in pixels, such as 1920x1080."
+    assert str(error.text_content()).startswith("Give a value here")
     assert error.get_attribute("role") == "alert"
     assert seen.page.get_attribute(field, "aria-invalid") == "true"
     assert seen.page.get_attribute(field, "aria-describedby") == error.get_attribute("id")
-    seen.page.fill(field, "")
-    seen.page.click("#run")
-    seen.page.wait_for_function("document.querySelector('.control-error').textContent.includes('Give a value')")
-    seen.page.fill(field, "300x300")
+    seen.page.fill(field, "300")
+    error.wait_for(state="detached")
+    assert seen.page.input_value("#control-size input >> nth=1") == "225", "the lock keeps the proportions"
+    seen.page.click("#control-size_by label:has-text('Factor')")
+    seen.page.fill("#control-scale input", "0")
+    error = seen.page.locator("#control-scale .control-error")
+    error.wait_for()
+    assert error.text_content() == "Scale is 0.0; give a number above 0, such as 4 or 2.5."
+    seen.page.fill("#control-scale input", "4")
     error.wait_for(state="detached")
     seen.open_settings("Model, method and tiles")
-    seen.page.fill("#control-tile :is(input, textarea)", "12")
+    seen.page.fill("#control-tile input", "12")
     seen.page.locator("#control-tile .control-error").wait_for()
     seen.page.click("#defaults")
     seen.page.locator(".control-error").wait_for(state="detached")
-    assert seen.page.input_value("#control-tile :is(input, textarea)") == "auto"
+    assert seen.page.input_value("#control-tile input") == "auto"
 
 
 def test_errors_of_the_work_stand_beside_their_control_as_well(seen: Seen, tmp_path: Path) -> None:
@@ -438,15 +461,11 @@ def test_errors_of_the_work_stand_beside_their_control_as_well(seen: Seen, tmp_p
     seen.give(clear)
     seen.found()
     seen.open_settings("Format of the result")
-    seen.page.click("#control-format input")
-    seen.page.click("[role=option]:has-text('JPEG')")
+    seen.page.select_option("#control-format select", "jpg")
     seen.restore()
     assert "transparency" in str(seen.page.locator("#control-format .control-error").text_content())
-    seen.page.click("#defaults")
     seen.open_settings("Model, method and tiles")
-    seen.page.fill("#control-positive_prompt :is(input, textarea)", "sharp")
-    seen.restore()
-    assert "stored prompts" in str(seen.page.locator("#control-positive_prompt .control-error").text_content())
+    assert not seen.page.is_visible("#control-positive_prompt"), "this model has no text encoder"
 
 
 def test_a_result_that_would_be_too_large_is_refused_before_it_is_sent(seen: Seen) -> None:
@@ -456,7 +475,7 @@ def test_a_result_that_would_be_too_large_is_refused_before_it_is_sent(seen: See
     seen.page.click("#run")
     error = seen.page.locator("#control-scale .control-error")
     error.wait_for()
-    assert error.text_content() == "kitten.jpg would have 300 megapixels; at most 200 are made here. Give less."
+    assert str(error.text_content()).endswith("the largest here is 81.64.")
     assert not [url for url in seen.asked if url.endswith("/api/v1/jobs")]
 
 
@@ -479,7 +498,7 @@ def test_the_service_forgets_what_the_page_leaves(seen: Seen, server: tuple[str,
     seen.give(photograph(tmp_path / "huge.jpg", (1400, 1100)))
     seen.found()
     seen.page.click("#run")
-    seen.page.wait_for_function("document.querySelector('.stage').textContent.startsWith('Restoring')", timeout=30_000)
+    seen.until("document.querySelector('.stage').textContent.startsWith('Restoring')", timeout=30_000)
     seen.page.goto("about:blank")
     until = time.monotonic() + 20
     while service.num_running and time.monotonic() < until:
@@ -491,15 +510,15 @@ def test_a_file_that_is_no_picture_is_refused_in_plain_words(seen: Seen, tmp_pat
     bad = tmp_path / "notes.jpg"
     bad.write_bytes(b"these are only words")
     seen.give(bad)
-    seen.page.wait_for_selector(".problem", state="visible")
-    words = str(seen.page.text_content(".problem"))
+    seen.page.wait_for_selector(".frame .broken", state="visible")
+    words = str(seen.page.text_content(".broken"))
     assert "notes.jpg" in words
     assert "/" not in words.replace("notes.jpg", "")
-    assert seen.page.get_attribute(".problem", "role") == "alert"
+    assert seen.page.get_attribute(".broken", "role") == "alert"
+    assert seen.page.is_disabled("#run"), "it is not sent again"
     seen.page.click(".clear")
-    assert not seen.page.is_visible(".problem")
-    seen.page.click("#run")
-    assert "Choose a picture first" in str(seen.page.text_content(".problem"))
+    assert not seen.page.is_visible(".broken")
+    assert seen.page.is_disabled("#run"), "there is no picture"
 
 
 def test_several_pictures_a_gallery_and_a_zip(seen: Seen, tmp_path: Path) -> None:
@@ -508,9 +527,9 @@ def test_several_pictures_a_gallery_and_a_zip(seen: Seen, tmp_path: Path) -> Non
     assert seen.page.locator(".strip li").count() == 3
     _, noise = seen.found()
     seen.turn("noise", -10)
-    seen.page.wait_for_function("document.querySelector('.found p').textContent.includes('noise -0.10')")
+    seen.until("document.querySelector('.found p').textContent.includes('noise -0.10')")
     seen.page.click(".strip .pick >> nth=1")
-    seen.page.wait_for_function("document.querySelector('.caption').textContent.startsWith('two.jpg')")
+    seen.until("document.querySelector('.caption').textContent.startsWith('two.jpg')")
     seen.restore()
     assert seen.page.locator(".strip .state").all_text_contents() == ["Restored"] * 3
     assert "--noise=-0.1" in seen.command()
@@ -541,7 +560,7 @@ def test_pictures_are_pasted_and_dropped(seen: Seen, way: str) -> None:
     )
     seen.page.wait_for_selector(".view", state="visible")
     seen.found()
-    assert str(seen.page.text_content(".caption")) == "given.jpg, 200 x 150 px"
+    assert str(seen.page.text_content(".caption")) == "given.jpg, 200 \u00d7 150 px"
     assert "is-dropping" not in str(seen.page.get_attribute(".work", "class"))
 
 
@@ -560,12 +579,17 @@ def test_the_page_fits_a_phone_in_the_dark(browser: Any, server: tuple[str, Any]
     for words in ("Model, method and tiles", "Colour and transparency", "Format of the result"):
         phone.open_settings(words)
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
-    run = page.locator("#run").bounding_box()
-    assert run["y"] + run["height"] <= 740, "the button to restore is within reach of the thumb"
-    background = page.evaluate("getComputedStyle(document.querySelector('.gradio-container')).backgroundColor")
+    button = page.locator(".download").bounding_box()
+    assert 640 < button["y"] + button["height"] <= 740, "the download is within reach of the thumb"
+    assert not page.is_visible("#run")
+    page.fill("#control-scale input", "2")
+    page.wait_for_selector("#run", state="visible")
+    button = page.locator("#run").bounding_box()
+    assert 640 < button["y"] + button["height"] <= 740, "so is the button to restore once something has changed"
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert max(int(value) for value in re.findall(r"\d+", background)[:3]) < 60
     page.tap(".theme")  # as the system -> light
-    background = page.evaluate("getComputedStyle(document.querySelector('.gradio-container')).backgroundColor")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert min(int(value) for value in re.findall(r"\d+", background)[:3]) > 200
     assert phone.complaints == []
     context.close()
@@ -575,8 +599,8 @@ def test_every_control_has_a_name_and_is_reached_by_the_keyboard(seen: Seen) -> 
     for words in ("Model, method and tiles", "Colour and transparency", "Format of the result"):
         seen.open_settings(words)
     nameless = seen.page.evaluate(
-        """() => [...document.querySelectorAll('#panel, #work').values()]
-              .flatMap((part) => [...part.querySelectorAll('input, textarea, button, a, [role=slider]')])
+        """() => [...document.querySelectorAll('#panel, .work').values()]
+              .flatMap((part) => [...part.querySelectorAll('input, select, button, a, [role=slider]')])
               .filter((each) => each.checkVisibility() && !each.ariaHidden && !each.labels?.length && !each.ariaLabel
                                 && !each.textContent.trim() && !each.title)
               .map((each) => each.outerHTML)"""
@@ -584,15 +608,15 @@ def test_every_control_has_a_name_and_is_reached_by_the_keyboard(seen: Seen) -> 
     assert nameless == []
     seen.page.locator("body").press("Tab")
     reached = set()
-    for _ in range(60):
+    for _ in range(70):
         reached.add(seen.page.evaluate("document.activeElement.closest('[id^=control-], #run')?.id"))
         seen.page.keyboard.press("Tab")
     wanted = ("scale", "blur", "noise", "strength", "guidance", "model", "tile")
     assert {"run", *(f"control-{name}" for name in wanted)} <= reached
 
 
-def test_a_browser_signs_in_with_the_token(browser: Any) -> None:
-    with page_server(tokens=[TOKEN]) as (address, _):
+def test_a_browser_signs_in_with_the_token(browser: Any, small: Path) -> None:
+    with page_server(tokens=[TOKEN], model=small) as (address, _):
         context = browser.new_context(accept_downloads=True)
         page = context.new_page()
         page.goto(address)

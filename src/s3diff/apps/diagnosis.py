@@ -40,16 +40,18 @@ _EXTRAS = {
         "s3diff serve: the HTTP service and the web page",
         {
             "fastapi": "fastapi",
-            "gradio": "gradio",
             "prometheus-client": "prometheus_client",
             "python-multipart": "python_multipart",
             "uvicorn": "uvicorn",
         },
     ),
     "cluster": (
-        'pip install -c constraints.txt ".[cluster]"',
         "s3diff cluster: Ray, and object stores (s3://, gs://, az://)",
         {"obstore": "obstore", "ray": "ray"},
+    ),
+    "demo": (
+        "python -m s3diff.apps.gradio_demo: a small page to share",
+        {"gradio": "gradio"},
     ),
     "test": (
         "the tests, some of which compare with diffusers and scipy",

@@ -26,6 +26,7 @@ class OfferedModel:
         summary: one line on what it is.
         is_default: whether it is taken where no model is named.
         is_loaded: whether it is in memory.
+        takes_prompts: whether it has a text encoder for prompts of a client's; None while it is not in memory.
     """
 
     name: str
@@ -33,6 +34,7 @@ class OfferedModel:
     summary: str
     is_default: bool = False
     is_loaded: bool = False
+    takes_prompts: bool | None = None
 
 
 class ModelCache:
@@ -61,7 +63,7 @@ class ModelCache:
 
     def offered(self) -> list[OfferedModel]:
         """List all models, the default first."""
-        loaded = set(self._loaded)
+        loaded = dict(self._loaded)
         return [
             OfferedModel(
                 name=name,
@@ -69,6 +71,7 @@ class ModelCache:
                 summary=NAMED_MODELS[name].summary if place in NAMED_MODELS else "a model folder of this service's",
                 is_default=name == self.default,
                 is_loaded=name in loaded,
+                takes_prompts=loaded[name].model.text_encoder is not None if name in loaded else None,
             )
             for name, place in self._places.items()
         ]

@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from s3diff.errors import OptionError, QueueFullError, S3DiffError
 from s3diff.option_texts import options_from_texts
@@ -53,6 +54,7 @@ from s3diff.version import __version__
 _LOG = logging.getLogger("s3diff.serving")
 #: Longest time that a question about a job waits for its end.
 _LONGEST_WAIT_SECONDS = 30.0
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 def create_app(
@@ -290,6 +292,16 @@ def _accepted(request: Request, service: RestorationService, job: Job) -> JSONRe
     return JSONResponse(view, 202, {"Location": f"{root_of(request.scope)}/api/v1/jobs/{job.id}"})
 
 
+def _methods(app: FastAPI, request: Request) -> str:
+    """List the methods that a path takes, whichever of the routes has them."""
+    taken = {
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in app.router.routes)
+    }
+    return ", ".join(sorted(taken | {"HEAD"} if "GET" in taken else taken))
+
+
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(S3DiffError)
     async def failed(_: Request, error: Exception) -> Response:
@@ -304,14 +316,15 @@ def _add_error_handlers(app: FastAPI) -> None:
         return Response(status_code=CLIENT_HAS_LEFT)
 
     @app.exception_handler(HTTPException)
-    async def refused(_: Request, error: Exception) -> Response:
+    async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        answer = error_answer(code_of_status(error.status_code), str(error.detail), status=error.status_code)
-        answer.headers.update(error.headers or {})
-        if (allowed := answer.headers.get("allow")) is not None:
-            methods = set(allowed.split(", "))
-            answer.headers["allow"] = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
-        return answer
+        text, headers = str(error.detail), dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = methods = _methods(app, request)
+            text = f"this path takes {methods}, not {request.method[:20]}"
+        if error.status_code == 404:
+            text = "there is nothing at this path; the HTTP service is described at /api/openapi.json"
+        return error_answer(code_of_status(error.status_code), text, status=error.status_code, headers=headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: Exception) -> Response:

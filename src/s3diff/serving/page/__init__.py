@@ -1,4 +1,6 @@
-"""The web page: Gradio's components in front, the service's own HTTP interface behind. Its door is ``mount_page``."""
+"""The web page: plain HTML, CSS and modules in front, the service's own HTTP interface behind. Its door is
+``mount_page``.
+"""
 
 from __future__ import annotations
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import json
+import re
+from functools import cache
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
 from s3diff.serving.http.auth import SESSION_COOKIE, Auth
 from s3diff.serving.http.middleware import root_of
-from s3diff.serving.page.guard import PAGE_HEADERS
-from s3diff.serving.page.layout import STATIC
+from s3diff.serving.page.headers import NOT_KEPT, PAGE_HEADERS
+from s3diff.serving.page.layout import STATIC, STATIC_TYPES
 
 #: A wrong token is answered so late, which makes guessing slow.
 _WRONG_TOKEN_SECONDS = 1.0
 #: How long a browser keeps the cookie; a new token ends it earlier.
 _SESSION_SECONDS = 7 * 24 * 3600
-SIGN_IN_PATH, SIGN_OUT_PATH = "/login", "/logout"
-_HEADERS = {**PAGE_HEADERS, "Cache-Control": "no-store"}
+SIGN_IN_PATH, SIGN_OUT_PATH, _STYLE_PATH = "/login", "/logout", "/login.css"
+#: Answered without a token.
+OPEN_PATHS = frozenset({SIGN_IN_PATH, _STYLE_PATH, "/favicon.ico"})
+_HEADERS = {**PAGE_HEADERS, **NOT_KEPT}
 
 
 def login_routes(auth: Auth) -> APIRouter:
@@ -26,15 +32,19 @@ def login_routes(auth: Auth) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get(SIGN_IN_PATH)
-    def form() -> HTMLResponse:
-        return _page("")
+    def form(request: Request) -> HTMLResponse:
+        return _page(request)
+
+    @router.get(_STYLE_PATH)
+    def style() -> FileResponse:
+        return FileResponse(STATIC / "login.css", media_type=STATIC_TYPES[".css"], headers=_HEADERS)
 
     @router.post(SIGN_IN_PATH)
     async def sign_in(request: Request, token: Annotated[str, Form()] = "") -> Response:
         session = auth.session_of_token(token.strip())
         if session is None:
             await asyncio.sleep(_WRONG_TOKEN_SECONDS)
-            return _page("This is not the token. Look for a missing or doubled sign, and try again.", status=403)
+            return _page(request, problem="login.wrong", status=403)
         answer = RedirectResponse(_root(request), status_code=303, headers=_HEADERS)
         answer.set_cookie(
             SESSION_COOKIE,
@@ -67,7 +77,24 @@ def _root(request: Request) -> str:
     return f"{root_of(request.scope)}/"
 
 
-def _page(problem: str, status: int = 200) -> HTMLResponse:
+def _page(request: Request, problem: str = "", status: int = 200) -> HTMLResponse:
+    """The form in the browser's language, with no script: none is given to strangers."""
+    language = language_of(request.headers.get("accept-language", ""), list(_texts()))
+    texts = _texts()[language]
+    told = f'<p class="problem" role="alert">{html.escape(texts[problem])}</p>' if problem else ""
     text = (STATIC / "login.html").read_text(encoding="utf-8")
-    told = f'<p class="problem" role="alert">{problem}</p>' if problem else ""
-    return HTMLResponse(text.replace("PROBLEM", told), status_code=status, headers=_HEADERS)
+    text = text.replace("{{LANGUAGE}}", language).replace("{{PROBLEM}}", told)
+    text = re.sub(r"\{\{([a-z.]+)\}\}", lambda match: html.escape(texts[match[1]]), text)
+    return HTMLResponse(text, status_code=status, headers=_HEADERS)
+
+
+def language_of(accepted: str, offered: list[str]) -> str:
+    """Choose the language of an ``Accept-Language`` header, in its order; the first that is offered otherwise."""
+    wanted = [part.split(";")[0].strip().lower().split("-")[0] for part in accepted[:200].split(",")]
+    return next((each for each in wanted if each in offered), offered[0])
+
+
+@cache
+def _texts() -> dict[str, dict[str, str]]:
+    texts: dict[str, dict[str, str]] = json.loads((STATIC / "texts.json").read_text(encoding="utf-8"))
+    return texts

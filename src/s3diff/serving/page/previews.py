@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from s3diff.errors import OptionError
 from s3diff.images.codecs import (
     Picture,
     alpha_from_tensor,
@@ -21,19 +23,45 @@ from s3diff.images.resampling import enlarge
 
 #: Largest side of a preview; twice the width of a usual screen.
 PREVIEW_PX = 3200
-PREVIEW_TYPE = "image/webp"
+PREVIEW_TYPE, PIECE_TYPE = "image/webp", "image/png"
 _QUALITY = 92
 
 
 def preview(path: Path, max_pixels: int, max_bytes: int, largest_px: int = PREVIEW_PX) -> bytes:
-    """A picture of at most ``largest_px`` a side as WebP, 8 bit, with its profile and transparency.
+    """Make a picture of at most ``largest_px`` a side as WebP, 8 bit, with its profile and transparency.
 
     Raises:
         PictureError: it cannot be read, or is larger than ``max_pixels`` or ``max_bytes``.
     """
-    picture = _reduced(read_picture(path, max_pixels, max_bytes), largest_px)
+    return _written(_reduced(read_picture(path, max_pixels, max_bytes), largest_px), "preview.webp")
+
+
+def piece(path: Path, max_pixels: int, max_bytes: int, box: Sequence[int]) -> bytes:
+    """Cut a piece out of a picture, with its own pixels, as PNG.
+
+    Args:
+        path: the picture.
+        max_pixels: see :func:`preview`.
+        max_bytes: see :func:`preview`.
+        box: left, top, right and bottom edge in pixels; what lies outside the picture is left out.
+
+    Raises:
+        PictureError: as :func:`preview`.
+        OptionError: the box holds nothing of the picture.
+    """
+    picture = read_picture(path, max_pixels, max_bytes)
+    left, top, right, bottom = (max(0, edge) for edge in box)
+    rows, columns = slice(top, bottom), slice(left, right)
+    pixels = picture.pixels[rows, columns]
+    if pixels.size == 0:
+        raise OptionError(f"box is {tuple(box)}; give one inside {picture.width} x {picture.height} pixels")
+    alpha = None if picture.alpha is None else picture.alpha[rows, columns]
+    return _written(Picture(pixels, alpha, icc_profile=picture.icc_profile), "piece.png")
+
+
+def _written(picture: Picture, name: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="s3diff-preview-") as folder:
-        target = Path(folder) / "preview.webp"
+        target = Path(folder) / name
         write_picture(picture, target, quality=_QUALITY)
         return target.read_bytes()
 

@@ -1,33 +1,54 @@
-// One picture of the page's list: what is known of it, its way through the service, and its place in the strip.
+// One picture of the page's list: what is known of it, its way through the service, and its results of this visit.
 
 import * as service from "./service.js";
+import { t } from "./texts.js";
 
 // The service answers at the job's end, or after so many seconds with how far it is.
 const WAIT_SECONDS = 0.3;
 const LONG_WAIT_SECONDS = 1;
 const LONG_AFTER_MS = 6000;
 const THUMBNAIL_PX = 256;
+const RESULTS_KEPT = 8; // of one picture
 /** Results with more pixels are compared as a smaller preview; a browser would take gigabytes. */
 const SHOWN_PIXELS = 24e6;
+const ESTIMATE_TRIES = 5;
+/** Words of the service for a file that is no use, however often it is sent. */
+const BROKEN = ["picture", "too_large"];
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Wait for a job's end; `told` is called with how far it is. A job that failed is an error. */
+export async function ended(job, signal, told = () => {}) {
+  const started = performance.now();
+  while (!["done", "failed", "cancelled"].includes(job.state)) {
+    told(job);
+    const wait = performance.now() - started > LONG_AFTER_MS ? LONG_WAIT_SECONDS : WAIT_SECONDS;
+    job = await service.jobStatus(job.id, wait, signal);
+  }
+  if (job.state === "cancelled") throw new DOMException("cancelled", "AbortError");
+  if (job.state === "failed") throw new service.ServiceError(job.error, { status: 422, code: job.cause, field: job.field });
+  return job;
+}
 
 export class Picture {
   static #count = 0;
 
-  constructor(file, shownTypes) {
+  /** `file` is null for a picture whose results came back after a reload. */
+  constructor(file, name, shownTypes) {
     this.shownTypes = shownTypes;
     this.id = ++Picture.#count;
     this.file = file;
-    this.name = file.name || "picture.png";
-    this.state = "ready"; // ready, working, done, failed, cancelled
+    this.name = name;
+    this.state = "ready"; // ready, waiting, working, done, failed, cancelled, broken
     this.address = null; // of the input, shown as "before"
+    this.image = null; // the same, decoded
+    this.isShownWhole = false; // whether that image has the picture's own pixels
     this.thumbnail = null;
     this.width = 0;
     this.height = 0;
     this.found = null; // {blur, noise}
-    this.job = null; // of the last restoration
-    this.command = null; // that of the last restoration
-    this.fit = "fill";
+    this.results = []; // {number, job, key, command, fit, isSaved}, the newest last
+    this.result = null; // the one that is shown
+    this.against = null; // another one that is shown in place of the input
     this.error = null;
     this.share = 0; // of the present work, 0 to 1
     this.doing = "";
@@ -36,68 +57,90 @@ export class Picture {
     this.running = null; // the id of the job that is under way
   }
 
+  /** Whether it can be restored. */
+  get isUsable() {
+    return Boolean(this.file) && this.state !== "broken";
+  }
+
   /** Find out what can be known without restoring it. `changed` is called whenever something is. */
   async look(model, changed) {
     if (!this.address) await this.#see();
     changed();
-    if (this.found) return;
-    for (let attempt = 0; attempt < 5; attempt++) {
+    for (let attempt = 0; !this.found && attempt < ESTIMATE_TRIES; attempt++) {
       try {
         const estimate = await service.estimate(this.file, model);
         [this.width, this.height] = [estimate.width, estimate.height];
         this.found = { blur: estimate.blur, noise: estimate.noise };
-        break;
       } catch (error) {
         if (error.status === 503) {
           await pause(1000 * (error.retryAfter || 1));
           continue;
         }
-        this.state = "failed";
-        this.error = error;
+        this.fail(error);
         break;
       }
     }
     changed();
   }
 
+  /** Whether the service takes a file of this size. */
+  fits(largestBytes) {
+    if (this.file.size <= largestBytes) return true;
+    const [given, allowed] = [this.file.size, largestBytes].map((bytes) => `${(bytes / 2 ** 20).toFixed(0)} MB`);
+    this.fail(new service.ServiceError(t("error.largeFile", { name: this.name, given, allowed }), { code: "too_large" }));
+    return false;
+  }
+
+  fail(error) {
+    this.state = BROKEN.includes(error.code) ? "broken" : "failed";
+    this.error = error;
+  }
+
   async #see() {
     const image = new Image();
-    const address = URL.createObjectURL(this.file);
-    image.src = address;
-    try {
+    const show = async (blob) => {
+      image.src = URL.createObjectURL(blob);
       await image.decode();
-      this.address = address;
+    };
+    try {
+      await show(this.file);
+      this.isShownWhole = true;
     } catch {
-      URL.revokeObjectURL(address);
+      URL.revokeObjectURL(image.src);
       try {
-        this.address = await service.preview(this.file);
-        image.src = this.address;
-        await image.decode();
+        await show(await service.preview(this.file));
       } catch {
         return; // the estimate says why it cannot be read
       }
     }
+    [this.address, this.image] = [image.src, image];
     [this.width, this.height] = [image.naturalWidth, image.naturalHeight];
-    const factor = Math.min(1, THUMBNAIL_PX / Math.min(this.width, this.height));
+    this.thumbnail = this.drawn(THUMBNAIL_PX);
+  }
+
+  /** The picture with a shorter side of at most so many pixels, as an address. */
+  drawn(largest) {
+    const factor = Math.min(1, largest / Math.min(this.image.naturalWidth, this.image.naturalHeight));
     const canvas = document.createElement("canvas");
-    [canvas.width, canvas.height] = [Math.ceil(this.width * factor), Math.ceil(this.height * factor)];
-    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-    this.thumbnail = canvas.toDataURL("image/webp", 0.85);
+    [canvas.width, canvas.height] = [this.image.naturalWidth, this.image.naturalHeight].map((side) => Math.ceil(side * factor));
+    canvas.getContext("2d").drawImage(this.image, 0, 0, canvas.width, canvas.height);
+    return canvas.toDataURL("image/webp", 0.85);
   }
 
   /**
    * Send it, follow its job, and keep the result.
    * @param {object} fields the form's fields
    * @param {object} about
+   * @param {string} about.key the same for the same settings
    * @param {string} about.command the same settings as a command
    * @param {string} about.fit how the input fills the result's size
    * @param {Promise} about.turn resolved when the pictures before it have been handed in
    * @param {Function} about.handedIn to be called when this one has been, or never will be
    * @param {Function} changed
    */
-  async restore(fields, { command, fit, turn, handedIn }, changed) {
+  async restore(fields, { key, command, fit, turn, handedIn }, changed) {
     const abort = new AbortController();
-    Object.assign(this, { state: "working", error: null, share: 0, doing: "Sending", secondsLeft: null, abort });
+    Object.assign(this, { state: "working", error: null, share: 0, doing: t("stage.sending"), tiles: null, secondsLeft: null, abort });
     changed();
     let job = null;
     try {
@@ -107,17 +150,11 @@ export class Picture {
       handedIn();
       this.running = job.id;
       abort.signal.throwIfAborted();
-      const started = performance.now();
-      while (!["done", "failed", "cancelled"].includes(job.state)) {
-        this.#follow(job);
+      job = await ended(job, abort.signal, (now) => {
+        this.#follow(now);
         changed();
-        const wait = performance.now() - started > LONG_AFTER_MS ? LONG_WAIT_SECONDS : WAIT_SECONDS;
-        job = await service.jobStatus(job.id, wait, abort.signal);
-      }
-      if (job.state === "failed") throw new service.ServiceError(job.error, { status: 422, field: job.field });
-      if (job.state === "cancelled") throw new DOMException("cancelled", "AbortError");
-      if (this.job) service.cancelJob(this.job.id).catch(() => {}); // the result before this one
-      Object.assign(this, { state: "done", job, command, fit, share: 1 });
+      });
+      this.#keep({ job, key, command, fit, isSaved: false });
       this.found = { blur: job.result.estimated_blur, noise: job.result.estimated_noise };
     } catch (error) {
       if (error.name === "AbortError") {
@@ -125,13 +162,23 @@ export class Picture {
         // The work itself is stopped, not only the waiting for it.
         if (job) await service.cancelJob(job.id).catch(() => {});
       } else {
-        this.state = "failed";
-        this.error = error;
+        this.fail(error);
       }
     }
     handedIn();
     this.abort = this.running = null;
     changed();
+  }
+
+  /** A result of the same settings takes the place of the one before; the oldest go. */
+  #keep(result) {
+    const old = this.results.filter((each) => each.key === result.key);
+    const kept = this.results.filter((each) => each.key !== result.key);
+    old.push(...kept.splice(0, Math.max(0, kept.length + 1 - RESULTS_KEPT)));
+    this.results = [...kept, { ...result, number: (this.results.at(-1)?.number ?? 0) + 1 }];
+    [this.state, this.result, this.share] = ["done", this.results.at(-1), 1];
+    if (old.includes(this.against)) this.against = null;
+    for (const each of old) service.cancelJob(each.job.id).catch(() => {});
   }
 
   async #submitted(fields, abort, changed) {
@@ -140,13 +187,13 @@ export class Picture {
         return await service.submit(this.file, fields, {
           signal: abort.signal,
           sent: (share) => {
-            this.doing = share < 1 ? "Sending" : "Waiting";
+            this.doing = t(share < 1 ? "stage.sending" : "stage.waiting");
             changed();
           },
         });
       } catch (error) {
         if (![429, 503].includes(error.status) || !error.retryAfter) throw error;
-        this.doing = "Waiting for the service, which is busy";
+        this.doing = t("stage.busy");
         changed();
         await pause(1000 * error.retryAfter);
         abort.signal.throwIfAborted();
@@ -155,8 +202,8 @@ export class Picture {
   }
 
   #follow(job) {
-    const stages = { waiting: "Waiting", reading: "Reading", estimating: "Estimating", restoring: "Restoring", writing: "Writing" };
-    this.doing = stages[job.stage] ?? "Restoring";
+    const stages = ["waiting", "reading", "estimating", "restoring", "writing"];
+    this.doing = t(`stage.${stages.includes(job.stage) ? job.stage : "restoring"}`);
     this.part = job.part;
     this.tiles = job.stage === "restoring" && job.num_tiles > 1 ? [Math.min(job.tile + 1, job.num_tiles), job.num_tiles] : null;
     this.share = job.fraction;
@@ -169,19 +216,26 @@ export class Picture {
 
   /** What the comparison shows. */
   get pair() {
-    const shared = { before: this.address ?? "", name: this.name, fit: this.fit };
-    if (!this.job) return { ...shared, after: null, width: this.width || 4, height: this.height || 3 };
-    const { width, height, media_type: type } = this.job.result;
+    const before = this.against ? this.#addressOf(this.against) : this.address ?? "";
+    const shared = { before, name: this.name, fit: this.against ? "fill" : this.result?.fit ?? "fill" };
+    const tags = [this.against ? resultName(this.against) : t("compare.before"), t("compare.after")];
+    if (!this.result) return { ...shared, tags, after: null, width: this.width || 4, height: this.height || 3 };
+    if (this.against) tags[1] = resultName(this.result);
+    const { width, height } = this.result.job.result;
+    return { ...shared, tags, after: this.#addressOf(this.result), width, height };
+  }
+
+  #addressOf({ job }) {
+    const { width, height, media_type: type } = job.result;
     const isShown = this.shownTypes.includes(type) && width * height <= SHOWN_PIXELS;
-    const after = isShown ? service.resultAddress(this.job.id) : service.previewAddress(this.job.id);
-    return { ...shared, after, width, height };
+    return isShown ? service.resultAddress(job.id) : service.previewAddress(job.id);
   }
 
   /** Leave it; the service forgets its files as well. */
   forget() {
     this.cancel();
-    if (this.job) service.cancelJob(this.job.id).catch(() => {});
-    if (this.address) URL.revokeObjectURL(this.address);
+    for (const { job } of this.results) service.cancelJob(job.id).catch(() => {});
+    if (this.address?.startsWith("blob:")) URL.revokeObjectURL(this.address);
   }
 
   /** The page is closing: nobody waits for this work any more. */
@@ -189,3 +243,5 @@ export class Picture {
     if (this.state === "working" && this.running) service.cancelJob(this.running, { keepalive: true }).catch(() => {});
   }
 }
+
+export const resultName = ({ number }) => t("history.result", { number });

@@ -1,5 +1,7 @@
 // The service's HTTP interface, as the page uses it. Addresses are relative, so that a proxy may put the page anywhere.
 
+import { t } from "./texts.js";
+
 const API = "api/v1";
 
 /** The service refused or could not be reached. */
@@ -8,12 +10,14 @@ export class ServiceError extends Error {
    * @param {string} message in plain words
    * @param {object} about
    * @param {number} [about.status] the HTTP status; 0 when there was no answer
+   * @param {string|null} [about.code] the service's word for the kind of error
    * @param {string|null} [about.field] the option that caused it
    * @param {number} [about.retryAfter] seconds to wait, where waiting helps
    */
-  constructor(message, { status = 0, field = null, retryAfter = 0 } = {}) {
+  constructor(message, { status = 0, code = null, field = null, retryAfter = 0 } = {}) {
     super(message);
     this.status = status;
+    this.code = code;
     this.field = field;
     this.retryAfter = retryAfter;
   }
@@ -30,9 +34,9 @@ function refusal(status, text, retryAfter) {
   }
   const error = told.error ?? told;
   const detail = error.message ?? error.detail ?? told.detail;
-  const message = typeof detail === "string" ? detail : `the service answered with status ${status}`;
+  const message = typeof detail === "string" ? detail : t("error.status", { status });
   if (status === 401) location.reload(); // the session is over: the server shows where to sign in
-  return new ServiceError(message, { status, field: error.field ?? null, retryAfter: Number(retryAfter) || 0 });
+  return new ServiceError(message, { status, code: error.code ?? null, field: error.field ?? null, retryAfter: Number(retryAfter) || 0 });
 }
 
 async function asked(path, { method = "GET", body, signal, keepalive } = {}) {
@@ -43,7 +47,7 @@ async function asked(path, { method = "GET", body, signal, keepalive } = {}) {
     response = await fetch(address(path), { method, body, signal, keepalive, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServiceError("the service cannot be reached; look whether it still runs, then try again");
+    throw new ServiceError(t("error.unreachable"));
   }
   if (!response.ok) throw refusal(response.status, await response.text(), response.headers.get("Retry-After"));
   return response;
@@ -81,7 +85,7 @@ export function submit(file, fields, { signal, sent }) {
       if (request.status < 300) resolve(JSON.parse(request.responseText));
       else reject(refusal(request.status, request.responseText, request.getResponseHeader("Retry-After")));
     };
-    request.onerror = () => reject(new ServiceError("the picture could not be sent; look whether the service still runs"));
+    request.onerror = () => reject(new ServiceError(t("error.unreachable")));
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     signal.addEventListener("abort", stop);
     request.send(form(file, fields));
@@ -102,15 +106,18 @@ export const estimate = async (file, model, signal) =>
   (await asked(`${API}/estimate`, { method: "POST", body: form(file, { model }), signal })).json();
 
 /** A picture that no browser shows, as one that every browser does. */
-export async function preview(file, signal) {
-  return URL.createObjectURL(await (await asked("page/preview", { method: "POST", body: form(file, {}), signal })).blob());
-}
+export const preview = async (file) => (await asked("page/preview", { method: "POST", body: form(file, {}) })).blob();
 
-/** The settings as a command; refused where they are none, with the option at fault. */
-export async function command(settings, signal) {
-  const response = await asked("page/command", { method: "POST", body: JSON.stringify(settings), signal });
-  return (await response.json()).command;
-}
+/** A piece of such a picture with its own pixels; `box` is left, top, right, bottom. */
+export const piece = async (file, box, signal) =>
+  (await asked("page/preview", { method: "POST", body: form(file, { box: box.join(",") }), signal })).blob();
+
+/** The settings as a command, and the results' sizes and seconds; refused where they are none, with the option at fault. */
+export const plan = async (settings) =>
+  (await asked("page/plan", { method: "POST", body: JSON.stringify(settings) })).json();
+
+/** A job's result. */
+export const result = async (id, signal) => (await asked(`${API}/jobs/${encodeURIComponent(id)}/result`, { signal })).blob();
 
 export async function example(name) {
   const blob = await (await asked(`page/examples/${encodeURIComponent(name)}`)).blob();

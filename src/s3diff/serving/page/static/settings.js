@@ -1,69 +1,79 @@
-// The panel's values as the service's options, the dial between estimate and hand, and errors beside their controls.
+// The controls' values as the service's options, and the dial between estimate and hand.
 
-/** Values of every control, and the dial, which follows the estimate until somebody turns it. */
+import { degreeInWords } from "./words.js";
+import { number, t } from "./texts.js";
+
+const DIAL = ["blur", "noise"];
+
+/** The dial follows the estimate until somebody turns it. */
 export class Settings {
   #controls;
-  #sizeFields;
-  #values;
-  #byHand = {}; // field: {value, moved}; moved: by how much from the estimate, null while there was none
+  // field: {value, moved}; moved: by how much from the estimate, null while there was none; value: null where only that
+  // is known
+  #byHand = {};
 
-  constructor({ controls, sizeFields }) {
+  constructor(controls) {
     this.#controls = controls;
-    this.#sizeFields = sizeFields;
-    this.#values = this.starts;
-    this.arrange();
-  }
-
-  get starts() {
-    return this.#controls.map((control) => control.start);
   }
 
   get isByHand() {
     return Object.keys(this.#byHand).length > 0;
   }
 
-  take(values) {
-    this.#values = values;
-    this.arrange();
-  }
-
-  value(field) {
-    return this.#values[this.#controls.findIndex((control) => control.field === field)];
-  }
-
   /** Somebody turned the dial; `found` is what the estimator found for the picture that is shown. */
   turn(field, value, found) {
-    this.#byHand[field] = { value, moved: found ? value - found[field] : null };
+    if (value === null) delete this.#byHand[field];
+    else this.#byHand[field] = { value, moved: found ? value - found[field] : null };
+  }
+
+  /** A preset gives a degree, or a text with a sign that is added to each estimate. */
+  preset(field, value) {
+    if (typeof value === "string") this.#byHand[field] = { value: null, moved: Number(value) };
+    else this.turn(field, value, null);
   }
 
   follow() {
     this.#byHand = {};
   }
 
-  /** Where the dial stands for a picture, [blur, noise]. */
-  dial(found, isSeveral) {
-    return ["blur", "noise"].map((field) => {
-      const hand = this.#byHand[field];
-      if (!hand) return round(found?.[field] ?? 0);
-      if (isSeveral && found && hand.moved !== null) return round(Math.min(1, Math.max(0, found[field] + hand.moved)));
-      return hand.value;
-    });
+  /** Move the dial to where it stands for a picture. */
+  show(found, isSeveral) {
+    for (const field of DIAL) {
+      const value = this.degree(field, found, isSeveral);
+      this.#controls.set(field, value === null ? null : round(value));
+    }
+  }
+
+  /** The degree that a picture is restored with; null while nobody knows. */
+  degree(field, found, isSeveral) {
+    const hand = this.#byHand[field];
+    if (!hand) return found?.[field] ?? null;
+    const isMoved = hand.value === null || isSeveral;
+    if (isMoved && found && hand.moved !== null) return Math.min(1, Math.max(0, found[field] + hand.moved));
+    return hand.value;
+  }
+
+  /** The degrees that a picture is restored with, as texts; those that nobody knows are left out. */
+  degrees(found, isSeveral) {
+    const known = DIAL.map((field) => [field, this.degree(field, found, isSeveral)]).filter(([, degree]) => degree !== null);
+    return Object.fromEntries(known.map(([field, degree]) => [field, String(degree)]));
   }
 
   /** What the dial does, in words. */
   words(found, isSeveral) {
-    const told = (degree) => `blur ${found[degree[0]].toFixed(2)}, noise ${found[degree[1]].toFixed(2)}`;
-    const estimated = found ? told(["blur", "noise"]) : null;
     if (!this.isByHand) {
-      if (isSeveral) return `Each picture has its own estimate${estimated ? `; this one: ${estimated}` : ""}.`;
-      return estimated ? `Estimated: ${estimated}.` : "Blur and noise follow the estimate of each picture.";
+      if (!found) return t("dial.waits");
+      const looks = DIAL.map((field) => degreeInWords(field, found[field])).join(", ");
+      const values = { looks, blur: number(found.blur), noise: number(found.noise) };
+      return t(isSeveral ? "dial.looksEach" : "dial.looks", values);
     }
     const moved = this.#moved();
-    if (isSeveral && Object.values(moved).every((value) => typeof value === "string")) {
-      const all = Object.entries(moved).map(([field, value]) => `${field} ${value}`);
-      return `Moved for every picture, from its own estimate: ${all.join(", ") || "by nothing"}.`;
+    const isPreset = Object.values(this.#byHand).every((hand) => hand.value === null);
+    if ((isPreset || isSeveral) && Object.values(moved).every((value) => typeof value === "string")) {
+      const all = Object.entries(moved).map(([field, value]) => `${t(`control.${field}`)} ${value}`);
+      return t(isSeveral ? "dial.moved" : "dial.movedOne", { moved: all.join(", ") || t("dial.byNothing") });
     }
-    return `Set by hand${estimated ? `; estimated: ${estimated}` : ""}.`;
+    return found ? t("dial.byHandFound", { blur: number(found.blur), noise: number(found.noise) }) : t("dial.byHand");
   }
 
   #moved() {
@@ -75,96 +85,36 @@ export class Settings {
     return moved;
   }
 
-  /** Options that differ from their defaults, by field. An empty size is named as what is missing. */
+  /**
+   * Options that differ from their defaults, by field.
+   * @throws {MissingValue} the chosen way to enlarge has no value
+   */
   options(isSeveral) {
-    const chosen = this.value("size_by");
     const options = {};
-    for (const [index, { field, start, label }] of this.#controls.entries()) {
-      const value = this.#values[index];
-      if (["size_by", "blur", "noise"].includes(field)) continue;
-      if (this.#sizeFields.includes(field) && field !== chosen) continue;
-      if (field === "size_mode" && chosen !== "size") continue;
-      const isEmpty = value === null || value === undefined || value === "";
-      if (isEmpty && field === chosen) throw new RefusedValue(field, `Give a value for "${label}", or choose another way to enlarge.`);
-      if (!isEmpty && value !== start) options[field] = value;
+    const chosen = this.#controls.value("size_by");
+    for (const { field, default: standard } of this.#controls.all) {
+      if (DIAL.includes(field) || !this.#controls.isUsed(field)) continue;
+      const value = this.#controls.value(field);
+      const isEmpty = value === null || value === "";
+      if (isEmpty && field === chosen) throw new MissingValue(field, t("size.missing"));
+      if (!isEmpty && value !== standard) options[field] = value;
     }
+    const moved = this.#moved();
     for (const [field, hand] of Object.entries(this.#byHand)) {
-      const moved = this.#moved()[field];
-      if (!isSeveral) options[field] = hand.value;
-      else if (moved !== undefined) options[field] = moved;
+      if (!isSeveral && hand.value !== null) options[field] = hand.value;
+      else if (moved[field] !== undefined) options[field] = moved[field];
     }
     return options;
   }
 
-  /**
-   * Refuse what would be larger than the service makes, before anything is sent.
-   * @param {object} picture with name, width and height; 0 while they are unknown
-   * @param {number} allowed pixels
-   */
-  requireRoom({ name, width, height }, allowed) {
-    if (!width) return;
-    const [chosen, larger] = [this.value("size_by"), Math.max(width, height)];
-    const value = this.value(chosen);
-    let pixels = 0;
-    if (chosen === "scale") pixels = width * height * value ** 2;
-    if (chosen === "long_side") pixels = width * height * (value / larger) ** 2;
-    if (chosen === "megapixels") pixels = value * 1e6;
-    if (chosen === "size") pixels = String(value).split(/x/i).reduce((product, side) => product * Number(side), 1);
-    if (!(pixels > allowed)) return;
-    const told = [pixels, allowed].map((number) => (number / 1e6).toPrecision(3).replace(/\.0+$/, ""));
-    throw new RefusedValue(chosen, `${name} would have ${told[0]} megapixels; at most ${told[1]} are made here. Give less.`);
-  }
-
   /** How the input fills the result's proportions, as CSS says it. */
   get fit() {
-    return this.value("size_by") === "size" && this.value("size_mode") === "fill" ? "cover" : "fill";
-  }
-
-  /** Show the controls that belong to the chosen way to enlarge. */
-  arrange() {
-    const chosen = this.value("size_by");
-    for (const field of [...this.#sizeFields, "size_mode"]) {
-      const isOn = field === chosen || (field === "size_mode" && chosen === "size");
-      block(field)?.toggleAttribute("data-off", !isOn);
-    }
-  }
-
-  /** Put an error beside the control that caused it; false where there is no such control in sight. */
-  blame(field, message) {
-    const element = field && block(field);
-    if (!element) return false;
-    const panel = element.closest(".part")?.querySelector("button.label-wrap");
-    if (panel && !panel.classList.contains("open")) panel.click();
-    let text = element.querySelector(".control-error");
-    if (!text) {
-      text = Object.assign(document.createElement("p"), { className: "control-error", id: `error-${field}` });
-      text.setAttribute("role", "alert");
-      element.append(text);
-    }
-    text.textContent = message;
-    element.classList.add("has-error");
-    for (const input of element.querySelectorAll("input, textarea")) {
-      input.setAttribute("aria-invalid", "true");
-      input.setAttribute("aria-describedby", text.id);
-    }
-    return true;
-  }
-
-  forgive() {
-    for (const text of document.querySelectorAll(".control-error")) {
-      const element = text.parentElement;
-      text.remove();
-      element.classList.remove("has-error");
-      for (const input of element.querySelectorAll("[aria-invalid]")) {
-        input.removeAttribute("aria-invalid");
-        input.removeAttribute("aria-describedby");
-      }
-    }
+    return this.#controls.isUsed("size_mode") && this.#controls.value("size_mode") === "fill" ? "cover" : "fill";
   }
 }
 
-/** A control's value is missing or too large. */
-export class RefusedValue extends Error {
+/** The chosen way to enlarge has no value yet. */
+export class MissingValue extends Error {
   constructor(field, message) {
     super(message);
     this.field = field;
@@ -172,4 +122,3 @@ export class RefusedValue extends Error {
 }
 
 const round = (value) => Math.round(value * 100) / 100;
-const block = (field) => document.getElementById(`control-${field}`);

@@ -1,11 +1,12 @@
 // The strip of pictures below the comparison, shown when there are several.
 
+import { button, element } from "./elements.js";
+import { t } from "./texts.js";
 import { stateOf } from "./words.js";
 
 export class Strip {
   #root;
-  #pick;
-  #remove;
+  #does;
 
   /**
    * @param {Element} root the list
@@ -13,10 +14,8 @@ export class Strip {
    * @param {Function} does.pick called with the picture that is chosen
    * @param {Function} does.remove called with the picture that is to go
    */
-  constructor(root, { pick, remove }) {
-    this.#root = root;
-    this.#pick = pick;
-    this.#remove = remove;
+  constructor(root, does) {
+    [this.#root, this.#does] = [root, does];
   }
 
   /** Show the pictures as they are now; `current` is the one in the comparison. */
@@ -27,11 +26,14 @@ export class Strip {
       const item = known.get(picture.id) ?? this.#item(picture);
       const image = item.querySelector("img");
       if (picture.thumbnail && !image.src) image.src = picture.thumbnail;
-      image.style.visibility = picture.thumbnail ? "visible" : "hidden";
-      item.querySelector(".pick").setAttribute("aria-current", String(picture === current));
+      image.classList.toggle("is-blank", !picture.thumbnail);
+      const pick = item.querySelector(".pick");
+      if (picture === current && pick.getAttribute("aria-current") !== "true") item.scrollIntoView({ block: "nearest", inline: "nearest" });
+      pick.setAttribute("aria-current", String(picture === current));
+      item.querySelector(".remove").setAttribute("aria-label", t("strip.remove", { name: picture.name }));
       const state = item.querySelector(".state");
       state.textContent = stateOf(picture);
-      state.classList.toggle("is-bad", picture.state === "failed");
+      state.classList.toggle("is-bad", ["failed", "broken"].includes(picture.state));
       state.classList.toggle("is-good", picture.state === "done");
       return item;
     });
@@ -42,21 +44,15 @@ export class Strip {
   }
 
   #item(picture) {
-    const item = element("li");
-    item.dataset.id = picture.id;
-    const pick = element("button", { type: "button", className: "pick" });
+    const pick = button({ className: "pick" }, () => this.#does.pick(picture));
     pick.append(
       element("img", { alt: "" }),
       element("span", { className: "name", textContent: picture.name, title: picture.name }),
       element("span", { className: "state" }),
     );
-    pick.addEventListener("click", () => this.#pick(picture));
-    const remove = element("button", { type: "button", className: "remove", textContent: "\u00d7" });
-    remove.setAttribute("aria-label", `Remove ${picture.name}`);
-    remove.addEventListener("click", () => this.#remove(picture));
-    item.append(pick, remove);
+    const remove = button({ className: "remove", textContent: "\u00d7" }, () => this.#does.remove(picture));
+    const item = element("li", {}, pick, remove);
+    item.dataset.id = picture.id;
     return item;
   }
 }
-
-const element = (name, properties = {}) => Object.assign(document.createElement(name), properties);

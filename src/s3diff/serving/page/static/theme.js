@@ -1,23 +1,23 @@
 // Light, dark, or as the system: a button goes round, the browser remembers.
 
-export function setUpTheme() {
-  const button = document.querySelector(".theme");
-  const names = ["system", "light", "dark"];
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  let chosen = names.includes(localStorage.getItem("s3diff-theme")) ? localStorage.getItem("s3diff-theme") : "system";
+import { t } from "./texts.js";
+
+const NAMES = ["system", "light", "dark"];
+const STORED = "s3diff-theme";
+
+/** Returns a function that names the button again, in another language. */
+export function setUpTheme(button) {
+  let chosen = NAMES.includes(localStorage.getItem(STORED)) ? localStorage.getItem(STORED) : "system";
   const show = () => {
-    const isDark = chosen === "dark" || (chosen === "system" && system.matches);
-    document.body.classList.toggle("dark", isDark);
-    document.documentElement.style.colorScheme = isDark ? "dark" : "light";
-    const words = { system: "as the system", light: "light", dark: "dark" }[chosen];
-    button.setAttribute("aria-label", `Colours: ${words}`);
-    button.title = `Colours: ${words}`;
+    document.documentElement.style.colorScheme = { system: "light dark", light: "light", dark: "dark" }[chosen];
+    button.title = t(`theme.${chosen}`);
+    button.setAttribute("aria-label", button.title);
   };
   button.addEventListener("click", () => {
-    chosen = names[(names.indexOf(chosen) + 1) % names.length];
-    localStorage.setItem("s3diff-theme", chosen);
+    chosen = NAMES[(NAMES.indexOf(chosen) + 1) % NAMES.length];
+    localStorage.setItem(STORED, chosen);
     show();
   });
-  system.addEventListener("change", show);
   show();
+  return show;
 }

@@ -1,22 +1,45 @@
-// What the page says.
+// Sentences about pictures, times and degrees.
+
+import { number, plain, t } from "./texts.js";
 
 export function stateOf(picture) {
   if (picture.state === "working") return picture.share ? `${Math.round(picture.share * 100)} %` : picture.doing;
-  return { ready: "", waiting: "Waiting", done: "Restored", failed: "Failed", cancelled: "Cancelled" }[picture.state];
+  return picture.state === "ready" ? "" : t(`state.${picture.state}`);
 }
 
+const pixels = (width, height) => `${width} \u00d7 ${height} px`;
+
+/** The picture, and the result that is shown. */
 export function caption(picture) {
-  const size = picture.width ? `${picture.width} x ${picture.height} px` : "";
-  if (!picture.job) return [picture.name, size].filter(Boolean).join(", ");
-  const { width, height, blur, noise, seconds } = picture.job.result;
-  const degrees = `blur ${blur.toFixed(2)}, noise ${noise.toFixed(2)}`;
-  return `${picture.name}: ${size ? `${size} to ` : ""}${width} x ${height} px, ${degrees}, ${seconds.toFixed(1)} s`;
+  const size = picture.width ? pixels(picture.width, picture.height) : "";
+  if (!picture.result) return [picture.name, size].filter(Boolean).join(", ");
+  const { width, height, blur, noise, seconds } = picture.result.job.result;
+  const values = { name: picture.name, before: size, after: pixels(width, height), blur: number(blur), noise: number(noise), seconds: number(seconds, 1) };
+  return t(size ? "caption.result" : "caption.alone", values);
 }
 
 export function duration(seconds) {
   const whole = Math.ceil(seconds);
-  if (whole < 90) return `${whole} s`;
-  return whole < 5400 ? `${Math.round(whole / 60)} minutes` : `${Math.round(whole / 3600)} hours`;
+  if (whole < 90) return t("time.seconds", { count: whole });
+  return whole < 5400 ? t("time.minutes", { count: Math.round(whole / 60) }) : t("time.hours", { count: Math.round(whole / 3600) });
+}
+
+/** What the results will be: their size, and about how long they take. */
+export function planned(results) {
+  const known = results.filter(Boolean);
+  if (known.length === 0) return "";
+  const seconds = known.every((each) => each.seconds !== null) ? known.reduce((sum, each) => sum + each.seconds, 0) : null;
+  const time = seconds === null ? "" : t("plan.time", { time: duration(seconds) });
+  if (known.length > 1) return [t("plan.several", { count: known.length }), time].filter(Boolean).join(", ");
+  const { width, height } = known[0];
+  const size = t("plan.size", { size: pixels(width, height), megapixels: plain((width * height) / 1e6, 1) });
+  return [size, time].filter(Boolean).join(", ");
+}
+
+/** A degree in words: where the dial stands on the way from sharp to blurred, from clean to noisy. */
+export function degreeInWords(field, degree) {
+  const step = degree < 0.1 ? 0 : degree < 0.3 ? 1 : degree < 0.6 ? 2 : 3;
+  return t(`degree.${field}.${step}`);
 }
 
 /** The service's words as a sentence; a file's name at the beginning stays as it is. */

@@ -1,0 +1,28 @@
+"""The headers of the page and of all that belongs to it."""
+
+from __future__ import annotations
+
+#: Nothing from elsewhere is loaded or asked, no script or style stands in the text, no string becomes code, no other
+#: page shows this one in a frame, and forms go nowhere else.
+CONTENT_POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob: data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    ]
+)
+PAGE_HEADERS = {
+    "Content-Security-Policy": CONTENT_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # With "no-referrer" a browser names no origin for the forms of signing in and out, which are then refused.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+NOT_KEPT = {"Cache-Control": "no-store"}

@@ -1,0 +1,99 @@
+"""Say before anything is sent what settings mean: the command, the results' sizes, about how long they take."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from s3diff.errors import OptionError, PictureError
+from s3diff.option_texts import options_from_texts
+from s3diff.options import RestoreOptions
+from s3diff.restoration.sizes import allowed_sizes
+from s3diff.serving.command_line import command_line
+from s3diff.serving.jobs import safe_name
+from s3diff.serving.page.controls import SIZE_FIELDS
+from s3diff.serving.service import RestorationService
+
+_Side = Annotated[int, Field(gt=0)]
+
+
+class PlannedPicture(BaseModel):
+    """A picture whose name is known, and its width and height once they are."""
+
+    name: str
+    size: tuple[_Side, _Side] | None = None
+
+
+class Settings(BaseModel):
+    """What a person has set, as texts of the options, and the pictures that it is meant for."""
+
+    options: dict[str, str]
+    model: str | None = None
+    pictures: list[PlannedPicture] = []
+
+
+class PlannedResult(BaseModel):
+    """A result's size, and the seconds that it will take; None before this model has restored anything here."""
+
+    width: int
+    height: int
+    seconds: float | None
+
+
+class Plan(BaseModel):
+    """The settings as a command, and a result for each picture whose size is known."""
+
+    command: str
+    results: list[PlannedResult | None]
+
+
+def plan(service: RestorationService, settings: Settings) -> Plan:
+    """Check settings and tell what they mean.
+
+    Raises:
+        OptionError: a value is outside what it allows, or makes a result larger than the service's.
+    """
+    options, writing = options_from_texts(settings.options)
+    model = settings.model or service.models[0].name
+    offered = [each.name for each in service.models]
+    if model not in offered:
+        raise OptionError(f"model is {model[:60]!r}; this service offers {', '.join(offered)}")
+    limited = options.with_valid(max_output_pixels=service.limits.output_pixels)
+    names = [safe_name(picture.name) for picture in settings.pictures]
+    results = [
+        None if picture.size is None else _result(service, model, limited, picture.size, name)
+        for picture, name in zip(settings.pictures, names, strict=True)
+    ]
+    return Plan(command=command_line(options, writing, model=model, names=names), results=results)
+
+
+def _result(
+    service: RestorationService, model: str, options: RestoreOptions, size: tuple[int, int], name: str
+) -> PlannedResult:
+    try:
+        sizes = allowed_sizes(size, options, name)
+    except PictureError:
+        field = next((each for each in SIZE_FIELDS[1:] if getattr(options, each) is not None), "scale")
+        raise OptionError(_too_large(field, options, size, name)) from None
+    seconds = service.times.expected(model, sizes.num_working_pixels)
+    width, height = sizes.output
+    return PlannedResult(width=width, height=height, seconds=None if seconds is None else round(seconds, 1))
+
+
+def _too_large(field: str, options: RestoreOptions, size: tuple[int, int], name: str) -> str:
+    """Name the largest value that works, in digits."""
+    allowed = options.max_output_pixels
+    factor = math.sqrt(allowed / (size[0] * size[1]))
+    largest = {
+        "scale": f"{_floor(factor, 2):g}",
+        "size": f"{allowed / 1e6:g} megapixels",
+        "long_side": str(math.floor(max(size) * factor)),
+        "megapixels": f"{allowed / 1e6:g}",
+    }[field]
+    return f"{field} would make the result of {name} too large for this service; the largest here is {largest}"
+
+
+def _floor(number: float, digits: int) -> float:
+    return math.floor(number * 10**digits) / 10**digits

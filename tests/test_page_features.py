@@ -1,0 +1,271 @@
+"""What the page does beyond restoring one picture, in a real browser: previews, comparisons, history, reload,
+languages, presets, window sizes, accessibility.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from page_server import page_server
+from test_page_browser import ARGUMENTS, PATIENCE_MS, PHOTOS, Seen, chromium, photograph, playwright
+
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra test")
+
+KITTEN = PHOTOS / "kitten.jpg"
+#: Name, width and height of a window, and whether it is a phone's.
+WINDOWS = [("wide", 1440, 900, False), ("laptop", 1366, 640, False), ("phone", 390, 844, True)]
+Open = Callable[..., Seen]
+
+
+@pytest.fixture(scope="module")
+def address(small: Path) -> Iterator[str]:
+    with page_server(model=small) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    path = chromium()
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page_of(browser: Any, address: str) -> Iterator[Open]:
+    """Open the page in a window of its own; what it complained of fails the test."""
+    contexts: list[Any] = []
+    pages: list[Seen] = []
+
+    def opened(width: int = 1366, height: int = 768, **about: Any) -> Seen:
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **about))
+        pages.append(Seen(contexts[-1].new_page(), address))
+        return pages[-1]
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert [each for page in pages for each in page.complaints] == []
+
+
+@pytest.fixture
+def seen(page_of: Open) -> Seen:
+    """The page with the kitten, looked at and not yet restored."""
+    page = page_of()
+    page.give(KITTEN)
+    page.found()
+    return page
+
+
+def test_a_click_restores_a_piece_and_a_turned_dial_restores_it_again(seen: Seen) -> None:
+    page, patch = seen.page, seen.page.locator(".patch")
+    picture = page.locator(".before").bounding_box()
+    page.mouse.click(picture["x"] + picture["width"] / 4, picture["y"] + picture["height"] / 2)
+    patch.wait_for(state="visible", timeout=PATIENCE_MS)
+    # The kitten has 200 x 150 pixels, of which a piece takes at most 192 x 192.
+    assert patch.evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])") == [768, 600]
+    first = patch.get_attribute("src")
+    seen.turn("noise", 30)
+    seen.until(f"document.querySelector('.patch').src !== {first!r}", PATIENCE_MS)
+    assert not page.is_visible(".download"), "nothing is restored but the piece"
+    assert page.get_attribute(".patch", "alt")
+
+
+def test_size_and_time_are_told_and_the_result_grows_old(seen: Seen) -> None:
+    page = seen.page
+    seen.until("/800 . 600 px .0.5 megapixels., about/.test(document.querySelector('.plan').textContent)")
+    assert page.get_attribute("body", "data-phase") == "ready"
+    seen.restore()
+    assert (page.get_attribute("body", "data-phase"), page.is_visible(".old")) == ("done", False)
+    page.fill("#control-scale input", "2")
+    page.wait_for_selector(".old", state="visible")
+    assert page.get_attribute("body", "data-phase") == "ready"
+    page.fill("#control-scale input", "4")
+    page.wait_for_selector(".old", state="hidden")
+
+
+def test_results_of_a_visit_are_compared_with_each_other(seen: Seen) -> None:
+    page = seen.page
+    seen.restore()
+    seen.turn("strength", -60)
+    seen.restore()
+    assert page.locator(".history li").count() == 2
+    page.select_option(".against select", label="Result 1")
+    assert page.locator(".tag").all_text_contents() == ["Result 1", "Result 2"]
+    sources = [page.get_attribute(each, "src") for each in (".before", ".after")]
+    assert sources[0] != sources[1]
+    assert all("/result" in str(each) for each in sources)
+    page.click(".history button >> nth=0")
+    assert page.get_attribute(".after", "src") == sources[0]
+    assert "--strength" not in str(page.get_attribute(".history button >> nth=0", "title"))
+
+
+def test_ways_to_compare(seen: Seen) -> None:
+    page = seen.page
+    seen.restore()
+    page.locator(".after").evaluate("image => image.decode()")
+    page.keyboard.press("s")
+    halves = [page.locator(each).bounding_box() for each in (".pane-before", ".pane-after")]
+    assert halves[0]["x"] + halves[0]["width"] < halves[1]["x"]
+    with page.expect_download() as waiting:
+        page.click(".export")
+    assert waiting.value.suggested_filename == "kitten-before-after.jpg"
+    with Image.open(waiting.value.path()) as both:
+        assert both.size == (1600, 600)
+    page.keyboard.press("s")
+    page.keyboard.down("b")
+    assert not page.is_visible(".pane-after")
+    page.keyboard.up("b")
+    assert page.is_visible(".pane-after")
+    page.keyboard.press("l")
+    frame = page.locator(".frame").bounding_box()
+    page.mouse.move(frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2)
+    page.wait_for_selector(".loupe", state="visible")
+    page.keyboard.press("l")
+    page.keyboard.press("f")
+    seen.until("document.querySelector('.compare').getBoundingClientRect().height >= innerHeight")
+    page.keyboard.press("f")
+    seen.until("document.querySelector('.compare').getBoundingClientRect().height < innerHeight")
+    page.keyboard.press("?")
+    assert page.locator("dialog.keys dt").count() >= 14
+    page.keyboard.press("Escape")
+    assert not page.is_visible("dialog.keys")
+    divider = page.locator(".divider")
+    divider.focus()
+    page.keyboard.press("End")
+    place = divider.locator(".grip").bounding_box()
+    assert place["x"] + place["width"] <= frame["x"] + frame["width"], "the handle stays in sight"
+
+
+def test_a_result_does_not_move_what_is_looked_at(seen: Seen) -> None:
+    page = seen.page
+    for _ in range(4):
+        page.keyboard.press("+")
+    before = page.locator(".before").bounding_box()
+    seen.restore()
+    after = page.locator(".after").bounding_box()
+    for side in ("x", "y", "width", "height"):
+        assert after[side] == pytest.approx(before[side], abs=1)
+
+
+def test_results_come_back_after_a_reload_and_leaving_asks(seen: Seen) -> None:
+    page = seen.page
+    asks = "() => !window.dispatchEvent(new Event('beforeunload', {cancelable: true}))"
+    assert not page.evaluate(asks)
+    seen.restore()
+    assert page.evaluate(asks)
+    name, data = seen.download()
+    assert not page.evaluate(asks), "what was downloaded is not lost"
+    caption = page.text_content(".caption")
+    page.reload()
+    page.wait_for_selector(".download", state="visible")
+    assert (page.text_content(".caption"), page.is_visible(".before")) == (caption, True)
+    assert seen.download() == (name, data)
+    assert page.is_disabled("#run"), "the file itself is not kept"
+    page.click(".clear")
+    page.reload()
+    page.wait_for_selector(".work[data-ready]")
+    assert page.is_visible(".target")
+
+
+def test_a_folder_is_dropped(page_of: Open, tmp_path: Path) -> None:
+    seen = page_of()
+    seen.page.evaluate(
+        """(data) => {
+             const bytes = new Uint8Array(data);
+             const file = (name) => ({isFile: true, name, file: (give) => give(new File([bytes], name))});
+             const folder = (name, entries) => ({isFile: false, name, createReader: () => {
+               let left = [entries, []];
+               return {readEntries: (give) => give(left.shift())};
+             }});
+             const inside = [file('b10.jpg'), folder('more', [file('c.JPG'), file('notes.txt')]), file('b9.jpg')];
+             const event = new Event('drop', {cancelable: true});
+             const items = [{webkitGetAsEntry: () => folder('all', inside)}];
+             event.dataTransfer = {types: ['Files'], items, files: []};
+             window.dispatchEvent(event);
+           }""",
+        list(KITTEN.read_bytes()),
+    )
+    seen.until("document.querySelectorAll('.strip li').length === 3")
+    assert seen.page.locator(".strip .name").all_text_contents() == ["b9.jpg", "b10.jpg", "c.JPG"]
+    assert "1 files in the folder" in str(seen.page.text_content(".problem"))
+
+
+def test_presets_set_what_they_name(seen: Seen) -> None:
+    page = seen.page
+    assert page.get_attribute(".presets button >> nth=0", "aria-pressed") == "true"
+    page.click(".presets button:has-text('Denoise')")
+    seen.until("document.querySelector('.command code').textContent.includes('--noise +0.3')")
+    assert "--scale 1 " in seen.command()
+    assert page.input_value("#control-scale input") == "1"
+    assert "Noise +0.30" in str(page.text_content(".found p"))
+    page.fill("#control-scale input", "2")
+    assert page.locator(".presets [aria-pressed=true]").count() == 0
+    page.click("#defaults")
+    seen.until("!document.querySelector('.command code').textContent.includes('--noise')")
+    assert page.get_attribute(".presets button >> nth=0", "aria-pressed") == "true"
+
+
+def test_the_page_speaks_german(page_of: Open) -> None:
+    seen = page_of(locale="de-DE")
+    page = seen.page
+    assert page.get_attribute("html", "lang") == "de"
+    assert page.text_content("#run") == "Restaurieren"
+    seen.give(KITTEN)
+    seen.until("document.querySelector('.found p').textContent.startsWith('Wirkt')")
+    page.select_option(".language", "en")
+    assert page.text_content("#run") == "Restore"
+    assert str(page.text_content(".found p")).startswith("Looks")
+    page.reload()
+    seen.until("document.querySelector('#run').textContent === 'Restore'")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("window", WINDOWS, ids=[name for name, *_ in WINDOWS])
+def test_every_window_is_whole_and_accessible(
+    page_of: Open, window: tuple[str, int, int, bool], scheme: str, tmp_path: Path
+) -> None:
+    """Strip, messages and buttons need no scrolling, nothing sticks out, and axe has no serious finding."""
+    _, width, height, is_phone = window
+    seen = page_of(width, height, color_scheme=scheme, is_mobile=is_phone, has_touch=is_phone)
+    page = seen.page
+    require_accessible(page)
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"only words")
+    seen.give(*(photograph(tmp_path / f"{name}.jpg", (64, 48)) for name in ("one", "two", "three")), broken)
+    seen.until("document.querySelector('.strip li:last-child .is-bad')")
+    seen.restore()
+    page.fill("#control-scale input", "2")
+    page.wait_for_selector(".old", state="visible")
+    page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    require_accessible(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for part in (".download", ".strip", ".old"):
+        box = page.locator(part).bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width + 6
+        assert is_phone or box["y"] + box["height"] <= height, part
+    if is_phone:
+        rows = {
+            round(each["y"])
+            for each in page.locator(".strip li").evaluate_all(
+                "all => all.map((each) => each.getBoundingClientRect().toJSON())"
+            )
+        }
+        assert len(rows) == 2, "three columns"
+
+
+def require_accessible(page: Any) -> None:
+    found = axe.Axe().run(page).response["violations"]
+    serious = [
+        (each["id"], [node["html"][:160] for node in each["nodes"]])
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
