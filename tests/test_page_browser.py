@@ -301,7 +301,7 @@ def test_the_dial_starts_from_the_estimate_turns_and_goes_back(seen: Seen) -> No
 
 
 def test_progress_is_told_tile_by_tile(seen: Seen, tmp_path: Path) -> None:
-    source = photograph(tmp_path / "large.jpg", (200, 128))
+    source = photograph(tmp_path / "large.jpg", (200, 64))
     seen.give(source)
     seen.found()
     seen.open_settings("Model, method and tiles")
@@ -527,7 +527,7 @@ def test_several_pictures_a_gallery_and_a_zip(seen: Seen, tmp_path: Path) -> Non
     assert seen.page.locator(".strip li").count() == 3
     _, noise = seen.found()
     seen.turn("noise", -10)
-    seen.until("document.querySelector('.found p').textContent.includes('noise -0.10')")
+    seen.until("document.querySelector('.found p').textContent.includes('Noise -0.10')")
     seen.page.click(".strip .pick >> nth=1")
     seen.until("document.querySelector('.caption').textContent.startsWith('two.jpg')")
     seen.restore()
@@ -596,6 +596,8 @@ def test_the_page_fits_a_phone_in_the_dark(browser: Any, server: tuple[str, Any]
 
 
 def test_every_control_has_a_name_and_is_reached_by_the_keyboard(seen: Seen) -> None:
+    seen.give(PHOTOS / "kitten.jpg")
+    seen.found()
     for words in ("Model, method and tiles", "Colour and transparency", "Format of the result"):
         seen.open_settings(words)
     nameless = seen.page.evaluate(
