@@ -62,6 +62,7 @@ _EXTRAS = {
             "diffusers": "diffusers",
             "scipy": "scipy",
             "playwright": "playwright",
+            "axe-playwright-python": "axe_playwright_python",
             "schemathesis": "schemathesis",
             "obstore": "obstore",
         },
