@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from command_runs import Command
 from s3diff import RestoreOptions, Restorer
 from s3diff.checkpoints.model_folder import load_model, read_description
 from s3diff.checkpoints.registry import model_folder
 from s3diff.errors import OptionError, PictureError
 from s3diff.formats import FORMATS, Format
 from s3diff.images.codecs import Picture, read_picture, write_picture
+from s3diff.images.files.inspection import inspect_file
 from s3diff.images.files.left_behind import CREDENTIALS
 from s3diff.images.files.provenance_xmp import NAMESPACE, statement_of, with_restoration
 from s3diff.images.files.xmp_packet import XmpPacket
@@ -192,3 +194,79 @@ def test_damaged_statement_is_refused_in_one_line() -> None:
 def test_picture_in_memory_states_nothing_unless_it_was_restored(tmp_path: Path) -> None:
     write_picture(Picture(np.zeros((2, 2, 3), np.uint8)), tmp_path / "a.png")
     assert read_picture(tmp_path / "a.png").xmp is None
+
+
+REPLAYED = [
+    *((form.extensions[0], ["--scale", "2", "--noise", "+0.1"]) for form in XMP_HOLDERS),
+    (".jpg", ["--quality", "71", "--size", "31x17", "--size-mode", "fill", "--strength", "0.7"]),
+    (".png", ["--restore-at", "model", "--scale", "1.5", "--latent", "sample", "--seed", "7", "--tile", "256"]),
+]
+
+
+@pytest.mark.parametrize(("extension", "flags"), REPLAYED)
+def test_the_same_bytes_are_made_again_from_a_result(
+    extension: str, flags: list[str], here: Path, command: Command, small: Path, photo: np.ndarray
+) -> None:
+    Image.fromarray(photo).save("in.png")
+    model = ["--model", str(small)]
+    assert command("restore", "in.png", "-o", f"first{extension}", *model, *flags).code == 0
+    again = command("restore", "in.png", "-o", f"again{extension}", *model, "--from-result", f"first{extension}")
+    assert again.code == 0, again.err
+    assert Path(f"again{extension}").read_bytes() == Path(f"first{extension}").read_bytes()
+    assert "may differ" not in again.err
+
+
+def test_animations_and_streamed_pictures_are_made_again(
+    here: Path, command: Command, small: Path, photo: np.ndarray
+) -> None:
+    frames = [Image.fromarray(np.roll(photo, shift, axis=1)) for shift in range(3)]
+    frames[0].save("in.gif", save_all=True, append_images=frames[1:], duration=40)
+    frames[0].save("in.png")
+    for source, name, flags in (("in.gif", "a.webp", ["--scale", "2"]), ("in.png", "b.tif", ["--stream"])):
+        if flags == ["--stream"]:
+            pytest.importorskip("pyvips")
+        model = ["--model", str(small)]
+        assert command("restore", source, "-o", name, *model, *flags).code == 0
+        again = command("restore", source, "-o", f"again-{name}", *model, "--from-result", name)
+        assert again.code == 0, again.err
+        assert Path(f"again-{name}").read_bytes() == Path(name).read_bytes()
+        assert inspect_file(name).statement.restorations[0].is_streamed == (flags == ["--stream"])
+
+
+def test_what_cannot_be_made_again_is_said(here: Path, command: Command, small: Path, photo: np.ndarray) -> None:
+    Image.fromarray(photo).save("in.png")
+    Image.fromarray(255 - photo // 3).save("other.png")
+    model = ["--model", str(small)]
+    assert command("restore", "in.png", "-o", "made.png", *model).code == 0
+    again = ["--from-result", "made.png"]
+    for arguments, told in (
+        (["in.png", "-o", "x.png", *model, "--from-result", "in.png"], "does not state how it was made"),
+        (["in.png", "-o", "x.png", *model, *again, "--scale", "2"], "--scale exclude each other"),
+        (["in.png", "-o", "x.png", *model, *again, "--quality", "3"], "--quality exclude each other"),
+        (["in.png", "-o", "x.png", *model, *again, "--stream"], "was not made with --stream"),
+        (["in.png", "other.png", "-o", "x/", *model, *again], "takes the one picture"),
+        (["in.png", "-o", "x.png", *again], "none of compact, s3diff"),
+        (["in.png", "-o", "x.png", *again, "--model", "compact"], "give that model's folder with --model"),
+        (["in.png", "-o", "x.png", *again, "--server", "http://127.0.0.1:1"], "--server exclude each other"),
+    ):
+        refused = command("restore", *arguments)
+        assert refused.code in (1, 2)
+        assert told in " ".join(refused.err.split())
+        assert not Path("x.png").exists()
+    strange = command("restore", "other.png", "-o", "x.png", *model, *again)
+    assert strange.code == 0
+    assert "the input is not the one that made.png was made of" in " ".join(strange.err.split())
+
+
+def test_inspect_prints_what_a_file_says(here: Path, command: Command, small: Path, photo: np.ndarray) -> None:
+    Image.fromarray(photo).save("in.png")
+    assert command("restore", "in.png", "-o", "out.jpg", "--model", str(small), "--scale", "2").code == 0
+    told = command("inspect", "out.jpg")
+    assert (told.code, "--scale 2" in told.out, "signature     none" in told.out) == (0, True, True)
+    assert COMPOSITE in told.out  # a model that does not say that it invents nothing
+    values = json.loads(command("inspect", "out.jpg", "--json").out)
+    assert values["restorations"][0]["options"]["scale"] == 2
+    assert values["credentials"] is None
+    assert "says nothing" in command("inspect", "in.png").out
+    Path("no.png").write_bytes(b"no picture")
+    assert command("inspect", "no.png").code == 1

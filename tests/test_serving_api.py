@@ -47,6 +47,7 @@ ROUTES = {
     ("DELETE", JOBS + "/{id}"),
     ("GET", JOBS + "/{id}/result"),
     ("POST", "/api/v1/estimate"),
+    ("POST", "/api/v1/inspect"),
     ("GET", "/api/v1/models"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),

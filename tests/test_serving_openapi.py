@@ -32,6 +32,7 @@ OPERATIONS = [
     ("GET", "/api/v1/jobs/{id}/result"),
     ("DELETE", "/api/v1/jobs/{id}"),
     ("POST", "/api/v1/estimate"),
+    ("POST", "/api/v1/inspect"),
     ("GET", "/api/v1/models"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),

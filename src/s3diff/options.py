@@ -315,6 +315,9 @@ class OutputOptions:
         is_plain = not any(form or conversion for _, _, form, conversion in parts)
         if "stem" not in fields or not set(fields) <= set(_NAME_FIELDS) or not is_plain:
             raise OptionError(f"name is {self.name!r}; {allowed}")
+        for name in ("overwrite", "provenance"):
+            if not isinstance(getattr(self, name), bool):
+                raise OptionError(f"{name} is {getattr(self, name)!r}; give True or False")
         if any(sign in self.name for sign in "/\\\0"):
             raise OptionError(f"name is {self.name!r}; give the name of a file without folders")
 

@@ -13,6 +13,7 @@ import typer
 from s3diff.apps.cluster_commands import cluster
 from s3diff.apps.degrade_command import degrade
 from s3diff.apps.evaluation_commands import benchmark, evaluate
+from s3diff.apps.inspect_command import inspect
 from s3diff.apps.restore_command import restore
 from s3diff.apps.serve_command import app as open_app
 from s3diff.apps.serve_command import serve
@@ -52,6 +53,7 @@ def _root(
 
 
 app.command()(restore)
+app.command()(inspect)
 
 
 @app.command("convert")

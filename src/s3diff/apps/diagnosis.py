@@ -28,6 +28,10 @@ _EXTRAS = {
         "HEIC pictures (its wheels bundle x265: GPL)",
         {"pillow-heif": "pillow_heif"},
     ),
+    "provenance": (
+        "s3diff restore --sign, and the check of signatures by s3diff inspect",
+        {"c2pa-python": "c2pa"},
+    ),
     "iqa": (
         "MUSIQ, MANIQA and CLIPIQA (pyiqa's licence: only non-commercial use)",
         {"pyiqa": "pyiqa"},

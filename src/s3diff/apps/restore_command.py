@@ -8,11 +8,12 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from s3diff.apps.option_flags import takes_options
+from s3diff.apps.replay import Replay, model_of, read_replay, require_one_picture
 from s3diff.apps.terminal import EXIT_SOME_FAILED, Counter, load_torch, on_one_line, one_line_errors, remark, remarks
 from s3diff.errors import OptionError
 from s3diff.options import OutputOptions, Precision, RestoreOptions
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from s3diff.folders.jobs import RestorePlan
     from s3diff.folders.restore import FolderResult, FolderRun
     from s3diff.folders.run import Outcome, Way
+    from s3diff.images.files.credentials import ResultSigner
     from s3diff.restoration.restorer import Restorer
+    from s3diff.restoration.result import Degrees
 
 #: The model where none is named; the registry, whose default it is, would import torch.
 DEFAULT_NAME = "compact"
@@ -84,6 +87,22 @@ def restore(
             "interruption. Needs the extra large.",
         ),
     ] = False,
+    from_result: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RESULT",
+            help="Make RESULT again from the same INPUT, with the model, options and degrees that it states.",
+        ),
+    ] = None,
+    sign: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--sign",
+            metavar="CERT KEY",
+            help="Sign results as Content Credentials (C2PA) with a certificate and its private key, PEM files. Needs "
+            "the extra provenance.",
+        ),
+    ] = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave pictures alone whose output is there.")
     ] = False,
@@ -117,8 +136,17 @@ def restore(
             raise OptionError(
                 f"name is {writing.name!r}, but a size gives each picture its own scale; leave out {{scale}}"
             )
+        replay = None
+        if from_result is not None:
+            require_one_picture(is_many=False, is_at_server=server is not None)
+            replay = read_replay(from_result, options, writing, stream=stream)
+            options, writing, stream = replay.options, replay.writing, replay.made.is_streamed
+        if sign is not None and not writing.provenance:
+            raise OptionError("--sign and --no-provenance exclude each other; leave out one of them")
         if server is not None:
-            _check_for_server(stream=stream, device=device != "auto", precision=precision != "auto", fast=fast)
+            _check_for_server(
+                sign=sign is not None, stream=stream, device=device != "auto", precision=precision != "auto", fast=fast
+            )
         else:
             load_torch()
         from s3diff.folders.jobs import parse_shard, plan_jobs
@@ -127,7 +155,10 @@ def restore(
 
         silence_libtiff()
         name_of_model = DEFAULT_NAME if model is None else model
-        load = partial(_load, name_of_model, device, precision, quiet, fast=fast)
+        if replay is not None:
+            name_of_model = model_of(replay.made) if model is None else model
+            precision = cast(Precision, replay.made.precision) if precision == "auto" else precision
+        load = partial(_load, name_of_model, device, precision, quiet, fast=fast, replay=replay)
         part = parse_shard(shard)
         plan = plan_jobs(
             inputs or [],
@@ -139,26 +170,48 @@ def restore(
             names={"model": Path(name_of_model).name, "scale": f"{options.scale:g}"},
             journal=None if journal is None else Path(journal),
         )
+        if replay is not None:
+            require_one_picture(is_many=plan.is_many, is_at_server=False)
+        signer = None if sign is None else _signer(*sign)
         if server is None and _streams(stream, plan, options):
+            if signer is not None:
+                raise OptionError(
+                    "a picture that is restored part by part (--stream) cannot be signed; leave out --sign"
+                )
             from s3diff.apps.restore_streamed import restore_streamed
 
             done = restore_streamed(
                 plan,
                 options,
                 load=load,
-                overwrite=writing.overwrite,
+                writing=writing,
+                degrees=None if replay is None else replay.degrees,
                 skip_existing=skip_existing,
                 report=report,
                 quiet=quiet,
             )
             if done is not None:
-                _show(done, quiet)
+                _show(done, quiet, replay)
             return
-        described = describe_run("" if server and model is None else name_of_model, options, writing)
+        described = describe_run(
+            "" if server and model is None else name_of_model, options, writing, is_signed=signer is not None
+        )
         counter = Counter("frames", quiet)
         with (
             open_journal(plan, described, path=journal, shard=part, keep=not no_journal) as kept,
-            _way(server, token, model, load, options, writing, plan, fast=fast, quiet=quiet) as way,
+            _way(
+                server,
+                token,
+                model,
+                load,
+                options,
+                writing,
+                plan,
+                fast=fast,
+                quiet=quiet,
+                signer=signer,
+                degrees=None if replay is None else replay.degrees,
+            ) as way,
         ):
             run = FolderRun(
                 plan,
@@ -171,7 +224,7 @@ def restore(
             )
             with closing(counter), closing(_with_progress(run, quiet, counter)) as outcomes:
                 for outcome in outcomes:
-                    _show(outcome, quiet)
+                    _show(outcome, quiet, replay)
         if run.result.num_not_tried:
             remark(
                 f"s3diff: stopped, {run.result.num_not_tried} pictures were not tried; make room and run the same "
@@ -212,6 +265,8 @@ def _way(
     *,
     fast: bool,
     quiet: bool,
+    signer: ResultSigner | None,
+    degrees: Degrees | None,
 ) -> Iterator[Way]:
     """Here or at a service; a model is loaded only if a picture needs it."""
     from s3diff.folders.run import LocalWay
@@ -226,7 +281,7 @@ def _way(
         return restorer
 
     if server is None:
-        yield LocalWay(loaded, options, writing, plan.root)
+        yield LocalWay(loaded, options, writing, plan.root, degrees, signer)
         return
     from s3diff.apps.restore_remote import ServerWay
     from s3diff.client import Client
@@ -264,7 +319,7 @@ def show_sums(result: FolderResult) -> None:
             remark(f"  and {len(result.failed) - _FAILURES_SHOWN} more, all of them in --report")
 
 
-def _show(outcome: Outcome, quiet: bool) -> None:
+def _show(outcome: Outcome, quiet: bool, replay: Replay | None = None) -> None:
     if outcome.state == "skipped":
         return
     if outcome.state == "failed":
@@ -274,6 +329,8 @@ def _show(outcome: Outcome, quiet: bool) -> None:
         print(on_one_line(_line(outcome)), flush=True)
         for note in outcome.result.notes if outcome.result else ():
             remark(f"{outcome.job.source}: {note}")
+    for note in replay.strangeness(outcome.result) if replay is not None and outcome.result is not None else ():
+        remark(f"{outcome.job.source}: {note}")
 
 
 def _line(outcome: Outcome) -> str:
@@ -287,11 +344,19 @@ def _line(outcome: Outcome) -> str:
     return "  ".join([str(outcome.job.target), size, *degrees, f"{facts['seconds']:.2f} s"])
 
 
-def _load(model: str, device: str, precision: Any, quiet: bool, *, fast: bool = False) -> Restorer:
+def _signer(certificate: str, key: str) -> ResultSigner:
+    from s3diff.images.files.credentials import ResultSigner
+
+    return ResultSigner(certificate, key)
+
+
+def _load(
+    model: str, device: str, precision: Any, quiet: bool, *, fast: bool = False, replay: Replay | None = None
+) -> Restorer:
     from s3diff.restoration.restorer import Restorer
 
     with _download_bar(quiet) as (announce, progress):
-        return Restorer.from_pretrained(
+        restorer = Restorer.from_pretrained(
             model,
             device=device,
             precision=precision,
@@ -300,6 +365,11 @@ def _load(model: str, device: str, precision: Any, quiet: bool, *, fast: bool = 
             fast=fast,
             remark=None if quiet else remark,
         )
+    if replay is not None:
+        replay.check(restorer)
+        for difference in replay.differences(restorer):
+            remark(difference)
+    return restorer
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from s3diff.folders.report import Report
 from s3diff.folders.run import Outcome, failed, select_jobs
 from s3diff.images.codecs import check_writable
 from s3diff.images.files.large_files import LargePicture
-from s3diff.options import RestoreOptions
+from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.restorer import Restorer
+from s3diff.restoration.result import Degrees
 from s3diff.restoration.streaming import STREAMED_EXTENSIONS, check_streaming
 
 
@@ -43,7 +44,8 @@ def restore_streamed(
     options: RestoreOptions,
     *,
     load: Callable[[], Restorer],
-    overwrite: bool,
+    writing: OutputOptions,
+    degrees: Degrees | None,
     skip_existing: bool,
     report: str | None,
     quiet: bool,
@@ -56,7 +58,7 @@ def restore_streamed(
     """
     if plan.is_many or len(plan.jobs) != 1:
         raise OptionError("--stream takes one picture and a name that ends in .tif; start it for each large picture")
-    selection = select_jobs(plan.jobs, plan.root, None, skip_existing=skip_existing, overwrite=overwrite)
+    selection = select_jobs(plan.jobs, plan.root, None, skip_existing=skip_existing, overwrite=writing.overwrite)
     with closing(Report(report)) as written:
         for skipped in selection.skipped:
             written.add(skipped)
@@ -68,7 +70,7 @@ def restore_streamed(
         try:
             check_inside(job, plan.root)
             check_writable(job.target)
-            outcome = _restored(job, options, load, overwrite, quiet)
+            outcome = _restored(job, options, load, writing, degrees, quiet)
         except (PictureError, OutputError) as error:
             outcome = failed(job, error)
         written.add(outcome)
@@ -79,7 +81,12 @@ def restore_streamed(
 
 
 def _restored(
-    job: RestoreJob, options: RestoreOptions, load: Callable[[], Restorer], overwrite: bool, quiet: bool
+    job: RestoreJob,
+    options: RestoreOptions,
+    load: Callable[[], Restorer],
+    writing: OutputOptions,
+    degrees: Degrees | None,
+    quiet: bool,
 ) -> Outcome:
     LargePicture(job.source)  # looked at before a model is loaded
     restorer = load()
@@ -97,7 +104,10 @@ def _restored(
                 show(done, total)
 
         try:
-            restored = restorer.restore_file(job.source, job.target, options, overwrite=overwrite, progress=tell)
+            restored = restorer.restore_file(
+                job.source, job.target, options,
+                overwrite=writing.overwrite, provenance=writing.provenance, degrees=degrees, progress=tell,
+            )  # fmt: skip
         except KeyboardInterrupt:
             remark(f"s3diff: stopped after {num_done} tiles; the same command goes on from there")
             raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -80,6 +80,15 @@ def serve(
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="Number format of the networks.")] = "auto",
     fast: Annotated[bool, typer.Option("--fast", help="Compile the networks; the first pictures wait.")] = False,
+    sign: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--sign",
+            metavar="CERT KEY",
+            help="Sign results as Content Credentials (C2PA) with a certificate and its private key, PEM files. Needs "
+            "the extra provenance.",
+        ),
+    ] = None,
     max_upload: Annotated[int, typer.Option(help="Largest file taken, in MiB.")] = 128,
     max_input_megapixels: Annotated[float, typer.Option(help="Largest picture taken.")] = 64,
     max_megapixels: Annotated[float, typer.Option(help="Largest result.")] = 200,
@@ -133,6 +142,7 @@ def serve(
         listener = listen(host, port)
         load_torch()
         from s3diff.images.codecs import silence_libtiff
+        from s3diff.images.files.credentials import ResultSigner
         from s3diff.serving.logs import set_up_logs
         from s3diff.serving.service import RestorationService
 
@@ -145,6 +155,7 @@ def serve(
                 device=device,
                 precision=precision,
                 fast=fast,
+                signer=None if sign is None else ResultSigner(*sign),
                 limits=limits,
                 folder=folder,
             ) as service,

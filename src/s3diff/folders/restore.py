@@ -206,10 +206,12 @@ def restore_folder(
     return run.result
 
 
-def describe_run(model: str, options: RestoreOptions, writing: OutputOptions) -> dict[str, Any]:
+def describe_run(
+    model: str, options: RestoreOptions, writing: OutputOptions, *, is_signed: bool = False
+) -> dict[str, Any]:
     """Describe for a journal what decides results; limits and tiles leave their pixels as they are."""
     decisive = {name: value for name, value in dataclasses.asdict(options).items() if name not in (*LIMITS, "tile")}
-    told = {} if writing.provenance else {"provenance": False}
+    told = ({} if writing.provenance else {"provenance": False}) | ({"signed": True} if is_signed else {})
     return {"model": model, "options": decisive, "quality": writing.quality, **told}
 
 

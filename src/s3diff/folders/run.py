@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob, check_inside, open_picture
 from s3diff.folders.journal import Journal, Stamp, stamp_of
+from s3diff.formats import format_of
 from s3diff.images.codecs import remove_leftovers
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.conveyor import Conveyor
 from s3diff.restoration.result import Degrees, Result
 
 if TYPE_CHECKING:
+    from s3diff.images.files.credentials import ResultSigner
     from s3diff.restoration.restorer import Restorer
     from s3diff.restoration.sources import OpenedSeries
     from s3diff.restoration.steps import Opened
@@ -108,6 +110,7 @@ class LocalWay:
         writing: how results are written.
         root: the output folder.
         degrees: of all pictures, instead of their estimates and of the options' degrees.
+        signer: signs the results.
     """
 
     def __init__(
@@ -117,9 +120,10 @@ class LocalWay:
         writing: OutputOptions,
         root: Path | None = None,
         degrees: Degrees | None = None,
+        signer: ResultSigner | None = None,
     ) -> None:
         self._restorer, self._options, self._writing, self._root = restorer, options, writing, root
-        self._degrees = degrees
+        self._degrees, self._signer = degrees, signer
 
     @property
     def restorer(self) -> Restorer:
@@ -134,6 +138,9 @@ class LocalWay:
 
     def open(self, job: RestoreJob) -> Opened | OpenedSeries:
         """See :class:`Way`."""
+        form = format_of(job.target)
+        if self._signer is not None and form is not None:
+            self._signer.require_fitting(form)
         return open_picture(job, self._options, self._root)
 
     def restore(
@@ -146,10 +153,12 @@ class LocalWay:
         options, writing = self._options, self._writing
         if not isinstance(opened, Opened):
             told = None if progress is None else lambda _, done, total: progress(done, total)
-            made = restore_series(self.restorer, opened, job.target, options, writing, told, self._degrees)
+            made = restore_series(
+                self.restorer, opened, job.target, options, writing, told, self._degrees, self._signer
+            )
             return lambda: made
         restored = self.restorer.restore(opened, options, degrees=self._degrees)
-        return lambda: write(restored, job.target, writing)
+        return lambda: write(restored, job.target, writing, self._signer)
 
 
 def select_jobs(

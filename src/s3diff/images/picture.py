@@ -5,6 +5,7 @@ torch is imported by the functions on tensors: whoever reads, hands on and write
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -107,6 +108,14 @@ class Picture:
     def is_grey(self) -> bool:
         """Whether the picture has one channel."""
         return self.pixels.shape[2] == 1
+
+    def digest(self) -> str:
+        """``sha256:...`` of size, depth, pixels and opacity."""
+        found = hashlib.sha256(f"{self.pixels.shape} {self.pixels.dtype.str}".encode())
+        for plane in (self.pixels, self.alpha):
+            if plane is not None:
+                found.update(np.ascontiguousarray(plane).data)
+        return f"sha256:{found.hexdigest()}"
 
     @property
     def is_transparent(self) -> bool:

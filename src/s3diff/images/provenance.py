@@ -45,6 +45,8 @@ class Provenance:
         estimated_blur: what the estimator found, in [0, 1].
         estimated_noise: the same.
         quality: 1 to 100, of a file in a format that loses something.
+        input_digest: ``sha256:...`` of the input's pixels and opacity as they were read; empty where it was restored
+            part by part.
         input_creator_tool: XMP's ``CreatorTool`` of the input; empty where it had none.
         input_source_type: ``DigitalSourceType`` of the input; empty where it had none.
     """
@@ -63,6 +65,7 @@ class Provenance:
     is_compiled: bool = False
     is_streamed: bool = False
     quality: int | None = None
+    input_digest: str = ""
     input_creator_tool: str = ""
     input_source_type: str = ""
 

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from s3diff.errors import PictureError
 from s3diff.images.codecs import (
@@ -30,6 +30,9 @@ from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Sizes, sizes_of
 from s3diff.restoration.steps import Opened, Progress, estimate, restore
+
+if TYPE_CHECKING:
+    from s3diff.images.files.credentials import ResultSigner
 
 #: Frames that are asked for blur and noise, spread evenly: a first frame may be black or a title.
 _ESTIMATED_FRAMES = 5
@@ -85,6 +88,7 @@ def restore_animation(
     overwrite: bool = True,
     provenance: bool = True,
     degrees: Degrees | None = None,
+    signer: ResultSigner | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Restore every frame of an animated picture into another one; durations and loops are kept.
@@ -98,6 +102,7 @@ def restore_animation(
         overwrite: whether a file that is there may be replaced.
         provenance: whether the file states in XMP how it was made.
         degrees: of all frames, instead of the estimate and of the options' degrees.
+        signer: signs the file as Content Credentials (C2PA).
         progress: called with ("frames", done, total) after every frame; what it raises ends the work without a file.
 
     Raises:
@@ -133,7 +138,7 @@ def restore_animation(
             if progress is not None:
                 progress("frames", index + 1, animation.num_frames)
 
-    lost = write_animation(restored_frames(), animation, target, quality=quality, overwrite=overwrite)
+    lost = write_animation(restored_frames(), animation, target, quality=quality, overwrite=overwrite, signer=signer)
     return Result(
         size=sizes.output,
         degrees=degrees,

@@ -10,9 +10,9 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from s3diff.errors import OptionError, OutputError, PictureError
+from s3diff.errors import OutputError, PictureError
 from s3diff.formats import PAGED_ENDINGS
 from s3diff.images.codecs import (
     MAX_FRAMES_OF_LARGEST,
@@ -29,6 +29,10 @@ from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Sizes, allowed_sizes
 from s3diff.restoration.steps import Progress, opened_picture, restore
+
+if TYPE_CHECKING:
+    from s3diff.images.files.credentials import ResultSigner
+    from s3diff.images.provenance import Provenance
 
 
 class OpenedPages(NamedTuple):
@@ -85,7 +89,7 @@ def restore_pages(
     quality: int = 95,
     overwrite: bool = True,
     provenance: bool = True,
-    degrees: Degrees | None = None,
+    signer: ResultSigner | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Restore the pages of a TIFF into another one; each keeps its own depth, colours and metadata.
@@ -98,7 +102,7 @@ def restore_pages(
         quality: of no meaning for TIFF.
         overwrite: whether a file that is there may be replaced.
         provenance: whether each page states in XMP how it was made.
-        degrees: of one result, which are not those of several pages: refused.
+        signer: signs the file as Content Credentials (C2PA).
         progress: called with ("frames", done, total) after every page; what it raises ends the work without a file.
 
     Returns:
@@ -110,8 +114,6 @@ def restore_pages(
         OptionError, ModelError: as :meth:`Restorer.restore`.
     """
     options = model.resolved(options)
-    if degrees is not None:
-        raise OptionError("the degrees of one result are not those of several pages; give one page (pages, --pages)")
     if not isinstance(source, OpenedPages):
         opened = checked_pages(Path(source), Path(target), options)
         if not isinstance(opened, OpenedPages):
@@ -120,6 +122,7 @@ def restore_pages(
     check_writable(target, overwrite=overwrite)
     model.prompts(options)
     used: list[Degrees] = []
+    stated: list[Provenance | None] = []
     estimated: list[Degrees] = []
     notes: dict[str, None] = {}  # each once, in their order
     seconds: dict[str, float] = {}
@@ -133,11 +136,12 @@ def restore_pages(
             notes.update(dict.fromkeys(f"page {number}: {note}" for note in result.notes))
             used.append(result.degrees)
             estimated.append(result.estimated)
-            yield result.picture if provenance else replace(result.picture, provenance=None)
+            stated.append(result.provenance if provenance else None)
+            yield replace(result.picture, provenance=stated[-1])
             if progress is not None:
                 progress("frames", len(used), len(source.sizes))
 
-    lost = write_pages(restored(), target, quality=quality, overwrite=overwrite)
+    lost = write_pages(restored(), target, quality=quality, overwrite=overwrite, signer=signer)
 
     return Result(
         size=source.sizes[0].output,
@@ -148,6 +152,7 @@ def restore_pages(
         notes=(*notes, *lost),
         num_frames=len(used),
         in_file=Path(target),
+        provenance=stated[0],
     )
 
 

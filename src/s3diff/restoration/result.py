@@ -14,6 +14,7 @@ from s3diff.options import RestoreOptions
 if TYPE_CHECKING:
     import numpy as np
 
+    from s3diff.images.files.credentials import ResultSigner
     from s3diff.images.picture import Picture
     from s3diff.images.provenance import Provenance
 
@@ -132,7 +133,13 @@ class Result:
         return facts if self.num_frames is None else {**facts, "frames": self.num_frames}
 
     def save(
-        self, path: str | Path, *, quality: int = 95, overwrite: bool = True, provenance: bool = True
+        self,
+        path: str | Path,
+        *,
+        quality: int = 95,
+        overwrite: bool = True,
+        provenance: bool = True,
+        signer: ResultSigner | None = None,
     ) -> tuple[str, ...]:
         """Write the picture; the format follows the extension. Returns notes on what the format cannot hold.
 
@@ -141,6 +148,7 @@ class Result:
             quality: 1 to 100, of formats that lose something.
             overwrite: whether a file that is there may be replaced.
             provenance: whether the file states in XMP how it was made.
+            signer: signs the file as Content Credentials (C2PA).
 
         Raises:
             OutputError: it cannot be written there, or something is there that may not be replaced; nothing is left
@@ -149,7 +157,7 @@ class Result:
         from s3diff.images.codecs import write_picture
 
         picture = self.picture if provenance else replace(self.picture, provenance=None)
-        return write_picture(picture, path, quality=quality, overwrite=overwrite)
+        return write_picture(picture, path, quality=quality, overwrite=overwrite, signer=signer)
 
 
 #: The name under which :mod:`s3diff` offers it.

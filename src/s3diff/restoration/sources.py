@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from s3diff.images.codecs import check_writable, holds_frames, is_animated
 from s3diff.options import OutputOptions, RestoreOptions
@@ -12,6 +13,9 @@ from s3diff.restoration.pages import OpenedPages, checked_pages, restore_pages
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Sizes
 from s3diff.restoration.steps import Opened, Progress, read
+
+if TYPE_CHECKING:
+    from s3diff.images.files.credentials import ResultSigner
 
 #: Several pictures of one file, restored one by one into another file.
 OpenedSeries = OpenedAnimation | OpenedPages
@@ -40,14 +44,20 @@ def restore_series(
     writing: OutputOptions,
     progress: Progress | None = None,
     degrees: Degrees | None = None,
+    signer: ResultSigner | None = None,
 ) -> Result:
     """Restore an animation or pages; each frame or page is written once it is restored.
 
     Args and errors are those of ``restore_animation`` and ``restore_pages``.
     """
-    restore = restore_pages if isinstance(opened, OpenedPages) else restore_animation
-    return restore(
-        model, opened, target, options,  # type: ignore[arg-type]
+    if isinstance(opened, OpenedPages):  # each page has degrees of its own, and they are estimated again
+        return restore_pages(
+            model, opened, target, options,
+            quality=writing.quality, overwrite=writing.overwrite, provenance=writing.provenance, signer=signer,
+            progress=progress,
+        )  # fmt: skip
+    return restore_animation(
+        model, opened, target, options,
         quality=writing.quality, overwrite=writing.overwrite, provenance=writing.provenance, degrees=degrees,
-        progress=progress,
+        signer=signer, progress=progress,
     )  # fmt: skip

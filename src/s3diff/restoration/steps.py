@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ from s3diff.restoration.tile_plan import TilePlan, plan_tiles
 from s3diff.restoration.tiled_stages import TiledStages
 from s3diff.tiling import HaloSpan, Span
 from s3diff.version import __version__
+
+if TYPE_CHECKING:
+    from s3diff.images.files.credentials import ResultSigner
 
 #: Called with the stage (``tiles``, ``predict`` or ``frames``), how much of it is done and how much there is. What it
 #: raises ends the work.
@@ -260,13 +263,21 @@ def as_tensor(degrees: Degrees | None) -> Tensor | None:
     return None if degrees is None else torch.tensor([degrees], dtype=torch.float32)
 
 
-def write(result: Result, target: Path, writing: OutputOptions) -> Result:
+def write(result: Result, target: Path, writing: OutputOptions, signer: ResultSigner | None = None) -> Result:
     """Write a picture; the result then says where it is and everything that was lost, left out or unusual.
+
+    Args:
+        result: in memory.
+        target: the file.
+        writing: how it is written.
+        signer: signs the file; see :class:`s3diff.images.files.credentials.ResultSigner`.
 
     Raises:
         OutputError: it cannot be written there; nothing is left half written.
     """
-    lost = result.save(target, quality=writing.quality, overwrite=writing.overwrite, provenance=writing.provenance)
+    lost = result.save(
+        target, quality=writing.quality, overwrite=writing.overwrite, provenance=writing.provenance, signer=signer
+    )
     notes = (*result.picture.notes, *result.notes, *lost)
     return replace(result, in_memory=None, in_file=target, notes=notes)
 
@@ -292,12 +303,14 @@ def _finished(
     """Put the finished picture into its result; the time counts where more than rounding was to be done."""
     assert image is not None  # the walk gave it, or took the canvas
     started = time.perf_counter()
-    finished = replace(finish(image, picture, sizes, options), provenance=result.provenance)
+    finished = finish(image, picture, sizes, options)
     seconds = dict(result.seconds)
     if not is_finished_by_rounding(picture, sizes, options):
         seconds["finish"] = time.perf_counter() - started
         seconds["total"] = sum(value for stage, value in seconds.items() if stage != "total")
-    return replace(result, in_memory=finished, seconds=seconds, notes=notes)
+    stated = None if result.provenance is None else replace(result.provenance, input_digest=picture.digest())
+    finished = replace(finished, provenance=stated)
+    return replace(result, in_memory=finished, seconds=seconds, notes=notes, provenance=stated)
 
 
 def _settled(options: RestoreOptions, sizes: Sizes, plan: TilePlan) -> RestoreOptions:

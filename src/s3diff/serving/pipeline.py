@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from s3diff.errors import JobCancelledError, ModelError, OptionError, S3DiffError
+from s3diff.formats import format_of
 from s3diff.images.codecs import picture_header
+from s3diff.images.files.credentials import ResultSigner
 from s3diff.options import RestoreOptions
 from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.device_model import PROMPTS
@@ -68,12 +70,19 @@ class Pipeline:
         models: the models.
         times: learns how long pictures take.
         on_end: called with every job that has ended.
+        signer: signs results.
     """
 
     def __init__(
-        self, limits: ServiceLimits, models: ModelCache, times: TimeEstimator, on_end: Callable[[Job], None]
+        self,
+        limits: ServiceLimits,
+        models: ModelCache,
+        times: TimeEstimator,
+        on_end: Callable[[Job], None],
+        signer: ResultSigner | None = None,
     ) -> None:
         self.limits, self._models, self.times, self._on_end = limits, models, times, on_end
+        self._signer = signer
         self._conveyor: Conveyor[Job, _Ready, tuple[_Ready, Result]] = Conveyor(
             lambda job: self._guarded(job, partial(self._read, job)),
             lambda made: self._guarded(made[0].job, partial(self._write, *made)),
@@ -190,7 +199,10 @@ class Pipeline:
         started = time.monotonic()
         with restorer.watched(monitor.look):
             if not isinstance(ready.opened, Opened):
-                made = restore_series(restorer, ready.opened, ready.target, job.options, job.writing, monitor.report)
+                made = restore_series(
+                    restorer, ready.opened, ready.target, job.options, job.writing, monitor.report,
+                    signer=self._signer_of(ready),
+                )  # fmt: skip
                 self._finish(ready, made)
                 return
             restored = restorer.restore(ready.opened, job.options, progress=monitor.report)
@@ -206,12 +218,22 @@ class Pipeline:
         job, target = ready.job, ready.target
         if self._ended_by_request(job):
             return
-        self._finish(ready, write(restored, target, job.writing))
+        self._finish(ready, write(restored, target, job.writing, self._signer_of(ready)))
+
+    def _signer_of(self, ready: _Ready) -> ResultSigner | None:
+        """The signer, where the result is to state something and its format can be signed."""
+        form = format_of(ready.target)
+        if self._signer is None or form is None or not ready.job.writing.provenance:
+            return None
+        return self._signer if self._signer.fits(form) else None
 
     def _finish(self, ready: _Ready, written: Result) -> None:
         """The result is on the disk."""
         job = ready.job
         notes = tuple(job.worded(note) for note in written.notes)
+        form = format_of(ready.target)
+        if self._signer is not None and job.writing.provenance and self._signer_of(ready) is None and form is not None:
+            notes += (f"{form.title} holds no Content Credentials; the result is not signed",)
         result = replace(written, notes=notes, size_bytes=ready.target.stat().st_size)
         shutil.rmtree(job.source.parent, ignore_errors=True)
         if not self._ended_by_request(job):

@@ -10,7 +10,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -18,6 +19,8 @@ import numpy as np
 
 from s3diff.errors import PictureError, PictureTooLargeError, QueueFullError, ServiceClosedError
 from s3diff.images.codecs import Picture, picture_header, read_picture
+from s3diff.images.files.credentials import ResultSigner
+from s3diff.images.files.inspection import Inspection, inspect_file
 from s3diff.messages import reason_of
 from s3diff.options import METHOD_SCALE, OutputOptions, Precision, RestoreOptions
 from s3diff.restoration.restorer import Restorer
@@ -49,6 +52,8 @@ class RestorationService:
         device: see :class:`Restorer`.
         precision: see :class:`Restorer`.
         fast: see :class:`Restorer`.
+        signer: signs results as Content Credentials, where their format holds them and the client does not want them
+            without a statement.
         limits: what the service takes on.
         folder: where the private folder for pictures and results is made; None for the system's temporary folder.
 
@@ -63,6 +68,7 @@ class RestorationService:
         device: str = "auto",
         precision: Precision = "auto",
         fast: bool = False,
+        signer: ResultSigner | None = None,
         limits: ServiceLimits | None = None,
         folder: Path | None = None,
     ) -> None:
@@ -78,7 +84,7 @@ class RestorationService:
         self.counts: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0, "refused": 0}
         #: Called with every job that has ended, in the service's threads.
         self.listeners: list[Callable[[Job], None]] = []
-        self._pipeline = Pipeline(self.limits, self._models, self.times, self._ended)
+        self._pipeline = Pipeline(self.limits, self._models, self.times, self._ended, signer)
         self._is_open, self._is_loaded = True, False
         self._estimating = threading.BoundedSemaphore(self.limits.estimates_at_once)
 
@@ -247,6 +253,23 @@ class RestorationService:
             PictureTooLargeError, PictureError, OptionError, ServiceClosedError: as :meth:`submit`.
             QueueFullError: too many pictures are being estimated; come back in a second.
         """
+        with self._looking_at(picture, name, model) as (job, model):
+            seen = read_picture(job.source, self.limits.input_pixels, self.limits.upload_bytes)
+            degrees = self._models.restorer(model).estimate(seen)
+            return (seen.width, seen.height), degrees
+
+    def inspect(self, picture: bytes | Path | BinaryIO, name: str = "picture") -> Inspection:
+        """What a picture says of its making, and whether its signature holds; does not wait for jobs.
+
+        Raises:
+            PictureTooLargeError, PictureError, QueueFullError, ServiceClosedError: as :meth:`estimate`.
+        """
+        with self._looking_at(picture, name, None) as (job, _):
+            return inspect_file(job.source)
+
+    @contextmanager
+    def _looking_at(self, picture: bytes | Path | BinaryIO, name: str, model: str | None) -> Iterator[tuple[Job, str]]:
+        """Give a picture as the source of a job that is never queued, and the model's name."""
         model = self._models.default if model is None else model
         self._models.check(model)
         if not self._estimating.acquire(timeout=self.limits.idle_seconds):
@@ -259,11 +282,9 @@ class RestorationService:
             self._take_in(picture, job.source, move=False)
             self._check_header(job, of_result=False)
             try:
-                seen = read_picture(job.source, self.limits.input_pixels, self.limits.upload_bytes)
-                degrees = self._models.restorer(model).estimate(seen)
+                yield job, model
             except PictureError as error:
                 raise PictureError(job.worded(error)) from error
-            return (seen.width, seen.height), degrees
         finally:
             self._estimating.release()
             shutil.rmtree(job.folder, ignore_errors=True)

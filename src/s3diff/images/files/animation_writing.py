@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
 
 from s3diff.atomic_write import whole_file
 from s3diff.errors import OutputError
@@ -11,9 +14,12 @@ from s3diff.formats import ANIMATED_ENDINGS, Format, PicturePath
 from s3diff.images.files.animation_reading import Animation, Frame
 from s3diff.images.files.destination import checked_target
 from s3diff.images.files.registry import codec_of
-from s3diff.images.files.writing import as_held, file_settings
+from s3diff.images.files.writing import as_held, copy_signed, file_settings
 from s3diff.images.picture import Picture
 from s3diff.messages import reason_of, shown_path
+
+if TYPE_CHECKING:
+    from s3diff.images.files.credentials import ResultSigner
 
 
 def write_animation(
@@ -23,6 +29,7 @@ def write_animation(
     *,
     quality: int = 95,
     overwrite: bool = True,
+    signer: ResultSigner | None = None,
 ) -> tuple[str, ...]:
     """Write frames into a format that holds them, by the path's extension. The file is whole or not there.
 
@@ -33,6 +40,7 @@ def write_animation(
         path: where to.
         quality: 1 to 100, of formats that lose something.
         overwrite: whether a file that is there may be replaced.
+        signer: signs the file, with what the first frame states; None leaves it unsigned.
 
     Returns:
         Notes on what the format could not hold, one sentence each.
@@ -51,9 +59,9 @@ def write_animation(
     _, lost = as_held(first.picture, form)
     settings, notes = file_settings(first.picture, form, quality)
     notes = (*lost, *notes)
-    with whole_file(target, overwrite) as file:
+    with whole_file(target, overwrite) as file, nullcontext(file) if signer is None else TemporaryFile() as place:
         try:
-            more = codec_of(form).write_frames(file, pictures, animation, settings, size)
+            more = codec_of(form).write_frames(place, pictures, animation, settings, size)
             if next(pictures, None) is not None:  # asked for in any case: it lets the source's file be closed
                 raise ValueError(f"more than {animation.num_frames} frames were given")
         except Exception as error:
@@ -63,6 +71,8 @@ def write_animation(
                 raise
             shown, reason = shown_path(path), reason_of(error)
             raise OutputError(f"{shown} cannot be encoded as {form.title} ({reason}); try .png") from error
+        if signer is not None:
+            copy_signed(place, file, first.picture, form, target.name, signer)
     return (*notes, *more)
 
 

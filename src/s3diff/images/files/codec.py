@@ -19,9 +19,11 @@ from s3diff.images.files.exif_block import ExifBlock
 from s3diff.images.files.geotiff import remove_position
 from s3diff.images.files.left_behind import attachments, left_out_note
 from s3diff.images.files.metadata import Metadata
+from s3diff.images.files.pillow_metadata import metadata_of
 from s3diff.images.files.pillow_pictures import all_channels, picture_of, to_image
 from s3diff.images.picture import Picture
 from s3diff.messages import too_many_pixels
+from s3diff.options import MAX_OUTPUT_PIXELS
 
 if TYPE_CHECKING:
     from s3diff.images.files.animation_reading import Animation
@@ -121,6 +123,14 @@ class Codec:
         """Read the pages of these numbers, from 1, each when it is asked for; errors are those of :meth:`opened`."""
         for _ in numbers:
             yield self.read(file, path, limit)
+
+    def xmp(self, file: BinaryIO, path: Path) -> bytes | None:
+        """Read the XMP packet alone, as it is stored.
+
+        Raises:
+            PictureError: the picture has more pixels than a result in memory may have, or the file is cut off.
+        """
+        return metadata_of(self.opened(file, path, MAX_OUTPUT_PIXELS))[0].xmp
 
     def stated_profile(self, file: BinaryIO, image: ImageFile.ImageFile) -> bytes | None:
         """Make a profile of what the file states about its colours in other words than an ICC profile.

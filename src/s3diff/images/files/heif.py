@@ -78,6 +78,10 @@ class HeifCodec(Codec):
             profile = adobe_rgb_profile()
         return Picture(pixels, alpha, profile, metadata.exif, metadata.xmp, None, "HEIF", path, tuple(notes))
 
+    def xmp(self, file: BinaryIO, path: Path) -> bytes | None:
+        opened = _opened_heif(file)
+        return opened[opened.primary_index].info.get("xmp") or None
+
     def num_channels(self, picture: Picture) -> int:
         return 1 if picture.is_grey and picture.alpha is None else 3
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
 
 from s3diff.atomic_write import whole_file
 from s3diff.errors import OutputError, PictureError
@@ -18,10 +21,13 @@ from s3diff.images.files.origin import with_origin_of_credentials
 from s3diff.images.files.reading import opened_file, recognised
 from s3diff.images.files.registry import codec_of
 from s3diff.images.files.tiff_writing import TiffPages
-from s3diff.images.files.writing import encoded
+from s3diff.images.files.writing import copy_signed, encoded
 from s3diff.images.picture import Picture
 from s3diff.messages import reason_of, shown_path
 from s3diff.options import ALL_PAGES, MAX_FILE_BYTES, MAX_PICTURE_PIXELS
+
+if TYPE_CHECKING:
+    from s3diff.images.files.credentials import ResultSigner
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,12 @@ def page_numbers(wanted: str, num_pages: int) -> tuple[int, ...]:
 
 
 def write_pages(
-    pictures: Iterable[Picture], path: PicturePath, *, quality: int = 95, overwrite: bool = True
+    pictures: Iterable[Picture],
+    path: PicturePath,
+    *,
+    quality: int = 95,
+    overwrite: bool = True,
+    signer: ResultSigner | None = None,
 ) -> tuple[str, ...]:
     """Write pictures as the pages of one TIFF, losslessly compressed. The file is whole or not there.
 
@@ -114,6 +125,7 @@ def write_pages(
         path: where to.
         quality: of no meaning for TIFF; as of :func:`write_picture`.
         overwrite: whether a file that is there may be replaced.
+        signer: signs the file, with what the first page states; None leaves it unsigned.
 
     Returns:
         Notes on what the format could not hold, one sentence each.
@@ -126,9 +138,12 @@ def write_pages(
         raise OutputError(f"{shown_path(path)}: {form.title} holds one picture; write {PAGED_ENDINGS}")
     codec_of(form).require_encoder()
     notes: dict[str, None] = {}
-    with whole_file(target, overwrite) as file:
-        pages = TiffPages(file)
+    first: Picture | None = None
+    with whole_file(target, overwrite) as file, nullcontext(file) if signer is None else TemporaryFile() as place:
+        pages = TiffPages(place)
         for picture in pictures:
+            if first is None:  # its statement is wanted at the end, its pixels are not
+                first = replace(picture, pixels=picture.pixels[:1, :1].copy(), alpha=None)
             try:
                 data, lost = encoded(picture, form, quality)
             except Exception as error:  # as in write_picture
@@ -139,4 +154,6 @@ def write_pages(
             pages.add(data)
             del picture, data
         pages.finish()
+        if signer is not None and first is not None:
+            copy_signed(place, file, first, form, target.name, signer)
     return tuple(notes)

@@ -85,7 +85,7 @@ def metadata_of(image: Image.Image) -> tuple[Metadata, list[str], tuple[str, ...
     exif, is_damaged = _exif_of(image, exif)
     if is_damaged:
         notes += ("the EXIF block is damaged and was left out",)
-    return Metadata(exif, xmp or _xmp_of(image), iptc or None, texts), lost, notes
+    return Metadata(exif, xmp or xmp_of(image), iptc or None, texts), lost, notes
 
 
 def _exif_of(image: Image.Image, found: bytes | None) -> tuple[bytes | None, bool]:
@@ -170,7 +170,8 @@ def descriptive_exif(exif: Image.Exif) -> bytes | None:
     return kept.tobytes() if len(kept) else None
 
 
-def _xmp_of(image: Image.Image) -> bytes | None:
+def xmp_of(image: Image.Image) -> bytes | None:
+    """Return the packet that Pillow has found so far, as it is stored."""
     xmp = image.info.get("xmp") or image.info.get(XMP_KEYWORD)
     if isinstance(xmp, str):
         xmp = xmp.encode("utf-8", "surrogateescape")

@@ -18,7 +18,7 @@ from s3diff.images.files.codec import HEAD_BYTES, Codec, frame_notes
 from s3diff.images.files.deep_pixels import deep_array
 from s3diff.images.files.left_behind import attachments
 from s3diff.images.files.metadata import Metadata
-from s3diff.images.files.pillow_metadata import png_info
+from s3diff.images.files.pillow_metadata import metadata_of, png_info, xmp_of
 from s3diff.images.files.pillow_pictures import all_channels, picture_of
 from s3diff.images.files.png_chunks import (
     PNG_START,
@@ -32,6 +32,7 @@ from s3diff.images.files.png_chunks import (
 )
 from s3diff.images.picture import Picture
 from s3diff.images.stated_colors import profile_of_code_points, profile_of_gamma, srgb_profile
+from s3diff.options import MAX_OUTPUT_PIXELS
 
 if TYPE_CHECKING:
     from s3diff.images.files.animation_reading import Animation
@@ -59,6 +60,11 @@ class PngCodec(Codec):
         notes = tuple(f"the chunk {name} is damaged and was left out" for name in damaged)
         profile = self.stated_profile(file, image)
         return picture_of(image, path, (*frame_notes(image), *notes), deep, profile, attachments(file))
+
+    def xmp(self, file: BinaryIO, path: Path) -> bytes | None:
+        """See :meth:`Codec.xmp`; pixels are decoded only where no packet stands before them."""
+        image = self.opened(file, path, MAX_OUTPUT_PIXELS)
+        return xmp_of(image) or metadata_of(image)[0].xmp
 
     def stated_profile(self, file: BinaryIO, image: ImageFile.ImageFile) -> bytes | None:
         """See :meth:`Codec.stated_profile`; the order of strength is that of section 4.3."""

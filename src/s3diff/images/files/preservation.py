@@ -76,21 +76,39 @@ cannot follow is left out, and a remark says so.
 
 ## What a result says of itself
 
-Results state in XMP how they were made, in every format that holds it ({_WITH_XMP}). Where a format does not
-({_WITHOUT_XMP}), a remark says so. `--no-provenance` leaves the statement out. It holds no time and no place, so that
-equal inputs give equal bytes.
+Results state in XMP how they were made, in every format that holds it: {_WITH_XMP}. Where a
+format does not ({_WITHOUT_XMP}), a remark says so. `--no-provenance` leaves the statement out. It holds no time and no
+place, so that equal inputs give equal bytes.
 
 - `Iptc4xmpExt:DigitalSourceType`: `algorithmicallyEnhanced` for a model that invents nothing, such as `compact`;
   `compositeWithTrainedAlgorithmicMedia` for one that can. The field `is_generative` of the model's `config.json`
   decides; a model without it counts as generative.
 - `xmp:CreatorTool`: s3diff and its version.
 - `s3diff:Restorations` (namespace `urn:s3diff:restoration:1/`): a list of structures with model, fingerprint, version,
-  every option (prompts too), degrees used and estimated, precision, device and quality. A picture that is restored
-  again keeps the entry of its first restoration before the new one.
+  every option (prompts too), degrees used and estimated, precision, device, quality and the SHA-256 of the input's
+  pixels. A picture that is restored again keeps the entry of its first restoration before the new one.
 - **What the input stated** is never replaced by something weaker: AI (`trainedAlgorithmicMedia`), composites, drawings
   and types that are not known stay, a capture becomes the model's type. What is replaced (CreatorTool, a capture's
   type) stands in the structure (`InputCreatorTool`, `InputDigitalSourceType`), and a remark says so. The input's
   Content Credentials hold for its own bytes and are left behind; AI that they state becomes the DigitalSourceType.
+
+`s3diff inspect FILE` prints all of it (`--json` for programs). `s3diff restore --from-result RESULT INPUT -o OUT` takes
+model, options, degrees, precision and quality from a result and makes the same bytes again, on a machine of the same
+kind with the same versions; what differs, an input that is not the one, and a model of another fingerprint are said. A
+model that has no name in s3diff is given with `--model`.
+
+### Content Credentials
+
+`s3diff restore --sign CERT KEY` (the extra `provenance`, `pip install -c constraints.txt ".[provenance]"`) signs
+results as Content Credentials (C2PA): `c2pa.enhanced`, or `c2pa.edited` for a generative model, with the structure
+above, and the input as ingredient, with its own Content Credentials where it has some. PNG, JPEG, WebP, TIFF, AVIF,
+HEIC and GIF hold them, also animated; BMP and `--stream` are refused. CERT is a PEM file, the signer's certificate
+first, then those that vouch for it; it needs the key usage `digitalSignature` and an extended one that C2PA knows, such
+as `emailProtection`. KEY is its private key, PEM (PKCS 8), not encrypted. Nothing is fetched and no time stamp is asked
+for, so a signature is not believed after its certificate has ended. Signed files differ from run to run;
+`--from-result` makes what was signed. `s3diff inspect` says whether a signature holds (exit code 1 if not), and whether
+its certificate is on a list of trusted ones, which one that you make yourself is not. From Python:
+`result.save(path, signer=ResultSigner(cert, key))`, of `s3diff.images.files.credentials`.
 
 ## Animations
 

@@ -31,7 +31,8 @@ _TEXTS = {"model": "Model", "fingerprint": "Fingerprint", "version": "Version", 
           "device": "Device"}  # fmt: skip
 _NUMBERS = {"blur": "Blur", "noise": "Noise", "estimated_blur": "EstimatedBlur", "estimated_noise": "EstimatedNoise"}
 _TRUTHS = {"is_generative": "Generative", "is_compiled": "Compiled", "is_streamed": "Streamed"}
-_OF_INPUT = {"input_creator_tool": "InputCreatorTool", "input_source_type": "InputDigitalSourceType"}
+_OF_INPUT = {"input_digest": "InputDigest", "input_creator_tool": "InputCreatorTool",
+             "input_source_type": "InputDigitalSourceType"}  # fmt: skip
 _OPTIONS, _QUALITY = "Options", "Quality"
 
 
@@ -65,14 +66,10 @@ def with_restoration(
             head, _, tail = xmp.partition(_END)
             return head + _description(made, (abouts or {b""}).pop()) + _END + tail, ()
     packet = _packet(xmp)
-    source = packet if earlier is None else _packet(earlier)
-    tool, kind = (_stated(source, *name) for name in (_CREATOR_TOOL, _SOURCE_TYPE))
-    is_own_tool = tool == made.creator_tool
-    made = replace(made, input_creator_tool="" if is_own_tool else tool, input_source_type=kind)
+    made = _completed(made, packet if earlier is None else _packet(earlier))
     if packet is None:
-        about = b""
         text = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">'.encode()
-        whole = text + _description(made, about) + _END + b"</x:xmpmeta>"
+        whole = text + _description(made, b"") + _END + b"</x:xmpmeta>"
         begin = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'.encode()
         return begin + whole + b'<?xpacket end="w"?>', _remark(made)
     for element in packet.descriptions():
@@ -80,6 +77,27 @@ def with_restoration(
             packet.remove(element, *name)
     packet.add(_wrapped(_description(made, b"")), (NAMESPACE, _RESTORATIONS))
     return packet.to_bytes(), _remark(made)
+
+
+def completed(made: Provenance, xmp: bytes | None) -> Provenance:
+    """Return the statement with what the input's packet states of its own making."""
+    return _completed(made, _packet(xmp))
+
+
+def _completed(made: Provenance, packet: XmpPacket | None) -> Provenance:
+    tool, kind = (_stated(packet, *name) for name in (_CREATOR_TOOL, _SOURCE_TYPE))
+    return replace(made, input_creator_tool="" if tool == made.creator_tool else tool, input_source_type=kind)
+
+
+def statement_fields(made: Provenance) -> dict[str, str]:
+    """Return the structure's fields by their names, as texts."""
+    fields = {name: getattr(made, field) for field, name in _TEXTS.items()}
+    fields |= {name: repr(float(getattr(made, field))) for field, name in _NUMBERS.items()}
+    fields |= {name: str(getattr(made, field)) for field, name in _TRUTHS.items()}
+    fields[_OPTIONS] = options_as_json(made.options)
+    if made.quality is not None:
+        fields[_QUALITY] = str(made.quality)
+    return fields | {name: value for field, name in _OF_INPUT.items() if (value := getattr(made, field))}
 
 
 def statement_of(xmp: bytes | None) -> Statement:
@@ -141,15 +159,7 @@ def _remark(made: Provenance) -> tuple[str, ...]:
 
 
 def _description(made: Provenance, about: bytes) -> bytes:
-    fields = [_element(f"s3diff:{name}", getattr(made, field)) for field, name in _TEXTS.items()]
-    fields += [_element(f"s3diff:{name}", repr(float(getattr(made, field)))) for field, name in _NUMBERS.items()]
-    fields += [_element(f"s3diff:{name}", str(getattr(made, field))) for field, name in _TRUTHS.items()]
-    fields.append(_element(f"s3diff:{_OPTIONS}", options_as_json(made.options)))
-    if made.quality is not None:
-        fields.append(_element(f"s3diff:{_QUALITY}", str(made.quality)))
-    fields += [
-        _element(f"s3diff:{name}", value) for field, name in _OF_INPUT.items() if (value := getattr(made, field))
-    ]
+    fields = [_element(f"s3diff:{name}", text) for name, text in statement_fields(made).items()]
     return (
         f'<rdf:Description xmlns:rdf="{RDF}" xmlns:xmp="{XMP}" xmlns:Iptc4xmpExt="{IPTC_EXTENSION}"'
         f' xmlns:s3diff="{NAMESPACE}" rdf:about="'.encode()

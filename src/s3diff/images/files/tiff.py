@@ -14,7 +14,7 @@ from s3diff.errors import PictureError
 from s3diff.images.files.codec import MAX_FRAMES, Codec, require_few
 from s3diff.images.files.left_behind import attachments
 from s3diff.images.files.metadata import QUARTER_TURNS, Metadata
-from s3diff.images.files.pillow_metadata import deep_tiff, tiff_exif, tiff_tags
+from s3diff.images.files.pillow_metadata import deep_tiff, metadata_of, tiff_exif, tiff_tags
 from s3diff.images.files.pillow_pictures import all_channels, picture_of
 from s3diff.images.files.tiff_directories import Directory, PatchedTiff, TiffDirectories
 from s3diff.images.files.tiff_samples import SampleReader, TiffImage
@@ -64,6 +64,10 @@ class TiffCodec(Codec):
                 raise PictureError(f"page {number}: {error}") from error
             except Exception as error:  # as in reading a picture, but the page is named
                 raise PictureError(f"page {number} cannot be read ({reason_of(error)}); it may be damaged") from error
+
+    def xmp(self, file: BinaryIO, path: Path) -> bytes | None:
+        """See :meth:`Codec.xmp`; of a picture of any size, whose pixels nobody looks at."""
+        return metadata_of(self.checked_header(file))[0].xmp
 
     def fitted_exif(self, exif: bytes) -> tuple[bytes | None, tuple[str, ...]]:
         return tiff_exif(exif)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -16,15 +18,26 @@ from s3diff.images.color_profiles import color_space
 from s3diff.images.files.destination import checked_target
 from s3diff.images.files.metadata import for_result
 from s3diff.images.files.pillow_metadata import held_by
-from s3diff.images.files.provenance_xmp import with_restoration
+from s3diff.images.files.provenance_xmp import completed, with_restoration
 from s3diff.images.files.registry import codec_of
 from s3diff.images.icc_profiles import fits_channels, fitting_profile
 from s3diff.images.picture import Picture, in_whole_numbers
+from s3diff.images.provenance import Provenance
 from s3diff.images.stated_colors import srgb_profile
 from s3diff.messages import reason_of, shown_path
 
+if TYPE_CHECKING:
+    from s3diff.images.files.credentials import ResultSigner
 
-def write_picture(picture: Picture, path: PicturePath, *, quality: int = 95, overwrite: bool = True) -> tuple[str, ...]:
+
+def write_picture(
+    picture: Picture,
+    path: PicturePath,
+    *,
+    quality: int = 95,
+    overwrite: bool = True,
+    signer: ResultSigner | None = None,
+) -> tuple[str, ...]:
     """Write a picture in the format of the path's extension, one of ``PICTURE_EXTENSIONS``.
 
     Profile, EXIF, XMP and DPI are kept where the format can hold them, and a restored picture states in XMP how it was
@@ -37,6 +50,7 @@ def write_picture(picture: Picture, path: PicturePath, *, quality: int = 95, ove
         path: where to.
         quality: 1 to 100, of formats that lose something.
         overwrite: whether a file that is there may be replaced.
+        signer: signs the file, with what a restored picture states and its input's file; None leaves it unsigned.
 
     Returns:
         Notes on what the format could not hold, one sentence each; mostly none.
@@ -55,6 +69,9 @@ def write_picture(picture: Picture, path: PicturePath, *, quality: int = 95, ove
     except Exception as error:  # encoders raise OSError, ValueError, struct.error, MemoryError ..
         reason = reason_of(error)
         raise OutputError(f"{shown_path(path)} cannot be encoded as {form.title} ({reason}); try .png") from error
+    if signer is not None:
+        made, source = _signed_statement(picture)
+        data = signer.signed(data, form, made, target.name, source)
     write_atomically(data, target, overwrite)
     return notes
 
@@ -65,6 +82,41 @@ def encoded(picture: Picture, form: Format, quality: int) -> tuple[bytes, tuple[
     settings, more = file_settings(picture, form, quality)
     data, lost = codec_of(form).encode(picture, settings)
     return data, (*notes, *more, *lost)
+
+
+def copy_signed(
+    unsigned: BinaryIO, target: BinaryIO, first: Picture, form: Format, title: str, signer: ResultSigner
+) -> None:
+    """Write a file of several pictures signed.
+
+    Args:
+        unsigned: opened for reading.
+        target: opened for writing.
+        first: its first picture, whose statement is signed.
+        form: of both files.
+        title: the result's name.
+        signer: signs.
+
+    Raises:
+        OutputError: it cannot be signed.
+    """
+    made, source = _signed_statement(first)
+    with tempfile.TemporaryFile() as signed:
+        signer.sign(unsigned, signed, form, made, title, source)
+        signed.seek(0)
+        shutil.copyfileobj(signed, target)
+
+
+def _signed_statement(picture: Picture) -> tuple[Provenance, Path | None]:
+    """What is signed of a restored picture: its statement, and the file of its input if that is still there.
+
+    Raises:
+        OutputError: it states nothing.
+    """
+    if picture.provenance is None:
+        raise OutputError("a picture that states nothing of its making cannot be signed; leave provenance on")
+    source = picture.path if picture.path is not None and picture.path.is_file() else None
+    return completed(picture.provenance, picture.xmp), source
 
 
 def file_settings(picture: Picture, form: Format, quality: int) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -136,7 +136,9 @@ class ClusterRun:
             self._count_failed(row["source"], row["target"], row["reason"])
         else:
             self.result.num_done += 1
-            self.result.megapixels += row.get("width", 0) * row.get("height", 0) * row.get("frames", row.get("pages", 1)) / 1e6
+            self.result.megapixels += (
+                row.get("width", 0) * row.get("height", 0) * row.get("frames", row.get("pages", 1)) / 1e6
+            )
 
     def _count_failed(self, source: str, target: str, reason: str) -> None:
         self.result.failed.append(Outcome(RestoreJob(Path(source), Path(target)), "failed", " ".join(reason.split())))

@@ -38,6 +38,7 @@ from s3diff.serving.http.schemas import (
     DESCRIPTION,
     EstimateView,
     HealthView,
+    InspectionView,
     JobView,
     ModelsView,
     errors_for,
@@ -242,6 +243,21 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
             size, degrees = await run_in_threadpool(service.estimate, picture.file, name, model=model)
             blur, noise = (round(degree, 4) for degree in degrees)
             return EstimateView(width=size[0], height=size[1], blur=blur, noise=noise)
+
+    @app.post(
+        "/api/v1/inspect",
+        tags=["restore"],
+        summary="What a picture says of its making",
+        responses=errors_for(400, 401, 403, 408, 413, 415, 422, 429, 503),
+        openapi_extra=form_body(service, with_options=False, with_model=False),
+    )
+    async def inspect(request: Request) -> InspectionView:
+        """The statement in its XMP and its Content Credentials, which are checked; does not wait for the queue."""
+        async with form_of(request) as (picture, texts):
+            if texts:
+                raise OptionError(f"{next(iter(texts))[:60]} is no field of an inspection; there is picture")
+            found = await run_in_threadpool(service.inspect, picture.file, picture.filename or "picture")
+            return InspectionView(**found.as_json(), is_intact=found.is_intact)
 
     @app.get("/api/v1/models", tags=["restore"], summary="The models", responses=errors_for(401))
     async def models() -> ModelsView:

@@ -135,6 +135,17 @@ class EstimateView(BaseModel):
     noise: Degree
 
 
+class InspectionView(BaseModel):
+    """What a picture says of its making."""
+
+    digital_source_type: str | None = Field(description="A term of IPTC's vocabulary.", examples=["digitalCapture"])
+    creator_tool: str | None
+    restorations: list[dict[str, Any]] = Field(description="By s3diff, in their order: what each states.")
+    credentials: dict[str, Any] | None = Field(description="Content Credentials: whether they hold, and what they say.")
+    unchecked: str | None = Field(description="Why Content Credentials that are there were not checked.")
+    is_intact: bool = Field(description="False where a signature does not hold.")
+
+
 class HealthView(BaseModel):
     """The state of the process."""
 
@@ -174,12 +185,13 @@ def model_view(model: OfferedModel) -> ModelView:
     return ModelView(name=model.name, summary=model.summary, is_default=model.is_default, is_loaded=model.is_loaded)
 
 
-def form_body(service: RestorationService, *, with_options: bool = True) -> dict[str, Any]:
+def form_body(service: RestorationService, *, with_options: bool = True, with_model: bool = True) -> dict[str, Any]:
     """Describe the form that a picture is sent in.
 
     Args:
         service: names the models.
         with_options: whether there are fields for options.
+        with_model: whether a model may be named.
     """
     names = [model.name for model in service.models]
     properties: dict[str, Any] = {
@@ -189,8 +201,9 @@ def form_body(service: RestorationService, *, with_options: bool = True) -> dict
             "contentMediaType": "application/octet-stream",
             "description": f"The file, at most {service.limits.upload_bytes} bytes.",
         },
-        "model": {"type": "string", "enum": names, "default": names[0], "description": "The model."},
     }
+    if with_model:
+        properties["model"] = {"type": "string", "enum": names, "default": names[0], "description": "The model."}
     if with_options:
         properties |= option_schemas()
     schema = {"type": "object", "required": ["picture"], "properties": properties, "additionalProperties": False}

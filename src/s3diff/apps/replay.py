@@ -1,0 +1,138 @@
+"""``s3diff restore --from-result``: what a result states of its making, asked for again."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from s3diff.errors import ModelError, OptionError, PictureError
+from s3diff.option_texts import flag_of
+from s3diff.options import LIMITS, OutputOptions, RestoreOptions
+from s3diff.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from s3diff.images.provenance import Provenance
+    from s3diff.restoration.restorer import Restorer
+    from s3diff.restoration.result import Degrees, Result
+
+#: Estimates of one picture on two machines differ by less, those of two pictures hardly ever do.
+_SAME_ESTIMATE = 1e-3
+
+
+class Replay(NamedTuple):
+    """What has to be asked for to make the same bytes again.
+
+    Attributes:
+        path: the result.
+        made: what it states.
+        options: with the limits of the command.
+        writing: with the stated quality.
+    """
+
+    path: str
+    made: Provenance
+    options: RestoreOptions
+    writing: OutputOptions
+
+    @property
+    def degrees(self) -> Degrees:
+        """The degrees that were used."""
+        from s3diff.restoration.result import Degrees
+
+        return Degrees(self.made.blur, self.made.noise)
+
+    def check(self, restorer: Restorer) -> None:
+        """Make sure that the model is the stated one.
+
+        Raises:
+            ModelError: it is another one.
+        """
+        if restorer.model.fingerprint != self.made.fingerprint:
+            raise ModelError(
+                f"{self.path} was made with {self.made.model} {self.made.fingerprint[:19]}..., the model here is "
+                f"{restorer.model.fingerprint[:19]}...; give that model's folder with --model"
+            )
+
+    def differences(self, restorer: Restorer) -> Iterator[str]:
+        """Say why the bytes may come out otherwise, one sentence each."""
+        made = self.made
+        for what, stated, here in (
+            ("s3diff", made.version, __version__),
+            ("the device", made.device, restorer.device.type),
+            ("compiled networks (--fast)", made.is_compiled, restorer.acceleration.compiled),
+        ):
+            if stated != here:
+                yield f"{self.path} was made with {what} {stated}, now it is {here}: the bytes may differ"
+
+    def strangeness(self, result: Result) -> tuple[str, ...]:
+        """Say so where the input is not the one that the result was made of."""
+        made_now = result.provenance.input_digest if result.provenance is not None else ""
+        if made_now and self.made.input_digest:
+            is_same = made_now == self.made.input_digest
+            return () if is_same else (f"the input is not the one that {self.path} was made of: it has other pixels",)
+        pairs = zip(result.estimated, (self.made.estimated_blur, self.made.estimated_noise), strict=True)
+        if all(abs(now - stated) <= _SAME_ESTIMATE for now, stated in pairs):
+            return ()
+        return (f"the input is not the one that {self.path} was made of: its estimated degrees are others",)
+
+
+def read_replay(path: str, options: RestoreOptions, writing: OutputOptions, *, stream: bool = False) -> Replay:
+    """Read what a result states.
+
+    Args:
+        path: the result.
+        options: from the command line, where only the limits may be given.
+        writing: from the command line.
+        stream: whether --stream is given.
+
+    Raises:
+        PictureError: it states nothing, or cannot be read.
+        OptionError: an option is given as well, or the statement is another version's.
+    """
+    from s3diff.images.files.inspection import read_statement
+
+    usual = RestoreOptions()
+    given = [name for name in vars(usual) if name not in LIMITS and getattr(options, name) != getattr(usual, name)]
+    given += ["quality"] * (writing.quality != OutputOptions().quality)
+    if given:
+        raise OptionError(
+            f"--from-result and {flag_of(given[0])} exclude each other: a result states its options; leave out one"
+        )
+    made = read_statement(path).restorations
+    if not made:
+        raise PictureError(f"{path} does not state how it was made; only results of s3diff with provenance do")
+    if stream and not made[-1].is_streamed:
+        raise OptionError(f"{path} was not made with --stream; leave it out")
+    limits = {field.name: getattr(options, field.name) for field in fields(options) if field.name in LIMITS}
+    writing = writing if made[-1].quality is None else replace(writing, quality=made[-1].quality)
+    return Replay(path, made[-1], replace(made[-1].options, **limits), writing)
+
+
+def model_of(made: Provenance) -> str:
+    """Return the name of the stated model.
+
+    Raises:
+        ModelError: it has none that s3diff knows; a result never names a folder of this machine.
+    """
+    from s3diff.checkpoints.registry import NAMED_MODELS
+
+    if made.model not in NAMED_MODELS:
+        raise ModelError(
+            f"the result was made with the model {made.model[:60]!r}, which is none of {', '.join(NAMED_MODELS)}; give "
+            "its folder with --model"
+        )
+    return made.model
+
+
+def require_one_picture(*, is_many: bool, is_at_server: bool) -> None:
+    """Refuse what cannot be made again from one result.
+
+    Raises:
+        OptionError: several pictures, or a service, are asked for.
+    """
+    if is_at_server:
+        raise OptionError("--from-result and --server exclude each other; leave out one of them")
+    if is_many:
+        raise OptionError("--from-result takes the one picture that the result was made of; give that file")
