@@ -237,7 +237,7 @@ def restore(
 
 
 def names_of_lists(lines: str | None, null_separated: str | None) -> list[str] | None:
-    """The names of both lists; None where neither is given."""
+    """Read the names of both lists; None where neither is given."""
     from s3diff.folders.lists import read_list
 
     if lines is None and null_separated is None:
@@ -303,7 +303,7 @@ def _streams(asked: bool, plan: RestorePlan, options: RestoreOptions) -> bool:
 
 
 def show_sums(result: FolderResult) -> None:
-    """The table at the end."""
+    """Show the table at the end."""
     rows = [("done", result.num_done, f"in {result.seconds:.1f} s")]
     rows += [("skipped", count, reason) for reason, count in result.skipped.items()]
     rows += [("left out", count, what) for count, what in result.left_out.lines()]

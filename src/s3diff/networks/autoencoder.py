@@ -186,7 +186,7 @@ class Encoder(ModulatedNetwork):
         self.conv_out = ModulatedConv2d(widths[-1], 2 * config.latent_channels, 3, padding=1, lora_rank=rank)
 
     def modulation_row(self, layer: str) -> int:
-        """Rows 0..n-1 the down blocks, n the mid block, n + 1 everything else."""
+        """Number the rows of the block table: 0..n-1 the down blocks, n the mid block, n + 1 everything else."""
         parts = layer.split(".")
         if parts[0] == "down_blocks":
             return int(parts[1])
@@ -268,11 +268,11 @@ class Autoencoder(nn.Module):
         return mean, log_variance.clamp(-30.0, 20.0)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """``latent``: [B, latent_channels, h, w], scaled. Returns [B, 3, H, W], unclamped."""
+        """Decode a scaled latent [B, latent_channels, h, w] to [B, 3, H, W], unclamped."""
         return self.decoder(self.before_decoder(latent))
 
     def before_decoder(self, latent: Tensor) -> Tensor:
-        """The decoder's input, [B, latent_channels, h, w], in the decoder's number format."""
+        """Make the decoder's input, [B, latent_channels, h, w], in the decoder's number format."""
         features = self.post_quant_conv(latent / self.config.scaling_factor)
         return features.to(self.decoder.conv_in.weight.dtype)
 

@@ -87,14 +87,14 @@ def require_divisor(name: str, divisor: int, width: int) -> None:
 
 
 def norm_layer(kind: Norm, num_groups: int, channels: int, eps: float) -> nn.Module:
-    """At the entrance of a residual branch: GroupNorm (SD-Turbo); or a norm for each pixel, or none: without statistics
+    """Make the norm before a residual branch: GroupNorm (SD-Turbo), one for each pixel, or none: without statistics
     over the picture tiles are exact.
     """
     return ChannelNorm(channels, eps) if kind == "branch" else stream_norm(kind, num_groups, channels, eps)
 
 
 def stream_norm(kind: Norm, num_groups: int, channels: int, eps: float) -> nn.Module:
-    """Of what runs from block to block: GroupNorm, or nothing.
+    """Make the norm of what runs from block to block: GroupNorm, or nothing.
 
     A norm over channels would divide every pixel's contrast away, and no later layer could give it back: networks with
     such norms at these places learned next to nothing (docs/training.md).
@@ -103,7 +103,7 @@ def stream_norm(kind: Norm, num_groups: int, channels: int, eps: float) -> nn.Mo
 
 
 def stream_activation(kind: Norm) -> nn.Module:
-    """After :func:`stream_norm`: SiLU; nothing with norms only in branches, where the way through stays linear."""
+    """Make the activation after :func:`stream_norm`: SiLU; nothing with norms only in branches, which stay linear."""
     return nn.Identity() if kind == "branch" else nn.SiLU()
 
 
@@ -225,7 +225,7 @@ class Attention(nn.Module):
         return self.to_out[0](attended.transpose(1, 2).flatten(2), modulation)
 
     def keys_and_values(self, context: Tensor, modulation: Tensor | None = None) -> KeysAndValues:
-        """Of ``context`` [B, T, context_channels]: what does not depend on the queries."""
+        """Compute of ``context`` [B, T, context_channels] what does not depend on the queries."""
         keys, values = (self._in_heads(layer(context, modulation)) for layer in (self.to_k, self.to_v))
         return KeysAndValues(keys, values)
 
@@ -357,7 +357,7 @@ class SpatialTransformer(nn.Module):
 
 
 def sinusoidal_features(timestep: Tensor, num_features: int) -> Tensor:
-    """[B] -> [B, num_features]: cosines, then sines, of the timestep at frequencies 10000^(-i / half)."""
+    """Compute [B, num_features] of [B]: cosines, then sines, of the timestep at frequencies 10000^(-i / half)."""
     half = num_features // 2
     exponents = torch.arange(half, dtype=torch.float32, device=timestep.device) / half
     phases = timestep.to(torch.float32)[:, None] * 10000.0 ** (-exponents)

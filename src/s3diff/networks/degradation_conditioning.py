@@ -92,7 +92,7 @@ class DegradationConditioning(nn.Module):
         self.unet = NetworkConditioning(config, unet_rows, unet_rank)
 
     def degree_features(self, degrees: Tensor) -> Tensor:
-        """[B, 2] -> [B, 4 * num_frequencies]: for each degree d, sines then cosines of 2 pi d w."""
+        """Compute [B, 4 * num_frequencies] of [B, 2]: for each degree d, sines then cosines of 2 pi d w."""
         phases = 2 * math.pi * degrees[:, :, None] * self.frequencies
         return torch.cat([phases.sin(), phases.cos()], dim=-1).flatten(1)
 

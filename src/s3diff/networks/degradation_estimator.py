@@ -90,5 +90,5 @@ class DegradationEstimator(nn.Module):
         return [body(first(low_quality)) for first, body in zip(self.conv_first, self.body, strict=True)]
 
     def degrees_from(self, means: Sequence[Tensor]) -> Tensor:
-        """``means``: each branch's map, averaged over the picture, [B, C]. Returns [B, 2] in (0, 1)."""
+        """Compute [B, 2] in (0, 1) of ``means``: each branch's map, averaged over the picture, [B, C]."""
         return torch.cat([head(mean) for head, mean in zip(self.fc_degree, means, strict=True)], dim=1)

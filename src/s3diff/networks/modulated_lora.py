@@ -125,7 +125,7 @@ class LoraWeights:
     row: int
 
     def folded(self, modulations: Tensor) -> Tensor:
-        """``W + s * B M^T A`` for one image; ``modulations``: [rows, r, r]. Computed in the dtype of the factors."""
+        """Compute ``W + s * B M^T A`` for one image in the dtype of the factors; ``modulations``: [rows, r, r]."""
         mixed = self.lora_B.flatten(1) @ modulations[self.row].to(self.lora_B.dtype).T
         update = (mixed @ self.lora_A.flatten(1)).view_as(self.weight)
         return torch.add(self.weight, update, alpha=self.scale)

@@ -96,7 +96,7 @@ class OneStepGenerator(nn.Module):
         return sample_gaussian(mean, log_variance, noise) * self.config.autoencoder.scaling_factor
 
     def predict(self, latent: Tensor, context: Tensor | tuple[KeysAndValues, ...], adaptation: Adaptation) -> Tensor:
-        """The UNet's prediction at the schedule's timestep; ``context``: [B, T, context_channels], or its keys and
+        """Predict the noise at the schedule's timestep; ``context``: [B, T, context_channels], or its keys and
         values.
         """
         timestep = torch.full((latent.shape[0],), self.config.schedule.timestep, device=latent.device)
@@ -147,7 +147,7 @@ class OneStepGenerator(nn.Module):
         return with_negative + guidance * (with_positive - with_negative)
 
     def decode(self, latent: Tensor, image: Tensor) -> Tensor:
-        """``latent``: clean and scaled; ``image``: the enlarged input. Returns [B, 3, H, W] in [-1, 1], float32."""
+        """Decode a clean, scaled ``latent`` to [B, 3, H, W] in [-1, 1], float32; ``image``: the enlarged input."""
         return self.picture_from(self.autoencoder.decode(latent.to(dtype_of(self.autoencoder))), image)
 
     def picture_from(self, decoded: Tensor, image: Tensor) -> Tensor:

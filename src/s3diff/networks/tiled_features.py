@@ -33,14 +33,14 @@ BAND_POSITIONS = 512 * 512
 
 
 def whole_statistics(pieces: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-    """Those of all positions together: the variance between the pieces' means is part of the variance."""
+    """Merge the pieces' statistics to those of all positions: the variance between their means counts."""
     means, variances, shares = _per_piece(pieces)
     mean = (shares * means).sum(0)
     return mean, (shares * (variances + (means - mean).square())).sum(0)
 
 
 def released_statistics(pieces: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-    """The means of the pieces' means and variances, by size: what the released code does."""
+    """Average the pieces' means and variances, by size, as the released code does."""
     means, variances, shares = _per_piece(pieces)
     return (shares * means).sum(0), (shares * variances).sum(0)
 
@@ -110,7 +110,7 @@ class TiledFeatures:
 
     @classmethod
     def independent(cls, pieces: Sequence[Tensor], statistics: Statistics, margin: float = 0.0) -> TiledFeatures:
-        """Pieces that are each their own picture for every convolution.
+        """Make pieces that are each a picture of its own for every convolution.
 
         Args:
             pieces: [B, C, h, w] each, of any sizes.
@@ -120,13 +120,13 @@ class TiledFeatures:
         return cls(pieces, statistics, neighbours=False, margin=margin)
 
     def whole(self) -> Tensor:
-        """The bands joined to [B, C, h, w]; the list of pieces is emptied on the way."""
+        """Join the bands to [B, C, h, w]; the list of pieces is emptied on the way."""
         values = [self._value(index) for index in range(len(self.pieces))]
         self.pieces.clear()
         return torch.cat(values, dim=2)
 
     def values(self) -> list[Tensor]:
-        """All pieces, with what was pending."""
+        """Compute all pieces, with what was pending."""
         return [self._value(index) for index in range(len(self.pieces))]
 
     @classmethod
@@ -144,7 +144,7 @@ class TiledFeatures:
     def attended(
         self, prepare: Callable[[Tensor], Prepared], attend: Callable[[Tensor, Prepared], Tensor]
     ) -> TiledFeatures:
-        """Attention, ``attend(queries, prepare(context))`` on tokens [B, n, C]. Bands see the whole map, others
+        """Attend: ``attend(queries, prepare(context))`` on tokens [B, n, C]. Bands see the whole map, others
         themselves.
         """
         tokens = [value.flatten(2).transpose(1, 2) for value in self.values()]

@@ -226,7 +226,7 @@ class UNet(ModulatedNetwork):
         self.conv_out = ModulatedConv2d(widths[0], config.latent_channels, 3, padding=1, lora_rank=config.lora_rank)
 
     def modulation_row(self, layer: str) -> int:
-        """Rows 0..n-1 the down blocks, n the mid block, n+1..2n the up blocks, 2n + 1 everything else."""
+        """Number the table: 0..n-1 the down blocks, n the mid block, n+1..2n the up blocks, 2n + 1 everything else."""
         num_blocks = len(self.down_blocks)
         parts = layer.split(".")
         if parts[0] == "down_blocks":

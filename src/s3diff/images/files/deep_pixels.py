@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 
 
 def deep_array(image: ImageFile.ImageFile, again: Callable[[], ImageFile.ImageFile]) -> np.ndarray | None:
-    """Pixels [H, W, 2, 3 or 4] uint16 of a picture that has 16 bits and colour or transparency; None for any other.
+    """Read [H, W, 2, 3 or 4] uint16 of a picture that has 16 bits and colour or transparency; None for any other.
 
     Args:
         image: opened, not loaded; it is loaded afterwards.
