@@ -21,7 +21,7 @@ from urllib.request import url2pathname
 
 from s3diff.atomic_write import write_atomically
 from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError, S3DiffError, StoreError
-from s3diff.messages import reason_of, shown_path
+from s3diff.messages import install_command, reason_of, shown_path
 
 #: A request is tried again for so long: a store may be away for a minute.
 _RETRY_SECONDS = 180
@@ -288,7 +288,7 @@ def _client(bucket: str) -> Any:
         from obstore.store import from_url
     except ImportError as error:
         raise MissingExtraError(
-            f'{bucket}: object stores need the extra cluster; install it: pip install "s3diff[cluster]"'
+            f"{bucket}: object stores need the extra cluster; install it: {install_command('cluster')}"
         ) from error
     retries = {
         "max_retries": _MAX_RETRIES,

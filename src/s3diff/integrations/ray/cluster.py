@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from s3diff.errors import MissingExtraError, OptionError, ServiceError
+from s3diff.messages import install_command
 
 #: Of a Ray that is started here: names of pictures and how they ended go through it, never pixels.
 _OBJECT_STORE_BYTES = 128 * 2**20
@@ -40,7 +41,7 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise MissingExtraError('clusters need the extra cluster; install it: pip install "s3diff[cluster]"') from error
+        raise MissingExtraError(f"clusters need the extra cluster; install it: {install_command('cluster')}") from error
     return ray
 
 
