@@ -357,6 +357,16 @@ def _structures_of_tiff() -> Iterator[PictureCase]:
     content = tiff.begin_at(tiff.directory(RGB, {}, following=second))
     yield PictureCase("TIFF of two pages", ".tif", content, SHOWN, words=("2 pages",))
     tiff = Tiff()
+    ends = [round(value * 1e5) for pair in P3_PRIMARIES for value in pair]
+    white = [round(value * 1e5) for value in WHITE]
+    stated: Entries = {
+        318: (5, [part for value in white for part in (value, 100_000)]),
+        319: (5, [part for value in ends for part in (value, 100_000)]),
+    }
+    yield PictureCase("TIFF with primaries", ".tif", tiff.begin_at(tiff.directory(RGB, stated)), SHOWN_P3)
+    content = stored(RGB.astype("u2") * 257, 2, stated)
+    yield PictureCase("TIFF of 16 bits with primaries", ".tif", content, SHOWN_P3, bits=16)
+    tiff = Tiff()
     raw: Entries = {50706: (1, [1, 4, 0, 0])}
     yield PictureCase("DNG", ".dng", tiff.begin_at(tiff.directory(small, raw)), None, words=("raw file",))
     tiff = Tiff()

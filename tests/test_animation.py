@@ -324,7 +324,7 @@ def test_the_command_restores_all_frames_or_says_that_it_takes_one(tmp_path: Pat
     assert open_animation(tmp_path / "other/a.webp").num_frames == 4
     still = command("restore", source, "-o", tmp_path / "a.jpg", "--scale", 2)
     assert still.code == 0, still.err
-    assert "4 frames or pages; the first one is used" in still.err
+    assert "4 frames; the first one is used" in still.err
     too_large = command("restore", source, "-o", tmp_path / "b.gif", "--max-megapixels", 0.0005)
     assert too_large.code == 1
     assert "1 or more frames of 112 x 80 px" in too_large.err

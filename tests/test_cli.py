@@ -207,7 +207,7 @@ def test_a_note_is_printed_for_what_was_lost(command: Command, tiny: Path, place
     image.save("pages.tif", save_all=True, append_images=[image])
     outcome = command("restore", "pages.tif", "-o", "o.png", "-m", tiny)
     assert outcome.code == 0
-    assert "pages.tif: the file holds 2 frames or pages; the first one is used" in outcome.err
+    assert "pages.tif: the file holds 2 pages; the first one is used" in outcome.err
 
 
 def test_the_embedded_model_is_the_default(command: Command, place: Path) -> None:

@@ -12,8 +12,11 @@ import pytest
 from PIL import Image, ImageCms, features
 
 from s3diff.errors import PictureError
+from s3diff.formats import FORMATS
 from s3diff.images.codecs import Picture, open_animation, read_picture, write_picture
 from s3diff.images.color_profiles import color_space
+from s3diff.images.files.iso_boxes import bits_of_av1
+from s3diff.images.files.registry import codec_of
 from s3diff.images.icc_profiles import ADOBE_RGB_PRIMARIES, SRGB_PRIMARIES, fits_channels, gamma_curve, rgb_profile
 from s3diff.images.stated_colors import adobe_rgb_profile, profile_of_code_points, srgb_profile
 
@@ -103,6 +106,19 @@ def with_code_points(path: Path, primaries: int, curve: int) -> None:
 def test_code_points_of_avif(tmp_path: Path, primaries: int, curve: int, profile: bytes | None) -> None:
     with_code_points(tmp_path / "a.avif", primaries, curve)
     assert read_picture(tmp_path / "a.avif").icc_profile == profile
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_the_bits_of_an_avif() -> None:
+    data = io.BytesIO()
+    Image.fromarray(COLORS).save(data, "AVIF")
+    place = data.getvalue().index(b"av1C") + 6
+    for flags, bits in ((0, 8), (0x40, 10), (0x60, 12)):
+        changed = bytearray(data.getvalue())
+        changed[place] = changed[place] & 0x9F | flags
+        assert bits_of_av1(io.BytesIO(changed)) == bits
+        (note,) = codec_of(FORMATS[4]).depth_notes(io.BytesIO(changed)) or ("",)
+        assert note.startswith(f"{bits} bits" if bits > 8 else "")
 
 
 def test_code_points_of_heic(tmp_path: Path) -> None:

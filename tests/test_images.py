@@ -722,11 +722,11 @@ def test_first_of_several_frames(tmp_path: Path, extension: str) -> None:
     path = save(tmp_path / f"a.{extension}", frames[0], save_all=True, append_images=frames[1:], format=kind)
     picture = read_picture(path)
     assert abs(picture.pixels.astype(int) - 20).max() <= 3
-    assert picture.notes == (
-        ("a further picture is left out",)
-        if extension == "jpg"
-        else ("the file holds 2 frames or pages; the first one is used",)
-    )
+    notes = {
+        "jpg": "a further picture is left out",
+        "tif": "the file holds 2 pages; the first one is used (all of them go into a .tif)",
+    }
+    assert picture.notes == (notes.get(extension, "the file holds 2 frames; the first one is used"),)
     assert picture.format in ("PNG", "WEBP", "TIFF", "JPEG")
 
 

@@ -163,6 +163,9 @@ def test_every_page_is_restored(restorer: Restorer, scan: Path, tmp_path: Path) 
 def test_some_pages_are_restored(restorer: Restorer, scan: Path, tmp_path: Path) -> None:
     restorer.restore_pages(scan, tmp_path / "out.tif", RestoreOptions(scale=2, pages="4,2"))
     assert [page.pixels.shape for page in open_pages(tmp_path / "out.tif").pictures()] == [(18, 22, 1), (80, 32, 1)]
+    assert restorer.restore(scan, RestoreOptions(scale=1, pages="4")).size == (11, 9)
+    with pytest.raises(PictureError, match="a picture in memory is one page, and 2 are wanted"):
+        restorer.restore(scan, RestoreOptions(pages="1,3"))
 
 
 def test_a_run_keeps_all_pages_or_says_so(restorer: Restorer, scan: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -67,7 +68,7 @@ def test_a_pyramid_is_one_picture_and_pages_are_counted() -> None:
     data = tiff.begin_at(tiff.directory(FULL, {}, following=small))
     picture = decode_picture(data, "a.tif")
     assert np.array_equal(picture.pixels, FULL)
-    assert ["2 frames or pages" in note for note in picture.notes] == [True]
+    assert ["2 pages" in note for note in picture.notes] == [True]
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -173,3 +174,49 @@ def test_other_names_of_jpeg(tmp_path: Path, extension: str) -> None:
     with Image.open(tmp_path / f"a{extension}") as image:
         assert image.format == "JPEG"
     assert read_picture(tmp_path / f"a{extension}").format == "JPEG"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"FUJIFILMCCD-RAW 0201FF129502",
+        b"IIRO\x08\0\0\0",
+        b"IIU\0\x18\0\0\0",
+        b"FOVb\0\0\2\0",
+        b"\0MRM\0\0\0\0",
+        b"\0\0\0\x18ftypcrx \0\0\0\1",
+        b"II\x1a\0\0\0HEAPCCDR",
+    ],
+)
+def test_raw_files_that_are_no_tiff_are_refused_by_name(head: bytes) -> None:
+    with pytest.raises(PictureError, match=r"a.xyz is a raw file of a camera; develop it first"):
+        decode_picture(head + bytes(200), "a.xyz")
+
+
+def test_compressions_that_are_not_read_are_not_called_damaged() -> None:
+    for number, name in ((34712, "JPEG 2000"), (50002, "JPEG XL"), (60000, "number 60000")):
+        tiff = Tiff()
+        data = tiff.begin_at(tiff.directory(FULL, {259: (3, [number])}))
+        with pytest.raises(PictureError, match=f"compressed as {name}, which is not supported"):
+            decode_picture(data, "a.tif")
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "JPEG", "TIFF"])
+def test_pixels_that_are_not_square(format_name: str) -> None:
+    def file(across: int, down: int) -> bytes:
+        if format_name == "TIFF":
+            tiff = Tiff()
+            return tiff.begin_at(tiff.directory(FULL, {282: (5, [across, 1]), 283: (5, [down, 1]), 296: (3, [1])}))
+        data = io.BytesIO()
+        Image.fromarray(FULL).save(data, format_name)
+        content = data.getvalue()
+        if format_name == "JPEG":
+            at = content.index(b"JFIF\0") + 7
+            return content[:at] + struct.pack(">BHH", 0, across, down) + content[at + 5 :]
+        body = struct.pack(">IIB", across, down, 0)
+        chunk = struct.pack(">I", 9) + b"pHYs" + body + struct.pack(">I", zlib.crc32(b"pHYs" + body))
+        return content[:33] + chunk + content[33:]
+
+    assert decode_picture(file(1, 1), "a").notes == ()
+    (note,) = decode_picture(file(2, 1), "a").notes
+    assert note == "the pixels are not square (2 to 1 in a length), which is left out"

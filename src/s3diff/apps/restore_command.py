@@ -16,6 +16,7 @@ from s3diff.apps.option_flags import takes_options
 from s3diff.apps.replay import Replay, model_of, read_replay, require_one_picture
 from s3diff.apps.terminal import EXIT_SOME_FAILED, Counter, load_torch, on_one_line, one_line_errors, remark, remarks
 from s3diff.errors import OptionError
+from s3diff.formats import holds_pages
 from s3diff.options import OutputOptions, Precision, RestoreOptions
 
 if TYPE_CHECKING:
@@ -340,7 +341,8 @@ def _line(outcome: Outcome) -> str:
     for name in ("blur", "noise"):
         used, estimated = facts[name], facts[f"estimated_{name}"]
         degrees.append(f"{name} {used:.3f}" + (f" (estimated {estimated:.3f})" if used != estimated else ""))
-    size = f"{facts['width']}x{facts['height']}" + (f", {facts['frames']} frames" if "frames" in facts else "")
+    several = "pages" if holds_pages(outcome.job.target) else "frames"
+    size = f"{facts['width']}x{facts['height']}" + (f", {facts['frames']} {several}" if "frames" in facts else "")
     return "  ".join([str(outcome.job.target), size, *degrees, f"{facts['seconds']:.2f} s"])
 
 

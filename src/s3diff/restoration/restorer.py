@@ -16,7 +16,7 @@ from s3diff.checkpoints.registry import DEFAULT_MODEL, model_folder
 from s3diff.errors import OptionError, PictureError, S3DiffError
 from s3diff.images import codecs
 from s3diff.option_changes import RestoreChanges
-from s3diff.options import Precision, RestoreOptions
+from s3diff.options import ALL_PAGES, Precision, RestoreOptions
 from s3diff.restoration import animation, pages, steps, streaming, tensors
 from s3diff.restoration.device import choose_device, choose_dtype
 from s3diff.restoration.device_model import DeviceModel
@@ -333,7 +333,13 @@ def as_picture(source: Source, options: RestoreOptions) -> codecs.Picture:
     if isinstance(source, codecs.Picture):
         return source
     if isinstance(source, str | os.PathLike):
-        return codecs.read_picture(source, options.max_input_pixels, options.max_file_bytes)
+        limits = options.max_input_pixels, options.max_file_bytes
+        if options.pages == ALL_PAGES:
+            return codecs.read_picture(source, *limits)
+        numbers = codecs.open_pages(source, options.pages, *limits).numbers
+        if len(numbers) > 1:
+            raise PictureError(f"a picture in memory is one page, and {len(numbers)} are wanted; call restore_pages")
+        return codecs.read_picture(source, *limits, numbers[0])
     if isinstance(source, np.ndarray):
         return codecs.from_array(source)
     if hasattr(source, "getbands"):  # a Pillow image, known without importing Pillow here

@@ -130,7 +130,7 @@ def open_animation(
     notes: tuple[str, ...] = ()
     shown = shown_path(path)
     with opened_file(path, max_pixels, max_bytes) as (file, limit):
-        _, image = _opened(file, Path(path), limit)
+        codec, image = _opened(file, Path(path), limit)
         # Before any frame is decoded: a frame of a few bytes may stand for as many pixels as are allowed.
         if _num_shown(image) * image.width * image.height > MAX_FRAMES_OF_LARGEST * limit:
             raise PictureError(
@@ -143,7 +143,7 @@ def open_animation(
             notes += ("the picture for viewers that show no animation is left out",)
         if image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile):
             notes += ("16 bits per channel were reduced to 8: animations are read with 8",)
-        notes += left_out_note(attachments(file))
+        notes += codec.depth_notes(file) + left_out_note(attachments(file))
     for frame in _frames(path, max_pixels, max_bytes):
         picture = frame.picture
         size = (picture.width, picture.height)

@@ -10,7 +10,7 @@ from PIL import ImageFile, features
 
 from s3diff.errors import PictureError
 from s3diff.images.files.codec import Codec, FrameImages
-from s3diff.images.files.iso_boxes import code_points
+from s3diff.images.files.iso_boxes import bits_of_av1, code_points
 from s3diff.images.files.metadata import Metadata, without_orientation
 from s3diff.images.picture import Picture
 from s3diff.images.stated_colors import profile_of_code_points
@@ -40,6 +40,10 @@ class AvifCodec(Codec):
         stated = code_points(file)
         file.seek(place)
         return None if stated is None else profile_of_code_points(*stated, is_grey=image.mode in ("L", "LA"))
+
+    def depth_notes(self, file: BinaryIO) -> tuple[str, ...]:
+        bits = bits_of_av1(file)
+        return (f"{bits} bits per channel were reduced to 8: AVIF is read with 8",) if bits > 8 else ()
 
     def num_channels(self, picture: Picture) -> int:
         return 1 if picture.is_grey and picture.alpha is None and _KNOWS_GREY else 3

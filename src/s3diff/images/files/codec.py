@@ -113,7 +113,12 @@ class Codec:
         """Read the first picture, upright; the arguments and errors are those of :meth:`opened`."""
         image = self.opened(file, path, limit)
         profile = self.stated_profile(file, image)
-        return picture_of(image, path, frame_notes(image), None, profile, attachments(file))
+        notes = (*frame_notes(image), *self.depth_notes(file))
+        return picture_of(image, path, notes, None, profile, attachments(file))
+
+    def depth_notes(self, file: BinaryIO) -> tuple[str, ...]:
+        """Say that a file has more bits per channel than are read of it; the file is left anywhere."""
+        return ()
 
     def page_sizes(self, file: BinaryIO) -> list[tuple[int, int]]:
         """Read (width, height) of every page, upright; nothing is decoded."""
@@ -227,7 +232,7 @@ def frame_notes(image: Image.Image) -> tuple[str, ...]:
     num_frames = getattr(image, "n_frames", 1)
     if num_frames == 1 or image.format == "MPO":  # whose further pictures are named for what they are
         return ()
-    return (f"the file holds {num_frames} frames or pages; the first one is used",)
+    return (f"the file holds {num_frames} frames; the first one is used",)
 
 
 def require_few(what: str, number: int) -> None:

@@ -6,7 +6,6 @@ Offsets are counted from behind the prefix (TIFF 6.0, section 2). What lies outs
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from fractions import Fraction
 
 EXIF_PREFIX = b"Exif\x00\x00"
@@ -38,6 +37,8 @@ class ExifBlock:
         self.data = exif if isinstance(exif, bytearray) else bytearray(exif)
         self._start, self._first = start, first
         self._order = order or ("<" if exif[start : start + 2] == b"II" else ">")
+        #: The entries of directories that were looked into, by their offsets; see :meth:`_entries`.
+        self._known: dict[int, dict[int, int]] = {}
 
     def numbers(self, directory: str, tag: int) -> tuple[Fraction, ...] | None:
         """Return an entry's numbers; None where there is no such entry, or none that holds numbers."""
@@ -63,6 +64,7 @@ class ExifBlock:
         """Remove an entry; what stands behind it in the directory moves up. Return whether it was there."""
         try:
             entry, offset = self._find(directory, tag), self._directory(directory)
+            self._known.clear()
             if entry is None or offset is None:
                 return False
             count = self._unpack("H", self._start + offset)
@@ -96,7 +98,7 @@ class ExifBlock:
             if not second:
                 return
             struct.pack_into(f"{self._order}I", self.data, link, 0)
-            found = {self._unpack("H", entry): self._unpack("I", entry + 8) for entry in self._entries(second)}
+            found = {tag: self._unpack("I", entry + 8) for tag, entry in self._entries(second).items()}
         except struct.error:
             return
         begin = self._start + found.get(_THUMBNAIL_START, 0)
@@ -116,14 +118,16 @@ class ExifBlock:
 
     def _find(self, directory: str, tag: int) -> int | None:
         offset = self._directory(directory)
-        if offset is None:
-            return None
-        return next((entry for entry in self._entries(offset) if self._unpack("H", entry) == tag), None)
+        return None if offset is None else self._entries(offset).get(tag)
 
-    def _entries(self, offset: int) -> Iterator[int]:
-        start = self._start + offset
-        for index in range(self._unpack("H", start)):
-            yield start + 2 + 12 * index
+    def _entries(self, offset: int) -> dict[int, int]:
+        """Return where the entry of each tag begins in ``data``; of two with one tag the first. Read once."""
+        if offset not in self._known:
+            start = self._start + offset + 2
+            count = min(self._unpack("H", start - 2), max(0, len(self.data) - start) // 12)
+            tags = struct.unpack_from(f"{self._order}{'H10x' * count}", self.data, start)
+            self._known[offset] = {tags[index]: start + 12 * index for index in range(count - 1, -1, -1)}
+        return self._known[offset]
 
     def _place(self, entry: int) -> tuple[str, int, int, int]:
         """Return struct's code, how many of it make one number, the count of numbers and where they stand."""

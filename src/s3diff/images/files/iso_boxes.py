@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 _LARGEST_BOX_BYTES = 1 << 24
 #: Of any other box so much tells what it is.
 _LOOKED_AT_BYTES = 1 << 16
+_HIGH_DEPTH, _TWELVE_BITS = 0x40, 0x20
 
 
 class TopBox(NamedTuple):
@@ -27,15 +28,26 @@ def code_points(file: BinaryIO) -> tuple[int, int] | None:
 
     None where the file states none, or has an ICC profile, which is stronger.
     """
-    meta = next((box.body for box in top_boxes(file) if box.kind == b"meta"), b"")[4:]
-    properties = list(_boxes(_first(_first(meta, b"iprp"), b"ipco")))
-    places = _places_of_primary(meta)
-    chosen = [properties[place - 1] for place in places if 0 < place <= len(properties)]
-    stated = [body for kind, body in chosen or properties if kind == b"colr"]
+    stated = [body for kind, body in _properties(file) if kind == b"colr"]
     if any(body[:4] in (b"prof", b"rICC") for body in stated):
         return None
     found = next((body for body in stated if body[:4] == b"nclx" and len(body) >= 8), None)
     return None if found is None else struct.unpack_from(">HH", found, 4)
+
+
+def bits_of_av1(file: BinaryIO) -> int:
+    """Read how many bits per channel the primary picture of an AVIF has (AV1 in ISOBMFF, section 2.3.3)."""
+    body = next((body for kind, body in _properties(file) if kind == b"av1C"), b"")
+    flags = body[2] if len(body) > 2 else 0
+    return (12 if flags & _TWELVE_BITS else 10) if flags & _HIGH_DEPTH else 8
+
+
+def _properties(file: BinaryIO) -> list[tuple[bytes, bytes]]:
+    """Kind and content of the properties of the primary picture; of all pictures, where it is not said which it is."""
+    meta = next((box.body for box in top_boxes(file) if box.kind == b"meta"), b"")[4:]
+    properties = list(_boxes(_first(_first(meta, b"iprp"), b"ipco")))
+    places = _places_of_primary(meta)
+    return [properties[place - 1] for place in places if 0 < place <= len(properties)] or properties
 
 
 def _places_of_primary(meta: bytes) -> list[int]:

@@ -93,7 +93,7 @@ class LargePicture:
         #: What is lost, one sentence each.
         self.notes: tuple[str, ...] = ()
         if self.num_pages > 1:
-            self.notes += (f"the file holds {self.num_pages} frames or pages; the first one is used",)
+            self.notes += (f"the file holds {self.num_pages} pages; the first one is used",)
         with open(path, "rb") as file:
             term = origin_of_credentials(file)
         if term and term_of(source_type_of(self.xmp)) not in (COMPOSITE, GENERATED):

@@ -28,6 +28,8 @@ _ORIENTATION = 0x0112
 _NAMES = re.compile(
     b"|".join(re.escape(name.encode()) for name in {*mentions_of_fields(), *mentions_of_claims(), "format"})
 )
+#: What one mentions that changes although the picture is upright already.
+_CLAIM_NAMES = re.compile(b"|".join(re.escape(name.encode()) for name in mentions_of_claims()))
 
 
 class Metadata(NamedTuple):
@@ -97,7 +99,7 @@ def upright(
         kinds += more
     if exif is not None and orientation != 1:
         exif, lost = follow_exif(exif, transform)
-    if xmp is not None and not is_plain_packet(xmp, _NAMES):
+    if xmp is not None and not is_plain_packet(xmp, _CLAIM_NAMES if orientation == 1 else _NAMES):
         try:
             packet = XmpPacket(xmp)
         except XmpError as error:

@@ -28,7 +28,7 @@ _TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP, _TIFF_PROFILE = 0x02BC, 0x83BB, 0x8649, 
 _EXIF_GROUP, _GPS_GROUP, _INTEROPERABILITY_GROUP = 0x8769, 0x8825, 0xA005
 #: TIFF tags of one file's pixels and pages (TIFF 6.0, its supplements and DNG's thumbnails); of C2PA.
 _STORAGE_TAGS = (
-    *range(0x00FE, 0x010D), *range(0x0111, 0x011A), 0x011C, *range(0x0120, 0x0128), 0x0129, 0x012D, 0x013D, 0x013E,
+    *range(0x00FE, 0x010D), *range(0x0111, 0x011A), 0x011C, *range(0x0120, 0x0128), 0x0129, 0x013D, 0x013E,
     0x013F, *range(0x0140, 0x015B), 0x015B, *range(0x0200, 0x0206), *range(0x0207, 0x020A), *range(0x0211, 0x0215),
 )  # fmt: skip
 _TIFF_CREDENTIALS = 0xCD41
@@ -77,6 +77,7 @@ def metadata_of(image: Image.Image) -> tuple[Metadata, list[str], tuple[str, ...
             lost += _lost_sizes(image.getexif())
     elif isinstance(image, GifImagePlugin.GifImageFile) and image.info.get("comment"):
         texts = (_comment(image.info["comment"]),)
+    notes += _aspect_note(image.info)
     if is_damaged:
         notes += ("a part of the XMP packet is missing or damaged and was left out",)
     if iptc:
@@ -176,6 +177,18 @@ def xmp_of(image: Image.Image) -> bytes | None:
     if isinstance(xmp, str):
         xmp = xmp.encode("utf-8", "surrogateescape")
     return xmp if isinstance(xmp, bytes) and xmp else None
+
+
+def _aspect_note(info: dict[Any, Any]) -> tuple[str, ...]:
+    """Say that pixels are not square, where a file states only that and no pixels per inch."""
+    stated = info.get("aspect") or info.get("resolution") or (info.get("jfif_unit") == 0 and info.get("jfif_density"))
+    try:
+        across, down = (float(value) for value in stated)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return ()
+    if across == down or not (across > 0 and down > 0):
+        return ()
+    return (f"the pixels are not square ({across:g} to {down:g} in a length), which is left out",)
 
 
 def dpi_of(image: Image.Image) -> tuple[float, float] | None:

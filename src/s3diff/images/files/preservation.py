@@ -36,7 +36,8 @@ GIF holds 256 colours. A picture of wide colours that goes into BMP or GIF, whic
   Profiles made of tables (printers, scanners) and grey ones are not converted: their values go through as they are
   stored.
 - **Colour stated without a profile** becomes a profile, which the result keeps: cICP, sRGB, gAMA and cHRM of PNG (in
-  this order; a profile comes behind cICP), nclx of AVIF and HEIC, versions 4 and 5 of BMP, Adobe RGB in EXIF
+  this order; a profile comes behind cICP), nclx of AVIF and HEIC, versions 4 and 5 of BMP, white point and primaries of
+  TIFF, Adobe RGB in EXIF
   (ColorSpace 2, or Interoperability R03). HDR (PQ, HLG) is refused. A profile for other channels than those written
   (RGB in a grey PNG, grey in WebP) is replaced by one with the same curve, and a remark says so.
 - **Raw files** (DNG, CR2, NEF, ARW ...) are refused: what they show is a preview. Of a TIFF whose first page is a
@@ -51,7 +52,8 @@ GIF holds 256 colours. A picture of wide colours that goes into BMP or GIF, whic
   computed, so that they cannot reach the visible edge. GIF holds whole transparency only: half a pixel becomes clear
   below one half, opaque above.
 
-Not kept: 10 and 12 bits of AVIF (read with 8).
+Not kept, and a remark says so: 10 and 12 bits of AVIF (read with 8), pixels that are not square where no pixels per
+inch are stated.
 
 ## Metadata
 

@@ -26,6 +26,8 @@ from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 
 #: What Pillow says of a kind of file that it does not read.
 _UNKNOWN_KIND = re.compile(r"unsupported|not supported|unknown (pixel|raw) mode|unrecognized|not implemented", re.I)
+#: How raw files begin that are no TIFF: Fujifilm, Olympus, Panasonic, Sigma, Minolta, Canon.
+_RAW_HEAD = re.compile(rb"FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\0|FOVb|\0MRM|.{4}ftypcrx |.{6}HEAPCCDR", re.S)
 #: What ``Image.MAX_IMAGE_PIXELS`` is unless the process has set it.
 _PILLOWS_DEFAULT_PIXELS = 1024**3 // 4 // 3
 
@@ -211,6 +213,8 @@ def recognised(file: BinaryIO, shown: str) -> Codec:
     head = file.read(HEAD_BYTES)
     file.seek(0)
     codec = recognised_codec(head)
+    if codec is None and _RAW_HEAD.match(head):
+        raise PictureError(f"{shown} is a raw file of a camera; develop it first, and give the picture")
     if codec is None and not head:
         raise PictureError(f"{shown} is empty; give a {FORMAT_TITLES} picture")
     if codec is None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from s3diff.errors import PictureError
 from s3diff.images.files.codec import MAX_FRAMES, Codec, require_few
@@ -19,7 +19,15 @@ from s3diff.images.files.pillow_pictures import all_channels, picture_of
 from s3diff.images.files.tiff_directories import Directory, PatchedTiff, TiffDirectories
 from s3diff.images.files.tiff_samples import SampleReader, TiffImage
 from s3diff.images.picture import Picture
+from s3diff.images.stated_colors import profile_of_gamma
 from s3diff.messages import reason_of, too_many_pixels
+
+_COMPRESSION, _WHITE_POINT, _PRIMARIES = 0x0103, 0x013E, 0x013F
+#: Compressions that no decoder here knows.
+_COMPRESSIONS = {
+    34661: "JBIG", 34676: "SGI LogLuv", 34677: "SGI LogLuv", 34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG",
+    50002: "JPEG XL", 52546: "JPEG XL",
+}  # fmt: skip
 
 
 class TiffCodec(Codec):
@@ -48,6 +56,9 @@ class TiffCodec(Codec):
         if len(pages) > 1:
             notes = (f"the file holds {len(pages)} pages; the first one is used (all of them go into a .tif)",)
         return _read_page(file, path, limit, directories, pages[0], notes)
+
+    def stated_profile(self, file: BinaryIO, image: ImageFile.ImageFile) -> bytes | None:
+        return _stated_profile(image, image.mode in ("RGB", "RGBA", "RGBX"))
 
     def page_sizes(self, file: BinaryIO) -> list[tuple[int, int]]:
         directories, pages = _directories(file)
@@ -104,6 +115,12 @@ def _opened(file: BinaryIO, directories: TiffDirectories, page: Directory) -> Ti
     if page is not directories.pages[0]:
         file = PatchedTiff(file, directories, page).opened()
     file.seek(0)
+    (compression,) = directories.numbers(page, _COMPRESSION, (1,))[:1]
+    if compression not in TiffImagePlugin.COMPRESSION_INFO:
+        raise PictureError(
+            f"the TIFF is compressed as {_COMPRESSIONS.get(compression, f'number {compression}')}, which is not "
+            "supported; save it with LZW or deflate, or uncompressed"
+        )
     try:
         return TiffImage(file)
     except SyntaxError as error:
@@ -129,10 +146,25 @@ def _read_page(
     if samples.is_needed and page.num_pixels:
         samples.require_known(limit)
         found = samples.read()
-        return picture_of(found.image, path, (*notes, *found.notes), found.array, None, beside, is_srgb=found.is_srgb)
+        profile, notes = _stated_profile(found.image, found.array.shape[2] >= 3), (*notes, *found.notes)
+        return picture_of(found.image, path, notes, found.array, profile, beside, is_srgb=found.is_srgb)
     samples.require_numbers()
     image = _opened(file, directories, page)
-    return picture_of(image, path, (*notes, *samples.left_out_note()), None, None, beside)
+    profile = _stated_profile(image, image.mode in ("RGB", "RGBA", "RGBX"))
+    return picture_of(image, path, (*notes, *samples.left_out_note()), None, profile, beside)
+
+
+def _stated_profile(image: ImageFile.ImageFile, is_color: bool) -> bytes | None:
+    """Make a profile of the white point and primaries in tags (TIFF 6.0, section 20); an ICC profile is stronger."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    white, ends = tags.get(_WHITE_POINT, ()), tags.get(_PRIMARIES, ())
+    if "icc_profile" in image.info or not is_color or len(white) != 2 or len(ends) != 6:
+        return None
+    try:
+        values = [float(value) for value in (*white, *ends)]
+        return profile_of_gamma(None, tuple(zip(values[::2], values[1::2], strict=True)), False)  # type: ignore[arg-type]
+    except (ValueError, ZeroDivisionError, ArithmeticError):
+        return None
 
 
 def silence_libtiff() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from s3diff.errors import PictureError
@@ -38,6 +38,7 @@ class Directory:
         is_raw: whether it holds a sensor's values, or says that the file is a DNG.
         children: places of its sub-directories.
         entries: where the entry of each tag begins in the file.
+        data: the bytes of the entries.
     """
 
     place: int
@@ -47,6 +48,7 @@ class Directory:
     is_raw: bool
     children: tuple[int, ...]
     entries: dict[int, int]
+    data: bytes = field(repr=False)
 
     @property
     def num_pixels(self) -> int:
@@ -78,7 +80,7 @@ class TiffDirectories:
             try:
                 page, place = self._read(place)
             except (struct.error, OSError, OverflowError, ValueError):
-                self.pages.append(Directory(place, 0, 0, False, False, (), {}))
+                self.pages.append(Directory(place, 0, 0, False, False, (), {}, b""))
                 break
             self.pages.append(page)
 
@@ -126,14 +128,13 @@ class TiffDirectories:
         is_raw = values.get(PHOTOMETRIC, (0,))[0] in _RAW_PHOTOMETRICS or _DNG_VERSION in values
         is_reduced = bool(kind & (_REDUCED | _MASK)) or old_kind == _OLD_REDUCED
         children = values.get(SUB_DIRECTORIES, ())
-        return Directory(place, width, height, is_reduced, is_raw, children, places), following
+        return Directory(place, width, height, is_reduced, is_raw, children, places, entries), following
 
     def numbers(self, directory: Directory, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
         """Read whole numbers of a directory's entry, at most ``_MAX_VALUES``; the default where it is not there."""
         if tag not in directory.entries:
             return default
-        self._file.seek(directory.entries[tag])
-        return self._values(self._file.read(20 if self.is_big else 12), 0)
+        return self._values(directory.data, directory.entries[tag] - directory.place - (8 if self.is_big else 2))
 
     def _values(self, entries: bytes, offset: int) -> tuple[int, ...]:
         kind = self._unpack("H", entries, offset + 2)
