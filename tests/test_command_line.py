@@ -68,6 +68,7 @@ CHANGED: dict[str, Any] = {
     "tile": 512,
     "released_tiles": ReleasedTiles(),
     "alpha": "bicubic",
+    "pages": "1,3-5",
     "max_output_pixels": 16_000_000,
     "max_input_pixels": 12_345_678,
     "max_file_bytes": 5_000_000,

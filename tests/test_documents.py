@@ -40,7 +40,10 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         frames = [Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)) for _ in range(2)]
-        frames[0].save(path, **({"save_all": True, "append_images": frames[1:]} if name.endswith(".gif") else options))
+        frames[0].save(
+            path,
+            **({"save_all": True, "append_images": frames[1:]} if name.endswith((".gif", "scan.tif")) else options),
+        )
 
     for name in (
         *(
