@@ -154,4 +154,4 @@ def test_a_new_option_is_a_flag_without_a_line_for_it(
     assert option_texts.options_from_texts({"border": "black"})[0] == Longer(border="black")
     monkeypatch.setattr(controls, "RestoreOptions", Longer)
     shown = next(each for each in controls.page_controls(["compact"], "compact") if each.field == "border")
-    assert (shown.kind, shown.start, [value for _, value in shown.choices]) == ("menu", "mirror", ["mirror", "black"])
+    assert (shown.kind, shown.start, shown.choices) == ("menu", "mirror", ("mirror", "black"))
