@@ -181,7 +181,9 @@ def xmp_of(image: Image.Image) -> bytes | None:
 
 def _aspect_note(info: dict[Any, Any]) -> tuple[str, ...]:
     """Say that pixels are not square, where a file states only that and no pixels per inch."""
-    stated = info.get("aspect") or info.get("resolution") or (info.get("jfif_unit") == 0 and info.get("jfif_density"))
+    stated: Any = info.get("aspect") or info.get("resolution")
+    if info.get("jfif_unit") == 0:
+        stated = info.get("jfif_density")
     try:
         across, down = (float(value) for value in stated)
     except (TypeError, ValueError, ZeroDivisionError):
