@@ -25,7 +25,7 @@ from page_server import page_server  # noqa: E402 - it lies beside the tests
 PHOTOS = ROOT / "assets" / "photos"
 QUALITY = 82
 #: Seconds for one picture on a loaded machine.
-PATIENCE_MS = 90_000
+PATIENCE_MS = 400_000
 
 
 def main() -> None:
@@ -52,7 +52,8 @@ def main() -> None:
             ("page_error", error, desktop),
             ("page_phone", compare, phone),
         ):
-            context = browser.new_context(**settings)
+            # Waiting for an expression makes functions of strings, which the page forbids.
+            context = browser.new_context(bypass_csp=True, **settings)
             page = context.new_page()
             page.goto(address)
             page.wait_for_selector(".work[data-ready]")

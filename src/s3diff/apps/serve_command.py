@@ -256,12 +256,9 @@ def _application(
 
     app = create_app(service, auth=auth, allowed_hosts=hosts, closes_service=False, root_path=root_path)
     if with_page:
-        try:
-            page = import_module("s3diff.serving.page")
-        except ModuleNotFoundError as error:
-            remark(f"s3diff: no web page ({error.name} is missing); the HTTP service works")
-        else:
-            page.mount_page(app, service)
+        from s3diff.serving.page import mount_page
+
+        mount_page(app, service)
     return app
 
 

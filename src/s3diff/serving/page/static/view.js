@@ -57,7 +57,7 @@ export class View {
     }
     const pair = current.pair;
     const shown = JSON.stringify([current.id, pair]);
-    if (shown !== this.#shown && (pair.before || pair.after)) compare.show(pair);
+    if (shown !== this.#shown) compare.show(pair);
     this.#shown = shown;
     this.#find(".caption").textContent = caption(current);
     this.#find(".preview").disabled = !canPreview;
