@@ -40,6 +40,7 @@ class Page {
   #pictures = [];
   #current = null;
   #check = null;
+  #checks = 0; // only the newest one's answer counts
   #lookingAt = Promise.resolve();
   #plan = null; // of the present settings; null while they are none
 
@@ -107,7 +108,7 @@ class Page {
       compare: this.#compare,
       loupe: setUpLoupe(this.#find(".compare"), this.#compare),
       fullScreen: setUpFullScreen(this.#find(".compare")),
-      neighbour: (step) => this.#neighbour(step),
+      neighbour: (step) => this.#select(this.#pictures[this.#pictures.indexOf(this.#current) + step] ?? this.#current),
       press: (selector) => this.#find(selector)?.click(),
     });
   }
@@ -164,11 +165,6 @@ class Page {
     this.#controls.keepProportion(picture?.width, picture?.height);
     this.#moveDial();
     this.#draw();
-  }
-
-  #neighbour(step) {
-    const next = this.#pictures[this.#pictures.indexOf(this.#current) + step];
-    if (next) this.#select(next);
   }
 
   #remove(picture) {
@@ -254,10 +250,15 @@ class Page {
 
   /** Ask what the settings mean; what is wrong with them stands beside its control before anything is sent. */
   async #checkNow() {
+    const number = ++this.#checks;
+    const isOld = () => number !== this.#checks;
     try {
-      this.#plan = await this.#planOf();
+      const plan = await this.#planOf();
+      if (isOld()) return;
+      this.#plan = plan;
       this.#controls.forgive();
     } catch (error) {
+      if (isOld()) return;
       this.#plan = null;
       if (error.status === 422) this.#blame(error);
       else if (error instanceof MissingValue) this.#controls.forgive();
