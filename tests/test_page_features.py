@@ -79,7 +79,7 @@ def test_a_click_restores_a_piece_and_a_turned_dial_restores_it_again(seen: Seen
 
 def test_size_and_time_are_told_and_the_result_grows_old(seen: Seen) -> None:
     page = seen.page
-    seen.until("/800 . 600 px .0.5 megapixels., about/.test(document.querySelector('.plan').textContent)")
+    seen.until("/800 . 600 px .0.48 megapixels., about/.test(document.querySelector('.plan').textContent)")
     assert page.get_attribute("body", "data-phase") == "ready"
     seen.restore()
     assert (page.get_attribute("body", "data-phase"), page.is_visible(".old")) == ("done", False)

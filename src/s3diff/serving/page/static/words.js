@@ -32,7 +32,8 @@ export function planned(results) {
   const time = seconds === null ? "" : t("plan.time", { time: duration(seconds) });
   if (known.length > 1) return [t("plan.several", { count: known.length }), time].filter(Boolean).join(", ");
   const { width, height } = known[0];
-  const size = t("plan.size", { size: pixels(width, height), megapixels: plain((width * height) / 1e6, 1) });
+  const megapixels = (width * height) / 1e6;
+  const size = t("plan.size", { size: pixels(width, height), megapixels: plain(megapixels, megapixels < 1 ? 2 : 1) });
   return [size, time].filter(Boolean).join(", ");
 }
 
