@@ -1,10 +1,12 @@
-"""Choose a model's device and number format; share the device and the process's flags between calls."""
+"""Choose a model's device and number format; share the device and the process's flags between calls; time stages."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
 import torch
 
@@ -143,3 +145,27 @@ def _flags(*, exactly: bool) -> Iterator[None]:
 
 #: Compute float32 as float32; with algorithms of cuDNN that give the same bytes again (``exactly``), or the fastest.
 repeatable = _SharedFlags().held
+
+
+@dataclass
+class StageClock:
+    """Measure the seconds of each stage, whose work on the device is waited for."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the block's seconds to a stage."""
+        started = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def shared_by(self, num_pictures: int) -> dict[str, float]:
+        """Share every stage's seconds, and their sum as ``total``, evenly among pictures."""
+        shared = {name: seconds / num_pictures for name, seconds in self.seconds.items()}
+        return {**shared, "total": sum(shared.values())}

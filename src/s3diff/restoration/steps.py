@@ -6,9 +6,8 @@ Colours are float from the first step to the last; a picture restored in tiles k
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -25,7 +24,7 @@ from s3diff.networks.degradation_estimator import DEGREE_NAMES
 from s3diff.networks.one_step_generator import one_step
 from s3diff.options import Grey, OutputOptions, RestoreAt, RestoreOptions
 from s3diff.restoration.attempt import attempt
-from s3diff.restoration.device import repeatable, turn_of
+from s3diff.restoration.device import StageClock, repeatable, turn_of
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.finishing import finish, is_finished_by_rounding, to_networks
 from s3diff.restoration.regions import Canvas, EnlargedInput, LowQuality, cut_at_edge, estimate_in_tiles, tensor_reader
@@ -209,7 +208,7 @@ def walk(
     with turn_of(model.device), repeatable(exactly=not model.acceleration.compiled):
         generator, (read_part, size, count), (width, height) = model.generator, low_quality, sizes.working
         positive, negative = model.prompts(options, count)
-        clock, part = _StageClock(model.device), 1 if in_turn else count
+        clock, part = StageClock(model.device), 1 if in_turn else count
         with clock.stage("estimate"):
             estimated = _estimated(model, low_quality, in_turn)
             used = _overridden(estimated, options) if degrees is None else degrees.to(estimated).expand(count, 2)
@@ -391,23 +390,3 @@ def _latent_noise(
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(options.seed))
     down, across = (slice(*(side // config.downscale for side in span.read)) for span in (rows, columns))
     return noise[:, :, down, across].to(model.device)
-
-
-@dataclass
-class _StageClock:
-    device: torch.device
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-
-    def shared_by(self, num_pictures: int) -> dict[str, float]:
-        shared = {name: seconds / num_pictures for name, seconds in self.seconds.items()}
-        return {**shared, "total": sum(shared.values())}
