@@ -7,11 +7,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ CREDENTIALS = {
     "AWS_REGION": "us-east-1",
     "AWS_ALLOW_HTTP": "true",
 }
-_START_SECONDS = 120
+_START_SECONDS, _TRIES = 120, 3
 
 
 def find_weed() -> str:
@@ -50,7 +51,22 @@ def s3_server(folder: Path, *, ports: list[int] | None = None) -> Iterator[str]:
 
     It makes a bucket when something is written there; their names have three letters and more.
     """
-    weed, ports = find_weed(), ports or free_ports(9)
+    for _ in range(_TRIES):
+        chosen = ports or free_ports(9)
+        server = _start(folder, chosen)
+        if _answers(server, chosen):
+            break
+        _end(server)  # somebody else has taken a port meanwhile
+    else:
+        raise RuntimeError((folder / "server.log").read_text(errors="replace")[-2000:])
+    try:
+        yield f"http://127.0.0.1:{chosen[6]}"
+    finally:
+        _end(server)
+
+
+def _start(folder: Path, ports: list[int]) -> subprocess.Popen[bytes]:
+    weed = find_weed()
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "s3.json"
     config.write_text(
@@ -65,33 +81,97 @@ def s3_server(folder: Path, *, ports: list[int] | None = None) -> Iterator[str]:
     command = [
         weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.config={config}",
         "-master.volumeSizeLimitMB=64", "-volume.max=8", "-master.volumePreallocate=false", "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
         f"-debug.port={ports[8]}", *arguments,
     ]  # fmt: skip
     environment = {**os.environ, "GOMAXPROCS": "1"}
     with (folder / "server.log").open("ab") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
-    address = f"http://127.0.0.1:{ports[6]}"
-    try:
-        _wait_for(address, server, folder / "server.log")
-        yield address
-    finally:
-        server.kill()  # a terminated one takes its time
-        server.wait()
+        return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
 
 
-def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+def _end(server: subprocess.Popen[bytes]) -> None:
+    server.kill()  # a terminated one takes its time
+    server.wait()
+
+
+def _answers(server: subprocess.Popen[bytes], ports: list[int]) -> bool:
+    """Wait until every port takes connections, and the S3 server wants a signature; False where it has ended."""
     until = time.monotonic() + _START_SECONDS
-    while time.monotonic() < until:
-        if server.poll() is not None:
-            break
+    while time.monotonic() < until and server.poll() is None:
         try:
-            urllib.request.urlopen(address, timeout=5)
+            for port in ports[:8]:
+                socket.create_connection(("127.0.0.1", port), 5).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{ports[6]}", timeout=5)
         except urllib.error.HTTPError as error:
-            if error.code in (400, 403, 404):  # it answers, and wants a signature
-                return
+            if error.code in (400, 403, 404):
+                return True
         except OSError:
             pass
-        else:
-            return
         time.sleep(0.2)
-    raise RuntimeError(f"the S3 server does not answer: {log.read_text(errors='replace')[-2000:]}")
+    return False
+
+
+class BadConnection(threading.Thread):
+    """A way to the server that is slow and breaks: it cuts the first connections, or loses the first answers.
+
+    Args:
+        address: of the server.
+        num_cut: so many connections end in the middle of what the client sends.
+        num_lost: after these, so many answers are read from the server and never handed on.
+        bytes_per_second: of everything.
+    """
+
+    def __init__(self, address: str, *, num_cut: int = 0, num_lost: int = 0, bytes_per_second: float = 1e9) -> None:
+        super().__init__(daemon=True)
+        self._server = ("127.0.0.1", int(address.rpartition(":")[2]))
+        self._num_cut, self._num_lost, self._rate = num_cut, num_lost, bytes_per_second
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        #: Connections that were cut, and answers that were lost.
+        self.num_broken = 0
+
+    def run(self) -> None:
+        with self._listener:
+            while True:
+                try:
+                    client, _ = self._listener.accept()
+                except OSError:  # closed
+                    return
+                is_cut = self._num_cut > 0
+                is_lost = not is_cut and self._num_lost > 0
+                self._num_cut, self._num_lost = self._num_cut - is_cut, self._num_lost - is_lost
+                self.num_broken += is_cut or is_lost
+                threading.Thread(target=self._serve, args=(client, is_cut, is_lost), daemon=True).start()
+
+    def close(self) -> None:
+        """Take no connection any more."""
+        self._listener.close()
+
+    def _serve(self, client: socket.socket, is_cut: bool, is_lost: bool) -> None:
+        server = socket.create_connection(self._server)
+        up = threading.Thread(target=self._pass_on, args=(client, server, 2000 if is_cut else None), daemon=True)
+        up.start()
+        if is_lost:
+            server.recv(1 << 16)  # done, and nobody hears of it
+            self._end(client, server)
+        else:
+            self._pass_on(server, client, None)
+        up.join()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, limit: int | None) -> None:
+        """Pass bytes on until one side ends, or both where the limit is reached."""
+        total = 0
+        with suppress(OSError):
+            while data := source.recv(1 << 14):
+                total += len(data)
+                if limit is not None and total > limit:
+                    break
+                target.sendall(data)
+                time.sleep(len(data) / self._rate)
+        self._end(source, target)
+
+    def _end(self, *connections: socket.socket) -> None:
+        for each in connections:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()

@@ -276,3 +276,29 @@ def test_a_store_that_is_away_ends_the_task_and_loses_nothing(
     assert "\n" not in done.error
     with pytest.raises(S3DiffError, match="cannot be reached"):
         list(store.entries())
+
+
+@pytest.mark.parametrize(
+    "faults", [{"num_cut": 3}, {"num_lost": 1}, {"bytes_per_second": 1e6}], ids=["cut", "lost", "slow"]
+)
+def test_a_connection_that_breaks_costs_nothing(
+    faults: dict[str, Any], s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer that is lost is that of a conditional request: its second try finds its own result."""
+    from object_store import BadConnection
+
+    bucket = f"s3://{next(iter(faults)).replace('_', '-')}"
+    way = BadConnection(os.environ["AWS_ENDPOINT_URL"], **faults)
+    way.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", way.address)  # of a bucket's first use, and so of this one's
+    store, data = open_store(f"{bucket}/{tmp_path.name}"), os.urandom(300_000)
+    for key in ("one", "two"):
+        try:
+            store.write(key, data, replace=False)
+        except AlreadyThereError:
+            assert "num_lost" in faults
+        assert store.read(key) == data
+    with pytest.raises(AlreadyThereError):
+        store.write("one", b"other", replace=False)
+    assert way.num_broken == faults.get("num_cut", 0) + faults.get("num_lost", 0)
+    way.close()

@@ -25,7 +25,7 @@ from s3diff.messages import install_command, reason_of, shown_path
 
 #: A request is tried again for so long: a store may be away for a minute.
 _RETRY_SECONDS = 180
-_MAX_RETRIES = 40
+_MAX_RETRIES = 10_000  # the time decides
 _LONGEST_WAIT_SECONDS = 10
 #: One request of any size must end within this time.
 _REQUEST_SECONDS = 600

