@@ -80,7 +80,7 @@ def _start(folder: Path, ports: list[int]) -> subprocess.Popen[bytes]:
     arguments = [f"-{name}={port}" for name, port in zip(names, ports, strict=False)]
     command = [
         weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.config={config}",
-        "-master.volumeSizeLimitMB=64", "-volume.max=8", "-master.volumePreallocate=false", "-s3.port.iceberg=0",
+        "-master.volumeSizeLimitMB=64", "-volume.max=99", "-master.volumePreallocate=false", "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         f"-debug.port={ports[8]}", *arguments,
     ]  # fmt: skip
