@@ -86,11 +86,24 @@ def shared_path(name: str) -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What runs note for later ones stays out of the user's folders, in processes that tests start as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("S3DIFF_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run the command in this process; an exception that it lets through fails the test."""
     from command_runs import Outcome
+    from s3diff.apps import picture_progress
     from s3diff.apps.cli import main
+
+    # On a slow machine a small picture may be a long run; what is printed must not depend on that.
+    monkeypatch.setattr(picture_progress, "_LINE_SECONDS", 3600.0)
+    monkeypatch.setattr(picture_progress, "_LONG_SECONDS", 3600.0)
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["s3diff", *map(str, arguments)])

@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from conftest import REPOSITORY
 from s3diff.apps.cli import app
+from s3diff.formats import format_of
 from s3diff.training.overrides import with_change
 from s3diff.training.recipes import RECIPES
 
@@ -103,6 +104,8 @@ def require_understood(words: list[str], *, in_part: bool = False) -> None:
         AssertionError: no such command, no such option, or a value that it does not take.
     """
     name, arguments = words[0], words[1:]
+    if name not in _ROOT.commands and format_of(name) is not None:  # type: ignore[attr-defined]
+        name, arguments = "restore", list(words)  # the short form
     command = _ROOT.commands.get(name)  # type: ignore[attr-defined]
     if command is None:
         assert name.startswith("-"), f"there is no command {name}"

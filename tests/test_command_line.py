@@ -33,7 +33,7 @@ def parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen["options" if options is RestoreOptions else "writing"] = value = read(options, *given)
         return value
 
-    def stop() -> None:
+    def stop(*_: object) -> None:
         raise _Parsed
 
     with monkeypatch.context() as patch:

@@ -126,7 +126,6 @@ def test_a_folder_goes_on_after_a_full_disk(here: Path, small: Path, command: Co
         assert (out / name).read_bytes() == Path("whole", name).read_bytes()
     assert sorted(path.name for path in out.iterdir() if path.name.startswith(".")) == [
         ".s3diff-journal.jsonl",
-        ".s3diff-journal.jsonl.lock",
     ]
     ended = [line for line in lines_of(out / ".s3diff-journal.jsonl") if line.get("state") == "done"]
     assert len(ended) == num_done

@@ -269,7 +269,7 @@ def test_what_is_left_out_is_counted_and_named(here: Path) -> None:
     assert sorted(left_out(find_pictures(["in"], recursive=True))) == [
         "1 hidden: .e.png",
         "1 no pictures by name: notes",
-        "2 raw files of cameras (develop them first): .nef (2)",
+        "2 raw files of cameras: .nef (2)",
         "4 folders of the system: @eaDir (2), #recycle, .trash",
     ]
     assert "1 folders inside (--recursive reads them): sub" in left_out(find_pictures(["in"]))
@@ -324,7 +324,7 @@ def test_lists_of_the_command(restore: Restore, restorer: Restorer, monkeypatch:
     picture("in/a.png", "in/b.png")
     Path("list").write_text("in/a.png\n")
     Path("list0").write_bytes(b"in/b.png\0")
-    monkeypatch.setattr(restore_command, "_load", lambda *given, **named: restorer)
+    monkeypatch.setattr(restore_command, "load_model", lambda *given, **named: restorer)
     ended = CliRunner().invoke(
         app, ["restore", "--list", "list", "--list0", "list0", "-o", "out", "--scale", "1", "--no-journal"]
     )

@@ -98,11 +98,6 @@ FORMATS = (
 _BY_EXTENSION = {extension: form for form in FORMATS for extension in form.extensions}
 #: Endings of the file names that are read and written, in lower case.
 PICTURE_EXTENSIONS = tuple(_BY_EXTENSION)
-#: Endings of cameras' raw files, in lower case, for what a folder leaves out; a file itself is told by its content.
-RAW_EXTENSIONS = frozenset((
-    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".k25", ".kdc", ".mef",
-    ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
-))  # fmt: skip
 
 
 def in_words(names: tuple[str, ...]) -> str:

@@ -31,7 +31,9 @@ _SWITCHES = frozenset(
     field.name for options in (RestoreOptions, OutputOptions) for field in fields(options) if field.type == "bool"
 )
 _YES, _NO = ("true", "1", "on", "yes"), ("false", "0", "off", "no")
-_SIZE = r"[0-9]{1,9}\s*[xX]\s*[0-9]{1,9}"
+#: Signs between width and height: the letter, and the multiplication sign that phones and word processors make of it.
+_TIMES = "[xX×]"
+_SIZE = rf"[0-9]{{1,9}}\s*{_TIMES}\s*[0-9]{{1,9}}"
 _RELATIVE = r"[+-](0(\.[0-9]{1,9})?|1(\.0{1,9})?)"
 #: Options whose flag is not their own name with hyphens. Limits are given in millions.
 _FLAGS = {
@@ -162,9 +164,22 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     if re.fullmatch(rf"\s*{_SIZE}\s*", text):
-        width, height = re.split("[xX]", text)
+        width, height = re.split(_TIMES, text)
         return int(width), int(height)
     raise OptionError(f"size is {text[:60]!r}; give width and height in pixels, such as 1920x1080")
+
+
+def parse_scale(text: str) -> float:
+    """Read ``2.5``, ``4x``, ``x4`` or ``4×`` as a number.
+
+    Raises:
+        OptionError: it is none of these.
+    """
+    match = re.fullmatch(rf"\s*{_TIMES}?\s*(.+?)\s*{_TIMES}?\s*", text)
+    try:
+        return float(match[1] if match else text)
+    except ValueError:
+        raise OptionError(f"scale is {text[:60]!r}; give a number above 0, such as 4, 2.5 or 4x") from None
 
 
 def parse_degree(name: str, text: str | None) -> float | str | None:
@@ -211,6 +226,8 @@ def parse_own(name: str, text: Any) -> Any:
     """
     if name == "size":
         return parse_size(text)
+    if name == "scale":
+        return parse_scale(text)
     if name in ("blur", "noise"):
         return parse_degree(name, text)
     return parse_tile(text) if name == "tile" else text

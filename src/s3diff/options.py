@@ -116,7 +116,7 @@ class RestoreOptions:
     Numbers may be numpy's and a size may be a list; they are kept as Python's own.
 
     Attributes:
-        scale: output side over input side, any number above 0, such as 2.5.
+        scale: how many times larger each side becomes, any number above 0, such as 2.5; 1 keeps the size.
         size: output size in pixels, (width, height), such as 3840x2160; replaces the scale.
         size_mode: how a picture of other proportions comes to that size: ``stretch`` changes its proportions, ``fit``
             keeps them inside that size (one side may become smaller), ``fill`` cuts what stands over, evenly on both
@@ -124,11 +124,11 @@ class RestoreOptions:
         long_side: longer side of the output in pixels, such as 4096; replaces the scale.
         megapixels: area of the output in millions of pixels, such as 24, met as nearly as whole sides allow; replaces
             the scale.
-        restore_at: where the networks work: ``model`` at the method's scale of 4, resampled to the output's size
-            afterwards; ``output`` at the output's own size; ``auto`` at the larger of both, as long as the limit of
-            the output's pixels allows.
-        guidance: weight of the positive against the negative prompt (classifier-free guidance): more is crisper, less
-            true; at exactly 1 the negative pass is not run.
+        restore_at: the size at which the networks work: ``model``, four times the input's, which they were trained
+            for, and the result is resampled to the output's size; ``output``, the output's own, which is faster below
+            a scale of 4 and worse; ``auto``, the larger of both, as long as the limit of the output's pixels allows.
+        guidance: weight of the positive against the negative prompt (classifier-free guidance): more is crisper and
+            less true; 1 leaves out the pass for the negative prompt, and its time.
         positive_prompt: text of what is wanted, for models with a text encoder; nothing for the model's own prompt.
         negative_prompt: text of what is not wanted, for models with a text encoder; nothing for the model's own prompt.
         color_match: how the colours of the enlarged input are kept: by ``wavelet`` (lowest band), ``adain`` (mean and
@@ -137,18 +137,19 @@ class RestoreOptions:
             -0.1, a number that is added to the estimate. More sharpens more.
         noise: how noisy the input is, from 0 to 1, in place of the estimate; or, with a sign such as +0.2 or -0.1, a
             number that is added to the estimate. More smooths more.
-        strength: how much of the restoration is taken, from 0, the enlarged input, to 1, the restored picture.
+        strength: how much of the restoration is used: 1 all of it, 0.5 half of it and half of the plain enlargement, 0
+            the plain enlargement.
         lora_scale: weight of the LoRA that follows the degrees, from 0, the base model, through 1, as trained, to 2.
-        latent: the ``mean`` of the encoder's Gaussian (the same result every time), or a ``sample`` of it, drawn with
-            the seed.
-        seed: seed of the latent sample; a mean needs none.
-        upsampling: filter that enlarges the input; nothing for the model's own (the S3Diff release restores with
-            ``bilinear`` and trains with ``bicubic``).
+        latent: ``mean`` of the encoder's Gaussian, the same result every time, or a ``sample`` of it: a variation,
+            which the seed draws.
+        seed: which variation a latent sample is; a mean has none.
+        upsampling: filter that enlarges the input for the networks; nothing for the one that the model was made for
+            (the S3Diff release restores with ``bilinear`` and trains with ``bicubic``).
         grey: what a grey input becomes: ``keep`` grey, ``color`` as the S3Diff release writes it, or ``auto``: grey
             unless the result has visible colour.
-        tile: largest side of a tile in pixels of the output; ``auto`` chooses by the free memory, ``off`` restores the
-            picture at once.
-        released_tiles: cut as the released S3Diff code does, seams included, instead of our own tiles.
+        tile: largest side, in pixels of the output, of the pieces that a picture is restored in; ``auto`` chooses by
+            the free memory, ``off`` restores the picture at once.
+        released_tiles: use the tiles of the authors' released code, seams included, to get its results.
         alpha: how transparency is enlarged: ``guided`` by the edges of the restored colours, or ``bicubic``.
         pages: which pages of a TIFF of several are restored: ``all``, where the result is a TIFF too (into another
             format the first one goes), or numbers and ranges from 1 such as 1,3-5.

@@ -16,6 +16,11 @@ def config_folder() -> Path:
     return _chosen("S3DIFF_CONFIG") or _standard("XDG_CONFIG_HOME", ".config")
 
 
+def state_folder() -> Path:
+    """Find the folder of what s3diff notes for later runs: ``S3DIFF_STATE``, else ``s3diff`` in the user's state."""
+    return _chosen("S3DIFF_STATE") or _standard("XDG_STATE_HOME", ".local/state")
+
+
 def _chosen(variable: str) -> Path | None:
     value = os.environ.get(variable)
     return Path(value).expanduser() if value else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from s3diff.apps.cluster_commands import cluster
 from s3diff.apps.degrade_command import degrade
@@ -20,6 +21,7 @@ from s3diff.apps.serve_command import serve
 from s3diff.apps.terminal import EXIT_USER_ERROR, EXIT_WRONG_USE, load_torch, one_line_errors, remark
 from s3diff.apps.training_commands import train, train_estimator
 from s3diff.errors import ModelError, OptionError, OutputError
+from s3diff.formats import format_of
 from s3diff.option_texts import flag_of, option_text
 from s3diff.presets import all_presets, own_presets_file
 from s3diff.version import __version__
@@ -27,9 +29,24 @@ from s3diff.version import __version__
 #: What typer raises for arguments that it does not understand: its own click's in later versions, click's before.
 _UsageError: Any = typer.BadParameter.__base__
 
+
+class _CommandOrPicture(TyperGroup):
+    """The commands; ``s3diff photo.jpg`` is ``s3diff restore photo.jpg``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = [word for word in args if not word.startswith("-")]
+        names_files = [os.path.lexists(word) or format_of(word) is not None for word in words]
+        # A word that is neither a command nor a file's stays what it is: a mistake. Options may come first.
+        begins_with_option = bool(args) and args[0].startswith("-")
+        is_short = any(names_files) if begins_with_option else bool(words) and names_files[0]
+        is_short = is_short and not set(self.commands) & set(words if begins_with_option else words[:1])
+        return super().parse_args(ctx, ["restore", *args] if is_short else args)
+
+
 app = typer.Typer(
     name="s3diff",
-    help="Restore and enlarge photographs in one diffusion step, guided by how degraded each picture is.",
+    cls=_CommandOrPicture,
+    help="Restore and enlarge photographs: s3diff photo.jpg writes photo_restored.jpg, four times as large.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s3diff.apps.option_flags import takes_options
-from s3diff.apps.restore_command import DEFAULT_NAME, names_of_lists, show_sums
+from s3diff.apps.restore_command import DEFAULT_NAME, names_of_lists
+from s3diff.apps.restore_outcomes import show_sums
 from s3diff.apps.terminal import EXIT_SOME_FAILED, load_torch, on_one_line, one_line_errors, remark, remarks
 from s3diff.errors import OptionError
 from s3diff.options import OutputOptions, Precision, RestoreOptions

@@ -23,22 +23,26 @@ def degrade(
     ],
     preset: Annotated[
         Preset | None,
-        typer.Option(help="What is drawn from; bicubic reduces and nothing else. [default: s3diff]"),
+        typer.Option(help="Kind of damage that is drawn at random; bicubic only makes smaller. [default: s3diff]"),
     ] = None,
-    scale: Annotated[int | None, typer.Option(help="Input side over output side, a whole number. [default: 4]")] = None,
+    scale: Annotated[
+        int | None, typer.Option(help="How many times smaller each side becomes, a whole number. [default: 4]")
+    ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Another one draws another set. [default: 0]"),
+        typer.Option(help="Number that the damage is drawn from: another one draws another set. [default: 0]"),
     ] = None,
     truth: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Also write the inputs there as PNG, cropped to multiples of the scale."),
+        typer.Option(metavar="FOLDER", help="Write the inputs there as PNG, cropped to multiples of the scale."),
     ] = None,
     rebuild: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Make the pictures of this degradations.json again, byte for byte."),
     ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also the folders inside folders.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Degrade the pictures in subfolders too.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Make low-quality pictures (PNG, 8 bits, RGB) of good ones, and write down what was drawn for each.

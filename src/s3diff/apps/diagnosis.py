@@ -107,16 +107,17 @@ def _devices() -> Iterator[str]:
     import torch
 
     from s3diff.restoration.device import available_devices
+    from s3diff.restoration.threads import granted_cpus
 
     yield "devices"
     for name in available_devices():
-        detail = f"{torch.get_num_threads()} threads, {os.cpu_count()} cores"
         if name == "cuda":
-            properties = torch.cuda.get_device_properties(0)
-            detail = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-        elif name == "mps":
-            detail = "Apple GPU"
-        yield f"  {name:16} {detail}"
+            for index in range(torch.cuda.device_count()):
+                properties = torch.cuda.get_device_properties(index)
+                yield f"  {f'cuda:{index}':16} {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+            continue
+        threads = f"{torch.get_num_threads()} threads; {granted_cpus()} of {os.cpu_count()} CPUs are granted"
+        yield f"  {name:16} {threads if name == 'cpu' else 'Apple GPU'}"
 
 
 def _extras() -> Iterator[str]:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s3diff.apps.terminal import EXIT_SOME_FAILED, load_torch, on_one_line, one_line_errors, remark, remarks
+from s3diff.apps.terminal import (
+    DEVICE_HELP,
+    EXIT_SOME_FAILED,
+    load_torch,
+    on_one_line,
+    one_line_errors,
+    remark,
+    remarks,
+)
 from s3diff.errors import OptionError
 from s3diff.options import Precision
 
@@ -25,7 +33,7 @@ ProtocolName = Annotated[
 Metrics = Annotated[
     str | None, typer.Option(help="Comma-separated measures instead of the protocol's, such as psnr_y,lpips_alex,grid.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")]
+Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
 BatchSize = Annotated[int, typer.Option(min=1, help="Results of one size that are measured together.")]
 Partial = Annotated[
     bool, typer.Option("--partial", help="Compare only the pictures that both the set and the results have.")

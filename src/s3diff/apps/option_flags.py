@@ -20,7 +20,7 @@ from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
 from s3diff.presets import PRESETS, RestorePreset, find_preset
 
 #: Fields that are given as texts, with what the help calls the text.
-_METAVARS = {"size": "WxH", "blur": "DEGREE", "noise": "DEGREE", "tile": "auto|off|N"}
+_METAVARS = {"scale": "FACTOR", "size": "WxH", "blur": "DEGREE", "noise": "DEGREE", "tile": "auto|off|N"}
 _METAVARS |= {"format": "|".join(form.extensions[0][1:] for form in FORMATS)}
 
 
@@ -81,7 +81,10 @@ def _parameter(options: type, name: str) -> inspect.Parameter:
         hint, default = bool, False
     elif metavar is not None:
         hint = str | None if type(None) in get_args(hint) else str
+        default = f"{default:g}" if isinstance(default, float) else default
     text, flag = describe_option(name).replace("`", ""), flag_of(name)
+    text = text.replace("in pixels (the command takes millions)", "in megapixels")
+    text = text.replace("in bytes (the command takes millions)", "in megabytes")
     if default is True:
         flag = f"{flag}/--no-{flag[2:]}"
     option = typer.Option(flag, help=text, metavar=metavar)

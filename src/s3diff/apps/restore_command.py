@@ -3,62 +3,83 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from s3diff.apps.model_loading import load_model
 from s3diff.apps.option_flags import takes_options
 from s3diff.apps.replay import Replay, model_of, read_replay, require_one_picture
-from s3diff.apps.terminal import EXIT_SOME_FAILED, Counter, load_torch, on_one_line, one_line_errors, remark, remarks
+from s3diff.apps.restore_outcomes import show_outcome, show_sums
+from s3diff.apps.terminal import (
+    DEVICE_HELP,
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    THREADS_HELP,
+    load_torch,
+    one_line_errors,
+    remark,
+)
 from s3diff.errors import OptionError
-from s3diff.formats import holds_pages
 from s3diff.options import OutputOptions, Precision, RestoreOptions
 
 if TYPE_CHECKING:
-    from s3diff.checkpoints.hub import DownloadPlan
+    from s3diff.apps.picture_progress import PictureProgress
     from s3diff.folders.jobs import RestorePlan
-    from s3diff.folders.restore import FolderResult, FolderRun
-    from s3diff.folders.run import Outcome, Way
+    from s3diff.folders.restore import FolderRun
+    from s3diff.folders.run import Way
     from s3diff.images.files.credentials import ResultSigner
     from s3diff.restoration.restorer import Restorer
     from s3diff.restoration.result import Degrees
 
 #: The model where none is named; the registry, whose default it is, would import torch.
 DEFAULT_NAME = "compact"
-#: Failed pictures that the table at the end names again; the report holds all of them.
-_FAILURES_SHOWN = 20
 
 
 @takes_options
 def restore(
-    output: Annotated[
-        str, typer.Option("--output", "-o", help="A file for one picture, otherwise a folder (made when missing).")
-    ],
     inputs: Annotated[
         list[str] | None,
         typer.Argument(metavar="INPUT", help="Pictures, folders of pictures, or quoted patterns: 'photos/**/*.jpg'."),
     ] = None,
     *,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where the result goes: a file for one picture, a folder (made when missing) for several. [default: "
+            "photo_restored.jpg beside photo.jpg, photos_restored/ beside the folder photos, restored/ for several]",
+        ),
+    ] = None,
     listed: Annotated[
         str | None,
-        typer.Option("--list", metavar="FILE", help="Also the pictures named in FILE, one a line; - is stdin."),
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="Restore the pictures named in FILE too, one name a line; - reads the names from stdin.",
+        ),
     ] = None,
     listed_null: Annotated[
         str | None,
-        typer.Option("--list0", metavar="FILE", help="The same, each name ending with a null: find ... -print0."),
+        typer.Option(
+            "--list0",
+            metavar="FILE",
+            help="Like --list, with a null byte after each name, as find -print0 writes them.",
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             "--model",
             "-m",
-            help="compact (embedded), s3diff (fetched on first use) or a model folder; with --server a model that it "
-            "offers. [default: compact, or the server's]",
+            help="compact (comes with s3diff), s3diff (the authors', fetched on first use) or a model's folder; with "
+            "--server one of its models. [default: compact, or the service's]",
         ),
     ] = None,
     server: Annotated[
@@ -69,23 +90,34 @@ def restore(
     ] = None,
     token: Annotated[
         str | None,
-        typer.Option(metavar="TOKEN", help="Of the service. Better in the environment variable S3DIFF_TOKEN."),
+        typer.Option(
+            metavar="TOKEN",
+            help="Password of the service, where it asks for one. The environment variable S3DIFF_TOKEN is safer: "
+            "other users of this computer can read a command line.",
+        ),
     ] = None,
     options: RestoreOptions,
-    device: Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
-    precision: Annotated[Precision, typer.Option(help="Number format of the networks.")] = "auto",
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help=THREADS_HELP)] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="Number format that the networks compute in; auto is safe everywhere.")
+    ] = "auto",
     fast: Annotated[
         bool,
-        typer.Option("--fast", help="Compile the networks (CUDA: as graphs): for many pictures; the first one waits."),
+        typer.Option(
+            "--fast", help="Compile the networks first: many pictures of one size are restored faster, one is not."
+        ),
     ] = False,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also the folders inside folders.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Restore the pictures in subfolders too.")
+    ] = False,
     writing: OutputOptions,
     stream: Annotated[
         bool,
         typer.Option(
             "--stream",
-            help="Restore one TIFF, PNG or JPEG of any size part by part into a .tif (BigTIFF); goes on after an "
-            "interruption. Needs the extra large.",
+            help="Restore one TIFF, PNG or JPEG that is larger than memory, part by part, into a BigTIFF (.tif); the "
+            "same command goes on after an interruption. Needs the extra large.",
         ),
     ] = False,
     from_result: Annotated[
@@ -105,29 +137,35 @@ def restore(
         ),
     ] = None,
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave pictures alone whose output is there.")
+        bool, typer.Option("--skip-existing", help="Skip pictures whose result is there already.")
     ] = False,
     shard: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Only part I of N of the pictures, counted from 0: for N jobs on a cluster."),
+        typer.Option(
+            metavar="I/N", help="Restore only part I of N of the pictures, counted from 0: for N jobs on a cluster."
+        ),
     ] = None,
     journal: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Where a folder's run writes down what is done; the same command goes on from there. [default: "
-            ".s3diff-journal.jsonl in the output folder]",
+            help="File that notes which pictures of a folder's run are done; the same command goes on from there. "
+            "[default: .s3diff-journal.jsonl in the output folder, hidden; once all is done it may be deleted, and is "
+            "then only missed when pictures are added]",
         ),
     ] = None,
-    no_journal: Annotated[bool, typer.Option("--no-journal", help="Write down nothing.")] = False,
+    no_journal: Annotated[
+        bool, typer.Option("--no-journal", help="Keep no journal: after an interruption give --skip-existing to go on.")
+    ] = False,
     report: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write every picture's outcome there, one JSON object a line.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
-    """Restore pictures; nothing that is there is replaced unless --overwrite is given.
+    """Restore pictures. A file that is there already is only replaced with --overwrite.
 
-    A folder's run that was interrupted goes on where it stopped when the same command is given again.
+    s3diff photo.jpg is short for s3diff restore photo.jpg.
+    An interrupted folder goes on where it stopped when the same command is given again.
     Exit code: 0 all done, 1 something failed (the other pictures are written), 2 wrong use.
     """
     with one_line_errors():
@@ -146,10 +184,17 @@ def restore(
             raise OptionError("--sign and --no-provenance exclude each other; leave out one of them")
         if server is not None:
             _check_for_server(
-                sign=sign is not None, stream=stream, device=device != "auto", precision=precision != "auto", fast=fast
+                sign=sign is not None,
+                stream=stream,
+                device=device != "auto",
+                precision=precision != "auto",
+                fast=fast,
+                threads=threads is not None,
             )
         else:
-            load_torch()
+            load_torch(threads)
+        from s3diff.apps.picture_progress import PictureProgress
+        from s3diff.folders.default_output import default_output
         from s3diff.folders.jobs import parse_shard, plan_jobs
         from s3diff.folders.restore import FolderRun, describe_run, open_journal
         from s3diff.images.codecs import silence_libtiff
@@ -159,8 +204,19 @@ def restore(
         if replay is not None:
             name_of_model = model_of(replay.made) if model is None else model
             precision = cast(Precision, replay.made.precision) if precision == "auto" else precision
-        load = partial(_load, name_of_model, device, precision, quiet, fast=fast, replay=replay)
+        load = partial(load_model, name_of_model, device, precision, quiet, fast=fast, replay=replay)
         part = parse_shard(shard)
+        names = {"model": Path(name_of_model).name, "scale": f"{options.scale:g}"}
+        if output is None:
+            output = default_output(
+                inputs or [],
+                replace(writing, format="tif") if stream and writing.format is None else writing,
+                names,
+                is_listed=listed is not None or listed_null is not None,
+                keeps_name=writing.overwrite or skip_existing or stream,
+            )
+            if not output.endswith(os.sep):
+                writing = replace(writing, name=OutputOptions.name)  # is in the output's name already
         plan = plan_jobs(
             inputs or [],
             output,
@@ -168,7 +224,7 @@ def restore(
             listed=names_of_lists(listed, listed_null),
             writing=writing,
             shard=part,
-            names={"model": Path(name_of_model).name, "scale": f"{options.scale:g}"},
+            names=names,
             journal=None if journal is None else Path(journal),
         )
         if replay is not None:
@@ -192,12 +248,11 @@ def restore(
                 quiet=quiet,
             )
             if done is not None:
-                _show(done, quiet, replay)
+                show_outcome(done, quiet, replay)
             return
         described = describe_run(
             "" if server and model is None else name_of_model, options, writing, is_signed=signer is not None
         )
-        counter = Counter("frames", quiet)
         with (
             open_journal(plan, described, path=journal, shard=part, keep=not no_journal) as kept,
             _way(
@@ -215,17 +270,13 @@ def restore(
             ) as way,
         ):
             run = FolderRun(
-                plan,
-                way,
-                journal=kept,
-                report=report,
-                overwrite=writing.overwrite,
-                skip_existing=skip_existing,
-                progress=counter,
+                plan, way, journal=kept, report=report, overwrite=writing.overwrite, skip_existing=skip_existing
             )
-            with closing(counter), closing(_with_progress(run, quiet, counter)) as outcomes:
-                for outcome in outcomes:
-                    _show(outcome, quiet, replay)
+            if run.num_resumed and run.num_pending and not quiet:
+                remark(f"going on: {run.num_resumed} of {run.num_resumed + run.num_pending} pictures are done")
+            with closing(PictureProgress(run.num_pending, quiet, speed_of=_speed_of(way, options))) as shown:
+                run.watcher = shown
+                _work_through(run, shown, quiet, replay, goes_on=kept is not None)
         if run.result.num_not_tried:
             remark(
                 f"s3diff: stopped, {run.result.num_not_tried} pictures were not tried; make room and run the same "
@@ -235,6 +286,31 @@ def restore(
             show_sums(run.result)
         if run.result.failed:
             raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _work_through(run: FolderRun, shown: PictureProgress, quiet: bool, replay: Replay | None, *, goes_on: bool) -> None:
+    """Restore, and print every outcome; Ctrl-C ends it with how to go on."""
+    try:
+        with closing(iter(run)) as outcomes:
+            for outcome in outcomes:
+                shown.ended(outcome)
+                show_outcome(outcome, quiet, replay)
+    except KeyboardInterrupt:
+        if not goes_on:
+            raise
+        remark(
+            f"s3diff: stopped; nothing half written is left. {run.count_done()} of {run.num_resumed + run.num_pending} "
+            "pictures are done; to go on, give the same command again"
+        )
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _speed_of(way: Way, options: RestoreOptions) -> Callable[[], str] | None:
+    """What decides how fast pictures are here; None for a service."""
+    from s3diff.folders.run import LocalWay
+    from s3diff.restoration.speed import speed_key
+
+    return (lambda: speed_key(way.restorer, options)) if isinstance(way, LocalWay) else None
 
 
 def names_of_lists(lines: str | None, null_separated: str | None) -> list[str] | None:
@@ -303,116 +379,7 @@ def _streams(asked: bool, plan: RestorePlan, options: RestoreOptions) -> bool:
     return is_too_large_for_memory(plan, options)
 
 
-def show_sums(result: FolderResult) -> None:
-    """Show the table at the end."""
-    rows = [("done", result.num_done, f"in {result.seconds:.1f} s")]
-    rows += [("skipped", count, reason) for reason, count in result.skipped.items()]
-    rows += [("left out", count, what) for count, what in result.left_out.lines()]
-    if result.failed:
-        rows.append(("failed", len(result.failed), "see above" if len(result.failed) <= 1 else "namely"))
-    width = max(len(str(count)) for _, count, _ in rows)
-    for state, count, text in rows:
-        remark(f"{state:8} {count:{width}}  {text}")
-    if len(result.failed) > 1:
-        for outcome in result.failed[:_FAILURES_SHOWN]:
-            remark(f"  {outcome.reason}")
-        if len(result.failed) > _FAILURES_SHOWN:
-            remark(f"  and {len(result.failed) - _FAILURES_SHOWN} more, all of them in --report")
-
-
-def _show(outcome: Outcome, quiet: bool, replay: Replay | None = None) -> None:
-    if outcome.state == "skipped":
-        return
-    if outcome.state == "failed":
-        remark(f"s3diff: {outcome.reason}")
-        return
-    if not quiet:
-        print(on_one_line(_line(outcome)), flush=True)
-        for note in outcome.result.notes if outcome.result else ():
-            remark(f"{outcome.job.source}: {note}")
-    for note in replay.strangeness(outcome.result) if replay is not None and outcome.result is not None else ():
-        remark(f"{outcome.job.source}: {note}")
-
-
-def _line(outcome: Outcome) -> str:
-    """One picture on stdout; where a degree was set or moved by hand, what had been estimated stands behind it."""
-    facts = outcome.result.facts if outcome.result else {}
-    degrees = []
-    for name in ("blur", "noise"):
-        used, estimated = facts[name], facts[f"estimated_{name}"]
-        degrees.append(f"{name} {used:.3f}" + (f" (estimated {estimated:.3f})" if used != estimated else ""))
-    several = "pages" if holds_pages(outcome.job.target) else "frames"
-    size = f"{facts['width']}x{facts['height']}" + (f", {facts['frames']} {several}" if "frames" in facts else "")
-    return "  ".join([str(outcome.job.target), size, *degrees, f"{facts['seconds']:.2f} s"])
-
-
 def _signer(certificate: str, key: str) -> ResultSigner:
     from s3diff.images.files.credentials import ResultSigner
 
     return ResultSigner(certificate, key)
-
-
-def _load(
-    model: str, device: str, precision: Any, quiet: bool, *, fast: bool = False, replay: Replay | None = None
-) -> Restorer:
-    from s3diff.restoration.restorer import Restorer
-
-    with _download_bar(quiet) as (announce, progress):
-        restorer = Restorer.from_pretrained(
-            model,
-            device=device,
-            precision=precision,
-            announce=announce,
-            progress=progress,
-            fast=fast,
-            remark=None if quiet else remark,
-        )
-    if replay is not None:
-        replay.check(restorer)
-        for difference in replay.differences(restorer):
-            remark(difference)
-    return restorer
-
-
-@contextmanager
-def _download_bar(quiet: bool) -> Iterator[tuple[Callable[[DownloadPlan], None], Callable[[int, int], None]]]:
-    """What is to come, with its size and licences, before a download starts; then a bar."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=remarks, disable=quiet)
-    task = None
-
-    def announce(plan: DownloadPlan) -> None:
-        remarks.print(plan.summary())
-
-    def progress(done: int, total: int) -> None:
-        nonlocal task
-        if task is None:
-            bar.start()
-            task = bar.add_task("", total=total)
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield announce, progress
-    finally:
-        if task is not None:
-            bar.stop()
-
-
-def _with_progress(run: FolderRun, quiet: bool, counter: Counter) -> Generator[Outcome, None, None]:
-    """A bar over many pictures, where somebody looks at a terminal; it also shows what is counted of one of them."""
-    if quiet or run.num_pending <= 1 or not remarks.is_terminal:
-        yield from run
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # On a terminal a line has to go above the bar; in a file it must stay what it is.
-    with Progress(*columns, console=remarks, redirect_stdout=sys.stdout is not None and sys.stdout.isatty()) as bar:
-        task = bar.add_task("", total=run.num_pending)
-        counter.instead = lambda text: bar.update(task, description=text)
-        for outcome in run:
-            if outcome.state != "skipped":
-                bar.update(task, description=on_one_line(outcome.job.source.name), advance=1)
-            yield outcome

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from s3diff.client import Client, RemoteJob, ServedResult
 from s3diff.errors import JobCancelledError, JobTimeoutError, OutputError, PictureError, S3DiffError
 from s3diff.folders.jobs import RestoreJob, check_inside
-from s3diff.folders.run import Finish
+from s3diff.folders.run import Finish, PictureWatcher
 from s3diff.images.codecs import check_writable
 from s3diff.messages import reason_of
 from s3diff.options import OutputOptions, RestoreOptions
@@ -69,7 +69,7 @@ class ServerWay:
             self._forget(remote)
         return remote
 
-    def restore(self, job: RestoreJob, opened: RemoteJob, progress: Callable[[int, int], None] | None) -> Finish:
+    def restore(self, job: RestoreJob, opened: RemoteJob, watcher: PictureWatcher | None) -> Finish:
         """Wait for the result.
 
         Raises:
@@ -79,7 +79,8 @@ class ServerWay:
         """
         try:
             with _named(job):
-                result = opened.result()
+                told = None if watcher is None else lambda at: watcher.share(at.fraction, at.seconds_left)
+                result = opened.result(told)
         except (JobTimeoutError, JobCancelledError) as error:
             raise PictureError(f"{job.source}: {error}") from error
         finally:

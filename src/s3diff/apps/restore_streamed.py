@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import typer
 
-from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, Counter, remark
+from s3diff.apps.picture_progress import PictureProgress
+from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, remark
 from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob, RestorePlan, check_inside
 from s3diff.folders.report import Report
@@ -95,13 +96,14 @@ def _restored(
     if not quiet:
         remark(f"model {restorer.model.name}  device {restorer.device}  precision {restorer.precision}  streamed")
     num_done = 0
-    with closing(Counter("tiles", quiet)) as show:
+    with closing(PictureProgress(1, quiet)) as shown:
+        shown.begin(job, None)
 
         def tell(stage: str, done: int, total: int) -> None:
             nonlocal num_done
             if stage == "tiles":
                 num_done = done
-                show(done, total)
+                shown.parts(stage, done, total)
 
         try:
             restored = restorer.restore_file(

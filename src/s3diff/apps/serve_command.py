@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s3diff.apps.terminal import load_torch, one_line_errors, remark, say_large
+from s3diff.apps.terminal import DEVICE_HELP, THREADS_HELP, load_torch, one_line_errors, remark, say_large
 from s3diff.errors import MissingExtraError, OptionError, OutputError
 from s3diff.messages import install_command
 from s3diff.option_texts import whole_millions
@@ -75,10 +75,17 @@ def serve(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="A model that is offered, the first by default; may be repeated."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="A model that clients may choose; the first one is their default; may be repeated. [default: compact]",
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
-    precision: Annotated[Precision, typer.Option(help="Number format of the networks.")] = "auto",
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help=THREADS_HELP)] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="Number format that the networks compute in; auto is safe everywhere.")
+    ] = "auto",
     fast: Annotated[bool, typer.Option("--fast", help="Compile the networks; the first pictures wait.")] = False,
     sign: Annotated[
         tuple[str, str] | None,
@@ -90,16 +97,19 @@ def serve(
         ),
     ] = None,
     max_upload: Annotated[int, typer.Option(help="Largest file taken, in MiB.")] = 128,
-    max_input_megapixels: Annotated[float, typer.Option(help="Largest picture taken.")] = 64,
-    max_megapixels: Annotated[float, typer.Option(help="Largest result.")] = 200,
+    max_input_megapixels: Annotated[float, typer.Option(help="Largest picture taken, in millions of pixels.")] = 64,
+    max_megapixels: Annotated[float, typer.Option(help="Largest result, in millions of pixels.")] = 200,
     queue: Annotated[int, typer.Option(help="Pictures that may wait; further ones are refused for a while.")] = 32,
-    job_seconds: Annotated[float, typer.Option(help="Longest work on one picture.")] = 600,
-    keep_seconds: Annotated[float, typer.Option(help="How long results are kept.")] = 3600,
-    keep_mib: Annotated[int, typer.Option(help="Room for results; the oldest go.")] = 2048,
+    job_seconds: Annotated[float, typer.Option(help="Longest time that one picture may take, in seconds.")] = 600,
+    keep_seconds: Annotated[float, typer.Option(help="How long results are kept, in seconds.")] = 3600,
+    keep_mib: Annotated[int, typer.Option(help="Room for results, in MiB; the oldest are removed first.")] = 2048,
     batch: Annotated[int, typer.Option(help="Small pictures of one size that run together; 1 for never.")] = 8,
     grace: Annotated[float, typer.Option(help="Seconds to finish what is running when the service is ended.")] = 30,
     folder: Annotated[
-        Path | None, typer.Option(help="Where pictures and results lie meanwhile. [default: the temporary folder]")
+        Path | None,
+        typer.Option(
+            help="Where pictures and results lie until they are removed. [default: the system's temporary folder]"
+        ),
     ] = None,
     no_page: Annotated[bool, typer.Option("--no-page", help="Only the HTTP service, without the web page.")] = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
@@ -140,7 +150,7 @@ def serve(
         if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"{folder} is no folder that can be written to; give another --folder")
         listener = listen(host, port)
-        load_torch()
+        load_torch(threads)
         from s3diff.images.codecs import silence_libtiff
         from s3diff.images.files.credentials import ResultSigner
         from s3diff.serving.logs import set_up_logs
@@ -180,7 +190,7 @@ def app(
         list[str] | None,
         typer.Option("--model", "-m", help="A model that is offered, the first by default; may be repeated."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 0,
 ) -> None:
     """Open the web page in the browser, for this machine only, until Ctrl-C: `s3diff serve --open` at a free port.

@@ -6,16 +6,14 @@ import importlib
 import signal
 import sys
 import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console, Group
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from s3diff.errors import OptionError, S3DiffError
@@ -24,8 +22,14 @@ from s3diff.errors import OptionError, S3DiffError
 #: are: ":dog:" is no emoji and "[red]" no colour.
 remarks = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
 
-#: Where nobody looks at a terminal, a line about the progress comes at most so often.
-_LINE_SECONDS = 30.0
+DEVICE_HELP = (
+    "What computes: cuda (a graphics card of NVIDIA or AMD; cuda:1 is the second one), mps (Apple) or cpu; auto takes "
+    "the first of these that is there."
+)
+THREADS_HELP = (
+    "Threads that compute on the CPU. [default: what the machine grants: the cores that this process may use, the CPU "
+    "quota of its container, or SLURM_CPUS_PER_TASK; OMP_NUM_THREADS where it is set]"
+)
 
 #: 0 all done, 1 something failed, 2 wrong use: of an option's name (typer's own) or of its value.
 EXIT_USER_ERROR = 1
@@ -61,14 +65,18 @@ def one_line_errors() -> Iterator[None]:
         raise typer.Exit(EXIT_USER_ERROR) from None
 
 
-def load_torch() -> Any:
-    """Import torch. Ctrl-C meanwhile ends the process at once: inside its libraries it would end in a C++ abort."""
+def load_torch(threads: int | None = None) -> Any:
+    """Import torch and set how many threads it computes with; None for as many as the machine grants.
+
+    Ctrl-C meanwhile ends the process at once: inside its libraries it would end in a C++ abort."""
     before = signal.getsignal(signal.SIGINT)
     is_usual = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
     if is_usual:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        return importlib.import_module("torch")
+        torch = importlib.import_module("torch")
+        importlib.import_module("s3diff.restoration.threads").set_threads(threads)
+        return torch
     finally:
         if is_usual:
             signal.signal(signal.SIGINT, before)
@@ -87,47 +95,3 @@ def say_large(text: str, below: Sequence[str] = ()) -> None:
 def on_one_line(text: str) -> str:
     """Write out line ends, terminal codes and undecodable bytes, which names of files may hold."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
-
-
-class Counter:
-    """How many parts of a picture are done: a bar with the time left on a terminal, now and then a line elsewhere.
-
-    Args:
-        unit: what is counted, such as ``tiles``.
-        quiet: show nothing.
-    """
-
-    def __init__(self, unit: str, quiet: bool) -> None:
-        self._unit, self._quiet = unit, quiet
-        #: Told instead of a bar of its own where another bar is shown already.
-        self.instead: Callable[[str], None] | None = None
-        self._bar: Progress | None = None
-        self._started = self._said = time.monotonic()
-        self._first: int | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        if self._quiet:
-            return
-        if self.instead is not None:
-            self.instead(f"{done} of {total} {self._unit}")
-        elif remarks.is_terminal:
-            if self._bar is None:
-                columns = (TextColumn(self._unit), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-                self._bar = Progress(*columns, console=remarks)
-                self._bar.start()
-                self._bar.add_task("", total=total)
-            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
-        else:
-            self._line(done, total)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _line(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        self._first = done - 1 if self._first is None or done <= self._first else self._first
-        if now - self._said >= _LINE_SECONDS and done < total:
-            left = (now - self._started) / (done - self._first) * (total - done)
-            remark(f"{done} of {total} {self._unit}, about {left / 60:.0f} min left")
-            self._said = now

@@ -29,7 +29,7 @@ Accept = Annotated[bool, typer.Option("--accept-changes", help="With --resume: g
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, such as loss.dists=0.5.")
 ]
-Cpu = Annotated[bool, typer.Option("--cpu", help="Keep to the CPU although there is a GPU.")]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Compute on the CPU even where there is a GPU.")]
 
 
 def train(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from s3diff.errors import PictureError
 from s3diff.folders.journal import JOURNAL_NAME, results_written_down
-from s3diff.formats import RAW_EXTENSIONS
+from s3diff.foreign_formats import foreign_kind
 from s3diff.images.codecs import PICTURE_EXTENSIONS
 from s3diff.messages import reason_of
 
@@ -31,7 +31,6 @@ SYSTEM_FOLDERS = frozenset(
 _NAMES_SHOWN = 5
 
 _SYSTEM, HIDDEN = "folders of the system", "hidden"
-_RAW = "raw files of cameras (develop them first)"
 _OTHER, _LINKS, INSIDE = "no pictures by name", "links to folders", "folders inside (--recursive reads them)"
 RESULTS, _REPEATED = "results of earlier runs", "the same pictures by another way"
 
@@ -47,8 +46,8 @@ class LeftOut:
 
     def add_no_picture(self, name: str) -> None:
         """Count a file whose name is none of a picture."""
-        extension = os.path.splitext(name)[1].lower()
-        self.add(_RAW if extension in RAW_EXTENSIONS else _OTHER, extension or name)
+        foreign = foreign_kind(name)
+        self.add(_OTHER if foreign is None else foreign.plural, os.path.splitext(name)[1].lower() or name)
 
     def lines(self) -> list[tuple[int, str]]:
         """Say for each kind how many there are, and what: ``(3, "no pictures by name: .txt (2), .nef")``."""
@@ -150,6 +149,8 @@ class _Search:
         pictures = [path for path in found if self._is_picture(path.name)]
         if not pictures:
             hint = "" if self._recursive else "; folders inside it are read with --recursive"
+            others = {kind.plural: kind for path in found if (kind := foreign_kind(path)) is not None}
+            hint += "".join(f"; of its {kind.plural}: {kind.advice}" for kind in others.values())
             reason = f"{folder} holds no pictures ({', '.join(PICTURE_EXTENSIONS)}){hint}"
             self._require_failure(num_failed, reason)
         self.found.pictures += [(path, path.relative_to(folder)) for path in pictures]

@@ -100,9 +100,8 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lines.close()
-        if not self.path.exists():  # nothing was written down: the run was refused, or had nothing to do
-            with suppress(OSError):
-                os.unlink(f"{self.path}.lock")  # before the release: afterwards it might be another process's
+        with suppress(OSError):
+            os.unlink(f"{self.path}.lock")  # before the release: afterwards it might be another process's
         self._lock.release()
         for folder in self._new_folders:
             with suppress(OSError):  # only those that are empty
@@ -114,7 +113,9 @@ class Journal:
         Raises:
             OutputError: the disk does not take it.
         """
-        self._append([{"begun": target, "stamp": stamp} for target, stamp in targets], at_once=True)
+        new = dict(targets)
+        self._append([{"begun": target, "stamp": stamp} for target, stamp in new.items()], at_once=True)
+        self.begun.update(new)
 
     def finish(self, target: str, stamp: Stamp | None, outcome: Mapping[str, Any]) -> None:
         """Write down how a picture ended. ``outcome`` holds ``state``, and what else a reader may want to know.
@@ -123,6 +124,8 @@ class Journal:
             OutputError: the disk does not take it.
         """
         self._append([{"ended": target, "stamp": stamp, **outcome}])
+        if outcome.get("state") == "done":
+            self.done[target] = stamp
 
     def is_own(self, target: str, stamp: Stamp | None) -> bool:
         """Whether an output that is there was made by this run, from the source as it is now.

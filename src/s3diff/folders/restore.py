@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +14,21 @@ from typing import TYPE_CHECKING, Any
 from s3diff.errors import DiskFullError, OptionError
 from s3diff.folders.inputs import LeftOut
 from s3diff.folders.jobs import RestorePlan, plan_jobs, require_inside
-from s3diff.folders.journal import JOURNAL_NAME, Journal
+from s3diff.folders.journal import JOURNAL_NAME, Journal, stamp_of
 from s3diff.folders.report import Report
-from s3diff.folders.run import LocalWay, Outcome, Way, failed, open_stamped, run_jobs, select_jobs
+from s3diff.folders.run import (
+    RESUMED,
+    LocalWay,
+    Outcome,
+    PictureWatcher,
+    Way,
+    failed,
+    is_there,
+    key_of,
+    open_stamped,
+    run_jobs,
+    select_jobs,
+)
 from s3diff.options import LIMITS, OutputOptions, RestoreOptions
 
 if TYPE_CHECKING:
@@ -56,10 +68,12 @@ class FolderRun:
         report: a file for all outcomes.
         overwrite: whether files that are there may be replaced.
         skip_existing: leave pictures as they are whose output is there.
-        progress: called with how many frames of an animation are done, and how many there are.
+        watcher: told how each picture comes along.
 
     Attributes:
+        watcher: told how each picture comes along.
         num_pending: pictures to restore.
+        num_resumed: pictures that an earlier run has restored.
         result: complete when the iteration has ended.
 
     Raises:
@@ -75,15 +89,16 @@ class FolderRun:
         report: PathName | None = None,
         overwrite: bool = False,
         skip_existing: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        watcher: PictureWatcher | None = None,
     ) -> None:
-        self._plan, self._way, self._journal, self._progress = plan, way, journal, progress
+        self._plan, self._way, self._journal, self.watcher = plan, way, journal, watcher
         self._report = None if report is None else Path(report)
         self._selection = select_jobs(plan.jobs, plan.root, journal, skip_existing=skip_existing, overwrite=overwrite)
         self.num_pending = len(self._selection.pending)
+        self.num_resumed = sum(outcome.reason == RESUMED for outcome in self._selection.skipped)
         self.result = FolderResult(left_out=plan.left_out)
 
-    def __iter__(self) -> Iterator[Outcome]:
+    def __iter__(self) -> Generator[Outcome, None, None]:
         """Restore; outcomes of what is skipped and of what could not be searched come first.
 
         Raises:
@@ -107,7 +122,7 @@ class FolderRun:
                     root=self._plan.root,
                     journal=self._journal,
                     opened=opened,
-                    progress=self._progress,
+                    watcher=self.watcher,
                 )
                 opened = None  # the run's own now
                 num_ended = 0
@@ -119,6 +134,15 @@ class FolderRun:
                     except DiskFullError:
                         self.result.num_not_tried = len(pending) - num_ended
         self.result.seconds = time.monotonic() - started
+
+    def count_done(self) -> int:
+        """Count the results that are there, of this run and of those before it; 0 where no journal knows them."""
+        journal, root = self._journal, self._plan.root
+        if journal is None:
+            return 0
+        return sum(
+            is_there(job.target) and journal.is_own(key_of(job, root), stamp_of(job.source)) for job in self._plan.jobs
+        )
 
     def _counted(self, outcome: Outcome, report: Report) -> Outcome:
         if outcome.state == "done":

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: So many pictures are written down as begun at once: a flush of the disk for each would cost more than the line.
 _BEGUN_AT_ONCE = 32
 
+#: Why a picture is skipped that its run has restored before it was interrupted.
+RESUMED = "done by an earlier run"
+
 State = Literal["done", "skipped", "failed"]
 #: A source as it was read, and its stamp just before.
 OpenedPicture = tuple[Any, Stamp | None]
@@ -76,6 +79,22 @@ class Selection:
     skipped: list[Outcome]
 
 
+class PictureWatcher(Protocol):
+    """Who is told how a picture comes along; what is raised here ends the run."""
+
+    def begin(self, job: RestoreJob, opened: Any) -> None:
+        """A picture that was read has its turn; ``opened``: what the way made of it."""
+
+    def stage(self, name: str, part: int, num_parts: int) -> None:
+        """A stage begins, see :data:`s3diff.restoration.stage_clock.OnBegin`."""
+
+    def parts(self, kind: str, done: int, total: int) -> None:
+        """So many ``tiles`` or ``frames`` of the picture, or tiles within the stage ``predict``, are done."""
+
+    def share(self, fraction: float, seconds_left: float | None) -> None:
+        """A service says how much of the picture's time is over, in [0, 1], and what is left."""
+
+
 class Way(Protocol):
     """How pictures are restored, as :func:`run_jobs` needs it."""
 
@@ -93,7 +112,7 @@ class Way(Protocol):
             PictureError, OutputError: this picture cannot be restored; others can.
         """
 
-    def restore(self, job: RestoreJob, opened: Any, progress: Callable[[int, int], None] | None) -> Finish:
+    def restore(self, job: RestoreJob, opened: Any, watcher: PictureWatcher | None) -> Finish:
         """Restore what :meth:`open` returned; the writing is left to the function that is returned.
 
         Raises:
@@ -143,21 +162,19 @@ class LocalWay:
             self._signer.require_fitting(form)
         return open_picture(job, self._options, self._root)
 
-    def restore(
-        self, job: RestoreJob, opened: Opened | OpenedSeries, progress: Callable[[int, int], None] | None
-    ) -> Finish:
+    def restore(self, job: RestoreJob, opened: Opened | OpenedSeries, watcher: PictureWatcher | None) -> Finish:
         """See :class:`Way`. Of an animation each frame is written once it is restored."""
         from s3diff.restoration.sources import restore_series  # and with it torch
         from s3diff.restoration.steps import Opened, write
 
         options, writing = self._options, self._writing
+        progress, on_begin = (None, None) if watcher is None else (watcher.parts, watcher.stage)
         if not isinstance(opened, Opened):
-            told = None if progress is None else lambda _, done, total: progress(done, total)
             made = restore_series(
-                self.restorer, opened, job.target, options, writing, told, self._degrees, self._signer
+                self.restorer, opened, job.target, options, writing, progress, self._degrees, self._signer
             )
             return lambda: made
-        restored = self.restorer.restore(opened, options, degrees=self._degrees)
+        restored = self.restorer.restore(opened, options, degrees=self._degrees, progress=progress, on_begin=on_begin)
         return lambda: write(restored, job.target, writing, self._signer)
 
 
@@ -174,7 +191,7 @@ def select_jobs(
         if not is_there(job.target):
             pending.append(job)
         elif journal is not None and journal.is_own(key_of(job, root), stamp_of(job.source)):
-            skipped.append(Outcome(job, "skipped", "done by an earlier run"))
+            skipped.append(Outcome(job, "skipped", RESUMED))
         elif skip_existing:
             skipped.append(Outcome(job, "skipped", "its output is there"))
         else:
@@ -206,7 +223,7 @@ def run_jobs(
     root: Path | None = None,
     journal: Journal | None = None,
     opened: OpenedPicture | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    watcher: PictureWatcher | None = None,
 ) -> Generator[Outcome, None, None]:
     """Restore every picture; yields an outcome for each, in the jobs' order, once it is on the disk.
 
@@ -219,7 +236,7 @@ def run_jobs(
         root: the output folder.
         journal: where it is written down.
         opened: the first job's picture, where the caller has read it already.
-        progress: called with how many frames of an animation are done, and how many there are.
+        watcher: told how each picture comes along.
 
     Raises:
         OptionError, ModelError: no picture can be restored like this.
@@ -255,7 +272,9 @@ def run_jobs(
                 raise read
             picture, stamp = read
             check_inside(job, root)
-            return partial(finished, job, way.restore(job, picture, progress), stamp)
+            if watcher is not None:
+                watcher.begin(job, picture)
+            return partial(finished, job, way.restore(job, picture, watcher), stamp)
         except (PictureError, OutputError) as error:
             return partial(note, job, None, failed(job, error))
 

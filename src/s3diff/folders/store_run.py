@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +20,7 @@ from typing import Any
 from s3diff.errors import OutputError, PictureError, S3DiffError
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.manifest import DEADLY_TRIES, Flight
-from s3diff.folders.run import Finish, LocalWay, Outcome, run_jobs
+from s3diff.folders.run import Finish, LocalWay, Outcome, PictureWatcher, run_jobs
 from s3diff.folders.store_plan import StoreJob
 from s3diff.folders.stores import AlreadyThereError, Store, fetch, open_store
 from s3diff.messages import reason_of
@@ -186,12 +186,10 @@ class _StoreWay:
             local = RestoreJob(fetch(self._jobs[job].source, job.source.parent), job.target)
             return local, self._way(job).open(local)
 
-    def restore(
-        self, job: RestoreJob, opened: tuple[RestoreJob, Any], progress: Callable[[int, int], None] | None
-    ) -> Finish:
+    def restore(self, job: RestoreJob, opened: tuple[RestoreJob, Any], watcher: PictureWatcher | None) -> Finish:
         """See :class:`s3diff.folders.run.Way`. The result is put once it is written."""
         with _as_a_failure(self._jobs[job]):
-            return partial(self._put, job, self._way(job).restore(*opened, progress))
+            return partial(self._put, job, self._way(job).restore(*opened, watcher))
 
     def row(self, job: StoreJob, outcome: Outcome) -> dict[str, Any]:
         """One line of the manifest."""

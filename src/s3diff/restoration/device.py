@@ -1,12 +1,10 @@
-"""Choose a model's device and number format; share the device and the process's flags between calls; time stages."""
+"""Choose a model's device and number format; share the device and the process's flags between calls."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 
 import torch
 
@@ -36,13 +34,14 @@ def choose_device(device: str | torch.device) -> torch.device:
     found = available_devices()
     if device == "auto":
         return torch.device(found[0])
+    num_gpus = torch.cuda.device_count() if "cuda" in found else 0
+    named = [name for each in found for name in ([f"cuda:{n}" for n in range(num_gpus)] if each == "cuda" else [each])]
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError):
-        raise OptionError(f"device is {str(device)!r}; give auto, {', '.join(found)}") from None
-    num_devices = torch.cuda.device_count() if chosen.type == "cuda" else 1
-    if chosen.type not in found or (chosen.index or 0) >= num_devices:
-        raise OptionError(f"device {str(device)!r} is not on this machine; give auto, {', '.join(found)}")
+        raise OptionError(f"device is {str(device)!r}; give auto, {', '.join(named)}") from None
+    if chosen.type not in found or (chosen.index or 0) >= (num_gpus if chosen.type == "cuda" else 1):
+        raise OptionError(f"device {str(device)!r} is not on this machine; give auto, {', '.join(named)}")
     return chosen
 
 
@@ -145,27 +144,3 @@ def _flags(*, exactly: bool) -> Iterator[None]:
 
 #: Compute float32 as float32; with algorithms of cuDNN that give the same bytes again (``exactly``), or the fastest.
 repeatable = _SharedFlags().held
-
-
-@dataclass
-class StageClock:
-    """Measure the seconds of each stage, whose work on the device is waited for."""
-
-    device: torch.device
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the block's seconds to a stage."""
-        started = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-
-    def shared_by(self, num_pictures: int) -> dict[str, float]:
-        """Share every stage's seconds, and their sum as ``total``, evenly among pictures."""
-        shared = {name: seconds / num_pictures for name, seconds in self.seconds.items()}
-        return {**shared, "total": sum(shared.values())}

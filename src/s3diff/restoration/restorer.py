@@ -22,6 +22,7 @@ from s3diff.restoration.device import choose_device, choose_dtype
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Size
+from s3diff.restoration.stage_clock import OnBegin
 from s3diff.restoration.stage_hooks import OnStage
 from s3diff.restoration.steps import Opened, Progress, opened_picture
 
@@ -99,6 +100,7 @@ class Restorer(DeviceModel):
         degrees: Degrees | None = None,
         progress: Progress | None = None,
         on_stage: OnStage | None = None,
+        on_begin: OnBegin | None = None,
         **changes: Unpack[RestoreChanges],
     ) -> Result:
         """Restore one picture.
@@ -113,6 +115,7 @@ class Restorer(DeviceModel):
                 ``prediction``, the UNet's; ``clean``, x0 (all [1, latent_channels, h, w]); ``decoded``, the picture
                 [1, 3, H, W] in [-1, 1] before colours are matched. A tensor of the same shape that it returns is used
                 instead; None changes nothing.
+            on_begin: called when a stage begins, with its name, the part of the picture and the number of parts.
             changes: fields of the options that differ, such as ``scale=2``.
 
         Raises:
@@ -123,7 +126,7 @@ class Restorer(DeviceModel):
         """
         options = self.resolved(options, changes)
         opened = [self._opened(source, options)]
-        return steps.restore(self, opened, options, progress, degrees=degrees, on_stage=on_stage)[0]
+        return steps.restore(self, opened, options, progress, degrees=degrees, on_stage=on_stage, on_begin=on_begin)[0]
 
     def restore_tensor(
         self,

@@ -6,7 +6,7 @@ Colours are float from the first step to the last; a picture restored in tiles k
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,12 +24,13 @@ from s3diff.networks.degradation_estimator import DEGREE_NAMES
 from s3diff.networks.one_step_generator import one_step
 from s3diff.options import Grey, OutputOptions, RestoreAt, RestoreOptions
 from s3diff.restoration.attempt import attempt
-from s3diff.restoration.device import StageClock, repeatable, turn_of
+from s3diff.restoration.device import repeatable, turn_of
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.finishing import finish, is_finished_by_rounding, to_networks
 from s3diff.restoration.regions import Canvas, EnlargedInput, LowQuality, cut_at_edge, estimate_in_tiles, tensor_reader
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Sizes, allowed_sizes
+from s3diff.restoration.stage_clock import OnBegin, Progress, StageClock
 from s3diff.restoration.stage_hooks import OnStage, Passed, passed_to, unchanged
 from s3diff.restoration.tile_plan import TilePlan, plan_tiles
 from s3diff.restoration.tiled_stages import TiledStages
@@ -38,10 +39,6 @@ from s3diff.version import __version__
 
 if TYPE_CHECKING:
     from s3diff.images.files.credentials import ResultSigner
-
-#: Called with the stage (``tiles``, ``predict`` or ``frames``), how much of it is done and how much there is. What it
-#: raises ends the work.
-Progress = Callable[[str, int, int], None]
 
 
 class PartCanvas(Protocol):
@@ -118,6 +115,7 @@ def restore(
     degrees: Degrees | None = None,
     grey: Grey | None = None,
     on_stage: OnStage | None = None,
+    on_begin: OnBegin | None = None,
 ) -> list[Result]:
     """Restore pictures of one size, together where memory allows it whole, otherwise one by one and in tiles.
 
@@ -130,6 +128,7 @@ def restore(
         degrees: for all pictures, instead of the estimate and of the options' degrees.
         grey: instead of the options'.
         on_stage: see :data:`OnStage`.
+        on_begin: see :data:`OnBegin`.
 
     Raises:
         PictureError: there is not enough memory, whatever the tiles.
@@ -161,7 +160,10 @@ def restore(
             in_turn=in_turn,
             degrees=as_tensor(degrees),
             passed=passed_to(on_stage),
+            on_begin=on_begin,
         )
+        if on_begin is not None:
+            on_begin("finish", len(plan.regions), len(plan.regions))
         images = [canvas] if made.images is None else made.images.split(1)
         each_of = zip(made.results, images, pictures, strict=True)
         return [_finished(result, image, picture, sizes, options, notes) for result, image, picture in each_of]
@@ -188,6 +190,7 @@ def walk(
     in_turn: bool = False,
     degrees: Tensor | None = None,
     passed: Passed = unchanged,
+    on_begin: OnBegin | None = None,
 ) -> Walked:
     """Run the method on opaque sRGB pictures of one size; gradients pass where they are enabled.
 
@@ -203,12 +206,13 @@ def walk(
         in_turn: see :meth:`Restorer.restore_batch`.
         degrees: [B, 2] or, for all pictures, [1, 2], instead of the estimate and of the options' degrees.
         passed: see :data:`Passed`.
+        on_begin: see :data:`OnBegin`.
     """
     # Folded weights lie in one place until the next picture's, and a plan counts on the device's free memory.
     with turn_of(model.device), repeatable(exactly=not model.acceleration.compiled):
         generator, (read_part, size, count), (width, height) = model.generator, low_quality, sizes.working
         positive, negative = model.prompts(options, count)
-        clock, part = StageClock(model.device), 1 if in_turn else count
+        clock, part = StageClock(model.device, len(plan.regions), on_begin), 1 if in_turn else count
         with clock.stage("estimate"):
             estimated = _estimated(model, low_quality, in_turn)
             used = _overridden(estimated, options) if degrees is None else degrees.to(estimated).expand(count, 2)
@@ -222,6 +226,7 @@ def walk(
         for done, (rows, columns) in enumerate(regions):
             if canvas is not None and canvas.holds(rows, columns):
                 continue
+            clock.part = done
             stages = TiledStages(generator, plan, partial(progress, "predict") if progress else None)
             with clock.stage("prepare"):
                 base, image = enlarged.region(rows.read, columns.read, model.device)

@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 from PIL import Image, ImageFile
 
 from s3diff.errors import PictureError
+from s3diff.foreign_formats import foreign_kind
 from s3diff.formats import FORMAT_TITLES, PicturePath, format_of
 from s3diff.images.files.codec import HEAD_BYTES, Codec
 from s3diff.images.files.exif_colors import states_adobe_rgb
@@ -217,6 +218,8 @@ def recognised(file: BinaryIO, shown: str) -> Codec:
         raise PictureError(f"{shown} is a raw file of a camera; develop it first, and give the picture")
     if codec is None and not head:
         raise PictureError(f"{shown} is empty; give a {FORMAT_TITLES} picture")
+    if codec is None and (foreign := foreign_kind(shown, head)) is not None:
+        raise PictureError(f"{shown} is {foreign.name}; {foreign.advice}")
     if codec is None:
         raise PictureError(f"{shown} is not a {FORMAT_TITLES} picture; give a picture file in one of these formats")
     return codec

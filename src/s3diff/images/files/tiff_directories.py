@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from s3diff.errors import PictureError
+from s3diff.foreign_formats import RAW
 
 NEW_SUBFILE_TYPE, OLD_SUBFILE_TYPE = 0x00FE, 0x00FF
 WIDTH, HEIGHT, PHOTOMETRIC, SUB_DIRECTORIES = 0x0100, 0x0101, 0x0106, 0x014A
@@ -94,7 +95,7 @@ class TiffDirectories:
         """
         children = self._children(self.pages[:1])
         if self.is_canon_raw or any(each.is_raw for each in (*self.pages[:_MAX_VALUES], *children)):
-            raise PictureError("the file is a raw file of a camera; develop it first, and give the picture")
+            raise PictureError(f"the file is {RAW.name}; {RAW.advice}")
         full = [page for page in self.pages if not page.is_reduced]
         if full and full[0] is self.pages[0]:
             larger = [each for each in children if not each.is_reduced and each.num_pixels > full[0].num_pixels]

@@ -1,0 +1,62 @@
+"""Load the model of a run, with what is to come and a bar where it has to be fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from s3diff.apps.terminal import remark, remarks
+
+if TYPE_CHECKING:
+    from s3diff.apps.replay import Replay
+    from s3diff.checkpoints.hub import DownloadPlan
+    from s3diff.restoration.restorer import Restorer
+
+
+def load_model(
+    model: str, device: str, precision: Any, quiet: bool, *, fast: bool = False, replay: Replay | None = None
+) -> Restorer:
+    from s3diff.restoration.restorer import Restorer
+
+    with _download_bar(quiet) as (announce, progress):
+        restorer = Restorer.from_pretrained(
+            model,
+            device=device,
+            precision=precision,
+            announce=announce,
+            progress=progress,
+            fast=fast,
+            remark=None if quiet else remark,
+        )
+    if replay is not None:
+        replay.check(restorer)
+        for difference in replay.differences(restorer):
+            remark(difference)
+    return restorer
+
+
+@contextmanager
+def _download_bar(quiet: bool) -> Iterator[tuple[Callable[[DownloadPlan], None], Callable[[int, int], None]]]:
+    """What is to come, with its size and licences, before a download starts; then a bar."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=remarks, disable=quiet)
+    task = None
+
+    def announce(plan: DownloadPlan) -> None:
+        remarks.print(plan.summary())
+
+    def progress(done: int, total: int) -> None:
+        nonlocal task
+        if task is None:
+            bar.start()
+            task = bar.add_task("", total=total)
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield announce, progress
+    finally:
+        if task is not None:
+            bar.stop()

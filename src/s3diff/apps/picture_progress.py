@@ -1,0 +1,197 @@
+"""What is seen while pictures are restored: a bar on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.table import Column
+from rich.text import Text
+
+from s3diff.apps.terminal import on_one_line, remark, remarks
+from s3diff.folders.jobs import RestoreJob
+from s3diff.folders.run import Outcome
+from s3diff.restoration.speed import Speeds
+from s3diff.restoration.time_left import PER_PART, TimeLeft, duration_in_words
+
+#: Where nobody looks at a terminal, a line about the progress comes at most so often.
+_LINE_SECONDS = 30.0
+#: From this time on a run is long: its result's size and its time are told before it.
+_LONG_SECONDS = 10.0
+#: So many pixels of the networks are a long run where no time is known yet.
+_LONG_PIXELS = 4_000_000
+#: Of a terminal's columns; the line beside the bar gets the others.
+_BAR_COLUMNS = 20
+_STAGES = {
+    "estimate": "looking at the picture",
+    "fold": "preparing the model",
+    "prepare": "enlarging",
+    "encode": "encoding",
+    "predict": "predicting",
+    "decode": "decoding",
+    "color": "matching colours",
+    "finish": "finishing",
+}
+
+
+class PictureProgress:
+    """Show how pictures come along; a :class:`s3diff.folders.run.PictureWatcher`.
+
+    Args:
+        num_pictures: of the run.
+        quiet: show nothing.
+        speed_of: names what decides how fast pictures are, see ``speed_key``; None where a service restores them.
+    """
+
+    def __init__(self, num_pictures: int, quiet: bool, speed_of: Callable[[], str] | None = None) -> None:
+        self._num_pictures, self._quiet, self._speed_of = num_pictures, quiet, speed_of
+        self._begun: set[RestoreJob] = set()
+        self._num_failed_early = 0
+        self._speeds = Speeds()
+        self._pixels: dict[RestoreJob, int] = {}
+        self._name, self._detail = "", ""
+        self._left = TimeLeft()
+        self._told: tuple[float, float | None] | None = None
+        self._turn = threading.RLock()
+        self._is_over = threading.Event()
+        self._bar: Progress | None = None
+        if not quiet and remarks.is_terminal:
+            columns = (BarColumn(bar_width=_BAR_COLUMNS), _Told(self))
+            # On a terminal a line has to go above the bar; in a file it must stay what it is.
+            is_shared = sys.stdout is not None and sys.stdout.isatty()
+            self._bar = Progress(*columns, console=remarks, redirect_stdout=is_shared, transient=True)
+        self._ticks = threading.Thread(target=self._tick, name="s3diff-progress", daemon=True)
+
+    # What the run tells.
+
+    def begin(self, job: RestoreJob, opened: Any) -> None:
+        """Note that a picture has its turn, and say before a long run what is to come."""
+        sizes = opened.sizes if hasattr(opened, "picture") else None  # of a still picture that is restored here
+        pixels = None if sizes is None else sizes.num_working_pixels
+        expected = None
+        if pixels is not None and self._speed_of is not None:
+            self._pixels[job] = pixels
+            expected = self._speeds.expected(self._speed_of(), pixels)
+        with self._turn:
+            self._begun.add(job)
+            self._name, self._detail, self._told = on_one_line(job.source.name), "", None
+            self._left = TimeLeft(expected)
+        if self._quiet:
+            return
+        if sizes is not None and len(self._begun) == 1:
+            self._announce(sizes, pixels, expected)
+        if self._bar is not None and not self._bar.live.is_started:
+            self._bar.start()
+            self._bar.add_task("", total=1.0)
+        elif self._bar is None and self._num_pictures == 1 and not self._ticks.is_alive():
+            self._ticks.start()
+
+    def stage(self, name: str, part: int, num_parts: int) -> None:
+        """Note that a stage begins."""
+        with self._turn:
+            self._left.begin(name, part, num_parts)
+            where = f"tile {part + 1} of {num_parts}, " if num_parts > 1 and name in PER_PART else ""
+            self._detail = where + _STAGES[name]
+
+    def parts(self, kind: str, done: int, total: int) -> None:
+        """Note that tiles or frames are done."""
+        with self._turn:
+            if kind == "predict":
+                self._left.within(done, total)
+            else:
+                self._left.part(done, total)
+            if kind == "predict":
+                self._detail = f"{_STAGES[kind]}, tile {done} of {total}"
+            elif total > 1:
+                self._detail = f"{done} of {total} {kind}"
+
+    def share(self, fraction: float, seconds_left: float | None) -> None:
+        """Note what a service says."""
+        with self._turn:
+            self._told = (fraction, seconds_left)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Count a picture, and learn from it how fast this machine is."""
+        if outcome.state == "skipped":
+            return
+        if outcome.job not in self._begun:
+            self._num_failed_early += 1
+        pixels = self._pixels.pop(outcome.job, None)
+        result = outcome.result
+        if result is not None and pixels is not None and self._speed_of is not None and not result.num_resumed:
+            self._speeds.add(self._speed_of(), pixels, result.seconds)
+
+    def close(self) -> None:
+        """End the bar, and keep what was measured."""
+        self._is_over.set()
+        if self._bar is not None and self._bar.live.is_started:
+            self._bar.stop()
+        if self._begun and self._speed_of is not None:
+            self._speeds.save()
+
+    # What is seen.
+
+    @property
+    def _num_before(self) -> int:
+        """Pictures before the one at work: the results of some may still be written."""
+        return max(0, len(self._begun) - 1) + self._num_failed_early
+
+    @property
+    def fraction(self) -> float:
+        """Share of the run that is over, the picture at work included, in [0, 1]."""
+        with self._turn:
+            own = self._left.fraction if self._told is None else self._told[0]
+            return min(1.0, (self._num_before + own) / max(1, self._num_pictures))
+
+    @property
+    def line(self) -> str:
+        """The picture at work, how far it is, and what is left."""
+        with self._turn:
+            left = self._left.seconds_left if self._told is None else self._told[1]
+            own = self._left.fraction if self._told is None else self._told[0]
+            if self._num_pictures > 1:
+                rest = max(0, self._num_pictures - self._num_before - 1)
+                whole = None if left is None else left + rest * (self._left.elapsed + left)
+                count = f"{self._num_before + 1} of {self._num_pictures}, {self._name}: {own:.0%}"
+                return f"{count}{'' if whole is None else f', about {duration_in_words(whole)} left'}"
+            known = f"{own:.0%}, about {duration_in_words(left)} left" if left is not None else "time not known yet"
+            return f"{self._detail or 'waiting'}, {known}"
+
+    def _announce(self, sizes: Any, pixels: int | None, expected: dict[str, float] | None) -> None:
+        seconds = None if expected is None else sum(expected.values()) * self._num_pictures
+        is_long = (seconds or 0) >= _LONG_SECONDS or (seconds is None and (pixels or 0) >= _LONG_PIXELS)
+        if not is_long:
+            return
+        (width, height), (out_width, out_height) = sizes.input, sizes.output
+        became = f"{self._name}: {width} x {height} px become {out_width} x {out_height} px"
+        if self._num_pictures > 1:
+            became = f"{self._num_pictures} pictures, the first of {width} x {height} px"
+        if seconds is None:
+            remark(f"{became}; how long that takes on this machine is not known yet")
+        else:
+            like_it = ", if all are like it" if self._num_pictures > 1 else ""
+            remark(f"{became}; about {duration_in_words(seconds)} on this machine{like_it}")
+
+    def _tick(self) -> None:
+        while not self._is_over.wait(_LINE_SECONDS):
+            remark(self.line)
+
+
+class _Told(ProgressColumn):
+    """The line, made anew whenever the bar is drawn: time passes within a stage as well."""
+
+    max_refresh = 0.2
+
+    def __init__(self, shown: PictureProgress) -> None:
+        super().__init__()
+        self._shown = shown
+
+    def get_table_column(self) -> Column:
+        return Column(no_wrap=True, overflow="ellipsis")
+
+    def render(self, task: Task) -> Text:
+        task.completed = self._shown.fraction
+        return Text(self._shown.line)

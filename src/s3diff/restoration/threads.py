@@ -1,0 +1,76 @@
+"""How many threads to compute with: what the machine grants this process, which is less than it has in a container."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+def granted_cpus() -> int:
+    """Count the CPUs that this process may keep busy: at least 1.
+
+    The least of the CPUs that it may run on (affinity, cpusets), of the CPU quotas of its control groups (Docker
+    ``--cpus``, a Kubernetes limit, systemd's ``CPUQuota``), rounded down, and of ``SLURM_CPUS_PER_TASK``.
+    """
+    limits = [float(_usable_cpus()), *cpu_quotas()]
+    with suppress(KeyError, ValueError):
+        limits.append(float(os.environ["SLURM_CPUS_PER_TASK"]))
+    return max(1, int(min(limits)))
+
+
+def set_threads(number: int | None) -> None:
+    """Let torch compute with so many threads; None for :func:`granted_cpus`, unless ``OMP_NUM_THREADS`` is set."""
+    import torch
+
+    if number is not None:
+        torch.set_num_threads(number)
+    elif "OMP_NUM_THREADS" not in os.environ and granted_cpus() < torch.get_num_threads():
+        torch.set_num_threads(granted_cpus())
+
+
+def cpu_quotas(mounted: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> list[float]:
+    """List the CPU quotas of this process's control groups, of version 1 and 2, in CPUs; none where there is none.
+
+    Args:
+        mounted: where control groups are mounted.
+        own: the file that names the process's groups.
+    """
+    quotas = []
+    for folder in _groups(mounted, own):
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = (folder / "cpu.max").read_text().split()  # version 2
+            quotas.append(float(quota) / float(period))  # "max", no quota, is no number
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            quotas += [float(quota) / float(period)] if float(quota) > 0 else []  # -1 is no quota
+    return quotas
+
+
+def _groups(mounted: Path, own: Path) -> Iterator[Path]:
+    """The folders of the process's groups and of all groups that hold them.
+
+    In a container the file may name the group as the host sees it, while only the container's part is mounted.
+    """
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # Version 1 is mounted under the names of its controllers, or of one of them.
+        for root in dict.fromkeys((mounted / controllers, mounted / "cpu") if controllers else (mounted,)):
+            path = root / group.lstrip("/")
+            yield from dict.fromkeys((path, *(each for each in path.parents if each.is_relative_to(root)), root))
+
+
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,138 @@
+"""Estimate the time that is left of one picture from its stages: by what this machine took before, and by this picture.
+
+No torch here; the clock is the caller's, so that a test can turn it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+#: Stages that come once before all parts of a picture, once for each part, and once at the end.
+FIRST, PER_PART, LAST = ("estimate", "fold"), ("prepare", "encode", "predict", "decode", "color"), ("finish",)
+#: Shares of the stages where nothing was measured: the work of the paper's networks for 512 px, in TFLOP
+#: (docs/performance.md, "The floor"), and little for what is no network.
+_TYPICAL = {"estimate": 0.04, "prepare": 0.02, "encode": 1.12, "predict": 1.61, "decode": 2.51, "color": 0.05}
+#: From this share of the work on, a time is told although nothing was measured before.
+_ENOUGH = 0.1
+#: How much what was measured before weighs against this picture: as if this share of its work were done.
+_TRUST = 0.05
+
+
+class TimeLeft:
+    """Follow one picture's stages and parts, and say how far it is.
+
+    Args:
+        expected: seconds of each stage, for all parts together; None where nothing was measured.
+        now: a clock in seconds.
+    """
+
+    def __init__(self, expected: Mapping[str, float] | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        self._now, self._is_measured = now, expected is not None
+        self._work = dict(_TYPICAL if expected is None else expected)
+        self._started = self._marked = now()
+        self._stage, self._within = "", 0.0
+        self._part = self._num_skipped = 0
+        self._num_parts = 1
+        self._took: dict[str, float] = {}
+        self._fraction = 0.0
+
+    @property
+    def stage(self) -> str:
+        """The stage at work; empty before the first."""
+        return self._stage
+
+    def begin(self, stage: str, part: int = 0, num_parts: int = 1) -> None:
+        """Note that a stage of a part begins, and with it that the stage before is done."""
+        self._mark()
+        if part < self._part and stage not in LAST:  # begun anew, in smaller tiles: memory ran out
+            self._started, self._part, self._num_skipped, self._took = self._marked, 0, 0, {}
+        self._num_skipped += max(0, part - self._part)  # there from an earlier run
+        self._part, self._num_parts = max(part, self._part), num_parts
+        self._stage, self._within = stage, 0.0
+
+    def within(self, done: int, total: int) -> None:
+        """Note how much of the stage at work is done."""
+        self._mark()
+        self._within = done / max(1, total)
+
+    def part(self, done: int, total: int) -> None:
+        """Note that so many parts of the picture are done, the one at work the last of them."""
+        self._mark()
+        self._num_skipped += max(0, done - self._part - 1)  # there from an earlier run
+        self._part, self._num_parts, self._stage, self._within = done, total, "", 0.0
+        num_made = done - self._num_skipped
+        if num_made > 0:
+            # This very picture is the best measure of its other parts.
+            took = self._took or {PER_PART[0]: self.elapsed}  # stages may not be told
+            self._work.update({stage: took[stage] for stage in FIRST if stage in took})
+            self._work.update({stage: took.get(stage, 0.0) * total / num_made for stage in PER_PART})
+            self._is_measured = True
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return self._now() - self._started
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated seconds; None while nothing is known."""
+        whole, done, skipped = sum(self._work.values()), self._done(), self._share_of_skipped()
+        made = done - skipped
+        if not self._is_measured and made < _ENOUGH * whole:
+            return None
+        prior = _TRUST * whole if self._is_measured else 0.0
+        rate = (self._marked - self._started + prior) / max(made + prior, 1e-9)
+        current = self._rest_of_stage()
+        if made + current > 0:
+            # The stage at work is not done yet: it cannot have been faster than that.
+            rate = max(rate, (self.elapsed + prior) / (made + current + prior))
+        since = self._now() - self._marked
+        return max(0.0, rate * current - since) + rate * max(0.0, whole - done - current)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the time that is over, in [0, 1]; it never falls."""
+        left = self.seconds_left
+        if left is not None:
+            self._fraction = max(self._fraction, min(1.0, self.elapsed / max(self.elapsed + left, 1e-9)))
+        return self._fraction
+
+    def _mark(self) -> None:
+        now = self._now()
+        if self._stage:
+            self._took[self._stage] = self._took.get(self._stage, 0.0) + now - self._marked
+        self._marked = now
+
+    def _done(self) -> float:
+        """The work that is done, parts of an earlier run included."""
+        before = self._sum(FIRST)
+        if self._stage in FIRST:
+            earlier = FIRST[: FIRST.index(self._stage)]
+            return self._sum(earlier) + self._within * self._work.get(self._stage, 0.0)
+        per_part = self._sum(PER_PART) / self._num_parts
+        if self._stage in PER_PART:
+            earlier = PER_PART[: PER_PART.index(self._stage)]
+            in_part = self._sum(earlier) + self._within * self._work.get(self._stage, 0.0)
+            return before + self._part * per_part + in_part / self._num_parts
+        if self._stage in LAST:
+            return before + self._sum(PER_PART)
+        return before + self._part * per_part if self._part else 0.0
+
+    def _rest_of_stage(self) -> float:
+        work = (1 - self._within) * self._work.get(self._stage, 0.0)
+        return work / self._num_parts if self._stage in PER_PART else work
+
+    def _share_of_skipped(self) -> float:
+        return self._num_skipped * self._sum(PER_PART) / self._num_parts
+
+    def _sum(self, stages: tuple[str, ...]) -> float:
+        return sum(self._work.get(stage, 0.0) for stage in stages)
+
+
+def duration_in_words(seconds: float) -> str:
+    """Round seconds to what a person wants to know: ``40 s``, ``3 min``, ``1 h 20 min``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

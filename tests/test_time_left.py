@@ -1,0 +1,169 @@
+"""The time that is left of a picture: whatever the stages take, within a factor of 1.5 from the first fifth on."""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from s3diff.restoration.speed import Speeds
+from s3diff.restoration.time_left import TimeLeft, duration_in_words
+
+PER_PART = ("prepare", "encode", "predict", "decode", "color")
+#: Seconds of the stages of one part, as two models have them: SD-Turbo's networks, and small ones with slow colours.
+LARGE = {"prepare": 0.1, "encode": 8.0, "predict": 13.0, "decode": 17.0, "color": 0.5}
+SMALL = {"prepare": 0.02, "encode": 0.1, "predict": 0.25, "decode": 0.3, "color": 0.12}
+
+
+class Clock:
+    """Time that a test turns."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def worst_factor(
+    stages: dict[str, float],
+    num_parts: int,
+    expected: dict[str, float] | None,
+    *,
+    tiles: int = 1,
+    seed: int = 0,
+    num_skipped: int = 0,
+    told_from: float = 0.2,
+) -> float:
+    """How far an estimate is from the truth at worst, from ``told_from`` of the time on to four fifths."""
+    rng, clock = random.Random(seed), Clock()
+    left = TimeLeft(expected, clock)
+    told: list[tuple[float, float | None]] = []
+    fractions = []
+
+    def work(seconds: float) -> None:
+        for _ in range(10):
+            clock.seconds += seconds / 10
+            told.append((clock.seconds, left.seconds_left))
+            fractions.append(left.fraction)
+
+    for name in ("estimate", "fold"):
+        left.begin(name, 0, num_parts)
+        work(0.2)
+    for part in range(num_skipped, num_parts):
+        speed = rng.uniform(0.85, 1.15)
+        for name in PER_PART:
+            left.begin(name, part, num_parts)
+            for tile in range(tiles if name == "predict" else 1):
+                work(stages[name] * speed / (tiles if name == "predict" else 1))
+                if name == "predict" and tiles > 1:
+                    left.within(tile + 1, tiles)
+        left.part(part + 1, num_parts)
+    left.begin("finish", num_parts, num_parts)
+    work(0.1)
+    end = clock.seconds
+    assert all(first <= second for first, second in pairwise(fractions)), "a bar never goes back"
+    assert fractions[-1] > 0.9
+    worst = 1.0
+    for at, seconds in told:
+        if told_from * end <= at <= 0.8 * end:
+            assert seconds is not None, "a time is told"
+            ratio = max(seconds, 1e-9) / (end - at)
+            worst = max(worst, ratio, 1 / ratio)
+    return worst
+
+
+def whole(stages: dict[str, float], num_parts: int, factor: float = 1.0) -> dict[str, float]:
+    """What earlier pictures took."""
+    return {"estimate": 0.2, "fold": 0.2, "finish": 0.1} | {k: v * num_parts * factor for k, v in stages.items()}
+
+
+@pytest.mark.parametrize("num_parts", [8, 12, 60])
+@pytest.mark.parametrize("stages", [LARGE, SMALL])
+def test_many_parts_without_a_measure(stages: dict[str, float], num_parts: int) -> None:
+    assert worst_factor(stages, num_parts, None) < 1.5
+
+
+def test_at_once_without_a_measure() -> None:
+    """A picture at full size: its stages take a minute each, and only the tiles of one are told."""
+    # The first stage that tells anything, the encoder, ends a little after the first fifth.
+    assert worst_factor(LARGE, 1, None, tiles=9, told_from=0.25) < 1.5
+    assert worst_factor(LARGE, 1, None, told_from=0.25) < 1.5
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 4, 30])
+@pytest.mark.parametrize("stages", [LARGE, SMALL])
+@pytest.mark.parametrize("factor", [0.75, 1.0, 1.2])
+def test_with_a_measure(stages: dict[str, float], num_parts: int, factor: float) -> None:
+    """Also where the machine is slower or faster than it was then."""
+    assert worst_factor(stages, num_parts, whole(stages, num_parts, factor), seed=1) < 1.5
+
+
+def test_a_run_that_goes_on() -> None:
+    """Parts of an earlier run are there: the others take their time all the same."""
+    assert worst_factor(SMALL, 40, None, num_skipped=20) < 1.5
+
+
+def test_stages_that_are_not_told() -> None:
+    """Frames of an animation, tiles of a streamed picture: parts are enough."""
+    clock = Clock()
+    left = TimeLeft(None, clock)
+    assert left.seconds_left is None
+    for done in range(1, 11):
+        clock.seconds += 2
+        left.part(done, 10)
+        assert left.seconds_left == pytest.approx(2 * (10 - done), abs=0.5)
+        assert left.fraction == pytest.approx(done / 10, abs=0.02)
+
+
+def test_a_stage_that_does_not_end_keeps_its_time() -> None:
+    clock = Clock()
+    left = TimeLeft({"encode": 10, "predict": 10, "decode": 80}, clock)
+    left.begin("encode")
+    clock.seconds = 300.0  # the machine is busy with something else
+    assert left.seconds_left is not None
+    assert left.seconds_left > 500
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (40, "40 s"), (170, "3 min"), (3599, "1 h 0 min"), (4800, "1 h 20 min")]
+)
+def test_words(seconds: float, words: str) -> None:
+    assert duration_in_words(seconds) == words
+
+
+def test_speeds_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "speed.json"
+    speeds = Speeds(path)
+    assert speeds.expected("key", 1_000_000) is None
+    speeds.add("key", 2_000_000, {"fold": 0.5, "encode": 4.0, "total": 4.5})
+    speeds.save()
+    again = Speeds(path)
+    assert again.expected("key", 4_000_000) == {"fold": 0.5, "encode": 8.0}
+    assert again.expected("another", 4_000_000) is None
+    for _ in range(12):  # the machine has become twice as fast
+        again.add("key", 2_000_000, {"fold": 0.5, "encode": 2.0, "total": 2.5})
+    expected = again.expected("key", 4_000_000)
+    assert expected is not None
+    assert expected["encode"] == pytest.approx(4.0, rel=0.05)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', '{"key": {"seconds": {}, "pictures": 0, "megapixels": 0}}'])
+def test_a_file_that_says_nothing(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "speed.json"
+    path.write_text(content)
+    speeds = Speeds(path)
+    assert speeds.expected("key", 10) is None
+    speeds.add("key", 10, {"encode": 1.0})
+    speeds.save()
+    assert list(json.loads(path.read_text())) == ["key"]
+
+
+def test_a_folder_that_takes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    speeds = Speeds(tmp_path / "file" / "speed.json")
+    speeds.add("key", 10, {"encode": 1.0})
+    speeds.save()  # nothing depends on it
