@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from s3diff.apps.cluster_commands import cluster
 from s3diff.apps.degrade_command import degrade
 from s3diff.apps.evaluation_commands import benchmark, evaluate
+from s3diff.apps.export_command import export
 from s3diff.apps.inspect_command import inspect
 from s3diff.apps.restore_command import restore
 from s3diff.apps.serve_command import app as open_app
@@ -180,6 +181,7 @@ def doctor() -> None:
             typer.echo(line)
 
 
+app.command()(export)
 app.command()(serve)
 app.command("app")(open_app)
 app.add_typer(cluster)

@@ -57,6 +57,18 @@ _EXTRAS = {
         "python -m s3diff.apps.gradio_demo: a small page to share",
         {"gradio": "gradio"},
     ),
+    "onnxruntime": (
+        "s3diff export to ONNX, and what runs it",
+        {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
+    ),
+    "openvino": (
+        "s3diff export to OpenVINO, and what runs it",
+        {"openvino": "openvino"},
+    ),
+    "diffusers": (
+        "s3diff.integrations.diffusers: a pipeline of diffusers",
+        {"diffusers": "diffusers"},
+    ),
     "test": (
         "the tests, some of which compare with diffusers and scipy",
         {

@@ -1,0 +1,1 @@
+"""Write a model for programs that know nothing of s3diff: ONNX, OpenVINO, torch.export."""

@@ -1,0 +1,149 @@
+"""Write a model as one file for all sizes, or for one size, that runs without s3diff."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from s3diff.checkpoints.model_folder import LoadedModel, load_model
+from s3diff.checkpoints.registry import model_folder
+from s3diff.errors import OptionError, OutputError
+from s3diff.export.picture_graph import ESTIMATE, HalfStored, PictureGraph
+from s3diff.messages import reason_of
+from s3diff.options import METHOD_SCALE, RestoreOptions
+from s3diff.restoration.runtimes import quiet, require_installed, traced, write_onnx, write_openvino
+from s3diff.version import __version__
+
+ExportFormat = Literal["onnx", "torch", "openvino"]
+SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch": ".pt2", "openvino": ".xml"}
+#: Names of the graph's inputs and outputs.
+INPUTS, OUTPUTS = ("low_quality", "degrees"), ("restored", "degrees_used")
+#: (width, height) of the picture that a graph for all sizes is traced with; odd, and of two different sides.
+_TRACED_SIZE = (27, 22)
+
+
+def export_model(
+    model: str | Path,
+    target: Path,
+    form: ExportFormat | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    half: bool = False,
+    options: RestoreOptions | None = None,
+) -> list[Path]:
+    """Write the method from the low-quality picture to the result, four times as large, as one graph.
+
+    Its inputs are ``low_quality`` [1, 3, h, w] float32 RGB in [0, 1] and ``degrees`` [1, 2], blur and noise, below 0
+    for the estimate (ONNX: may be left out); its outputs are ``restored`` [1, 3, 4 h, 4 w] in [0, 1] and
+    ``degrees_used``.
+
+    Args:
+        model: a model's name or folder.
+        target: a new file; its extension is the format's.
+        form: None for the one of the extension.
+        size: (width, height) of all low-quality pictures; None for any size.
+        half: store the weights in float16; they are computed with in float32.
+        options: guidance, colour matching and filter count, and are put into the graph.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        OptionError: another extension than the format's, or an option that a graph does not have.
+        OutputError: something is there already, or it cannot be written; nothing is left half written.
+        MissingExtraError: the format's packages are not installed.
+        ModelError: the model cannot be loaded or traced.
+    """
+    form = _checked_format(target, form)
+    if form != "torch":
+        require_installed("openvino" if form == "openvino" else "onnxruntime", f"the format {form}")
+    loaded = load_model(model_folder(model))
+    chosen = (options or RestoreOptions()).for_model(loaded.upsampling)
+    _require_graph_options(chosen)
+    graph: torch.nn.Module = PictureGraph(
+        loaded.generator,
+        loaded.prompts,
+        upsampling=chosen.upsampling or loaded.upsampling,
+        guidance=chosen.guidance,
+        color_match=chosen.color_match,
+    )
+    if half and form != "openvino":  # which stores so by itself
+        graph = HalfStored(graph)
+    width, height = size or _TRACED_SIZE
+    arguments = torch.full((1, 3, height, width), 0.5), torch.full((1, 2), ESTIMATE)
+    any_side = torch.export.Dim.DYNAMIC
+    shapes = (None, None) if size else ({2: any_side, 3: any_side}, None)
+    program = traced(graph, arguments, shapes)
+    return _written(program, target, form, _properties(loaded, chosen, size), half=half)
+
+
+def _checked_format(target: Path, form: ExportFormat | None) -> ExportFormat:
+    by_suffix = {suffix: each for each, suffix in SUFFIXES.items()}
+    if form is not None and form not in get_args(ExportFormat):
+        raise OptionError(f"format is {form!r}; give one of {', '.join(SUFFIXES)}")
+    found = by_suffix.get(target.suffix)
+    if found is None or (form is not None and found != form):
+        wanted = ", ".join(SUFFIXES.values()) if form is None else SUFFIXES[form]
+        raise OptionError(f"the output is {target}; give a name that ends in {wanted}")
+    for path in (target, target.with_suffix(".bin"), Path(f"{target}.data")):
+        if os.path.lexists(path):
+            raise OutputError(f"{path} exists and would be replaced; remove it, or choose a new name")
+    return found
+
+
+def _require_graph_options(options: RestoreOptions) -> None:
+    """What is no part of a graph must have its default."""
+    plain = RestoreOptions(guidance=options.guidance, color_match=options.color_match, upsampling=options.upsampling)
+    for name in vars(plain):
+        if getattr(options, name) != getattr(plain, name):
+            raise OptionError(f"{name} is {getattr(options, name)!r}; an exported graph has its default alone")
+
+
+def _properties(model: LoadedModel, options: RestoreOptions, size: Sequence[int] | None) -> dict[str, str]:
+    return {
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "s3diff": __version__,
+        "scale": str(METHOD_SCALE),
+        "size": "any" if size is None else f"{size[0]}x{size[1]}",
+        "guidance": str(options.guidance),
+        "color_match": options.color_match,
+        "upsampling": str(options.upsampling),
+        "licences": json.dumps(model.description.licences),
+    }
+
+
+def _written(
+    program: torch.export.ExportedProgram, target: Path, form: ExportFormat, properties: dict[str, str], *, half: bool
+) -> list[Path]:
+    """Write beside the target, then move: the file that names the others comes last."""
+    names: Any = (INPUTS, OUTPUTS)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+        try:
+            path = scratch / target.name
+            if form == "onnx":
+                default = np.full((1, 2), ESTIMATE, np.float32)
+                write_onnx(program, path, names, properties, {"degrees": default})
+            elif form == "openvino":
+                write_openvino(program, path, names, properties, half=half)
+            else:
+                with quiet():
+                    torch.export.save(program, path, extra_files={"s3diff.json": json.dumps(properties)})
+            made = sorted(scratch.iterdir(), key=lambda each: each.name == target.name)
+            for each in made:
+                os.replace(each, target.parent / each.name)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written ({reason_of(error)}); choose another place") from error
+    return [target.parent / each.name for each in made]

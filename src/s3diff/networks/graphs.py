@@ -1,0 +1,53 @@
+"""The generator's stages as modules of tensors alone, for any size: what ``torch.export`` and other runtimes take.
+
+The LoRA stays beside the weights, per sample: runtimes arrange weights that never change once, when they load them.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor, nn
+
+from s3diff.networks.one_step_generator import OneStepGenerator
+
+
+class EncodeGraph(nn.Module):
+    """See :meth:`OneStepGenerator.encode`."""
+
+    def __init__(self, generator: OneStepGenerator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, image: Tensor, modulation: Tensor, noise: Tensor | None = None) -> Tensor:
+        """``image``: [1, 3, H, W] in [-1, 1]; ``modulation``: [1, rows, r, r]; ``noise``: None for the mean."""
+        return self.generator.encode(image, modulation, noise)
+
+
+class PredictGraph(nn.Module):
+    """See :meth:`OneStepGenerator.predict_in_context`, at the fixed timestep.
+
+    Args:
+        generator: its UNet is the one of :func:`with_fixed_timestep`.
+        is_guided: predict for two prompts, not for one.
+    """
+
+    def __init__(self, generator: OneStepGenerator, *, is_guided: bool) -> None:
+        super().__init__()
+        self.generator, self.is_guided = generator, is_guided
+
+    def forward(self, latent: Tensor, modulation: Tensor, context: Tensor, guidance: Tensor) -> Tensor:
+        """``latent``: [1, C, h, w]; ``context``: [1 or 2, T, context_channels]; ``guidance``: one number, [1]."""
+        if not self.is_guided:
+            return self.generator.predict(latent, context, modulation).float()
+        both = self.generator.predict(latent.expand(2, -1, -1, -1), context, modulation.expand(2, -1, -1, -1))
+        with_positive, with_negative = both.float().chunk(2)
+        return with_negative + guidance * (with_positive - with_negative)
+
+
+def with_fixed_timestep(generator: OneStepGenerator) -> OneStepGenerator:
+    """Copy a generator, its weights shared, whose UNet has no time embedding; see :meth:`UNet.fix_timestep`."""
+    shared = {id(tensor): tensor for tensor in (*generator.parameters(), *generator.buffers())}
+    fixed = copy.deepcopy(generator, shared)
+    fixed.unet.fix_timestep(generator.config.schedule.timestep)
+    return fixed.eval().requires_grad_(False)

@@ -1,0 +1,126 @@
+"""The one door to ONNX and OpenVINO: trace modules, and write them in their formats."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from s3diff.errors import MissingExtraError, ModelError
+from s3diff.messages import install_command, reason_of
+
+#: What runs networks besides torch.
+Runtime = Literal["openvino", "onnxruntime"]
+#: For each runtime the packages that it needs here; the extra has the runtime's name.
+_PACKAGES: Mapping[Runtime, tuple[str, ...]] = {
+    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino",),
+}
+
+
+def is_installed(runtime: Runtime) -> bool:
+    """Whether a runtime and what it is fed with are installed."""
+    return all(find_spec(package) is not None for package in _PACKAGES[runtime])
+
+
+def require_installed(runtime: Runtime, what: str) -> None:
+    """Make sure that a runtime can be used.
+
+    Raises:
+        MissingExtraError: one of its packages is not installed.
+    """
+    if not is_installed(runtime):
+        raise MissingExtraError(f"{what} needs {' and '.join(_PACKAGES[runtime])}: {install_command(runtime)}")
+
+
+def traced(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any) -> torch.export.ExportedProgram:
+    """Trace a module for all sizes that ``dynamic_shapes`` leaves open.
+
+    Raises:
+        ModelError: the networks cannot be traced.
+    """
+    try:
+        with quiet(), torch.no_grad():
+            return torch.export.export(module.eval(), arguments, dynamic_shapes=dynamic_shapes)
+    except Exception as error:  # dozens of types, none of them documented
+        raise ModelError(
+            f"these networks cannot be traced ({reason_of(error)}); export a model whose networks can"
+        ) from error
+
+
+def write_onnx(
+    program: torch.export.ExportedProgram,
+    path: Path,
+    names: tuple[Sequence[str], Sequence[str]],
+    properties: Mapping[str, str],
+    defaults: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Write an ONNX file; weights that one file cannot hold (2 GB) go into ``NAME.onnx.data`` beside it.
+
+    Args:
+        program: from :func:`traced`.
+        path: the file.
+        names: of inputs and outputs.
+        properties: texts that the file carries.
+        defaults: values of inputs that may be left out.
+    """
+    import onnx
+
+    with quiet():
+        made = torch.onnx.export(
+            program, input_names=list(names[0]), output_names=list(names[1]), dynamo=True, verbose=False
+        )
+    assert made is not None
+    proto = made.model_proto
+    for name, value in properties.items():
+        proto.metadata_props.add(key=name, value=value)
+    for name, array in (defaults or {}).items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    is_large = proto.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
+    onnx.save_model(proto, path, save_as_external_data=is_large, location=f"{path.name}.data" if is_large else None)
+
+
+def write_openvino(
+    program: torch.export.ExportedProgram,
+    path: Path,
+    names: tuple[Sequence[str], Sequence[str]],
+    properties: Mapping[str, str],
+    *,
+    half: bool = False,
+) -> None:
+    """Write an OpenVINO model, ``NAME.xml`` and ``NAME.bin``; arguments as for :func:`write_onnx`.
+
+    ``half``: store the weights in float16.
+    """
+    import openvino
+
+    with quiet():
+        model = openvino.convert_model(program)
+    for ports, of_ports in zip((model.inputs, model.outputs), names, strict=True):
+        for port, name in zip(ports, of_ports, strict=True):
+            port.get_tensor().set_names({name})
+    for name, value in properties.items():
+        model.set_rt_info(value, ["s3diff", name])
+    openvino.save_model(model, path, compress_to_fp16=half)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporters' notices for programmers away from a command's output."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

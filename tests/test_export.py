@@ -1,0 +1,135 @@
+"""Exported graphs: numbers of the Restorer, for any size, without s3diff on the other side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from command_runs import Command
+from s3diff import RestoreOptions, Restorer
+from s3diff.checkpoints.model_folder import StoredPrompts, save_model
+from s3diff.errors import MissingExtraError, OptionError, OutputError
+from s3diff.export.writing import export_model
+from s3diff.networks.one_step_generator import OneStepGenerator
+from s3diff.restoration import runtimes
+from s3diff.training.recipes import debug
+from s3diff.training.trainable import fresh_prompts, initialise_from_scratch
+
+#: Largest difference to the Restorer, in levels of 255: the LoRA is added per picture, not folded into the weights.
+MAX_LEVELS = 0.05
+ESTIMATE = np.full((1, 2), -1, np.float32)
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    coarse = torch.rand(1, 3, 4, 5, generator=torch.Generator().manual_seed(seed))
+    enlarged = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
+    return enlarged.clamp(0, 1).numpy()
+
+
+def levels(restored: np.ndarray, restorer: Restorer, low_quality: np.ndarray, **changes: Any) -> float:
+    expected = restorer.restore_tensor(torch.from_numpy(low_quality), **changes).images.numpy()
+    assert restored.shape == expected.shape
+    return float(np.abs(restored - expected).max() * 255)
+
+
+def require(runtime: Any) -> None:
+    if not runtimes.is_installed(runtime):
+        pytest.skip(f"the extra {runtime} is not installed")
+
+
+@pytest.fixture(scope="module")
+def few_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model of the ``compact`` kind with few layers, all of them at work: converting takes seconds."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        generator = OneStepGenerator(debug().generator)
+        initialise_from_scratch(generator)
+        with torch.no_grad():
+            for name, parameter in generator.named_parameters():
+                if name.endswith("lora_B"):
+                    parameter.normal_(std=0.02)
+        positive, negative = fresh_prompts(4, generator.config.unet.context_channels)
+    folder = tmp_path_factory.mktemp("models") / "few"
+    save_model(folder, generator, StoredPrompts(positive, negative), name="few", upsampling="bicubic")
+    return folder
+
+
+@pytest.mark.slow
+def test_onnx_of_the_shipped_model_for_all_sizes(compact: Restorer, tmp_path: Path) -> None:
+    require("onnxruntime")
+    import onnxruntime
+
+    (path,) = export_model("compact", tmp_path / "compact.onnx")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map["fingerprint"] == compact.model.fingerprint
+    for height, width in ((13, 10), (5, 31), (1, 2), (24, 16)):
+        low_quality = picture(height, width)
+        restored, used = session.run(None, {"low_quality": low_quality})
+        assert levels(restored, compact, low_quality) < MAX_LEVELS
+        estimated = compact.restore_tensor(torch.from_numpy(low_quality)).degrees.numpy()
+        assert np.abs(used - estimated).max() < 1e-4
+    given = np.array([[0.9, -1]], np.float32)
+    restored, used = session.run(None, {"low_quality": low_quality, "degrees": given})
+    assert levels(restored, compact, low_quality, blur=0.9) < MAX_LEVELS
+    assert used[0, 0] == np.float32(0.9)
+
+
+@pytest.mark.slow
+def test_openvino_for_all_sizes(few_layers: Path, tmp_path: Path) -> None:
+    require("openvino")
+    import openvino
+
+    restorer = Restorer.from_pretrained(few_layers, device="cpu", precision="float32")
+    paths = export_model(few_layers, tmp_path / "few.xml", half=True)
+    assert [each.name for each in paths] == ["few.bin", "few.xml"]
+    weights = sum(tensor.numel() for tensor in restorer.model.generator.state_dict().values())
+    assert paths[0].stat().st_size < 3 * weights, "two bytes each"
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(paths[1], "CPU", settings)
+    for height, width in ((13, 10), (5, 31)):
+        low_quality = picture(height, width)
+        found = model({"low_quality": low_quality, "degrees": ESTIMATE})
+        assert levels(found["restored"], restorer, low_quality) < 1
+
+
+@pytest.mark.slow
+def test_torch_of_a_model_with_attention_and_options(tiny: Path, tmp_path: Path) -> None:
+    """The released kind: norms and attention over the picture, padding of 64 px, more than the picture's own size."""
+    options = RestoreOptions(guidance=1, color_match="adain")
+    (path,) = export_model(tiny, tmp_path / "deep" / "tiny.pt2", options=options)
+    extra = {"s3diff.json": ""}
+    program = torch.export.load(path, extra_files=extra).module()
+    assert json.loads(extra["s3diff.json"])["guidance"] == "1.0"
+    restorer = Restorer.from_pretrained(tiny, device="cpu", precision="float32")
+    for height, width in ((13, 10), (3, 17)):
+        low_quality = picture(height, width)
+        restored = program(torch.from_numpy(low_quality), torch.from_numpy(ESTIMATE))[0].detach().numpy()
+        assert levels(restored, restorer, low_quality, guidance=1, color_match="adain") < MAX_LEVELS
+
+
+def test_what_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
+    (tmp_path / "there.pt2").write_bytes(b"x")
+    plain: dict[str, Any] = {}
+    cases: list[tuple[str, dict[str, Any], type[Exception], str]] = [
+        ("a.bin", plain, OptionError, "ends in .onnx, .pt2, .xml"),
+        ("a.onnx", {"form": "torch"}, OptionError, "ends in .pt2"),
+        ("a.pt2", {"form": "tflite"}, OptionError, "format is 'tflite'"),
+        ("there.pt2", plain, OutputError, "exists"),
+        ("a.pt2", {"options": RestoreOptions(scale=2)}, OptionError, "scale is 2.0; an exported graph has"),
+    ]
+    for name, arguments, kind, words in cases:
+        with pytest.raises(kind, match=words) as error:
+            export_model("compact", tmp_path / name, **arguments)
+        assert "\n" not in str(error.value)
+    monkeypatch.setattr(runtimes, "find_spec", lambda package: None)
+    with pytest.raises(MissingExtraError, match=r'pip install .* "\.\[onnxruntime\]"'):
+        export_model("compact", tmp_path / "a.onnx")
+    with pytest.raises(MissingExtraError, match=r'pip install .* "\.\[openvino\]"'):
+        export_model("compact", tmp_path / "a.xml")
+    assert command("export", "compact", tmp_path / "a.txt").code == 2
+    assert [each.name for each in tmp_path.iterdir()] == ["there.pt2"]
