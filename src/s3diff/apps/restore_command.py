@@ -298,6 +298,7 @@ def _work_through(run: FolderRun, shown: PictureProgress, quiet: bool, replay: R
     except KeyboardInterrupt:
         if not goes_on:
             raise
+        shown.close()  # its bar would be drawn below the last line
         remark(
             f"s3diff: stopped; nothing half written is left. {run.count_done()} of {run.num_resumed + run.num_pending} "
             "pictures are done; to go on, give the same command again"
