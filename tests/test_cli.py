@@ -483,14 +483,15 @@ def test_a_write_that_fails_midway_leaves_the_old_file(command: Command, tiny: P
 def test_usage_errors_are_one_line(command: Command, place: Path, option: str) -> None:
     outcome = command("restore", "a.png", "-o", "o.png", *option.split())
     assert outcome.code == 2
-    assert option.split()[0] in outcome.error
+    assert option.split()[0].strip("-") in outcome.error
 
 
 def test_missing_arguments(command: Command, place: Path) -> None:
     assert command("restore").code == 2
-    outcome = command("restore", "a.png")
-    assert "--output" in outcome.error
-    assert outcome.error.endswith("; see s3diff restore --help")
+    outcome = command("restore", "-o", "o.png")
+    assert outcome.code == 2
+    assert "no picture is given" in outcome.error
+    assert command("convert").error.endswith("; see s3diff convert --help")
     assert "nonsense" in command("nonsense").error
     nothing = command()
     assert nothing.code == 2
@@ -863,8 +864,8 @@ def test_a_real_process_with_its_results_in_a_file(command: Command, tiny: Path,
     lines = Path("list.txt").read_text("ascii").splitlines()
     names = ["a.png  16x16", "b.png  16x16", "warned.tif.jpg  24x20", "\\xfc.png  24x20"]
     assert [line.partition("  blur ")[0] for line in lines] == [f"a new folder/{name}" for name in names]
-    assert "\x1b[2Kmodel s3diff  device cpu  precision float32\r\n" in screen, "a line of its own, above the bar"
-    assert "4/4" in screen
+    assert screen.startswith("model s3diff  device cpu  precision float32\r\n"), "a line of its own, above the bar"
+    assert "4 of 4" in screen
     assert "arn" not in screen.replace("warned.tif.jpg", ""), "no warning"
     assert "blur" not in screen, "what belongs into the file goes only there"
     assert command("restore", "two/ü.png", "-o", "o.png", "-m", tiny).code == 0

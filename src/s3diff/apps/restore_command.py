@@ -169,6 +169,8 @@ def restore(
     Exit code: 0 all done, 1 something failed (the other pictures are written), 2 wrong use.
     """
     with one_line_errors():
+        if not inputs and listed is None and listed_null is None:
+            raise OptionError("no picture is given; name pictures or folders, or a list of them with --list")
         if skip_existing and writing.overwrite:
             raise OptionError("--skip-existing and --overwrite exclude each other; give one of them")
         if "{scale}" in writing.name and (options.size, options.long_side, options.megapixels) != (None, None, None):
