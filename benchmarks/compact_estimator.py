@@ -2,15 +2,15 @@
 
     python benchmarks/compact_estimator.py ../shared/data/train/photos ../shared/data/train/more --run runs/estimator
 
-The degrees are defined, not ranked: blur is the Gaussian's sigma in low-quality pixels over 3; noise is
-1 - (1 - sigma / 25 levels) (1 - damage by JPEG). The network is the method's (MM-RealSR, arXiv 2205.05065).
+The degrees are defined, not ranked: blur is 1 - exp(-sigma / 0.8 px) of the Gaussian's sigma in low-quality pixels, so
+that the weak blur of most pictures has room; noise is 1 - (1 - sigma / 25 levels) (1 - damage by JPEG). The network is
+the method's (MM-RealSR, arXiv 2205.05065).
 The result is ``RUN/estimator.safetensors``; a run that was stopped goes on from ``RUN/state.pt``.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import time
 from collections.abc import Sequence
@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from compact_student import FULL_BLUR_PX, FULL_NOISE_LEVELS, blurred
+from compact_student import FULL_NOISE_LEVELS, blur_degree, compressed, jpeg_damage
 from drawn_crops import drawn_crop
+from gaussian import blurred
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from teacher_shards import find_photographs, pixels_of
@@ -33,35 +34,40 @@ CROP_PX = 64
 #: Cut after JPEG, so that its blocks begin anywhere.
 _MARGIN_PX = 8
 _DRAWN_SHARE, _GREY_SHARE, _SHARPENED_SHARE = 0.15, 0.06, 0.12
-#: Damage by JPEG, as a degree, between these qualities.
-_QUALITIES = (0, 5, 12, 30, 60, 75, 90, 97, 100)
-_DAMAGE = (1.0, 0.9, 0.72, 0.45, 0.22, 0.13, 0.05, 0.01, 0.0)
-_LEAST_BLUR_PX = 0.3
+#: Photographs have noise, JPEG and blur of their own until they are reduced.
+_FACTORS = (2, 3, 4, 4)
+_FINE_BLUR_PX = 1.2
 _BATCH_SIZE = 12
-_FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.LANCZOS, Image.Resampling.BILINEAR)
+_FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.BOX)
 
 
-def clean_crop(rng: np.random.Generator, paths: Sequence[Path], fonts: Sequence[Path]) -> np.ndarray:
-    """Cut a crop without degradation, at its own size or reduced by up to 4: [72, 72, 3] uint8."""
+def crop_of(rng: np.random.Generator, paths: Sequence[Path], fonts: Sequence[Path], blur_px: float) -> np.ndarray:
+    """Cut a window, blur it and reduce it: [72, 72, 3] uint8.
+
+    Blur below ``_FINE_BLUR_PX`` comes before the reduction, as in a camera; more of it costs less after it.
+    """
     side_px = CROP_PX + _MARGIN_PX
-    if rng.random() < _DRAWN_SHARE:
-        factor = int(rng.choice([2, 3, 4]))
-        drawn = Image.fromarray(drawn_crop(rng, factor * side_px, fonts))
-        return np.asarray(drawn.resize((side_px, side_px), _FILTERS[rng.integers(2)]))
-    pixels = pixels_of(paths[rng.integers(len(paths))])
-    height, width = pixels.shape[:2]
-    window_px = int(side_px * float(rng.choice([1, 1.5, 2, 3, 4, 4])))
-    best: tuple[float, np.ndarray] | None = None
-    for _ in range(4 if rng.random() < 0.8 else 1):
-        top, left = rng.integers(0, height - window_px + 1), rng.integers(0, width - window_px + 1)
-        window = pixels[top : top + window_px, left : left + window_px]
-        detail = float(np.abs(np.diff(window[::2, ::2, 1].astype(np.int16))).mean())
-        if best is None or detail > best[0]:
-            best = detail, window
-    assert best is not None
-    crop = Image.fromarray(best[1])
-    if window_px != side_px:
-        crop = crop.resize((side_px, side_px), _FILTERS[rng.integers(len(_FILTERS))])
+    is_drawn = rng.random() < _DRAWN_SHARE
+    factor = int(rng.choice(_FACTORS))
+    if is_drawn:
+        window = drawn_crop(rng, factor * side_px, fonts)
+    else:
+        pixels = pixels_of(paths[rng.integers(len(paths))])
+        height, width = pixels.shape[:2]
+        window_px = min(side_px * factor, height, width)
+        best: tuple[float, np.ndarray] | None = None
+        for _ in range(5 if rng.random() < 0.8 else 1):
+            top, left = rng.integers(0, height - window_px + 1), rng.integers(0, width - window_px + 1)
+            cut = pixels[top : top + window_px, left : left + window_px]
+            detail = float(np.abs(np.diff(cut[::2, ::2, 1].astype(np.int16))).mean())
+            if best is None or detail > best[0]:
+                best = detail, cut
+        assert best is not None
+        window = best[1]
+    if 0 < blur_px < _FINE_BLUR_PX:
+        image = torch.from_numpy(window.copy()).permute(2, 0, 1)[None].float()
+        window = blurred(image, factor * blur_px)[0].round().to(torch.uint8).permute(1, 2, 0).numpy()
+    crop = Image.fromarray(window).resize((side_px, side_px), _FILTERS[rng.integers(len(_FILTERS))])
     return np.asarray(crop.convert("L").convert("RGB") if rng.random() < _GREY_SHARE else crop)
 
 
@@ -69,32 +75,30 @@ def example(
     rng: np.random.Generator, paths: Sequence[Path], fonts: Sequence[Path]
 ) -> tuple[Tensor, tuple[float, float]]:
     """Degrade a crop: [3, 64, 64] in [0, 1], and its degrees of blur and noise."""
-    image = torch.from_numpy(clean_crop(rng, paths, fonts).copy()).permute(2, 0, 1)[None].float() / 255
-    blur_px = 0.0 if rng.random() < 0.45 else float(rng.uniform(_LEAST_BLUR_PX, 3.6))
+    choice = rng.random()
+    blur_px = 0.0 if choice < 0.25 else float(rng.uniform(*((0.05, 1.0) if choice < 0.75 else (1.0, 3.6))))
+    image = torch.from_numpy(crop_of(rng, paths, fonts, blur_px).copy()).permute(2, 0, 1)[None].float() / 255
     noise_levels = 0.0
     if rng.random() < 0.5:
         noise_levels = float(25 * rng.random() ** 1.5 + 0.5) if rng.random() < 0.9 else float(rng.uniform(25, 40))
     quality = 100
-    if rng.random() >= 0.35:
+    if rng.random() >= 0.4:
         quality = int(rng.integers(6, 60)) if rng.random() < 0.5 else int(rng.integers(40, 99))
         if quality < 60 and rng.random() < 0.6:
             noise_levels = min(noise_levels, float(rng.uniform(0, 4)))
-    if blur_px:
+    if blur_px >= _FINE_BLUR_PX:
         image = blurred(image, blur_px)
     if rng.random() < _SHARPENED_SHARE:
         image = image + float(rng.uniform(0.2, 0.8)) * (image - blurred(image, float(rng.uniform(0.6, 1.5))))
     if noise_levels:
         image = image + _noise(image, rng) * noise_levels / 255
-    levels = (image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    levels = (image[0].clamp(0, 1) * 255).round().to(torch.uint8)
     if quality < 100:
-        file = io.BytesIO()
-        Image.fromarray(levels).save(file, "JPEG", quality=quality, subsampling=int(rng.choice([0, 2])))
-        levels = np.asarray(Image.open(file))
+        levels = compressed(levels, quality, subsampling=int(rng.choice([0, 2])))
     top, left = rng.integers(0, _MARGIN_PX, 2)
-    crop = torch.from_numpy(levels[top : top + CROP_PX, left : left + CROP_PX].copy()).permute(2, 0, 1).float() / 255
-    damage = float(np.interp(quality, _QUALITIES, _DAMAGE))
-    noise = 1 - (1 - min(1.0, noise_levels / FULL_NOISE_LEVELS)) * (1 - damage)
-    return crop, (min(1.0, blur_px / FULL_BLUR_PX), noise)
+    crop = levels[:, top : top + CROP_PX, left : left + CROP_PX].float() / 255
+    noise = 1 - (1 - min(1.0, noise_levels / FULL_NOISE_LEVELS)) * (1 - jpeg_damage(quality))
+    return crop, (blur_degree(blur_px), noise)
 
 
 def _noise(image: Tensor, rng: np.random.Generator) -> Tensor:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from do_no_harm_set import SCENES, Cut
 from drawn_crops import drawn_crop
 from PIL import Image
 from real_esrgan import weights_file
@@ -34,8 +35,9 @@ TRUTH_PX = SCALE * LOW_QUALITY_PX
 CROPS_PER_SHARD = 50
 #: Shares of crops: drawn print and shapes; photographs turned grey.
 DRAWN_SHARE, GREY_SHARE = 0.12, 0.06
-#: A window of the photograph is larger than the crop by one of these factors, and reduced.
-WINDOW_FACTORS = (1, 1, 1.33, 1.6, 2)
+#: A window of the photograph is larger than the crop by one of these factors, and reduced: photographs at their own
+#: size are soft, and who learns from them leaves soft what is.
+WINDOW_FACTORS = (1.6, 2, 2, 2.5, 3)
 _FIRST_SEED = 1000
 
 _MILD = PRESETS["mild"]
@@ -72,14 +74,17 @@ DEGRADATIONS: dict[str, tuple[DegradationSettings, float]] = {
         0.04,
     ),
 }
-#: Degradations after which the truth can be told from the input: there the teacher's inventions are mistakes.
+#: Degradations after which the truth can be told from the input: there the teacher's inventions are mistakes, and the
+#: truth stands in its place; so it does for what is drawn.
 MILD_DEGRADATIONS = ("clean", "mild")
 
 
 def find_photographs(folders: Sequence[Path]) -> list[Path]:
-    """List the training pictures, without those that the README shows."""
-    paths = [path for folder in folders for path in sorted(folder.glob("*.jpg")) if path.name not in HELD_OUT_PHOTOS]
-    return paths + [path for folder in folders for path in sorted(folder.glob("*.png"))]
+    """List the training pictures, without those that the README shows or the do-no-harm set cuts its scenes from."""
+    scenes = {Path(cut.file).name for cuts in SCENES.values() for cut in cuts if isinstance(cut, Cut)}
+    held_out = scenes | set(HELD_OUT_PHOTOS)
+    paths = [path for folder in folders for end in ("*.jpg", "*.png") for path in sorted(folder.glob(end))]
+    return [path for path in paths if path.name not in held_out]
 
 
 @cache
@@ -112,8 +117,8 @@ def make_shard(
     """Draw the crops of one shard and restore them by the teacher.
 
     Returns:
-        ``low_quality`` [50, 3, 64, 64], ``teacher`` and ``truth`` [50, 3, 256, 256], ``kind`` (index in
-        ``DEGRADATIONS``) and ``drawn`` [50], all uint8.
+        ``low_quality`` [50, 3, 64, 64], ``teacher`` (where it is asked) and ``truth`` [50, 3, 256, 256], ``kind``
+        (index in ``DEGRADATIONS``) and ``drawn`` [50], all uint8.
     """
     rng = np.random.default_rng(_FIRST_SEED + number)
     shares = np.array([share for _, share in DEGRADATIONS.values()])
@@ -126,13 +131,18 @@ def make_shard(
         truth = torch.from_numpy(crop.copy()).permute(2, 0, 1)
         kind = int(rng.choice(len(shares), p=shares / shares.sum()))
         low_quality = _degrade(truth, kind, rng)
-        with torch.inference_mode():
-            given = (low_quality.float() / 255).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-            restored = (teacher(given).float().clamp(0, 1) * 255).round().to(torch.uint8)
-        rows.append((low_quality[0], restored[0], truth, torch.tensor(kind), torch.tensor(is_drawn)))
+        is_taught = not is_drawn and list(DEGRADATIONS)[kind] not in MILD_DEGRADATIONS
+        restored = _restore(teacher, low_quality)[0] if is_taught else truth
+        rows.append((low_quality[0], restored, truth, torch.tensor(kind), torch.tensor(is_drawn)))
     names = ("low_quality", "teacher", "truth", "kind", "drawn")
     stacked = (torch.stack(values).to(torch.uint8).contiguous() for values in zip(*rows, strict=True))
     return dict(zip(names, stacked, strict=True))
+
+
+@torch.inference_mode()
+def _restore(teacher: torch.nn.Module, low_quality: Tensor) -> Tensor:
+    given = (low_quality.float() / 255).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    return (teacher(given).float().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _degrade(truth: Tensor, kind: int, rng: np.random.Generator) -> Tensor:
