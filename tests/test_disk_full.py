@@ -142,7 +142,7 @@ def test_a_full_disk_takes_no_part_of_a_journals_line(disk: SmallDisk) -> None:
     with Journal(path, {"run": 1}) as journal:
         journal.begin([])
         disk.leave(0)
-        with pytest.raises(OutputError, match=r"no space left on device\); make room"):
+        with pytest.raises(OutputError, match=r"the disk is full\); make room"):
             _until_it_fails(lambda: journal.finish("a.png", (1, 2), {"state": "done"}))
         num_lines = len(lines_of(path))
         assert num_lines > 1, "some had room in the file's last page"
@@ -158,7 +158,7 @@ def test_a_reports_full_disk_is_one_line(disk: SmallDisk) -> None:
     report = Report(str(disk.path / "report.jsonl"))
     outcome = PictureOutcome(RestoreJob(Path("a.png"), Path("b.png")), "failed", "x" * 3000)
     disk.leave(0)
-    with pytest.raises(OutputError, match=r"report\.jsonl cannot be written \(No space left"):
+    with pytest.raises(OutputError, match=r"report\.jsonl cannot be written \(the disk is full"):
         _until_it_fails(lambda: report.add(outcome))
     report.close()
 

@@ -106,7 +106,7 @@ def test_torch_of_a_model_with_attention_and_options(tiny: Path, tmp_path: Path)
     program = torch.export.load(path, extra_files=extra).module()
     assert json.loads(extra["s3diff.json"])["guidance"] == "1.0"
     restorer = Restorer.from_pretrained(tiny, device="cpu", precision="float32")
-    for height, width in ((13, 10), (3, 17)):
+    for height, width in ((33, 18), (17, 40)):
         low_quality = picture(height, width)
         restored = program(torch.from_numpy(low_quality), torch.from_numpy(ESTIMATE))[0].detach().numpy()
         assert levels(restored, restorer, low_quality, guidance=1, color_match="adain") < MAX_LEVELS

@@ -98,7 +98,7 @@ def test_a_format_is_one_file_and_one_row(tmp_path: Path) -> None:
     )
     assert "['a.ppm']" in shown
     assert "'ppm'" in shown
-    assert "('PPM', 'ppm')" in shown
+    assert "'heic', 'ppm')]" in shown
     with Image.open(tmp_path / "b.ppm") as written:
         assert written.format == "PPM"
         assert np.array_equal(np.asarray(written), pixels)

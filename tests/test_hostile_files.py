@@ -219,7 +219,8 @@ def test_the_content_decides_and_the_name_does_not(here: Path, small: Path, comm
             assert image.format == form
     refused = [line for line in outcome.err.splitlines() if line.startswith("s3diff: ")]
     assert len(refused) == 2
-    assert all("is not a PNG, JPEG," in line for line in refused)
+    assert "page.jpg is a web page" in refused[0]
+    assert "program.png is not a PNG, JPEG," in refused[1]
 
 
 def test_a_gif_that_is_a_script() -> None:

@@ -230,5 +230,6 @@ def test_missing_inception_weights_name_the_remedy(tmp_path: Path, monkeypatch: 
 
 def test_missing_pyiqa_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"musiq needs pyiqa.*non-commercial.*pip install .s3diff.iqa."):
+    remedy = r"pip install -c constraints\.txt \"\.\[iqa\]\""
+    with pytest.raises(MissingExtraError, match=rf"musiq needs pyiqa.*non-commercial.*{remedy}"):
         NoReferenceMeasure("musiq", torch.device("cpu"))

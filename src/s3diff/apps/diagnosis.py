@@ -32,6 +32,18 @@ _EXTRAS = {
         "s3diff restore --sign, and the check of signatures by s3diff inspect",
         {"c2pa-python": "c2pa"},
     ),
+    "onnxruntime": (
+        "s3diff export to ONNX, and what runs it",
+        {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
+    ),
+    "openvino": (
+        "s3diff export to OpenVINO, and what runs it",
+        {"openvino": "openvino"},
+    ),
+    "diffusers": (
+        "s3diff.integrations.diffusers: a pipeline of diffusers",
+        {"diffusers": "diffusers"},
+    ),
     "iqa": (
         "MUSIQ, MANIQA and CLIPIQA (pyiqa's licence: only non-commercial use)",
         {"pyiqa": "pyiqa"},
@@ -57,25 +69,12 @@ _EXTRAS = {
         "python -m s3diff.apps.gradio_demo: a small page to share",
         {"gradio": "gradio"},
     ),
-    "onnxruntime": (
-        "s3diff export to ONNX, and what runs it",
-        {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
-    ),
-    "openvino": (
-        "s3diff export to OpenVINO, and what runs it",
-        {"openvino": "openvino"},
-    ),
-    "diffusers": (
-        "s3diff.integrations.diffusers: a pipeline of diffusers",
-        {"diffusers": "diffusers"},
-    ),
     "test": (
         "the tests, some of which compare with diffusers and scipy",
         {
             "pytest": "pytest",
             "pytest-xdist": "xdist",
             "hypothesis": "hypothesis",
-            "diffusers": "diffusers",
             "scipy": "scipy",
             "playwright": "playwright",
             "axe-playwright-python": "axe_playwright_python",

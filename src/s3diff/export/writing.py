@@ -49,7 +49,8 @@ def export_model(
         model: a model's name or folder.
         target: a new file; its extension is the format's.
         form: None for the one of the extension.
-        size: (width, height) of all low-quality pictures; None for any size.
+        size: (width, height) of all low-quality pictures; None for any size, above 16 px a side where the model pads
+            to 64 px.
         half: store the weights in float16; they are computed with in float32.
         options: guidance, colour matching and filter count, and are put into the graph.
 
