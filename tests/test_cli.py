@@ -752,7 +752,7 @@ def test_doctor_without_optional_packages(command: Command, monkeypatch: pytest.
     outcome = command("doctor")
     assert outcome.code == 0
     assert re.search(r"^    diffusers +not installed$", outcome.out, re.MULTILINE)
-    assert re.search(r'^  test +incomplete \(pip install .*"\.\[test\]"\): the tests', outcome.out, re.MULTILINE)
+    assert re.search(r'^  diffusers +incomplete \(pip install .*"\.\[diffusers\]"\): ', outcome.out, re.MULTILINE)
 
 
 def test_doctor_lists_every_extra_of_the_project(command: Command) -> None:

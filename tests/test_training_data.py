@@ -774,6 +774,7 @@ def test_a_stop_signal_to_all_processes_leaves_the_workers_to_the_trainer(
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_worker_that_dies_is_said_in_one_line(tmp_path: Path) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a DataLoader of another test leaves its handler
     dataset = CropDataset(open_source(str(write_folder(tmp_path / "p", {"a.png": noise(0)}))), 16, seed=0)
     batches = crop_batches(dataset, first_step=0, rows=range(2), global_batch_size=2, num_workers=1)
     next(batches)
