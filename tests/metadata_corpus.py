@@ -176,6 +176,8 @@ def _of_iptc() -> Iterator[Case]:
         yield Case(
             f"IPTC in a raw profile {charset}", ".png", png(raw_profile("iptc", "iptc", resource(data))), IPTC_FIELDS
         )
+        by_exiftool = raw_profile("iptc", "IPTC profile", resource(data))
+        yield Case(f"IPTC in a raw profile by exiftool {charset}", ".png", png(by_exiftool), IPTC_FIELDS)
         yield Case(f"IPTC in 8bim {charset}", ".png", png(raw_profile("8bim", "8bim", resource(data))), IPTC_FIELDS)
     whole = (
         resource(bytes(10), 0x03ED) + resource(iptc()) + resource(b"\1", 0x040A) + resource(b"http://a.example", 0x040B)

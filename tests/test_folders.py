@@ -330,3 +330,11 @@ def test_lists_of_the_command(restore: Restore, restorer: Restorer, monkeypatch:
     )
     assert ended.exit_code == 0, ended.output
     assert names_below("out") == ["a.png", "b.png"]
+
+
+def test_the_root_in_a_list_fails_alone(here: Path) -> None:
+    """It has no name of its own, from which a result's could be made."""
+    picture("in/a.png")
+    jobs = plan_jobs([], "out", listed=["in/a.png", "/"]).jobs
+    assert [Path(job.source) for job in jobs] == [Path("in/a.png"), Path("/")]
+    assert len({job.target for job in jobs}) == 2

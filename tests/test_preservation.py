@@ -247,3 +247,9 @@ def test_strength_blends_with_the_enlarged_input(restorer: Restorer) -> None:
     )
     assert np.abs(2 * half - none - whole).max() <= 2
     assert np.abs(none - whole).max() > 2
+
+
+def test_a_tiff_without_a_resolution_gets_none(tmp_path: Path) -> None:
+    """Pillow says 1 to the inch of such a file."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "in.tif")
+    assert read_picture(tmp_path / "in.tif").dpi is None

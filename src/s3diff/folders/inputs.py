@@ -342,4 +342,6 @@ def _of_list(names: Iterable[str]) -> list[tuple[Path, Path]]:
         common = os.path.commonpath([os.path.dirname(place) for _, place in places])
     except ValueError as error:  # Windows: two drives
         raise PictureError("the list names files on several drives; give one list for each") from error
-    return [(path, Path(os.path.relpath(place, common))) for path, place in places]
+    relative = [(path, Path(os.path.relpath(place, common))) for path, place in places]
+    # The root has no name; it is refused when it is read, as every folder is.
+    return [(path, each if each.name else Path("root")) for path, each in relative]

@@ -198,6 +198,8 @@ def dpi_of(image: Image.Image) -> tuple[float, float] | None:
         across, down = (float(value) for value in image.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
+    if across == down == 1:  # what Pillow says of a TIFF or JPEG that gives no unit
+        return None
     return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
 
 

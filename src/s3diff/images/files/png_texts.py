@@ -11,8 +11,9 @@ from s3diff.images.picture import Text
 
 XMP_KEYWORD = "XML:com.adobe.xmp"
 _PROFILE_KEYWORD = "Raw profile type "
-#: ImageMagick's way to keep profiles in texts: a name, the number of bytes, and the bytes as hexadecimal digits.
-_PROFILE = re.compile(r"\s*(\S+)\s+([0-9]{1,10})\s+([0-9a-fA-F\s]*)\s*")
+#: ImageMagick's way to keep profiles in texts: a name (of two words by exiftool), the number of bytes, and the bytes as
+#: hexadecimal digits.
+_PROFILE = re.compile(r"\s*(\S[^\n]{0,78}?)\s+([0-9]{1,10})\s+([0-9a-fA-F\s]*)\s*")
 _LINE_DIGITS = 72
 _XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 #: Keywords about one file's size and thumbnail, as ImageMagick and file managers write them.
