@@ -62,7 +62,7 @@ _LOG_EVERY, _SAVE_EVERY = 25, 100
 
 
 def next_generator() -> GeneratorConfig:
-    """The networks that are trained: the shipped ones, with a decoder that works at twice the input's size, too.
+    """Configure the networks to train: the shipped ones, whose decoder also works at twice the input's size.
 
     A pixel shuffle by 4 draws stairs along edges, one by 2 behind five blocks far fewer. 3.25 M parameters, 102 GFLOP.
     """
@@ -129,7 +129,6 @@ class TeacherShards:
         index, side = int(rng.integers(len(shard["kind"]))), self.crop_px
         top, left = rng.integers(0, shard["low_quality"].shape[-1] - side + 1, 2)
         flipped, turns = bool(rng.integers(2)), int(rng.integers(4))
-
         is_grey = bool(rng.random() < _GREY_SHARE)
 
         def window(name: str, factor: int) -> Tensor:

@@ -20,6 +20,7 @@ from s3diff.apps.terminal import (
     DEVICE_HELP,
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
+    SIGN_HELP,
     THREADS_HELP,
     load_torch,
     one_line_errors,
@@ -129,12 +130,7 @@ def restore(
     ] = None,
     sign: Annotated[
         tuple[str, str] | None,
-        typer.Option(
-            "--sign",
-            metavar="CERT KEY",
-            help="Sign results as Content Credentials (C2PA) with a certificate and its private key, PEM files. Needs "
-            "the extra provenance.",
-        ),
+        typer.Option("--sign", metavar="CERT KEY", help=SIGN_HELP),
     ] = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Skip pictures whose result is there already.")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s3diff.apps.terminal import DEVICE_HELP, THREADS_HELP, load_torch, one_line_errors, remark, say_large
+from s3diff.apps.terminal import DEVICE_HELP, SIGN_HELP, THREADS_HELP, load_torch, one_line_errors, remark, say_large
 from s3diff.errors import MissingExtraError, OptionError, OutputError
 from s3diff.messages import install_command
 from s3diff.option_texts import whole_millions
@@ -89,12 +89,7 @@ def serve(
     fast: Annotated[bool, typer.Option("--fast", help="Compile the networks; the first pictures wait.")] = False,
     sign: Annotated[
         tuple[str, str] | None,
-        typer.Option(
-            "--sign",
-            metavar="CERT KEY",
-            help="Sign results as Content Credentials (C2PA) with a certificate and its private key, PEM files. Needs "
-            "the extra provenance.",
-        ),
+        typer.Option("--sign", metavar="CERT KEY", help=SIGN_HELP),
     ] = None,
     max_upload: Annotated[int, typer.Option(help="Largest file taken, in MiB.")] = 128,
     max_input_megapixels: Annotated[float, typer.Option(help="Largest picture taken, in millions of pixels.")] = 64,

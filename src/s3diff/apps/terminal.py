@@ -30,6 +30,10 @@ THREADS_HELP = (
     "Threads that compute on the CPU. [default: what the machine grants: the cores that this process may use, the CPU "
     "quota of its container, or SLURM_CPUS_PER_TASK; OMP_NUM_THREADS where it is set]"
 )
+SIGN_HELP = (
+    "Sign results as Content Credentials (C2PA) with a certificate and its private key, PEM files. Needs the extra "
+    "provenance."
+)
 
 #: 0 all done, 1 something failed, 2 wrong use: of an option's name (typer's own) or of its value.
 EXIT_USER_ERROR = 1
