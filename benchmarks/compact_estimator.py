@@ -147,7 +147,9 @@ def main() -> None:
         rng = np.random.default_rng([5, step])
         images, labels = zip(*(example(rng, paths, fonts) for _ in range(_BATCH_SIZE)), strict=True)
         wanted = torch.tensor(labels)
-        degrees = network(torch.stack(images).contiguous(memory_format=torch.channels_last)).clamp(1e-4, 1 - 1e-4)
+        with torch.autocast("cpu", torch.bfloat16):  # 1.8 times as fast as float32
+            degrees = network(torch.stack(images).contiguous(memory_format=torch.channels_last))
+        degrees = degrees.float().clamp(1e-4, 1 - 1e-4)
         loss = F.binary_cross_entropy(degrees, wanted) + 2 * F.mse_loss(degrees, wanted)
         for group in optimiser.param_groups:  # a short rise, then a cosine to zero
             rise, turn = min(1.0, (step + 1) / 100), math.pi * step / given.steps

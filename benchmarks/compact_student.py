@@ -15,7 +15,6 @@ the averaged model.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import time
@@ -26,9 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 from gaussian import blurred
-from PIL import Image
 from safetensors.torch import load_file
-from teacher_shards import DEGRADATIONS, MILD_DEGRADATIONS, SCALE
+from teacher_shards import DEGRADATIONS, MILD_DEGRADATIONS, OWN_SIZE, SCALE, compressed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -72,13 +70,17 @@ def next_generator() -> GeneratorConfig:
 
 @dataclass(frozen=True)
 class Crop:
-    """One crop: low quality [3, h, w], teacher and truth [3, 4 h, 4 w], uint8."""
+    """One crop: low quality [3, h, w], teacher and truth [3, 4 h, 4 w], uint8.
+
+    At a photograph's own size no truth is known; it is the teacher's picture.
+    """
 
     low_quality: Tensor
     teacher: Tensor
     truth: Tensor
     is_mild: bool
     is_drawn: bool
+    is_own_size: bool
 
 
 @dataclass(frozen=True)
@@ -139,12 +141,14 @@ class TeacherShards:
                 pixels = pixels.float().mean(dim=0, keepdim=True).round().to(torch.uint8).expand(3, -1, -1)
             return torch.rot90(pixels.flip(2) if flipped else pixels, turns, (1, 2))
 
+        kind = int(shard["kind"][index])
         return Crop(
             window("low_quality", 1),
             window("teacher", SCALE),
             window("truth", SCALE),
-            list(DEGRADATIONS)[int(shard["kind"][index])] in MILD_DEGRADATIONS,
-            bool(shard["drawn"][index]),
+            is_mild=kind < OWN_SIZE and list(DEGRADATIONS)[kind] in MILD_DEGRADATIONS,
+            is_drawn=bool(shard["drawn"][index]),
+            is_own_size=kind == OWN_SIZE,
         )
 
 
@@ -161,15 +165,6 @@ _DAMAGE = (1.0, 0.9, 0.72, 0.45, 0.22, 0.13, 0.05, 0.01, 0.0)
 def jpeg_damage(quality: int) -> float:
     """The degree of noise that JPEG of a quality counts as."""
     return float(np.interp(quality, _QUALITIES, _DAMAGE))
-
-
-def compressed(pixels: Tensor, quality: int, *, subsampling: int = 2) -> Tensor:
-    """[3, h, w] uint8 through a JPEG file."""
-    file = io.BytesIO()
-    Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(
-        file, "JPEG", quality=quality, subsampling=subsampling
-    )
-    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
 
 
 def blur_px_of(degree: float) -> float:
@@ -252,10 +247,13 @@ def make_batch(
     teacher, truth = (
         torch.stack([getattr(crop, name) for crop in crops]).float() / 127.5 - 1 for name in ("teacher", "truth")
     )
-    is_mild, is_drawn = (
-        torch.tensor([getattr(crop, name) for crop in crops]).view(-1, 1, 1, 1) for name in ("is_mild", "is_drawn")
+    is_mild, is_drawn, is_own_size = (
+        torch.tensor([getattr(crop, name) for crop in crops]).view(-1, 1, 1, 1)
+        for name in ("is_mild", "is_drawn", "is_own_size")
     )
-    teacher = teacher - colours_of(teacher) + colours_of(truth)
+    coloured = torch.where(is_own_size, to_network_range(enlarged(low_quality)), truth)
+    teacher = teacher - colours_of(teacher) + colours_of(coloured)
+    truth = torch.where(is_own_size, teacher, truth)
     apart = blurred((teacher - truth).abs().mean(dim=1, keepdim=True), _TRUST_SIGMA_PX) * 127.5
     trust = torch.exp(-(apart / _TRUST_LEVELS).square())
     weight = torch.where(is_mild, 0.8 * trust, 0.6 + 0.4 * trust)

@@ -10,6 +10,7 @@ minutes on one core (AMD EPYC with bfloat16). A shard follows from its number; t
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -39,6 +40,7 @@ DRAWN_SHARE, GREY_SHARE = 0.12, 0.06
 #: size are soft, and who learns from them leaves soft what is.
 WINDOW_FACTORS = (1.6, 2, 2, 2.5, 3)
 _FIRST_SEED = 1000
+OWN_SIZE_JPEG_SHARE = 0.3
 
 _MILD = PRESETS["mild"]
 #: What degrades a crop, with its share. Mild for most: small models learn to be sharp on those.
@@ -74,9 +76,11 @@ DEGRADATIONS: dict[str, tuple[DegradationSettings, float]] = {
         0.04,
     ),
 }
-#: Degradations after which the truth can be told from the input: there the teacher's inventions are mistakes, and the
-#: truth stands in its place; so it does for what is drawn.
+#: Degradations after which the truth can be told from the input: there the teacher's inventions are mistakes.
 MILD_DEGRADATIONS = ("clean", "mild")
+#: The kind of a shard's crops that are photographs at their own size: no truth is known, the teacher's picture stands
+#: for it.
+OWN_SIZE = len(DEGRADATIONS)
 
 
 def find_photographs(folders: Sequence[Path]) -> list[Path]:
@@ -93,11 +97,13 @@ def pixels_of(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def photograph_crop(rng: np.random.Generator, paths: Sequence[Path], side_px: int) -> np.ndarray:
+def photograph_crop(
+    rng: np.random.Generator, paths: Sequence[Path], side_px: int, *, factors: Sequence[float] = WINDOW_FACTORS
+) -> np.ndarray:
     """Cut a window, the most detailed of three for 70 %, and reduce it to [side_px, side_px, 3] uint8."""
     pixels = pixels_of(paths[rng.integers(len(paths))])
     height, width = pixels.shape[:2]
-    window_px = int(side_px * min(float(rng.choice(WINDOW_FACTORS)), min(height, width) / side_px))
+    window_px = int(side_px * min(float(rng.choice(factors)), min(height, width) / side_px))
     best: tuple[float, np.ndarray] | None = None
     for _ in range(3 if rng.random() < 0.7 else 1):
         top, left = rng.integers(0, height - window_px + 1), rng.integers(0, width - window_px + 1)
@@ -117,8 +123,8 @@ def make_shard(
     """Draw the crops of one shard and restore them by the teacher.
 
     Returns:
-        ``low_quality`` [50, 3, 64, 64], ``teacher`` (where it is asked) and ``truth`` [50, 3, 256, 256], ``kind``
-        (index in ``DEGRADATIONS``) and ``drawn`` [50], all uint8.
+        ``low_quality`` [50, 3, 64, 64], ``teacher`` (the truth of what is drawn) and ``truth`` [50, 3, 256, 256],
+        ``kind`` (index in ``DEGRADATIONS``) and ``drawn`` [50], all uint8.
     """
     rng = np.random.default_rng(_FIRST_SEED + number)
     shares = np.array([share for _, share in DEGRADATIONS.values()])
@@ -131,9 +137,35 @@ def make_shard(
         truth = torch.from_numpy(crop.copy()).permute(2, 0, 1)
         kind = int(rng.choice(len(shares), p=shares / shares.sum()))
         low_quality = _degrade(truth, kind, rng)
-        is_taught = not is_drawn and list(DEGRADATIONS)[kind] not in MILD_DEGRADATIONS
-        restored = _restore(teacher, low_quality)[0] if is_taught else truth
+        restored = truth if is_drawn else _restore(teacher, low_quality)[0]
         rows.append((low_quality[0], restored, truth, torch.tensor(kind), torch.tensor(is_drawn)))
+    return _stacked(rows)
+
+
+def make_own_size_shard(number: int, paths: Sequence[Path], teacher: torch.nn.Module) -> dict[str, Tensor]:
+    """Cut the crops of one shard out of photographs as they are, and enlarge them by the teacher; as ``make_shard``."""
+    rng = np.random.default_rng([_FIRST_SEED, number])
+    rows: list[tuple[Tensor, ...]] = []
+    for _ in range(CROPS_PER_SHARD):
+        crop = photograph_crop(rng, paths, LOW_QUALITY_PX, factors=(1,))
+        low_quality = torch.from_numpy(crop.copy()).permute(2, 0, 1)
+        if rng.random() < OWN_SIZE_JPEG_SHARE:
+            low_quality = compressed(low_quality, int(rng.integers(60, 96)))
+        restored = _restore(teacher, low_quality[None])[0]
+        rows.append((low_quality, restored, restored, torch.tensor(OWN_SIZE), torch.tensor(False)))
+    return _stacked(rows)
+
+
+def compressed(pixels: Tensor, quality: int, *, subsampling: int = 2) -> Tensor:
+    """[3, h, w] uint8 through a JPEG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(
+        file, "JPEG", quality=quality, subsampling=subsampling
+    )
+    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
+
+
+def _stacked(rows: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
     names = ("low_quality", "teacher", "truth", "kind", "drawn")
     stacked = (torch.stack(values).to(torch.uint8).contiguous() for values in zip(*rows, strict=True))
     return dict(zip(names, stacked, strict=True))
@@ -162,6 +194,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--shards", type=int, default=80)
     parser.add_argument("--first", type=int, default=0, help="number of the first shard")
+    parser.add_argument("--own-size", action="store_true", help="shards of photographs at their own size")
     parser.add_argument("--fonts", type=Path, default=Path("/usr/share/fonts"), help="folder of TrueType files")
     given = parser.parse_args()
     weights = weights_file()
@@ -174,10 +207,13 @@ def main() -> None:
     teacher.to(torch.bfloat16).to(memory_format=torch.channels_last)
     given.output.mkdir(parents=True, exist_ok=True)
     for number in range(given.first, given.first + given.shards):
-        path = given.output / f"shard-{number:04d}.safetensors"
+        path = given.output / f"shard-{'own-' if given.own_size else ''}{number:04d}.safetensors"
         if path.exists():
             continue
-        save_file(make_shard(number, paths, fonts, teacher), path.with_suffix(".tmp"))
+        shard = (
+            make_own_size_shard(number, paths, teacher) if given.own_size else make_shard(number, paths, fonts, teacher)
+        )
+        save_file(shard, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
         print(path.name, flush=True)
 
