@@ -142,7 +142,7 @@ def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: 
     more = "--upsampling bicubic --grey keep --precision float32 --device cpu --max-megapixels 0.0006 --scale 9"
     more += " --max-input-megapixels 0.5 --max-file-megabytes 0.25"
     more += " --size-mode fill --restore-at output --strength 0.75 --alpha bicubic --tile 512 --released-tiles"
-    more += " --lora-scale 0.5"
+    more += " --lora-scale 0.5 --decoder tiny"
     prompts = ("--prompt", "a red flower", "--negative-prompt", "")
     outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, *arguments.split(), *more.split(), *prompts)
     assert outcome.code == 0
@@ -153,6 +153,7 @@ def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: 
         restore_at="output",
         strength=0.75,
         lora_scale=0.5,
+        decoder="tiny",
         alpha="bicubic",
         guidance=1.5,
         positive_prompt="a red flower",

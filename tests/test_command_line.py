@@ -67,6 +67,7 @@ CHANGED: dict[str, Any] = {
     "grey": "keep",
     "tile": 512,
     "released_tiles": ReleasedTiles(),
+    "decoder": "tiny",
     "alpha": "bicubic",
     "pages": "1,3-5",
     "max_output_pixels": 16_000_000,

@@ -107,6 +107,7 @@ def test_the_page_tells_its_scripts_the_controls_and_models(server: tuple[str, A
     controls = page_controls([each.name for each in service.models], "small")
     assert [each["field"] for each in facts["controls"]] == [each.field for each in controls]
     assert facts["withoutPrompts"] == ["small"]
+    assert facts["withoutTinyDecoder"] == ["small"]
 
 
 def test_every_text_stands_in_every_language() -> None:

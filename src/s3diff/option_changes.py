@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-from s3diff.options import Alpha, ColorMatch, Grey, Latent, ReleasedTiles, RestoreAt, SizeMode, Upsampling
+from s3diff.options import Alpha, ColorMatch, Decoder, Grey, Latent, ReleasedTiles, RestoreAt, SizeMode, Upsampling
 
 
 class RestoreChanges(TypedDict, total=False):
@@ -30,6 +30,7 @@ class RestoreChanges(TypedDict, total=False):
     grey: Grey
     tile: int | Literal["auto", "off"]
     released_tiles: ReleasedTiles | None
+    decoder: Decoder
     alpha: Alpha
     pages: str
     max_output_pixels: int

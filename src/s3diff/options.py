@@ -23,6 +23,7 @@ Grey = Literal["auto", "keep", "color"]
 SizeMode = Literal["stretch", "fit", "fill"]
 RestoreAt = Literal["auto", "model", "output"]
 Alpha = Literal["guided", "bicubic"]
+Decoder = Literal["model", "tiny"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 #: Degradations that low-quality pictures are drawn from; ``s3diff.degradation.settings`` holds their ranges.
 Preset = Literal["realesrgan", "s3diff", "mild", "camera", "sharpened", "processed", "grainy", "bicubic"]
@@ -150,6 +151,8 @@ class RestoreOptions:
         tile: largest side, in pixels of the output, of the pieces that a picture is restored in; ``auto`` chooses by
             the free memory, ``off`` restores the picture at once.
         released_tiles: use the tiles of the authors' released code, seams included, to get its results.
+        decoder: what makes the picture of the latents: the ``model``'s own decoder, or TAESD's ``tiny`` one for a quick
+            preview with less detail, of models on Stable Diffusion such as ``s3diff``.
         alpha: how transparency is enlarged: ``guided`` by the edges of the restored colours, or ``bicubic``.
         pages: which pages of a TIFF of several are restored: ``all``, where the result is a TIFF too (into another
             format the first one goes), or numbers and ranges from 1 such as 1,3-5.
@@ -183,6 +186,7 @@ class RestoreOptions:
     grey: Grey = "auto"
     tile: int | Literal["auto", "off"] = "auto"
     released_tiles: ReleasedTiles | None = None
+    decoder: Decoder = "model"
     alpha: Alpha = "guided"
     pages: str = ALL_PAGES
     max_output_pixels: int = MAX_OUTPUT_PIXELS

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from s3diff.checkpoints.model_folder import LoadedModel
+from s3diff.checkpoints.tiny_decoder import load_tiny_decoder
 from s3diff.errors import OptionError
 from s3diff.networks.folded_network import FoldedInTurn, FoldedNetwork
 from s3diff.networks.modulated_lora import Adaptation, LoraWeights
 from s3diff.networks.one_step_generator import dtype_of
 from s3diff.networks.prompts import encode_prompts
+from s3diff.networks.tiny_decoder import TinyDecoder, decodes_latents_of
 from s3diff.option_changes import RestoreChanges
 from s3diff.options import Precision, RestoreOptions
 from s3diff.restoration.acceleration import choose_acceleration, compile_network
@@ -83,6 +85,7 @@ class DeviceModel:
     def _place(self, device: torch.device) -> None:
         """Bring the networks to a device, in the layout that is fast there, and make the copies that are folded."""
         generator, self.device = self.generator, device
+        self._tiny_decoder: TinyDecoder | None = None
         #: What is on and off on this device, with the reasons.
         self.acceleration = choose_acceleration(device, self.dtype, fast=self._fast)
         layout = torch.channels_last if self.acceleration.channels_last else torch.contiguous_format
@@ -119,7 +122,7 @@ class DeviceModel:
         """Fill in the defaults for None, what differs from the options, and the filter that this model was made for.
 
         Raises:
-            OptionError: these are no options, or a change is outside what it allows.
+            OptionError: these are no options, a change is outside what it allows, or the model has no use for one.
             TypeError: a change that is no option.
         """
         options = RestoreOptions() if options is None else options
@@ -127,16 +130,32 @@ class DeviceModel:
             raise OptionError(f"options is a {type(options).__name__}; give a RestoreOptions")
         if changes:
             options = replace(options, **changes)
+        if options.decoder == "tiny" and not decodes_latents_of(self.config.autoencoder):
+            raise OptionError(
+                f"decoder is 'tiny', which decodes Stable Diffusion's latents; {self.model.name} has others: "
+                "give 'model'"
+            )
         return options.for_model(self.model.upsampling)
 
     def check(self, options: RestoreOptions | None = None) -> None:
         """Make sure that the options fit the model, whatever the picture; prompts are encoded and kept.
 
         Raises:
-            OptionError: these are no options.
+            OptionError: these are no options, or the model has no use for one.
             ModelError: the options ask for a prompt that the model cannot encode.
         """
         self.prompts(self.resolved(options))
+
+    def decoder_for(self, options: RestoreOptions) -> TinyDecoder | None:
+        """Give the decoder to use in place of the model's own, in its number format; None for the model's own."""
+        if options.decoder != "tiny":
+            return None
+        if self._tiny_decoder is None:
+            dtype = dtype_of(self.generator.autoencoder.decoder)
+            layout = torch.channels_last if self.acceleration.channels_last else torch.contiguous_format
+            with torch.inference_mode(False):  # kept for calls with gradients too
+                self._tiny_decoder = load_tiny_decoder().to(self.device, dtype).to(memory_format=layout)  # type: ignore[call-overload]
+        return self._tiny_decoder
 
     def adaptations(self, for_encoder: Tensor, for_unet: Tensor, in_turn: bool) -> tuple[Adaptation, Adaptation]:
         """Adapt the networks to the pictures' matrices.

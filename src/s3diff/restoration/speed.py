@@ -83,7 +83,8 @@ def speed_key(model: DeviceModel, options: RestoreOptions) -> str:
         device = torch.cuda.get_device_name(model.device)
     passes = "one prompt" if options.guidance == 1 else "two prompts"
     compiled = ", compiled" if model.acceleration.compiled else ""
-    return f"{model.model.fingerprint[:23]}, {device}, {model.precision}, {passes}{compiled}"
+    decoder = ", tiny decoder" if options.decoder == "tiny" else ""
+    return f"{model.model.fingerprint[:23]}, {device}, {model.precision}, {passes}{compiled}{decoder}"
 
 
 def _is_entry(value: Any) -> bool:

@@ -227,7 +227,8 @@ def walk(
             if canvas is not None and canvas.holds(rows, columns):
                 continue
             clock.part = done
-            stages = TiledStages(generator, plan, partial(progress, "predict") if progress else None)
+            in_tiles = partial(progress, "predict") if progress else None
+            stages = TiledStages(generator, plan, in_tiles, model.decoder_for(options))
             with clock.stage("prepare"):
                 base, image = enlarged.region(rows.read, columns.read, model.device)
                 noise = _latent_noise(model, plan, rows, columns, options)

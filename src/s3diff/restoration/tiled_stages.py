@@ -17,6 +17,7 @@ from s3diff.networks.blocks import KeysAndValues
 from s3diff.networks.modulated_lora import Adaptation, call_adapted
 from s3diff.networks.one_step_generator import OneStepGenerator, dtype_of
 from s3diff.networks.tiled_features import Recorded, TiledFeatures, released_statistics, whole_statistics
+from s3diff.networks.tiny_decoder import RECEPTIVE_LATENTS, TinyDecoder
 from s3diff.restoration.tile_plan import AUTOENCODER_HALO, AUTOENCODER_TILE, UNET_OVERLAP, TilePlan
 from s3diff.tiling import (
     RELEASED_DECODER_PADDING,
@@ -48,10 +49,18 @@ class TiledStages:
         generator: on its device.
         plan: from :func:`s3diff.restoration.tile_plan.plan_tiles`.
         progress: called after every tile.
+        tiny_decoder: decodes in place of the generator's decoder; in tiles with its receptive field around them, so
+            that they do not show.
     """
 
-    def __init__(self, generator: OneStepGenerator, plan: TilePlan, progress: Progress | None = None) -> None:
-        self.generator, self.plan, self._progress = generator, plan, progress
+    def __init__(
+        self,
+        generator: OneStepGenerator,
+        plan: TilePlan,
+        progress: Progress | None = None,
+        tiny_decoder: TinyDecoder | None = None,
+    ) -> None:
+        self.generator, self.plan, self._progress, self._tiny_decoder = generator, plan, progress, tiny_decoder
         self.config = generator.config
         self._downscale = generator.config.autoencoder.downscale
 
@@ -109,6 +118,8 @@ class TiledStages:
 
     def decode(self, latent: Tensor, image: Tensor) -> Tensor:
         """See :meth:`OneStepGenerator.decode`."""
+        if self._tiny_decoder is not None:
+            return self._with_tiny_decoder(self._tiny_decoder, latent, image)
         generator, released = self.generator, self.plan.released
         autoencoder = generator.autoencoder
         height, width = latent.shape[2:]
@@ -127,6 +138,23 @@ class TiledStages:
         else:
             decoded = self._with_fixed_statistics(autoencoder.decoder, features, unit=1, scale=self._downscale)
         return generator.picture_from(decoded, image)
+
+    def _with_tiny_decoder(self, decoder: TinyDecoder, latent: Tensor, image: Tensor) -> Tensor:
+        latent = latent.to(dtype_of(decoder))
+        height, width = latent.shape[2:]
+        tile = max(height, width) if self.plan.is_whole else self._autoencoder_tile
+        tile = max(tile, 4 * RECEPTIVE_LATENTS)
+        rows, columns = (halo_spans(length, tile, RECEPTIVE_LATENTS, 1) for length in (height, width))
+        down: list[Tensor] = []
+        for row in rows:
+            across: list[Tensor] = []
+            for column in columns:
+                piece = latent[:, :, row.read.start : row.read.stop, column.read.start : column.read.stop]
+                kept = (..., *(_scaled(span.kept_in_read, self._downscale) for span in (row, column)))
+                across.append(decoder(piece)[kept])
+                self._report(len(down) * len(columns) + len(across), len(rows) * len(columns))
+            down.append(torch.cat(across, dim=3))
+        return self.generator.picture_from(torch.cat(down, dim=2), image)
 
     @property
     def _in_bands(self) -> bool:

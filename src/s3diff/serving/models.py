@@ -10,6 +10,7 @@ from pathlib import Path
 
 from s3diff.checkpoints.registry import NAMED_MODELS
 from s3diff.errors import OptionError
+from s3diff.networks.tiny_decoder import decodes_latents_of
 from s3diff.restoration.restorer import Restorer
 
 #: Models that stay in memory; the one that was not asked for longest goes.
@@ -27,6 +28,7 @@ class OfferedModel:
         is_default: whether it is taken where no model is named.
         is_loaded: whether it is in memory.
         takes_prompts: whether it has a text encoder for prompts of a client's; None while it is not in memory.
+        takes_tiny_decoder: whether TAESD decodes its latents; None while it is not in memory.
     """
 
     name: str
@@ -35,6 +37,7 @@ class OfferedModel:
     is_default: bool = False
     is_loaded: bool = False
     takes_prompts: bool | None = None
+    takes_tiny_decoder: bool | None = None
 
 
 class ModelCache:
@@ -63,7 +66,7 @@ class ModelCache:
 
     def offered(self) -> list[OfferedModel]:
         """List all models, the default first."""
-        loaded = dict(self._loaded)
+        loaded = {name: restorer.model for name, restorer in self._loaded.items()}
         return [
             OfferedModel(
                 name=name,
@@ -71,7 +74,8 @@ class ModelCache:
                 summary=NAMED_MODELS[name].summary if place in NAMED_MODELS else "a model folder of this service's",
                 is_default=name == self.default,
                 is_loaded=name in loaded,
-                takes_prompts=loaded[name].model.text_encoder is not None if name in loaded else None,
+                takes_prompts=loaded[name].text_encoder is not None if name in loaded else None,
+                takes_tiny_decoder=decodes_latents_of(loaded[name].config.autoencoder) if name in loaded else None,
             )
             for name, place in self._places.items()
         ]

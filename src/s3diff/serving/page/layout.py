@@ -59,6 +59,7 @@ def _told(service: RestorationService, examples: Sequence[str], *, has_login: bo
         "shownTypes": [form.media_type for form in FORMATS if form.is_shown_by_browsers],
         "lossyFormats": [form.extensions[0][1:] for form in FORMATS if form.has_quality],
         "withoutPrompts": [each.name for each in models if each.takes_prompts is False],
+        "withoutTinyDecoder": [each.name for each in models if each.takes_tiny_decoder is False],
         "uploadBytes": service.limits.upload_bytes,
         "outputPixels": service.limits.output_pixels,
         "keepSeconds": service.limits.result_seconds,

@@ -13,7 +13,7 @@ export class Controls {
 
   /**
    * @param {Element} root holds the elements with `data-groups`, into which the controls go
-   * @param {object} told what the service offers: controls, withoutPrompts, lossyFormats
+   * @param {object} told what the service offers: controls, withoutPrompts, withoutTinyDecoder, lossyFormats
    * @param {object} does
    * @param {Function} does.changed called with the field that somebody changed, and its value
    * @param {Function} does.entered called when the Enter key is pressed in a field
@@ -57,6 +57,7 @@ export class Controls {
     if (field === "size_mode") return value("size_by") === "size";
     if (field === "seed") return value("latent") === "sample";
     if (field.endsWith("_prompt")) return !this.#told.withoutPrompts.includes(value("model"));
+    if (field === "decoder") return !this.#told.withoutTinyDecoder.includes(value("model"));
     if (field === "quality") return !value("format") || this.#told.lossyFormats.includes(value("format"));
     return field !== "size_by";
   }
