@@ -19,8 +19,11 @@ from PIL import Image
 
 from conftest import REPOSITORY
 from page_server import page_server
-from s3diff.option_texts import option_fields, options_from_texts
+from s3diff.errors import OptionError
+from s3diff.option_texts import describe_option, option_fields, options_from_texts
+from s3diff.options import RANGES
 from s3diff.presets import PRESETS
+from s3diff.service_errors import SERVICE_ERRORS
 from s3diff.serving.page.controls import WITHOUT_CONTROL, page_controls
 from s3diff.serving.page.layout import STATIC
 
@@ -112,10 +115,55 @@ def test_the_page_tells_its_scripts_the_controls_and_models(server: tuple[str, A
 
 def test_every_text_stands_in_every_language() -> None:
     english, *others = texts().values()
+    refusals = {f"service.{code}" for code in SERVICE_ERRORS}
+    refusals |= {f"service.option.{kind}" for kind in ("between", "above", "largest", "largest.size")}
+    presets = {f"preset.{name}{ending}" for name in PRESETS for ending in ("", ".info")}
+    assert others
     for each in others:
-        assert each.keys() == english.keys()
-        for name, text in each.items():
-            assert sorted(re.findall(r"{\w+}", text)) == sorted(re.findall(r"{\w+}", english[name])), name
+        # English is what the service and its presets say themselves.
+        assert each.keys() == english.keys() | refusals | presets
+        for name in english:
+            assert sorted(re.findall(r"{\w+}", each[name])) == sorted(re.findall(r"{\w+}", english[name])), name
+        for name in (f"service.{code}" for code in SERVICE_ERRORS):
+            assert set(re.findall(r"{\w+}", each[name])) <= {"{words}"}, name
+
+
+def test_what_a_control_says_is_what_the_option_says(server: tuple[str, Any]) -> None:
+    """The page's short words repeat no fact of an option that could change without them."""
+    values = told(server[0])["values"]
+    asked: set[str] = set()
+    for language in texts().values():
+        for name, text in language.items():
+            kind, field, *_ = name.split(".")
+            if kind not in ("control", "choice") or field not in option_fields():
+                continue
+            described = describe_option(field)
+            left_open = set(re.findall(r"{(\w+)}", text))
+            asked |= left_open
+            assert left_open <= values.keys(), name
+            stated, known = (set(re.findall(r"(?<!\w)\d+", each)) for each in (text, described))
+            assert stated <= known, (name, text, described)
+            # Words that are typed are those that the option takes.
+            if name.endswith(".info") and field in ("tile", "pages"):
+                assert set(re.findall(r"`(\w+)`", described)) == set(re.findall(r"\b(?:auto|off|all)\b", text)), name
+    assert asked == values.keys()
+
+
+def test_numbers_that_a_control_allows_are_the_options(server: tuple[str, Any]) -> None:
+    for control in told(server[0])["controls"]:
+        allowed = control["allowed"]
+        assert (allowed is not None) == (control["field"] in RANGES), control["field"]
+        if allowed is None:
+            continue
+        for value, is_allowed in ((allowed["low"], not allowed["isOpen"]), (allowed["low"] - 1, False)):
+            try:
+                options_from_texts({control["field"]: f"{value:g}" if abs(value) < 1e9 else str(value)})
+            except OptionError:
+                assert not is_allowed, control["field"]
+            else:
+                assert is_allowed or control["field"] in ("blur", "noise"), control[
+                    "field"
+                ]  # a sign moves the estimate
 
 
 def test_every_preset_is_named_in_every_language_and_sets_what_has_a_control(server: tuple[str, Any]) -> None:
@@ -124,9 +172,7 @@ def test_every_preset_is_named_in_every_language_and_sets_what_has_a_control(ser
     assert [each["name"] for each in facts["presets"]][: len(PRESETS)] == [*PRESETS]
     for each in facts["presets"]:
         assert each["options"].keys() <= fields
-        assert all(
-            {f"preset.{name}", f"preset.{name}.info"} <= every.keys() for every in texts().values() for name in PRESETS
-        )
+        assert len(each["title"]) <= 24, "a button's"
 
 
 def test_every_text_that_is_asked_for_is_there_and_none_is_left_over() -> None:
@@ -385,6 +431,7 @@ def test_a_result_too_large_is_refused_with_the_largest_that_works(
     error = refused.json()["error"]
     assert (refused.status_code, error["field"]) == (422, next(iter(options)))
     assert error["message"].endswith(f"the largest here is {largest}")
+    assert error["largest"] == float(largest.split()[0])
     if options.keys() != {"size"}:
         works = {next(iter(options)): largest}
         answer = httpx.post(f"{address}page/plan", json={"options": works, "pictures": pictures})

@@ -24,6 +24,7 @@ from s3diff.images.codecs import read_picture
 from s3diff.options import OutputOptions
 from s3diff.serving.jobs import JobStatus, safe_name
 from s3diff.serving.limits import ServiceLimits
+from s3diff.serving.progress import TimeEstimator
 from s3diff.serving.service import RestorationService
 from serving_pictures import deep_grey, jpeg_with_metadata, photo, png_claiming, transparent
 from tiny_models import one_line
@@ -143,6 +144,18 @@ def test_progress_goes_forward_to_the_end(make: Make) -> None:
     fractions = [status.fraction for status in seen]
     assert fractions == sorted(fractions)
     assert any(status.seconds_left is not None for status in seen)
+
+
+def test_the_first_picture_replaces_what_the_warm_up_took() -> None:
+    times = TimeEstimator()
+    assert times.expected("small", 10**6) is None
+    times.add("small", 128 * 128, 4.0)  # mostly what no picture pays for again
+    times.add("small", 800 * 600, 9.6)
+    assert times.expected("small", 800 * 600) == pytest.approx(12.1, abs=0.1)
+    for _ in range(10):
+        times.add("small", 800 * 600, 2.0)  # the machine has become free
+    assert times.expected("small", 800 * 600) == pytest.approx(2.0, abs=0.3)
+    assert times.expected("another", 1) is None
 
 
 def test_a_running_job_is_really_stopped(make: Make) -> None:

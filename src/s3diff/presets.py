@@ -80,11 +80,11 @@ PRESETS: Mapping[str, RestorePreset] = MappingProxyType(
     {
         each.name: each
         for each in (
-            _preset("photo", "Enlarge a photograph", "A photograph, four times as large: the defaults."),
+            _preset("photo", "Enlarge", "A photograph, four times as large: the defaults."),
             # At the output's own size the networks would smear detail: the result is reduced from four times the size.
             _preset(
                 "denoise",
-                "Remove noise, keep the size",
+                "Denoise, keep the size",
                 "A noisy photograph at its own size, with a little of its grain.",
                 scale=1.0,
                 restore_at="model",
@@ -108,7 +108,7 @@ PRESETS: Mapping[str, RestorePreset] = MappingProxyType(
             ),
             _preset(
                 "text",
-                "Text and screenshots",
+                "Text",
                 "Print, handwriting or a screenshot, twice as large: strokes stay near the input, grey stays grey.",
                 scale=2.0,
                 guidance=1.0,
@@ -117,7 +117,7 @@ PRESETS: Mapping[str, RestorePreset] = MappingProxyType(
             ),
             _preset(
                 "drawing",
-                "Drawing or comic",
+                "Drawing",
                 "Lines and even colours, four times as large: areas are smoothed, outlines crisp.",
                 blur="+0.1",
                 noise="+0.2",

@@ -13,34 +13,41 @@ from s3diff.serving.limits import ServiceLimits
 #: Progress is reported at most so often.
 _TELL_SECONDS = 0.1
 
-#: Share of the newest picture in the running mean.
-_NEWEST = 0.3
+#: Share of what was measured before that still counts beside a new picture.
+_KEPT = 0.7
 #: Longest wait that an answer asks of a client.
 _LONGEST_WAIT_SECONDS = 300
 
 
 class TimeEstimator:
-    """Estimate times by running means: seconds per output pixel of each model, and seconds per picture."""
+    """Estimate times by running means: seconds per pixel of each model, seconds per picture.
+
+    Large pictures weigh more, so that the first one replaces what the warm-up's small one took.
+    """
 
     def __init__(self) -> None:
-        self._per_pixel: dict[str, float] = {}
-        self._per_picture: float | None = None
+        self._measured: dict[str, tuple[float, float]] = {}  # seconds and pixels
+        self._pictures: tuple[float, float] = (0.0, 0.0)  # seconds and number
         self._lock = threading.Lock()
 
     def add(self, model: str, pixels: int, seconds: float) -> None:
         """Learn from one picture, or from a batch as one."""
         with self._lock:
-            self._per_pixel[model] = _mean(self._per_pixel.get(model), seconds / max(1, pixels))
-            self._per_picture = _mean(self._per_picture, seconds)
+            self._measured[model] = _with(self._measured.get(model, (0.0, 0.0)), seconds, max(1, pixels))
+            self._pictures = _with(self._pictures, seconds, 1)
 
     def expected(self, model: str, pixels: int) -> float | None:
         """Estimate the seconds that a picture will take; None before the first one."""
-        per_pixel = self._per_pixel.get(model)
-        return None if per_pixel is None else per_pixel * pixels
+        if model not in self._measured:
+            return None
+        seconds, measured = self._measured[model]
+        return seconds / measured * pixels
 
     def seconds_of_queue(self, num_waiting: int) -> int:
         """Estimate the whole seconds until half of the queue is done, when a refused client should come back."""
-        return max(1, min(_LONGEST_WAIT_SECONDS, math.ceil((self._per_picture or 1.0) * num_waiting / 2)))
+        seconds, number = self._pictures
+        each = seconds / number if number else 1.0
+        return max(1, min(_LONGEST_WAIT_SECONDS, math.ceil(each * num_waiting / 2)))
 
 
 class JobMonitor:
@@ -105,5 +112,5 @@ class JobMonitor:
         )
 
 
-def _mean(before: float | None, new: float) -> float:
-    return new if before is None else before + _NEWEST * (new - before)
+def _with(before: tuple[float, float], seconds: float, amount: float) -> tuple[float, float]:
+    return _KEPT * before[0] + seconds, _KEPT * before[1] + amount

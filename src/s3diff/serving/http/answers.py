@@ -85,6 +85,7 @@ def error_answer(
     *,
     status: int | None = None,
     headers: Mapping[str, str] | None = None,
+    **facts: float,
 ) -> JSONResponse:
     """Answer with an error; all errors have one form.
 
@@ -95,12 +96,13 @@ def error_answer(
         retry_seconds: until it may be tried again; None for what the table says.
         status: of HTTP, for a code that is not in the table.
         headers: of the answer.
+        facts: more members of the error, where a program can use them.
     """
     kind = SERVICE_ERRORS.get(code)
     status = kind.status if kind and status is None else status or 500
     later = kind.retry_seconds if kind and retry_seconds is None else retry_seconds
     again = {} if later is None else {"Retry-After": str(max(1, round(later)))}
-    content = {"error": {"code": code, "message": message, "field": field}}
+    content = {"error": {"code": code, "message": message, "field": field, **facts}}
     return JSONResponse(content, status, {**again, **(headers or {})})
 
 

@@ -1,7 +1,8 @@
 """What the page offers to turn, as data: one control for each option that a person may set.
 
 Ranges, choices and start values come from the option dataclasses. Names and explanations stand in each language in
-``static/texts.json``; an option without a control of its own gets a plain one, which is named in English.
+``static/texts.json``, where numbers of the options are left open (:func:`told_values`); an option without a control of
+its own gets a plain one, which is named in English.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from s3diff.images.codecs import can_be_written
 from s3diff.option_texts import describe_option, option_fields, option_schemas
 from s3diff.options import (
     LIMITS,
+    METHOD_SCALE,
+    MIN_TILE_PX,
+    RANGES,
     Alpha,
     ColorMatch,
     Decoder,
@@ -70,6 +74,12 @@ class Control:
     label: str = ""
     info: str = ""
 
+    @property
+    def allowed(self) -> dict[str, float | bool] | None:
+        """What a number may be; None for other options."""
+        found = RANGES.get(self.field)
+        return None if found is None else {"low": found.low, "high": found.high, "isOpen": found.is_open}
+
 
 def page_controls(models: list[str], model: str) -> list[Control]:
     """Make every control, in the page's order.
@@ -112,6 +122,15 @@ def page_controls(models: list[str], model: str) -> list[Control]:
     ]
     shown = {control.field for control in controls} | {"name"}
     return controls + [_plain_control(name) for name in option_fields() if name not in shown]
+
+
+def told_values() -> dict[str, str]:
+    """Give the facts of the options that the page's texts leave open in braces."""
+    return {
+        "factor": str(METHOD_SCALE),
+        "smallestTile": str(MIN_TILE_PX),
+        "lossy": ", ".join(form.title for form in FORMATS if form.has_quality),
+    }
 
 
 def _default(name: str) -> Any:

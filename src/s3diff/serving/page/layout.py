@@ -15,7 +15,7 @@ from s3diff.formats import FORMATS, PICTURE_EXTENSIONS
 from s3diff.images.codecs import can_be_written
 from s3diff.option_texts import option_text
 from s3diff.presets import RestorePreset, all_presets
-from s3diff.serving.page.controls import SIZE_FIELDS, page_controls
+from s3diff.serving.page.controls import SIZE_FIELDS, page_controls, told_values
 from s3diff.serving.service import RestorationService
 
 STATIC = Path(__file__).with_name("static")
@@ -49,7 +49,10 @@ def _told(service: RestorationService, examples: Sequence[str], *, has_login: bo
     models = service.models
     default = next(each.name for each in models if each.is_default)
     return {
-        "controls": [asdict(each) for each in page_controls([each.name for each in models], default)],
+        "controls": [
+            {**asdict(each), "allowed": each.allowed} for each in page_controls([each.name for each in models], default)
+        ],
+        "values": told_values(),
         "sizeFields": list(SIZE_FIELDS),
         "presets": [_preset(each) for each in all_presets().values()],
         "examples": list(examples),

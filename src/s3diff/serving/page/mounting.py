@@ -16,14 +16,15 @@ from pydantic import ValidationError
 
 from s3diff.errors import JobNotFoundError, OptionError, PictureError, QueueFullError
 from s3diff.restoration.result import Result
-from s3diff.service_errors import TOO_MANY
+from s3diff.service_errors import TOO_MANY, failure_of
+from s3diff.serving.http.answers import error_answer
 from s3diff.serving.http.auth import Auth
 from s3diff.serving.jobs import Job, safe_name
 from s3diff.serving.page.archive import zip_of
 from s3diff.serving.page.headers import NOT_KEPT, PAGE_HEADERS
 from s3diff.serving.page.layout import STATIC, STATIC_TYPES, page_document, static_version
 from s3diff.serving.page.login import OPEN_PATHS, SIGN_IN_PATH, login_routes
-from s3diff.serving.page.plan import Plan, Settings, plan
+from s3diff.serving.page.plan import Plan, Settings, TooLargeHereError, plan
 from s3diff.serving.page.previews import PIECE_TYPE, PREVIEW_TYPE, piece, preview
 from s3diff.serving.service import RestorationService
 
@@ -112,13 +113,17 @@ def _routes(service: RestorationService) -> APIRouter:
         finally:
             at_once.release()
 
-    @router.post("/plan")
-    async def planned(request: Request) -> Plan:
+    @router.post("/plan", response_model=Plan)
+    async def planned(request: Request) -> Plan | Response:
         try:
             settings = Settings.model_validate_json(await _small_body(request))
         except ValidationError as error:
             raise OptionError("these are no settings; give options (name: text), model and pictures as JSON") from error
-        return plan(service, settings)
+        try:
+            return plan(service, settings)
+        except TooLargeHereError as error:
+            failure = failure_of(error)
+            return error_answer(failure.kind.code, failure.message, failure.field, largest=error.largest)
 
     @router.post("/preview")
     def input_preview(picture: UploadFile, box: Annotated[str, Form(pattern=_BOX)] = "") -> Response:

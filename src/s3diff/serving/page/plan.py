@@ -42,6 +42,22 @@ class PlannedResult(BaseModel):
     seconds: float | None
 
 
+class TooLargeHereError(OptionError):
+    """An option would make a result larger than the service's.
+
+    Attributes:
+        largest: the option's largest value that works here; of an exact size its megapixels.
+    """
+
+    def __init__(self, field: str, largest: float, name: str) -> None:
+        unit = " megapixels" if field == "size" else ""
+        super().__init__(
+            f"{field} would make the result of {name} too large for this service; the largest here is "
+            f"{largest:.15g}{unit}"
+        )
+        self.largest = largest
+
+
 class Plan(BaseModel):
     """The settings as a command, and a result for each picture whose size is known."""
 
@@ -53,7 +69,8 @@ def plan(service: RestorationService, settings: Settings) -> Plan:
     """Check settings and tell what they mean.
 
     Raises:
-        OptionError: a value is outside what it allows, or makes a result larger than the service's.
+        OptionError: a value is outside what it allows.
+        TooLargeHereError: it makes a result larger than the service's.
     """
     options, writing = options_from_texts(settings.options)
     model = settings.model or service.models[0].name
@@ -76,24 +93,16 @@ def _result(
         sizes = allowed_sizes(size, options, name)
     except PictureError:
         field = next((each for each in SIZE_FIELDS[1:] if getattr(options, each) is not None), "scale")
-        raise OptionError(_too_large(field, options, size, name)) from None
+        raise TooLargeHereError(field, _largest(field, options, size), name) from None
     seconds = service.times.expected(model, sizes.num_working_pixels)
     width, height = sizes.output
     return PlannedResult(width=width, height=height, seconds=None if seconds is None else round(seconds, 1))
 
 
-def _too_large(field: str, options: RestoreOptions, size: tuple[int, int], name: str) -> str:
-    """Name the largest value that works, in digits."""
+def _largest(field: str, options: RestoreOptions, size: tuple[int, int]) -> float:
+    """Find the largest value of an option that works; of an exact size its megapixels."""
     allowed = options.max_output_pixels
     factor = math.sqrt(allowed / (size[0] * size[1]))
-    largest = {
-        "scale": f"{_floor(factor, 2):g}",
-        "size": f"{allowed / 1e6:g} megapixels",
-        "long_side": str(math.floor(max(size) * factor)),
-        "megapixels": f"{allowed / 1e6:g}",
-    }[field]
-    return f"{field} would make the result of {name} too large for this service; the largest here is {largest}"
-
-
-def _floor(number: float, digits: int) -> float:
-    return math.floor(number * 10**digits) / 10**digits
+    if field == "scale":
+        return math.floor(factor * 100) / 100
+    return math.floor(max(size) * factor) if field == "long_side" else allowed / 1e6

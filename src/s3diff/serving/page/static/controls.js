@@ -3,7 +3,7 @@
 import { element } from "./elements.js";
 import { SizeFields } from "./size_fields.js";
 import { hasText, t } from "./texts.js";
-import { degreeInWords } from "./words.js";
+import { degreeInWords, said } from "./words.js";
 
 export class Controls {
   #controls;
@@ -77,7 +77,7 @@ export class Controls {
     for (const control of this.#controls) {
       const part = this.#parts.get(control.field);
       const { root } = part;
-      const [label, info] = [textOf(control, ""), textOf(control, ".info")];
+      const [label, info] = ["", ".info"].map((ending) => textOf(control, ending, this.#told.values));
       root.querySelector(".label").textContent = label;
       root.querySelector(".info").textContent = info;
       root.querySelector(".info").hidden = !info;
@@ -87,7 +87,8 @@ export class Controls {
   }
 
   /** Put an error beside the control that caused it; false where there is no such control in sight. */
-  blame(field, message) {
+  blame(error) {
+    const { field } = error;
     const root = this.#parts.get(field)?.root;
     if (!root || root.hidden) return false;
     const folded = root.closest("details");
@@ -98,7 +99,8 @@ export class Controls {
       text.setAttribute("role", "alert");
       root.append(text);
     }
-    text.textContent = message;
+    const { allowed } = this.#controls.find((each) => each.field === field);
+    text.textContent = said(error, isOutside(this.value(field), allowed) ? allowed : null);
     root.classList.add("has-error");
     for (const input of root.querySelectorAll("input, select")) {
       input.setAttribute("aria-invalid", "true");
@@ -138,9 +140,12 @@ export class Controls {
   }
 }
 
-const textOf = ({ field, label, info }, ending) => {
+const isOutside = (value, allowed) =>
+  Boolean(allowed) && (value === null || value < allowed.low || value > allowed.high || (allowed.isOpen && value === allowed.low));
+
+const textOf = ({ field, label, info }, ending, values) => {
   const name = `control.${field}${ending}`;
-  return hasText(name) ? t(name) : ending ? info : label || field;
+  return hasText(name) ? t(name, values) : ending ? info : label || field;
 };
 
 const choiceText = ({ field, titles }, value) => {

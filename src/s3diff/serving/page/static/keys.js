@@ -31,7 +31,7 @@ export function setUpKeys(dialog, help, does) {
   help.addEventListener("click", list);
   const isWriting = (target) => target.matches?.("input:not([type=range], [type=radio], [type=checkbox]), select, textarea");
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || dialog.open || isWriting(event.target)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]") || isWriting(event.target)) return;
     const key = keys[event.key === "=" ? "+" : event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!key) return;
     event.preventDefault();

@@ -11,17 +11,18 @@ import { setUpFullScreen } from "./full_screen.js";
 import { takeIn } from "./intake.js";
 import { setUpKeys } from "./keys.js";
 import { setUpLoupe } from "./loupe.js";
+import { setUpOrigin } from "./origin.js";
 import { Picture } from "./pictures.js";
 import { Presets } from "./presets.js";
 import { Region } from "./region.js";
 import { Run } from "./run.js";
 import * as service from "./service.js";
-import { keepResults, keptPictures } from "./session.js";
+import { keepResults, keptPictures, setUpLeaving } from "./session.js";
 import { MissingValue, Settings } from "./settings.js";
 import { setUpLanguage, t, writeTexts } from "./texts.js";
 import { setUpTheme } from "./theme.js";
 import { View } from "./view.js";
-import { duration, sentence } from "./words.js";
+import { duration, said } from "./words.js";
 
 const CHECK_AFTER_MS = 350;
 const RESULT_NAME = "{stem}-restored"; // so that a download does not look like the picture it was made of
@@ -65,7 +66,7 @@ class Page {
         this.#add([file]);
         return this.#restore();
       },
-      failed: (error) => this.#view.problem(error.message),
+      failed: (error) => this.#view.problem(said(error)),
     });
     this.#speak();
     void this.#bringBack();
@@ -97,10 +98,10 @@ class Page {
     on(".follow", () => this.#follow());
     on(".preview", () => this.#clicked(0.5, 0.5, true));
     this.#find(".after").addEventListener("error", () => this.#view.problem(t("error.gone")));
-    window.addEventListener("pagehide", () => this.#run.abandon());
-    window.addEventListener("beforeunload", (event) => {
-      const results = this.#pictures.flatMap((picture) => picture.results);
-      if (this.#run.isBusy || results.some((each) => !each.isSaved)) event.preventDefault();
+    setUpLeaving(() => this.#pictures, this.#run);
+    setUpOrigin(this.#find(".about"), this.#find("dialog.origin"), {
+      picture: () => this.#current,
+      failed: (error) => this.#view.problem(said(error)),
     });
     const turnTheme = setUpTheme(this.#find(".theme"));
     setUpLanguage(this.#find(".language"), () => [turnTheme(), this.#speak()]);
@@ -201,7 +202,7 @@ class Page {
         this.#lookAt(picture);
       }
     }
-    this.#tellDial();
+    this.#settings.tell(this.#find(".found"), this.#current?.found, this.#isSeveral);
     this.#settingsChanged();
   }
 
@@ -234,12 +235,7 @@ class Page {
 
   #moveDial() {
     this.#settings.show(this.#current?.found, this.#isSeveral);
-    this.#tellDial();
-  }
-
-  #tellDial() {
-    this.#find(".found p").textContent = this.#settings.words(this.#current?.found, this.#isSeveral);
-    this.#find(".follow").disabled = !this.#settings.isByHand;
+    this.#settings.tell(this.#find(".found"), this.#current?.found, this.#isSeveral);
   }
 
   #settingsChanged() {
@@ -290,7 +286,7 @@ class Page {
 
   #blame(error) {
     this.#controls.forgive();
-    if (!this.#controls.blame(error.field, sentence(error.message))) this.#view.problem(sentence(error.message));
+    if (!this.#controls.blame(error)) this.#view.problem(said(error));
   }
 
   // ------------------------------------------------------------------------------------------ restoring
@@ -330,6 +326,7 @@ class Page {
     keepResults(this.#pictures);
     const failed = batch.find((picture) => picture.state === "failed");
     if (failed?.error.field && batch.length === 1) this.#blame(failed.error);
+    this.#plan = await this.#planOf().catch(() => this.#plan); // the service knows better now how long it takes
     this.#moveDial();
     this.#draw();
   }
@@ -338,14 +335,19 @@ class Page {
   #clicked(x, y, isWanted = false) {
     const isFree = !this.#isDone || this.#region.isOn;
     if (!(isWanted || isFree) || !this.#canPreview) return false;
-    this.#region.choose(this.#current, x, y);
+    this.#region.choose(this.#current, x, y, this.#planned(this.#current)?.seconds);
     void this.#previewRegion();
     return true;
   }
 
+  /** What the present settings make of a picture: width, height, seconds; nothing while that is not known. */
+  #planned(picture) {
+    return this.#plan?.results[this.#pictures.filter((each) => each.isUsable).indexOf(picture)];
+  }
+
   async #previewRegion() {
     const picture = this.#current;
-    const result = this.#plan?.results[this.#pictures.filter((each) => each.isUsable).indexOf(picture)];
+    const result = this.#planned(picture);
     if (!result) return;
     const fields = { ...this.#fields(), ...this.#settings.degrees(picture.found, this.#isSeveral) };
     for (const name of this.#told.sizeFields) delete fields[name];

@@ -87,7 +87,7 @@ export class Picture {
   fits(largestBytes) {
     if (this.file.size <= largestBytes) return true;
     const [given, allowed] = [this.file.size, largestBytes].map((bytes) => `${(bytes / 2 ** 20).toFixed(0)} MB`);
-    this.fail(new service.ServiceError(t("error.largeFile", { name: this.name, given, allowed }), { code: "too_large" }));
+    this.fail(new service.ServiceError(t("error.largeFile", { name: this.name, given, allowed }), { code: "too_large", isTranslated: true }));
     return false;
   }
 

@@ -12,14 +12,13 @@ export class ServiceError extends Error {
    * @param {number} [about.status] the HTTP status; 0 when there was no answer
    * @param {string|null} [about.code] the service's word for the kind of error
    * @param {string|null} [about.field] the option that caused it
+   * @param {number|null} [about.largest] the largest value that the option may have here, where it was larger
    * @param {number} [about.retryAfter] seconds to wait, where waiting helps
+   * @param {boolean} [about.isTranslated] whether the message is in the page's language already
    */
-  constructor(message, { status = 0, code = null, field = null, retryAfter = 0 } = {}) {
+  constructor(message, { status = 0, code = null, field = null, largest = null, retryAfter = 0, isTranslated = false } = {}) {
     super(message);
-    this.status = status;
-    this.code = code;
-    this.field = field;
-    this.retryAfter = retryAfter;
+    Object.assign(this, { status, code, field, largest, retryAfter, isTranslated });
   }
 }
 
@@ -36,13 +35,14 @@ function refusal(status, text, retryAfter) {
   const detail = error.message ?? error.detail ?? told.detail;
   const message = typeof detail === "string" ? detail : t("error.status", { status });
   if (status === 401) location.reload(); // the session is over: the server shows where to sign in
-  return new ServiceError(message, { status, code: error.code ?? null, field: error.field ?? null, retryAfter: Number(retryAfter) || 0 });
+  const { code = null, field = null, largest = null } = error;
+  return new ServiceError(message, { status, code, field, largest, retryAfter: Number(retryAfter) || 0 });
 }
 
-async function asked(path, { method = "GET", body, signal, keepalive } = {}) {
+async function asked(path, { method = "GET", accept = "application/json", body, signal, keepalive } = {}) {
   let response;
   try {
-    const headers = { Accept: "application/json" };
+    const headers = { Accept: accept };
     if (typeof body === "string") headers["Content-Type"] = "application/json";
     response = await fetch(address(path), { method, body, signal, keepalive, headers });
   } catch (error) {
@@ -100,6 +100,13 @@ export const cancelJob = (id, { keepalive = false } = {}) =>
 export const resultAddress = (id) => address(`${API}/jobs/${encodeURIComponent(id)}/result`);
 export const previewAddress = (id) => address(`page/jobs/${encodeURIComponent(id)}/preview`);
 export const zipAddress = (ids) => address(`page/results.zip?${ids.map((id) => `job=${encodeURIComponent(id)}`).join("&")}`);
+
+/** Restore a small picture and get it back in one answer; who aborts ends the work as well. */
+export const restored = async (file, fields, signal) =>
+  (await asked(`${API}/restore`, { method: "POST", accept: file.type, body: form(file, fields), signal })).blob();
+
+/** What a file says of its making, and whether its signature holds. */
+export const inspect = async (file) => (await asked(`${API}/inspect`, { method: "POST", body: form(file, {}) })).json();
 
 /** How blurred and noisy the estimator finds a picture, and its size. */
 export const estimate = async (file, model, signal) =>

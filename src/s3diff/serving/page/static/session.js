@@ -22,6 +22,15 @@ export function keepResults(pictures) {
   }
 }
 
+/** End the work of a page that is closed; ask before results are left that nobody has downloaded. */
+export function setUpLeaving(pictures, run) {
+  window.addEventListener("pagehide", () => run.abandon());
+  window.addEventListener("beforeunload", (event) => {
+    const results = pictures().flatMap((picture) => picture.results);
+    if (run.isBusy || results.some((each) => !each.isSaved)) event.preventDefault();
+  });
+}
+
 /** The pictures whose results the service still holds. */
 export async function keptPictures(shownTypes) {
   const kept = JSON.parse(sessionStorage.getItem(STORED) ?? "[]");

@@ -59,8 +59,13 @@ export class Settings {
     return Object.fromEntries(known.map(([field, degree]) => [field, String(degree)]));
   }
 
-  /** What the dial does, in words. */
-  words(found, isSeveral) {
+  /** Say below the dial what it does. */
+  tell(root, found, isSeveral) {
+    root.querySelector("p").textContent = this.#words(found, isSeveral);
+    root.querySelector(".follow").disabled = !this.isByHand;
+  }
+
+  #words(found, isSeveral) {
     if (!this.isByHand) {
       if (!found) return t("dial.waits");
       const looks = DIAL.map((field) => degreeInWords(field, found[field])).join(", ");

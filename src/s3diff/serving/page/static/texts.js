@@ -1,4 +1,5 @@
-// What the page says, in the chosen language. All texts stand in texts.json; the service's own messages are English.
+// What the page says, in the chosen language. All texts stand in texts.json. What the service says of itself, its
+// messages and the names of presets, is English; other languages have texts for it (`service.`, `preset.`).
 
 const all = await (await fetch(new URL("texts.json", import.meta.url))).json();
 const STORED = "s3diff-language";

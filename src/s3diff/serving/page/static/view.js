@@ -5,7 +5,7 @@ import { History } from "./history.js";
 import * as service from "./service.js";
 import { Strip } from "./strip.js";
 import { t } from "./texts.js";
-import { caption, planned, sentence } from "./words.js";
+import { caption, planned, said, sentence } from "./words.js";
 
 export class View {
   #parts;
@@ -60,6 +60,7 @@ export class View {
     if (shown !== this.#shown) compare.show(pair);
     this.#shown = shown;
     this.#find(".caption").textContent = caption(current);
+    this.#find(".about").hidden = !current.isUsable;
     this.#find(".preview").disabled = !canPreview;
     this.#find(".zip").hidden = pictures.filter((picture) => picture.result).length < 2;
     this.#drawResult(current.result, isDone);
@@ -81,18 +82,18 @@ export class View {
     this.#find(".old").textContent = t("results.old");
     const notes = result ? result.job.result.notes : [];
     this.#find(".notes").hidden = notes.length === 0;
-    this.#find(".notes").replaceChildren(...notes.map((note) => element("li", { textContent: sentence(note) })));
+    this.#find(".notes").replaceChildren(...notes.map((note) => element("li", { lang: "en", textContent: sentence(note) })));
   }
 
   #drawMessages(current, canPreview) {
     const { run, region, controls } = this.#parts;
     const isBroken = current.state === "broken";
     this.#find(".broken").hidden = !isBroken;
-    this.#find(".broken").textContent = isBroken ? sentence(current.error.message) : "";
+    this.#find(".broken").textContent = isBroken ? said(current.error) : "";
     if (!region.isOn) this.hint(canPreview && !current.result ? t("region.hint") : "");
     const isFailed = !run.isBusy && current.state === "failed";
     if (isFailed && !controls.isBlamed(current.error.field)) {
-      this.problem(sentence(current.error.message));
+      this.problem(said(current.error));
       this.#isProblemOfPicture = true;
     } else if (this.#isProblemOfPicture) {
       this.problem("");

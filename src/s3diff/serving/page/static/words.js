@@ -1,6 +1,6 @@
 // Sentences about pictures, times and degrees.
 
-import { number, plain, t } from "./texts.js";
+import { hasText, number, plain, t } from "./texts.js";
 
 export function stateOf(picture) {
   if (picture.state === "working") return picture.share ? `${Math.round(picture.share * 100)} %` : picture.doing;
@@ -41,6 +41,23 @@ export function planned(results) {
 export function degreeInWords(field, degree) {
   const step = degree < 0.1 ? 0 : degree < 0.3 ? 1 : degree < 0.6 ? 2 : 3;
   return t(`degree.${field}.${step}`);
+}
+
+/**
+ * What the service refused, in the page's language where that has a text for the error's code; else in its own words.
+ * @param {ServiceError} error
+ * @param {object|null} allowed low, high and isOpen of the option at fault
+ */
+export function said({ message, code, field, largest, isTranslated }, allowed = null) {
+  const words = sentence(message);
+  if (isTranslated || !hasText(`service.${code}`)) return words;
+  if (largest) {
+    const name = field === "size" ? "service.option.largest.size" : "service.option.largest";
+    return t(name, { largest: plain(largest) });
+  }
+  if (code !== "option" || !allowed) return t(`service.${code}`, { words });
+  const name = allowed.isOpen ? "service.option.above" : "service.option.between";
+  return t(name, { low: plain(allowed.low), high: plain(allowed.high) });
 }
 
 /** The service's words as a sentence; a file's name at the beginning stays as it is. */
