@@ -37,13 +37,41 @@ from tiny_models import save_compact  # noqa: E402
 SOURCE, OUTPUT = "s3://chaos/scans", "s3://chaos/restored"
 OTHER_FORMATS = ("webp", "tif", "bmp", "jpg", "avif")
 RESTORE = [sys.executable, "-m", "s3diff.apps"]
+#: Run by every Python of the cluster as it starts: workers write down each picture that they begin to restore.
+COUNTING = """
+import importlib.abc, importlib.util, os, sys
+
+class Counting(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != "s3diff.folders.run" or "S3DIFF_CHAOS_LOG" not in os.environ:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        execute = spec.loader.exec_module
+
+        def execute_and_count(module):
+            execute(module)
+            restore = module.LocalWay.restore
+
+            def counted(way, job, *rest):
+                with open(os.environ["S3DIFF_CHAOS_LOG"], "a") as file:
+                    file.write(job.source.name + "\\n")
+                return restore(way, job, *rest)
+
+            module.LocalWay.restore = counted
+
+        spec.loader.exec_module = execute_and_count
+        return spec
+
+sys.meta_path.insert(0, Counting())
+"""
 
 
 def write_pictures(folder: Path, num: int) -> None:
     """Small pictures; among them 5 bad ones, 5 of other formats, 3 animations."""
     folder.mkdir()
     for index in range(num):
-        pixels = np.random.default_rng(index).integers(0, 255, (48, 64, 3), np.uint8)
+        pixels = np.random.default_rng(index).integers(0, 255, (16, 24, 3), np.uint8)
         place = folder / f"{index % 10}"
         place.mkdir(exist_ok=True)
         if index < 5:
@@ -136,6 +164,12 @@ def lead(command: list[str], kill_after: list[float], log: Path) -> tuple[int, i
     raise AssertionError("the last one is not killed")
 
 
+def repeated_work(log: Path) -> dict[str, float]:
+    """Count the pictures that were begun more than once, whether their first try was whole or not."""
+    begun = log.read_text().split()
+    return {"begun": len(begun), "repeated": len(begun) - len(set(begun)), "share": len(begun) / len(set(begun)) - 1}
+
+
 def compare(expected: Path) -> dict[str, Any]:
     """Hold the output against the folder of ``s3diff restore``."""
     wanted = {
@@ -184,8 +218,12 @@ def main() -> None:
         if given.model is None:
             save_compact(here / "tiny")
         write_pictures(here / "scans", given.pictures)
+        (here / "counting").mkdir()
+        (here / "counting" / "sitecustomize.py").write_text(COUNTING)
         options = ["-r", "-m", model, "--device", "cpu", "-q"]
         subprocess.run([*RESTORE, "restore", here / "scans", "-o", here / "expected", *options], check=False)
+        os.environ["S3DIFF_CHAOS_LOG"] = str(here / "begun")
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(here / "counting"), str(ROOT / "src")])
         store = Store(here / "s3")
         os.environ["AWS_ENDPOINT_URL"] = store.open()
         source = open_store(SOURCE)
@@ -216,6 +254,8 @@ def main() -> None:
                 "store_stops": chaos.num_stops,
                 "driver_kills": num_driver_kills,
                 "driver_mib": {"median": round(float(np.median(memory)), 1), "highest": round(max(memory), 1)},
+                "repeated_work": repeated_work(here / "begun"),
+                "load": os.getloadavg(),
                 **compare(here / "expected"),
             }
         finally:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
 from command_runs import run_python
+from object_store import free_ports
+from s3diff.serving.assembly import ServiceSettings
+from serving_pictures import photo
 
 if TYPE_CHECKING:
     from command_runs import Command
@@ -98,6 +107,9 @@ def test_a_mistake_is_one_line(given: list[str], text: str, command: Command, he
 def cluster() -> Iterator[None]:
     """A Ray of two CPUs that takes every run of this file, so that it starts once."""
     ray = pytest.importorskip("ray", reason="needs the extra cluster")
+    from s3diff.integrations.ray.serving import prepare
+
+    prepare()
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)  # of the workers
     ray.init(num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
@@ -145,7 +157,7 @@ def test_a_cluster_restores_as_the_command_does(
 def test_a_model_that_no_worker_can_load_is_one_line(
     pictures: Path, tmp_path: Path, command: Command, small: Path, cluster: None
 ) -> None:
-    ran = on_a_cluster(command, pictures, "-o", tmp_path / "out", "-m", small, "--positive-prompt", "sharp", "-q")
+    ran = on_a_cluster(command, pictures, "-o", tmp_path / "out", "-m", small, "--prompt", "sharp", "-q")
     assert ran.code == 1
     assert ran.err.count("\n") == 1
     assert "prompt" in ran.err
@@ -175,3 +187,76 @@ def test_restore_in_a_pipeline_of_ones_own(pictures: Path, small: Path, restorer
     made = Restore("image", model=str(small), device="cpu")({"image": arrays})
     assert made["restored"][0].shape == (48, 64, 3)
     assert list(made["error"]) == [None, None]
+
+
+def replica_processes() -> list[int]:
+    """Processes of Ray Serve's replicas, on Linux."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if (entry / "cmdline").read_bytes().startswith(b"ray::ServeReplica"):
+                    found.append(int(entry.name))
+    return found
+
+
+@contextmanager
+def replicas_of(model: Path, jobs: Path) -> Iterator[str]:
+    """Two replicas on the cluster that is there."""
+    from s3diff.integrations.ray.serving import Replicas, serve_until
+
+    settings = ServiceSettings(models=[str(model)], device="cpu", job_store=str(jobs), folder=str(jobs.parent))
+    port, started, is_over = free_ports(1)[0], threading.Event(), threading.Event()
+    given = {"port": port, "is_over": is_over, "on_start": started.set}
+    thread = threading.Thread(
+        target=serve_until, args=(settings, Replicas(num=2, cpus=0.5, grace_seconds=5)), kwargs=given
+    )
+    thread.start()
+    try:
+        while not started.wait(1):
+            assert thread.is_alive(), "no replica has started"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        is_over.set()
+        thread.join(120)
+
+
+def restored_at(url: str, content: bytes) -> bytes:
+    """What a plain program gets that asks again when it is told to."""
+    while True:
+        files, fields = {"picture": ("a.png", content)}, {"scale": "2"}
+        answer = httpx.post(f"{url}/api/v1/restore", files=files, data=fields, timeout=300)
+        if answer.status_code == 200:
+            return answer.content
+        assert answer.status_code == 503, answer.text
+        time.sleep(float(answer.headers["Retry-After"]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the replicas' processes in /proc")
+def test_every_client_gets_its_picture_when_a_replica_dies(
+    small: Path, restorer: Any, tmp_path: Path, cluster: None
+) -> None:
+    from s3diff.client import Client
+    from s3diff.options import RestoreOptions
+
+    (tmp_path / "a.png").write_bytes(photo(24, 20))
+    restorer.restore(tmp_path / "a.png", RestoreOptions(scale=2)).save(tmp_path / "b.png")
+    content, expected = (tmp_path / "a.png").read_bytes(), (tmp_path / "b.png").read_bytes()
+    with replicas_of(small, tmp_path / "jobs") as url, Client(url) as client, ThreadPoolExecutor(8) as pool:
+        assert httpx.get(url).status_code == 200
+        assert httpx.get(f"{url}/readyz").json() == {"status": "ok"}
+        assert restored_at(url, content) == expected
+        jobs = [client.submit(content, name="a.png", scale=2) for _ in range(24)]
+        waiting = [pool.submit(job.result) for job in jobs[:4]]
+        plain = [pool.submit(restored_at, url, content) for _ in range(4)]
+        before = replica_processes()
+        assert len(before) == 2
+        os.kill(before[0], signal.SIGKILL)
+        assert [each.result(300) for each in plain] == [expected] * 4
+        assert [each.result(300).content for each in waiting] == [expected] * 4
+        assert [job.result().content for job in jobs] == [expected] * 24
+        for job in jobs:
+            job.end()
+    assert not replica_processes()
+    assert not [path for path in (tmp_path / "jobs").rglob("*") if path.is_file()], "nothing is left behind"

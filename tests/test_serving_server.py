@@ -435,10 +435,10 @@ def test_an_error_that_a_library_makes_of_the_signal_is_not_told() -> None:
         finally:
             raise ModelError("the file is damaged")
 
-    with pytest.raises(SystemExit) as ended, serve_command._signals_as_exceptions():
+    with pytest.raises(SystemExit) as ended, serve_command.signals_as_exceptions():
         open_file(signal.SIGTERM)
     assert ended.value.code == 128 + signal.SIGTERM
-    with pytest.raises(ModelError), serve_command._signals_as_exceptions():
+    with pytest.raises(ModelError), serve_command.signals_as_exceptions():
         open_file(None)
 
 
@@ -668,7 +668,7 @@ def test_the_address_is_shown_and_opened(
     opened: list[str] = []
     monkeypatch.setattr(serve_command.webbrowser, "open", lambda address: opened.append(address) or True)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
-    serve_command._tell_address(["http://127.0.0.1:8000", "http://192.168.1.20:8000"], "/s3diff", open_page=True)
+    serve_command.tell_address(["http://127.0.0.1:8000", "http://192.168.1.20:8000"], "/s3diff", open_page=True)
     printed = capsys.readouterr()
     assert printed.out == "s3diff serves at http://127.0.0.1:8000/s3diff/\n"
     assert ("in your network: http://192.168.1.20:8000/s3diff/" in printed.err) is is_terminal

@@ -72,8 +72,10 @@ def whole_path(
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _flush(temporary)
-        require_free(target, overwrite)
-        os.replace(temporary, target)
+        if overwrite:
+            os.replace(temporary, target)
+        else:
+            _move_to_free(temporary, target)
     except S3DiffError:
         raise
     except OSError as error:
@@ -134,6 +136,23 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
         for name in os.listdir(folder):
             if name.startswith(start) and name.endswith(".part"):
                 (folder / name).unlink(missing_ok=True)
+
+
+def _move_to_free(temporary: Path, target: Path) -> None:
+    """Move a file to where nothing is: of several that try, one succeeds."""
+    require_free(target, False)
+    with suppress(FileExistsError):
+        if os.name == "nt":
+            os.rename(temporary, target)  # replaces nothing there
+            return
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            os.replace(temporary, target)
+        return
+    require_free(target, False)
 
 
 def _part_start(target: Path) -> str:

@@ -203,13 +203,11 @@ class Client:
         until, content = time.monotonic() + self.patience_seconds, _content(source)
         files = {"picture": (name or _name(source), content)}
         while True:
-            try:
-                answer = self._asked("POST", "api/v1/jobs", data=texts, files=files)
-                return RemoteJob(self, answer.json()["id"])
-            except QueueFullError as error:
-                if time.monotonic() + error.retry_after_seconds > until:
-                    raise
-                time.sleep(error.retry_after_seconds)
+            answer = self._sent("POST", "api/v1/jobs", data=texts, files=files)
+            seconds = _passing_seconds(answer)
+            if seconds is None or time.monotonic() + seconds > until:
+                return RemoteJob(self, self._checked(answer).json()["id"])
+            time.sleep(seconds)
 
     def estimate(self, source: str | os.PathLike[str] | bytes, *, model: str | None = None) -> dict[str, Any]:
         """Ask for width, height, blur and noise of a picture, as restoring it would find them.
@@ -234,17 +232,28 @@ class Client:
     def _again(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Ask a question that may be asked twice."""
         for attempt in range(_TRIES):
+            is_last, seconds = attempt == _TRIES - 1, 0.25 * 2**attempt
             try:
-                return self._asked(method, path, **options)
+                answer = self._sent(method, path, **options)
             except _UnreachableError:
-                if attempt == _TRIES - 1:
+                if is_last:
                     raise
-                time.sleep(0.25 * 2**attempt)
+            else:
+                passing = _passing_seconds(answer)
+                if is_last or passing is None:
+                    return self._checked(answer)
+                seconds = max(seconds, passing)
+            time.sleep(seconds)
         raise AssertionError
 
     def _asked(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return self._checked(self._sent(method, path, **options))
+
+    def _sent(self, method: str, path: str, **options: Any) -> httpx.Response:
         with self._reaching():
-            answer = self._http.request(method, path, **options)
+            return self._http.request(method, path, **options)
+
+    def _checked(self, answer: httpx.Response) -> httpx.Response:
         if answer.status_code < 300:
             return answer
         raise _error_of(answer, self.url)
@@ -334,6 +343,21 @@ def _error_class(code: str) -> type[S3DiffError]:
     return SERVICE_ERRORS[code].client_error if code in SERVICE_ERRORS else ServiceError
 
 
+def _passing_seconds(answer: httpx.Response) -> float | None:
+    """Read when to ask again, of a refusal that passes by itself; None for any other answer."""
+    if answer.status_code not in (429, 503):
+        return None
+    with suppress(ValueError, KeyError, TypeError):
+        kind = SERVICE_ERRORS[answer.json()["error"]["code"]]
+        return _retry_after(answer) if kind.is_passing else None
+    return None
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    wait = answer.headers.get("Retry-After", "1")
+    return float(wait) if wait.isdigit() else 1.0
+
+
 def _error_of(answer: httpx.Response, url: str) -> S3DiffError:
     try:
         told = answer.json()["error"]
@@ -342,8 +366,7 @@ def _error_of(answer: httpx.Response, url: str) -> S3DiffError:
         return ServiceError(f"{url} answered with status {answer.status_code}; look whether it is an s3diff service")
     kind = _error_class(code)
     if issubclass(kind, QueueFullError):
-        wait = answer.headers.get("Retry-After", "1")
-        return kind(message, float(wait) if wait.isdigit() else 1.0)
+        return kind(message, _retry_after(answer))
     return kind(message)
 
 

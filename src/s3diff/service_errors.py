@@ -24,6 +24,7 @@ from s3diff.errors import (
     S3DiffError,
     ServiceClosedError,
     ServiceError,
+    StoreError,
 )
 from s3diff.option_texts import field_at_fault
 
@@ -37,9 +38,12 @@ TOO_MANY = "too many {}; come back in a second"
 NO_ROOM = "the service cannot store the picture ({}); come back later"
 #: Paths and addresses of models are for the log.
 CANNOT_LOAD = "this model cannot be loaded here; the service's log says why"
+GIVEN_UP = "every service that restored this picture has died; restore it on its own, with more memory"
 FAILED = "the service failed on this picture, which is not the picture's fault; its log says more"
 NO_JOB = "there is no such job; results are kept for a while only, so restore the picture again"
 NOT_KEPT = "the result is no longer kept; restore the picture again"
+REPLICA_LOST = "the replica that worked on this request has died; ask again"
+NO_STORE = "the place where jobs are kept cannot be reached; come back later"
 NO_RESULT = "the job is {}, so there is no result"
 TOO_SLOW = "the request's body came too slowly; send it in one go"
 BODY_TOO_LARGE = "the request's body is too large; a picture's file may have at most {} bytes"
@@ -59,6 +63,7 @@ class ServiceErrorKind:
         retry_seconds: after which a client may try again, where the error itself does not say; None for never.
         field: the field of the form at fault, where it is always the same.
         text: sent instead of the error's own message.
+        is_passing: whether a client asks again by itself.
     """
 
     code: str
@@ -69,6 +74,7 @@ class ServiceErrorKind:
     retry_seconds: float | None = None
     field: str | None = None
     text: str | None = None
+    is_passing: bool = False
 
 
 def _rows() -> Iterator[ServiceErrorKind]:
@@ -94,10 +100,15 @@ def _rows() -> Iterator[ServiceErrorKind]:
     yield row("picture", 422, "The picture cannot be restored.", PictureError)
     yield row("option", 422, "A field or an option cannot be used; `field` names it.", OptionError)
     yield row("output", 422, "The format cannot hold the result.", OutputError, field="format")
-    yield row("quota", 429, "This client has handed in as much as it may.", QuotaError)
+    yield row("quota", 429, "This client has handed in as much as it may.", QuotaError, is_passing=True)
     yield row("service", 500, "The service failed; its log says why.", S3DiffError, DiskFullError)
-    yield row("queue_full", 503, "Too many pictures wait.", QueueFullError)
+    yield row("queue_full", 503, "Too many pictures wait.", QueueFullError, is_passing=True)
     yield row("ending", 503, "The service is ending.", ServiceClosedError, retry_seconds=5)
+    yield row(
+        "store", 503, "The place that replicas share cannot be reached.", StoreError,
+        retry_seconds=10, text=NO_STORE, is_passing=True,
+    )  # fmt: skip
+    yield row("replica_lost", 503, "The replica that answered has died.", retry_seconds=1, is_passing=True)
     yield row(
         "model", 503, "The model cannot be loaded.", ModelError, DownloadError,
         retry_seconds=60, field="model", text=CANNOT_LOAD,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,9 +13,12 @@ import typer
 from s3diff.apps.option_flags import takes_options
 from s3diff.apps.restore_command import DEFAULT_NAME, names_of_lists
 from s3diff.apps.restore_outcomes import show_sums
+from s3diff.apps.serve_command import signals_as_exceptions, tell_address
+from s3diff.apps.service_flags import require_number, takes_service_flags
 from s3diff.apps.terminal import EXIT_SOME_FAILED, load_torch, on_one_line, one_line_errors, remark, remarks
 from s3diff.errors import OptionError
 from s3diff.options import OutputOptions, Precision, RestoreOptions
+from s3diff.serving.assembly import ServiceSettings
 
 if TYPE_CHECKING:
     from s3diff.integrations.ray.cluster import Workers
@@ -23,10 +26,14 @@ if TYPE_CHECKING:
 
 #: Where nobody looks at a terminal, a line about the progress comes at most so often.
 _LINE_SECONDS = 30.0
+_ADDRESS_HELP = (
+    "Of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT. [default: RAY_ADDRESS, or a Ray of this machine, started "
+    "for the run]"
+)
 
 cluster = typer.Typer(
     name="cluster",
-    help="Restore on many machines: Ray, folders and object stores. Needs the extra cluster.",
+    help="Restore and serve on many machines: Ray, folders and object stores. Needs the extra cluster.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -60,8 +67,7 @@ def restore(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT. [default: RAY_ADDRESS, or a Ray of this "
-            "machine, started for the run]",
+            help=_ADDRESS_HELP,
         ),
     ] = None,
     workers: Annotated[
@@ -146,6 +152,62 @@ def restore(
 
 
 cluster.command()(restore)
+
+
+@cluster.command()
+@takes_service_flags
+def serve(
+    *,
+    settings: ServiceSettings,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on, on every machine.")] = 8000,
+    address: Annotated[str | None, typer.Option(metavar="ADDRESS", help=_ADDRESS_HELP)] = None,
+    replicas: Annotated[
+        str, typer.Option(metavar="N|auto", help="How many; auto for as many as the requests need.")
+    ] = "auto",
+    most_replicas: Annotated[int, typer.Option(min=1, metavar="N", help="Of --replicas auto.")] = 8,
+    cpus_per_replica: Annotated[float, typer.Option(min=0.1, metavar="N", help="CPUs, and threads, of a replica.")] = 1,
+    gpus_per_replica: Annotated[float, typer.Option(min=0, metavar="N", help="GPUs of a replica; 0.5 shares one.")] = 0,
+    local_cpus: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="CPUs of a Ray that is started here. [default: all]")
+    ] = None,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="With Ray's dashboard, where a Ray is started here.")
+    ] = False,
+    grace: Annotated[float, typer.Option(help="Seconds for a replica that is stopped to finish what is running.")] = 30,
+) -> None:
+    """Serve the page and the HTTP service of `s3diff serve` by replicas on a Ray cluster, until Ctrl-C.
+
+    Any replica answers for any job: jobs and results lie at --job-store. Needs the extras cluster and web.
+    """
+    with one_line_errors(), signals_as_exceptions():
+        require_number("grace", grace, "number", low=0)
+        if replicas != "auto" and not (replicas.isdecimal() and int(replicas) > 0):
+            raise OptionError(f"replicas is {replicas!r}; give a whole number above 0, or auto")
+        load_torch()
+        from s3diff.integrations.ray.cluster import connected, import_ray
+        from s3diff.integrations.ray.serving import Replicas, prepare, serve_until
+
+        import_ray()
+        if settings.job_store is None:
+            raise OptionError("replicas share their jobs; give --job-store, a folder that all see or an address")
+        chosen = Replicas(
+            num="auto" if replicas == "auto" else int(replicas),
+            most=most_replicas,
+            cpus=cpus_per_replica,
+            gpus=gpus_per_replica,
+            grace_seconds=grace,
+        )
+        from s3diff.serving.http.server import address_at
+
+        own = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
+        prepare()
+        with connected(address, cpus=local_cpus, dashboard=dashboard), suppress(KeyboardInterrupt):
+            serve_until(
+                settings,
+                chosen,
+                port=port,
+                on_start=lambda: tell_address([address_at(own, port)], settings.root_path, open_page=False),
+            )
 
 
 def _described(workers: Workers) -> str:

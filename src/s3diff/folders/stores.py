@@ -147,9 +147,12 @@ class FolderStore:
     def write(self, key: str, data: bytes | Path, *, replace: bool) -> None:
         """See :class:`Store`."""
         path = self.local_path(key)
-        if not replace and os.path.lexists(path):
-            raise AlreadyThereError(f"{shown_path(path)} is there already")
-        write_atomically(data if isinstance(data, bytes) else data.read_bytes(), path, overwrite=True)
+        try:
+            write_atomically(data if isinstance(data, bytes) else data.read_bytes(), path, overwrite=replace)
+        except OutputError as error:
+            if not replace and os.path.lexists(path):
+                raise AlreadyThereError(f"{shown_path(path)} is there already") from error
+            raise
 
     def remove(self, key: str) -> None:
         """See :class:`Store`."""

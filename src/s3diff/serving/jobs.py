@@ -10,11 +10,11 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from s3diff.errors import JobNotFoundError
 from s3diff.options import OutputOptions, RestoreOptions
@@ -29,7 +29,11 @@ Stage = Literal["waiting", "reading", "estimating", "restoring", "writing", "end
 #: What progress counts: the tiles of a picture, or the frames of an animation.
 Part = Literal["tile", "frame"]
 
+Kept = TypeVar("Kept")
+
 _MAX_NAME_CHARACTERS = 120
+#: Random bytes of a job's id.
+_ID_BYTES = 24
 #: Names that Windows gives to devices, whatever their extension.
 _DEVICE_NAMES = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))])
 
@@ -96,11 +100,13 @@ class Job:
         model: str,
         owner: str | None,
         folder: Path,
+        job_id: str | None = None,
+        created: float | None = None,
     ) -> None:
-        self.id = secrets.token_urlsafe(24)
+        self.id = secrets.token_urlsafe(_ID_BYTES) if job_id is None else job_id
         self.name = safe_name(name)
         self.options, self.writing, self.model, self.owner = options, writing, model, owner
-        self.created = time.time()
+        self.created = time.time() if created is None else created
         self.request = request_id.get()
         self._taken_at = time.monotonic()
         self.folder = folder / self.id
@@ -178,8 +184,23 @@ class Job:
         return True
 
 
+class JobWorker(Protocol):
+    """What works on jobs, as a store that shares them needs it."""
+
+    def has_room(self, model: str) -> bool:
+        """Whether another service's job for this model would be taken on now."""
+
+    def take_over(self, job: Job) -> bool:
+        """Work on a job of a service that has died; returns whether it is taken on."""
+
+    def cancel(self, job: Job) -> None:
+        """End a job."""
+
+
 class JobStore:
     """Jobs by id, with their files in a private folder that goes when the store is closed.
+
+    This one is a process's own; :class:`s3diff.serving.shared_jobs.SharedJobStore` shares jobs with other services.
 
     Args:
         limits: how long and how many bytes of results are kept.
@@ -194,8 +215,29 @@ class JobStore:
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
 
-    def add(self, job: Job) -> None:
-        """Keep a job; the ended ones make room."""
+    def start(self, worker: JobWorker) -> None:
+        """Begin to share jobs, where they are shared."""
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether jobs can be kept."""
+        return True
+
+    @property
+    def keeps_results(self) -> bool:
+        """Whether results can still be fetched when this process has ended."""
+        return False
+
+    def add(self, job: Job, *, is_shared: bool = True) -> None:
+        """Keep a job; the ended ones make room.
+
+        Args:
+            job: its picture lies in its folder.
+            is_shared: whether other services are to know of it, where jobs are shared.
+
+        Raises:
+            StoreError: the place that is shared cannot be reached.
+        """
         with self._lock:
             self._jobs[job.id] = job
         self.sweep()
@@ -213,6 +255,12 @@ class JobStore:
             raise JobNotFoundError(NO_JOB)
         return job
 
+    def before_end(self, job: Job, status: JobStatus) -> None:
+        """Keep how a job ends, before anybody sees that it has ended."""
+
+    def hand_over(self) -> None:
+        """Leave the jobs that have not ended to other services, where jobs are shared."""
+
     def remove(self, job: Job) -> None:
         """Forget a job and its files."""
         with self._lock:
@@ -224,16 +272,8 @@ class JobStore:
         now = time.monotonic()
         with self._lock:
             ended = [job for job in self._jobs.values() if job.ended_at is not None]
-            ended.sort(key=lambda job: job.ended_at or 0)
-            sizes = [job.status.result.size_bytes if job.status.result else 0 for job in ended]
-            room, records, going = sum(sizes), len(ended), []
-            for job, size in zip(ended, sizes, strict=True):
-                is_old = now - (job.ended_at or now) > self.limits.result_seconds
-                # The newest result stays, whatever its size: somebody is about to fetch it.
-                is_over = (room > self.limits.result_bytes or records > self.limits.job_records) and records > 1
-                if is_old or is_over:
-                    going.append(job)
-                    room, records = room - size, records - 1
+            ages = [(now - (job.ended_at or now), _result_bytes(job), job) for job in ended]
+            going = beyond_limits(ages, self.limits)
             for job in going:
                 del self._jobs[job.id]
         for job in going:
@@ -243,8 +283,7 @@ class JobStore:
     def result_bytes(self) -> int:
         """Bytes of all results that are kept."""
         with self._lock:
-            results = [job.status.result for job in self._jobs.values()]
-        return sum(result.size_bytes for result in results if result is not None)
+            return sum(map(_result_bytes, self._jobs.values()))
 
     @property
     def num_jobs(self) -> int:
@@ -266,6 +305,29 @@ class JobStore:
         with self._lock:
             self._jobs.clear()
         self._remove_folder()
+
+
+def _result_bytes(job: Job) -> int:
+    result = job.status.result
+    return 0 if result is None else result.size_bytes
+
+
+def beyond_limits(ended: Iterable[tuple[float, int, Kept]], limits: ServiceLimits) -> list[Kept]:
+    """Choose what is no longer kept: what is old, and the oldest where room or records run out.
+
+    Args:
+        ended: seconds since its end, bytes of its result, and itself, of everything that has ended.
+        limits: how long and how many are kept.
+    """
+    oldest_first = sorted(ended, key=lambda each: -each[0])
+    room, records, going = sum(size for _, size, _ in oldest_first), len(oldest_first), []
+    for seconds, size, each in oldest_first:
+        # The newest result stays, whatever its size: somebody is about to fetch it.
+        is_over = (room > limits.result_bytes or records > limits.job_records) and records > 1
+        if seconds > limits.result_seconds or is_over:
+            going.append(each)
+            room, records = room - size, records - 1
+    return going
 
 
 def safe_name(name: str) -> str:

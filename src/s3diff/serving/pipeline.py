@@ -31,7 +31,8 @@ from s3diff.restoration.result_names import result_extension, result_stem
 from s3diff.restoration.sources import OpenedSeries, open_source, restore_series
 from s3diff.restoration.steps import Opened, write
 from s3diff.service_errors import FAILED, failure_of
-from s3diff.serving.jobs import Job, safe_name
+from s3diff.serving.intake import check_header, within_limits
+from s3diff.serving.jobs import Job, JobStatus, safe_name
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.models import ModelCache
 from s3diff.serving.progress import JobMonitor, TimeEstimator
@@ -69,6 +70,7 @@ class Pipeline:
         limits: how many small pictures run together, how long a picture may take.
         models: the models.
         times: learns how long pictures take.
+        before_end: called with every job that ends and its last status, before anybody sees that.
         on_end: called with every job that has ended.
         signer: signs results.
     """
@@ -78,10 +80,14 @@ class Pipeline:
         limits: ServiceLimits,
         models: ModelCache,
         times: TimeEstimator,
+        before_end: Callable[[Job, JobStatus], None],
         on_end: Callable[[Job], None],
         signer: ResultSigner | None = None,
     ) -> None:
-        self.limits, self._models, self.times, self._on_end = limits, models, times, on_end
+        self.limits, self._models, self.times = limits, models, times
+        self._before_end, self._on_end = before_end, on_end
+        #: Whether anything new is taken.
+        self.is_open = True
         self._signer = signer
         self._conveyor: Conveyor[Job, _Ready, tuple[_Ready, Result]] = Conveyor(
             lambda job: self._guarded(job, partial(self._read, job)),
@@ -109,6 +115,17 @@ class Pipeline:
     def put(self, job: Job) -> bool:
         """Append a job, unless the queue is full; returns whether it is in."""
         return self._conveyor.put(job, self.limits.queue_length)
+
+    def has_room(self, model: str) -> bool:
+        """See :class:`s3diff.serving.jobs.JobWorker`."""
+        is_offered = model in [offered.name for offered in self._models.offered()]
+        return is_offered and self.is_open and self.is_alive and self.num_waiting < self.limits.queue_length
+
+    def take_over(self, job: Job) -> bool:
+        """See :class:`s3diff.serving.jobs.JobWorker`."""
+        job.options = within_limits(job.options, self.limits)
+        self._guarded(job, partial(check_header, job, self.limits))
+        return job.status.is_final or self.put(job)
 
     def position(self, job: Job) -> int | None:
         """Count the jobs before it in the queue; None when it is not in the queue."""
@@ -264,7 +281,10 @@ class Pipeline:
     def _end(self, job: Job, *, state: str, **changes: Any) -> None:
         if state != "done":
             shutil.rmtree(job.folder, ignore_errors=True)
-        if job.update(state=state, stage="ended", seconds_left=None, **changes):
+        changes |= {"state": state, "stage": "ended", "seconds_left": None}
+        if not job.status.is_final:
+            self._before_end(job, replace(job.status, **changes))
+        if job.update(**changes):
             facts = {"job": job.id, "request": job.request, "state": state, "seconds": round(job.seconds, 3)}
             _LOG.info("job ended", extra=facts)
             self._on_end(job)

@@ -6,7 +6,6 @@ HTTP and the web page are doors to this class and hold no order of steps of thei
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import threading
 import time
@@ -17,22 +16,22 @@ from typing import BinaryIO, NoReturn
 
 import numpy as np
 
-from s3diff.errors import PictureError, PictureTooLargeError, QueueFullError, ServiceClosedError
-from s3diff.images.codecs import Picture, picture_header, read_picture
+from s3diff.errors import PictureError, QueueFullError, ServiceClosedError
+from s3diff.images.codecs import Picture, read_picture
 from s3diff.images.files.credentials import ResultSigner
 from s3diff.images.files.inspection import Inspection, inspect_file
-from s3diff.messages import reason_of
 from s3diff.options import METHOD_SCALE, OutputOptions, Precision, RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Degrees
-from s3diff.restoration.sizes import sizes_of
-from s3diff.service_errors import ENDING, NO_ROOM, QUEUE_FULL, TOO_MANY
+from s3diff.service_errors import ENDING, QUEUE_FULL, TOO_MANY
+from s3diff.serving.intake import check_header, take_in, within_limits
 from s3diff.serving.jobs import Job, JobStatus, JobStore
 from s3diff.serving.limits import Quota, ServiceLimits
 from s3diff.serving.models import ModelCache, OfferedModel
 from s3diff.serving.pipeline import Pipeline
 from s3diff.serving.progress import TimeEstimator
 from s3diff.serving.quotas import QuotaCounter
+from s3diff.serving.shared_jobs import SharedJobStore
 
 _LOG = logging.getLogger("s3diff.serving")
 #: Results younger than this are waited for when the service ends.
@@ -56,9 +55,12 @@ class RestorationService:
             without a statement.
         limits: what the service takes on.
         folder: where the private folder for pictures and results is made; None for the system's temporary folder.
+        job_store: a folder or address that several services share: each answers for the jobs of all, and goes on with
+            those of one that has died. None keeps jobs in this process.
 
     Raises:
-        OptionError: no model, or two of one name.
+        OptionError: no model, or two of one name; ``job_store`` is no address of a store.
+        MissingExtraError: object stores need the extra cluster.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class RestorationService:
         signer: ResultSigner | None = None,
         limits: ServiceLimits | None = None,
         folder: Path | None = None,
+        job_store: str | None = None,
     ) -> None:
         self.limits = ServiceLimits() if limits is None else limits
 
@@ -78,14 +81,16 @@ class RestorationService:
             return Restorer.from_pretrained(model, device=device, precision=precision, fast=fast, remark=_LOG.warning)
 
         self._models = ModelCache(models, load)
-        self.store = JobStore(self.limits, folder)
+        self.store = (
+            JobStore(self.limits, folder) if job_store is None else SharedJobStore(self.limits, folder, job_store)
+        )
         self.times = TimeEstimator()
         self._quotas = QuotaCounter(lambda owner: sum(job.owner == owner for job in self.store.live()))
         self.counts: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0, "refused": 0}
         #: Called with every job that has ended, in the service's threads.
         self.listeners: list[Callable[[Job], None]] = []
-        self._pipeline = Pipeline(self.limits, self._models, self.times, self._ended, signer)
-        self._is_open, self._is_loaded = True, False
+        self._pipeline = Pipeline(self.limits, self._models, self.times, self.store.before_end, self._ended, signer)
+        self._is_loaded = False
         self._estimating = threading.BoundedSemaphore(self.limits.estimates_at_once)
 
     # ------------------------------------------------------------------------------------------ for everybody
@@ -95,9 +100,11 @@ class RestorationService:
 
         Raises:
             ModelError, DownloadError, OptionError: the model cannot be loaded.
+            StoreError: the place that jobs are shared at cannot be reached.
         """
         try:
             self._warm_up(self._models.default)
+            self.store.start(self._pipeline)
         except BaseException:  # Ctrl-C and a signal as well: no folder stays behind
             self.store.close()
             raise
@@ -120,12 +127,17 @@ class RestorationService:
     @property
     def is_ready(self) -> bool:
         """Whether pictures are taken and worked on."""
-        return self._is_open and self._is_loaded and self._pipeline.is_alive
+        return self._pipeline.is_open and self._is_loaded and self._pipeline.is_alive and self.store.is_reachable
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the threads that work on pictures live."""
+        return self._pipeline.is_alive
 
     @property
     def is_ending(self) -> bool:
         """Whether nothing new is taken any more."""
-        return not self._is_open
+        return not self._pipeline.is_open
 
     @property
     def models(self) -> list[OfferedModel]:
@@ -144,7 +156,9 @@ class RestorationService:
 
     @property
     def owes(self) -> bool:
-        """Whether pictures are being worked on, or results of the last minute wait to be fetched."""
+        """Whether pictures are being worked on, or results of the last minute wait to be fetched from this process."""
+        if self.store.keeps_results:
+            return bool(self.store.live())
         fresh = time.monotonic() - _FRESH_SECONDS
         return any(
             not job.status.is_final or (job.status.result and not job.is_fetched and (job.ended_at or 0) > fresh)
@@ -162,6 +176,7 @@ class RestorationService:
         owner: str | None = None,
         quota: Quota = NO_QUOTA,
         move: bool = False,
+        is_shared: bool = True,
     ) -> Job:
         """Take a picture on. Its header is looked at here, everything else happens in the service's threads.
 
@@ -174,6 +189,7 @@ class RestorationService:
             owner: the only one who may ask for the job.
             quota: how much this owner may hand in.
             move: take the file away instead of copying it.
+            is_shared: whether other services may be asked for the job, where jobs are shared.
 
         Raises:
             PictureTooLargeError: the file, the picture or its result is larger than the limits allow.
@@ -182,8 +198,9 @@ class RestorationService:
             QueueFullError: too many wait, or the disk is full; come back later.
             QuotaError: this owner has handed in as much as it may.
             ServiceClosedError: the service is ending.
+            StoreError: the place that jobs are shared at cannot be reached.
         """
-        options = self._within_limits(RestoreOptions() if options is None else options)
+        options = within_limits(RestoreOptions() if options is None else options, self.limits)
         model = self._models.default if model is None else model
         self._models.check(model)
         self.require_room()
@@ -197,9 +214,9 @@ class RestorationService:
         )
         with self._quotas.taking(owner, quota):
             try:
-                self._take_in(picture, job.source, move)
-                self._check_header(job)
-                self.store.add(job)
+                take_in(picture, job.source, self.limits, move=move)
+                check_header(job, self.limits)
+                self.store.add(job, is_shared=is_shared)
                 if not self._pipeline.put(job):
                     self._refuse()
             except BaseException:
@@ -277,10 +294,10 @@ class RestorationService:
         plain = RestoreOptions(), OutputOptions()
         job = Job(name=name, options=plain[0], writing=plain[1], model=model, owner=None, folder=self.store.folder)
         try:
-            if not self._is_open:
+            if not self._pipeline.is_open:
                 raise ServiceClosedError(ENDING)
-            self._take_in(picture, job.source, move=False)
-            self._check_header(job, of_result=False)
+            take_in(picture, job.source, self.limits)
+            check_header(job, self.limits, of_result=False)
             try:
                 yield job, model
             except PictureError as error:
@@ -291,14 +308,17 @@ class RestorationService:
 
     def drain(self) -> None:
         """Take nothing new; what was taken goes on."""
-        self._is_open = False
+        self._pipeline.is_open = False
 
     def close(self, grace_seconds: float = 30.0) -> None:
-        """Take nothing new, finish what was taken, or cancel it when the grace is over; remove all files."""
+        """Take nothing new, finish what was taken, or, when the grace is over, cancel it or leave it to the services
+        that share the jobs; remove this process's files.
+        """
         self.drain()
         until = time.monotonic() + grace_seconds
         for job in self.store.live():
             job.wait(max(0.0, until - time.monotonic()))
+        self.store.hand_over()
         for job in self.store.live():
             self.cancel(job.id, job.owner)
         self._pipeline.stop(self.limits.idle_seconds)
@@ -312,20 +332,13 @@ class RestorationService:
 
     # ------------------------------------------------------------------------------------------ taking in
 
-    def _within_limits(self, options: RestoreOptions) -> RestoreOptions:
-        return options.with_valid(
-            max_output_pixels=self.limits.output_pixels,
-            max_input_pixels=self.limits.input_pixels,
-            max_file_bytes=self.limits.upload_bytes,
-        )
-
     def require_room(self, owner: str | None = None, quota: Quota = NO_QUOTA) -> None:
         """Make sure that a picture would be taken on now; to be called before it is sent for.
 
         Raises:
             QueueFullError, QuotaError, ServiceClosedError: it would not.
         """
-        if not self._is_open:
+        if not self._pipeline.is_open:
             raise ServiceClosedError(ENDING)
         if self.num_waiting >= self.limits.queue_length:
             self._refuse()
@@ -344,52 +357,6 @@ class RestorationService:
         if job.is_forgotten:
             self.store.remove(job)
         self.store.sweep()
-
-    def _take_in(self, picture: bytes | Path | BinaryIO, place: Path, move: bool) -> None:
-        try:
-            place.parent.mkdir(parents=True)
-            if isinstance(picture, bytes):
-                place.write_bytes(picture)
-            elif isinstance(picture, Path) and move:
-                os.replace(picture, place)
-            elif isinstance(picture, Path):
-                shutil.copyfile(picture, place)
-            else:
-                picture.seek(0)
-                with place.open("xb") as file:
-                    shutil.copyfileobj(picture, file, 1 << 20)
-            size = place.stat().st_size
-        except OSError as error:
-            raise QueueFullError(NO_ROOM.format(reason_of(error))) from error
-        if size > self.limits.upload_bytes:
-            raise PictureTooLargeError(
-                f"{place.name} has {size} bytes, at most {self.limits.upload_bytes} are allowed; give a smaller file"
-            )
-
-    def _check_header(self, job: Job, *, of_result: bool = True) -> None:
-        """Size and kind of the picture, before it costs anything."""
-        try:
-            header = picture_header(job.source)
-        except PictureError as error:
-            raise PictureError(job.worded(error)) from error
-        pixels, limit = header.width * header.height, self.limits.input_pixels
-        if pixels > limit:
-            raise PictureTooLargeError(
-                f"{job.name} has {header.width} x {header.height} pixels, at most {limit} are allowed; give a smaller "
-                "picture"
-            )
-        if not of_result:
-            return
-        try:
-            job.sizes = sizes_of((header.width, header.height), job.options)
-            width, height = job.sizes.output
-        except OverflowError:
-            width, height = limit, limit
-        if width * height > job.options.max_output_pixels:
-            raise PictureTooLargeError(
-                f"{job.name} would become {width} x {height} px, at most {job.options.max_output_pixels / 1e6:.4g} "
-                "megapixels are allowed; choose a smaller scale or size"
-            )
 
 
 __all__ = ["Job", "JobStatus", "OfferedModel", "RestorationService", "ServiceLimits"]

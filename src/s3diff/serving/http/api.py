@@ -126,7 +126,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
             finally:
                 await form.close()
 
-    async def submitted(request: Request) -> Job:
+    async def submitted(request: Request, *, is_shared: bool = True) -> Job:
         async with form_of(request, _quota(request)) as (picture, texts):
             model = texts.pop("model", None) or None
             options, writing = options_from_texts(texts)
@@ -139,6 +139,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
                 writing=writing,
                 owner=_owner(request),
                 quota=_quota(request),
+                is_shared=is_shared,
             )
 
     @app.post(
@@ -158,8 +159,9 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
 
         A client that goes away ends the work.
         """
-        job = await submitted(request)
-        if wants_json(request.headers.get("accept", "*/*")):
+        is_job = wants_json(request.headers.get("accept", "*/*"))
+        job = await submitted(request, is_shared=is_job)
+        if is_job:
             return _accepted(request, service, job)
         if not await has_ended(request, job):
             service.cancel(job.id, job.owner)
@@ -194,7 +196,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         ] = 0,
     ) -> JobView:
         """Answers at once, or, with `wait`, when the job has ended or the time is over."""
-        job = service.job(id, _owner(request))
+        job = await run_in_threadpool(service.job, id, _owner(request))
         if wait and not job.status.is_final:
             await has_ended(request, job, wait)
         return job_view(service, job)
@@ -208,7 +210,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
     )
     async def result(request: Request, id: str) -> Response:
         """The picture, as long as it is kept; 409 while, or because, there is none."""
-        job = service.job(id, _owner(request))
+        job = await run_in_threadpool(service.job, id, _owner(request))
         made = job.status.result
         if made is None:
             return error_answer("no_result", NO_RESULT.format(job.status.state))

@@ -162,12 +162,13 @@ def addresses_of(listener: socket.socket) -> list[str]:
     """
     host, port = listener.getsockname()[:2]
     if host not in ("0.0.0.0", "::"):
-        return [_address(host, port)]
+        return [address_at(host, port)]
     own = "127.0.0.1" if listener.family == socket.AF_INET else "::1"
-    return [_address(each, port) for each in dict.fromkeys([own, *_network_address(listener.family)])]
+    return [address_at(each, port) for each in dict.fromkeys([own, *_network_address(listener.family)])]
 
 
-def _address(host: str, port: int) -> str:
+def address_at(host: str, port: int) -> str:
+    """Write the address of a host, whose IPv6 address stands in brackets."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -1,0 +1,64 @@
+"""What Ray Serve's HTTP proxies do beside passing requests on; they find it by the name in :data:`IMPORT_PATH`."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from s3diff.service_errors import REPLICA_LOST
+from s3diff.serving.http.answers import error_answer
+
+#: The variable of Ray's processes that names :func:`middlewares`, and the name.
+VARIABLE, IMPORT_PATH = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "s3diff.integrations.ray.proxy:middlewares"
+#: What Ray says in plain text where the replica that worked on a request has died, or none is left.
+_LOST = re.compile(rb"ActorDied|ActorUnavailable|actor\b.{0,200}\b(died|dead|unavailable)|unavailable", re.I | re.S)
+
+
+def middlewares() -> list[Middleware]:
+    """List what Ray Serve puts around its proxy."""
+    return [Middleware(AskAgain)]
+
+
+class AskAgain:
+    """Tell a client whose replica has died to ask again (503 with ``Retry-After``), where Ray would answer with 500.
+
+    Args:
+        app: Ray's proxy.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        held: Message | None = None
+        is_answered = False
+
+        async def sent(message: Message) -> None:
+            nonlocal held, is_answered
+            if is_answered:
+                return
+            if message["type"] == "http.response.start" and message["status"] in (500, 503):
+                held = message
+                return
+            if held is not None:
+                start, held = held, None
+                if _is_rays(start) and _LOST.search(message.get("body", b"")):
+                    is_answered = True
+                    await error_answer("replica_lost", REPLICA_LOST)(scope, receive, send)
+                    return
+                await send(start)
+            await send(message)
+
+        await self.app(scope, receive, sent)
+
+
+def _is_rays(start: Message) -> bool:
+    """Whether Ray answers itself: every error of the application is JSON."""
+    kinds = [value for name, value in start.get("headers", []) if bytes(name).lower() == b"content-type"]
+    return not any(bytes(kind).startswith(b"application/json") for kind in kinds)
