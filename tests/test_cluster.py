@@ -259,4 +259,5 @@ def test_every_client_gets_its_picture_when_a_replica_dies(
         for job in jobs:
             job.end()
     assert not replica_processes()
-    assert not [path for path in (tmp_path / "jobs").rglob("*") if path.is_file()], "nothing is left behind"
+    left = [path for kind in ("kept", "live") for path in (tmp_path / "jobs" / kind).iterdir()]
+    assert not left, "nothing is left of jobs that were removed"

@@ -28,7 +28,7 @@ SECONDS = 120
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Services that look more often, and take another one sooner for dead."""
-    for name, seconds in {"BEAT": 0.1, "LOOK": 0.1, "DEAD": 1.5}.items():
+    for name, seconds in {"BEAT": 0.1, "LOOK": 0.1, "DEAD": 5}.items():
         monkeypatch.setattr(shared_jobs, f"_{name}_SECONDS", seconds)
 
 

@@ -238,8 +238,9 @@ class SharedJobStore(JobStore):
         live = self._records.list("live")  # before the services: one that has claimed a job has a record already
         self._look_at_services()
         for job_id, status in list(self._unwritten.items()):
-            self._records.write_end(job_id, status)
-            self._unwritten.pop(job_id)
+            if job_id in self._jobs:  # otherwise its result is too old to be kept
+                self._records.write_end(job_id, status)
+            self._unwritten.pop(job_id, None)
         for job_id, kinds in live.items():
             self._look_at_job(job_id, kinds)
         while self._changed:
@@ -304,16 +305,17 @@ class SharedJobStore(JobStore):
         if number >= MOST_TRIES:
             self._records.write_end(job_id, JobStatus(state="failed", stage="ended", error=GIVEN_UP, cause="service"))
             return
-        if not self._worker.has_room(told["model"]) or not self._records.claim(job_id, number, self.id):
+        try:
+            job = job_of(job_id, told, self.folder)
+        except (OptionError, KeyError, TypeError):
+            return  # of another version, which can do it
+        if not self._worker.has_room(job.model) or not self._records.claim(job_id, number, self.id):
             return
         is_taken = False
         try:
-            job = job_of(job_id, told, self.folder)
             if self._records.fetch_source(job):
                 self._own(job)
                 is_taken = self._worker.take_over(job)
-        except OptionError:
-            _LOG.warning("a job of another version is left to others", extra={"job": job_id})
         finally:
             if is_taken:
                 _LOG.info("a job of a service that has died is taken over", extra={"job": job_id})
@@ -355,7 +357,9 @@ class SharedJobStore(JobStore):
         for place in set(self._claimants):
             if place[0] not in live:
                 self._claimants.pop(place)
-        self._shared &= set(self._jobs)
+        for job_id in list(self._shared):
+            if job_id not in self._jobs:
+                self._shared.discard(job_id)
         for job in self.jobs():
             is_lost = job.id in self._shared and job.id not in kept and job.id not in self._unwritten
             if is_lost and job.status.is_final:

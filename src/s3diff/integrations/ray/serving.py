@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from s3diff.errors import OptionError, ServiceError
-from s3diff.integrations.ray.cluster import import_ray
+from s3diff.integrations.ray.cluster import import_ray, ray_errors
 from s3diff.integrations.ray.proxy import IMPORT_PATH, VARIABLE
 from s3diff.serving.assembly import ServiceSettings, make_app, make_service
 from s3diff.serving.limits import ServiceLimits
@@ -24,10 +25,9 @@ APPLICATION = "s3diff"
 _MOST_REQUESTS = 1000
 #: How often Ray asks a replica whether it works, and how long the answer may take on a machine that is busy.
 _HEALTH_SECONDS, _HEALTH_PATIENCE_SECONDS = 5.0, 60.0
+_PROXY_PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60"}
 #: Beyond its grace a replica may take so long to end.
 _END_SECONDS = 15.0
-#: Loading a model may take so long.
-_START_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,10 +172,12 @@ def serve_until(
     from ray import serve
 
     try:
-        serve.start(proxy_location="EveryNode", http_options={"host": settings.host, "port": port})
-        serve.run(app, name=APPLICATION, route_prefix="/")
+        with ray_errors():
+            serve.start(proxy_location="EveryNode", http_options={"host": settings.host, "port": port})
+            serve.run(app, name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
-        serve.delete(APPLICATION)
+        with suppress(Exception):  # the reason is told already
+            serve.delete(APPLICATION)
         raise ServiceError(f"no replica could be started ({_reason(str(error).splitlines())})") from error
     try:
         on_start()
@@ -185,8 +187,11 @@ def serve_until(
 
 
 def prepare() -> None:
-    """Name what Ray Serve's proxies do beside passing requests on, for a Ray that is started by this process."""
-    os.environ.setdefault(VARIABLE, IMPORT_PATH)
+    """Set up Ray Serve for a Ray that is started by this process: what its proxies do beside passing requests on, and
+    how long it waits for them on a machine that is busy with pictures.
+    """
+    for name, value in {VARIABLE: IMPORT_PATH, **_PROXY_PATIENCE}.items():
+        os.environ.setdefault(name, value)
 
 
 def _reason(lines: Sequence[str]) -> str:
