@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from s3diff import RestoreOptions, Restorer
 from s3diff.folders.jobs import plan_jobs
 from s3diff.folders.journal import Journal
-from s3diff.folders.run import LocalWay, run_jobs, select_jobs
+from s3diff.folders.run import LocalRunner, run_jobs, select_jobs
 from s3diff.images.codecs import Picture, read_picture, write_picture
 from s3diff.options import OutputOptions
 from tiny_models import save_compact
@@ -50,8 +50,8 @@ def folder_run(
     started = time.perf_counter()
     plan = plan_jobs([str(source)], f"{target}/")
     pending = select_jobs(plan.jobs, plan.root, journal, skip_existing=False, overwrite=False).pending
-    way = LocalWay(restorer, options, OutputOptions(), plan.root)
-    for outcome in run_jobs(pending, way, root=plan.root, journal=journal):
+    runner = LocalRunner(restorer, options, OutputOptions(), plan.root)
+    for outcome in run_jobs(pending, runner, root=plan.root, journal=journal):
         assert outcome.state == "done", outcome.reason
     return time.perf_counter() - started
 

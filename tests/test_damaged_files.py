@@ -25,7 +25,7 @@ from PIL import Image, ImageCms, features
 from command_runs import environment
 from s3diff.errors import S3DiffError
 from s3diff.folders.jobs import RestoreJob
-from s3diff.folders.run import LocalWay, run_jobs
+from s3diff.folders.run import LocalRunner, run_jobs
 from s3diff.images.codecs import Picture, read_picture
 from s3diff.images.files.metadata import EXIF_PREFIX
 from s3diff.images.files.png_chunks import with_pixels
@@ -45,8 +45,8 @@ OPTIONS = RestoreOptions(
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()[:300]
 
 
-def overwriting(restorer: Restorer) -> LocalWay:
-    return LocalWay(restorer, OPTIONS, OutputOptions(overwrite=True))
+def overwriting(restorer: Restorer) -> LocalRunner:
+    return LocalRunner(restorer, OPTIONS, OutputOptions(overwrite=True))
 
 
 def saved(form: str, image: Image.Image, **options: object) -> bytes:

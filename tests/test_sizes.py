@@ -12,7 +12,7 @@ import torch
 from s3diff import RestoreOptions, Restorer
 from s3diff.errors import PictureError
 from s3diff.folders.jobs import RestoreJob
-from s3diff.folders.run import LocalWay, run_jobs
+from s3diff.folders.run import LocalRunner, run_jobs
 from s3diff.images.codecs import Picture, from_array, write_picture
 from s3diff.options import OutputOptions
 from s3diff.restoration import finishing
@@ -79,9 +79,9 @@ def test_colours_are_float_until_they_are_rounded_once(small: Path, monkeypatch:
 def test_a_folders_run_computes_a_size_once(small: Path, calls: Calls, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         write_picture(from_array(np.zeros((8, 6, 3), np.uint8)), tmp_path / name)
-    way = LocalWay(Restorer.from_pretrained(small, device="cpu"), RestoreOptions(scale=2), OutputOptions())
+    runner = LocalRunner(Restorer.from_pretrained(small, device="cpu"), RestoreOptions(scale=2), OutputOptions())
     jobs = [RestoreJob(tmp_path / name, tmp_path / f"restored-{name}") for name in ("a.png", "b.png")]
-    assert [outcome.state for outcome in run_jobs(jobs, way)] == ["done", "done"]
+    assert [outcome.state for outcome in run_jobs(jobs, runner)] == ["done", "done"]
     assert (calls.num_sizes, calls.num_checks) == (2, 1)
 
 

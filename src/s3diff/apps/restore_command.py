@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from s3diff.apps.picture_progress import PictureProgress
     from s3diff.folders.jobs import RestorePlan
     from s3diff.folders.restore import FolderRun
-    from s3diff.folders.run import Way
+    from s3diff.folders.run import JobRunner
     from s3diff.images.files.credentials import ResultSigner
     from s3diff.restoration.restorer import Restorer
     from s3diff.restoration.result import Degrees
@@ -253,7 +253,7 @@ def restore(
         )
         with (
             open_journal(plan, described, path=journal, shard=part, keep=not no_journal) as kept,
-            _way(
+            _runner(
                 server,
                 token,
                 model,
@@ -265,14 +265,14 @@ def restore(
                 quiet=quiet,
                 signer=signer,
                 degrees=None if replay is None else replay.degrees,
-            ) as way,
+            ) as runner,
         ):
             run = FolderRun(
-                plan, way, journal=kept, report=report, overwrite=writing.overwrite, skip_existing=skip_existing
+                plan, runner, journal=kept, report=report, overwrite=writing.overwrite, skip_existing=skip_existing
             )
             if run.num_resumed and run.num_pending and not quiet:
                 remark(f"going on: {run.num_resumed} of {run.num_resumed + run.num_pending} pictures are done")
-            with closing(PictureProgress(run.num_pending, quiet, speed_of=_speed_of(way, options))) as shown:
+            with closing(PictureProgress(run.num_pending, quiet, speed_of=_speed_of(runner, options))) as shown:
                 run.watcher = shown
                 _work_through(run, shown, quiet, replay, goes_on=kept is not None)
         if run.result.num_not_tried:
@@ -304,12 +304,12 @@ def _work_through(run: FolderRun, shown: PictureProgress, quiet: bool, replay: R
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def _speed_of(way: Way, options: RestoreOptions) -> Callable[[], str] | None:
+def _speed_of(runner: JobRunner, options: RestoreOptions) -> Callable[[], str] | None:
     """What decides how fast pictures are here; None for a service."""
-    from s3diff.folders.run import LocalWay
+    from s3diff.folders.run import LocalRunner
     from s3diff.restoration.speed import speed_key
 
-    return (lambda: speed_key(way.restorer, options)) if isinstance(way, LocalWay) else None
+    return (lambda: speed_key(runner.restorer, options)) if isinstance(runner, LocalRunner) else None
 
 
 def names_of_lists(lines: str | None, null_separated: str | None) -> list[str] | None:
@@ -330,7 +330,7 @@ def _check_for_server(**given: bool) -> None:
 
 
 @contextmanager
-def _way(
+def _runner(
     server: str | None,
     token: str | None,
     model: str | None,
@@ -343,9 +343,9 @@ def _way(
     quiet: bool,
     signer: ResultSigner | None,
     degrees: Degrees | None,
-) -> Iterator[Way]:
+) -> Iterator[JobRunner]:
     """Here or at a service; a model is loaded only if a picture needs it."""
-    from s3diff.folders.run import LocalWay
+    from s3diff.folders.run import LocalRunner
 
     def loaded() -> Restorer:
         restorer = load()
@@ -357,16 +357,16 @@ def _way(
         return restorer
 
     if server is None:
-        yield LocalWay(loaded, options, writing, plan.root, degrees, signer)
+        yield LocalRunner(loaded, options, writing, plan.root, degrees, signer)
         return
-    from s3diff.apps.restore_remote import ServerWay
+    from s3diff.apps.restore_remote import ServerRunner
     from s3diff.client import Client
 
     with (
         Client(server, token or os.environ.get("S3DIFF_TOKEN") or None) as client,
-        closing(ServerWay(client, options, writing, model, plan.root)) as way,
+        closing(ServerRunner(client, options, writing, model, plan.root)) as runner,
     ):
-        yield way
+        yield runner
 
 
 def _streams(asked: bool, plan: RestorePlan, options: RestoreOptions) -> bool:

@@ -19,7 +19,7 @@ from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.result import Degrees, Result
 
 
-class ServerWay:
+class ServerRunner:
     """With a service's model. Pictures are handed in ahead of their turn, so that the service is never idle.
 
     Args:

@@ -1,4 +1,4 @@
-"""Restore folders of pictures: pair inputs with outputs, go on after interruptions, write down how each one ended."""
+"""Restore folders of pictures: pair inputs with outputs, resume interrupted runs, record how each picture ended."""
 
 from s3diff.folders.restore import FolderResult, restore_folder
 from s3diff.folders.run import Outcome

@@ -1,4 +1,4 @@
-"""Where results go when nobody names a place: beside what they are made of, and over nothing."""
+"""Choose a default output path: next to the input, never over an existing file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from s3diff.options import OutputOptions
 from s3diff.restoration.result_names import result_extension, result_stem
 
-#: What is added to the name of a picture or a folder.
+#: Suffix of a picture's or a folder's name.
 _ADDED = "_restored"
 #: The folder for the results of several inputs.
 _FOLDER = "restored"
@@ -25,16 +25,16 @@ def default_output(
     is_listed: bool = False,
     keeps_name: bool = False,
 ) -> str:
-    """Choose the output: ``photo_restored.jpg`` beside ``photo.jpg``, or with a number where that is there.
+    """Choose the output: ``photo_restored.jpg`` next to ``photo.jpg``, with a number if that file exists.
 
-    A folder's results go into ``photos_restored/`` beside ``photos``, those of several inputs into ``restored/``.
+    A folder's results go into ``photos_restored/`` next to ``photos``, those of several inputs into ``restored/``.
 
     Args:
-        inputs: as they are given.
-        writing: with the format and the name's template of the result.
-        names: what the template may use besides ``stem`` and ``extension``.
+        inputs: as the user gave them.
+        writing: format and name template of the result.
+        names: template fields besides ``stem`` and ``extension``.
         is_listed: whether a list names further pictures.
-        keeps_name: whether a file that is there is to be replaced or left as it is, so that no number is added.
+        keeps_name: whether an existing file is replaced or skipped, so that the name gets no number.
     """
     if is_listed or len(inputs) != 1 or (glob.has_magic(inputs[0]) and not os.path.lexists(inputs[0])):
         return os.path.join(_FOLDER, "")

@@ -1,4 +1,4 @@
-"""Making low-quality pictures with what was drawn for them written down, and making them again from that."""
+"""Make low-quality pictures, record the random draws, and make the same pictures again from a record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from s3diff.images.picture import rgb_8_bits
 from s3diff.messages import reason_of
 from s3diff.version import __version__
 
-#: In an output folder; beside a single picture the record has its name with .json.
+#: Name of the record in an output folder; the record of a single picture is its name with .json.
 RECORD_NAME = "degradations.json"
 _FORMAT, _FORMAT_VERSION = "s3diff-degradations", 1
 _TEXTS = ("name", "source", "source_sha256", "low_quality_sha256")
@@ -33,15 +33,15 @@ _ENTRY_FIELDS = (*_TEXTS, "source_bytes", "crop_px", "degradation")
 
 @dataclass(frozen=True)
 class DegradeJob:
-    """One picture.
+    """Hold the paths of one picture to degrade.
 
     Attributes:
         source: the ground truth's file.
         target: the low-quality picture to write.
-        source_name: the source's name relative to the input, with "/": what its draw depends on.
-        name: the same of the target.
-        truth: where the cropped ground truth goes, if anywhere.
-        recorded: what a record says of the picture, if it is to be made again.
+        source_name: the source's path relative to the input, with "/"; the draw depends on it.
+        name: the target's path relative to the output, with "/".
+        truth: path of the cropped ground truth; None writes none.
+        recorded: the picture's entry in a record, where it is made again.
     """
 
     source: Path
@@ -54,7 +54,7 @@ class DegradeJob:
 
 @dataclass(frozen=True)
 class Recorded:
-    """One picture of a record, checked."""
+    """Hold one picture's validated entry of a record."""
 
     name: str
     source_name: str
@@ -69,11 +69,11 @@ class Recorded:
 
 
 def plan_degrading(source: str, output: str, truth: str | None, *, recursive: bool) -> tuple[list[DegradeJob], Path]:
-    """Pair every ground truth with its low-quality picture, and say where the record goes.
+    """Pair every ground truth with its low-quality picture, and choose the record's path.
 
     Args:
         source: a picture or a folder.
-        output: a .png file for one picture, otherwise a folder, in which a picture keeps its place and its name but
+        output: a .png file for one picture, otherwise a folder, in which a picture keeps its relative path except
             for the extension.
         truth: folder for the cropped ground truths, under the names of the low-quality pictures.
         recursive: descend into folders, the output and the truth folder excepted.
@@ -99,10 +99,10 @@ def plan_degrading(source: str, output: str, truth: str | None, *, recursive: bo
 
 
 def plan_rebuilding(source: str, output: str, truth: str | None, record: str) -> list[DegradeJob]:
-    """List the jobs that make the pictures of a record again; nothing is read but the record.
+    """List the jobs that make the pictures of a record again; only the record is read.
 
     Raises:
-        OptionError: the record is none, or of several pictures where one file is given.
+        OptionError: the file is no record, or lists several pictures although the output is one file.
         OutputError: an output is an input or another's output, or cannot be written.
     """
     recorded, root, folder = read_record(Path(record)), Path(source), Path(output)
@@ -122,7 +122,7 @@ def plan_rebuilding(source: str, output: str, truth: str | None, record: str) ->
 
 
 def _with_truth(jobs: list[DegradeJob], truth: str | None) -> list[DegradeJob]:
-    """The jobs with their ground truths' places, all of them checked."""
+    """Add the ground truths' paths to the jobs, and check all paths."""
     if truth is not None:
         jobs = [replace(job, truth=Path(truth) / job.name) for job in jobs]
     low_quality = [job.target for job in jobs]
@@ -146,7 +146,7 @@ def _with_truth(jobs: list[DegradeJob], truth: str | None) -> list[DegradeJob]:
 
 
 def _free_record(path: Path) -> Path:
-    """The record's path, where nothing is lost that is not a record."""
+    """Return the record's path; refuse to replace a file that is no record."""
     if path.is_dir():
         raise OutputError(f"{path} is a folder, but the drawn parameters go there; remove it or choose another output")
     if path.exists():
@@ -161,7 +161,7 @@ def _free_record(path: Path) -> Path:
 
 
 def degrade_picture(job: DegradeJob, options: DegradeOptions) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Make one low-quality picture, by a draw that depends only on the seed and the picture's relative name.
+    """Make one low-quality picture; the draw depends only on the seed and the picture's relative path.
 
     Returns:
         Its entry in the record, and notes on what was left out.
@@ -191,10 +191,10 @@ def degrade_picture(job: DegradeJob, options: DegradeOptions) -> tuple[dict[str,
 
 
 def rebuild_picture(job: DegradeJob) -> tuple[str, ...]:
-    """Make one low-quality picture again from its record; returns notes on what was left out.
+    """Make one low-quality picture again from its record; return notes on what was left out.
 
     Raises:
-        PictureError: its source is missing or changed, or the result has other pixels than the recorded one.
+        PictureError: the source is missing or changed, or the result's pixels differ from the recorded ones.
         OutputError: it cannot be written.
     """
     recorded = job.recorded
@@ -215,7 +215,7 @@ def rebuild_picture(job: DegradeJob) -> tuple[str, ...]:
 
 
 def _make(job: DegradeJob, picture: Picture, drawn: DegradationDraw) -> str:
-    """Write the low-quality picture, and the truth where it is wanted; returns the SHA-256 of the former's pixels."""
+    """Write the low-quality picture and, if wanted, the truth; return the SHA-256 of the former's pixels."""
     height, width = drawn.ground_truth_size_px
     truth = rgb_8_bits(picture)[:height, :width]
     image = torch.from_numpy(np.ascontiguousarray(truth.transpose(2, 0, 1)))[None].float() / 255
@@ -242,7 +242,7 @@ def _notes(picture: Picture) -> tuple[str, ...]:
 
 
 def write_record(path: Path, options: DegradeOptions, entries: Iterable[dict[str, Any]]) -> None:
-    """Write what was drawn, whole or not at all.
+    """Write the record of the draws, whole or not at all.
 
     Raises:
         OutputError: it cannot be written there.
@@ -261,10 +261,10 @@ def write_record(path: Path, options: DegradeOptions, entries: Iterable[dict[str
 
 
 def read_record(path: Path) -> list[Recorded]:
-    """Read the pictures of a record, every value checked.
+    """Read the pictures of a record, and validate every value.
 
     Raises:
-        OptionError: it cannot be read, is no record, or a value in it is missing or not allowed.
+        OptionError: the file cannot be read, is no record, or one of its values is missing or not allowed.
         ModelError: a value of its settings is not allowed.
     """
     record = _read_format(path)

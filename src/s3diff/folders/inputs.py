@@ -1,8 +1,8 @@
 """Find the pictures of a run: in files, folders, patterns and lists.
 
-One walk serves folders and patterns, so that both agree: links to folders are not entered, hidden entries and a
-system's own folders are left out, a folder that cannot be listed is one failure. Nothing is left out in silence:
-whatever a walk passes over is counted in :class:`LeftOut`.
+One walk serves folders and patterns, so that both agree: links to folders are not followed, hidden entries and
+system folders are left out, a folder that cannot be listed is one failure. :class:`LeftOut` counts everything that
+a walk passes over.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RESULTS, _REPEATED = "results of earlier runs", "the same pictures by another wa
 
 
 class LeftOut:
-    """What a search passed over, by kind and name."""
+    """Count the entries that a search passed over, by kind and name."""
 
     def __init__(self) -> None:
         self._counts: dict[str, Counter[str]] = {}
@@ -45,12 +45,12 @@ class LeftOut:
         self._counts.setdefault(kind, Counter())[name] += 1
 
     def add_no_picture(self, name: str) -> None:
-        """Count a file whose name is none of a picture."""
+        """Count a file whose extension is not a picture's."""
         foreign = foreign_kind(name)
         self.add(_OTHER if foreign is None else foreign.plural, os.path.splitext(name)[1].lower() or name)
 
     def lines(self) -> list[tuple[int, str]]:
-        """Say for each kind how many there are, and what: ``(3, "no pictures by name: .txt (2), .nef")``."""
+        """List the count and the names for each kind: ``(3, "no pictures by name: .txt (2), .nef")``."""
         return [(counts.total(), f"{kind}: {_named(counts)}") for kind, counts in self._counts.items()]
 
 
@@ -62,12 +62,12 @@ def _named(counts: Counter[str]) -> str:
 
 @dataclass
 class Found:
-    """What a search found.
+    """Hold the result of a search.
 
     Attributes:
-        pictures: each with its place below the input, which its result keeps in the output folder.
-        failed: what could not be searched, with its place and the reason.
-        left_out: what is not restored although it was met.
+        pictures: each with its path below the input, which its result keeps below the output folder.
+        failed: folders that could not be searched, each with its relative path and the reason.
+        left_out: entries that were passed over.
     """
 
     pictures: list[tuple[Path, Path]] = field(default_factory=list)
@@ -83,15 +83,14 @@ def find_pictures(
     output: Path | None = None,
     journals: Iterable[tuple[Path, Path]] = (),
 ) -> Found:
-    """Find the pictures that inputs name.
+    """Find the pictures that the inputs name.
 
     Args:
         inputs: files, folders, and patterns such as ``photos/**/*.jpg``.
         recursive: descend into folders.
-        listed: further files by name; those that do not exist are found, too, and fail when they are read.
-        output: where results go; an output folder inside an input folder is not searched.
-        journals: (file, root) of further runs whose results are no inputs. Journals that lie in searched folders count
-            in any case.
+        listed: further files by name; missing files are included, and fail when they are read.
+        output: the results' folder; it is not searched if it lies inside an input folder.
+        journals: (file, root) of further runs whose results are no inputs; journals in searched folders always count.
 
     Raises:
         PictureError: an input does not exist, cannot be listed, or holds no picture.
@@ -156,7 +155,7 @@ class _Search:
         self.found.pictures += [(path, path.relative_to(folder)) for path in pictures]
 
     def _take_pattern(self, pattern: str) -> None:
-        """The places of its pictures are relative to the part of it that has no wildcards."""
+        """Add the pictures of a pattern, with paths relative to its part without wildcards."""
         parts = Path(pattern).parts
         num_fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
         fixed, num_failed = Path(*parts[:num_fixed]), len(self.found.failed)
@@ -173,10 +172,10 @@ class _Search:
         self.found.pictures += sorted(zip(matching, places, strict=True))
 
     def _require_failure(self, num_before: int, reason: str) -> None:
-        """Where an input gave no pictures, a folder of it must have failed, and other inputs must be there.
+        """Require that an input without pictures has a failed folder, and that other inputs exist.
 
         Raises:
-            PictureError: neither is so.
+            PictureError: one of these does not hold.
         """
         if len(self.found.failed) == num_before:
             raise PictureError(reason)
@@ -184,7 +183,7 @@ class _Search:
             raise PictureError(self.found.failed[-1][2])
 
     def _matches(self, base: Path, parts: tuple[str, ...]) -> Iterator[Path]:
-        """The files that a pattern's parts mean below a folder."""
+        """Yield the files below a folder that match a pattern's parts."""
         folders = [base]
         if parts[-1] == "**":
             parts = (*parts, "*")
@@ -211,7 +210,7 @@ class _Search:
                     yield Path(entry.path)
 
     def _files(self, folder: Path, base: Path, descend: bool) -> Iterator[Path]:
-        """The files in a folder that are not hidden, and in those inside it."""
+        """Yield the files in a folder and its subfolders, except hidden ones."""
         for here in self._folders(folder, base) if descend else [folder]:
             for entry in self._entries(here, base):
                 if not _is_folder(entry):
@@ -220,7 +219,7 @@ class _Search:
                     self.found.left_out.add(INSIDE, entry.name)
 
     def _folders(self, folder: Path, base: Path) -> Iterator[Path]:
-        """A folder and all inside it."""
+        """Yield a folder and all its subfolders."""
         waiting = [folder]
         while waiting:
             here = waiting.pop()
@@ -234,10 +233,10 @@ class _Search:
                     waiting.append(Path(entry.path))
 
     def _entries(self, folder: Path, base: Path) -> list[os.DirEntry[str]]:
-        """What a folder holds, by name; a folder that cannot be listed is a failure, or the end where it is the base.
+        """List a folder's entries by name. A folder that cannot be listed is recorded as a failure.
 
         Raises:
-            PictureError: the base cannot be listed.
+            PictureError: the folder is the base of the search.
         """
         try:
             with os.scandir(folder) as listing:
@@ -255,7 +254,7 @@ class _Search:
         return entries
 
     def _is_shunned(self, entry: os.DirEntry[str], part: str) -> bool:
-        """Whether a folder is entered only by its name: wildcards do not mean hidden and system folders."""
+        """Check whether a folder is entered only if it is named: wildcards match no hidden and no system folders."""
         is_system = entry.name.lower() in SYSTEM_FOLDERS
         if part[0] == entry.name[0] or not (is_system or entry.name.startswith(".")):
             return False
@@ -263,7 +262,7 @@ class _Search:
         return True
 
     def _is_hidden(self, entry: os.DirEntry[str]) -> bool:
-        """Whether a file is hidden; only those named as pictures are worth a word."""
+        """Check whether a file is hidden; count it if its name is a picture's."""
         if not entry.name.startswith("."):
             return False
         if Path(entry.name).suffix.lower() in PICTURE_EXTENSIONS:
@@ -280,8 +279,7 @@ class _Search:
         return extension in PICTURE_EXTENSIONS
 
     def leave_results_out(self) -> None:
-        """Keep results of earlier runs from being restored again. Where nothing else is there, they are what is
-        meant."""
+        """Leave out results of earlier runs, unless there is nothing else: then they are meant."""
         folders = _RealFolders()
         is_result = [folders.place_of(path) in self.results for path, _ in self.found.pictures]
         if all(is_result):
@@ -294,7 +292,7 @@ class _Search:
         ]
 
     def leave_repetitions_out(self) -> None:
-        """Keep each picture once: under its own name rather than under a link's."""
+        """Keep each picture once, under its own name rather than a link's."""
         folders = _RealFolders()
         own = {folders.place_of(path) for path, _ in self.found.pictures if not path.is_symlink()}
         kept: list[tuple[Path, Path]] = []
@@ -311,7 +309,7 @@ class _Search:
 
 
 class _RealFolders:
-    """Places of files with the links in their folders resolved, each folder once."""
+    """Resolve links in the folders of paths, once per folder."""
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
@@ -329,19 +327,19 @@ def _places(names: Iterable[str], root: Path) -> Iterator[str]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or leads to one."""
+    """Check whether an entry is a folder or a link to one."""
     with suppress(OSError):
         return stat.S_ISDIR(os.stat(entry.path).st_mode)
     return False
 
 
 def _of_list(names: Iterable[str]) -> list[tuple[Path, Path]]:
-    """Listed files with their names relative to the folder that all of them are in."""
+    """Return listed files with their paths relative to their common folder."""
     places = [(Path(name), os.path.abspath(name)) for name in names]
     try:
         common = os.path.commonpath([os.path.dirname(place) for _, place in places])
     except ValueError as error:  # Windows: two drives
         raise PictureError("the list names files on several drives; give one list for each") from error
     relative = [(path, Path(os.path.relpath(place, common))) for path, place in places]
-    # The root has no name; it is refused when it is read, as every folder is.
+    # The root has no name; like every folder it is refused when it is read.
     return [(path, each if each.name else Path("root")) for path, each in relative]

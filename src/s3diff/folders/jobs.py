@@ -1,4 +1,4 @@
-"""From the command's inputs and output to one source and one target per picture, checked before any work."""
+"""Turn the command's inputs and output into one source and one target per picture, all checked before any work."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from s3diff.restoration.sources import OpenedSeries
     from s3diff.restoration.steps import Opened
 
-#: A picture's place below an input or output, or a result's.
+#: A picture's or result's path below an input or output.
 Place = TypeVar("Place", bound=PurePath)
 
 
 @dataclass(frozen=True)
 class RestoreJob:
-    """One picture: where it is read from and where its result goes."""
+    """Hold one picture's source and target."""
 
     source: Path
     target: Path
@@ -38,15 +38,14 @@ class RestoreJob:
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """Every picture of a run.
+    """Hold all pictures of a run.
 
     Attributes:
-        jobs: no picture twice, no two with one target; of one shard only, if one was asked for.
-        root: the output folder, which no result may leave; None where the output is one file.
-        is_many: whether this is a folder's run (a journal is kept, a bad picture costs only itself) rather than one
-            picture named by the user.
-        failed: what could not be searched for pictures, each with the reason.
-        left_out: what was met and is not restored.
+        jobs: without repeated pictures and targets; of one shard, if one was requested.
+        root: the output folder, which contains every result; None if the output is one file.
+        is_many: whether the run keeps a journal and continues after a bad picture, unlike a single named picture.
+        failed: inputs that could not be searched, each with the reason.
+        left_out: entries that were passed over.
     """
 
     jobs: list[RestoreJob]
@@ -71,19 +70,19 @@ def plan_jobs(
 
     Args:
         inputs: files, folders, and patterns such as ``photos/**/*.jpg``.
-        output: a file for one input file, otherwise a folder. Inside it a picture keeps its place in the folder tree
-            and its name, unless ``writing`` says otherwise.
-        recursive: descend into folders, the output's excepted.
-        listed: further files by name; their tree below their common folder is kept. Those that do not exist are jobs
-            that fail, not a reason to refuse the list.
+        output: a file for one input file, otherwise a folder. Inside it a picture keeps its relative path, unless
+            ``writing`` says otherwise.
+        recursive: descend into folders, except the output's.
+        listed: further files by name; their tree below their common folder is kept. A missing file is a job that
+            fails.
         writing: format and names of the outputs.
-        shard: (i, N): only the i-th of N parts, counted from 0. Which part a picture belongs to depends on nothing but
-            its place in the output, so that parts are disjoint and complete even where pictures are added meanwhile.
-        names: what a name's template may use besides ``stem`` and ``extension``: ``model``, ``scale``.
-        journal: the run's journal, where it lies outside the output folder.
+        shard: (i, N): only the i-th of N parts, counted from 0. A picture's part depends only on its path in the
+            output, so that parts stay disjoint and complete when pictures are added.
+        names: template fields besides ``stem`` and ``extension``: ``model``, ``scale``.
+        journal: the run's journal, if it lies outside the output folder.
 
     A folder that cannot be searched is one of the plan's failures. Results of earlier runs are no inputs: those that a
-    journal names and, where nothing may be overwritten, those that would be written again under the same name.
+    journal names and, unless files may be overwritten, those that would be written again under the same name.
 
     Raises:
         PictureError: an input does not exist, or a folder holds no picture.
@@ -128,10 +127,10 @@ def plan_jobs(
 
 
 def _require_own_name(output: str, target: Path, writing: OutputOptions) -> None:
-    """Refuse a format or a template for names that would say something else than the output's own name.
+    """Refuse a format or a name template that contradicts the output's own name.
 
     Raises:
-        OptionError: one does.
+        OptionError: one of them does.
     """
     asked = None if writing.format is None else format_of_extension(f".{writing.format}")
     if asked is not None and asked != format_of(target):
@@ -144,7 +143,7 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     """Read ``2/8`` as (2, 8).
 
     Raises:
-        OptionError: it is not of this form, or the part does not exist.
+        OptionError: the text has another form, or the part does not exist.
     """
     if text is None:
         return None
@@ -155,9 +154,9 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 
 
 def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = None) -> Opened | OpenedSeries:
-    """Read a job's picture, and make sure that its result will be accepted where it goes.
+    """Read a job's picture, and check that its result can be written.
 
-    A file of several frames is an animation if its result can hold them all; so it is with pages.
+    A file of several frames or pages is read as an animation or as pages if the result's format can hold them all.
 
     Raises:
         PictureError: it cannot be read, or its result would be too large.
@@ -171,7 +170,7 @@ def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = N
 
 
 def check_inside(job: RestoreJob, root: Path | None) -> None:
-    """Whether the result stays in the output folder.
+    """Check that the result stays in the output folder.
 
     Raises:
         OutputError: a symbolic link leads it out of ``root``.
@@ -181,7 +180,7 @@ def check_inside(job: RestoreJob, root: Path | None) -> None:
 
 
 def require_inside(path: Path, root: Path) -> None:
-    """Whether a path stays in a folder, links followed.
+    """Check that a path stays in a folder, links followed.
 
     Raises:
         OutputError: a symbolic link leads it out.
@@ -197,8 +196,9 @@ def _part(relative: Path, count: int) -> int:
 
 
 def _check_places(jobs: list[RestoreJob], is_one_file: bool) -> None:
-    """Whether anything can be written. What cannot be written into one folder of several, or under one name, fails for
-    itself later."""
+    """Check that the output can be written. Of several folders or names, one that cannot be written fails on its own
+    later.
+    """
     probes = {job.target.parent: job.target.with_name(f"0{job.target.suffix}") for job in jobs}
     if is_one_file:
         probes = {job.target.parent: job.target for job in jobs}
@@ -213,7 +213,7 @@ def _check_places(jobs: list[RestoreJob], is_one_file: bool) -> None:
 
 
 def is_earlier_result(path: Path, entry: Path, output: Path) -> bool:
-    """Whether a picture lies in an output folder that is inside the input folder: a second run must not take it."""
+    """Check whether a picture lies in an output folder inside the input folder: a second run must not restore it."""
     root, results, place = (Path(os.path.realpath(each)) for each in (entry, output, path))
     return root in results.parents and results in place.parents
 
@@ -221,7 +221,7 @@ def is_earlier_result(path: Path, entry: Path, output: Path) -> bool:
 def _named(
     sources: list[tuple[Path, Path]], folder: Path, writing: OutputOptions, names: dict[str, str]
 ) -> list[RestoreJob]:
-    """A target for each."""
+    """Return the jobs with their targets."""
     targets = name_results(sources, writing, names)
     return [RestoreJob(source, folder / target) for (source, _), target in zip(sources, targets, strict=True)]
 
@@ -229,12 +229,12 @@ def _named(
 def name_results(
     sources: Sequence[tuple[str | Path, Place]], writing: OutputOptions, names: Mapping[str, str]
 ) -> list[Place]:
-    """Name the result of each picture, by its place below the output.
+    """Name the result of each picture by its path below the output.
 
-    Where a change of format would give two pictures one name, they keep their old extension inside it.
+    If a change of format would give two pictures one name, both keep their old extension in it.
 
     Args:
-        sources: pictures, each with its place below the input.
+        sources: pictures, each with its path below the input.
         writing: format and names.
         names: what a name's template may use besides ``stem`` and ``extension``.
     """
@@ -255,7 +255,7 @@ def name_results(
 
 
 def _without_results(jobs: list[RestoreJob], left_out: LeftOut) -> list[RestoreJob]:
-    """The jobs whose sources are not what other jobs write: results that lie where their inputs are."""
+    """Drop the jobs whose sources are other jobs' results, which lie in the same folder as their inputs."""
     sources = {place_of(job.source) for job in jobs}
     written = {place for job in jobs if (place := place_of(job.target)) in sources and place != place_of(job.source)}
     kept = []
@@ -269,7 +269,7 @@ def _without_results(jobs: list[RestoreJob], left_out: LeftOut) -> list[RestoreJ
 
 
 def distinct_jobs(jobs: list[RestoreJob]) -> list[RestoreJob]:
-    """Leave out repeated jobs; refuse an output that is an input or another's output."""
+    """Drop repeated jobs; refuse an output that is an input or another's output."""
     sources = {place_of(job.source): job.source for job in jobs}
     targets: dict[tuple[int, int] | str, RestoreJob] = {}
     for job in jobs:
@@ -286,7 +286,7 @@ def distinct_jobs(jobs: list[RestoreJob]) -> list[RestoreJob]:
 
 
 def place_of(path: Path) -> tuple[int, int] | str:
-    """Return one value for one file, whatever links lead to it and however its name's case is written."""
+    """Return one identity for one file, whatever links lead to it and whatever case its name is written in."""
     with suppress(OSError):
         status = os.stat(path)
         if status.st_ino:  # 0 on file systems that do not number their files

@@ -1,9 +1,9 @@
-"""What a folder's run has done, in a file that survives a power cut: the run that comes after it goes on from there.
+"""Record a folder run's progress in a file that survives a power cut, so that the next run resumes.
 
-One JSON object a line, appended and never changed: a header that says what is being made of the pictures, a line for
-each picture that is begun, and one for each that is done or failed. The header is written with the first picture, so
-that a run which was refused leaves no trace. A line that was cut off, or that a power cut filled with zeros, counts as
-not written; its picture is restored again. So does a whole journal of which nothing but its cut off header is left.
+One JSON object per line, appended and never changed: a header with model and options, a line for each picture that
+is begun, and one for each that is done or failed. The header is written with the first picture, so that a refused run
+leaves no trace. A line that was cut off, or that a power cut filled with zeros, counts as not written; its picture is
+restored again. The same holds for a journal with nothing but a header that was cut off.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Stamp = tuple[int, int]
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """Read a file's stamp; None where there is no such file."""
+    """Return a file's stamp; None if there is no such file."""
     with suppress(OSError, ValueError):
         status = os.stat(path)
         return status.st_size, status.st_mtime_ns
@@ -40,7 +40,7 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 def results_written_down(path: Path) -> Iterator[str]:
-    """List the results that a journal names, of whatever run: their places below its output folder."""
+    """List the results that a journal names, of any run, as paths below its output folder."""
     with suppress(OSError):
         for line in read_lines(path):
             entry = line.value if isinstance(line.value, dict) else {}
@@ -51,14 +51,14 @@ def results_written_down(path: Path) -> Iterator[str]:
 
 
 class Journal:
-    """An open journal; one process at a time.
+    """Hold an open journal; one process at a time.
 
     Args:
-        path: the file; made, with its folder, when missing and something is written down.
-        run: what is made of the pictures (model and options). Entries of another run do not count.
+        path: the file; created, with its folder, on the first write.
+        run: model and options. Entries of another run do not count.
 
     Raises:
-        OutputError: another process holds it, it is no journal, or it cannot be written.
+        OutputError: another process holds the file, it is no journal, or it cannot be written.
     """
 
     def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
@@ -108,7 +108,7 @@ class Journal:
                 folder.rmdir()
 
     def begin(self, targets: Iterable[tuple[str, Stamp | None]]) -> None:
-        """Write down that these outputs are going to be made: a file found there afterwards is this run's own.
+        """Record outputs before they are made: a file found there later is this run's own.
 
         Raises:
             OutputError: the disk does not take it.
@@ -118,7 +118,7 @@ class Journal:
         self.begun.update(new)
 
     def finish(self, target: str, stamp: Stamp | None, outcome: Mapping[str, Any]) -> None:
-        """Write down how a picture ended. ``outcome`` holds ``state``, and what else a reader may want to know.
+        """Record how a picture ended. ``outcome`` holds ``state`` and further facts for readers.
 
         Raises:
             OutputError: the disk does not take it.
@@ -128,15 +128,14 @@ class Journal:
             self.done[target] = stamp
 
     def is_own(self, target: str, stamp: Stamp | None) -> bool:
-        """Whether an output that is there was made by this run, from the source as it is now.
+        """Check whether this run made an existing output, from the source as it is now.
 
-        Outputs appear whole: one that was begun and is there is complete, even if the process died before it could
-        write so.
+        Outputs appear whole: one that was begun and exists is complete, even if the process died before recording it.
         """
         return any(known.get(target, "") == stamp for known in (self.done, self.begun))
 
     def _load(self) -> bool:
-        """Whether the last header is of this run."""
+        """Read the entries; return whether the last header is this run's."""
         last_run: Any = None
         is_journal, is_foreign = False, False
         for line in read_lines(self.path):
@@ -181,7 +180,7 @@ class Journal:
 
 
 def _is_rest_of_header(line: Line) -> bool:
-    """What a power cut leaves of a journal's first line: a beginning of it, zeros, or both."""
+    """Check whether bytes are what a power cut leaves of a first line: a beginning of it, zeros, or both."""
     start = json.dumps({"journal": _KIND})[:-1].encode()
     kept = line.raw.strip(b"\0\n")
     return start.startswith(kept) or kept.startswith(start)

@@ -1,4 +1,4 @@
-"""Read lists of pictures' names, whoever wrote them: an editor, ``find -print0``, PowerShell."""
+"""Read lists of pictures' names as editors, ``find -print0`` and PowerShell write them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def read_list(name: str, *, null_separated: bool = False) -> list[str]:
     """Read the names of a list: a file, or standard input (``-``).
 
     Args:
-        name: the list. A text of UTF-8 or, as PowerShell writes it, UTF-16; any other bytes are names as they are.
-            A name in quotes is taken without them where no file has it with them.
+        name: the list, in UTF-8 or, as PowerShell writes it, UTF-16; other bytes are names as they are. Quotes around
+            a name are removed unless a file's name has them.
         null_separated: whether names end with a null character, as ``find -print0`` writes them, not with a line.
 
     Raises:
-        PictureError: it cannot be read, or holds no names.
+        PictureError: the list cannot be read, or holds no names.
     """
     try:
         if name == "-":
@@ -47,8 +47,9 @@ def read_list(name: str, *, null_separated: bool = False) -> list[str]:
 
 
 def _as_utf_8(name: str, content: bytes) -> bytes:
-    """The list without its byte order mark. UTF-16 without one is known by the null of its first sign, as names of
-    files hold none."""
+    """Remove the byte order mark. UTF-16 without a mark is recognised by a null in its first character: no file name
+    has one.
+    """
     encoding = None
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"

@@ -1,12 +1,12 @@
-"""What a run over stores has done, in the output itself: a run that comes after it goes on from there.
+"""Record the progress of a run over stores in the output itself, so that the next run resumes.
 
-The manifest is a folder of JSON-lines objects, each whole or not there at all. Every object begins with a header that
-says what is made of the pictures. Workers keep one *flight* for each task: its pictures that are begun, and those that
-have ended. The run gathers the ends in *parts* and removes the flights that a part covers. A result that is there and
-was begun for the same source is this run's own, even if its end was not written down: results appear whole.
+The manifest is a folder of JSON-lines objects, each written whole. Every object begins with a header: model and
+options. A worker writes one *flight* per task: the pictures it has begun and the outcomes so far. The leading process
+collects outcomes in *parts* and removes the flights that a part covers. An existing result that was begun for the
+same source is this run's own even if its outcome is missing, since results appear whole.
 
-Names begin with the time at which the run started, so that their order is the order of runs. What an earlier run with
-another model or other options wrote down does not count from the moment such a run has begun.
+Names begin with the run's start time, so that they sort in the order of runs. Once a run with another model or other
+options has begun, the entries of earlier runs do not count.
 """
 
 from __future__ import annotations
@@ -26,30 +26,29 @@ from s3diff.json_lines import encode_line, parse_lines
 #: The folder of the manifest, inside the output.
 MANIFEST_FOLDER = ".s3diff-manifest"
 _KIND, _VERSION = "s3diff cluster restore", 1
-#: A part is written when so many pictures have ended since the last one, or after so many seconds.
+#: A part is written after this many outcomes or seconds.
 _PART_ROWS, _PART_SECONDS = 5000, 10.0
-#: A task whose worker has died so often restores its pictures one by one; a picture at which it then dies so often
-#: fails.
+#: After this many tries a task restores its pictures one by one; a picture that ends this many of them fails.
 _SUSPICIOUS_TRIES, DEADLY_TRIES = 3, 2
-#: A flight is written again while its pictures end, at most so often.
+#: Least time between two writes of a flight.
 _FLIGHT_SECONDS = 5.0
 
 
 def run_id() -> str:
-    """Name a run that starts now; later runs have later names."""
+    """Name a run by the time at which it starts."""
     return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
 
 
 class Manifest:
-    """The manifest of one run, held by the process that leads it.
+    """Hold the manifest of one run in its leading process.
 
     Args:
         store: the output.
-        run: what is made of the pictures (model and options); entries of another run do not count.
+        run: model and options; entries of another run do not count.
         run_id: the name of this run; see :func:`run_id`.
 
     Raises:
-        OutputError: what lies there is no manifest, or one of another version.
+        OutputError: the folder holds something else, or a manifest of another version.
         StoreError: the store cannot be reached.
     """
 
@@ -58,7 +57,7 @@ class Manifest:
         self._store, self._header = store, _header(run)
         self._done: dict[str, str] = {}
         self._begun: dict[str, str] = {}
-        #: Ends that only flights of interrupted runs hold, by target.
+        #: Outcomes that only flights of interrupted runs hold, by target.
         self._only_in_flights: dict[str, dict[str, Any]] = {}
         self._flights: set[str] = set()
         self._rows: list[Mapping[str, Any]] = []
@@ -66,24 +65,24 @@ class Manifest:
         self._load()
 
     def is_own(self, target: str, stamp: str) -> bool:
-        """Whether a result that is there was made by this run, from the source as it is now."""
+        """Check whether this run made an existing result, from the source as it is now."""
         return any(known.get(target) == stamp for known in (self._done, self._begun))
 
     def was_begun(self, target: str) -> bool:
-        """Whether an interrupted run may have left something half written of this result."""
+        """Check whether an interrupted run may have left this result half written."""
         return target in self._begun
 
     def adopt(self, source: str, target: str, stamp: str) -> None:
-        """Write down a result that is there and whose end no part holds: an interrupted run made it."""
+        """Record an existing result whose outcome is in no part: an interrupted run made it."""
         if self._done.get(target) != stamp or target in self._only_in_flights:
             recovered = {"state": "done", "source": source, "target": target, "stamp": stamp, "recovered": True}
             self._rows.append(self._only_in_flights.pop(target, recovered))
 
     def add(self, rows: Iterable[Mapping[str, Any]], flight: str | None = None) -> None:
-        """Add how pictures ended; a part is written now and then.
+        """Add the outcomes of one task; write a part from time to time.
 
         Args:
-            rows: of one task.
+            rows: the outcomes.
             flight: the object that holds these rows until a part does.
 
         Raises:
@@ -96,7 +95,7 @@ class Manifest:
             self.flush()
 
     def flush(self) -> None:
-        """Write a part with everything that was added, and remove the flights that it covers.
+        """Write a part with all added outcomes, and remove the flights that it covers.
 
         Raises:
             StoreError: the store cannot be reached.
@@ -152,16 +151,16 @@ class Manifest:
 
 
 class Flight:
-    """The pictures of one task, written down by the worker that restores them.
+    """Record the pictures of one task, in the worker that restores them.
 
-    A task that is run again, since its worker died, finds what the first try has written.
+    A task that is repeated because its worker died reads the records of the earlier tries.
 
     Args:
         store: the output.
         run: see :class:`Manifest`.
-        run_id: of the run.
-        targets: of the task, with their stamps; those that replace nothing.
-        name: of the task: the same whenever it is run.
+        run_id: the run's name.
+        targets: the task's targets that replace nothing, with the stamps of their sources.
+        name: the task's name, the same in every try.
 
     Raises:
         StoreError: the store cannot be reached.
@@ -174,9 +173,9 @@ class Flight:
         self.key = f"{MANIFEST_FOLDER}/{run_id}-flight-{digest}.jsonl"
         self._store = store
         earlier = store.read(self.key)
-        #: How pictures ended in an earlier try, by target.
+        #: Outcomes of earlier tries, by target.
         self.ended: dict[str, dict[str, Any]] = {}
-        #: Earlier tries of this task.
+        #: Number of earlier tries.
         self.num_tries = 0
         self._alone: Counter[str] = Counter()
         for line in parse_lines((earlier or b"").splitlines(keepends=True)):
@@ -197,15 +196,15 @@ class Flight:
 
     @property
     def is_suspicious(self) -> bool:
-        """Whether so many workers have died of this task that one of its pictures may be the reason."""
+        """Check whether so many workers have died that one of the task's pictures may be the cause."""
         return self.num_tries >= _SUSPICIOUS_TRIES
 
     def is_deadly(self, target: str) -> bool:
-        """Whether workers have died while they restored this picture and no other."""
+        """Check whether enough workers have died while restoring this picture only."""
         return self._alone[target] >= DEADLY_TRIES
 
     def begin_alone(self, target: str) -> None:
-        """Write down that this picture is restored now and no other.
+        """Record that the worker now restores this picture and no other.
 
         Raises:
             StoreError: the store cannot be reached.
@@ -215,7 +214,7 @@ class Flight:
         self.flush()
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add how a picture ended.
+        """Add the outcome of a picture.
 
         Raises:
             StoreError: the store cannot be reached.
@@ -226,7 +225,7 @@ class Flight:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added.
+        """Write all added outcomes.
 
         Raises:
             StoreError: the store cannot be reached.
@@ -237,7 +236,7 @@ class Flight:
 
 
 def read_manifest(store: Store) -> Iterator[dict[str, Any]]:
-    """Read how the pictures of a store's runs ended, from every part, in the order of the runs.
+    """Read the outcomes of all runs of a store from every part, in the order of the runs.
 
     Raises:
         StoreError: the store cannot be reached.

@@ -1,4 +1,4 @@
-"""Write down how every picture ended, for programs that read it."""
+"""Write the outcome of every picture for other programs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from s3diff.messages import reason_of
 
 
 class Report:
-    """Outcomes as JSON lines, each on the disk when it is known. An earlier report is continued, nothing else replaced.
+    """Write outcomes as JSON lines, each on the disk at once. An existing report is continued, any other file refused.
 
     Args:
         path: the file; None for no report.
 
     Raises:
-        OutputError: the file cannot be written, or is there and no report.
+        OutputError: the file cannot be written, or exists and is no report.
     """
 
     def __init__(self, path: str | Path | None) -> None:
@@ -37,7 +37,7 @@ class Report:
                 ) from error
 
     def add(self, outcome: Outcome) -> None:
-        """Write one line down.
+        """Write one line.
 
         Raises:
             OutputError: the disk does not take it.
@@ -51,13 +51,13 @@ class Report:
                 ) from error
 
     def close(self) -> None:
-        """Close the file; what could not be written was said when it was added."""
+        """Close the file; write errors were raised when lines were added."""
         if self._lines is not None:
             self._lines.close()
 
 
 def _is_report(path: Path) -> bool:
-    """Whether a file is empty or begins with a line of a report."""
+    """Check whether a file is empty or begins with a line of a report."""
     with open(path, "rb") as file:
         line = file.readline(1 << 16)  # of a file that is no report it may have no end
     if not line:

@@ -1,4 +1,4 @@
-"""Restore folders of pictures: plan, leave out what is done, restore, write down how each picture ended."""
+"""Restore folders of pictures: plan, skip finished pictures, restore, record each outcome."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from s3diff.folders.journal import JOURNAL_NAME, Journal, stamp_of
 from s3diff.folders.report import Report
 from s3diff.folders.run import (
     RESUMED,
-    LocalWay,
+    JobRunner,
+    LocalRunner,
     Outcome,
     PictureWatcher,
-    Way,
     failed,
     is_there,
     key_of,
@@ -39,15 +39,15 @@ PathName = str | os.PathLike[str]
 
 @dataclass
 class FolderResult:
-    """How a folder's run ended.
+    """Hold how a folder run ended.
 
     Attributes:
         num_done: pictures that were restored.
         skipped: pictures that were left as they are, by reason.
         failed: every picture that could not be restored, and every folder that could not be searched.
-        num_not_tried: pictures that a full disk left undone.
-        left_out: files and folders that were met and are no pictures of this run.
-        seconds: wall-clock time, from the first picture on.
+        num_not_tried: pictures that were not reached because the disk was full.
+        left_out: files and folders that were passed over.
+        seconds: wall-clock time from the first picture.
     """
 
     num_done: int = 0
@@ -59,31 +59,31 @@ class FolderResult:
 
 
 class FolderRun:
-    """A run that is ready: iterate over it once, and each picture is restored and yields its outcome.
+    """Hold a run that is ready; iterating over it once restores each picture and yields its outcome.
 
     Args:
-        plan: which pictures.
-        way: by which they are restored.
-        journal: where it is written down what is done.
+        plan: the pictures.
+        runner: restores them.
+        journal: records the progress.
         report: a file for all outcomes.
-        overwrite: whether files that are there may be replaced.
-        skip_existing: leave pictures as they are whose output is there.
-        watcher: told how each picture comes along.
+        overwrite: whether existing files may be replaced.
+        skip_existing: skip pictures whose output exists.
+        watcher: receives each picture's progress.
 
     Attributes:
-        watcher: told how each picture comes along.
+        watcher: receives each picture's progress.
         num_pending: pictures to restore.
         num_resumed: pictures that an earlier run has restored.
         result: complete when the iteration has ended.
 
     Raises:
-        OutputError: outputs are there that neither this run made nor may be replaced.
+        OutputError: an output exists that this run did not make and may not replace.
     """
 
     def __init__(
         self,
         plan: RestorePlan,
-        way: Way,
+        runner: JobRunner,
         *,
         journal: Journal | None = None,
         report: PathName | None = None,
@@ -91,7 +91,7 @@ class FolderRun:
         skip_existing: bool = False,
         watcher: PictureWatcher | None = None,
     ) -> None:
-        self._plan, self._way, self._journal, self.watcher = plan, way, journal, watcher
+        self._plan, self._runner, self._journal, self.watcher = plan, runner, journal, watcher
         self._report = None if report is None else Path(report)
         self._selection = select_jobs(plan.jobs, plan.root, journal, skip_existing=skip_existing, overwrite=overwrite)
         self.num_pending = len(self._selection.pending)
@@ -99,7 +99,7 @@ class FolderRun:
         self.result = FolderResult(left_out=plan.left_out)
 
     def __iter__(self) -> Generator[Outcome, None, None]:
-        """Restore; outcomes of what is skipped and of what could not be searched come first.
+        """Restore the pictures; the outcomes of skipped pictures and failed searches come first.
 
         Raises:
             OptionError, ModelError: no picture can be restored like this.
@@ -107,18 +107,18 @@ class FolderRun:
         """
         pending, opened = self._selection.pending, None
         if pending and not self._plan.is_many:
-            # A picture on its own is read before a model is loaded, let alone fetched.
-            opened = open_stamped(pending[0], self._way)
+            # A single picture is read before a model is loaded or downloaded.
+            opened = open_stamped(pending[0], self._runner)
         started = time.monotonic()
         with closing(Report(self._report)) as report:
             known = [failed(job, reason) for job, reason in self._plan.failed]
             for outcome in (*self._selection.skipped, *known):
                 yield self._counted(outcome, report)
             if pending:
-                self._way.prepare()
+                self._runner.prepare()
                 outcomes = run_jobs(
                     pending,
-                    self._way,
+                    self._runner,
                     root=self._plan.root,
                     journal=self._journal,
                     opened=opened,
@@ -136,7 +136,7 @@ class FolderRun:
         self.result.seconds = time.monotonic() - started
 
     def count_done(self) -> int:
-        """Count the results that are there, of this run and of those before it; 0 where no journal knows them."""
+        """Count the existing results of this run and of earlier ones; 0 without a journal."""
         journal, root = self._journal, self._plan.root
         if journal is None:
             return 0
@@ -173,21 +173,21 @@ def restore_folder(
 ) -> FolderResult:
     """Restore every picture of folders into another folder, as ``s3diff restore`` does.
 
-    A picture that cannot be restored is a failure of the result and costs only itself. Interrupted, the same call goes
-    on where it stopped.
+    A picture that cannot be restored is one of the result's failures; the others are restored. After an interruption
+    the same call resumes.
 
     Args:
         inputs: one or more folders, files, and patterns such as ``photos/**/*.jpg``.
-        output: the folder of the results, made when missing; pictures keep their places in the tree.
-        options: of every picture.
+        output: the folder of the results, created if missing; pictures keep their relative paths.
+        options: for every picture.
         restorer: a model on a device; None for the embedded one.
         writing: format, names and quality of the results, and whether they may replace files.
         recursive: descend into folders.
         listed: further files by name.
         shard: (i, N): only part i of N of the pictures, counted from 0.
-        journal: where it is written down what is done; None for a hidden file in the output folder.
-        keep_journal: False to write nothing down.
-        skip_existing: leave pictures as they are whose output is there.
+        journal: the journal's file; None for a hidden file in the output folder.
+        keep_journal: False writes no journal.
+        skip_existing: skip pictures whose output exists.
         report: a file for the outcomes, one JSON object a line.
         on_outcome: called with each outcome once it is on the disk.
 
@@ -218,7 +218,7 @@ def restore_folder(
     with open_journal(plan, described, path=journal, shard=shard, keep=keep_journal) as kept:
         run = FolderRun(
             plan,
-            LocalWay(restorer, options, writing, plan.root),
+            LocalRunner(restorer, options, writing, plan.root),
             journal=kept,
             report=report,
             overwrite=writing.overwrite,
@@ -233,7 +233,7 @@ def restore_folder(
 def describe_run(
     model: str, options: RestoreOptions, writing: OutputOptions, *, is_signed: bool = False
 ) -> dict[str, Any]:
-    """Describe for a journal what decides results; limits and tiles leave their pixels as they are."""
+    """Describe what decides results, for a journal; limits and tiles do not change pixels."""
     decisive = {name: value for name, value in dataclasses.asdict(options).items() if name not in (*LIMITS, "tile")}
     told = ({} if writing.provenance else {"provenance": False}) | ({"signed": True} if is_signed else {})
     return {"model": model, "options": decisive, "quality": writing.quality, **told}
@@ -248,18 +248,18 @@ def open_journal(
     shard: tuple[int, int] | None = None,
     keep: bool = True,
 ) -> Iterator[Journal | None]:
-    """Open the journal of a folder's run; None where none is kept: of one picture, or of a run that wants none.
+    """Open the journal of a folder run; None for a single picture or without ``keep``.
 
     Args:
-        plan: of the run.
+        plan: the run's plan.
         run: see :func:`describe_run`.
         path: the journal's file; None for a hidden one in the output folder.
-        shard: the part that the run restores; each has a journal of its own.
-        keep: whether one is wanted.
+        shard: the part that the run restores; each part has its own journal.
+        keep: whether a journal is wanted.
 
     Raises:
-        OptionError: a path is given although none is wanted.
-        OutputError: it is in use, is no journal, or cannot be written.
+        OptionError: a path is given although no journal is wanted.
+        OutputError: the file is in use, is no journal, or cannot be written.
     """
     if not keep and path is not None:
         raise OptionError("--journal and --no-journal exclude each other; give one of them")

@@ -1,4 +1,4 @@
-"""Restore many pictures on a conveyor: files are read and written while the networks work; nothing piles up."""
+"""Restore many pictures on a conveyor: the next is read and the last written while the networks work."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from s3diff.restoration.sources import OpenedSeries
     from s3diff.restoration.steps import Opened
 
-#: So many pictures are written down as begun at once: a flush of the disk for each would cost more than the line.
+#: Pictures recorded as begun at a time: a flush of the disk for each would cost more than the line.
 _BEGUN_AT_ONCE = 32
 
-#: Why a picture is skipped that its run has restored before it was interrupted.
+#: Reason for skipping a picture that its run had restored before an interruption.
 RESUMED = "done by an earlier run"
 
 State = Literal["done", "skipped", "failed"]
-#: A source as it was read, and its stamp just before.
+#: An opened source, and its stamp just before it was opened.
 OpenedPicture = tuple[Any, Stamp | None]
 #: Writes a result and returns it with all notes.
 Finish = Callable[[], Result]
@@ -41,14 +41,14 @@ Finish = Callable[[], Result]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one picture ended.
+    """Hold how one picture ended.
 
     Attributes:
         job: source and target.
         state: ``done``, ``skipped`` or ``failed``.
-        reason: why it was skipped or failed, in one sentence.
-        result: of a picture that is done.
-        is_disk_full: whether it failed because there is no room left.
+        reason: why the picture was skipped or failed, in one sentence.
+        result: for a picture that is done.
+        is_disk_full: whether the picture failed because the disk is full.
     """
 
     job: RestoreJob
@@ -58,7 +58,7 @@ class Outcome:
     is_disk_full: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Make one line of the report."""
+        """Return the outcome as a line of the report."""
         line: dict[str, Any] = {"state": self.state, "source": str(self.job.source), "target": str(self.job.target)}
         if self.reason:
             line["reason"] = self.reason
@@ -73,62 +73,62 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is left to do, and what is not."""
+    """Hold the pending jobs and the skipped ones."""
 
     pending: list[RestoreJob]
     skipped: list[Outcome]
 
 
 class PictureWatcher(Protocol):
-    """Who is told how a picture comes along; what is raised here ends the run."""
+    """Receive the progress of pictures; an exception raised here ends the run."""
 
     def begin(self, job: RestoreJob, opened: Any) -> None:
-        """A picture that was read has its turn; ``opened``: what the way made of it."""
+        """Begin a picture; ``opened``: what :meth:`JobRunner.open` returned."""
 
     def stage(self, name: str, part: int, num_parts: int) -> None:
-        """A stage begins, see :data:`s3diff.restoration.stage_clock.OnBegin`."""
+        """Begin a stage; see :data:`s3diff.restoration.stage_clock.OnBegin`."""
 
     def parts(self, kind: str, done: int, total: int) -> None:
-        """So many ``tiles`` or ``frames`` of the picture, or tiles within the stage ``predict``, are done."""
+        """Count finished ``tiles`` or ``frames`` of the picture, or tiles within the stage ``predict``."""
 
     def share(self, fraction: float, seconds_left: float | None) -> None:
-        """A service says how much of the picture's time is over, in [0, 1], and what is left."""
+        """Receive a service's estimate: the finished share in [0, 1], and the seconds left."""
 
 
-class Way(Protocol):
-    """How pictures are restored, as :func:`run_jobs` needs it."""
+class JobRunner(Protocol):
+    """Read and restore pictures for :func:`run_jobs`."""
 
     def prepare(self) -> None:
-        """Make ready what all pictures need.
+        """Prepare what all pictures need.
 
         Raises:
             S3DiffError: no picture can be restored.
         """
 
     def open(self, job: RestoreJob) -> Any:
-        """Read a picture ahead of its turn, in another thread; every check that costs little is made here.
+        """Read a picture ahead of its turn, in another thread; make every cheap check here.
 
         Raises:
             PictureError, OutputError: this picture cannot be restored; others can.
         """
 
     def restore(self, job: RestoreJob, opened: Any, watcher: PictureWatcher | None) -> Finish:
-        """Restore what :meth:`open` returned; the writing is left to the function that is returned.
+        """Restore an opened picture; return the function that writes the result.
 
         Raises:
             PictureError, OutputError: this picture cannot be restored; others can.
         """
 
 
-class LocalWay:
-    """With a model of this machine.
+class LocalRunner:
+    """Restore pictures with a model on this machine.
 
     Args:
-        restorer: a model on a device, or what loads it when it is first needed.
-        options: of all pictures.
-        writing: how results are written.
+        restorer: a model on a device, or a function that loads it on first use.
+        options: for all pictures.
+        writing: format and quality of results.
         root: the output folder.
-        degrees: of all pictures, instead of their estimates and of the options' degrees.
+        degrees: for all pictures, instead of estimates and the options' degrees.
         signer: signs the results.
     """
 
@@ -152,18 +152,18 @@ class LocalWay:
         return self._restorer
 
     def prepare(self) -> None:
-        """See :class:`Way`. Loads the model."""
+        """Load the model."""
         _ = self.restorer
 
     def open(self, job: RestoreJob) -> Opened | OpenedSeries:
-        """See :class:`Way`."""
+        """See :class:`JobRunner`."""
         form = format_of(job.target)
         if self._signer is not None and form is not None:
             self._signer.require_fitting(form)
         return open_picture(job, self._options, self._root)
 
     def restore(self, job: RestoreJob, opened: Opened | OpenedSeries, watcher: PictureWatcher | None) -> Finish:
-        """See :class:`Way`. Of an animation each frame is written once it is restored."""
+        """See :class:`JobRunner`. Frames of an animation are written as they are restored."""
         from s3diff.restoration.sources import restore_series  # and with it torch
         from s3diff.restoration.steps import Opened, write
 
@@ -181,10 +181,10 @@ class LocalWay:
 def select_jobs(
     jobs: Sequence[RestoreJob], root: Path | None, journal: Journal | None, *, skip_existing: bool, overwrite: bool
 ) -> Selection:
-    """Leave out what is done already.
+    """Leave out finished jobs.
 
     Raises:
-        OutputError: outputs are there that neither this run made nor may be replaced.
+        OutputError: an output exists that this run did not make and may not replace.
     """
     pending, skipped, in_the_way = [], [], []
     for job in jobs:
@@ -207,40 +207,40 @@ def select_jobs(
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file; there is none of a name that cannot be."""
+    """Check whether a file exists; a name that no file can have counts as absent."""
     return os.path.exists(path)
 
 
 def key_of(job: RestoreJob, root: Path | None) -> str:
-    """Name a job in a journal: by its place in the output folder, which may be moved."""
+    """Name a job in a journal: by its path in the output folder, which may be moved."""
     return (job.target if root is None else job.target.relative_to(root)).as_posix()
 
 
 def run_jobs(
     jobs: Sequence[RestoreJob],
-    way: Way,
+    runner: JobRunner,
     *,
     root: Path | None = None,
     journal: Journal | None = None,
     opened: OpenedPicture | None = None,
     watcher: PictureWatcher | None = None,
 ) -> Generator[Outcome, None, None]:
-    """Restore every picture; yields an outcome for each, in the jobs' order, once it is on the disk.
+    """Restore every picture; yield each outcome, in the jobs' order, once the result is on the disk.
 
-    A picture that cannot be read, restored or written is an outcome, not an end. When the caller stops early, what is
-    being written is finished and nothing else is begun. Of an animation each frame is written once it is restored.
+    A picture that cannot be read, restored or written is an outcome, and the run goes on. When the caller stops early,
+    the current write is finished and nothing else is begun. Frames of an animation are written as they are restored.
 
     Args:
-        jobs: what to do.
-        way: by which pictures are read, restored and written: here, or at a service.
+        jobs: the pictures.
+        runner: reads, restores and writes pictures, here or at a service.
         root: the output folder.
-        journal: where it is written down.
-        opened: the first job's picture, where the caller has read it already.
-        watcher: told how each picture comes along.
+        journal: records the progress.
+        opened: the first job's picture, if the caller has read it already.
+        watcher: receives each picture's progress.
 
     Raises:
         OptionError, ModelError: no picture can be restored like this.
-        DiskFullError: after the outcome that says so.
+        DiskFullError: after the outcome with ``is_disk_full``.
         OutputError: the journal cannot be written.
     """
 
@@ -250,11 +250,11 @@ def run_jobs(
     def read(place: tuple[int, RestoreJob]) -> OpenedPicture | PictureError | OutputError:
         index, job = place
         if journal is not None and index % _BEGUN_AT_ONCE == 0:
-            # What is there and is to be replaced is not this run's own yet: only its line "ended" makes it so.
+            # A file that is to be replaced is not this run's own before its line "ended".
             new = [each for each in jobs[index : index + _BEGUN_AT_ONCE] if not is_there(each.target)]
             journal.begin((key_of(each, root), stamp_of(each.source)) for each in new)
         try:
-            return first.pop() if first and index == 0 else open_stamped(job, way)
+            return first.pop() if first and index == 0 else open_stamped(job, runner)
         except (PictureError, OutputError) as error:
             return error
 
@@ -274,7 +274,7 @@ def run_jobs(
             check_inside(job, root)
             if watcher is not None:
                 watcher.begin(job, picture)
-            return partial(finished, job, way.restore(job, picture, watcher), stamp)
+            return partial(finished, job, runner.restore(job, picture, watcher), stamp)
         except (PictureError, OutputError) as error:
             return partial(note, job, None, failed(job, error))
 
@@ -307,12 +307,12 @@ def _ended(outcomes: deque[Outcome]) -> Iterator[Outcome]:
             raise DiskFullError(outcome.reason)
 
 
-def open_stamped(job: RestoreJob, way: Way) -> OpenedPicture:
-    """Open a source by the way that restores it; return it with its stamp."""
-    stamp = stamp_of(job.source)  # before its content: a source that changes meanwhile is restored again
-    return way.open(job), stamp
+def open_stamped(job: RestoreJob, runner: JobRunner) -> OpenedPicture:
+    """Open a job's source; return it with its stamp."""
+    stamp = stamp_of(job.source)  # before the content: a source that changes in between is restored again
+    return runner.open(job), stamp
 
 
 def failed(job: RestoreJob, error: object) -> Outcome:
-    """Make the outcome of a picture that failed; ``error``: the exception, or the reason as a text."""
+    """Make the outcome of a failed picture; ``error``: the exception, or the reason as a text."""
     return Outcome(job, "failed", " ".join(str(error).split()), is_disk_full=isinstance(error, DiskFullError))

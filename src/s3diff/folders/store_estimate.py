@@ -1,4 +1,4 @@
-"""Estimate what a run over stores would take, from a sample of its pictures."""
+"""Estimate the time of a run over stores from a sample of its pictures."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.sizes import sizes_of
 
-#: Pictures that are looked at, spread evenly over the run.
+#: Size of the sample, spread evenly over the run.
 _SAMPLE = 24
 
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """What a run would take.
+    """Hold the estimate for a run.
 
     Attributes:
-        num_pictures: of the run.
-        num_sampled: of these, the ones that were looked at and could be read.
+        num_pictures: pictures of the run.
+        num_sampled: pictures of the sample that could be read.
         megapixels: of all results, in millions of pixels.
-        seconds: of one worker for all of them.
+        seconds: time of one worker for all pictures.
     """
 
     num_pictures: int
@@ -41,16 +41,16 @@ class RunEstimate:
 def estimate_run(
     jobs: Sequence[StoreJob], options: RestoreOptions, *, restorer: Restorer | None, seconds_per_megapixel: float | None
 ) -> RunEstimate:
-    """Look at a sample of pictures; restore the median one where the speed is not given.
+    """Read a sample of pictures; restore the median one unless the speed is given.
 
     Args:
-        jobs: of the run.
+        jobs: the run's pictures.
         options: for all pictures.
-        restorer: the model, on a device like a worker's; None where ``seconds_per_megapixel`` is given.
-        seconds_per_megapixel: of one worker, for a million pixels of the result.
+        restorer: the model, on a device like a worker's; None if ``seconds_per_megapixel`` is given.
+        seconds_per_megapixel: time of one worker for a million pixels of the result.
 
     Raises:
-        PictureError: not one of the sampled pictures can be read.
+        PictureError: no picture of the sample can be read.
         StoreError: a store cannot be reached.
     """
     count = min(_SAMPLE, len(jobs))
@@ -74,7 +74,7 @@ def estimate_run(
 
 
 def _measured(megapixels: dict[StoreJob, float], options: RestoreOptions, restorer: Restorer) -> float:
-    """Restore pictures from the median on until one can be; the first run warms up."""
+    """Time a picture of median size, or the next one that can be restored; the first run warms up."""
     ordered = sorted(megapixels, key=lambda job: megapixels[job])
     failure: S3DiffError | None = None
     for job in ordered[len(ordered) // 2 :]:

@@ -1,4 +1,4 @@
-"""Plan a run from folders and object stores into a store: which pictures, under which keys, and which are done."""
+"""Plan a run from folders and object stores into a store: find pictures, name results, leave out finished ones."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from s3diff.options import OutputOptions
 
 
 class StoreJob(NamedTuple):
-    """One picture of a run over stores.
+    """Hold one picture of a run over stores.
 
     Attributes:
         source: a path or an address.
-        target: the result's key in the output's store.
-        stamp: of the source when the run was planned; empty where it was not asked for.
-        replace: whether the result replaces an object that is there.
+        target: the result's key in the output store.
+        stamp: the source's stamp at planning; empty if it was not read.
+        replace: whether the result replaces an existing object.
     """
 
     source: str
@@ -39,13 +39,13 @@ class StoreJob(NamedTuple):
 
 @dataclass
 class StorePlan:
-    """Every picture of a run over stores.
+    """Hold all pictures of a run over stores.
 
     Attributes:
-        jobs: those that are found; :func:`leave_out_done` takes out what is done. No two have one target.
+        jobs: the pictures that were found, with distinct targets; :func:`leave_out_done` drops finished ones.
         failed: sources that could not be searched or named, each with the reason.
-        skipped: how many are left as they are, by reason.
-        left_out: what was met and is no picture of this run.
+        skipped: number of skipped pictures, by reason.
+        left_out: entries that were passed over.
     """
 
     jobs: list[StoreJob]
@@ -68,11 +68,11 @@ def plan_store_jobs(
     Args:
         inputs: folders, files and patterns, and addresses of objects, prefixes and patterns such as
             ``s3://bucket/photos/**/*.jpg``.
-        output: where results go; pictures keep their places below their input.
+        output: folder or address of the results; pictures keep their paths below their input.
         recursive: descend into folders and prefixes.
         listed: further pictures by path or address; their tree below their common folder is kept.
         writing: format and names of the results.
-        names: what a name's template may use besides ``stem`` and ``extension``.
+        names: template fields besides ``stem`` and ``extension``.
 
     Raises:
         PictureError: an input does not exist or holds no pictures.
@@ -100,10 +100,10 @@ def plan_store_jobs(
 def leave_out_done(
     plan: StorePlan, output: Store, manifest: Manifest, *, skip_existing: bool = False, overwrite: bool = False
 ) -> None:
-    """Take out of a plan what an earlier run has done, and see that nothing is replaced that may not be.
+    """Drop finished pictures from a plan, and check that no other object is replaced.
 
     Raises:
-        OutputError: objects are there that neither this run made nor may be replaced.
+        OutputError: an object exists that this run did not make and may not replace.
         StoreError: the output's store cannot be reached.
     """
     existing = {entry.key for entry in output.entries()}
@@ -135,7 +135,7 @@ def leave_out_done(
 
 
 class _Search:
-    """One search over all inputs: (source, place, stamp) of each picture."""
+    """Search all inputs; collect (source, relative path, stamp) of each picture."""
 
     def __init__(self, recursive: bool, output: Store) -> None:
         self.plan = StorePlan([])
@@ -175,7 +175,7 @@ class _Search:
         self._add(f"{bucket}/{key}", PurePosixPath(parts[-1]), entry_of_name.stamp)
 
     def take_list(self, names: list[str]) -> None:
-        """Those that do not exist are found, too, and fail when they are read."""
+        """Add listed pictures; missing ones are included, and fail when they are read."""
         if not names:
             return
         sources = [name if is_address(name) else _absolute(local_name(name)) for name in names]
@@ -194,7 +194,7 @@ class _Search:
             self.found.append((source, place, stamp))
 
     def _is_wanted(self, place: PurePosixPath, pattern: tuple[str, ...]) -> bool:
-        """Whether an object is a picture of this input; what is passed over is counted."""
+        """Check whether an object is a picture of this input; count it if not."""
         left_out, is_picture = self.plan.left_out, place.suffix.lower() in PICTURE_EXTENSIONS
         if any(part.startswith(".") for part in place.parts):
             if is_picture:
@@ -211,12 +211,12 @@ class _Search:
 
 
 def _absolute(path: str | Path) -> str:
-    """Workers have another working folder."""
+    """Make a path absolute: workers have another working folder."""
     return os.path.abspath(path)
 
 
 def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    """Whether a key's parts match a pattern's, where ``**`` stands for any number of parts."""
+    """Check whether a key's parts match a pattern's, where ``**`` matches any number of parts."""
     if not pattern:
         return not parts
     if pattern[0] == "**":
@@ -226,7 +226,7 @@ def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def _without_results(jobs: list[StoreJob], output: Store, plan: StorePlan, *, overwrite: bool) -> list[StoreJob]:
-    """The jobs whose sources are not what other jobs write: results that lie where their inputs are."""
+    """Drop the jobs whose sources are other jobs' results, which lie in the same folder as their inputs."""
     if overwrite:
         return jobs
     sources = {job.source for job in jobs}
@@ -238,7 +238,7 @@ def _without_results(jobs: list[StoreJob], output: Store, plan: StorePlan, *, ov
 
 
 def _distinct(jobs: list[StoreJob], output: Store) -> list[StoreJob]:
-    """The jobs without repetitions; no result is an input or another's result."""
+    """Drop repeated jobs; refuse a result that is an input or another's result."""
     sources = {job.source for job in jobs}
     firsts: dict[str, StoreJob] = {}
     for job in jobs:

@@ -1,7 +1,6 @@
-"""Restore the pictures of one task from stores into a store: what a worker of a cluster does, without the cluster.
+"""Restore the pictures of one task from stores into a store: a cluster worker's part, without the cluster.
 
-The pictures walk on the conveyor of a folder's run, through the same functions: one is fetched while another one is
-restored and a third one is put.
+The conveyor of folder runs is used: one picture is fetched while another is restored and a third is uploaded.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 from s3diff.errors import OutputError, PictureError, S3DiffError
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.manifest import DEADLY_TRIES, Flight
-from s3diff.folders.run import Finish, LocalWay, Outcome, PictureWatcher, run_jobs
+from s3diff.folders.run import Finish, LocalRunner, Outcome, PictureWatcher, run_jobs
 from s3diff.folders.store_plan import StoreJob
 from s3diff.folders.stores import AlreadyThereError, Store, fetch, open_store
 from s3diff.messages import reason_of
@@ -33,19 +32,19 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
-    """What every worker of a run has to know; plain values, so that it can be sent to other machines.
+    """Hold what every worker of a run needs, as plain values that can be sent to other machines.
 
     Attributes:
-        output: name of the output's folder or address.
-        run: what is made of the pictures; see :class:`s3diff.folders.manifest.Manifest`.
-        run_id: of the run.
+        output: folder or address of the results.
+        run: see :class:`s3diff.folders.manifest.Manifest`.
+        run_id: the run's name.
         model: a name or a model folder, at the same path on every machine.
-        options: of all pictures.
-        writing: how results are written.
+        options: for all pictures.
+        writing: format, names and quality of results.
         device: see :class:`Restorer`.
         precision: see :class:`Restorer`.
         fast: see :class:`Restorer`.
-        threads: of torch in each worker; None leaves them as they are.
+        threads: torch's threads in each worker; None keeps torch's own number.
     """
 
     output: str
@@ -62,12 +61,12 @@ class WorkerOptions:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """How the pictures of a task ended.
+    """Hold how the pictures of a task ended.
 
     Attributes:
-        rows: one for each picture, as the manifest holds them.
-        flight: the object that holds them until a part of the manifest does.
-        error: why no picture can be restored any more; None where the run goes on.
+        rows: the manifest's line for each picture.
+        flight: key of the object that holds the rows until a part of the manifest does.
+        error: why no further picture can be restored; None if the run goes on.
     """
 
     rows: list[dict[str, Any]]
@@ -76,11 +75,11 @@ class TaskResult:
 
 
 class StoreWorker:
-    """A model at work on tasks, one after the other.
+    """Restore tasks one after the other with one model.
 
     Args:
-        options: of the run.
-        restorer: a model that is loaded already.
+        options: the run's.
+        restorer: a loaded model; None loads the one of ``options``.
 
     Raises:
         ModelError, OptionError, StoreError: no picture can be restored.
@@ -102,7 +101,7 @@ class StoreWorker:
         self._restorer.check(options.options)
 
     def restore(self, jobs: Sequence[StoreJob]) -> TaskResult:
-        """Restore the pictures of one task. Whatever goes wrong is a row, or the result's error."""
+        """Restore the pictures of one task. Every failure is a row, or the result's error."""
         rows: list[dict[str, Any]] = []
         flight: Flight | None = None
         try:
@@ -126,7 +125,7 @@ class StoreWorker:
         return TaskResult(rows, flight.key)
 
     def _earlier(self, job: StoreJob, flight: Flight) -> dict[str, Any] | None:
-        """How a picture ended in an earlier try of this task, whose worker died."""
+        """Return the outcome from an earlier try of this task, whose worker died; None without one."""
         if job.target in flight.ended:
             return flight.ended[job.target]
         if job.replace or self._store.find(job.target) is None:
@@ -136,7 +135,7 @@ class StoreWorker:
         return row
 
     def _one_by_one(self, jobs: Sequence[StoreJob], flight: Flight) -> Iterator[dict[str, Any]]:
-        """After workers have died again and again: find the picture that kills them, and leave it alone."""
+        """Restore pictures one by one after repeated deaths of workers; fail the picture that causes them."""
         for job in jobs:
             if flight.is_deadly(job.target):
                 reason = f"{job.source}: its worker died {DEADLY_TRIES} times while it restored this picture"
@@ -147,27 +146,27 @@ class StoreWorker:
 
     def _restored(self, jobs: Sequence[StoreJob]) -> Iterator[dict[str, Any]]:
         with tempfile.TemporaryDirectory(prefix="s3diff-worker-") as scratch:
-            way = _StoreWay(self._restorer, self._options, self._store, Path(scratch))
-            places = {way.place(index, job): job for index, job in enumerate(jobs)}
-            for outcome in run_jobs(list(places), way, root=way.root):
-                yield way.row(places[outcome.job], outcome)
+            runner = _StoreRunner(self._restorer, self._options, self._store, Path(scratch))
+            places = {runner.place(index, job): job for index, job in enumerate(jobs)}
+            for outcome in run_jobs(list(places), runner, root=runner.root):
+                yield runner.row(places[outcome.job], outcome)
 
 
-class _StoreWay:
-    """A way of :func:`run_jobs` from stores into a store; each picture has a scratch folder of its own."""
+class _StoreRunner:
+    """Restore pictures of stores, each through a scratch folder of its own."""
 
     def __init__(self, restorer: Restorer, options: WorkerOptions, store: Store, scratch: Path) -> None:
         self._store, self._scratch, self._writing = store, scratch, options.writing
-        #: Where results are written by the way below: the output itself where it is a local folder.
+        #: Folder that results are written to: the output itself if it is local.
         self.root = store.local_path("") or scratch
         self._jobs: dict[RestoreJob, StoreJob] = {}
         self._sums: dict[RestoreJob, dict[str, Any]] = {}
-        # What is there may be replaced, or the plan would not hold the picture; see StoreJob.replace.
-        self._new = LocalWay(restorer, options.options, replace(options.writing, overwrite=False), self.root)
-        self._replacing = LocalWay(restorer, options.options, replace(options.writing, overwrite=True), self.root)
+        # The plan decided which existing results may be replaced; see StoreJob.replace.
+        self._new = LocalRunner(restorer, options.options, replace(options.writing, overwrite=False), self.root)
+        self._replacing = LocalRunner(restorer, options.options, replace(options.writing, overwrite=True), self.root)
 
     def place(self, index: int, job: StoreJob) -> RestoreJob:
-        """Give a job its files on this machine."""
+        """Choose a job's local files."""
         folder = self._scratch / str(index)
         target = self._store.local_path(job.target) or folder / "result" / PurePosixPath(job.target).name
         placed = RestoreJob(folder / "source" / PurePosixPath(job.source).name, target)
@@ -175,24 +174,24 @@ class _StoreWay:
         return placed
 
     def prepare(self) -> None:
-        """See :class:`s3diff.folders.run.Way`."""
+        """Do nothing: the model is loaded."""
 
     def open(self, job: RestoreJob) -> tuple[RestoreJob, Any]:
-        """See :class:`s3diff.folders.run.Way`. Fetches the picture first."""
+        """Fetch the picture and read it."""
         with _as_a_failure(self._jobs[job]):
             job.source.parent.mkdir(parents=True)
             if self._store.local_path("") is None:
                 job.target.parent.mkdir()
             local = RestoreJob(fetch(self._jobs[job].source, job.source.parent), job.target)
-            return local, self._way(job).open(local)
+            return local, self._runner(job).open(local)
 
     def restore(self, job: RestoreJob, opened: tuple[RestoreJob, Any], watcher: PictureWatcher | None) -> Finish:
-        """See :class:`s3diff.folders.run.Way`. The result is put once it is written."""
+        """Restore the picture; the returned function writes and uploads the result."""
         with _as_a_failure(self._jobs[job]):
-            return partial(self._put, job, self._way(job).restore(*opened, watcher))
+            return partial(self._put, job, self._runner(job).restore(*opened, watcher))
 
     def row(self, job: StoreJob, outcome: Outcome) -> dict[str, Any]:
-        """One line of the manifest."""
+        """Make the manifest's line of a picture."""
         line = outcome.as_json()
         for name in ("reason", "notes"):
             if name in line:
@@ -200,7 +199,7 @@ class _StoreWay:
         rmtree(self._scratch / outcome.job.source.parent.parent.name, ignore_errors=True)
         return {**line, **_row_start(outcome.state, job), **self._sums.pop(outcome.job, {})}
 
-    def _way(self, job: RestoreJob) -> LocalWay:
+    def _runner(self, job: RestoreJob) -> LocalRunner:
         return self._replacing if self._jobs[job].replace else self._new
 
     def _put(self, job: RestoreJob, finish: Finish) -> Result:
@@ -217,12 +216,12 @@ class _StoreWay:
         try:
             self._store.write(job.target, data, replace=job.replace)
         except AlreadyThereError as error:
-            # Another try of this task, whose end nobody has heard of, has put it; anything else is not ours.
+            # The same bytes come from another try of this task, whose worker is still running or died unnoticed.
             if self._store.read(job.target) != data:
                 raise OutputError(f"{error} and is another file; choose another output") from error
 
     def _worded(self, job: StoreJob, placed: RestoreJob, text: Any) -> Any:
-        """A message with the picture's own names instead of those of the scratch folder."""
+        """Replace scratch paths in a message by the picture's own names."""
         if isinstance(text, list):
             return [self._worded(job, placed, each) for each in text]
         for path, name in ((placed.source, job.source), (placed.target, self._store.address(job.target))):
@@ -232,7 +231,7 @@ class _StoreWay:
 
 @contextmanager
 def _as_a_failure(job: StoreJob) -> Iterator[None]:
-    """Turn an error that nobody foresaw into the failure of one picture: it must not end a run of millions."""
+    """Turn an unexpected error into the failure of one picture: it must not end a run of millions."""
     try:
         yield
     except S3DiffError:

@@ -1,4 +1,4 @@
-"""Folders and object stores behind one door: list, read, and write objects that appear whole or not at all.
+"""List, read and write objects of local folders and object stores; objects appear whole or not at all.
 
 A name with ``://`` (``s3://``, ``gs://``, ``az://``) is an address in an object store and goes through obstore, which
 only this file imports; anything else, and ``file://``, is a local folder. Credentials and endpoints come from the
@@ -23,7 +23,7 @@ from s3diff.atomic_write import write_atomically
 from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError, S3DiffError, StoreError
 from s3diff.messages import install_command, reason_of, shown_path
 
-#: A request is tried again for so long: a store may be away for a minute.
+#: Retries end after this time: a store may be unreachable for a minute.
 _RETRY_SECONDS = 180
 _MAX_RETRIES = 10_000  # the time decides
 _LONGEST_WAIT_SECONDS = 10
@@ -31,18 +31,18 @@ _LONGEST_WAIT_SECONDS = 10
 _REQUEST_SECONDS = 600
 #: Objects that one request lists, by the stores' own limit.
 _LISTED_AT_ONCE = 1000
-#: Of obstore, which need not be installed.
+#: obstore's client; the package need not be installed.
 _REFUSALS = ("PermissionDeniedError", "UnauthenticatedError", "InvalidPathError")
 _SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An object of a store.
+    """Describe an object of a store.
 
     Attributes:
-        key: its place in the store, with ``/`` between folders.
-        stamp: a text that changes when the content does: size, and the time of change or the store's tag.
+        key: path in the store, with ``/`` between folders.
+        stamp: a text that changes with the content: size, and the time of change or the store's tag.
     """
 
     key: str
@@ -50,64 +50,64 @@ class Entry:
 
 
 class StoreRefusedError(StoreError):
-    """The store answers, and refuses this object: its name, or the user's rights."""
+    """Report that a store answers but refuses an object, for its name or the user's rights."""
 
 
 class AlreadyThereError(OutputError):
-    """There is an object of that key, and it may not be replaced."""
+    """Report that an object of this key exists and may not be replaced."""
 
 
 class Store(Protocol):
-    """Objects by key below one folder or address.
+    """Access objects by key below one folder or address.
 
     Raises:
-        StoreError: from every method: the store cannot be reached, or refuses.
+        StoreError: by every method: the store cannot be reached, or refuses.
     """
 
     name: str
 
     def entries(self, folder: str = "") -> Iterator[Entry]:
-        """List every object, or those below one folder of the store; hidden ones included."""
+        """List every object, hidden ones included, or those below one folder of the store."""
 
     def find(self, key: str) -> Entry | None:
-        """Look for one object."""
+        """Look up one object; None if there is none."""
 
     def read(self, key: str) -> bytes | None:
-        """Read one object; None where there is none."""
+        """Read one object; None if there is none."""
 
     def write(self, key: str, data: bytes | Path, *, replace: bool) -> None:
-        """Write one object; it appears whole or not at all.
+        """Write one object, whole or not at all.
 
         Raises:
-            AlreadyThereError: there is one, and ``replace`` is False.
-            OutputError: it cannot be written under this name.
+            AlreadyThereError: the object exists, and ``replace`` is False.
+            OutputError: the store takes no object of this name.
         """
 
     def remove(self, key: str) -> None:
-        """Remove one object; one that is not there is removed already."""
+        """Remove one object; a missing one is no error."""
 
     def local_path(self, key: str) -> Path | None:
-        """Where the object lies on this machine; None for one that has to be fetched or put."""
+        """Return the object's path on this machine; None if it has to be fetched or uploaded."""
 
     def address(self, key: str) -> str:
         """Name one object for people."""
 
 
 def is_address(name: str) -> bool:
-    """Whether a name means an object store."""
+    """Check whether a name is an address of an object store."""
     return "://" in name and not name.startswith("file://")
 
 
 def local_name(name: str) -> str:
-    """Take ``file://`` off the name of a local file."""
+    """Remove ``file://`` from the name of a local file."""
     return url2pathname(urlsplit(name).path) if name.startswith("file://") else name
 
 
 def open_store(name: str) -> Store:
-    """Open a folder or the address of one in an object store.
+    """Open a local folder, or an address in an object store.
 
     Raises:
-        OptionError: no store is known by this scheme.
+        OptionError: the scheme is unknown.
         MissingExtraError: object stores need the extra cluster.
     """
     if is_address(name):
@@ -116,7 +116,7 @@ def open_store(name: str) -> Store:
 
 
 class FolderStore:
-    """A local folder, made when something is written."""
+    """Access a local folder, created on the first write."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -169,10 +169,10 @@ class FolderStore:
 
 
 class ObjectStore:
-    """A bucket or container, or what lies below a prefix of it.
+    """Access a bucket or container, or a prefix in it.
 
     Args:
-        name: such as ``s3://bucket/photos``.
+        name: an address such as ``s3://bucket/photos``.
 
     Raises:
         OptionError, MissingExtraError: see :func:`open_store`.
@@ -207,7 +207,7 @@ class ObjectStore:
         return None
 
     def write(self, key: str, data: bytes | Path, *, replace: bool) -> None:
-        """See :class:`Store`. A new object is one conditional request; one that may be replaced goes in parts."""
+        """See :class:`Store`. A new object is one conditional request; a replaceable one is uploaded in parts."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         address, mode = self.address(key), "overwrite" if replace else "create"
@@ -236,14 +236,14 @@ class ObjectStore:
 
 
 def fetch(name: str, scratch: Path) -> Path:
-    """Give the local path of a picture; one in an object store is fetched into a file of the same name.
+    """Return the local path of a picture; download one of an object store to a file of the same name.
 
     Args:
         name: a path, or an address.
         scratch: an empty folder.
 
     Raises:
-        PictureError: there is no such object.
+        PictureError: the object does not exist.
         StoreError: the store cannot be reached, or refuses.
     """
     if not is_address(name):
@@ -261,7 +261,7 @@ def fetch(name: str, scratch: Path) -> Path:
 
 
 def stamp_of_file(path: Path) -> str | None:
-    """The stamp of a local file; None where there is none."""
+    """Return the stamp of a local file; None if there is none."""
     with suppress(OSError, ValueError):
         status = os.stat(path)
         return f"{status.st_size}-{status.st_mtime_ns}"
@@ -269,10 +269,10 @@ def stamp_of_file(path: Path) -> str | None:
 
 
 def split_address(name: str) -> tuple[str, str]:
-    """``s3://bucket/a/b`` as (``s3://bucket``, ``a/b``).
+    """Split ``s3://bucket/a/b`` into (``s3://bucket``, ``a/b``).
 
     Raises:
-        OptionError: no store is known by this scheme, or the bucket is missing.
+        OptionError: the scheme is unknown, or the bucket is missing.
     """
     scheme, _, rest = name.partition("://")
     bucket, _, key = rest.partition("/")
@@ -286,7 +286,7 @@ def split_address(name: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=64)
 def _client(bucket: str) -> Any:
-    """One client, with its connections, for each bucket of a process."""
+    """Create one client, with its connections, for each bucket of a process."""
     try:
         from obstore.store import from_url
     except ImportError as error:
@@ -302,7 +302,7 @@ def _client(bucket: str) -> Any:
             "base": 2,
         },
     }
-    # Plain HTTP is used only for an endpoint that the user has given with it.
+    # Plain HTTP is allowed only for an endpoint that the user gave with http://.
     connection = {"timeout": timedelta(seconds=_REQUEST_SECONDS), "allow_http": True}
     with _store_errors(bucket):
         return from_url(bucket, client_options=connection, retry_config=retries)
@@ -315,12 +315,12 @@ def _stamp(found: Any) -> str:
 
 @contextmanager
 def _store_errors(name: str) -> Iterator[None]:
-    """Turn whatever a store's client raises into one line; an object that is not there stays FileNotFoundError."""
+    """Turn any error of a store's client into one line; a missing object stays FileNotFoundError."""
     try:
         yield
     except (FileNotFoundError, S3DiffError):
         raise
-    except Exception as error:  # what a store's client raises is open-ended
+    except Exception as error:  # the exceptions of a store's client are open-ended
         if isinstance(error, PermissionError | ValueError) or type(error).__name__ in _REFUSALS:
             raise StoreRefusedError(
                 f"{shown_path(name)}: permission denied, or no name that the store takes; check the credentials and "

@@ -10,7 +10,7 @@ import numpy as np
 
 from s3diff.errors import OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob
-from s3diff.folders.run import LocalWay
+from s3diff.folders.run import LocalRunner
 from s3diff.options import OutputOptions, Precision, RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result_names import result_extension
@@ -86,9 +86,9 @@ class Restore:
             source.write_bytes(data)
             extension = result_extension(picture_header(source).extension, self._writing)
             job = RestoreJob(source, Path(scratch, f"restored{extension}"))
-            way = LocalWay(self._restorer, self._options, self._writing)
+            runner = LocalRunner(self._restorer, self._options, self._writing)
             try:
-                way.restore(job, way.open(job), None)()
+                runner.restore(job, runner.open(job), None)()
             except (PictureError, OutputError) as error:
                 raise PictureError(str(error).replace(f"{scratch}/", "").replace(f"{scratch}\\", "")) from error
             return job.target.read_bytes()
