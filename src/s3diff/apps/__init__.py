@@ -1,1 +1,1 @@
-"""Thin doors: the command. Heavy imports happen inside functions."""
+"""Run the commands: parse arguments, print results. Heavy imports happen inside functions."""

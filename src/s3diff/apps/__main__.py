@@ -1,6 +1,6 @@
-"""Where the command ``s3diff`` begins, ``python -m s3diff.apps`` as well: from here on Ctrl-C is one line.
+"""Start the command ``s3diff`` or ``python -m s3diff.apps``, with Ctrl-C as one line from the first moment.
 
-Nothing is imported at the top that takes time, so that this holds while the command itself is being imported.
+Slow imports are not at the top, so that this also holds while the command is being imported.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command; Ctrl-C before it can answer for itself ends it with the usual exit code."""
+    """Run the command; before it handles Ctrl-C itself, end with the usual exit code."""
     try:
         from s3diff.apps.cli import main as command
 

@@ -32,12 +32,12 @@ _UsageError: Any = typer.BadParameter.__base__
 
 
 class _CommandOrPicture(TyperGroup):
-    """The commands; ``s3diff photo.jpg`` is ``s3diff restore photo.jpg``."""
+    """Group the commands; ``s3diff photo.jpg`` is ``s3diff restore photo.jpg``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words = [word for word in args if not word.startswith("-")]
         names_files = [os.path.lexists(word) or format_of(word) is not None for word in words]
-        # A word that is neither a command nor a file's stays what it is: a mistake. Options may come first.
+        # A word that is neither a command nor a file is reported as a mistake. Options may come first.
         begins_with_option = bool(args) and args[0].startswith("-")
         is_short = any(names_files) if begins_with_option else bool(words) and names_files[0]
         is_short = is_short and not set(self.commands) & set(words if begins_with_option else words[:1])
@@ -196,7 +196,7 @@ def main() -> None:
     """Run the command."""
     # Tokenizer threads and advisory notices have no place in a command's output.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    # A file's name that the terminal has no letters for must not end the run.
+    # A file name that the terminal cannot encode must not end the run.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -220,7 +220,7 @@ def main() -> None:
 
 
 def _require_places(model: Path, outputs: list[Path]) -> None:
-    """Each file has its own new place outside the model that it is made of, in a folder that is there."""
+    """Check that each output is a new path outside the input model, in an existing folder."""
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise OptionError(f"{outputs[0]} cannot take both files; give --estimator another name than OUT")
     for path in outputs:

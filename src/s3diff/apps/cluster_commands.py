@@ -1,4 +1,4 @@
-"""``s3diff cluster``: many machines. Everything heavy is imported inside the functions."""
+"""Run ``s3diff cluster`` on many machines. Everything heavy is imported inside the functions."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def _described(workers: Workers) -> str:
 
 
 def _follow(rows: Iterable[dict[str, Any]], run: ClusterRun, quiet: bool) -> None:
-    """Show failures as they come, and how far the run is."""
+    """Show failures as they come, and the progress."""
     started, total = time.monotonic(), len(run.plan.jobs)
     with _progress(total, quiet) as show:
         for done, row in enumerate(rows, 1):
@@ -232,7 +232,7 @@ def _follow(rows: Iterable[dict[str, Any]], run: ClusterRun, quiet: bool) -> Non
 
 @contextmanager
 def _progress(total: int, quiet: bool) -> Iterator[Any]:
-    """A bar on a terminal, now and then a line elsewhere; called with how many pictures have ended, and the speed."""
+    """Show a bar on a terminal, now and then a line elsewhere; called with finished pictures and speed."""
     if quiet or not remarks.is_terminal:
         said = started = time.monotonic()
 
@@ -263,7 +263,7 @@ def _show_speed(result: ClusterResult) -> None:
 
 
 def _show_estimate(run: ClusterRun, num_workers: int, seconds_per_megapixel: float | None, price: float | None) -> None:
-    """What would be done; on stdout, since it is what was asked for."""
+    """Print the plan and the estimate on stdout, which were requested."""
     from s3diff.folders.store_estimate import estimate_run
     from s3diff.restoration.restorer import Restorer
 

@@ -1,4 +1,4 @@
-"""``s3diff degrade``. Everything heavy is imported inside the function: ``--help`` does not import torch."""
+"""Run ``s3diff degrade``. Everything heavy is imported inside the function: ``--help`` does not import torch."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def degrade(
 
 
 def _work_through(jobs: list[DegradeJob], options: DegradeOptions | None, record: Path | None, quiet: bool) -> None:
-    """Make every picture, from its record where there are no options; a bad one costs only itself."""
+    """Make every picture, from its record if there are no options; continue after a bad one."""
     from s3diff.folders.degrade import degrade_picture, rebuild_picture, write_record
 
     entries: list[dict[str, Any]] = []
@@ -93,7 +93,7 @@ def _work_through(jobs: list[DegradeJob], options: DegradeOptions | None, record
                 for note in notes:
                     remark(f"{job.source}: {note}")
     finally:
-        # Also after Ctrl-C: what is made has its parameters beside it.
+        # Also after Ctrl-C: finished pictures need their record.
         if record is not None and options is not None and entries:
             write_record(record, options, entries)
     if num_failed:

@@ -1,4 +1,4 @@
-"""What ``s3diff doctor`` prints."""
+"""Collect the facts that ``s3diff doctor`` prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``s3diff evaluate`` and ``s3diff benchmark``. Heavy imports stay inside functions: ``--help`` needs no torch."""
+"""Run ``s3diff evaluate`` and ``s3diff benchmark``. Heavy imports stay inside functions: ``--help`` needs no torch."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def _run(
     batch_size: int,
     quiet: bool,
 ) -> None:
-    """Evaluate, print the table, write the reports; exit code 1 where pictures failed."""
+    """Evaluate, print the table, write the reports; exit with 1 if pictures failed."""
     from s3diff.evaluation.report import markdown
     from s3diff.evaluation.report_files import write_reports
     from s3diff.evaluation.scoring import evaluate as run_evaluation

@@ -1,4 +1,4 @@
-"""``s3diff export``. Heavy imports stay inside: ``--help`` needs no torch."""
+"""Run ``s3diff export``. Heavy imports stay inside functions: ``--help`` needs no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small Gradio demo of the embedded model, for those who want one to share; the service's own page does far more.
+"""Run a small Gradio demo of the embedded model; the service's own page does far more.
 
 pip install -c constraints.txt ".[demo]"
 python -m s3diff.apps.gradio_demo [--model NAME] [--share]

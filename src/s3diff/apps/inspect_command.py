@@ -1,4 +1,4 @@
-"""``s3diff inspect``: what a file says of its making, and whether its signature holds."""
+"""Run ``s3diff inspect``: print a file's statement of its making, and check its signature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Load the model of a run, with what is to come and a bar where it has to be fetched."""
+"""Load the model of a run; announce a download and show its progress."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load_model(
 
 @contextmanager
 def _download_bar(quiet: bool) -> Iterator[tuple[Callable[[DownloadPlan], None], Callable[[int, int], None]]]:
-    """What is to come, with its size and licences, before a download starts; then a bar."""
+    """Announce a download with its size and licences, then show a bar."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())

@@ -1,6 +1,6 @@
-"""Flags of a command that are fields of the option dataclasses: names, types, choices, defaults and help are theirs.
+"""Make a command's flags from the option dataclasses: names, types, choices, defaults and help.
 
-A field that is added to ``RestoreOptions`` or ``OutputOptions`` is a flag without a line here.
+A new field of ``RestoreOptions`` or ``OutputOptions`` becomes a flag without a change here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from s3diff.option_texts import describe_option, flag_of, parse_own, whole_milli
 from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
 from s3diff.presets import PRESETS, RestorePreset, find_preset
 
-#: Fields that are given as texts, with what the help calls the text.
+#: Fields given as texts, and the help's names for the texts.
 _METAVARS = {"scale": "FACTOR", "size": "WxH", "blur": "DEGREE", "noise": "DEGREE", "tile": "auto|off|N"}
 _METAVARS |= {"format": "|".join(form.extensions[0][1:] for form in FORMATS)}
 
@@ -41,10 +41,10 @@ _PRESET = inspect.Parameter(
 
 
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Put the flags of all options in the place of a command's parameters ``options`` and ``writing``.
+    """Replace a command's parameters ``options`` and ``writing`` by the flags of all options.
 
-    An option comes from the command line, else from the preset, else it has its default. A value outside what it
-    allows ends the command with one line, as every mistake of a user does.
+    An option comes from the command line, else from the preset, else it has its default. A value that is not allowed
+    ends the command with one line.
     """
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     parameters: list[inspect.Parameter] = [context]
@@ -71,7 +71,7 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameter(options: type, name: str) -> inspect.Parameter:
-    """One flag."""
+    """Make one flag."""
     hint = get_type_hints(options)[name]
     default = getattr(options, name)
     metavar = _METAVARS.get(name)
@@ -92,7 +92,7 @@ def _parameter(options: type, name: str) -> inspect.Parameter:
 
 
 def _options(options: type, preset: RestorePreset, context: typer.Context, values: dict[str, Any]) -> Any:
-    """The dataclass of the flags on the command line and of the preset."""
+    """Build the dataclass from the command line's flags and the preset."""
     sources = {field.name: context.get_parameter_source(field.name) for field in fields(options)}
     names = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
     return options(**preset.merged(options, {name: _value(name, values[name]) for name in names}))

@@ -1,4 +1,4 @@
-"""What is seen while pictures are restored: a bar on a terminal, now and then a line elsewhere."""
+"""Show progress while pictures are restored: a bar on a terminal, now and then a line elsewhere."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from s3diff.restoration.time_left import PER_PART, TimeLeft, duration_in_words
 
 #: Where nobody looks at a terminal, a line about the progress comes at most so often.
 _LINE_SECONDS = 30.0
-#: From this time on a run is long: its result's size and its time are told before it.
+#: Expected time from which a run announces its result's size and time.
 _LONG_SECONDS = 10.0
-#: So many pixels of the networks are a long run where no time is known yet.
+#: Number of the networks' pixels that counts as a long run while no time is known.
 _LONG_PIXELS = 4_000_000
 #: Of a terminal's columns; the line beside the bar gets the others.
 _BAR_COLUMNS = 20
@@ -38,12 +38,12 @@ _STAGES = {
 
 
 class PictureProgress:
-    """Show how pictures come along; a :class:`s3diff.folders.run.PictureWatcher`.
+    """Show the progress of pictures; a :class:`s3diff.folders.run.PictureWatcher`.
 
     Args:
-        num_pictures: of the run.
+        num_pictures: the run's pictures.
         quiet: show nothing.
-        speed_of: names what decides how fast pictures are, see ``speed_key``; None where a service restores them.
+        speed_of: returns the ``speed_key``; None if a service restores the pictures.
     """
 
     def __init__(self, num_pictures: int, quiet: bool, speed_of: Callable[[], str] | None = None) -> None:
@@ -68,7 +68,7 @@ class PictureProgress:
     # What the run tells.
 
     def begin(self, job: RestoreJob, opened: Any) -> None:
-        """Note that a picture has its turn, and say before a long run what is to come."""
+        """Begin a picture, and announce a long run."""
         sizes = opened.sizes if hasattr(opened, "picture") else None  # of a still picture that is restored here
         pixels = None if sizes is None else sizes.num_working_pixels
         expected = None
@@ -90,14 +90,14 @@ class PictureProgress:
             self._ticks.start()
 
     def stage(self, name: str, part: int, num_parts: int) -> None:
-        """Note that a stage begins."""
+        """Begin a stage."""
         with self._turn:
             self._left.begin(name, part, num_parts)
             where = f"tile {part + 1} of {num_parts}, " if num_parts > 1 and name in PER_PART else ""
             self._detail = where + _STAGES[name]
 
     def parts(self, kind: str, done: int, total: int) -> None:
-        """Note that tiles or frames are done."""
+        """Count finished tiles or frames."""
         with self._turn:
             if kind == "predict":
                 self._left.within(done, total)
@@ -109,12 +109,12 @@ class PictureProgress:
                 self._detail = f"{done} of {total} {kind}"
 
     def share(self, fraction: float, seconds_left: float | None) -> None:
-        """Note what a service says."""
+        """Take over a service's estimate."""
         with self._turn:
             self._told = (fraction, seconds_left)
 
     def ended(self, outcome: Outcome) -> None:
-        """Count a picture, and learn from it how fast this machine is."""
+        """Count a picture, and record this machine's speed."""
         if outcome.state == "skipped":
             return
         if outcome.job not in self._begun:
@@ -125,7 +125,7 @@ class PictureProgress:
             self._speeds.add(self._speed_of(), pixels, result.seconds)
 
     def close(self) -> None:
-        """End the bar, and keep what was measured."""
+        """End the bar, and save the measurements."""
         self._is_over.set()
         if self._bar is not None and self._bar.live.is_started:
             self._bar.stop()
@@ -136,19 +136,19 @@ class PictureProgress:
 
     @property
     def _num_before(self) -> int:
-        """Pictures before the one at work: the results of some may still be written."""
+        """Number of pictures before the current one, some of whose results may still be written."""
         return max(0, len(self._begun) - 1) + self._num_failed_early
 
     @property
     def fraction(self) -> float:
-        """Share of the run that is over, the picture at work included, in [0, 1]."""
+        """Finished share of the run, with the current picture, in [0, 1]."""
         with self._turn:
             own = self._left.fraction if self._told is None else self._told[0]
             return min(1.0, (self._num_before + own) / max(1, self._num_pictures))
 
     @property
     def line(self) -> str:
-        """The picture at work, how far it is, and what is left."""
+        """Describe the current picture, its progress and the time left."""
         with self._turn:
             left = self._left.seconds_left if self._told is None else self._told[1]
             own = self._left.fraction if self._told is None else self._told[0]
@@ -181,7 +181,7 @@ class PictureProgress:
 
 
 class _Told(ProgressColumn):
-    """The line, made anew whenever the bar is drawn: time passes within a stage as well."""
+    """Render the line anew whenever the bar is drawn: time passes within a stage as well."""
 
     max_refresh = 0.2
 

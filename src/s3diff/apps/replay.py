@@ -1,4 +1,4 @@
-"""``s3diff restore --from-result``: what a result states of its making, asked for again."""
+"""Repeat a restoration from the statement in its result: ``s3diff restore --from-result``."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SAME_ESTIMATE = 1e-3
 
 
 class Replay(NamedTuple):
-    """What has to be asked for to make the same bytes again.
+    """Hold the arguments that make the same bytes again.
 
     Attributes:
         path: the result.
-        made: what it states.
+        made: the statement.
         options: with the limits of the command.
         writing: with the stated quality.
     """
@@ -44,10 +44,10 @@ class Replay(NamedTuple):
         return Degrees(self.made.blur, self.made.noise)
 
     def check(self, restorer: Restorer) -> None:
-        """Make sure that the model is the stated one.
+        """Check that the model is the stated one.
 
         Raises:
-            ModelError: it is another one.
+            ModelError: the model is another one.
         """
         if restorer.model.fingerprint != self.made.fingerprint:
             raise ModelError(
@@ -56,7 +56,7 @@ class Replay(NamedTuple):
             )
 
     def differences(self, restorer: Restorer) -> Iterator[str]:
-        """Say why the bytes may come out otherwise, one sentence each."""
+        """List the reasons why the bytes may differ, one sentence each."""
         made = self.made
         for what, stated, here in (
             ("s3diff", made.version, __version__),
@@ -67,7 +67,7 @@ class Replay(NamedTuple):
                 yield f"{self.path} was made with {what} {stated}, now it is {here}: the bytes may differ"
 
     def strangeness(self, result: Result) -> tuple[str, ...]:
-        """Say so where the input is not the one that the result was made of."""
+        """Return a remark if the input is not the result's input."""
         made_now = result.provenance.input_digest if result.provenance is not None else ""
         if made_now and self.made.input_digest:
             is_same = made_now == self.made.input_digest
@@ -79,7 +79,7 @@ class Replay(NamedTuple):
 
 
 def read_replay(path: str, options: RestoreOptions, writing: OutputOptions, *, stream: bool = False) -> Replay:
-    """Read what a result states.
+    """Read the statement of a result.
 
     Args:
         path: the result.
@@ -88,7 +88,7 @@ def read_replay(path: str, options: RestoreOptions, writing: OutputOptions, *, s
         stream: whether --stream is given.
 
     Raises:
-        PictureError: it states nothing, or cannot be read.
+        PictureError: the result states nothing, or cannot be read.
         OptionError: an option is given as well, or the statement is another version's.
     """
     from s3diff.images.files.inspection import read_statement
@@ -114,7 +114,7 @@ def model_of(made: Provenance) -> str:
     """Return the name of the stated model.
 
     Raises:
-        ModelError: it has none that s3diff knows; a result never names a folder of this machine.
+        ModelError: s3diff has no model of that name; a result never names a folder of this machine.
     """
     from s3diff.checkpoints.registry import NAMED_MODELS
 
@@ -127,7 +127,7 @@ def model_of(made: Provenance) -> str:
 
 
 def require_one_picture(*, is_many: bool, is_at_server: bool) -> None:
-    """Refuse what cannot be made again from one result.
+    """Refuse several pictures and a service, which one result cannot repeat.
 
     Raises:
         OptionError: several pictures, or a service, are asked for.

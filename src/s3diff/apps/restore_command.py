@@ -1,4 +1,4 @@
-"""``s3diff restore``. Everything heavy is imported inside the functions: ``--help`` does not import torch."""
+"""Run ``s3diff restore``. Everything heavy is imported inside the functions: ``--help`` does not import torch."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ def restore(
 
 
 def _work_through(run: FolderRun, shown: PictureProgress, quiet: bool, replay: Replay | None, *, goes_on: bool) -> None:
-    """Restore, and print every outcome; Ctrl-C ends it with how to go on."""
+    """Restore, and print every outcome; after Ctrl-C print how to resume."""
     try:
         with closing(iter(run)) as outcomes:
             for outcome in outcomes:
@@ -305,7 +305,7 @@ def _work_through(run: FolderRun, shown: PictureProgress, quiet: bool, replay: R
 
 
 def _speed_of(runner: JobRunner, options: RestoreOptions) -> Callable[[], str] | None:
-    """What decides how fast pictures are here; None for a service."""
+    """Return the function that names this machine's speed; None for a service."""
     from s3diff.folders.run import LocalRunner
     from s3diff.restoration.speed import speed_key
 
@@ -313,7 +313,7 @@ def _speed_of(runner: JobRunner, options: RestoreOptions) -> Callable[[], str] |
 
 
 def names_of_lists(lines: str | None, null_separated: str | None) -> list[str] | None:
-    """Read the names of both lists; None where neither is given."""
+    """Read the names of both lists; None without a list."""
     from s3diff.folders.lists import read_list
 
     if lines is None and null_separated is None:
@@ -323,7 +323,7 @@ def names_of_lists(lines: str | None, null_separated: str | None) -> list[str] |
 
 
 def _check_for_server(**given: bool) -> None:
-    """Options that say how this machine computes mean nothing to a service."""
+    """Refuse options about this machine's computing, which a service ignores."""
     for name, is_given in given.items():
         if is_given:
             raise OptionError(f"--server and --{name} exclude each other; leave out one of them")
@@ -344,7 +344,7 @@ def _runner(
     signer: ResultSigner | None,
     degrees: Degrees | None,
 ) -> Iterator[JobRunner]:
-    """Here or at a service; a model is loaded only if a picture needs it."""
+    """Create the runner: here, with a model that is loaded on first use, or at a service."""
     from s3diff.folders.run import LocalRunner
 
     def loaded() -> Restorer:
@@ -370,7 +370,7 @@ def _runner(
 
 
 def _streams(asked: bool, plan: RestorePlan, options: RestoreOptions) -> bool:
-    """Whether the picture is restored part by part: asked for, or because memory would not hold it."""
+    """Decide whether the picture is restored part by part: requested, or needed for want of memory."""
     if asked or plan.is_many or plan.jobs[0].target.suffix.lower() not in (".tif", ".tiff"):
         return asked
     from s3diff.apps.restore_streamed import is_too_large_for_memory

@@ -1,4 +1,4 @@
-"""What ``s3diff restore`` prints of pictures that have ended: one line each, and a table of the run."""
+"""Print what ``s3diff restore`` says of finished pictures: one line each, and a table of the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from s3diff.folders.restore import FolderResult
     from s3diff.folders.run import Outcome
 
-#: Failed pictures that the table at the end names again; the report holds all of them.
+#: Failed pictures that the final table repeats; the report has all of them.
 _FAILURES_SHOWN = 20
 
 
@@ -34,7 +34,7 @@ def show_sums(result: FolderResult) -> None:
 
 
 def show_outcome(outcome: Outcome, quiet: bool, replay: Replay | None = None) -> None:
-    """Print one picture; of a ``replay``, what its result has that the stated one has not."""
+    """Print one picture; for a ``replay`` also how its result differs from the stated one."""
     if outcome.state == "skipped":
         return
     if outcome.state == "failed":
@@ -49,7 +49,7 @@ def show_outcome(outcome: Outcome, quiet: bool, replay: Replay | None = None) ->
 
 
 def _line(outcome: Outcome) -> str:
-    """One picture on stdout; where a degree was set or moved by hand, what had been estimated stands behind it."""
+    """Print one picture on stdout; if a degree was set or shifted by hand, add the estimate."""
     facts = outcome.result.facts if outcome.result else {}
     degrees = []
     for name in ("blur", "noise"):

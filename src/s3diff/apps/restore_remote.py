@@ -1,4 +1,4 @@
-"""``s3diff restore --server``: pictures are restored at a service, and read, named and written here."""
+"""Run ``s3diff restore --server``: a service restores the pictures; files are read, named and written here."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from s3diff.restoration.result import Degrees, Result
 
 
 class ServerRunner:
-    """With a service's model. Pictures are handed in ahead of their turn, so that the service is never idle.
+    """Restore pictures with a service's model. Uploads run ahead, so that the service is never idle.
 
     Args:
-        client: of the service.
-        options: of all pictures.
+        client: the service's client.
+        options: for all pictures.
         writing: how results are written.
         model: a model that the service offers; None for its default.
         root: the output folder.
@@ -46,10 +46,10 @@ class ServerRunner:
         """Do nothing: the service has its model."""
 
     def open(self, job: RestoreJob) -> RemoteJob:
-        """Hand the picture in.
+        """Upload the picture.
 
         Raises:
-            PictureError: it cannot be read, or the service refuses it.
+            PictureError: the picture cannot be read, or the service refuses it.
             OutputError: its result could not be written.
             ServiceError: the service cannot be reached, or its queue stays full.
         """
@@ -74,7 +74,7 @@ class ServerRunner:
 
         Raises:
             PictureError: the service cannot restore the picture.
-            OutputError: its format cannot hold the result.
+            OutputError: the output's format cannot hold the result.
             ServiceError: the service cannot be reached any more.
         """
         try:
@@ -93,7 +93,7 @@ class ServerRunner:
         return finish
 
     def close(self) -> None:
-        """End what the service still has."""
+        """Cancel the service's remaining jobs."""
         with self._turn:
             self._is_closed = True
         for remote in list(self._handed_in):
@@ -107,7 +107,7 @@ class ServerRunner:
 
 
 def _as_result(served: ServedResult, path: Path, options: RestoreOptions) -> Result:
-    """What the service says of its result, as the library says it."""
+    """Convert the service's result to the library's."""
     facts = served.facts
     return Result(
         size=(facts["width"], facts["height"]),
@@ -123,7 +123,7 @@ def _as_result(served: ServedResult, path: Path, options: RestoreOptions) -> Res
 
 @contextmanager
 def _named(job: RestoreJob) -> Iterator[None]:
-    """Put the whole path where the service says a picture's name, so that the picture is found in a folder's run."""
+    """Replace a picture's name in the service's messages by its whole path, so that it is found in a folder run."""
     try:
         yield
     except (PictureError, OutputError) as error:

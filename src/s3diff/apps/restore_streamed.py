@@ -1,4 +1,4 @@
-"""``s3diff restore`` of one picture that is larger than memory: when, and what is seen of it meanwhile."""
+"""Run ``s3diff restore`` for one picture larger than memory, with its progress."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from s3diff.restoration.streaming import STREAMED_EXTENSIONS, check_streaming
 
 
 def is_too_large_for_memory(plan: RestorePlan, options: RestoreOptions) -> bool:
-    """Whether the plan is one picture that goes into a TIFF and, before or after, has more pixels than memory takes.
+    """Check whether the plan is one picture into a TIFF that exceeds memory before or after restoring.
 
-    What cannot be read part by part is left to the usual way, whose messages say what is wrong.
+    Pictures that cannot be read in parts are restored in memory, with its error messages.
     """
     if plan.is_many or len(plan.jobs) != 1 or plan.jobs[0].target.suffix.lower() not in STREAMED_EXTENSIONS:
         return False
@@ -51,11 +51,11 @@ def restore_streamed(
     report: str | None,
     quiet: bool,
 ) -> Outcome | None:
-    """Restore the plan's one picture part by part; None where it was skipped.
+    """Restore the plan's one picture part by part; None if it was skipped.
 
     Raises:
-        OptionError: these are many pictures, or model or options cannot work part by part.
-        typer.Exit: it failed or was interrupted; a line says so.
+        OptionError: there are several pictures, or model or options do not allow work in parts.
+        typer.Exit: the work failed or was interrupted; a line says so.
     """
     if plan.is_many or len(plan.jobs) != 1:
         raise OptionError("--stream takes one picture and a name that ends in .tif; start it for each large picture")

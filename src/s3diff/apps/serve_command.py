@@ -1,4 +1,4 @@
-"""``s3diff serve``. Everything heavy is imported inside the functions: ``--help`` does not import torch."""
+"""Run ``s3diff serve``. Everything heavy is imported inside the functions: ``--help`` does not import torch."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def app(
 def signals_as_exceptions() -> Iterator[None]:
     """Let SIGTERM, and a terminal that is closed, end the command as Ctrl-C does, with everything tidied up.
 
-    Once the server runs it takes SIGTERM itself. A signal that whoever started the command has set to be ignored, as
-    nohup does, stays ignored.
+    The running server handles SIGTERM itself. A signal that the parent process has set to be ignored, as nohup does,
+    stays ignored.
     """
 
     received: list[int] = []
@@ -109,7 +109,7 @@ def signals_as_exceptions() -> Iterator[None]:
     try:
         yield
     except Exception:
-        # A library that was at work when the signal came may raise an error of its own in its place.
+        # A library that is interrupted by the signal may raise its own error instead.
         if received:
             raise SystemExit(128 + received[0]) from None
         raise
@@ -143,7 +143,7 @@ def _tell_end(num_pictures: int) -> None:
 
 
 def _network(text: str) -> str:
-    """An address, a network, or * for all."""
+    """Parse an address, a network, or * for all."""
     try:
         return (
             text if text == "*" else str(ipaddress.ip_network(text)) if "/" in text else str(ipaddress.ip_address(text))

@@ -1,4 +1,4 @@
-"""What every command says and how it ends: remarks on stderr, a user's mistake in one line, exit codes."""
+"""Print every command's remarks and errors, and choose exit codes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from rich.text import Text
 
 from s3diff.errors import OptionError, S3DiffError
 
-#: Progress and remarks go to stderr; stdout carries one line per restored picture. Names of files are shown as they
-#: are: ":dog:" is no emoji and "[red]" no colour.
+#: Progress and remarks go to stderr; stdout carries one line per restored picture. File names are printed literally:
+#: ":dog:" is no emoji and "[red]" no colour.
 remarks = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
 
 DEVICE_HELP = (
@@ -70,7 +70,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def load_torch(threads: int | None = None) -> Any:
-    """Import torch and set how many threads it computes with; None for as many as the machine grants.
+    """Import torch and set its number of threads; None for all that the machine grants.
 
     Ctrl-C meanwhile ends the process at once: inside its libraries it would end in a C++ abort."""
     before = signal.getsignal(signal.SIGINT)
@@ -91,11 +91,11 @@ def remark(text: str) -> None:
 
 
 def say_large(text: str, below: Sequence[str] = ()) -> None:
-    """Print one thing that must not be overlooked, with lines below it, in a frame on the terminal."""
+    """Print an important message, in a frame on the terminal."""
     lines = [Text(f"\n{text}\n", style="bold"), *(Text(line, style="dim") for line in below)]
     remarks.print(Panel(Group(*lines), expand=False, padding=(0, 4)))
 
 
 def on_one_line(text: str) -> str:
-    """Write out line ends, terminal codes and undecodable bytes, which names of files may hold."""
+    """Escape line ends, terminal codes and undecodable bytes, which file names may hold."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

@@ -1,4 +1,4 @@
-"""``s3diff train`` and ``s3diff train-estimator``. Heavy imports stay inside functions: ``--help`` needs no torch."""
+"""Run ``s3diff train`` and ``s3diff train-estimator``. Heavy imports are inside functions: ``--help`` needs no torch."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def train_estimator(
 
 @contextmanager
 def _training(output: Path) -> Iterator[Callable[[StepReport], None]]:
-    """Errors in one line, the log on stderr, a bar on a terminal; a signal ends with its usual exit code."""
+    """Print errors in one line, the log on stderr, a bar on a terminal; end by a signal with its usual exit code."""
     with one_line_errors():
         _require_accelerate()
         from s3diff.training.loop import Stopped
@@ -137,7 +137,7 @@ def _training(output: Path) -> Iterator[Callable[[StepReport], None]]:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[StepReport], None]]:
-    """Figures in one line each; on a terminal a bar with the time left above them all."""
+    """Print figures in one line each; on a terminal keep a bar with the time left."""
     if not remarks.is_terminal or not _is_main_process():
         yield lambda report: remark(f"step {report.step} of {report.max_steps}  {_figures(report)}")
         return
@@ -192,7 +192,7 @@ def _is_main_process() -> bool:
 
 
 class _Remarks(logging.Handler):
-    """Log records as remarks on stderr: those of the main process, and what every process has to say for itself."""
+    """Print log records as remarks on stderr: the main process's, and those meant for every process."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if _is_main_process() or record.levelno >= logging.ERROR or hasattr(record, "every_process"):

@@ -1,4 +1,4 @@
-"""The whole method as one module, from the low-quality picture to the result, for pictures of any size."""
+"""Build the whole method as one module, from the low-quality picture to the result, for pictures of any size."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class PictureGraph(nn.Module):
 
     Args:
         generator: float32, on the CPU.
-        prompts: stored with it, and put into the graph.
+        prompts: embeddings, constants of the graph.
         upsampling: filter that enlarges the input.
-        guidance: put into the graph; at 1 the negative prompt is left out.
+        guidance: a constant of the graph; at 1 the negative prompt is left out.
         color_match: how colours are taken from the enlarged input.
     """
 
@@ -75,7 +75,7 @@ class PictureGraph(nn.Module):
 
 
 class HalfStored(nn.Module):
-    """A graph whose weights are stored in float16 and computed with in float32."""
+    """Store a graph's weights in float16, and compute in float32."""
 
     def __init__(self, graph: nn.Module) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class HalfStored(nn.Module):
 
 
 def _padded(image: Tensor, multiple: int) -> Tensor:
-    """The twin of :func:`s3diff.images.resampling.pad_to_multiple` that has one graph for all sizes."""
+    """Pad like its twin :func:`s3diff.images.resampling.pad_to_multiple`, as one graph for all sizes."""
     for dimension in (-2, -1):
         side = image.shape[dimension]
         places = torch.arange((side + multiple - 1) // multiple * multiple, device=image.device)

@@ -1,1 +1,1 @@
-"""Doors from other engines: one folder or file each, their packages imported inside."""
+"""Connect s3diff to other engines: one file or folder each, which imports the engine's packages inside functions."""

@@ -1,4 +1,4 @@
-"""Call a model as a pipeline of diffusers, and write it in diffusers' layout.
+"""Call a model as a diffusers pipeline, and write it in diffusers' layout.
 
     pipe = S3DiffPipeline.from_pretrained("s3diff")
     pipe(photo, guidance_scale=1.07).images[0].save("restored.png")
@@ -52,10 +52,10 @@ _OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
 class S3DiffPipeline:
-    """A restorer with the call of a diffusers pipeline; results are those of :class:`Restorer` to the digit.
+    """Wrap a :class:`Restorer` in the call of a diffusers pipeline; results are the restorer's to the digit.
 
     Args:
-        restorer: what restores.
+        restorer: the model.
     """
 
     def __init__(self, restorer: Restorer) -> None:
@@ -90,18 +90,18 @@ class S3DiffPipeline:
         return cls(Restorer.from_pretrained(folder, device=device, precision=_PRECISIONS[torch_dtype]))
 
     def to(self, device: str | torch.device) -> Self:
-        """Move the networks; returns itself."""
+        """Move the networks; return the pipeline."""
         self.restorer.to(device)
         return self
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """The networks' device."""
         return self.restorer.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the UNet computes in."""
+        """The UNet's number format."""
         return self.restorer.dtype
 
     def __call__(
@@ -119,8 +119,8 @@ class S3DiffPipeline:
 
         Args:
             image: what :meth:`Restorer.restore` takes, a list of it, or a tensor [B, 3, H, W] float in [0, 1].
-            prompt: what is wanted, for models with a text encoder; None for the model's own prompt.
-            negative_prompt: what is not wanted; None for the model's own.
+            prompt: the positive prompt, for models with a text encoder; None for the model's own.
+            negative_prompt: the negative prompt; None for the model's own.
             guidance_scale: weight of the positive against the negative prompt; 1 leaves the negative one out.
             generator: its initial seed draws a sample of the latent; None for the mean.
             output_type: ``pil``; ``np``, [B, H, W, 3] float32 in [0, 1]; ``pt``, [B, 3, H, W]; or ``latent``, the clean
@@ -165,7 +165,7 @@ class S3DiffPipeline:
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *, degrees: tuple[float, float] = (0.5, 0.5)
     ) -> None:
-        """Write the model in diffusers' layout, whole or not at all; :meth:`from_pretrained` takes the folder.
+        """Write the model in diffusers' layout, whole or not at all; :meth:`from_pretrained` reads it.
 
         ``unet`` and ``vae`` are folded for one pair of degrees, so that diffusers' own classes load them; ``s3diff``
         holds the model as it is.
@@ -175,8 +175,8 @@ class S3DiffPipeline:
             degrees: blur and noise in [0, 1].
 
         Raises:
-            ModelError: the networks are none that diffusers' classes describe, such as ``compact``'s.
-            OutputError: something is there already, or it cannot be written.
+            ModelError: diffusers has no classes for the networks, such as ``compact``'s.
+            OutputError: the folder exists already, or cannot be written.
             OptionError: the degrees are outside [0, 1].
         """
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -235,7 +235,7 @@ class S3DiffPipeline:
 
 
 def require_diffusers() -> None:
-    """Make sure that diffusers is installed.
+    """Require that diffusers is installed.
 
     Raises:
         MissingExtraError: it is not.
@@ -245,7 +245,7 @@ def require_diffusers() -> None:
 
 
 def _of_tensors(images: Tensor, output_type: str) -> Any:
-    """[B, 3, H, W] in [0, 1] as a pipeline gives it."""
+    """Convert [B, 3, H, W] in [0, 1] to a pipeline's output type."""
     if output_type == "pt":
         return images
     arrays = images.detach().cpu().permute(0, 2, 3, 1).float().numpy()
@@ -257,7 +257,7 @@ def _of_tensors(images: Tensor, output_type: str) -> Any:
 
 
 def _folded_state(whole: nn.Module, network: ModulatedNetwork, prefix: str, matrices: Tensor) -> dict[str, Tensor]:
-    """The state of ``whole`` without LoRA, where ``network`` at ``prefix`` is folded for these matrices."""
+    """Return the state of ``whole`` without LoRA, with ``network`` at ``prefix`` folded for these matrices."""
     folded = {f"{prefix}{name}": tensor for name, tensor in fold(network.lora_weights(), matrices).items()}
     state = {name: tensor for name, tensor in whole.state_dict().items() if not name.endswith((".lora_A", ".lora_B"))}
     return {**state, **folded}

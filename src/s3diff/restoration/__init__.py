@@ -1,1 +1,1 @@
-"""The product: one place where the order of steps is written."""
+"""Restore pictures: the order of the steps is written in this package and nowhere else."""

@@ -1,4 +1,4 @@
-"""What makes a model faster on a device: which of it is on, and why."""
+"""Choose what makes a model faster on a device, with the reasons."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from s3diff.networks.blocks import KeysAndValues
 
-#: From this compute capability on, the compiler of torch for CUDA (Triton) makes code.
+#: Lowest compute capability that torch's compiler for CUDA (Triton) supports.
 _TRITON_CAPABILITY = (7, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Acceleration:
-    """Decided once for a model on a device.
+    """Hold what is switched on for a model on a device.
 
     Attributes:
         channels_last: convolutions keep a pixel's channels side by side in memory.
@@ -36,7 +36,7 @@ class Acceleration:
 
 
 def choose_acceleration(device: torch.device, dtype: torch.dtype, *, fast: bool = False) -> Acceleration:
-    """Decide what is on for networks of this number format on this device.
+    """Choose the acceleration of networks of this number format on this device.
 
     Args:
         device: where the networks run.
@@ -73,7 +73,7 @@ def _channels_last(device: torch.device, dtype: torch.dtype) -> tuple[bool, str]
 
 
 def compiler_obstacle(device: torch.device) -> str | None:
-    """Say why ``torch.compile`` makes nothing for this device on this machine; None where it should."""
+    """Return why ``torch.compile`` cannot work for this device on this machine; None if it should."""
     if device.type == "mps":
         return "torch.compile is not ready for MPS"
     if device.type == "cuda":
@@ -89,18 +89,18 @@ def compiler_obstacle(device: torch.device) -> str | None:
 
 
 def compile_network(network: nn.Module, device: torch.device, give_up: Callable[[str], None]) -> None:
-    """Let the network's ``forward`` be compiled when it first runs; for good, the module itself is changed.
+    """Let the network's ``forward`` be compiled on its first run; the module itself is changed.
 
     Args:
-        network: what is compiled.
-        device: where it runs; on CUDA it is recorded as a graph too.
-        give_up: called with one line why, where the compiler fails; the network then runs as it did before.
+        network: the network to compile.
+        device: the network's device; on CUDA runs are also recorded as graphs.
+        give_up: called with the reason in one line if the compiler fails; the network then runs uncompiled.
     """
     network.forward = _Compiled(network.forward, device, give_up)
 
 
 class _Compiled:
-    """A forward and its compiled form, with the way back."""
+    """Call a compiled forward; return to the plain one if the compiler fails."""
 
     def __init__(self, forward: Callable[..., Tensor], device: torch.device, give_up: Callable[[str], None]) -> None:
         self._plain, self._give_up = forward, give_up
@@ -126,7 +126,7 @@ class _Compiled:
 
 
 def _is_plain(value: Any) -> bool:
-    """Tensors and what holds them; features in tiles are neither and run as they are."""
+    """Check whether a value holds only tensors; tiled features do not, and run uncompiled."""
     if isinstance(value, tuple) and not isinstance(value, KeysAndValues):
         return all(_is_plain(part) for part in value)
     return value is None or isinstance(value, Tensor | KeysAndValues)

@@ -1,8 +1,7 @@
-"""Animated pictures: every frame restored in its turn and written at once; memory holds one frame, whatever their
-number.
+"""Restore animated pictures frame by frame; memory holds one frame.
 
-What differs from frame to frame without reason flickers. So all frames are restored for the same degrees of blur and
-noise (the median of what the estimator says of some frames), with the same seed, in grey or in colour all of them.
+Differences between frames show as flicker. So all frames are restored for the same degrees of blur and noise (the
+median of the estimates for some frames), with the same seed, and either all in grey or all in colour.
 """
 
 from __future__ import annotations
@@ -34,27 +33,27 @@ from s3diff.restoration.steps import Opened, Progress, estimate, restore
 if TYPE_CHECKING:
     from s3diff.images.files.credentials import ResultSigner
 
-#: Frames that are asked for blur and noise, spread evenly: a first frame may be black or a title.
+#: Frames whose blur and noise are estimated, spread evenly: the first frame may be black or a title.
 _ESTIMATED_FRAMES = 5
 
 
 class OpenedAnimation(NamedTuple):
-    """An animation whose frames are read as they are needed, and the sizes of each."""
+    """Hold an animation whose frames are read on demand, and their sizes."""
 
     animation: Animation
     sizes: Sizes
 
     @property
     def num_working_pixels(self) -> int:
-        """What the networks make, of all frames."""
+        """Number of pixels that the networks produce for all frames."""
         return self.sizes.num_working_pixels * self.animation.num_frames
 
 
 def checked_animation(source: str | os.PathLike[str], options: RestoreOptions) -> OpenedAnimation:
-    """Open a file, if the options allow the pixels that its frames would have.
+    """Open an animation, if the options allow the pixels of all restored frames.
 
     Raises:
-        PictureError: it cannot be read, or would become too large; seen as soon as there are too many frames.
+        PictureError: the file cannot be read, or the result would be too large, which stops reading early.
     """
     largest, allowed = options.max_output_pixels, MAX_FRAMES_OF_LARGEST * options.max_output_pixels
     found: list[Sizes] = []
@@ -91,17 +90,17 @@ def restore_animation(
     signer: ResultSigner | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Restore every frame of an animated picture into another one; durations and loops are kept.
+    """Restore every frame of an animated picture into another one; keep durations and loops.
 
     Args:
         model: the networks on a device.
-        source: the file, or what :func:`checked_animation` opened.
-        target: where the result goes, named as a format that holds frames.
+        source: the file, or a result of :func:`checked_animation`.
+        target: the result's path; its extension's format has to hold frames.
         options: for all frames.
         quality: 1 to 100, of formats that lose something.
         overwrite: whether a file that is there may be replaced.
         provenance: whether the file states in XMP how it was made.
-        degrees: of all frames, instead of the estimate and of the options' degrees.
+        degrees: for all frames, instead of the estimate and the options' degrees.
         signer: signs the file as Content Credentials (C2PA).
         progress: called with ("frames", done, total) after every frame; what it raises ends the work without a file.
 
@@ -153,7 +152,7 @@ def restore_animation(
 
 
 def _read_ahead(animation: Animation) -> Iterator[Frame]:
-    """The frames, each decoded while the one before it is restored; the conveyor's last stage is whoever takes them."""
+    """Yield the frames; decode each while the caller restores the one before it."""
     frames = animation.frames()
     with Conveyor[int, Frame, None](
         lambda _: next(frames, None), lambda _: None, range(animation.num_frames), has_room=lambda ready: not ready

@@ -1,4 +1,4 @@
-"""Try again in smaller tiles when memory runs out."""
+"""Repeat work with smaller tiles when memory runs out."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Outcome = TypeVar("Outcome")
 def attempt(
     work: Callable[[TilePlan, tuple[str, ...]], Outcome], plan: TilePlan, device: torch.device, failure: str
 ) -> Outcome:
-    """Run ``work`` under a plan and, whenever memory runs out, under the next smaller one.
+    """Run ``work`` under a plan, and under the next smaller plan whenever memory runs out.
 
     Args:
-        work: called with the plan and the notes that its result is to carry.
+        work: called with the plan and the notes for its result.
         plan: the first one.
-        device: whose cached memory is given back before the next try.
-        failure: says that even the smallest tiles need more memory, and what to do.
+        device: its cached memory is freed before the next try.
+        failure: message for the case that even the smallest tiles need more memory.
 
     Raises:
         PictureError: ``failure``.

@@ -1,6 +1,6 @@
-"""Read ahead | restore | write: the conveyor of folders, of the service and of animations.
+"""Read ahead, restore and write at the same time: the conveyor of folders, the service and animations.
 
-The networks are busy while files are read and written, and memory holds a few pictures, however many wait.
+Memory holds a few pictures, however many wait.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ Item = TypeVar("Item")
 Ready = TypeVar("Ready")
 Made = TypeVar("Made")
 
-#: Pictures read before their turn: one is ready while the next one is decoded.
+#: Pictures read ahead: one is ready while the next one is decoded.
 READ_AHEAD = 2
 
 
 class Conveyor(Generic[Item, Ready, Made]):
-    """A reader's and a writer's thread; a third one calls :meth:`take`, restores, and calls :meth:`hand_on`.
+    """Run a reading and a writing thread for the caller, which calls :meth:`take`, restores, and calls
+    :meth:`hand_on`.
 
-    Everything keeps its order. What ``read`` raises is raised again by :meth:`take` once everything that was read
-    before is taken; what ``write`` raises, by :meth:`hand_on` or :meth:`flush`. Either ends the conveyor.
+    Items keep their order. An exception of ``read`` is raised again by :meth:`take` after all items read before; one
+    of ``write`` by :meth:`hand_on` or :meth:`flush`. Either ends the conveyor.
 
     Args:
-        read: makes an item ready; None where the item ends here.
-        write: puts away what was made.
-        items: all of them; None for an endless conveyor that :meth:`put` feeds.
-        has_room: whether one more item may be read while these are ready.
-        max_unwritten: how much that was made may wait for the writer, the one being written included.
-        name: of the threads.
+        read: reads an item; None drops the item.
+        write: writes a result.
+        items: all items; None for an endless conveyor that :meth:`put` feeds.
+        has_room: decides from the ready items whether one more may be read.
+        max_unwritten: most unwritten results, including the one being written.
+        name: the threads' name.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Conveyor(Generic[Item, Ready, Made]):
             thread.start()
 
     def close(self, seconds: float | None = None) -> None:
-        """Read nothing more, write what was made, and wait for that, at most so many seconds."""
+        """Stop reading, write pending results, and wait for that at most this many seconds."""
         with self._turn:
             self._is_over = True
             self._turn.notify_all()
@@ -82,16 +83,16 @@ class Conveyor(Generic[Item, Ready, Made]):
 
     @property
     def is_alive(self) -> bool:
-        """Whether both threads are at work."""
+        """Whether both threads run."""
         return all(thread.is_alive() for thread in self._threads)
 
     @property
     def num_waiting(self) -> int:
-        """Items that nobody has begun to read."""
+        """Number of items that are not read yet."""
         return len(self._waiting)
 
     def put(self, item: Item, limit: int) -> bool:
-        """Append an item unless ``limit`` items wait; returns whether it is in."""
+        """Append an item unless ``limit`` items wait; return whether it was appended."""
         with self._turn:
             if len(self._waiting) >= limit:
                 return False
@@ -100,12 +101,12 @@ class Conveyor(Generic[Item, Ready, Made]):
             return True
 
     def position(self, item: Item) -> int | None:
-        """Count the items that wait before this one; None where it does not wait."""
+        """Count the items that wait before this one; None if it does not wait."""
         with self._turn:
             return self._waiting.index(item) if item in self._waiting else None
 
     def remove(self, item: Item) -> bool:
-        """Take out an item that waits or is ready; returns whether it was there."""
+        """Remove an item that waits or is ready; return whether it was there."""
         with self._turn:
             held = len(self._waiting) + len(self._ready)
             self._waiting = deque(each for each in self._waiting if each is not item)
@@ -116,7 +117,7 @@ class Conveyor(Generic[Item, Ready, Made]):
     def take(
         self, wanted: Callable[[Ready], bool] = lambda _: True, seconds: float | None = None
     ) -> tuple[Item, Ready] | None:
-        """Wait for the first item that is ready and wanted, at most so many seconds; None where none comes any more."""
+        """Wait for the first item that is ready and wanted, at most this many seconds; None if no more will come."""
 
         def find() -> tuple[Item, Ready] | None:
             return next((each for each in self._ready if wanted(each[1])), None)
@@ -136,7 +137,7 @@ class Conveyor(Generic[Item, Ready, Made]):
             return None
 
     def hand_on(self, made: Made) -> None:
-        """Give something to the writer; waits while the writer is behind, so that results do not pile up."""
+        """Pass a result to the writer; wait while the writer is behind, so that results do not pile up."""
 
         def has_room() -> bool:
             num_unwritten = len(self._unwritten) + self._is_writing
@@ -149,7 +150,7 @@ class Conveyor(Generic[Item, Ready, Made]):
             self._turn.notify_all()
 
     def flush(self) -> None:
-        """Wait until everything that was made is written."""
+        """Wait until all results are written."""
         with self._turn:
             self._turn.wait_for(lambda: self._write_error or not (self._unwritten or self._is_writing))
             self._raise_write_error()

@@ -1,4 +1,4 @@
-"""Choose a model's device and number format; share the device and the process's flags between calls."""
+"""Choose a model's device and number format; share a device and the process's flags between calls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def choose_device(device: str | torch.device) -> torch.device:
     """Choose the device; ``auto`` is the first of :func:`available_devices`.
 
     Raises:
-        OptionError: no such device on this machine.
+        OptionError: this machine has no such device.
     """
     found = available_devices()
     if device == "auto":
@@ -55,9 +55,9 @@ def choose_dtype(
     predicted noise multiplies errors by 14.6, and half precisions are not measured on a GPU yet.
 
     Args:
-        precision: what was asked for.
-        device: where the model runs; None to check only ``precision``.
-        schedule: the model's.
+        precision: the requested precision.
+        device: the model's device; None checks only ``precision``.
+        schedule: the model's noise schedule.
 
     Raises:
         OptionError: an unknown precision.
@@ -72,7 +72,7 @@ def choose_dtype(
 
 
 def autoencoder_dtypes(dtype: torch.dtype, schedule: NoiseSchedule) -> tuple[torch.dtype, torch.dtype]:
-    """Choose the number formats of encoder and decoder for a UNet of this one.
+    """Choose the number formats of encoder and decoder for a UNet's number format.
 
     An error in the latent is multiplied as one in the prediction is, so where a model predicts noise the encoder stays
     in float32: rounding it to bfloat16 leaves 26 dB to the exact picture, to float16 43. Nothing multiplies the
@@ -94,7 +94,7 @@ _turns: dict[torch.device, threading.Lock] = {}
 
 
 def turn_of(device: torch.device) -> threading.Lock:
-    """Give the lock that restorations on a device take turns by; other devices work meanwhile.
+    """Return the lock that serialises restorations on a device; other devices work at the same time.
 
     Args:
         device: from :func:`choose_device`; without an index, the first of its type.
@@ -104,10 +104,10 @@ def turn_of(device: torch.device) -> threading.Lock:
 
 
 class _SharedFlags:
-    """The process's flags for exact float32 and repeatable sums, set while at least one call needs them.
+    """Set the process's flags for exact float32 and repeatable sums while at least one call needs them.
 
-    The first call sets them and the last one restores what was there before. A call that needs the same bytes again
-    sets the strict flags for all calls that run meanwhile: these lose speed, never exactness.
+    The first call sets the flags and the last one restores the earlier values. A call that needs repeatable bytes sets
+    the strict flags for all calls that run at the same time: these lose speed, never exactness.
     """
 
     def __init__(self) -> None:
@@ -142,5 +142,5 @@ def _flags(*, exactly: bool) -> Iterator[None]:
         torch.set_float32_matmul_precision(matmul_precision)
 
 
-#: Compute float32 as float32; with algorithms of cuDNN that give the same bytes again (``exactly``), or the fastest.
+#: Compute float32 without shortcuts; with repeatable (``exactly``) or with the fastest algorithms of cuDNN.
 repeatable = _SharedFlags().held

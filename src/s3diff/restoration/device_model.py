@@ -1,4 +1,4 @@
-"""A model's networks on a device, with folded copies, encoded prompts and hooks: what every restoration works with."""
+"""Hold a model's networks on a device, with folded copies, encoded prompts and hooks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PROMPTS: tuple[PromptName, ...] = get_args(PromptName)
 
 
 class DeviceModel:
-    """A model on a device.
+    """Hold a model on a device.
 
     Args:
         model: from :func:`s3diff.checkpoints.model_folder.load_model`; moved to the device.
@@ -71,7 +71,7 @@ class DeviceModel:
         self._place(chosen)
 
     def to(self, device: str | torch.device) -> Self:
-        """Move the model to another device, after the restoration that runs; the number format stays. Returns itself.
+        """Move the model to another device after the current restoration; keep the number format; return the model.
 
         Raises:
             OptionError: the device is not on this machine.
@@ -83,10 +83,10 @@ class DeviceModel:
         return self
 
     def _place(self, device: torch.device) -> None:
-        """Bring the networks to a device, in the layout that is fast there, and make the copies that are folded."""
+        """Move the networks to a device, in its fast memory layout, and make the copies that are folded."""
         generator, self.device = self.generator, device
         self._tiny_decoder: TinyDecoder | None = None
-        #: What is on and off on this device, with the reasons.
+        #: What is switched on for this device, with the reasons.
         self.acceleration = choose_acceleration(device, self.dtype, fast=self._fast)
         layout = torch.channels_last if self.acceleration.channels_last else torch.contiguous_format
         generator.to(device).to(memory_format=layout)  # type: ignore[call-overload]
@@ -115,14 +115,14 @@ class DeviceModel:
 
     @property
     def precision(self) -> str:
-        """The number format that the networks compute in, such as ``float32``."""
+        """The networks' number format, such as ``float32``."""
         return str(self.dtype).removeprefix("torch.")
 
     def resolved(self, options: RestoreOptions | None, changes: RestoreChanges | None = None) -> RestoreOptions:
-        """Fill in the defaults for None, what differs from the options, and the filter that this model was made for.
+        """Fill in the defaults for None, the changed options, and the model's enlarging filter.
 
         Raises:
-            OptionError: these are no options, a change is outside what it allows, or the model has no use for one.
+            OptionError: the argument has another type, or a changed value is not allowed or of no use to the model.
             TypeError: a change that is no option.
         """
         options = RestoreOptions() if options is None else options
@@ -138,10 +138,10 @@ class DeviceModel:
         return options.for_model(self.model.upsampling)
 
     def check(self, options: RestoreOptions | None = None) -> None:
-        """Make sure that the options fit the model, whatever the picture; prompts are encoded and kept.
+        """Check that the options fit the model, whatever the picture; encode and keep their prompts.
 
         Raises:
-            OptionError: these are no options, or the model has no use for one.
+            OptionError: the argument has another type, or the model has no use for one of the options.
             ModelError: the options ask for a prompt that the model cannot encode.
         """
         self.prompts(self.resolved(options))
@@ -160,9 +160,9 @@ class DeviceModel:
     def adaptations(self, for_encoder: Tensor, for_unet: Tensor, in_turn: bool) -> tuple[Adaptation, Adaptation]:
         """Adapt the networks to the pictures' matrices.
 
-        Where gradients are wanted the networks get the matrices, since folding passes none. Otherwise one picture gets
-        folded weights. Of several, each in turn gets the encoder folded, which one picture keeps busy;
-        the UNet runs on all together, with the matrices themselves, or in turn as well.
+        With gradients the networks get the matrices, since folding passes none. Otherwise one picture gets folded
+        weights. Of several pictures each in turn gets a folded encoder, since one picture uses the device fully there;
+        the UNet runs on all together with the matrices, or in turn as well.
         """
         if torch.is_grad_enabled():
             return for_encoder, for_unet
@@ -172,7 +172,7 @@ class DeviceModel:
         return self._encoder.fold(for_encoder), self._unet.fold(for_unet)
 
     def prompts(self, options: RestoreOptions, batch_size: int = 1) -> tuple[Tensor, Tensor]:
-        """Give the positive and the negative prompt for a batch, both [B, T, C].
+        """Return the positive and the negative prompt for a batch, both [B, T, C].
 
         Raises:
             ModelError: the model cannot encode one of them.
@@ -181,7 +181,7 @@ class DeviceModel:
         return positive.expand(batch_size, -1, -1), negative.expand(batch_size, -1, -1)
 
     def prompt(self, name: PromptName, options: RestoreOptions) -> Tensor:
-        """Give one of the options' prompts, [1, T, C]; a text that is not stored is encoded and kept.
+        """Return one of the options' prompts, [1, T, C]; encode and keep a text that is not stored.
 
         Raises:
             ModelError: the model cannot encode it.
@@ -189,7 +189,7 @@ class DeviceModel:
         stored, text = self.model.prompts, getattr(options, name)
         is_positive = name == "positive_prompt"
         stored_text = stored.positive_text if is_positive else stored.negative_text
-        # At guidance 1 nobody looks at the negative prompt, so nothing is encoded for it.
+        # At guidance 1 the negative prompt has no effect, so it is not encoded.
         if text is None or text == stored_text or (options.guidance == 1 and not is_positive):
             return (stored.positive if is_positive else stored.negative)[None].to(self.device)
         if text not in self._encoded_prompts:
@@ -200,7 +200,7 @@ class DeviceModel:
 
     @contextmanager
     def watched(self, look: Callable[[], None]) -> Iterator[None]:
-        """Call ``look`` before every layer of the encoder, the UNet and the decoder; what it raises ends the work.
+        """Call ``look`` before every layer of the encoder, the UNet and the decoder; its exception ends the work.
 
         Compiled networks (``fast``) are not interrupted: there only ``progress`` ends the work, after a tile.
         """

@@ -1,4 +1,4 @@
-"""Bring a picture to the networks, and their result to the picture's own size, colours, depth and transparency."""
+"""Convert a picture for the networks, and their result to the picture's size, colours, depth and transparency."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def to_networks(picture: Picture) -> torch.Tensor:
 
 
 def _seen(colors: torch.Tensor, space: ColorSpace | None) -> torch.Tensor:
-    """Convert a picture's own colours to what the networks see."""
+    """Convert a picture's own colours to opaque sRGB."""
     return colors if space is None else _in_srgb(colors, space).clamp(0, 1)
 
 
 def _visible_colors(picture: Picture) -> torch.Tensor:
-    """Convert a picture to [1, C, h, w] float in [0, 1], without colours that nobody sees."""
+    """Convert a picture to [1, C, h, w] float in [0, 1], with hidden colours replaced."""
     colors = to_tensor(picture)
     return colors if picture.alpha is None else without_hidden_colors(colors, alpha_to_tensor(picture))
 
 
 def is_finished_by_rounding(picture: Picture, sizes: Sizes, options: RestoreOptions) -> bool:
-    """Whether what the networks make is the result: opaque sRGB at the output's size, taken with full strength."""
+    """Check whether the networks' result is final: opaque sRGB at the output's size, with full strength."""
     return (
         picture.alpha is None
         and options.strength == 1
@@ -52,13 +52,13 @@ def is_finished_by_rounding(picture: Picture, sizes: Sizes, options: RestoreOpti
 
 
 def finish(result: torch.Tensor | Canvas, picture: Picture, sizes: Sizes, options: RestoreOptions) -> Picture:
-    """Bring the networks' result to the output's size and to the colours, depth and transparency of ``picture``.
+    """Convert the networks' result to the output's size and to the colours, depth and transparency of ``picture``.
 
     Args:
-        result: what the networks made of :func:`to_networks`'s tensor: [1, 3, H, W] in [0, 1] at the working size, or
-            the canvas of a picture restored in parts.
+        result: the networks' result: [1, 3, H, W] in [0, 1] at the working size, or the canvas of a picture restored in
+            parts.
         picture: as it was read.
-        sizes: of the picture.
+        sizes: the picture's sizes.
         options: with the filter that enlarged the input.
     """
     in_grey = picture.is_grey and not becomes_color(result, options)
@@ -73,7 +73,7 @@ def finish(result: torch.Tensor | Canvas, picture: Picture, sizes: Sizes, option
     if space is not None or options.strength < 1:
         own = _visible_colors(picture)
         base = _enlarged(own, sizes, upsampling)
-        if space is not None:  # what sRGB cannot hold goes past the networks
+        if space is not None:  # colours outside sRGB bypass the networks
             outside = _in_srgb(base, space) - _enlarged(_seen(own, space), sizes, upsampling)
             colors = _as_tensor(space.from_srgb(_as_array(colors + outside)))
         if options.strength < 1:
@@ -90,7 +90,7 @@ def finish(result: torch.Tensor | Canvas, picture: Picture, sizes: Sizes, option
 def finish_colors(
     result: torch.Tensor, low_quality: torch.Tensor, sizes: Sizes, options: RestoreOptions
 ) -> torch.Tensor:
-    """Bring opaque sRGB pictures that are tensors to the output's size and to the strength that is asked for.
+    """Convert tensors of opaque sRGB pictures to the output's size and the requested strength.
 
     Args:
         result: [B, 3, H, W] in [0, 1] at the working size.
@@ -110,7 +110,7 @@ def _weakened(colors: torch.Tensor, base: torch.Tensor, options: RestoreOptions)
 
 
 def becomes_color(result: torch.Tensor | Canvas, options: RestoreOptions) -> bool:
-    """Whether a grey picture's result is written in colour; ``result``: [1, 3, H, W] in [0, 1], or a canvas."""
+    """Check whether a grey picture's result is written in colour; ``result``: [1, 3, H, W] in [0, 1], or a canvas."""
     if options.grey != "auto":
         return options.grey == "color"
     if isinstance(result, Canvas):
@@ -120,25 +120,25 @@ def becomes_color(result: torch.Tensor | Canvas, options: RestoreOptions) -> boo
 
 
 def in_color(picture: Picture, options: RestoreOptions) -> Picture:
-    """Make three channels of a grey picture's one; a profile for grey is replaced by one with its curve."""
+    """Convert a grey picture to three channels; replace a grey profile by one with its curve."""
     profile, notes = in_color_profile(picture.icc_profile), (*picture.notes, *colored_notes(options))
     return replace(picture, pixels=np.repeat(picture.pixels, 3, axis=2), icc_profile=profile, notes=notes)
 
 
 def colored_notes(options: RestoreOptions) -> tuple[str, ...]:
-    """Return the remark on a grey picture that becomes one in colour, unless colour was asked for."""
+    """Return the remark on a grey picture that becomes a colour picture, unless colour was requested."""
     return () if options.grey == "color" else (COLORED_NOTE,)
 
 
 def in_color_profile(profile: bytes | None) -> bytes | None:
-    """Return the profile of a grey picture that becomes one in colour."""
+    """Return the profile of a grey picture that becomes a colour picture."""
     if profile is None or fits_channels(profile, 3):
         return profile
     return fitting_profile(profile, 3)
 
 
 def _plain_colors(result: torch.Tensor | Canvas, *, in_grey: bool) -> torch.Tensor:
-    """[1, 3, H, W] float32 in [0, 1] on the CPU; three equal channels where the result is grey."""
+    """Return [1, 3, H, W] float32 in [0, 1] on the CPU; three equal channels if the result is grey."""
     if isinstance(result, Canvas):
         return to_tensor(Picture(result.finished(in_grey=in_grey)))
     colors = result.to("cpu", torch.float32).clamp(0, 1)
@@ -150,30 +150,30 @@ def _space_of(picture: Picture) -> ColorSpace | None:
 
 
 def _in_srgb(colors: torch.Tensor, space: ColorSpace) -> torch.Tensor:
-    """In sRGB, where it may leave [0, 1]."""
+    """Convert colours to sRGB, with values outside [0, 1] where needed."""
     return _as_tensor(space.to_srgb(_as_array(colors)))
 
 
 def _enlarged(colors: torch.Tensor, sizes: Sizes, mode: Upsampling) -> torch.Tensor:
-    """The input's colours at the output's size, [1, C, H, W]."""
+    """Resample the input's colours to the output's size, [1, C, H, W]."""
     width, height = sizes.uncut
     return _cut(enlarge(colors, height, width, mode=mode), sizes)
 
 
 def _resampled(image: torch.Tensor, sizes: Sizes) -> torch.Tensor:
-    """[1, C, H, W] at the output's size; bicubic, filtered against aliasing where it shrinks."""
+    """Resample [1, C, H, W] to the output's size; bicubic, filtered against aliasing when shrinking."""
     return _cut(image, sizes) if sizes.working == sizes.uncut else _enlarged(image, sizes, "bicubic")
 
 
 def _cut(image: torch.Tensor, sizes: Sizes) -> torch.Tensor:
-    """The middle of the output's size."""
+    """Cut out the middle part of the output's size."""
     width, height = sizes.output
     top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
     return image[..., top : top + height, left : left + width]
 
 
 def _kept_part(picture: Picture, sizes: Sizes) -> tuple[float, float, float, float] | None:
-    """(left, top, width, height) of what :func:`_cut` leaves, in the pixels that the metadata counts in."""
+    """Return (left, top, width, height) of the part that :func:`_cut` keeps, in the metadata's pixels."""
     uncut, size = sizes.uncut, sizes.output
     if uncut == size:
         return picture.metadata_cut
@@ -189,7 +189,7 @@ def _alpha(picture: Picture, colors: torch.Tensor, sizes: Sizes, options: Restor
         return _enlarged(alpha, sizes, "bicubic")
     if sizes.uncut == sizes.output:
         return enlarge_alpha_guided(alpha, colors)
-    # What was cut off is no guide: the colours of the border stand in for it.
+    # No colours exist for the part that was cut off: those of the border replace them.
     missing = (sizes.uncut[1] - colors.shape[-2], sizes.uncut[0] - colors.shape[-1])
     padding = (missing[1] // 2, missing[1] - missing[1] // 2, missing[0] // 2, missing[0] - missing[0] // 2)
     whole = torch.nn.functional.pad(colors, padding, mode="replicate")

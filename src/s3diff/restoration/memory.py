@@ -1,4 +1,4 @@
-"""Measure the memory that a device has left, and recognise that it ran out."""
+"""Measure a device's free memory, and recognise errors of missing memory."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 
 import torch
 
-#: How the allocators of torch's devices say that there is no more; only CUDA's has an exception type of its own.
+#: Messages of torch's allocators; only CUDA's has its own exception type.
 _OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory|ALLOC_FAILED", re.IGNORECASE)
-#: Assumed where the system does not say.
+#: Assumed free memory if the system reports none.
 _UNKNOWN_BYTES = 4 * 2**30
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out."""
+    """Check whether an exception reports missing memory."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
     )
 
 
 def free_bytes(device: torch.device) -> int:
-    """Measure about how much memory this process could still use on the device."""
+    """Measure about how much more memory this process can use on the device."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -35,7 +35,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def free_cached(device: torch.device) -> None:
-    """Give back what the device's allocator keeps for later."""
+    """Free the memory that the device's allocator caches."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -43,7 +43,7 @@ def free_cached(device: torch.device) -> None:
 
 
 def _linux_free() -> int | None:
-    """The smaller one of what the system and the process's control group have left; None on other systems."""
+    """Return the smaller of the system's and the control group's free memory; None on other systems."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -56,7 +56,7 @@ def _linux_free() -> int | None:
         limit = (_CGROUP / "memory.max").read_text(encoding="ascii").strip()
         if limit != "max":
             used = int((_CGROUP / "memory.current").read_text(encoding="ascii"))
-            # Cached files count as used there, and are given up when memory is needed.
+            # Cached files count as used there, and are dropped when memory is needed.
             fields = dict(line.split() for line in (_CGROUP / "memory.stat").read_text(encoding="ascii").splitlines())
             free = min(free, max(0, int(limit) - used + int(fields.get("file", 0))))
     except (OSError, ValueError):

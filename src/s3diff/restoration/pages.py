@@ -1,6 +1,6 @@
-"""TIFF of several pages, as scanners write them: every page restored in its turn and written at once.
+"""Restore a TIFF of several pages, such as a scan, page by page.
 
-Pages are pictures of their own: each has its size, its depth and its own degrees of blur and noise.
+Each page has its own size, depth, and degrees of blur and noise.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
 
 
 class OpenedPages(NamedTuple):
-    """Pages that are read as they are needed, and the sizes of each."""
+    """Hold pages that are read on demand, and their sizes."""
 
     pages: Pages
     sizes: tuple[Sizes, ...]
 
     @property
     def num_working_pixels(self) -> int:
-        """What the networks make, of all pages."""
+        """Number of pixels that the networks produce for all pages."""
         return sum(each.num_working_pixels for each in self.sizes)
 
 
 def checked_pages(source: Path, target: Path, options: RestoreOptions) -> OpenedPages | int | None:
-    """Find out what the options mean by the pages of a file.
+    """Find the pages that the options select.
 
     Returns:
-        All pages that are restored into the target; or the number of the one that is; None where nothing was said and
-        the file is read as any other picture.
+        All selected pages, or the number of a single one; None if the options select none, so that the file is read as
+        any other picture.
 
     Raises:
         PictureError: the file cannot be read, has no such page, or the results would be too large.
@@ -96,10 +96,10 @@ def restore_pages(
 
     Args:
         model: the networks on a device.
-        source: the file, or what :func:`checked_pages` opened.
-        target: where the result goes, a .tif.
-        options: for all pages; ``options.pages`` says which.
-        quality: of no meaning for TIFF.
+        source: the file, or a result of :func:`checked_pages`.
+        target: the result's path, a .tif.
+        options: for all pages; ``options.pages`` selects them.
+        quality: ignored for TIFF.
         overwrite: whether a file that is there may be replaced.
         provenance: whether each page states in XMP how it was made.
         signer: signs the file as Content Credentials (C2PA).
@@ -161,7 +161,7 @@ def _median(degrees: list[Degrees]) -> Degrees:
 
 
 def _read_ahead(pages: Pages) -> Iterator[Picture]:
-    """The pages, each decoded while the one before it is restored."""
+    """Yield the pages; decode each while the caller restores the one before it."""
     coming = pages.pictures()
     with Conveyor[int, Picture, None](
         lambda _: next(coming, None), lambda _: None, range(len(pages.numbers)), has_room=lambda ready: not ready

@@ -1,6 +1,4 @@
-"""Parts of a picture on their way in and out: what a tile reads is enlarged when it is needed, what it makes is rounded
-to the picture's depth at once. So memory holds the low-quality picture, the result and one tile.
-"""
+"""Read and write a picture in parts: enlarge a tile's input on demand, round its result at once."""
 
 from __future__ import annotations
 
@@ -18,9 +16,9 @@ from s3diff.networks.degradation_estimator import REACH_PX, DegradationEstimator
 from s3diff.options import ColorMatch, Upsampling
 from s3diff.tiling import HaloSpan, Span, halo_spans
 
-#: A numpy array [H, W, C], or something on disk that is indexed like one.
+#: A numpy array [H, W, C], or an object on disk that is indexed like one.
 Pixels = Any
-#: Gives rows and columns of the low-quality picture, [B, 3, h, w] float in [0, 1].
+#: Returns rows and columns of the low-quality picture, [B, 3, h, w] float in [0, 1].
 Reader = Callable[[Span, Span], Tensor]
 #: Low-quality pictures with longer sides are estimated in tiles of this side.
 ESTIMATE_TILE_PX = 1024
@@ -29,12 +27,12 @@ _STRIP_PIXELS = 2**18
 
 
 class LowQuality(NamedTuple):
-    """Pictures of one size as the walk reads them.
+    """Hold low-quality pictures of one size.
 
     Attributes:
-        read: rows and columns of them, [num_pictures, 3, h, w] float RGB in [0, 1].
-        size: (height, width) of each.
-        num_pictures: how many.
+        read: returns rows and columns, [num_pictures, 3, h, w] float RGB in [0, 1].
+        size: (height, width) of each picture.
+        num_pictures: number of pictures.
     """
 
     read: Reader
@@ -45,13 +43,13 @@ class LowQuality(NamedTuple):
 def estimate_in_tiles(
     estimator: DegradationEstimator, read: Reader, size: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """Estimate the degrees of the whole picture: the map is averaged over tiles, whose halos cover its reach.
+    """Estimate the degrees of the whole picture: average the map over tiles whose halos cover its reach.
 
     Args:
         estimator: on ``device``.
         read: the low-quality picture.
         size: its (height, width).
-        device: where to compute.
+        device: the device to compute on.
 
     Returns:
         [B, 2], as :meth:`DegradationEstimator.forward` of the whole up to rounding.
@@ -73,13 +71,13 @@ def estimate_in_tiles(
 
 
 class EnlargedInput:
-    """The enlarged input, part by part.
+    """Enlarge the input part by part.
 
     Args:
         read: the low-quality picture.
         low_quality_size: its (height, width).
         size: (height, width) of the enlarged picture.
-        mode: of the enlargement.
+        mode: the enlarging filter.
     """
 
     def __init__(
@@ -93,7 +91,7 @@ class EnlargedInput:
         Args:
             rows: of the picture as :func:`pad_to_multiple` continues it.
             columns: the same.
-            device: where the tensors go.
+            device: the tensors' device.
 
         Returns:
             The enlarged input in [0, 1] and in the networks' [-1, 1], both [B, 3, rows.length, columns.length].
@@ -107,23 +105,23 @@ class EnlargedInput:
 
 
 def kept_depth(depth: np.dtype, color_match: ColorMatch, *, is_grey: bool) -> np.dtype:
-    """Choose the type in which a :class:`Canvas` keeps its pixels until all are there."""
+    """Choose the type in which a :class:`Canvas` keeps its pixels until all parts are written."""
     is_coarse = np.dtype(depth).kind != "f" and (is_grey or color_match == "adain")
     return np.dtype(np.uint16) if is_coarse else np.dtype(depth)
 
 
 class Canvas:
-    """The result of a picture that is restored in several parts, in its own depth.
+    """Collect the result of a picture that is restored in several parts, in its own depth.
 
-    ``adain`` needs the means and deviations of the whole picture, so it is applied when all parts are there. Until
-    then, and for grey pictures, whose channels are still to be averaged, values are kept in 16 bits.
+    ``adain`` needs the means and deviations of the whole picture, so it is applied after the last part. Until then,
+    and for grey pictures, whose channels are averaged at the end, values are kept in 16 bits.
 
     Args:
         size: (height, width).
         depth: uint8, uint16, or float32 in [0, 1].
         color_match: how colours are taken from the enlarged input.
         is_grey: whether the picture has one channel.
-        pixels: an array of the result's shape and type to write to, such as one on disk; None for a new one.
+        pixels: an array of the result's shape and type to write to, such as one on disk; None creates one.
     """
 
     def __init__(
@@ -141,7 +139,7 @@ class Canvas:
         self._moments = np.zeros((2, 2, 3))  # of result and base: sums and sums of squares, by channel
 
     def write(self, result: Tensor, base: Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
-        """Match the colours of one part and keep what belongs to it.
+        """Match the colours of one part and keep it without its halo.
 
         Args:
             result: [1, 3, h, w] in [0, 1], the part as it was read, halo included.
@@ -161,7 +159,7 @@ class Canvas:
         self._pixels[place] = _rounded(kept, self._pixels.dtype)
 
     def holds(self, rows: HaloSpan, columns: HaloSpan) -> bool:
-        """Whether this part need not be written any more; a canvas in memory begins empty."""
+        """Check whether this part was written by an earlier run; a canvas in memory begins empty."""
         return False
 
     def chroma(self) -> float:
@@ -173,8 +171,8 @@ class Canvas:
         """Return [H, W, 3], or [H, W, 1] the mean of the channels, in the picture's depth.
 
         Args:
-            in_grey: whether one channel is wanted.
-            pixels: an array of that shape and type to write to; None for a new one. Not used, and not returned, where
+            in_grey: whether to return one channel.
+            pixels: an array of that shape and type to write to; None creates one. Not used, and not returned, if
                 nothing is left to compute.
         """
         if self.is_finished(in_grey=in_grey):
@@ -189,11 +187,11 @@ class Canvas:
         return finished
 
     def is_finished(self, *, in_grey: bool) -> bool:
-        """Whether the pixels as they were written are the result."""
+        """Check whether the written pixels are the result."""
         return self._color_match != "adain" and not in_grey and self._pixels.dtype == self._depth
 
     def _matched(self) -> Iterator[np.ndarray]:
-        """The picture in strips, float in [0, 1], with the colours of the enlarged input."""
+        """Yield the picture in strips, float in [0, 1], with the colours of the enlarged input."""
         scale, shift = self._adain() if self._color_match == "adain" else (np.ones(3), np.zeros(3))
         levels = full_scale(self._pixels.dtype)
         height, width, _ = self._pixels.shape
@@ -202,7 +200,7 @@ class Canvas:
             yield (self._pixels[top : top + strip] / levels * scale + shift).clip(0, 1)
 
     def _adain(self) -> tuple[np.ndarray, np.ndarray]:
-        """Factor and summand of each channel; see :func:`s3diff.images.color_match.adain_color_match`."""
+        """Return factor and summand of each channel; see :func:`s3diff.images.color_match.adain_color_match`."""
         count = self._pixels.shape[0] * self._pixels.shape[1]
         means = self._moments[:, 0] / count
         variances = (self._moments[:, 1] - count * means**2).clip(min=0) / max(1, count - 1)
@@ -212,17 +210,17 @@ class Canvas:
 
 
 def _rounded(image: Tensor, depth: np.dtype) -> np.ndarray:
-    """[1, 3, h, w] in [0, 1] to [h, w, 3] of that depth."""
+    """Convert [1, 3, h, w] in [0, 1] to [h, w, 3] of that depth."""
     return _levels(image[0].to("cpu", torch.float32).permute(1, 2, 0).numpy(), depth)
 
 
 def _levels(values: np.ndarray, depth: np.dtype) -> np.ndarray:
-    """Values in [0, 1] in a picture's depth; floats are not rounded."""
+    """Convert values in [0, 1] to a picture's depth; floats are not rounded."""
     return values.astype(depth) if depth.kind == "f" else np.rint(values * full_scale(depth)).astype(depth)
 
 
 def cut_at_edge(span: HaloSpan, length: int) -> HaloSpan:
-    """Cut off what lies beyond the picture's ``length``, in the padding."""
+    """Cut a span at the picture's ``length``, which removes the padding."""
     return HaloSpan(
         Span(span.read.start, min(span.read.stop, length)), Span(span.kept.start, min(span.kept.stop, length))
     )

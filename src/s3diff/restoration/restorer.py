@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from typing_extensions import Unpack
 
-#: What can be restored: a path, a Picture, a Pillow image, or an array [H, W] or [H, W, C].
+#: Restorable objects: a path, a Picture, a Pillow image, or an array [H, W] or [H, W, C].
 Source: TypeAlias = "str | os.PathLike[str] | codecs.Picture | Image | np.ndarray[Any, Any] | Opened"
 
 #: A batch is cut into groups of at most this many output pixels.
@@ -38,10 +38,10 @@ MAX_BATCH_PIXELS = 2048 * 2048
 
 
 class Restorer(DeviceModel):
-    """A model on a device, ready to restore pictures.
+    """Restore pictures with a model on a device.
 
-    Make one with :meth:`from_pretrained`. It holds no state between calls but the embeddings of prompts it has seen:
-    the same input, options and device give the same bytes.
+    Make one with :meth:`from_pretrained`. Between calls it keeps only embeddings of prompts: the same input, options
+    and device give the same bytes.
 
     Arguments and errors are those of :class:`DeviceModel`.
     """
@@ -71,9 +71,9 @@ class Restorer(DeviceModel):
             remark: see :class:`Restorer`.
 
         Raises:
-            ModelError: no such model, or a damaged one.
+            ModelError: the model does not exist, or is damaged.
             DownloadError: the release could not be fetched; the message says how to use files on disk.
-            OptionError: the device or the precision cannot be had, or ``model`` is no name and no path.
+            OptionError: the device or the precision is not available, or ``model`` is neither a name nor a path.
         """
         chosen = choose_device(device)
         choose_dtype(precision)  # before a download, not after it
@@ -81,7 +81,7 @@ class Restorer(DeviceModel):
         return cls(loaded, device=chosen, precision=precision, exclusive=True, fast=fast, remark=remark)
 
     def estimate(self, source: Source, options: RestoreOptions | None = None) -> Degrees:
-        """Estimate how degraded a picture is, as :meth:`restore` would; does not wait for a restoration that runs.
+        """Estimate how degraded a picture is, as :meth:`restore` would, without waiting for a running restoration.
 
         Args:
             source: see :meth:`restore`.
@@ -109,14 +109,14 @@ class Restorer(DeviceModel):
             source: a path, a ``Picture``, a Pillow image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]
                 (uint8, uint16, or float in [0, 1], which gives float32).
             options: None for the defaults: four times as large, guidance 1.07, wavelet colour matching.
-            degrees: instead of the estimate and of the options' degrees.
+            degrees: instead of the estimate and the options' degrees.
             progress: called after every tile.
             on_stage: called for every tile with (name, tensor) of each stage: ``latent``, the encoded input;
                 ``prediction``, the UNet's; ``clean``, x0 (all [1, latent_channels, h, w]); ``decoded``, the picture
                 [1, 3, H, W] in [-1, 1] before colours are matched. A tensor of the same shape that it returns is used
-                instead; None changes nothing.
+                instead.
             on_begin: called when a stage begins, with its name, the part of the picture and the number of parts.
-            changes: fields of the options that differ, such as ``scale=2``.
+            changes: fields that replace those of the options, such as ``scale=2``.
 
         Raises:
             PictureError: the picture cannot be read, or its result would be too large.
@@ -141,18 +141,18 @@ class Restorer(DeviceModel):
         on_stage: OnStage | None = None,
         **changes: Unpack[RestoreChanges],
     ) -> tensors.RestoredTensors:
-        """Restore pictures that are tensors, together, each for its own degrees, without a way through files.
+        """Restore a batch of tensors, each for its own degrees, without files.
 
-        Numbers are those of :meth:`restore_batch` before they are rounded; of one picture, those of :meth:`restore`.
+        Values equal those of :meth:`restore_batch`, for one picture those of :meth:`restore`, before rounding.
 
         Args:
             images: [B, 3, H, W] or [B, H, W, 3] RGB, uint8 or float in [0, 1], on any device.
-            options: as in :meth:`restore`; those of files, transparency and grey pictures do not count.
+            options: as in :meth:`restore`; options of files, transparency and grey pictures are ignored.
             degrees: [2] or [B, 2] in [0, 1], blur and noise, instead of the estimate and of the options' degrees.
             differentiable: let gradients pass from the result to ``images`` and ``degrees``. The LoRA is then computed
-                per picture, not folded into the weights, which rounds otherwise.
-            clamp: take values outside [0, 1] for the nearest one; otherwise they are an error.
-            channels_last: whether ``images`` is [B, H, W, 3]; None to tell by the shape.
+                per picture, not folded into the weights, which changes rounding.
+            clamp: clamp values outside [0, 1] instead of refusing them.
+            channels_last: whether ``images`` is [B, H, W, 3]; None decides by the shape.
             progress: called after every tile.
             on_stage: see :meth:`restore`; tensors are of the whole batch.
             changes: fields of the options that differ.
@@ -256,19 +256,19 @@ class Restorer(DeviceModel):
         on_error: Literal["raise", "return"] = "raise",
         **changes: Unpack[RestoreChanges],
     ) -> list[Result] | list[Result | S3DiffError]:
-        """Restore pictures of any sizes; those of one size run together, each with matrices of its own.
+        """Restore pictures of any sizes; those of one size run together, each with its own matrices.
 
-        In float32 a result equals that of :meth:`restore` within one grey level: sums are taken in another order.
-        With ``in_turn`` a picture does not depend on its neighbours: what the embedded model makes on a CPU is the same
-        to the bit, as a test shows; other models and devices may round the decoder's sums otherwise.
+        In float32 a result equals that of :meth:`restore` within one grey level, since sums have another order. With
+        ``in_turn`` a picture does not depend on its neighbours: results of the embedded model on a CPU are the same to
+        the bit, as a test shows; other models and devices may round the decoder's sums otherwise.
 
         Args:
-            sources: a list or any other series of what :meth:`restore` takes.
+            sources: any series of objects that :meth:`restore` takes.
             options: for all of them.
-            in_turn: run the encoder and the UNet on one picture after the other, with folded weights, and only what
-                is not modulated on all together.
+            in_turn: run the encoder and the UNet on one picture after the other, with folded weights; only the decoder
+                runs on all together.
             on_error: ``raise``: the first bad picture ends the batch before anything is computed; ``return``: its error
-                stands in its place of the list.
+                takes its place in the list.
             changes: fields of the options that differ.
 
         Raises:
@@ -284,7 +284,7 @@ class Restorer(DeviceModel):
                 f"restore_batch takes a list of pictures and was given one {type(sources).__name__}; give a list, or "
                 "call restore for one"
             )
-        self.check(options)  # what is wrong with the options is wrong with no picture
+        self.check(options)  # an error in the options is no picture's error
         opened = [self._opened_or_error(source, options, on_error) for source in sources]
         groups: dict[Size, list[int]] = {}
         for index, each in enumerate(opened):
@@ -320,16 +320,16 @@ class Restorer(DeviceModel):
 
 
 def _is_one_picture(source: Any) -> bool:
-    """Whether this is a picture rather than several; what has four axes is a series of arrays."""
+    """Check whether this is one picture; an array of four axes is a series."""
     is_array = isinstance(source, np.ndarray) and source.ndim <= 3
     return is_array or isinstance(source, str | os.PathLike | codecs.Picture) or hasattr(source, "getbands")
 
 
 def as_picture(source: Source, options: RestoreOptions) -> codecs.Picture:
-    """Convert whatever a user may hold to a ``Picture``; ``options`` limits what is read from a file.
+    """Convert a source to a ``Picture``; ``options`` limits what is read from a file.
 
     Raises:
-        PictureError: the file cannot be read, or the object is none of these.
+        PictureError: the file cannot be read, or the object is of another type.
     """
     if isinstance(source, Opened):
         return source.picture

@@ -1,4 +1,4 @@
-"""The result of a restoration: one type for a picture in memory, a file, an animation, a job and a report's line."""
+"""Hold a restoration's result: one type for pictures in memory, files, animations, jobs and reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Degrees(NamedTuple):
-    """How degraded the input is, each in [0, 1]."""
+    """Hold how degraded the input is: blur and noise, each in [0, 1]."""
 
     blur: float
     noise: float
@@ -28,26 +28,25 @@ class Degrees(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
-    """A restored picture, in memory or in a file, and how it came about.
+    """Hold a restored picture, in memory or in a file, and how it was made.
 
     Attributes:
         size: (width, height) in pixels, of every frame; of pages that of the first one.
-        degrees: what the matrices were made for: the estimate, or the override; the same for all frames, the median of
-            pages.
-        estimated: what the estimator found; the median of some frames of an animation, or of all pages.
+        degrees: those that were used: the estimate or the override; one value for all frames, the median of pages.
+        estimated: the estimate; the median of some frames of an animation, or of all pages.
         seconds: wall-clock time by stage: prepare (enlarging the input), estimate, fold, encode, predict, decode,
             color, finish (only where size, colours, transparency or strength ask for more); and total, their sum.
             Reading and writing files, encoding a new prompt and rounding to the picture's depth are in none. A batch
             shares its time evenly; an animation's frames are added up; a resumed file counts only this run.
         options: the options, with the filter that enlarged the input filled in.
         notes: what was unusual about the restoration or left out, one sentence each.
-        num_frames: of an animation, or pages of a TIFF of several; None of a still picture.
-        in_memory: the picture, where its pixels are in memory; see :attr:`picture`.
-        in_file: where it was written, if it was; see :attr:`path`.
-        size_bytes: of that file, where the service keeps it.
-        num_tiles: of a picture that was restored part by part.
-        num_resumed: of these tiles, done by an earlier run.
-        provenance: what a file of the result states of its making; None of a service's result.
+        num_frames: frames of an animation or pages of a TIFF; None for a still picture.
+        in_memory: the picture, if its pixels are in memory; see :attr:`picture`.
+        in_file: the written file; see :attr:`path`.
+        size_bytes: size of that file, if the service keeps it.
+        num_tiles: tiles of a picture that was restored part by part.
+        num_resumed: number of these tiles that an earlier run finished.
+        provenance: statement that a file of the result carries; None for a service's result.
     """
 
     size: tuple[int, int]
@@ -79,7 +78,7 @@ class Result:
         """Pixels, transparency, profile and metadata, in the depth of the input.
 
         Raises:
-            PictureError: they are in a file.
+            PictureError: the pixels are in a file.
         """
         if self.in_memory is None:
             raise PictureError(f"the result is in {self.in_file} and not in memory; read it from there")
@@ -99,10 +98,10 @@ class Result:
 
     @property
     def path(self) -> Path:
-        """The file.
+        """The written file.
 
         Raises:
-            PictureError: the result was not written yet.
+            PictureError: the result is not written yet.
         """
         if self.in_file is None:
             raise PictureError("the result is in memory and in no file; save it first")
@@ -120,7 +119,7 @@ class Result:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a report's line and an HTTP answer say of the result, rounded."""
+        """The facts for a report's line and an HTTP answer, rounded."""
         facts = {
             "width": self.width,
             "height": self.height,
@@ -141,7 +140,7 @@ class Result:
         provenance: bool = True,
         signer: ResultSigner | None = None,
     ) -> tuple[str, ...]:
-        """Write the picture; the format follows the extension. Returns notes on what the format cannot hold.
+        """Write the picture in the format of the extension; return notes on what the format cannot hold.
 
         Args:
             path: where to.

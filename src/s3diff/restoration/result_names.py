@@ -1,4 +1,4 @@
-"""Name results: the extension they get, and the name that a template makes."""
+"""Name results by format and template."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from s3diff.formats import format_of_extension
 from s3diff.images.codecs import can_be_written
 from s3diff.options import OutputOptions
 
-#: What a picture is written as whose own format can be read but not written.
+#: Extension for pictures of formats that are only read.
 FALLBACK_EXTENSION = ".png"
 
 
 def result_extension(extension: str, writing: OutputOptions) -> str:
-    """Find the extension with its dot: the format asked for, or the input's, spelled as there where both are one."""
+    """Return the extension with its dot: the requested format's, or the input's if that has the same format."""
     if writing.format is not None:
         wanted = f".{writing.format}"
         return extension if format_of_extension(extension) == format_of_extension(wanted) else wanted
@@ -22,6 +22,6 @@ def result_extension(extension: str, writing: OutputOptions) -> str:
 
 
 def result_stem(writing: OutputOptions, values: Mapping[str, str]) -> str:
-    """Make a result's name without extension; ``values``: what the template may use (see :class:`OutputOptions`)."""
+    """Make a result's name without extension; ``values``: the template's fields (see :class:`OutputOptions`)."""
     parts = string.Formatter().parse(writing.name)
     return "".join(text + (values[field] if field is not None else "") for text, field, _, _ in parts)

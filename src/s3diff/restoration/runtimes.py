@@ -18,7 +18,7 @@ from torch import nn
 from s3diff.errors import MissingExtraError, ModelError
 from s3diff.messages import install_command, reason_of
 
-#: What runs networks besides torch.
+#: Runtimes besides torch.
 Runtime = Literal["openvino", "onnxruntime"]
 #: For each runtime the packages that it needs here; the extra has the runtime's name.
 _PACKAGES: Mapping[Runtime, tuple[str, ...]] = {

@@ -28,7 +28,7 @@ from s3diff.restoration.regions import Canvas
 from s3diff.tiling import HaloSpan
 
 _SCRATCH = ("pixels", "tiles", "finished", "part")
-#: libvips says in words of its own why it cannot write: where less than this is free, the disk is taken for full.
+#: libvips does not report a full disk as such: with less free space than this the disk counts as full.
 _NO_ROOM_BYTES = 2**20
 #: A longer target's scratch files are named by its hash: file systems end names at 255 bytes, encrypted ones at 143.
 _LONGEST_NAME_BYTES = 120
@@ -36,21 +36,21 @@ _LONGEST_NAME_BYTES = 120
 
 @dataclass(frozen=True)
 class Place:
-    """Where a result is made.
+    """Describe where a result is written.
 
     Attributes:
         target: the result.
-        num_bytes: what it and its scratch files take of the disk together; 0 where that is not known yet.
+        num_bytes: disk space of result and scratch files; 0 while unknown.
     """
 
     target: Path
     num_bytes: int = 0
 
     def require_room(self) -> None:
-        """Require room for all of it, less what an earlier run took.
+        """Require free space for everything that an earlier run has not written.
 
         Raises:
-            DiskFullError: there is none.
+            DiskFullError: the space is missing.
         """
         available = self._available_bytes()
         if self.num_bytes > available:
@@ -61,11 +61,11 @@ class Place:
             )
 
     def is_full(self) -> bool:
-        """Whether next to nothing is free."""
+        """Check whether the disk is nearly full."""
         return shutil.disk_usage(self.target.parent).free < _NO_ROOM_BYTES
 
     def full(self) -> DiskFullError:
-        """Make the error of a disk that takes no more."""
+        """Make the error of a full disk."""
         missing = ""
         if self.num_bytes:
             missing = f", up to {max(1, self.num_bytes - self._available_bytes())} bytes were missing"
@@ -74,7 +74,7 @@ class Place:
         )
 
     def _available_bytes(self) -> int:
-        """Free, or taken already."""
+        """Return the free space, plus the space of existing scratch files."""
         taken = 0
         for name in _SCRATCH:
             with suppress(FileNotFoundError):
@@ -84,14 +84,14 @@ class Place:
 
 
 class PixelFile:
-    """[H, W, C] pixels in a file, indexed like an array, of which nothing stays in memory.
+    """Keep [H, W, C] pixels in a file, indexed like an array.
 
-    Written through the file rather than mapped: a full disk is an error then, where a mapped one would end the process.
+    The file is not mapped: a full disk would end the process, where a write raises an error.
 
     Args:
-        path: made where it is missing.
+        path: the file, created if missing.
         shape: (height, width, channels).
-        dtype: of a value.
+        dtype: the values' type.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> None:
@@ -113,32 +113,32 @@ class PixelFile:
             self._file.write(line.tobytes())
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """Whole rows."""
+        """Read whole rows."""
         start, stop = rows.start, min(rows.stop, self.shape[0])
         self._file.seek(start * self.shape[1] * self._pixel_bytes)
         data = self._file.read((stop - start) * self.shape[1] * self._pixel_bytes)
         return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
 
     def sync(self) -> None:
-        """Bring what was written onto the disk."""
+        """Flush written pixels to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; what could not be written was raised before."""
+        """Close the file; write errors were raised by earlier calls."""
         with suppress(OSError):
             self._file.close()
 
 
 class RecordedCanvas(Canvas):
-    """A canvas on the disk that writes down every finished part, after its pixels, and knows those of an earlier run.
+    """Keep a canvas on the disk, with a record of finished parts that a later run continues.
 
     Args:
-        pixels: of the kept depth.
-        record: one JSON object a line: a header that says what is being made, then a line for each part. Lines of
-            another header do not count; a line that was cut off does not either.
-        header: what is being made of what; equal headers give equal bytes.
-        place: of what is being made, for messages.
+        pixels: the pixels, of the kept depth.
+        record: one JSON object per line: a header, then a line for each part. Lines of another header and lines that
+            were cut off do not count.
+        header: input, model and options; equal headers give equal bytes.
+        place: the result's, for messages.
         size, depth, options, is_grey: as of :class:`Canvas`.
 
     Raises:
@@ -177,7 +177,7 @@ class RecordedCanvas(Canvas):
 
     @property
     def num_held(self) -> int:
-        """Parts that are finished."""
+        """Number of finished parts."""
         return len(self._held)
 
     def holds(self, rows: HaloSpan, columns: HaloSpan) -> bool:
@@ -187,7 +187,7 @@ class RecordedCanvas(Canvas):
         """See :meth:`Canvas.write`.
 
         Raises:
-            OutputError: the disk does not take it; the part does not count then.
+            OutputError: the write failed; the part does not count then.
         """
         with disk_errors(self._place):
             super().write(result, base, rows, columns)
@@ -202,7 +202,7 @@ class RecordedCanvas(Canvas):
 
 
 def beside(target: Path, what: str) -> Path:
-    """Name a file beside the target: ``pixels``, ``tiles``, ``finished``, ``part`` or ``lock``."""
+    """Name a scratch file next to the target: ``pixels``, ``tiles``, ``finished``, ``part`` or ``lock``."""
     name = target.name
     if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
@@ -210,20 +210,20 @@ def beside(target: Path, what: str) -> Path:
 
 
 def remove_links(target: Path) -> None:
-    """Remove links that somebody put in the place of these files: they would lead elsewhere what is written."""
+    """Remove symbolic links at the scratch files' paths: writes would follow them elsewhere."""
     for name in (*_SCRATCH, "lock"):
         if beside(target, name).is_symlink():
             beside(target, name).unlink()
 
 
 def remove_scratch(target: Path) -> None:
-    """Remove the files that are needed no more; the part is gone already, and the lock is its holder's."""
+    """Remove the scratch files; the part has been moved, and the lock's holder removes the lock."""
     for name in ("pixels", "tiles", "finished"):
         beside(target, name).unlink(missing_ok=True)
 
 
 def whole_lines(record: Path) -> Iterator[dict[str, Any]]:
-    """Read the record's objects up to the first line that is none: behind a line that was cut off nothing counts."""
+    """Read the record's objects up to the first damaged line."""
     for line in read_lines(record):
         if line.is_cut or not isinstance(line.value, dict):
             return
@@ -256,11 +256,11 @@ def only_one(target: Path) -> Iterator[None]:
 
 @contextmanager
 def disk_errors(place: Place) -> Iterator[None]:
-    """Turn errors of the target's disk into one line. Nothing else belongs inside: other OSErrors, of the source or of
-    a caller's function, would be blamed on the target.
+    """Turn errors of the target's disk into one line. Only writes belong inside: other OSErrors would be blamed on the
+    target.
 
     Raises:
-        OutputError: instead of any OSError; DiskFullError where there is no room.
+        OutputError: instead of any OSError; DiskFullError if the disk is full.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The one-liner: ``s3diff.restore("photo.jpg")``."""
+"""Restore one picture in one call: ``s3diff.restore("photo.jpg")``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from s3diff.restoration.result import Result
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-#: The last call's restorer by what was asked for: one entry or none.
+#: The last call's restorer by its arguments: one entry or none.
 _kept: dict[tuple[str, str, str], Restorer] = {}
 _LOADING = threading.Lock()
 
@@ -28,7 +28,7 @@ def restore(
     precision: Precision = "auto",
     **options: Unpack[RestoreChanges],
 ) -> Result:
-    """Restore one picture; the model stays loaded for the next call.
+    """Restore one picture; keep the model loaded for the next call.
 
     Args:
         source: a path, a Pillow image or an array; see :meth:`Restorer.restore`.
@@ -49,7 +49,7 @@ def _restorer(model: str | Path, device: str, precision: Precision) -> Restorer:
     asked = (repr(model), repr(device), repr(precision))
     with _LOADING:
         if asked not in _kept:
-            # First away with the old one: two models at once may be more than there is memory.
+            # Drop the old model first: memory may not hold two.
             _kept.clear()
             _kept[asked] = Restorer.from_pretrained(model, device=device, precision=precision)
         return _kept[asked]

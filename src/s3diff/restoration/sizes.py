@@ -1,4 +1,4 @@
-"""Compute a picture's sizes once, when its width and height are known; every later step is handed this value."""
+"""Compute a picture's sizes once, from its width and height; every later step receives this value."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Sizes:
-    """A picture's (width, height) in pixels at each step of its restoration.
+    """Hold a picture's (width, height) in pixels at each step of its restoration.
 
     Attributes:
-        input: as it was read.
-        working: of what the networks make, before it is resampled.
-        uncut: before ``fill`` cuts what stands over.
-        output: of the result.
+        input: the picture as read.
+        working: the networks' result before resampling.
+        uncut: the resampled result before ``fill`` cuts it.
+        output: the result.
     """
 
     input: Size
@@ -29,7 +29,7 @@ class Sizes:
 
     @property
     def num_working_pixels(self) -> int:
-        """What the networks' time grows with."""
+        """Number of pixels that the networks produce; their time grows with it."""
         return self.working[0] * self.working[1]
 
     def padded(self, multiple: int) -> Size:
@@ -42,7 +42,7 @@ def sizes_of(size: Size, options: RestoreOptions) -> Sizes:
     """Compute all sizes of a picture of this (width, height).
 
     Raises:
-        OverflowError: the result would be larger than any number.
+        OverflowError: the result's size overflows.
     """
     output = options.output_size(*size)
     uncut = options.covering_size(*size) if options.size is not None and options.size_mode == "fill" else output
@@ -55,15 +55,15 @@ def sizes_of(size: Size, options: RestoreOptions) -> Sizes:
 
 
 def allowed_sizes(size: Size, options: RestoreOptions, name: object = None) -> Sizes:
-    """Compute all sizes of a picture, if the options allow a result of so many pixels.
+    """Compute all sizes of a picture, if the options allow its result's number of pixels.
 
     Args:
         size: the picture's (width, height).
         options: with the limit.
-        name: of the picture, for the message.
+        name: the picture's name, for the message.
 
     Raises:
-        PictureError: they do not.
+        PictureError: the result would be too large.
     """
     name = name or "the picture"
     try:

@@ -1,4 +1,4 @@
-"""What a file is restored as: a still picture, an animation, or pages."""
+"""Decide whether a file is restored as a still picture, an animation, or pages."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from s3diff.restoration.steps import Opened, Progress, read
 if TYPE_CHECKING:
     from s3diff.images.files.credentials import ResultSigner
 
-#: Several pictures of one file, restored one by one into another file.
+#: A file of several pictures, restored one by one into another file.
 OpenedSeries = OpenedAnimation | OpenedPages
 
 
 def open_source(
     source: Path, target: Path, options: RestoreOptions, known: Sizes | None = None
 ) -> Opened | OpenedSeries:
-    """Read a picture, or open an animation or pages where the target can hold them.
+    """Read a picture, or open an animation or pages if the target's format holds them.
 
-    Args and errors are those of :func:`s3diff.restoration.steps.read`; a page that is not there is a PictureError.
+    Args and errors are those of :func:`s3diff.restoration.steps.read`; a missing page is a PictureError.
     """
     if holds_frames(target) and is_animated(source, options.max_input_pixels, options.max_file_bytes):
         opened = checked_animation(source, options)
@@ -46,11 +46,11 @@ def restore_series(
     degrees: Degrees | None = None,
     signer: ResultSigner | None = None,
 ) -> Result:
-    """Restore an animation or pages; each frame or page is written once it is restored.
+    """Restore an animation or pages; write each frame or page once it is restored.
 
     Args and errors are those of ``restore_animation`` and ``restore_pages``.
     """
-    if isinstance(opened, OpenedPages):  # each page has degrees of its own, and they are estimated again
+    if isinstance(opened, OpenedPages):  # each page has its own degrees, which are estimated again
         return restore_pages(
             model, opened, target, options,
             quality=writing.quality, overwrite=writing.overwrite, provenance=writing.provenance, signer=signer,

@@ -1,4 +1,4 @@
-"""What pictures took on this machine, in a file of its state, so that the next one's time is known before it begins."""
+"""Remember how long pictures took on this machine, to predict the next one's time."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from s3diff.user_folders import state_folder
 if TYPE_CHECKING:
     from s3diff.restoration.device_model import DeviceModel
 
-#: The stage whose time does not grow with the picture.
+#: The stage with a fixed time.
 _FIXED = "fold"
-#: Share of what was measured before that still counts beside a new picture.
+#: Weight of earlier measurements against a new picture.
 _KEPT = 0.7
 
 
 class Speeds:
-    """Seconds and megapixels of earlier pictures, by model, device and settings; large pictures weigh more.
+    """Keep seconds and megapixels of earlier pictures, by model, device and settings; large pictures weigh more.
 
-    A file that cannot be read counts as empty, one that cannot be written is left alone: nothing depends on it.
+    A file that cannot be read counts as empty; failures to write are ignored: nothing depends on it.
 
     Args:
         path: the file; None for ``speed.json`` in s3diff's state folder.
@@ -41,11 +41,11 @@ class Speeds:
             self._measured = {key: value for key, value in items if _is_entry(value)}
 
     def expected(self, key: str, num_pixels: int) -> dict[str, float] | None:
-        """Estimate the seconds of each stage of a picture; None where nothing was measured.
+        """Estimate the seconds of each stage of a picture; None without measurements.
 
         Args:
             key: from :func:`speed_key`.
-            num_pixels: of what the networks make (:attr:`Sizes.num_working_pixels`).
+            num_pixels: see :attr:`Sizes.num_working_pixels`.
         """
         entry = self._measured.get(key)
         if entry is None:
@@ -57,7 +57,7 @@ class Speeds:
         }
 
     def add(self, key: str, num_pixels: int, seconds: Mapping[str, float]) -> None:
-        """Learn from a picture's ``Result.seconds``."""
+        """Add a picture's ``Result.seconds``."""
         old = self._measured.get(key, {"pictures": 0.0, "megapixels": 0.0, "seconds": {}})
         stages = [stage for stage in seconds if stage != "total"]
         self._measured[key] = {
@@ -67,14 +67,14 @@ class Speeds:
         }
 
     def save(self) -> None:
-        """Write the file, as far as the disk takes it."""
+        """Write the file; failures are ignored."""
         with suppress(OSError, OutputError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(json.dumps(self._measured, indent=1).encode(), self._path, True)
 
 
 def speed_key(model: DeviceModel, options: RestoreOptions) -> str:
-    """Name what decides how fast a picture is, besides its size."""
+    """Name model, device and settings, which decide the speed for a given size."""
     import torch
 
     on_cpu = model.device.type == "cpu"

@@ -1,4 +1,4 @@
-"""Tell when the stages of a restoration begin, and measure how long they take."""
+"""Report when the stages of a restoration begin, and measure their time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-#: Called with the stage (``tiles``, ``predict`` or ``frames``), how much of it is done and how much there is. What it
-#: raises ends the work.
+#: Called with the stage (``tiles``, ``predict`` or ``frames``), the finished number and the total. Its exception ends
+#: the work.
 Progress = Callable[[str, int, int], None]
 #: Called when a stage begins: its name, the part of the picture, counted from 0, and how many parts there are. The
 #: stages are ``estimate`` and ``fold``, for every part ``prepare``, ``encode``, ``predict``, ``decode`` and ``color``,
@@ -23,11 +23,11 @@ class StageClock:
     """Measure the stages of one walk.
 
     Attributes:
-        device: waited for at the end of each stage.
-        num_parts: of the picture.
+        device: synchronised at the end of each stage.
+        num_parts: number of the picture's parts.
         on_begin: see :data:`OnBegin`.
-        seconds: of every stage, all parts together.
-        part: the one at work.
+        seconds: time of every stage, all parts together.
+        part: index of the current part.
     """
 
     device: torch.device
@@ -38,7 +38,7 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measure what runs inside."""
+        """Measure the block."""
         if self.on_begin is not None:
             self.on_begin(name, self.part, self.num_parts)
         started = time.perf_counter()
@@ -50,6 +50,6 @@ class StageClock:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
     def shared_by(self, num_pictures: int) -> dict[str, float]:
-        """Share the seconds between the pictures of a batch, and add their ``total``."""
+        """Divide the seconds between the pictures of a batch, and add their ``total``."""
         shared = {name: seconds / num_pictures for name, seconds in self.seconds.items()}
         return {**shared, "total": sum(shared.values())}

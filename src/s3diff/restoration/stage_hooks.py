@@ -1,4 +1,4 @@
-"""Let a caller see and replace what the stages of a restoration hand on."""
+"""Let a caller see and replace the tensors between the stages of a restoration."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from s3diff.errors import OptionError
 from s3diff.tiling import HaloSpan
 
 #: Called for every tile with a name of :data:`s3diff.networks.one_step_generator.STAGE_RESULTS` and that tensor; a
-#: tensor of its shape that it returns is used instead. What it raises ends the work.
+#: tensor of the same shape that it returns is used instead. Its exception ends the work.
 OnStage = Callable[[str, Tensor], Tensor | None]
 
 
 class Passed(Protocol):
-    """The same, inside: called with the rows and columns of the padded picture that the tensor is of too."""
+    """Call a stage hook with the tensor's rows and columns in the padded picture."""
 
     def __call__(self, name: str, tensor: Tensor, rows: HaloSpan, columns: HaloSpan) -> Tensor:
-        """Return what is used."""
+        """Return the tensor to use."""
 
 
 def unchanged(name: str, tensor: Tensor, rows: HaloSpan, columns: HaloSpan) -> Tensor:
-    """Hand on what was made."""
+    """Return the tensor unchanged."""
     return tensor
 
 
 def passed_to(on_stage: OnStage | None) -> Passed:
-    """Make what :func:`walk` calls of a caller's function; what that one returns must fit."""
+    """Make the hook that :func:`walk` calls from a caller's function; check the tensors that it returns."""
     if on_stage is None:
         return unchanged
 

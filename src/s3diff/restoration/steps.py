@@ -1,4 +1,4 @@
-"""The order of a restoration's steps: read, to networks, walk, finish, write.
+"""Write down the order of a restoration's steps: read, to networks, walk, finish, write.
 
 Colours are float from the first step to the last; a picture restored in tiles keeps its finished parts in 16 bits.
 """
@@ -42,22 +42,22 @@ if TYPE_CHECKING:
 
 
 class PartCanvas(Protocol):
-    """What takes the parts of pictures that are restored part by part."""
+    """Collect the parts of pictures that are restored part by part."""
 
     def holds(self, rows: HaloSpan, columns: HaloSpan) -> bool:
-        """Whether this part need not be computed any more."""
+        """Check whether this part is finished already."""
 
     def write(self, result: Tensor, base: Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
-        """Take one part; see :meth:`Canvas.write`."""
+        """Write one part; see :meth:`Canvas.write`."""
 
 
 class Walked(NamedTuple):
-    """What :func:`walk` makes.
+    """Hold the result of :func:`walk`.
 
     Attributes:
-        images: the pictures at the working size, [B, 3, H, W] in [0, 1]; None where a canvas took them.
-        results: that are to hold them.
-        degrees: [B, 2] float32 in [0, 1], that the matrices were made for.
+        images: the pictures at the working size, [B, 3, H, W] in [0, 1]; None if a canvas holds them.
+        results: a result for each, still without its picture.
+        degrees: [B, 2] float32 in [0, 1], the degrees that were used.
     """
 
     images: Tensor | None
@@ -66,7 +66,7 @@ class Walked(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A still picture that was read, and its sizes."""
+    """Hold a still picture and its sizes."""
 
     picture: Picture
     sizes: Sizes
@@ -75,14 +75,14 @@ class Opened(NamedTuple):
 def read(
     source: Path, target: Path, options: RestoreOptions, known: Sizes | None = None, page: int | None = None
 ) -> Opened:
-    """Read a picture; make sure that the options allow its result and that the target can take it.
+    """Read a picture; check that the options allow its result and that the target's format can hold it.
 
     Args:
         source: the file.
-        target: where the result will go.
+        target: the result's path.
         options: with the limits.
-        known: the sizes, where the file's header gave them; they count if the picture is of that size.
-        page: the number, from 1, of the page that is read.
+        known: the sizes by the file's header; ignored if the picture has another size.
+        page: number, from 1, of the page to read.
 
     Raises:
         PictureError: the picture cannot be read, or its result would be too large.
@@ -117,7 +117,7 @@ def restore(
     on_stage: OnStage | None = None,
     on_begin: OnBegin | None = None,
 ) -> list[Result]:
-    """Restore pictures of one size, together where memory allows it whole, otherwise one by one and in tiles.
+    """Restore pictures of one size, together if memory allows it, otherwise one by one and in tiles.
 
     Args:
         model: the networks on their device.
@@ -126,12 +126,12 @@ def restore(
         progress: called after every tile.
         in_turn: see :meth:`Restorer.restore_batch`.
         degrees: for all pictures, instead of the estimate and of the options' degrees.
-        grey: instead of the options'.
+        grey: replaces the options' value.
         on_stage: see :data:`OnStage`.
         on_begin: see :data:`OnBegin`.
 
     Raises:
-        PictureError: there is not enough memory, whatever the tiles.
+        PictureError: memory does not suffice for the smallest tiles.
         ModelError: the options ask for a prompt that the model cannot encode.
     """
     sizes, pictures = opened[0].sizes, [each.picture for each in opened]
@@ -200,15 +200,15 @@ def walk(
         sizes: of each.
         options: with the filter that enlarges the input filled in.
         plan: of the working size.
-        canvas: takes the parts of one picture; what it holds already is not computed again. None where the plan
-            has one part.
+        canvas: collects the parts of one picture; parts that it holds are not computed again. None if the plan has one
+            part.
         progress: called after every tile.
         in_turn: see :meth:`Restorer.restore_batch`.
-        degrees: [B, 2] or, for all pictures, [1, 2], instead of the estimate and of the options' degrees.
+        degrees: [B, 2] or, for all pictures, [1, 2], instead of the estimate and the options' degrees.
         passed: see :data:`Passed`.
         on_begin: see :data:`OnBegin`.
     """
-    # Folded weights lie in one place until the next picture's, and a plan counts on the device's free memory.
+    # Folded weights occupy one place until the next picture's, and a plan depends on the device's free memory.
     with turn_of(model.device), repeatable(exactly=not model.acceleration.compiled):
         generator, (read_part, size, count), (width, height) = model.generator, low_quality, sizes.working
         positive, negative = model.prompts(options, count)
@@ -264,21 +264,21 @@ def walk(
 
 
 def as_tensor(degrees: Degrees | None) -> Tensor | None:
-    """Make [1, 2] of one picture's degrees."""
+    """Convert one picture's degrees to [1, 2]."""
     return None if degrees is None else torch.tensor([degrees], dtype=torch.float32)
 
 
 def write(result: Result, target: Path, writing: OutputOptions, signer: ResultSigner | None = None) -> Result:
-    """Write a picture; the result then says where it is and everything that was lost, left out or unusual.
+    """Write a picture; return the result with its path and all notes.
 
     Args:
         result: in memory.
         target: the file.
-        writing: how it is written.
+        writing: format and quality.
         signer: signs the file; see :class:`s3diff.images.files.credentials.ResultSigner`.
 
     Raises:
-        OutputError: it cannot be written there; nothing is left half written.
+        OutputError: the file cannot be written; nothing is left half written.
     """
     lost = result.save(
         target, quality=writing.quality, overwrite=writing.overwrite, provenance=writing.provenance, signer=signer
@@ -288,7 +288,7 @@ def write(result: Result, target: Path, writing: OutputOptions, signer: ResultSi
 
 
 def estimate(model: DeviceModel, picture: Picture) -> Degrees:
-    """Estimate how degraded a picture is, as :func:`walk` would; does not wait for a restoration that runs."""
+    """Estimate how degraded a picture is, as :func:`walk` would, without waiting for a running restoration."""
     with torch.inference_mode(), repeatable(exactly=not model.acceleration.compiled):
         colors = to_networks(picture)
         found = estimate_in_tiles(
@@ -305,7 +305,7 @@ def _finished(
     options: RestoreOptions,
     notes: tuple[str, ...],
 ) -> Result:
-    """Put the finished picture into its result; the time counts where more than rounding was to be done."""
+    """Put the finished picture into its result; measure the time unless only rounding is needed."""
     assert image is not None  # the walk gave it, or took the canvas
     started = time.perf_counter()
     finished = finish(image, picture, sizes, options)
@@ -319,7 +319,7 @@ def _finished(
 
 
 def _settled(options: RestoreOptions, sizes: Sizes, plan: TilePlan) -> RestoreOptions:
-    """Return the options with what this machine chose for ``auto``: what another one has to be asked for."""
+    """Replace ``auto`` in the options by this machine's choices, so that another machine can repeat them."""
     restore_at: RestoreAt = "output" if sizes.working == sizes.uncut else "model"
     if plan.is_whole or not plan.is_local:
         tile: Any = "off" if plan.is_whole else options.tile
@@ -353,7 +353,7 @@ def _canvas(picture: Picture, sizes: Sizes, options: RestoreOptions) -> Canvas:
 
 
 def _estimated(model: DeviceModel, low_quality: LowQuality, in_turn: bool) -> Tensor:
-    """[B, 2]; in turn where a batch's sums, which are rounded otherwise, must not be seen."""
+    """Estimate [B, 2]; one by one with ``in_turn``, since a batch rounds sums differently."""
     estimator, (read_part, size, count) = model.generator.estimator, low_quality
     if not in_turn:
         return estimate_in_tiles(estimator, read_part, size, model.device)
@@ -366,7 +366,7 @@ def _estimated(model: DeviceModel, low_quality: LowQuality, in_turn: bool) -> Te
 
 
 def _overridden(estimated: Tensor, options: RestoreOptions) -> Tensor:
-    """[B, 2] with the degrees that the options set or move by hand."""
+    """Replace or shift [B, 2] by the degrees that the options give."""
     degrees = estimated.clone()
     for column, name in enumerate(DEGREE_NAMES):
         value = getattr(options, name)
@@ -378,16 +378,17 @@ def _overridden(estimated: Tensor, options: RestoreOptions) -> Tensor:
 
 
 def _scaled(matrices: Tensor, options: RestoreOptions) -> Tensor:
-    """Weigh the LoRA: W + s B M^T A is linear in M."""
+    """Scale the LoRA's matrices: W + s B M^T A is linear in M."""
     return matrices if options.lora_scale == 1 else matrices * options.lora_scale
 
 
 def _latent_noise(
     model: DeviceModel, plan: TilePlan, rows: HaloSpan, columns: HaloSpan, options: RestoreOptions
 ) -> Tensor | None:
-    """Every picture of a batch draws the noise that it would draw by itself; on the CPU, equal on every device.
+    """Draw for each picture of a batch the noise that it would get in a batch of one;
+    on the CPU, equal for every device.
 
-    It is drawn for the whole picture, whatever the tiles; a part gets its own.
+    Noise is drawn for the whole picture, whatever the tiles.
     """
     if options.latent == "mean":
         return None

@@ -1,6 +1,4 @@
-"""Pictures larger than memory: read part by part, restored tile by tile into a file of raw pixels, from which a tiled
-BigTIFF is written when all tiles are there. An interrupted run goes on after its last whole tile.
-"""
+"""Restore pictures larger than memory, tile by tile, into a tiled BigTIFF; an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -41,14 +39,14 @@ from s3diff.restoration.steps import Progress, as_tensor, walk
 from s3diff.restoration.tile_plan import LOCAL_TILE_PX, TilePlan, plan_tiles
 from s3diff.version import __version__
 
-#: What a result may be called.
+#: Extensions of results.
 STREAMED_EXTENSIONS = (".tif", ".tiff")
-#: Changes when files of earlier versions cannot be gone on with.
+#: Incremented when scratch files of earlier versions cannot be continued.
 _RECORD_VERSION = 2
 
 
 class _How(NamedTuple):
-    """What a caller asks for besides the options; see :func:`restore_file`."""
+    """Hold a caller's arguments besides the options; see :func:`restore_file`."""
 
     overwrite: bool
     provenance: bool
@@ -69,15 +67,15 @@ def restore_file(
 ) -> Result:
     """Restore a TIFF, PNG or JPEG into a tiled BigTIFF with memory that does not grow with the picture.
 
-    The result is that of ``Restorer.restore`` within one grey level; 16 bits of colour pictures are kept, too. The disk
-    holds the result twice meanwhile, uncompressed once (with ``adain``, and for grey pictures, three times). When the
-    same call is made again after an interruption, it goes on where it stopped.
+    The result equals that of ``Restorer.restore`` within one grey level; colour pictures keep 16 bits. During the work
+    the disk holds the result twice, once of it uncompressed (with ``adain``, and for grey pictures, three times). After
+    an interruption the same call resumes.
 
     Args:
         model: a local model on its device (``config.is_local``), such as ``compact``.
         source: RGB or grey, 8 or 16 bits, without transparency.
-        target: a name that ends in .tif or .tiff.
-        options: ``max_output_pixels`` does not count. ``restore_at`` "auto" is "output" here.
+        target: the result's path, with the extension .tif or .tiff.
+        options: ``max_output_pixels`` is ignored. ``restore_at`` "auto" means "output" here.
         overwrite: whether a file that is there may be replaced.
         provenance: whether the file states in XMP how it was made.
         degrees: instead of the estimate and of the options' degrees.
@@ -85,8 +83,8 @@ def restore_file(
 
     Raises:
         MissingExtraError: the extra ``large`` is not installed.
-        OptionError: an option or the model cannot work part by part.
-        PictureError: the picture cannot be read, or is of another kind.
+        OptionError: an option or the model does not allow work in parts.
+        PictureError: the picture cannot be read, or has another number of bits or channels.
         OutputError: the result cannot be written there, or another process is writing it.
     """
     place = Path(target).resolve()
@@ -111,10 +109,10 @@ def restore_file(
 
 
 def check_streaming(model: DeviceModel, target: Path, options: RestoreOptions | None = None) -> None:
-    """Make sure that model, target and options can work part by part, before anything is read.
+    """Check that model, target and options allow work in parts, before anything is read.
 
     Raises:
-        OptionError, OutputError: they cannot; the message says why.
+        OptionError, OutputError: one of them does not; the message says why.
     """
     options = RestoreOptions() if options is None else options
     if target.suffix.lower() not in STREAMED_EXTENSIONS:
@@ -161,7 +159,7 @@ def _restored_into(
     options: RestoreOptions,
     how: _How,
 ) -> Result:
-    """Walk, finish, write; with smaller tiles where memory runs out."""
+    """Walk, finish and write; use smaller tiles when memory runs out."""
     width, height = sizes.output
     record, held = beside(target, "tiles"), beside(target, "pixels")
     header = _header(model, picture, options, how.degrees)
@@ -174,7 +172,7 @@ def _restored_into(
         first = _plan(model, sizes, options, record, header)
         place.require_room()
         if not held.exists() or held.stat().st_size != pixels_bytes:
-            record.unlink(missing_ok=True)  # before the pixels change: what it says of them is no longer true
+            record.unlink(missing_ok=True)  # before the pixels change, which makes its entries false
 
     def restore_under(plan: TilePlan, notes: tuple[str, ...]) -> Result:
         with disk_errors(place):
@@ -201,7 +199,7 @@ def _restored_into(
                 notes += (*more, *_written(canvas, pixels, picture, place, options, how.overwrite, xmp))
         except PictureError:
             canvas.close()
-            if not canvas.num_held:  # else a repeated run goes on with them, if the source can be read then
+            if not canvas.num_held:  # otherwise the next run resumes with them, if it can read the source
                 remove_scratch(target)
             raise
         finally:
@@ -216,7 +214,7 @@ def _restored_into(
 
 
 def _plan(model: DeviceModel, sizes: Sizes, options: RestoreOptions, record: Path, header: dict[str, Any]) -> TilePlan:
-    """Choose tiles by the free memory, but an earlier run's where it is gone on with; a side asked for wins."""
+    """Choose tiles by the free memory; keep an earlier run's tiles when resuming; a requested side has priority."""
     columns, rows = sizes.padded(model.config.pad_multiple)
     plan = plan_tiles(model.config, rows, columns, options, model.device, model.dtype)
     if plan.tile_px is None and max(rows, columns) > LOCAL_TILE_PX:
@@ -237,7 +235,7 @@ def _written(
     overwrite: bool,
     xmp: bytes | None,
 ) -> tuple[str, ...]:
-    """Finish the colours, write the BigTIFF beside its place and move it there. Returns notes."""
+    """Finish the colours, write the BigTIFF next to its place and move it there; return notes."""
     target = place.target
     in_color = picture.is_grey and becomes_color(canvas, options)
     in_grey, finished = picture.is_grey and not in_color, pixels
@@ -263,7 +261,7 @@ def _written(
 
 
 def _streamed_statement(result: Result) -> Provenance | None:
-    """Return the statement of a picture restored part by part, which takes another way than one in memory."""
+    """Return the statement of a picture restored part by part."""
     if result.provenance is None:
         return None
     options = result.provenance.options
@@ -273,14 +271,14 @@ def _streamed_statement(result: Result) -> Provenance | None:
 
 
 def _xmp(picture: LargePicture, stated: Provenance | None) -> tuple[bytes | None, tuple[str, ...]]:
-    """Return the XMP packet of the result, and a remark on what the input's states of its making."""
+    """Return the result's XMP packet, and a remark on the input's own statement."""
     return (None, ()) if stated is None else with_restoration(None, stated, picture.xmp)
 
 
 def _header(
     model: DeviceModel, picture: LargePicture, options: RestoreOptions, degrees: Degrees | None
 ) -> dict[str, Any]:
-    """Describe what decides every byte of the pixels, the tiles apart."""
+    """Describe everything that decides the pixels, except the tiles."""
     try:
         status = os.stat(picture.path)
     except OSError as error:

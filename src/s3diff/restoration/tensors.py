@@ -1,4 +1,4 @@
-"""Restore pictures that are tensors: checked on the way in, in the caller's layout and number format on the way out."""
+"""Restore pictures given as tensors: validate them, and return the caller's layout and number format."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _ALLOWED = "give [B, 3, H, W] or [B, H, W, 3] of uint8, or of floats in [0, 1]"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RestoredTensors:
-    """Restored pictures as tensors on the model's device.
+    """Hold restored pictures as tensors on the model's device.
 
     Attributes:
-        images: [B, 3, H, W] or [B, H, W, 3], as the pictures were given: uint8, or floats of their type in [0, 1].
-        degrees: [B, 2] float32 in [0, 1], blur and noise: what the matrices were made for.
-        latent: [B, latent_channels, H', W'] float32, scaled: x0, which was decoded, of the padded picture.
+        images: [B, 3, H, W] or [B, H, W, 3] like the input: uint8, or floats of the input's type in [0, 1].
+        degrees: [B, 2] float32 in [0, 1], the blur and noise that were used.
+        latent: [B, latent_channels, H', W'] float32, scaled: x0 of the padded picture, before decoding.
         seconds: of one picture by stage, as in :class:`s3diff.Restored`.
     """
 
@@ -44,14 +44,14 @@ class RestoredTensors:
 
 
 class _Given(NamedTuple):
-    """Pictures as they were handed in: [B, 3, H, W] float32 in [0, 1], and what the caller's form was."""
+    """Hold the input as [B, 3, H, W] float32 in [0, 1], and the caller's layout and type."""
 
     colors: Tensor
     dtype: torch.dtype
     is_channels_last: bool
 
     def like(self, images: Tensor) -> Tensor:
-        """Bring [B, 3, H, W] in [0, 1] to the caller's form."""
+        """Convert [B, 3, H, W] in [0, 1] to the caller's layout and type."""
         images = images.permute(0, 2, 3, 1).contiguous() if self.is_channels_last else images
         return (images * 255).round().to(torch.uint8) if self.dtype == torch.uint8 else images.to(self.dtype)
 
@@ -61,7 +61,7 @@ class TensorCanvas:
 
     Args:
         size: (height, width) of the pictures, without padding.
-        padded_size: with it.
+        padded_size: with padding.
         downscale: picture side over latent side.
         color_match: how colours are taken from the enlarged input; ``adain`` when all parts are there.
     """
@@ -75,7 +75,7 @@ class TensorCanvas:
         self._latent: Tensor | None = None
 
     def holds(self, rows: HaloSpan, columns: HaloSpan) -> bool:
-        """Tell that no part is there from an earlier run."""
+        """Return False: no part comes from an earlier run."""
         return False
 
     def write(self, result: Tensor, base: Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
@@ -93,13 +93,13 @@ class TensorCanvas:
         self._latent = _placed(self._latent, latent, size, *in_latents)
 
     def matched(self) -> Tensor:
-        """Give the pictures with the colours of the enlarged input, [B, 3, H, W]; values may leave [0, 1]."""
+        """Return the pictures with the colours of the enlarged input, [B, 3, H, W]; values may leave [0, 1]."""
         assert self._result is not None  # a picture has a part
         return self._result if self._base is None else match_color(self._result, self._base, self._color_match)
 
     @property
     def latent(self) -> Tensor:
-        """Give the clean latents, [B, latent_channels, h, w]."""
+        """Return the clean latents, [B, latent_channels, h, w]."""
         assert self._latent is not None
         return self._latent
 
@@ -212,7 +212,7 @@ def _checked_degrees(degrees: Tensor, count: int) -> Tensor:
 
 
 def _placed(whole: Tensor | None, part: Tensor, size: tuple[int, int], rows: HaloSpan, columns: HaloSpan) -> Tensor:
-    """``part`` without its halo at its place in the whole; itself where it is the whole."""
+    """Put ``part`` without its halo at its place in the whole; a part that is the whole is returned as it is."""
     if tuple(part.shape[2:]) == size:
         return part
     if whole is None:

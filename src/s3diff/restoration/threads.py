@@ -1,4 +1,4 @@
-"""How many threads to compute with: what the machine grants this process, which is less than it has in a container."""
+"""Count the CPUs that this process may use, which in a container are fewer than the machine's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def granted_cpus() -> int:
-    """Count the CPUs that this process may keep busy: at least 1.
+    """Count the CPUs that this process may use: at least 1.
 
     The least of the CPUs that it may run on (affinity, cpusets), of the CPU quotas of its control groups (Docker
     ``--cpus``, a Kubernetes limit, systemd's ``CPUQuota``), rounded down, and of ``SLURM_CPUS_PER_TASK``.
@@ -24,7 +24,7 @@ def granted_cpus() -> int:
 
 
 def set_threads(number: int | None) -> None:
-    """Let torch compute with so many threads; None for :func:`granted_cpus`, unless ``OMP_NUM_THREADS`` is set."""
+    """Set torch's number of threads; None for :func:`granted_cpus`, unless ``OMP_NUM_THREADS`` is set."""
     import torch
 
     if number is not None:
@@ -34,7 +34,7 @@ def set_threads(number: int | None) -> None:
 
 
 def cpu_quotas(mounted: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> list[float]:
-    """List the CPU quotas of this process's control groups, of version 1 and 2, in CPUs; none where there is none.
+    """List the CPU quotas, in CPUs, of this process's control groups, of version 1 and 2.
 
     Args:
         mounted: where control groups are mounted.
@@ -52,7 +52,7 @@ def cpu_quotas(mounted: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> list[float
 
 
 def _groups(mounted: Path, own: Path) -> Iterator[Path]:
-    """The folders of the process's groups and of all groups that hold them.
+    """Return the folders of the process's control groups and of all their parents.
 
     In a container the file may name the group as the host sees it, while only the container's part is mounted.
     """

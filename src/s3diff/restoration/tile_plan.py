@@ -1,4 +1,4 @@
-"""Which tiles a picture is restored in: chosen from its size, the model and the memory that is free.
+"""Choose the tiles of a picture from its size, the model and the free memory.
 
 Two kinds of models:
 
@@ -26,7 +26,7 @@ from s3diff.tiling import HaloSpan, ReleasedTiles, halo_spans
 #: ``whole``: at once; ``bands``: exact, about two fifths of the memory; ``tiles``: memory of one tile.
 AutoencoderTiling = Literal["whole", "bands", "tiles"]
 
-#: Beyond this many pixels nothing of a local model's tile matters, or less than a rounding (tests/test_tiles.py).
+#: Halo of a local model's tile: pixels beyond it change nothing, or less than rounding (tests/test_tiles.py).
 LOCAL_HALO_PX = 96
 #: Default side of a local model's tile, halos included, where memory allows.
 LOCAL_TILE_PX = 1536
@@ -34,11 +34,11 @@ LOCAL_TILE_PX = 1536
 UNET_TILE, UNET_OVERLAP = 96, 12
 #: Default side of an autoencoder tile in latents, and its halo.
 AUTOENCODER_TILE, AUTOENCODER_HALO = 128, 8
-#: Smallest tile that is tried when memory runs out, in pixels.
+#: Side of the smallest tile, in pixels, tried when memory runs out.
 SMALLEST_TILE_PX = 384
 #: Share of the free memory that a plan may count on.
 _USABLE = 0.6
-#: On a CPU a larger working set than this brings no speed: local models restore larger pictures in tiles.
+#: On a CPU a larger working set is not faster: local models restore larger pictures in tiles.
 _LOCAL_BYTES_ON_CPU = 2**30
 #: Feature maps of the finest level that exist at a time: at once, and in bands.
 _MAPS_WHOLE, _MAPS_IN_BANDS = 4.0, 1.6
@@ -46,16 +46,16 @@ _MAPS_WHOLE, _MAPS_IN_BANDS = 4.0, 1.6
 
 @dataclass(frozen=True, kw_only=True)
 class TilePlan:
-    """How one picture of a given size is cut.
+    """Describe how one picture of a given size is cut.
 
     Attributes:
         height: of the enlarged, padded picture, in pixels.
         width: the same.
-        multiple: the padded sides are multiples of it.
+        multiple: divisor of the padded sides.
         tile_px: side of a tile in pixels, halos included; None for the whole picture at once.
-        is_local: regions through the whole walk, not stages.
-        autoencoder: how the autoencoder runs, where stages do.
-        released: the release's tiles instead of all this.
+        is_local: whether regions go through the whole walk, not through each stage.
+        autoencoder: how the autoencoder runs, for models that are not local.
+        released: whether to use the release's tiles instead.
     """
 
     height: int
@@ -68,7 +68,7 @@ class TilePlan:
 
     @property
     def regions(self) -> list[tuple[HaloSpan, HaloSpan]]:
-        """(rows, columns) of the parts that go through the whole walk one after the other, in padded pixels."""
+        """(rows, columns) of the regions in the order of the work, in padded pixels."""
         tile = self.tile_px if self.is_local and self.tile_px else max(self.height, self.width)
         rows = halo_spans(self.height, tile, LOCAL_HALO_PX, self.multiple)
         columns = halo_spans(self.width, tile, LOCAL_HALO_PX, self.multiple)
@@ -76,11 +76,11 @@ class TilePlan:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is cut."""
+        """Whether the picture is not cut."""
         return self.tile_px is None and self.autoencoder == "whole" and self.released is None
 
     def smaller(self) -> TilePlan | None:
-        """Make the plan to try when memory ran out: tiles of half the side; None when these are the smallest."""
+        """Return the plan for the next try after memory ran out: tiles of half the side; None if there is none."""
         side = self.tile_px or max(self.height, self.width)
         if self.released is not None or side <= SMALLEST_TILE_PX:
             return None
@@ -96,16 +96,16 @@ def plan_tiles(
     dtype: torch.dtype,
     batch_size: int = 1,
 ) -> TilePlan:
-    """Choose the tiles.
+    """Choose the tiles of a picture.
 
     Args:
         config: the model's shapes.
         height: of the enlarged, padded picture, in pixels.
         width: the same.
-        options: ``tile`` and ``released_tiles`` count here.
-        device: where the model runs.
-        dtype: what it computes in.
-        batch_size: pictures at once.
+        options: only ``tile`` and ``released_tiles`` count.
+        device: the model's device.
+        dtype: the model's number format.
+        batch_size: number of pictures at once.
     """
     plan = TilePlan(
         height=height,
@@ -141,7 +141,7 @@ def plan_tiles(
 
 
 def _bytes_per_pixel(config: GeneratorConfig, dtype: torch.dtype) -> float:
-    """Of one feature map at the most expensive level of the autoencoder or the UNet, per pixel of the picture."""
+    """Estimate the bytes per pixel of one feature map at the most expensive level of the autoencoder or the UNet."""
     autoencoder = config.autoencoder
     widths = autoencoder.decoder_channels or autoencoder.block_out_channels
     maps = [

@@ -1,7 +1,7 @@
-"""The generator's stages on a picture that is cut into tiles: same inputs and outputs as the generator's own.
+"""Run the generator's stages on a picture in tiles: same inputs and outputs as the generator's own.
 
-What is cut, and how, is the plan's decision (:mod:`s3diff.restoration.tile_plan`). With a plan that cuts nothing every
-stage is the generator's own.
+The plan decides the tiles (:mod:`s3diff.restoration.tile_plan`). With a plan of one tile every stage is the
+generator's own.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from s3diff.tiling import (
     released_latent_spans,
 )
 
-#: Called with (tiles done, tiles in all) of a stage.
+#: Called with (finished tiles, all tiles) of a stage.
 Progress = Callable[[int, int], None]
 #: UNet tiles that run together on a GPU; on a CPU one after the other is as fast and needs less memory.
 TILES_PER_BATCH_ON_GPU = 4
 #: The statistics of an autoencoder in tiles come from this many of them on each side, spread over the picture.
 _SAMPLES_PER_SIDE = 2
-#: Share of a sample's side that its statistics leave out at each edge, where it does not know its neighbours.
+#: Share of a sample's side left out of the statistics at each edge, where its neighbours are missing.
 _SAMPLE_MARGIN = 0.15
 
 
 class TiledStages:
-    """A generator's ``encode``, ``predict_guided`` and ``decode`` under a plan.
+    """Run a generator's ``encode``, ``predict_guided`` and ``decode`` under a plan.
 
     Args:
-        generator: on its device.
+        generator: the networks on their device.
         plan: from :func:`s3diff.restoration.tile_plan.plan_tiles`.
         progress: called after every tile.
         tiny_decoder: decodes in place of the generator's decoder; in tiles with its receptive field around them, so
@@ -167,7 +167,7 @@ class TiledStages:
 
     @property
     def _autoencoder_tile(self) -> int:
-        """In latents. Wider than the UNet's: the halo is computed twice."""
+        """Return the tile's side in latents, larger than the UNet's since its halo is computed twice."""
         if self.plan.tile_px is None:
             return AUTOENCODER_TILE
         return max(4 * AUTOENCODER_HALO, AUTOENCODER_TILE * self.plan.tile_px // (96 * self._downscale))
@@ -175,7 +175,7 @@ class TiledStages:
     def _predict(
         self, tiles: Tensor, context: Tensor | tuple[KeysAndValues, ...], guidance: float, adaptation: Adaptation
     ) -> Tensor:
-        """``tiles``: [N, C, h, w] of one picture, or the latents of a batch of pictures."""
+        """Predict ``tiles``: [N, C, h, w] of one picture, or the latents of a batch of pictures."""
         if isinstance(adaptation, Tensor) and len(tiles) != len(adaptation):  # tiles of one picture
             adaptation = adaptation.expand(len(tiles), -1, -1, -1)
         return self.generator.predict_in_context(tiles, context, guidance, adaptation)
@@ -183,7 +183,7 @@ class TiledStages:
     def _blended(
         self, predict: Callable[[Tensor], Tensor], latent: Tensor, tiles: list[tuple[Span, Span, Tensor]]
     ) -> Tensor:
-        """Weighted mean of the tiles' predictions, in float32; tiles of one size in batches."""
+        """Return the weighted mean of the tiles' predictions, in float32; tiles of one size run in batches."""
         total = torch.zeros_like(latent, dtype=torch.float32)
         weight_sum = torch.zeros(latent.shape[2:], dtype=torch.float32, device=latent.device)
         per_batch = 1 if latent.device.type == "cpu" else TILES_PER_BATCH_ON_GPU
@@ -201,7 +201,7 @@ class TiledStages:
     def _with_fixed_statistics(
         self, network: Callable[[TiledFeatures], TiledFeatures], features: Tensor, *, unit: int, scale: float
     ) -> Tensor:
-        """Tile by tile, with the statistics of a sample of the picture for all: memory of one tile, no seams.
+        """Run tile by tile with the statistics of a sample of the picture: memory of one tile, no seams.
 
         Attention looks only at its tile here. ``unit``: input positions of a latent; ``scale``: output over input side.
         """
@@ -227,7 +227,7 @@ class TiledStages:
     def _as_released(
         self, network: Callable[[TiledFeatures], TiledFeatures], features: Tensor, boxes: list[ReleasedBox]
     ) -> Tensor:
-        """The release's tiles: averaged statistics, attention per tile, overlaps cut off."""
+        """Run the release's tiles: averaged statistics, attention per tile, overlaps cut off."""
         pieces = [features[:, :, r.start : r.stop, c.start : c.stop] for (r, c), _ in boxes]
         computed = network(TiledFeatures.independent(pieces, released_statistics)).values()
         scale = computed[0].shape[2] / pieces[0].shape[2]
@@ -245,7 +245,7 @@ class TiledStages:
 
 
 def _samples(features: Tensor, tile: int, unit: int) -> Iterator[Tensor]:
-    """Square parts at equal distances, together of the size of one tile; sides in multiples of ``unit``."""
+    """Return square parts at equal distances, together as large as one tile; sides in multiples of ``unit``."""
     side = max(1, math.ceil(tile / _SAMPLES_PER_SIDE / unit)) * unit
     starts = []
     for length in features.shape[2:]:

@@ -1,6 +1,6 @@
-"""Estimate the time that is left of one picture from its stages: by what this machine took before, and by this picture.
+"""Estimate the time left for one picture from earlier measurements and its own stages.
 
-No torch here; the clock is the caller's, so that a test can turn it.
+No torch here; the clock is an argument, so that tests can set it.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from collections.abc import Callable, Mapping
 
 #: Stages that come once before all parts of a picture, once for each part, and once at the end.
 FIRST, PER_PART, LAST = ("estimate", "fold"), ("prepare", "encode", "predict", "decode", "color"), ("finish",)
-#: Shares of the stages where nothing was measured: the work of the paper's networks for 512 px, in TFLOP
+#: Shares of the stages without measurements: the work of the paper's networks for 512 px, in TFLOP
 #: (docs/performance.md, "The floor"), and little for what is no network.
 _TYPICAL = {"estimate": 0.04, "prepare": 0.02, "encode": 1.12, "predict": 1.61, "decode": 2.51, "color": 0.05}
-#: From this share of the work on, a time is told although nothing was measured before.
+#: Share of the work from which a time is estimated without earlier measurements.
 _ENOUGH = 0.1
-#: How much what was measured before weighs against this picture: as if this share of its work were done.
+#: Weight of earlier measurements, as a share of this picture's work.
 _TRUST = 0.05
 
 
 class TimeLeft:
-    """Follow one picture's stages and parts, and say how far it is.
+    """Follow one picture's stages and parts, and estimate its progress and time.
 
     Args:
-        expected: seconds of each stage, for all parts together; None where nothing was measured.
+        expected: seconds of each stage, for all parts together; None without measurements.
         now: a clock in seconds.
     """
 
@@ -39,11 +39,11 @@ class TimeLeft:
 
     @property
     def stage(self) -> str:
-        """The stage at work; empty before the first."""
+        """The current stage; empty before the first."""
         return self._stage
 
     def begin(self, stage: str, part: int = 0, num_parts: int = 1) -> None:
-        """Note that a stage of a part begins, and with it that the stage before is done."""
+        """Begin a stage of a part, which ends the stage before."""
         self._mark()
         if part < self._part and stage not in LAST:  # begun anew, in smaller tiles: memory ran out
             self._started, self._part, self._num_skipped, self._took = self._marked, 0, 0, {}
@@ -52,18 +52,18 @@ class TimeLeft:
         self._stage, self._within = stage, 0.0
 
     def within(self, done: int, total: int) -> None:
-        """Note how much of the stage at work is done."""
+        """Record the finished share of the current stage."""
         self._mark()
         self._within = done / max(1, total)
 
     def part(self, done: int, total: int) -> None:
-        """Note that so many parts of the picture are done, the one at work the last of them."""
+        """Record the number of finished parts of the picture."""
         self._mark()
         self._num_skipped += max(0, done - self._part - 1)  # there from an earlier run
         self._part, self._num_parts, self._stage, self._within = done, total, "", 0.0
         num_made = done - self._num_skipped
         if num_made > 0:
-            # This very picture is the best measure of its other parts.
+            # This picture's own parts are the best measure of the others.
             took = self._took or {PER_PART[0]: self.elapsed}  # stages may not be told
             self._work.update({stage: took[stage] for stage in FIRST if stage in took})
             self._work.update({stage: took.get(stage, 0.0) * total / num_made for stage in PER_PART})
@@ -76,7 +76,7 @@ class TimeLeft:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated seconds; None while nothing is known."""
+        """Estimated seconds; None while unknown."""
         whole, done, skipped = sum(self._work.values()), self._done(), self._share_of_skipped()
         made = done - skipped
         if not self._is_measured and made < _ENOUGH * whole:
@@ -85,14 +85,14 @@ class TimeLeft:
         rate = (self._marked - self._started + prior) / max(made + prior, 1e-9)
         current = self._rest_of_stage()
         if made + current > 0:
-            # The stage at work is not done yet: it cannot have been faster than that.
+            # The current stage is unfinished: it takes at least the time so far.
             rate = max(rate, (self.elapsed + prior) / (made + current + prior))
         since = self._now() - self._marked
         return max(0.0, rate * current - since) + rate * max(0.0, whole - done - current)
 
     @property
     def fraction(self) -> float:
-        """Share of the time that is over, in [0, 1]; it never falls."""
+        """Share of the time that has passed, in [0, 1]; it never falls."""
         left = self.seconds_left
         if left is not None:
             self._fraction = max(self._fraction, min(1.0, self.elapsed / max(self.elapsed + left, 1e-9)))
@@ -105,7 +105,7 @@ class TimeLeft:
         self._marked = now
 
     def _done(self) -> float:
-        """The work that is done, parts of an earlier run included."""
+        """Finished work, including parts of an earlier run."""
         before = self._sum(FIRST)
         if self._stage in FIRST:
             earlier = FIRST[: FIRST.index(self._stage)]
@@ -131,7 +131,7 @@ class TimeLeft:
 
 
 def duration_in_words(seconds: float) -> str:
-    """Round seconds to what a person wants to know: ``40 s``, ``3 min``, ``1 h 20 min``."""
+    """Round seconds for people: ``40 s``, ``3 min``, ``1 h 20 min``."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)

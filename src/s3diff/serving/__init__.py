@@ -1,1 +1,1 @@
-"""The service: jobs, the HTTP interface and the web page. Needs the extra ``web``."""
+"""Serve restorations: jobs, the HTTP interface and the web page. Needs the extra ``web``."""

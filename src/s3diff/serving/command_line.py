@@ -1,4 +1,4 @@
-"""Settings as the command that does the same: made from the option dataclasses, quoted for a shell."""
+"""Write settings as the equivalent command, made from the option dataclasses and quoted for a shell."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from s3diff.option_texts import flag_of
 from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
 from s3diff.restoration.result_names import result_extension, result_stem
 
-#: Where several results go; a shell's user will choose another place.
+#: Output folder for several results, as a placeholder.
 _FOLDER = "restored/"
-#: What stands for a picture while there is none.
+#: Placeholder for a picture.
 _NO_PICTURE = "PICTURE.jpg"
 
 
 def command_line(
     options: RestoreOptions, writing: OutputOptions, *, model: str = DEFAULT_MODEL, names: Sequence[str] = ()
 ) -> str:
-    """Write the ``s3diff restore`` that makes the same result of the same files.
+    """Write the ``s3diff restore`` command that makes the same result from the same files.
 
     Args:
-        options: what differs from its default becomes a flag.
-        writing: for one picture its name and format are the output's name; for several they are flags.
+        options: values other than the defaults become flags.
+        writing: name and format: for one picture the output's name, for several flags.
         model: name of the model.
-        names: of the pictures; none stands for a picture still to be chosen.
+        names: the pictures' names; none gives a placeholder.
     """
     parts = ["s3diff", "restore", *(_as_argument(name) for name in names or [_NO_PICTURE])]
     if len(names) > 1:
@@ -69,7 +69,7 @@ def _flag(name: str, value: Any) -> list[str]:
     if name == "size":
         value = "x".join(str(side) for side in value)
     text = _number(value) if isinstance(value, float) else str(value)
-    # A value that begins like a flag has to hang on its own.
+    # A value that begins like a flag needs the form --flag=value.
     return [f"{flag}={shlex.quote(text)}"] if text.startswith("-") else [flag, shlex.quote(text)]
 
 

@@ -1,4 +1,4 @@
-"""One picture's work as others see it, and where works and their files are kept, for a bounded time and space."""
+"""Hold a picture's work and its files, for a bounded time and space."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ _DEVICE_NAMES = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port i
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus:
-    """Where a job stands; a value, so that what is read of it belongs together.
+    """Hold a job's state as one consistent value.
 
     Attributes:
         state: ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``; the last three are final.
         stage: ``waiting``, ``reading``, ``estimating``, ``restoring``, ``writing`` or ``ended``.
-        tile: tiles that are done, while restoring; of an animation its frames.
+        tile: finished tiles, while restoring; for an animation its frames.
         num_tiles: tiles in all, 0 while unknown.
-        part: what these two count.
-        fraction: of the work that is done, in [0, 1]; an estimate.
-        seconds_left: of the work on this picture; None while unknown.
-        error: in one sentence, why it failed.
+        part: the unit of ``tile`` and ``num_tiles``.
+        fraction: finished share of the work, in [0, 1]; an estimate.
+        seconds_left: time left for this picture; None while unknown.
+        error: why the job failed, in one sentence.
         cause: code of :data:`s3diff.service_errors.SERVICE_ERRORS`, of a failed job.
         field: the field of the form at fault, of a failed job.
-        result: of a job that is done; in a file, with the user's own name of the picture in its notes.
+        result: for a job that is done; in a file, with the user's own name of the picture in its notes.
     """
 
     state: State = "queued"
@@ -70,25 +70,25 @@ class JobStatus:
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing changes any more."""
+        """Whether the state cannot change any more."""
         return self.state in ("done", "failed", "cancelled")
 
 
 class Job:
-    """One picture on its way. Threads may read it and wait for it; only the service changes it.
+    """Hold one picture's work. Threads may read it and wait for it; only the service changes it.
 
     Attributes:
         id: unguessable; whoever knows it and is its owner may ask for the job.
         name: the picture's file name without folders.
-        options: how it is restored.
+        options: how the picture is restored.
         writing: how the result is named and written.
         model: name of the model.
-        owner: whose it is; None where the service knows no owners.
+        owner: the client; None if the service has no tokens.
         created: in seconds since the epoch.
         folder: holds the picture and the result, and nothing else.
-        request: id of the request that it came with, for logs.
+        request: id of the request with the picture, for logs.
         source: the picture.
-        sizes: of the picture, by its header.
+        sizes: the picture's sizes, by its header.
     """
 
     def __init__(
@@ -112,9 +112,9 @@ class Job:
         self.folder = folder / self.id
         self.source = self.folder / "source" / self.name
         self.sizes: Sizes | None = None
-        #: Whether it is to go with its end.
+        #: Whether the job is removed when it ends.
         self.is_forgotten = False
-        #: Whether somebody has asked for the result.
+        #: Whether the result was requested.
         self.is_fetched = False
         self.ended_at: float | None = None  # of time.monotonic
         self._status = JobStatus()
@@ -124,27 +124,27 @@ class Job:
 
     @property
     def status(self) -> JobStatus:
-        """Where it stands now."""
+        """The current state."""
         return self._status
 
     @property
     def seconds(self) -> float:
-        """From being taken on to its end, or till now."""
+        """Time from submission to the end, or to now."""
         return (self.ended_at or time.monotonic()) - self._taken_at
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether it is to end; it may still be at work for a moment."""
+        """Whether the job is cancelled; its work may still run for a moment."""
         return self._cancelled.is_set()
 
     def wait(self, timeout: float | None = None) -> JobStatus:
-        """Wait for the end, at most so many seconds; returns where it stands then."""
+        """Wait for the end, at most this many seconds; return the state then."""
         with self._changed:
             self._changed.wait_for(lambda: self._status.is_final, timeout)
             return self._status
 
     def subscribe(self, listener: Callable[[JobStatus], None]) -> Callable[[], None]:
-        """Have a function called with every new status, in the thread that changes it; it must be quick.
+        """Call a quick function with every new status, in the thread that changes it.
 
         Returns:
             A function that ends the subscription.
@@ -159,18 +159,18 @@ class Job:
         return unsubscribe
 
     def cancel(self) -> None:
-        """Ask for its end. One that waits ends at once, one that runs within a layer of the network."""
+        """Cancel the job: at once while it waits, within a layer of the network while it runs."""
         self._cancelled.set()
 
     def worded(self, message: object) -> str:
-        """Write a message or error for the user: on one line, with the user's own name of the file."""
+        """Write a message or error on one line, with the user's own name of the file."""
         text = " ".join(str(message).split())
         for folder in (self.source.parent, self.folder / "result"):
             text = text.replace(f"{folder}{os.sep}", "").replace(f"{os.path.realpath(folder)}{os.sep}", "")
         return text
 
     def update(self, **changes: Any) -> bool:
-        """Change the status, unless it is final; returns whether it was changed."""
+        """Change the status, unless it is final; return whether it was changed."""
         with self._changed:
             if self._status.is_final:
                 return False
@@ -198,19 +198,19 @@ class JobWorker(Protocol):
 
 
 class JobStore:
-    """Jobs by id, with their files in a private folder that goes when the store is closed.
+    """Keep jobs by id, with their files in a private folder that is removed when the store is closed.
 
     This one is a process's own; :class:`s3diff.serving.shared_jobs.SharedJobStore` shares jobs with other services.
 
     Args:
         limits: how long and how many bytes of results are kept.
-        parent: where the folder is made; None for the system's place for temporary files.
+        parent: parent of the folder; None for the system's temporary folder.
     """
 
     def __init__(self, limits: ServiceLimits, parent: Path | None = None) -> None:
         self.limits = limits
         self.folder = Path(tempfile.mkdtemp(prefix="s3diff-serve-", dir=parent))  # only for this user (0700)
-        #: Goes with the process at the latest, however early it ends; only a kill -9 leaves it.
+        #: Removed with the process at the latest; only kill -9 leaves it.
         self._remove_folder = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
@@ -229,7 +229,7 @@ class JobStore:
         return False
 
     def add(self, job: Job, *, is_shared: bool = True) -> None:
-        """Keep a job; the ended ones make room.
+        """Keep a job; remove ended ones to make room.
 
         Args:
             job: its picture lies in its folder.
@@ -243,10 +243,10 @@ class JobStore:
         self.sweep()
 
     def get(self, job_id: str, owner: str | None) -> Job:
-        """Find a job of its owner's.
+        """Find an owner's job.
 
         Raises:
-            JobNotFoundError: there is none of this name, or it is another owner's: the message is the same.
+            JobNotFoundError: the job does not exist or is another owner's: the message is the same.
         """
         self.sweep()
         with self._lock:
@@ -262,13 +262,13 @@ class JobStore:
         """Leave the jobs that have not ended to other services, where jobs are shared."""
 
     def remove(self, job: Job) -> None:
-        """Forget a job and its files."""
+        """Remove a job and its files."""
         with self._lock:
             self._jobs.pop(job.id, None)
         shutil.rmtree(job.folder, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Forget what has been kept long enough, and the oldest results where room or records run out."""
+        """Remove expired jobs, and the oldest results if room or records run out."""
         now = time.monotonic()
         with self._lock:
             ended = [job for job in self._jobs.values() if job.ended_at is not None]
@@ -281,18 +281,18 @@ class JobStore:
 
     @property
     def result_bytes(self) -> int:
-        """Bytes of all results that are kept."""
+        """Bytes of all kept results."""
         with self._lock:
             return sum(map(_result_bytes, self._jobs.values()))
 
     @property
     def num_jobs(self) -> int:
-        """Jobs that are known, ended ones included."""
+        """Number of known jobs, including ended ones."""
         with self._lock:
             return len(self._jobs)
 
     def jobs(self) -> list[Job]:
-        """List all jobs that are known."""
+        """List all known jobs."""
         with self._lock:
             return list(self._jobs.values())
 
@@ -322,7 +322,7 @@ def beyond_limits(ended: Iterable[tuple[float, int, Kept]], limits: ServiceLimit
     oldest_first = sorted(ended, key=lambda each: -each[0])
     room, records, going = sum(size for _, size, _ in oldest_first), len(oldest_first), []
     for seconds, size, each in oldest_first:
-        # The newest result stays, whatever its size: somebody is about to fetch it.
+        # The newest result stays, whatever its size: its client is about to fetch it.
         is_over = (room > limits.result_bytes or records > limits.job_records) and records > 1
         if seconds > limits.result_seconds or is_over:
             going.append(each)
@@ -333,8 +333,8 @@ def beyond_limits(ended: Iterable[tuple[float, int, Kept]], limits: ServiceLimit
 def safe_name(name: str) -> str:
     """Make a file name without folders that every system accepts, as near to the given one as possible.
 
-    Whatever a client sends, it names a file inside one folder: no separators, no ``..``, no control characters, no
-    device of Windows, not too long; empty ones become ``picture``.
+    The name stays inside one folder: no separators, no ``..``, no control characters, no device of Windows, not too
+    long; an empty name becomes ``picture``.
     """
     last = re.split(r"[/\\]", name)[-1]
     kept = "".join("_" if not sign.isprintable() or sign in '<>:"|?*' else sign for sign in last).strip(" .")

@@ -1,4 +1,4 @@
-"""Hold what a service takes on, and what one client may hand in, as frozen values."""
+"""Hold the limits of a service and of one client, as frozen values."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from s3diff.errors import OptionError
 
 @dataclass(frozen=True, kw_only=True)
 class Quota:
-    """Limit how much one client may hand in. Values are checked when the object is made.
+    """Limit one client's pictures. Values are validated when the object is made.
 
     Attributes:
-        waiting: its pictures that may wait or be worked on at the same time; None for no limit but the service's.
-        hourly: its pictures that are taken in any 60 minutes; None for no limit.
+        waiting: pictures that wait or run at the same time; None for no limit but the service's.
+        hourly: pictures accepted in any 60 minutes; None for no limit.
 
     Raises:
         OptionError: a value is no whole number above 0.
@@ -32,7 +32,7 @@ class Quota:
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceLimits:
-    """Limit how much one service takes on. Values are checked when the object is made.
+    """Limit one service's work. Values are validated when the object is made.
 
     Attributes:
         upload_bytes: largest picture file accepted.
@@ -44,9 +44,9 @@ class ServiceLimits:
         queue_length: jobs that may wait; beyond it a request is refused and may come back later.
         job_seconds: how long the work on one picture may take, without its waiting.
         result_seconds: how long a job and its result are kept after its end.
-        result_bytes: room for results; when it is full the oldest ones go.
+        result_bytes: room for results; when it is full the oldest ones are removed.
         job_records: ended jobs remembered at most.
-        batch_size: small pictures of one size that are restored together; 1 for never.
+        batch_size: small pictures of one size that are restored together; 1 restores each by itself.
         batch_pixels: largest output in pixels that counts as small.
         batch_wait_seconds: how long a small picture waits for others of its size.
         estimates_at_once: pictures whose degrees are estimated at the same time, in addition to the jobs.

@@ -1,6 +1,6 @@
-"""Write logs with the request they belong to: one JSON object a line, or plain lines for people at a terminal.
+"""Write logs with each line's request: one JSON object per line, or plain lines for a terminal.
 
-Pictures, their names, tokens and whole job ids, which open results, are in none of them.
+Logs never contain pictures, their names, tokens or whole job ids, which open results.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Any
 
 #: The request that is being answered.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-#: What a log line may hold besides its message.
+#: Fields of a log line besides its message.
 _FIELDS = ("job", "state", "seconds", "method", "route", "status", "bytes", "client")
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-#: Enough of a job's id to find its lines again, too little to fetch its result.
+#: Characters of a job's id in logs: enough to find its lines, too few to fetch its result.
 _SHOWN_ID = 8
 
 
 def new_request_id(given: str | None) -> str:
-    """Take the id that a proxy gave, if it is a plain one, or make a new one."""
+    """Return the proxy's id if it is plain, or a new one."""
     return given if given and _GIVEN_ID.fullmatch(given) else secrets.token_hex(8)
 
 
 class PlainFormatter(logging.Formatter):
-    """Format a record for somebody who watches: ``14:03:22  POST /api/v1/restore  200  1.42 s``."""
+    """Format a record for a terminal: ``14:03:22  POST /api/v1/restore  200  1.42 s``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See :class:`logging.Formatter`."""
@@ -72,7 +72,7 @@ def set_up_logs(*, plain: bool = False) -> None:
     """Send the service's and the server's own logs to stderr.
 
     Args:
-        plain: as lines for people instead of JSON; how the server starts and ends is left out of them.
+        plain: lines for people instead of JSON, without those on the server's start and end.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PlainFormatter() if plain else JsonFormatter())
@@ -81,7 +81,7 @@ def set_up_logs(*, plain: bool = False) -> None:
         logger.handlers = [] if name == "uvicorn.error" else [handler]
         logger.setLevel(logging.WARNING if plain and name.startswith("uvicorn") else logging.INFO)
         logger.propagate = name == "uvicorn.error"
-    # What it says of a malformed form is in the answer.
+    # Malformed forms are reported in the answer.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
-    # Its lines hold whole addresses; ours hold routes.
+    # Its lines contain whole addresses; ours contain routes.
     logging.getLogger("uvicorn.access").disabled = True

@@ -1,4 +1,4 @@
-"""Offer models by name and load each when it is first asked for."""
+"""Offer models by name, and load each on its first request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from s3diff.errors import OptionError
 from s3diff.networks.tiny_decoder import decodes_latents_of
 from s3diff.restoration.restorer import Restorer
 
-#: Models that stay in memory; the one that was not asked for longest goes.
+#: Models kept in memory; the least recently used one is dropped.
 _MODELS_IN_MEMORY = 2
 
 
@@ -23,11 +23,11 @@ class OfferedModel:
 
     Attributes:
         name: a name of the registry, or a model folder's own name.
-        place: what :meth:`Restorer.from_pretrained` takes.
-        summary: one line on what it is.
-        is_default: whether it is taken where no model is named.
-        is_loaded: whether it is in memory.
-        takes_prompts: whether it has a text encoder for prompts of a client's; None while it is not in memory.
+        place: argument of :meth:`Restorer.from_pretrained`.
+        summary: one line on the model.
+        is_default: whether requests without a model get this one.
+        is_loaded: whether the model is in memory.
+        takes_prompts: whether it has a text encoder for clients' prompts; None while it is not in memory.
         takes_tiny_decoder: whether TAESD decodes its latents; None while it is not in memory.
     """
 
@@ -41,11 +41,11 @@ class OfferedModel:
 
 
 class ModelCache:
-    """Keep the restorers of the models that were asked for last.
+    """Keep the restorers of the most recently used models.
 
     Args:
         models: names of the registry or model folders; the first is the default.
-        load: makes a restorer of a name or folder.
+        load: loads the restorer of a name or folder.
 
     Raises:
         OptionError: no model, or two of one name.
@@ -61,7 +61,7 @@ class ModelCache:
 
     @property
     def default(self) -> str:
-        """Name the model that is taken where a request names none."""
+        """Name of the model for requests without one."""
         return next(iter(self._places))
 
     def offered(self) -> list[OfferedModel]:
@@ -81,16 +81,16 @@ class ModelCache:
         ]
 
     def check(self, name: str) -> None:
-        """Make sure that there is a model of that name; nothing is loaded.
+        """Check that a model of that name is offered, without loading it.
 
         Raises:
-            OptionError: there is none; a path is no name here, so no client reaches other folders.
+            OptionError: no such model; a path is no name here, so no client reaches other folders.
         """
         if name not in self._places:
             raise OptionError(f"model is {name!r}; this service offers {', '.join(self._places)}")
 
     def restorer(self, name: str) -> Restorer:
-        """Give the restorer of a model; load it if it is not in memory.
+        """Return the restorer of a model, loaded if necessary.
 
         Raises:
             OptionError: there is no such model.

@@ -1,7 +1,6 @@
-"""The threads that jobs walk through: one reads pictures ahead, one restores, one writes.
+"""Process jobs in three threads: read ahead, restore, write.
 
-The networks are busy while files are read and written, and memory holds a few pictures, however many wait: what waits
-lies on the disk.
+Memory holds a few pictures, however many wait: waiting ones are on the disk.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _LOG = logging.getLogger("s3diff.serving")
 
 @dataclass(frozen=True)
 class _Ready:
-    """A job whose picture is read."""
+    """Hold a job whose picture is read."""
 
     job: Job
     opened: Opened | OpenedSeries
@@ -50,7 +49,7 @@ class _Ready:
 
     @property
     def batch_key(self) -> tuple[Any, ...] | None:
-        """Pictures of one key may run together; animations and pages have none."""
+        """Key of pictures that may run together; None for animations and pages."""
         if not isinstance(self.opened, Opened):
             return None
         job, picture = self.job, self.opened.picture
@@ -58,18 +57,18 @@ class _Ready:
 
     @property
     def num_pixels(self) -> int:
-        """What the networks make, of all frames or pages."""
+        """Number of pixels that the networks produce, for all frames or pages."""
         sizes = self.opened.sizes if isinstance(self.opened, Opened) else self.opened
         return sizes.num_working_pixels
 
 
 class Pipeline:
-    """A queue and the threads that empty it.
+    """Queue jobs and process them.
 
     Args:
-        limits: how many small pictures run together, how long a picture may take.
+        limits: batch sizes and the time limit of a picture.
         models: the models.
-        times: learns how long pictures take.
+        times: collects the time of pictures.
         before_end: called with every job that ends and its last status, before anybody sees that.
         on_end: called with every job that has ended.
         signer: signs results.
@@ -98,13 +97,13 @@ class Pipeline:
         self._restoring = threading.Thread(target=self._restore_loop, name="s3diff-restore", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the threads."""
         self._conveyor.start()
         self._restoring.start()
 
     @property
     def is_alive(self) -> bool:
-        """Whether all threads are at work."""
+        """Whether all threads run."""
         return self._conveyor.is_alive and self._restoring.is_alive()
 
     @property
@@ -113,7 +112,7 @@ class Pipeline:
         return self._conveyor.num_waiting
 
     def put(self, job: Job) -> bool:
-        """Append a job, unless the queue is full; returns whether it is in."""
+        """Append a job, unless the queue is full; return whether it was appended."""
         return self._conveyor.put(job, self.limits.queue_length)
 
     def has_room(self, model: str) -> bool:
@@ -128,17 +127,17 @@ class Pipeline:
         return job.status.is_final or self.put(job)
 
     def position(self, job: Job) -> int | None:
-        """Count the jobs before it in the queue; None when it is not in the queue."""
+        """Count the jobs before this one in the queue; None if it is not in the queue."""
         return self._conveyor.position(job)
 
     def cancel(self, job: Job) -> None:
-        """End a job: at once where it waits, before the networks' next layer where it runs."""
+        """Cancel a job: at once while it waits, before the networks' next layer while it runs."""
         job.cancel()
         if self._conveyor.remove(job):
             self._end(job, state="cancelled")
 
     def stop(self, seconds: float) -> None:
-        """End the threads; waits so long for what they are doing."""
+        """End the threads; wait at most this long for their current work."""
         until = time.monotonic() + seconds
         self._conveyor.close(seconds)
         if self._restoring.is_alive():
@@ -147,7 +146,7 @@ class Pipeline:
     # ------------------------------------------------------------------------------------------ the threads
 
     def _may_read_ahead(self, ready: Sequence[_Ready]) -> bool:
-        """A few pictures, or a batch of small ones."""
+        """Allow a few ready pictures, or a batch of small ones."""
         if len(ready) < READ_AHEAD:
             return True
         pixels = sum(each.num_pixels for each in ready)
@@ -169,7 +168,7 @@ class Pipeline:
             self._restore(batch)
 
     def _next_batch(self) -> list[_Ready] | None:
-        """The first picture that is ready, and, where it is small, others of its kind that come soon."""
+        """Take the first ready picture and, if it is small, others of its size that come soon."""
         first = self._conveyor.take()
         if first is None:
             return None
@@ -185,7 +184,7 @@ class Pipeline:
         return batch
 
     def _restore(self, batch: list[_Ready]) -> None:
-        """One picture with progress, or several small ones together; a bad one of them costs only itself."""
+        """Restore one picture with progress, or several small ones together, of which a bad one fails alone."""
         batch = [ready for ready in batch if not self._ended_by_request(ready.job)]
         if not batch:
             return
@@ -227,7 +226,7 @@ class Pipeline:
         self._hand_to_writer(ready, restored)
 
     def _hand_to_writer(self, ready: _Ready, restored: Result) -> None:
-        """Results do not pile up in memory: the networks wait where the disk is slow."""
+        """Pass a result to the writer; wait where the disk is slow, so that results do not pile up."""
         ready.job.update(stage="writing", fraction=max(0.95, ready.job.status.fraction), seconds_left=None)
         self._conveyor.hand_on((ready, restored))
 
@@ -238,14 +237,14 @@ class Pipeline:
         self._finish(ready, write(restored, target, job.writing, self._signer_of(ready)))
 
     def _signer_of(self, ready: _Ready) -> ResultSigner | None:
-        """The signer, where the result is to state something and its format can be signed."""
+        """Return the signer, if the result carries a statement and its format can be signed."""
         form = format_of(ready.target)
         if self._signer is None or form is None or not ready.job.writing.provenance:
             return None
         return self._signer if self._signer.fits(form) else None
 
     def _finish(self, ready: _Ready, written: Result) -> None:
-        """The result is on the disk."""
+        """End a job whose result is on the disk."""
         job = ready.job
         notes = tuple(job.worded(note) for note in written.notes)
         form = format_of(ready.target)
@@ -257,7 +256,7 @@ class Pipeline:
             self._end(job, state="done", fraction=1.0, result=result)
 
     def _guarded(self, job: Job, step: Callable[[], Any]) -> Any:
-        """One step of a job. Whatever goes wrong is the job's end, never the thread's."""
+        """Run one step of a job; an exception ends the job, never the thread."""
         try:
             return None if self._ended_by_request(job) else step()
         except JobCancelledError:
@@ -291,7 +290,7 @@ class Pipeline:
 
 
 def _check_prompts(restorer: Restorer, options: RestoreOptions) -> None:
-    """Name the prompt that a model without a text encoder cannot read; a damaged encoder is the service's matter."""
+    """Refuse a prompt that a model without a text encoder cannot read; a damaged encoder is the service's fault."""
     for name in PROMPTS:
         try:
             restorer.prompt(name, options)

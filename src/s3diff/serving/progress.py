@@ -1,4 +1,4 @@
-"""Follow running jobs: how far one is, whether it has to end, and how long pictures take here."""
+"""Follow running jobs: their progress, their cancellation, and the time that pictures take."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from s3diff.errors import JobCancelledError, JobTimeoutError
 from s3diff.serving.jobs import Job, Part
 from s3diff.serving.limits import ServiceLimits
 
-#: Progress is reported at most so often.
+#: Least time between two reports of progress.
 _TELL_SECONDS = 0.1
 
 #: Share of what was measured before that still counts beside a new picture.
 _KEPT = 0.7
-#: Longest wait that an answer asks of a client.
+#: Longest wait that an answer proposes to a client.
 _LONGEST_WAIT_SECONDS = 300
 
 
 class TimeEstimator:
-    """Estimate times by running means: seconds per pixel of each model, seconds per picture.
+    """Estimate times by running means: seconds per output pixel for each model, and seconds per picture.
 
     Large pictures weigh more, so that the first one replaces what the warm-up's small one took.
     """
@@ -31,32 +31,32 @@ class TimeEstimator:
         self._lock = threading.Lock()
 
     def add(self, model: str, pixels: int, seconds: float) -> None:
-        """Learn from one picture, or from a batch as one."""
+        """Add the time of a picture, or of a batch as one."""
         with self._lock:
             self._measured[model] = _with(self._measured.get(model, (0.0, 0.0)), seconds, max(1, pixels))
             self._pictures = _with(self._pictures, seconds, 1)
 
     def expected(self, model: str, pixels: int) -> float | None:
-        """Estimate the seconds that a picture will take; None before the first one."""
+        """Estimate the seconds of a picture; None before the first one."""
         if model not in self._measured:
             return None
         seconds, measured = self._measured[model]
         return seconds / measured * pixels
 
     def seconds_of_queue(self, num_waiting: int) -> int:
-        """Estimate the whole seconds until half of the queue is done, when a refused client should come back."""
+        """Estimate the whole seconds until half of the queue is done: the wait for a refused client."""
         seconds, number = self._pictures
         each = seconds / number if number else 1.0
         return max(1, min(_LONGEST_WAIT_SECONDS, math.ceil(each * num_waiting / 2)))
 
 
 class JobMonitor:
-    """Watch one running job: whether it was cancelled, whether it takes too long, how far it is.
+    """Watch one running job for cancellation, its time limit and its progress.
 
     Args:
-        job: runs.
-        limits: how long it may.
-        expected_seconds: what pictures of its size took; None where that is not known yet.
+        job: the running job.
+        limits: its time limit.
+        expected_seconds: time of pictures of its size; None while unknown.
     """
 
     def __init__(self, job: Job, limits: ServiceLimits, expected_seconds: float | None) -> None:
@@ -70,7 +70,7 @@ class JobMonitor:
         """Check the job before every layer.
 
         Raises:
-            JobCancelledError, JobTimeoutError: the work is to end here.
+            JobCancelledError, JobTimeoutError: the work has to end.
         """
         now = time.monotonic()
         if self._job.is_cancelled:
@@ -84,7 +84,7 @@ class JobMonitor:
             self._tell(now)
 
     def report(self, stage: str, done: int, total: int) -> None:
-        """Note progress after every tile, or frame of an animation; the pieces of one of many are not counted."""
+        """Report progress after every tile or frame; tiles of one of many frames are not counted."""
         self._part = "frame" if stage == "frames" else self._part
         if stage in ("tiles", "frames") and total > 1:
             self._in_tiles = True
@@ -97,7 +97,7 @@ class JobMonitor:
         elapsed, expected = now - self._started, self._expected
         by_tiles = self._done / self._total if self._total else 0.0
         if self._done and self._total > 1:
-            # What has been measured on this very picture is better than what others took.
+            # This picture's own measurements are better than other pictures'.
             expected = elapsed / by_tiles
         by_time = 0.0 if not expected else elapsed / expected
         left = None if not expected else max(0.0, expected - elapsed)

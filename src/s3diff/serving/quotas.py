@@ -1,4 +1,4 @@
-"""Count what each client hands in, and refuse what is beyond its quota."""
+"""Count each client's pictures, and refuse those beyond its quota."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from s3diff.errors import QuotaError
 from s3diff.serving.limits import Quota
 
 _HOUR_SECONDS = 3600.0
-#: When to ask again after a refusal because of the pictures that wait: about when one of them is done.
+#: Proposed wait after a refusal because of waiting pictures: about the time of one picture.
 _RETRY_SECONDS = 5.0
 
 
@@ -31,17 +31,17 @@ class QuotaCounter:
         self._lock = threading.Lock()
 
     def check(self, owner: str | None, quota: Quota) -> None:
-        """Make sure that one more picture would be taken; to be called before it is sent for.
+        """Check, before the upload, that one more picture would be accepted.
 
         Raises:
-            QuotaError: it would not; its message names the limit, its ``retry_after_seconds`` when to come back.
+            QuotaError: the quota is used up; the message names the limit, ``retry_after_seconds`` the wait.
         """
         with self._lock:
             self._check(owner, quota)
 
     @contextmanager
     def taking(self, owner: str | None, quota: Quota) -> Iterator[None]:
-        """Count a picture that is taken in the block; one that fails there is not counted.
+        """Count a picture that the block accepts; one that fails there is not counted.
 
         Raises:
             QuotaError: see :meth:`check`.

@@ -1,6 +1,6 @@
-"""Pictures in, restored pictures out, one after the other or in small batches, with progress and a real end.
+"""Restore pictures of many clients, one after the other or in small batches, with progress and cancellation.
 
-HTTP and the web page are doors to this class and hold no order of steps of their own.
+HTTP and the web page call this class and have no order of steps of their own.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from s3diff.serving.quotas import QuotaCounter
 from s3diff.serving.shared_jobs import SharedJobStore
 
 _LOG = logging.getLogger("s3diff.serving")
-#: Results younger than this are waited for when the service ends.
+#: At its end the service waits for results younger than this to be fetched.
 _FRESH_SECONDS = 60.0
 #: As much as the service takes.
 NO_QUOTA = Quota()
-#: Side of the picture that a model is warmed up with. It is restored a second time where the first was this quick.
+#: Side of the warm-up picture, and the time of a first run below which it is restored twice.
 _WARM_UP_PX, _WARM_UP_SECONDS = 64, 2.0
 
 
 class RestorationService:
-    """Restores pictures for many clients with one device.
+    """Restore pictures for many clients with one device.
 
     Args:
         models: names (``compact``, ``s3diff``) or model folders; the first is the default and is loaded by
@@ -51,10 +51,9 @@ class RestorationService:
         device: see :class:`Restorer`.
         precision: see :class:`Restorer`.
         fast: see :class:`Restorer`.
-        signer: signs results as Content Credentials, where their format holds them and the client does not want them
-            without a statement.
-        limits: what the service takes on.
-        folder: where the private folder for pictures and results is made; None for the system's temporary folder.
+        signer: signs results as Content Credentials, if their format holds them and the client wants a statement.
+        limits: the service's limits.
+        folder: parent of the private folder for pictures and results; None for the system's temporary folder.
         job_store: a folder or address that several services share: each answers for the jobs of all, and goes on with
             those of one that has died. None keeps jobs in this process.
 
@@ -96,7 +95,7 @@ class RestorationService:
     # ------------------------------------------------------------------------------------------ for everybody
 
     def start(self) -> RestorationService:
-        """Load the default model and begin to work.
+        """Load the default model and start the threads.
 
         Raises:
             ModelError, DownloadError, OptionError: the model cannot be loaded.
@@ -113,7 +112,7 @@ class RestorationService:
         return self
 
     def _warm_up(self, model: str) -> None:
-        """Do now what the first picture would pay for, and make a first guess of how long pictures take here."""
+        """Restore a small picture, so that the first client does not wait for it, and estimate the speed."""
         restorer, grey = self._models.restorer(model), Picture(np.full((_WARM_UP_PX, _WARM_UP_PX, 3), 128, np.uint8))
         pixels = (_WARM_UP_PX * METHOD_SCALE) ** 2
         for _ in range(2):
@@ -126,7 +125,7 @@ class RestorationService:
 
     @property
     def is_ready(self) -> bool:
-        """Whether pictures are taken and worked on."""
+        """Whether pictures are accepted."""
         return self._pipeline.is_open and self._is_loaded and self._pipeline.is_alive and self.store.is_reachable
 
     @property
@@ -136,7 +135,7 @@ class RestorationService:
 
     @property
     def is_ending(self) -> bool:
-        """Whether nothing new is taken any more."""
+        """Whether the service is ending and refuses pictures."""
         return not self._pipeline.is_open
 
     @property
@@ -151,7 +150,7 @@ class RestorationService:
 
     @property
     def num_running(self) -> int:
-        """Jobs that have left the queue and not ended."""
+        """Number of jobs that have left the queue and not ended."""
         return sum(job.status.state == "running" for job in self.store.live())
 
     @property
@@ -178,25 +177,25 @@ class RestorationService:
         move: bool = False,
         is_shared: bool = True,
     ) -> Job:
-        """Take a picture on. Its header is looked at here, everything else happens in the service's threads.
+        """Accept a picture. Its header is read here, everything else happens in the service's threads.
 
         Args:
             picture: the file's content, the file, or the open file, read from its beginning.
-            name: what the user calls it; its folders are ignored.
+            name: the user's name for it; its folders are ignored.
             options: how it is restored.
             model: see :attr:`models`; None for the default.
-            writing: how the result is named and written; ``overwrite`` means nothing here.
-            owner: the only one who may ask for the job.
-            quota: how much this owner may hand in.
-            move: take the file away instead of copying it.
+            writing: how the result is named and written; ``overwrite`` is ignored.
+            owner: the only client with access to the job.
+            quota: limits on this owner's pictures.
+            move: move the file instead of copying it.
             is_shared: whether other services may be asked for the job, where jobs are shared.
 
         Raises:
             PictureTooLargeError: the file, the picture or its result is larger than the limits allow.
-            PictureError: it is no picture.
+            PictureError: the file is no picture.
             OptionError: the model is not offered.
             QueueFullError: too many wait, or the disk is full; come back later.
-            QuotaError: this owner has handed in as much as it may.
+            QuotaError: this owner's quota is used up.
             ServiceClosedError: the service is ending.
             StoreError: the place that jobs are shared at cannot be reached.
         """
@@ -225,7 +224,7 @@ class RestorationService:
         return job
 
     def job(self, job_id: str, owner: str | None = None) -> Job:
-        """Find a job of this owner's.
+        """Find an owner's job.
 
         Raises:
             JobNotFoundError: there is none.
@@ -233,11 +232,11 @@ class RestorationService:
         return self.store.get(job_id, owner)
 
     def position(self, job: Job) -> int | None:
-        """Count the jobs before it in the queue; None when it is not in the queue."""
+        """Count the jobs before this one in the queue; None if it is not in the queue."""
         return self._pipeline.position(job)
 
     def cancel(self, job_id: str, owner: str | None = None) -> Job:
-        """End a job: at once where it waits, before the networks' next layer where it runs.
+        """Cancel a job: at once while it waits, before the networks' next layer while it runs.
 
         Raises:
             JobNotFoundError: there is none.
@@ -247,7 +246,7 @@ class RestorationService:
         return job
 
     def remove(self, job_id: str, owner: str | None = None) -> None:
-        """End a job and forget it with its files.
+        """Cancel a job, and remove it with its files.
 
         Raises:
             JobNotFoundError: there is none.
@@ -261,7 +260,7 @@ class RestorationService:
     def estimate(
         self, picture: bytes | Path | BinaryIO, name: str = "picture", *, model: str | None = None
     ) -> tuple[tuple[int, int], Degrees]:
-        """Estimate how blurred and noisy a picture is, as restoring it would; does not wait for jobs.
+        """Estimate how blurred and noisy a picture is, as restoring would, without waiting for jobs.
 
         Returns:
             (width, height) in pixels, upright; the degrees.
@@ -276,7 +275,7 @@ class RestorationService:
             return (seen.width, seen.height), degrees
 
     def inspect(self, picture: bytes | Path | BinaryIO, name: str = "picture") -> Inspection:
-        """What a picture says of its making, and whether its signature holds; does not wait for jobs.
+        """Read a picture's statement of its making, and check its signature, without waiting for jobs.
 
         Raises:
             PictureTooLargeError, PictureError, QueueFullError, ServiceClosedError: as :meth:`estimate`.
@@ -286,7 +285,7 @@ class RestorationService:
 
     @contextmanager
     def _looking_at(self, picture: bytes | Path | BinaryIO, name: str, model: str | None) -> Iterator[tuple[Job, str]]:
-        """Give a picture as the source of a job that is never queued, and the model's name."""
+        """Hold a picture as the source of a job that is never queued, and the model's name."""
         model = self._models.default if model is None else model
         self._models.check(model)
         if not self._estimating.acquire(timeout=self.limits.idle_seconds):
@@ -307,13 +306,11 @@ class RestorationService:
             shutil.rmtree(job.folder, ignore_errors=True)
 
     def drain(self) -> None:
-        """Take nothing new; what was taken goes on."""
+        """Refuse new pictures; finish the accepted ones."""
         self._pipeline.is_open = False
 
     def close(self, grace_seconds: float = 30.0) -> None:
-        """Take nothing new, finish what was taken, or, when the grace is over, cancel it or leave it to the services
-        that share the jobs; remove this process's files.
-        """
+        """Refuse new pictures, finish the accepted ones or cancel them after the grace time, remove all files."""
         self.drain()
         until = time.monotonic() + grace_seconds
         for job in self.store.live():
@@ -333,10 +330,10 @@ class RestorationService:
     # ------------------------------------------------------------------------------------------ taking in
 
     def require_room(self, owner: str | None = None, quota: Quota = NO_QUOTA) -> None:
-        """Make sure that a picture would be taken on now; to be called before it is sent for.
+        """Check, before the upload, that a picture would be accepted now.
 
         Raises:
-            QueueFullError, QuotaError, ServiceClosedError: it would not.
+            QueueFullError, QuotaError, ServiceClosedError: the picture would be refused.
         """
         if not self._pipeline.is_open:
             raise ServiceClosedError(ENDING)

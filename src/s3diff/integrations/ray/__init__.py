@@ -1,4 +1,4 @@
-"""Ray: the only folder that imports it. Restore and serve on a cluster, or restore in one's own Ray Data pipelines."""
+"""Restore pictures with Ray: on a cluster, or in a Ray Data pipeline. Only this folder imports Ray."""
 
 from typing import TYPE_CHECKING, Any
 

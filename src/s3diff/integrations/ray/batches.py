@@ -1,4 +1,4 @@
-"""Restore pictures in one's own Ray Data pipeline: ``dataset.map_batches(Restore, ...)``."""
+"""Restore pictures in a Ray Data pipeline: ``dataset.map_batches(Restore, ...)``."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from s3diff.restoration.result_names import result_extension
 
 
 class Restore:
-    """A model for ``map_batches``: it takes rows with a picture each, and gives them back with the restored picture.
+    """Restore the picture of each row, for ``map_batches``.
 
-    A column of bytes holds picture files; results are files of the same format, with the metadata that a restored file
-    keeps. A column of arrays [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (uint8, uint16, or float in [0, 1]) gives
-    arrays. A picture that cannot be restored has no result but a reason in the column of errors, and costs only itself.
+    A column of bytes holds picture files; results are files of the same format that keep their metadata. A column of
+    arrays [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (uint8, uint16, or float in [0, 1]) gives arrays. A picture that
+    cannot be restored has a reason in the column of errors instead of a result.
 
     ::
 
@@ -29,9 +29,9 @@ class Restore:
                             compute=ray.data.ActorPoolStrategy(size=4), num_gpus=1)
 
     Args:
-        column: of the pictures.
-        to: column of the results.
-        error: column of the reasons; None of a picture that is restored.
+        column: name of the pictures' column.
+        to: name of the results' column.
+        error: name of the reasons' column; a restored picture has None there.
         model: a name or a model folder; see :meth:`Restorer.from_pretrained`.
         options: for all pictures.
         writing: format and quality of files.
@@ -78,7 +78,7 @@ class Restore:
         return self._restorer.restore(np.asarray(picture), self._options).array
 
     def _file(self, data: bytes) -> bytes:
-        """The same functions as a folder's run, over a scratch file: formats, metadata and animations are theirs."""
+        """Restore one file through a scratch file, with the functions of a folder run."""
         from s3diff.images.codecs import picture_header
 
         with tempfile.TemporaryDirectory(prefix="s3diff-") as scratch:
@@ -95,7 +95,7 @@ class Restore:
 
 
 def _column(values: list[Any]) -> np.ndarray:
-    """One object a row, whatever their shapes."""
+    """Make a column of one object per row, whatever their shapes."""
     column = np.empty(len(values), dtype=object)
     for index, value in enumerate(values):
         column[index] = value

@@ -1,4 +1,4 @@
-"""Connect to a Ray cluster, or start one on this machine; say what it has."""
+"""Connect to a Ray cluster or start one on this machine, and choose its workers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 from s3diff.errors import MissingExtraError, OptionError, ServiceError
 from s3diff.messages import install_command
 
-#: Of a Ray that is started here: names of pictures and how they ended go through it, never pixels.
+#: Memory of a Ray started here: names and outcomes of pictures pass through it, never pixels.
 _OBJECT_STORE_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The workers of a run.
+    """Describe the workers of a run.
 
     Attributes:
-        num: how many, at most.
-        cpus: of each; also its threads.
-        gpus: of each; a part of one is shared.
+        num: largest number of workers.
+        cpus: CPUs and threads of each worker.
+        gpus: GPUs of each worker; workers share a GPU by fractions.
     """
 
     num: int
@@ -31,10 +31,10 @@ class Workers:
 
 
 def import_ray() -> Any:
-    """Import Ray, without its reports about usage.
+    """Import Ray with its usage reports switched off.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised; Ray's log files have the rest
@@ -50,9 +50,9 @@ def connected(address: str | None = None, *, cpus: int | None = None, dashboard:
     """Hold a connection to a cluster.
 
     Args:
-        address: ``auto``, ``host:port`` or ``ray://host:port``; None for the one that ``RAY_ADDRESS`` names, or else a
-            Ray of this machine's own, which ends with the connection.
-        cpus: of a Ray that is started here; None for all.
+        address: ``auto``, ``host:port`` or ``ray://host:port``; None for ``RAY_ADDRESS`` or, without it, a Ray on this
+            machine that ends with the connection.
+        cpus: CPUs of a Ray that is started here; None for all.
         dashboard: whether a Ray that is started here has its dashboard.
 
     Raises:
@@ -81,15 +81,15 @@ def connected(address: str | None = None, *, cpus: int | None = None, dashboard:
 
 
 def choose_workers(num: int | None, cpus: int | None, gpus: float | None) -> Workers:
-    """Choose how many workers the connected cluster holds, where that is not given.
+    """Choose the number and size of workers on the connected cluster, where they are not given.
 
     Args:
-        num: of workers.
-        cpus: of each; by default one, beside a GPU its share of all.
-        gpus: of each; by default one where the cluster has any.
+        num: number of workers.
+        cpus: CPUs of each; by default one, or with a GPU an equal share of the node's CPUs.
+        gpus: GPUs of each; by default one if the cluster has any.
 
     Raises:
-        OptionError: not one such worker fits.
+        OptionError: the cluster has no room for one such worker.
     """
     ray = import_ray()
     has = ray.cluster_resources()
@@ -108,7 +108,7 @@ def choose_workers(num: int | None, cpus: int | None, gpus: float | None) -> Wor
 
 @contextmanager
 def ray_errors() -> Iterator[None]:
-    """Turn what Ray raises into one line.
+    """Turn Ray's exceptions into one line.
 
     Raises:
         ServiceError: the cluster failed.

@@ -1,4 +1,4 @@
-"""Restore the pictures of a plan on a Ray cluster: Ray Data hands out tasks to a pool of actors, each with a model."""
+"""Restore the pictures of a plan on a Ray cluster: Ray Data distributes tasks to a pool of actors with a model each."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from s3diff.folders.store_plan import StoreJob
 from s3diff.folders.store_run import StoreWorker, TaskResult, WorkerOptions
 from s3diff.integrations.ray.cluster import Workers, import_ray, ray_errors
 
-#: Pictures of one task: enough that fetching and restoring overlap, few enough that workers end at about one time.
+#: Pictures per task: enough that fetching and restoring overlap, few enough that workers end at about the same time.
 _MOST_ROWS, _TASKS_OF_A_WORKER = 32, 16
-#: So many blocks of names at most lie in Ray at once; the rest follows as they are done.
+#: Most blocks of names in Ray at once; the others follow.
 _ROWS_AT_ONCE = 200_000
 
 #: What restores a task; :class:`StoreWorker` has this method.
@@ -29,16 +29,16 @@ def run_tasks(
     rows_per_task: int | None = None,
     load: Callable[[WorkerOptions], RestoreTask] | None = None,
 ) -> Generator[TaskResult, None, None]:
-    """Restore pictures on the connected cluster; yields the result of each task, in any order.
+    """Restore pictures on the connected cluster; yield the result of each task, in any order.
 
-    A task whose worker or node dies is run again, and finds what the first try has done. Pixels never come here.
+    A task whose worker or node dies is repeated, and continues from the earlier try's records. Pixels stay on workers.
 
     Args:
-        jobs: what is left to do.
+        jobs: the pending pictures.
         options: for every worker.
         workers: the pool.
-        rows_per_task: pictures of a task; None for a number that suits the run.
-        load: makes what restores a task, in each worker; None for :class:`StoreWorker`.
+        rows_per_task: pictures per task; None chooses by the number of pictures and workers.
+        load: creates the object that restores tasks, in each worker; None for :class:`StoreWorker`.
 
     Raises:
         ServiceError: the cluster failed.
@@ -81,7 +81,7 @@ def _run_part(
 
 
 class _Actor:
-    """One worker of the pool. What goes wrong is told in its results: an exception would be tried again for ever."""
+    """Run a worker in the pool. Failures are part of its results: Ray would repeat a task that raises for ever."""
 
     def __init__(self, options: WorkerOptions, load: Callable[[WorkerOptions], RestoreTask] | None) -> None:
         self._error: str | None = None

@@ -1,4 +1,4 @@
-"""A whole run on a cluster: plan, leave out what is done, restore, write the manifest, count."""
+"""Run a restoration on a cluster: plan, skip finished pictures, restore, write the manifest, count."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from s3diff.options import OutputOptions, Precision, RestoreOptions
 
 @dataclass
 class ClusterResult(FolderResult):
-    """How a cluster's run ended.
+    """Hold how a cluster run ended.
 
     Attributes:
-        megapixels: of the results, in millions of pixels.
+        megapixels: size of all results, in millions of pixels.
     """
 
     megapixels: float = 0.0
 
 
 class ClusterRun:
-    """A run that is planned: iterate over it once, on a connected cluster.
+    """Hold a planned run; iterate over it once, on a connected cluster.
 
     Args:
         inputs: see :func:`s3diff.folders.store_plan.plan_store_jobs`.
@@ -48,16 +48,16 @@ class ClusterRun:
         fast: of each worker.
         recursive: descend into folders and prefixes.
         listed: further pictures by path or address.
-        skip_existing: leave pictures as they are whose output is there.
+        skip_existing: skip pictures whose output exists.
 
     Attributes:
         store: the output.
-        plan: the pictures that are left to do.
+        plan: the pending pictures.
         result: complete when the iteration has ended.
 
     Raises:
         PictureError: an input does not exist or holds no pictures.
-        OutputError: objects are there that may not be replaced, or that are no manifest.
+        OutputError: an object exists that may not be replaced, or the manifest's folder holds something else.
         OptionError, ModelError, MissingExtraError, StoreError: nothing can be restored like this.
     """
 
@@ -98,15 +98,15 @@ class ClusterRun:
     def rows(
         self, workers: Workers, *, threads: int | None = None, rows_per_task: int | None = None
     ) -> Generator[dict[str, Any], None, None]:
-        """Restore; yields one row of the manifest for each picture.
+        """Restore the pictures; yield one row of the manifest for each.
 
         Args:
             workers: the pool.
-            threads: of torch in each worker; None for as many as it has CPUs.
+            threads: torch's threads in each worker; None for its number of CPUs.
             rows_per_task: see :func:`run_tasks`.
 
         Raises:
-            S3DiffError: no picture can be restored any more; what is done is written down.
+            S3DiffError: no further picture can be restored; finished ones are in the manifest.
         """
         started = time.monotonic()
         options = replace(self.worker_options, threads=workers.cpus if threads is None else threads)
@@ -124,7 +124,7 @@ class ClusterRun:
             self.result.seconds = time.monotonic() - started
 
     def close(self) -> None:
-        """Write down what was found of interrupted runs, where nothing is left to do.
+        """Record the results of interrupted runs, if no picture is pending.
 
         Raises:
             StoreError: the store cannot be reached.
@@ -145,7 +145,7 @@ class ClusterRun:
 
 
 def _described(model: str) -> tuple[str, str, str]:
-    """Name, fingerprint and place of a model; one that the workers fetch goes by its name alone."""
+    """Return name, fingerprint and path of a model; a downloaded model is identified by its name only."""
     from s3diff.checkpoints.registry import NAMED_MODELS, model_folder, read_description
 
     if model in NAMED_MODELS and not NAMED_MODELS[model].is_present:

@@ -1,1 +1,1 @@
-"""The HTTP interface: routes, schemas, middleware, the server."""
+"""Serve HTTP: routes, schemas, middleware, the server."""

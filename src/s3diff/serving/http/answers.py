@@ -1,4 +1,4 @@
-"""Build the answers that take more than a line: wait for a job, send a file, report an error in its one form."""
+"""Build the answers that take more than a line: wait for a job, send a file, report an error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLIENT_HAS_LEFT = 499
 
 
 async def has_ended(request: Request, job: Job, seconds: float | None = None) -> bool:
-    """Wait for a job's end; False when the time is over or the client has gone."""
+    """Wait for a job's end; return False when the time is over or the client has left."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def look(status: JobStatus) -> None:
@@ -49,7 +49,7 @@ async def has_ended(request: Request, job: Job, seconds: float | None = None) ->
 
 
 def sent(result: Result, then: BackgroundTask | None = None) -> Response:
-    """Send a result's file. It is opened at once, because it may be swept while it is on its way."""
+    """Send a result's file, opened at once because it may be removed while it is sent."""
     try:
         file = result.path.open("rb")
     except OSError:
@@ -93,9 +93,9 @@ def error_answer(
         code: of :data:`s3diff.service_errors.SERVICE_ERRORS`.
         message: one line for people.
         field: the option at fault.
-        retry_seconds: until it may be tried again; None for what the table says.
-        status: of HTTP, for a code that is not in the table.
-        headers: of the answer.
+        retry_seconds: wait before the next try; None takes the table's.
+        status: HTTP status, for a code that is not in the table.
+        headers: the answer's headers.
         facts: more members of the error, where a program can use them.
     """
     kind = SERVICE_ERRORS.get(code)
@@ -107,11 +107,11 @@ def error_answer(
 
 
 def wants_json(accept: str) -> bool:
-    """Say whether a client would rather have a job as JSON than the picture.
+    """Check whether a client prefers a job as JSON to the picture.
 
     Args:
-        accept: the header of that name. One that takes anything as gladly as JSON gets the picture: that is what
-            programs send whose writer chose nothing (axios: ``application/json, text/plain, */*``).
+        accept: the ``Accept`` header. One that ranks anything as high as JSON gets the picture: programs send it by
+            default (axios: ``application/json, text/plain, */*``).
     """
     taken: dict[str, float] = {}
     for part in accept.lower().split(","):

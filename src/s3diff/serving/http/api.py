@@ -53,7 +53,7 @@ from s3diff.serving.service import NO_QUOTA, RestorationService
 from s3diff.version import __version__
 
 _LOG = logging.getLogger("s3diff.serving")
-#: Longest time that a question about a job waits for its end.
+#: Longest wait for a job's end in one request.
 _LONGEST_WAIT_SECONDS = 30.0
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
@@ -69,11 +69,11 @@ def create_app(
     """Create the application, for any ASGI server.
 
     Args:
-        service: started by whoever made it.
-        auth: who may ask; None for everybody.
-        allowed_hosts: names that the ``Host`` header may hold; None for any. To be given where the service listens on
-            the loopback, against DNS rebinding.
-        closes_service: whether the application's end is the service's end.
+        service: the service; the caller starts it.
+        auth: checks tokens; None admits everybody.
+        allowed_hosts: names that the ``Host`` header may hold; None for any. Needed on the loopback, against DNS
+            rebinding.
+        closes_service: whether the service is closed at the application's end.
         root_path: the path under which a proxy shows the service, without a slash at its end.
 
     Returns:
@@ -115,7 +115,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
 
     @asynccontextmanager
     async def form_of(request: Request, quota: Quota = NO_QUOTA) -> AsyncIterator[tuple[UploadFile, dict[str, str]]]:
-        """Give the picture and the other fields, while a place for uploads is held."""
+        """Return the picture and the other fields of a form, while a place for uploads is held."""
         service.require_room(_owner(request), quota)
         if arriving.locked():
             raise QueueFullError(TOO_MANY.format("pictures are arriving"))
@@ -311,7 +311,7 @@ def _accepted(request: Request, service: RestorationService, job: Job) -> JSONRe
 
 
 def _methods(app: FastAPI, request: Request) -> str:
-    """List the methods that a path takes, whichever of the routes has them."""
+    """List the methods of all routes with this path."""
     taken = {
         method
         for method in _METHODS

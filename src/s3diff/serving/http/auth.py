@@ -1,4 +1,4 @@
-"""Decide who may ask. With tokens every route but the health checks needs one; without tokens everybody may."""
+"""Check tokens. With tokens every route except the health checks needs one; without tokens everybody is admitted."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from s3diff.serving.limits import Quota
 
 #: Name of the cookie that a signed-in browser sends instead of a token.
 SESSION_COOKIE = "s3diff_session"
-#: Answered without a token: whether the process lives, and whether it takes pictures.
+#: Paths answered without a token: liveness and readiness.
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 _SHORTEST_TOKEN = 16
 
 
 @dataclass(frozen=True)
 class Client:
-    """Describe who has a token.
+    """Describe the holder of a token.
 
     Attributes:
-        token: opens the service.
-        name: what logs call the client; None for no name.
-        quota: how much it may hand in.
+        token: the client's token.
+        name: the client's name in logs; None for no name.
+        quota: limits on the client's pictures.
     """
 
     token: str
@@ -35,19 +35,19 @@ class Client:
 
     @property
     def owner(self) -> str:
-        """Name the owner of the client's jobs; the name tells nothing of the token."""
+        """Return the owner's name for the client's jobs; the name reveals nothing of the token."""
         return hashlib.sha256(b"s3diff owner " + self.token.encode()).hexdigest()[:32]
 
 
 class Auth:
-    """Know the tokens of a service.
+    """Hold the tokens of a service.
 
     Args:
-        tokens: any of them opens the service; each is an owner of its own, whose jobs the others cannot see.
+        tokens: each opens the service and owns its jobs, which the others cannot see.
 
     Attributes:
-        open_paths: answered without a token. The page adds where one signs in.
-        sign_in_path: where a browser without a session is sent; None where there is no page.
+        open_paths: paths answered without a token; the page adds its sign-in form.
+        sign_in_path: path for browsers without a session; None without a page.
 
     Raises:
         OptionError: a token is shorter than 16 characters or has other signs than visible ASCII, or two clients have
@@ -71,15 +71,15 @@ class Auth:
 
     @property
     def is_required(self) -> bool:
-        """Say whether a token is needed."""
+        """Whether a token is needed."""
         return bool(self._clients)
 
     def client_of(self, owner: str | None) -> Client | None:
-        """Find the client behind an owner's name; None for nobody."""
+        """Return the client of an owner's name; None for an unknown name."""
         return None if owner is None else self._by_owner.get(owner)
 
     def owner_of_token(self, token: str) -> str | None:
-        """Find the owner of a token; None when nobody has it. A wrong token takes as long as a right one."""
+        """Return the owner of a token; None for an unknown one, which takes as long as a known one."""
         found = None
         for known, client in self._clients.items():
             if hmac.compare_digest(known.encode(), token.encode("utf-8", "surrogateescape")):
@@ -87,14 +87,14 @@ class Auth:
         return found
 
     def session_of_token(self, token: str) -> str | None:
-        """Make what a browser keeps as :data:`SESSION_COOKIE` (HttpOnly, SameSite=Strict); None for a wrong token.
+        """Make the value of :data:`SESSION_COOKIE` (HttpOnly, SameSite=Strict); None for a wrong token.
 
-        The cookie is made of nothing but the token, so every replica knows it and a new token ends it.
+        The cookie depends only on the token, so every replica accepts it and a new token ends it.
         """
         return None if self.owner_of_token(token) is None else _session(token)
 
     def owner_of_request(self, authorization: str | None, cookies: str | None) -> str | None:
-        """Find who asks, by an ``Authorization: Bearer`` header or the session's cookie; None for nobody known."""
+        """Return who sends a request, by ``Authorization: Bearer`` or the session's cookie; None if unknown."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() == "bearer" and (owner := self.owner_of_token(token.strip())) is not None:
             return owner
@@ -110,11 +110,11 @@ def read_clients(path: Path) -> list[Client]:
     """Read the clients' names, tokens and quotas from a file.
 
     Args:
-        path: one client a line, ``NAME TOKEN [waiting=N] [hourly=N]``; empty lines and those that begin with ``#`` say
-            nothing.
+        path: one client per line, ``NAME TOKEN [waiting=N] [hourly=N]``; empty lines and lines beginning with ``#`` are
+            ignored.
 
     Raises:
-        OptionError: the file cannot be read, or a line is none of these; the message names the line and no token.
+        OptionError: the file cannot be read, or a line has another form; the message names the line and no token.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

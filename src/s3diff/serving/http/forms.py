@@ -1,4 +1,4 @@
-"""Read the form that a picture is sent in, from any program that sends one."""
+"""Read the multipart form with the picture, as any program sends it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def read_form(request: Request) -> FormData:
 
 
 def picture_and_options(form: FormData) -> tuple[UploadFile, dict[str, str]]:
-    """Take a form apart.
+    """Separate the picture from the options of a form.
 
     Returns:
         The picture's file and the texts of all other fields by name.
@@ -86,7 +86,7 @@ def picture_and_options(form: FormData) -> tuple[UploadFile, dict[str, str]]:
 
 
 class _FormParser(MultiPartParser):
-    """Parse a form whose file may have its name as ``filename*`` only, which RFC 7578 forbids and programs send."""
+    """Parse a form whose file name may be given only as ``filename*``, which RFC 7578 forbids and programs send."""
 
     def on_header_end(self) -> None:
         """See :class:`MultiPartParser`."""
@@ -96,7 +96,7 @@ class _FormParser(MultiPartParser):
 
 
 def _with_plain_name(disposition: bytes) -> bytes:
-    """Write the extended name, which is the better one where both are given, as a plain one."""
+    """Copy the extended name, which has priority, to the plain one."""
     extended = _EXTENDED_NAME.search(disposition)
     if extended is None:
         return disposition
@@ -110,7 +110,7 @@ def _with_plain_name(disposition: bytes) -> bytes:
 
 
 async def _without_preamble(stream: AsyncGenerator[bytes, None], delimiter: bytes) -> AsyncGenerator[bytes, None]:
-    """Yield the body from its first boundary on. A body that has none soon is left to the parser to refuse."""
+    """Yield the body from its first boundary; leave a body without one to the parser, which refuses it."""
     head = b""
     async for piece in stream:
         head += piece

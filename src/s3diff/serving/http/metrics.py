@@ -1,4 +1,4 @@
-"""Keep the figures for Prometheus: requests, jobs, queue, room. Every application has a registry of its own."""
+"""Collect Prometheus metrics: requests, jobs, queue, room. Every application has its own registry."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from s3diff.serving.service import RestorationService
 from s3diff.version import __version__
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-#: Methods by name; others, which a client may invent, are one.
+#: Methods with a label of their own; all others, which a client may invent, share one.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Metrics:
-    """Keep the figures of one service.
+    """Collect the metrics of one service.
 
     Args:
-        service: is asked when somebody looks.
+        service: read when metrics are requested.
     """
 
     content_type = CONTENT_TYPE_LATEST
@@ -53,7 +53,7 @@ class Metrics:
         self._request_seconds.labels(route).observe(seconds)
 
     def text(self) -> bytes:
-        """Write all figures, as Prometheus reads them."""
+        """Write all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _job_ended(self, job: Job) -> None:

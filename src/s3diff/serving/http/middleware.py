@@ -1,7 +1,7 @@
 """Check every request before it is answered: its address behind a proxy, a name and a log line, the host, the site, a
 token, the body's size and its speed.
 
-They are plain ASGI wrappers, so that the page and whatever else is mounted stands behind them as well.
+These are plain ASGI wrappers, so that they also cover the page and other mounted applications.
 """
 
 from __future__ import annotations
@@ -28,29 +28,28 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 #: Room for a form's other fields and the lines between its parts.
 _FORM_BYTES = 2**20
-#: A refused client is listened to for so long: one that is cut off while it sends never sees the answer.
+#: Time to read on after a refusal: a client that is cut off while it sends never sees the answer.
 _LINGER_SECONDS = 5.0
 #: Called with method, route, status and seconds of every answered request.
 Observer = Callable[[str, str, int, float], None]
 
 
 def root_of(scope: Scope) -> str:
-    """Return the path under which a proxy shows the service, without a slash at its end; empty for none."""
+    """Return the proxy's path prefix, without a slash at its end; empty for none."""
     return str(scope.get("root_path", "")).rstrip("/")
 
 
 def route_path(scope: Scope) -> str:
-    """Return a request's path inside the service, whatever prefix a proxy shows it under."""
+    """Return a request's path inside the service, without a proxy's prefix."""
     return str(scope["path"])[len(root_of(scope)) :]
 
 
 class ProxyPrefix:
-    """Give every request the path that it has outside, so that a proxy may keep its prefix or take it off, and every
-    redirect a target without scheme and host, which are the proxy's.
+    """Accept requests with or without the proxy's prefix, and make redirects relative to the proxy's scheme and host.
 
     Args:
-        app: what answers.
-        root_path: the prefix, without a slash at its end; empty for what the server says.
+        app: the application.
+        root_path: the prefix, without a slash at its end; empty takes the server's.
     """
 
     def __init__(self, app: ASGIApp, root_path: str = "") -> None:
@@ -83,10 +82,10 @@ class ProxyPrefix:
 
 
 class HeadAsGet:
-    """Answer HEAD wherever GET is answered, with the same headers and no body.
+    """Answer HEAD like GET, with the same headers and no body.
 
     Args:
-        app: what answers.
+        app: the application.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -115,7 +114,7 @@ class HeadAsGet:
 
 
 class RequestLog:
-    """Give every request an id, which the answer carries, and write one line about the request.
+    """Give every request an id, which the answer carries, and log one line.
 
     Args:
         app: what answers.
@@ -163,10 +162,10 @@ class RequestLog:
 
 
 class SiteGuard:
-    """Refuse other hosts' names and other sites' pages.
+    """Refuse other hosts' names and cross-site requests.
 
-    A page elsewhere can make a browser send requests here. Those that change something are refused by what the browser
-    says about their origin. A name that somebody else's DNS points at this machine is refused by the ``Host`` header.
+    Another site's page can make a browser send requests here. Those that change something are refused by the browser's
+    headers about their origin. A foreign name that resolves to this machine is refused by the ``Host`` header.
 
     Args:
         app: what answers.
@@ -201,7 +200,7 @@ class SiteGuard:
 
 
 class TokenGuard:
-    """Ask for a token on every path but the open ones; keep who has it in ``scope["state"]``: ``owner``, ``client``.
+    """Require a token on every path but the open ones; store its holder in ``scope["state"]``: ``owner``, ``client``.
 
     Args:
         app: what answers.
@@ -232,12 +231,11 @@ class TokenGuard:
 
 
 class BodyLimits:
-    """End requests whose body is too large (413), too slow (408) or whose client leaves before it is whole (499), and
-    answers whose client does not read them.
+    """End requests whose body is too large (413), too slow (408) or cut off (499), and answers that are not read.
 
     Args:
         app: what answers.
-        limits: ``upload_bytes``, ``upload_seconds`` and ``idle_seconds`` hold here.
+        limits: ``upload_bytes``, ``upload_seconds`` and ``idle_seconds`` count.
     """
 
     def __init__(self, app: ASGIApp, limits: ServiceLimits) -> None:
@@ -293,11 +291,11 @@ class _Body:
             asyncio.TimeoutError: the client does not read.
         """
         if message["type"] == "http.response.start":
-            if self._is_left:  # whatever was made of half a body, nobody hears it
+            if self._is_left:  # the client has left: nobody receives an answer
                 message["status"] = CLIENT_HAS_LEFT
             self._is_refused = message["status"] >= 400
             if self._is_refused and not self._is_whole:
-                # Otherwise the server would go on taking what a client that was answered still sends.
+                # Otherwise the server would go on reading the rest of the upload.
                 MutableHeaders(scope=message)["Connection"] = "close"
         is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if is_last and self._is_refused and not self._is_whole and not self._is_slow:
@@ -307,7 +305,7 @@ class _Body:
         await asyncio.wait_for(self._send(message), self._limits.idle_seconds)
 
     async def _linger(self) -> None:
-        """Take what the client still sends, and forget it."""
+        """Read and drop the rest of the upload."""
         until = time.monotonic() + _LINGER_SECONDS
         while not self._is_whole and (left := until - time.monotonic()) > 0:
             try:
@@ -318,7 +316,7 @@ class _Body:
 
 
 def _name_of(host: str) -> str:
-    """Take the port off: ``[::1]:8000`` becomes ``::1``."""
+    """Remove the port: ``[::1]:8000`` becomes ``::1``."""
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
@@ -326,11 +324,10 @@ def _name_of(host: str) -> str:
 
 
 def _is_cross_site(headers: Headers, host: str) -> bool:
-    """Say whether another site's page sent the request. Every browser of today sends one of both headers; programs send
-    neither.
+    """Check whether another site's page sent the request, by headers that browsers send and programs do not.
 
-    What a browser says itself is believed: no page can set ``Sec-Fetch-Site``. It says nothing where the service is
-    asked by plain HTTP under another name than this machine's own; there the origin is compared with the host.
+    ``Sec-Fetch-Site`` is trusted: no page can set it. Browsers omit it over plain HTTP except for the loopback; then
+    the origin is compared with the host.
     """
     if (site := headers.get("sec-fetch-site")) is not None:
         return site not in ("same-origin", "none")
@@ -345,12 +342,12 @@ def _is_cross_site(headers: Headers, host: str) -> bool:
 
 
 def _shown(name: str) -> str:
-    """Shorten what a client sent to one line."""
+    """Shorten a client's text to one line."""
     return "".join(sign for sign in name[:80] if sign.isprintable()) or "no name"
 
 
 def _route(scope: Scope) -> str:
-    """Name the route's pattern, never the path: ids open results."""
+    """Return the route's pattern, never the path: ids open results."""
     return getattr(scope.get("route"), "path", None) or "other"
 
 

@@ -181,15 +181,15 @@ def job_view(service: RestorationService, job: Job) -> JobView:
 
 
 def model_view(model: OfferedModel) -> ModelView:
-    """Describe a model without its place on this machine."""
+    """Describe a model without its path on this machine."""
     return ModelView(name=model.name, summary=model.summary, is_default=model.is_default, is_loaded=model.is_loaded)
 
 
 def form_body(service: RestorationService, *, with_options: bool = True, with_model: bool = True) -> dict[str, Any]:
-    """Describe the form that a picture is sent in.
+    """Describe the form that carries a picture.
 
     Args:
-        service: names the models.
+        service: offers the models.
         with_options: whether there are fields for options.
         with_model: whether a model may be named.
     """

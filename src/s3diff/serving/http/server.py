@@ -1,4 +1,4 @@
-"""Run the web server around the application: uvicorn, with an end that loses nothing and a limit for slow clients."""
+"""Run uvicorn around the application, with a shutdown that loses nothing and a limit for slow clients."""
 
 from __future__ import annotations
 
@@ -45,27 +45,26 @@ class PatientProtocol(H11Protocol):
         self.loop.call_later(_HEADER_SECONDS, self._look, answered)
 
     def _look(self, known: Any) -> None:
-        """Close the connection if nothing but a part of a request's headers has come since the last look."""
+        """Close the connection if only a part of a request's headers has come since the last look."""
         if self.transport.is_closing():
             return
         is_idle = self.cycle is None or self.cycle.response_complete
         if is_idle and self.cycle is known:
             self.transport.close()
             return
-        # Marks this state of the connection: any request that begins meanwhile makes another cycle.
+        # Identifies the connection's state: a request that begins makes another cycle.
         self._look_later(self.cycle if is_idle else object())
 
 
 class Server(uvicorn.Server):
-    """End in two steps. The first signal: nothing new is taken, what was taken is finished and can be fetched. Then,
-    when all of it is fetched, the grace is over, or a second signal comes: the end.
+    """End in two steps: at the first signal refuse new pictures and finish the others, then stop.
 
     Args:
         app: the application.
         service: behind it.
         grace_seconds: how long the end may take.
         on_start: called when requests are answered.
-        on_drain: called with the number of pictures to finish when the first signal has come.
+        on_drain: called at the first signal with the number of pictures to finish.
         trusted_proxies: addresses and networks whose ``X-Forwarded-Proto`` and ``X-Forwarded-For`` are believed.
     """
 
@@ -105,7 +104,7 @@ class Server(uvicorn.Server):
         self._on_start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the end at the first signal, end at once at the second."""
+        """Begin to end at the first signal; end at once at the second."""
         if self._drain_until is not None:
             self.should_exit = self.force_exit = True
             return
@@ -123,7 +122,7 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a socket that listens.
+    """Open a listening socket.
 
     Args:
         host: a name or an address.
@@ -157,9 +156,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def addresses_of(listener: socket.socket) -> list[str]:
-    """Give the address for this machine's browsers, such as ``http://127.0.0.1:8000``; of a socket that listens
-    everywhere, then the network's.
-    """
+    """Return the addresses for browsers on this machine, such as ``http://127.0.0.1:8000``, and on its network."""
     host, port = listener.getsockname()[:2]
     if host not in ("0.0.0.0", "::"):
         return [address_at(host, port)]
@@ -173,7 +170,7 @@ def address_at(host: str, port: int) -> str:
 
 
 def _network_address(family: socket.AddressFamily) -> list[str]:
-    """Find this machine's address on the way out; a datagram socket that is connected sends nothing."""
+    """Return this machine's network address; connecting a datagram socket sends nothing."""
     outside = "192.0.2.1" if family == socket.AF_INET else "2001:db8::1"  # documentation's own, nobody's
     with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((outside, 9))
@@ -182,7 +179,7 @@ def _network_address(family: socket.AddressFamily) -> list[str]:
 
 
 def _connections_allowed() -> int:
-    """Allow half of the files that the process may have open, and not more than is sensible."""
+    """Return half of the files that the process may have open, up to a limit."""
     allowed = _MAX_CONNECTIONS
     with suppress(ImportError, ValueError, OSError):
         import resource

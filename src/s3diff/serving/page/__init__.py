@@ -1,6 +1,4 @@
-"""The web page: plain HTML, CSS and modules in front, the service's own HTTP interface behind. Its door is
-``mount_page``.
-"""
+"""Serve the web page: plain HTML, CSS and modules over the service's HTTP interface. Entry: ``mount_page``."""
 
 from __future__ import annotations
 

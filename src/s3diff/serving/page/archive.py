@@ -1,4 +1,4 @@
-"""Several results as one zip file, made while it is sent."""
+"""Send several results as one zip file, made while it is sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _READ_BYTES = 1 << 20
 
 
 class _Pipe:
-    """A file that cannot be sought in: what is written waits until it is taken."""
+    """Hold written bytes until they are taken; not seekable."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -22,7 +22,7 @@ class _Pipe:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Do nothing: no bytes are buffered."""
 
     def take(self) -> bytes:
         taken = b"".join(self._parts)
@@ -31,7 +31,7 @@ class _Pipe:
 
 
 def zip_of(results: Sequence[Result]) -> Iterator[bytes]:
-    """The bytes of an archive with every result, uncompressed (pictures are); names that repeat are numbered."""
+    """Yield the bytes of an archive with every result, uncompressed (pictures are); number repeated names."""
     pipe = _Pipe()
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
         for name, result in zip(distinct_names([each.name for each in results]), results, strict=True):
@@ -44,7 +44,7 @@ def zip_of(results: Sequence[Result]) -> Iterator[bytes]:
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
-    """The names, each once: ``photo.jpg``, ``photo (2).jpg``. Case makes no difference, as on many disks."""
+    """Make names distinct: ``photo.jpg``, ``photo (2).jpg``. Case is ignored, as on many disks."""
     taken: set[str] = set()
     chosen = []
     for name in names:

@@ -1,4 +1,4 @@
-"""What the page offers to turn, as data: one control for each option that a person may set.
+"""Describe the page's controls as data: one for each option that a person may set.
 
 Ranges, choices and start values come from the option dataclasses. Names and explanations stand in each language in
 ``static/texts.json``, where numbers of the options are left open (:func:`told_values`); an option without a control of
@@ -33,7 +33,7 @@ from s3diff.options import (
 Kind = Literal["slider", "number", "choice", "menu", "text", "size", "switch"]
 Group = Literal["size", "dial", "look", "method", "colour", "file"]
 
-#: Options that have no control: limits belong to whoever runs the service.
+#: Options without a control: limits are the operator's.
 WITHOUT_CONTROL = frozenset(LIMITS)
 #: The controls of which exactly one sets the output's size.
 SIZE_FIELDS = ("scale", "size", "long_side", "megapixels")
@@ -41,14 +41,14 @@ SIZE_FIELDS = ("scale", "size", "long_side", "megapixels")
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """One control.
+    """Describe one control.
 
     Attributes:
-        field: the option that it sets: of ``RestoreOptions``, of ``OutputOptions``, ``model``, or ``size_by``, which
-            only chooses among :data:`SIZE_FIELDS`.
-        kind: what it looks like.
-        group: where it stands.
-        start: the value that it starts with.
+        field: the option: of ``RestoreOptions``, of ``OutputOptions``, ``model``, or ``size_by``, which only chooses
+            among :data:`SIZE_FIELDS`.
+        kind: its kind of element.
+        group: its group on the page.
+        start: its first value.
         default: the option's own default; a control with this value is not sent.
         choices: the values of choices and menus; an empty one stands for none.
         titles: of choices that are named alike in every language, by value.
@@ -82,18 +82,18 @@ class Control:
 
 
 def page_controls(models: list[str], model: str) -> list[Control]:
-    """Make every control, in the page's order.
+    """List all controls in the page's order.
 
     Args:
-        models: names that the service can restore with.
-        model: the one that is chosen first.
+        models: names of the service's models.
+        model: the preselected one.
     """
     formats = {form.extensions[0][1:]: form.title for form in FORMATS if can_be_written(form.extensions[0])}
     controls = [
         Control(field="size_by", kind="choice", group="size", start="scale", default="scale", choices=SIZE_FIELDS),
         _control("scale", "number", "size", step=0.5),
         Control(field="size", kind="size", group="size", start=""),
-        # A picture keeps its proportions unless somebody wants otherwise.
+        # A picture keeps its proportions by default.
         _control("size_mode", "choice", "size", start="fit", choices=("fit", "fill", "stretch"), of=SizeMode),
         _control("long_side", "number", "size", step=1, placeholder="4096"),
         _control("megapixels", "number", "size", step=1, placeholder="24"),

@@ -1,9 +1,9 @@
-"""The headers of the page and of all that belongs to it."""
+"""Define the headers of the page and its parts."""
 
 from __future__ import annotations
 
-#: Nothing from elsewhere is loaded or asked, no script or style stands in the text, no string becomes code, no other
-#: page shows this one in a frame, and forms go nowhere else.
+#: Nothing is loaded from or sent to other hosts, no script or style is inline, no string becomes code, no other page
+#: frames this one.
 CONTENT_POLICY = "; ".join(
     [
         "default-src 'none'",

@@ -1,4 +1,4 @@
-"""The page's document: one file of HTML, filled in with what the service offers."""
+"""Fill the page's HTML with what the service offers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from s3diff.serving.page.controls import SIZE_FIELDS, page_controls, told_values
 from s3diff.serving.service import RestorationService
 
 STATIC = Path(__file__).with_name("static")
-#: What the browser may ask for by name, and what it is.
+#: Files that the browser may request, and their media types.
 STATIC_TYPES = {".js": "text/javascript", ".css": "text/css", ".json": "application/json"}
 
 
@@ -27,9 +27,9 @@ def page_document(service: RestorationService, examples: Sequence[str], *, has_l
     """Write the page.
 
     Args:
-        service: says which models there are, and its limits.
+        service: has the models and the limits.
         examples: file names of the pictures that come with the page.
-        has_login: whether there is something to sign out of.
+        has_login: whether to show the button for signing out.
     """
     told = json.dumps(_told(service, examples, has_login=has_login))
     parts = {
@@ -45,7 +45,7 @@ def page_document(service: RestorationService, examples: Sequence[str], *, has_l
 
 
 def _told(service: RestorationService, examples: Sequence[str], *, has_login: bool) -> dict[str, Any]:
-    """What the scripts have to know of the service."""
+    """Collect the facts that the scripts need."""
     models = service.models
     default = next(each.name for each in models if each.is_default)
     return {
@@ -80,7 +80,7 @@ def _preset(preset: RestorePreset) -> dict[str, Any]:
 
 @cache
 def static_version() -> str:
-    """A name for the scripts as they are, so that a browser never uses old ones."""
+    """Name the scripts' version, so that a browser never uses old ones."""
     digest = hashlib.sha256()
     for path in sorted(STATIC.iterdir()):
         digest.update(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Signing in and out, where the service needs a token."""
+"""Sign in and out, for a service with tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from s3diff.serving.http.middleware import root_of
 from s3diff.serving.page.headers import NOT_KEPT, PAGE_HEADERS
 from s3diff.serving.page.layout import STATIC, STATIC_TYPES
 
-#: A wrong token is answered so late, which makes guessing slow.
+#: Delay of the answer to a wrong token, which makes guessing slow.
 _WRONG_TOKEN_SECONDS = 1.0
 #: How long a browser keeps the cookie; a new token ends it earlier.
 _SESSION_SECONDS = 7 * 24 * 3600
@@ -28,7 +28,7 @@ _HEADERS = {**PAGE_HEADERS, **NOT_KEPT}
 
 
 def login_routes(auth: Auth) -> APIRouter:
-    """Where one signs in, which needs no token, and out."""
+    """Make the routes for signing in, which needs no token, and out."""
     router = APIRouter(include_in_schema=False)
 
     @router.get(SIGN_IN_PATH)
@@ -73,12 +73,12 @@ def login_routes(auth: Auth) -> APIRouter:
 
 
 def _root(request: Request) -> str:
-    """The page's path, below which a proxy may have put it."""
+    """Return the page's path, with a proxy's prefix."""
     return f"{root_of(request.scope)}/"
 
 
 def _page(request: Request, problem: str = "", status: int = 200) -> HTMLResponse:
-    """The form in the browser's language, with no script: none is given to strangers."""
+    """Write the form in the browser's language, without scripts."""
     language = language_of(request.headers.get("accept-language", ""), list(_texts()))
     texts = _texts()[language]
     told = f'<p class="problem" role="alert">{html.escape(texts[problem])}</p>' if problem else ""
@@ -89,7 +89,7 @@ def _page(request: Request, problem: str = "", status: int = 200) -> HTMLRespons
 
 
 def language_of(accepted: str, offered: list[str]) -> str:
-    """Choose the language of an ``Accept-Language`` header, in its order; the first that is offered otherwise."""
+    """Choose the first offered language of an ``Accept-Language`` header; otherwise the first offered one."""
     wanted = [part.split(";")[0].strip().lower().split("-")[0] for part in accepted[:200].split(",")]
     return next((each for each in wanted if each in offered), offered[0])
 

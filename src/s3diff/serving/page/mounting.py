@@ -1,4 +1,4 @@
-"""The page on an application that has the service's HTTP interface already."""
+"""Add the page to an application that has the service's HTTP interface."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from s3diff.serving.page.previews import PIECE_TYPE, PREVIEW_TYPE, piece, previe
 from s3diff.serving.service import RestorationService
 
 EXAMPLES = Path(__file__).with_name("examples")
-#: Kept by the browser for as long as it likes: their address changes with their content.
+#: Cached without limit: the address changes with the content.
 _KEPT = {"Cache-Control": "private, max-age=31536000, immutable"}
-#: So many results fit into one address.
+#: Most results in one archive: their ids fit into one address.
 _MAX_ZIPPED = 500
-#: Left, top, right and bottom edge of a piece, in pixels.
+#: Form of a piece's box: left, top, right and bottom edge in pixels.
 _BOX = r"^(\d{1,6}(,\d{1,6}){3})?$"
 _MAX_SETTINGS_BYTES = 1 << 20
-#: Each holds a decoded picture in memory.
+#: Previews made at once: each holds a decoded picture in memory.
 _PREVIEWS_AT_ONCE = 2
 #: No thread of the server's waits longer for its turn.
 _PREVIEW_WAIT_SECONDS = 10.0
 
 
 def mount_page(app: FastAPI, service: RestorationService) -> FastAPI:
-    """Put the page at ``/`` of an application that asks for tokens already.
+    """Add the page at ``/`` to an application.
 
     Args:
         app: of :func:`s3diff.serving.http.api.create_app`; its middleware stands before the page.
-        service: what restores.
+        service: the service.
     """
     auth: Auth = app.state.auth
     if auth.is_required:
@@ -60,7 +60,7 @@ def mount_page(app: FastAPI, service: RestorationService) -> FastAPI:
 
 
 def _owner(request: Request) -> str | None:
-    """Whose request it is, as the application's guard has found."""
+    """Return the request's owner, set by the token guard."""
     return getattr(request.state, "owner", None)
 
 
@@ -68,7 +68,7 @@ Owner = Annotated[str | None, Depends(_owner)]
 
 
 def _document(service: RestorationService, *, has_login: bool) -> APIRouter:
-    """The page itself and its parts, all of which are files."""
+    """Make the routes of the page and its files."""
     router = APIRouter(include_in_schema=False)
     examples = {path.name: path for path in sorted(EXAMPLES.iterdir())}
     scripts = {path.name: path for path in STATIC.iterdir() if path.suffix in STATIC_TYPES}

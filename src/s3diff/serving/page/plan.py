@@ -1,4 +1,4 @@
-"""Say before anything is sent what settings mean: the command, the results' sizes, about how long they take."""
+"""Describe settings before anything is sent: the command, the results' sizes, the time."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _Side = Annotated[int, Field(gt=0)]
 
 
 class PlannedPicture(BaseModel):
-    """A picture whose name is known, and its width and height once they are."""
+    """Describe a picture by name and, once known, width and height."""
 
     name: str
     size: tuple[_Side, _Side] | None = None
 
 
 class Settings(BaseModel):
-    """What a person has set, as texts of the options, and the pictures that it is meant for."""
+    """Hold a person's settings as texts, and the pictures that they apply to."""
 
     options: dict[str, str]
     model: str | None = None
@@ -35,7 +35,7 @@ class Settings(BaseModel):
 
 
 class PlannedResult(BaseModel):
-    """A result's size, and the seconds that it will take; None before this model has restored anything here."""
+    """Hold a result's size and estimated seconds; None before this model has restored a picture here."""
 
     width: int
     height: int
@@ -59,14 +59,14 @@ class TooLargeHereError(OptionError):
 
 
 class Plan(BaseModel):
-    """The settings as a command, and a result for each picture whose size is known."""
+    """Hold the settings as a command, and a result for each picture of known size."""
 
     command: str
     results: list[PlannedResult | None]
 
 
 def plan(service: RestorationService, settings: Settings) -> Plan:
-    """Check settings and tell what they mean.
+    """Validate settings and describe their effect.
 
     Raises:
         OptionError: a value is outside what it allows.

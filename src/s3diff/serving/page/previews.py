@@ -1,4 +1,4 @@
-"""Pictures as a browser shows them: for formats that none displays, and for results too large for one."""
+"""Make pictures that a browser can show, from formats that it cannot and results that are too large."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _QUALITY = 92
 
 
 def preview(path: Path, max_pixels: int, max_bytes: int, largest_px: int = PREVIEW_PX) -> bytes:
-    """Make a picture of at most ``largest_px`` a side as WebP, 8 bit, with its profile and transparency.
+    """Make a WebP of at most ``largest_px`` a side, 8 bit, with profile and transparency.
 
     Raises:
         PictureError: it cannot be read, or is larger than ``max_pixels`` or ``max_bytes``.
@@ -37,17 +37,17 @@ def preview(path: Path, max_pixels: int, max_bytes: int, largest_px: int = PREVI
 
 
 def piece(path: Path, max_pixels: int, max_bytes: int, box: Sequence[int]) -> bytes:
-    """Cut a piece out of a picture, with its own pixels, as PNG.
+    """Cut out a part of a picture, without scaling, as PNG.
 
     Args:
         path: the picture.
         max_pixels: see :func:`preview`.
         max_bytes: see :func:`preview`.
-        box: left, top, right and bottom edge in pixels; what lies outside the picture is left out.
+        box: left, top, right and bottom edge in pixels, cut at the picture's edges.
 
     Raises:
         PictureError: as :func:`preview`.
-        OptionError: the box holds nothing of the picture.
+        OptionError: the box lies outside the picture.
     """
     picture = read_picture(path, max_pixels, max_bytes)
     left, top, right, bottom = (max(0, edge) for edge in box)
@@ -67,7 +67,7 @@ def _written(picture: Picture, name: str) -> bytes:
 
 
 def _reduced(picture: Picture, largest_px: int) -> Picture:
-    """In 8 bits, without metadata, and no larger than asked for."""
+    """Convert to 8 bits without metadata, at the given size at most."""
     picture = _in_blocks(picture, max(picture.width, picture.height) // largest_px)
     factor = min(1.0, largest_px / max(picture.width, picture.height))
     height, width = (max(1, round(side * factor)) for side in (picture.height, picture.width))
@@ -82,7 +82,7 @@ def _reduced(picture: Picture, largest_px: int) -> Picture:
 
 
 def _in_blocks(picture: Picture, side: int) -> Picture:
-    """Means of blocks of ``side`` x ``side`` pixels, so that a large picture never lies in memory as floats."""
+    """Return means of blocks of ``side`` x ``side`` pixels, so that a large picture is never held as floats."""
     if side < 2 or min(picture.width, picture.height) < side:
         return picture
 
