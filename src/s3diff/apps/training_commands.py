@@ -1,4 +1,4 @@
-"""Run ``s3diff train`` and ``s3diff train-estimator``. Heavy imports are inside functions: ``--help`` needs no torch."""
+"""Run ``s3diff train`` and ``s3diff train-estimator``. Heavy imports stay inside functions."""
 
 from __future__ import annotations
 

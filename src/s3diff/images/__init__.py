@@ -1,1 +1,1 @@
-"""Pixels and files; knows no network."""
+"""Handle pixels and files; independent of networks."""

@@ -1,9 +1,8 @@
-"""Picture files, arrays and tensors: what other packages import. Which modules behind it may know Pillow, and which
-one pillow-heif, stands in ``pyproject.toml``.
+"""Export the functions on picture files, arrays and tensors that other packages import.
 
-A picture keeps its bit depth, transparency, colour profile and EXIF from reading to writing. Whatever is wrong with a
-file is one ``PictureError``, whatever is wrong with a destination one ``OutputError``; a file is written whole or not
-at all.
+A picture keeps its bit depth, transparency, colour profile and EXIF from reading to writing. Every fault of a file is
+a ``PictureError``, every fault of a destination an ``OutputError``; a file is written whole or not at all. Contracts in
+``pyproject.toml`` say which modules may import Pillow and pillow-heif.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Colours of the enlarged input carried over to the restored picture.
+"""Transfer the colours of the enlarged input to the restored picture.
 
 A one-step diffusion model drifts in overall colour; the enlarged input has the right colours and too little detail.
-Both ways of joining them work on values in [0, 1], in float32 or finer, before the one rounding at the end.
+Both methods work on values in [0, 1], in float32 or finer, before rounding.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from s3diff.errors import OptionError, PictureError
 from s3diff.options import ColorMatch
 
-#: Dilations of the five blurs. Together they weigh pixels up to 31 away: what is left is the picture's lowest band.
+#: Dilations of the five blurs, which together reach 31 pixels and leave the picture's lowest band.
 WAVELET_RADII_PX = (1, 2, 4, 8, 16)
 
 #: Added to the variances, as in the released code: a flat channel is not divided by zero.
@@ -20,7 +20,7 @@ VARIANCE_FLOOR = 1e-5
 
 
 def match_color(result: torch.Tensor, base: torch.Tensor, how: ColorMatch) -> torch.Tensor:
-    """Take the colours of ``base`` over to ``result``.
+    """Transfer the colours of ``base`` to ``result``.
 
     Args:
         result: restored picture, [B, 3, H, W] float in [0, 1], from 1 x 1 pixel up.
@@ -31,7 +31,7 @@ def match_color(result: torch.Tensor, base: torch.Tensor, how: ColorMatch) -> to
         [B, 3, H, W]; values may leave [0, 1] (they are clamped where they are rounded). ``none`` returns ``result``.
 
     Raises:
-        OptionError: ``how`` is none of these.
+        OptionError: ``how`` is unknown.
         PictureError: the two shapes differ.
     """
     if how == "wavelet":
@@ -101,7 +101,7 @@ def adain_color_match(result: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
 
 
 def _checked(result: torch.Tensor, base: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both pictures in one type of at least float32: half precision would show as steps of a grey level."""
+    """Convert both pictures to one type of at least float32: half precision would show as grey-level steps."""
     if result.shape != base.shape:
         given = f"{tuple(result.shape)} and {tuple(base.shape)}"
         raise PictureError(f"colours cannot be matched between shapes {given}; give two pictures of one size")
@@ -110,7 +110,7 @@ def _checked(result: torch.Tensor, base: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def _blur_side(image: torch.Tensor, radius_px: int, dimension: int) -> torch.Tensor:
-    """Weights 1/4, 1/2, 1/4 at distances -radius, 0, radius along one side; the edge pixel repeats beyond the edge."""
+    """Blur along one side with weights 1/4, 1/2, 1/4 at distances -radius, 0, radius; repeat the edge pixel."""
     padding = (radius_px, radius_px, 0, 0) if dimension == -1 else (0, 0, radius_px, radius_px)
     padded = F.pad(image, padding, mode="replicate")
     side = image.shape[dimension]
@@ -119,7 +119,7 @@ def _blur_side(image: torch.Tensor, radius_px: int, dimension: int) -> torch.Ten
 
 
 def _binomial_blur(image: torch.Tensor, radius_px: int) -> torch.Tensor:
-    """The 3 x 3 binomial kernel, dilated by ``radius_px``, on every channel by itself."""
+    """Apply the 3 x 3 binomial kernel, dilated by ``radius_px``, to each channel."""
     side = torch.tensor([1.0, 2.0, 1.0], dtype=image.dtype, device=image.device)
     channels = image.shape[1]
     kernel = (torch.outer(side, side) / 16).expand(channels, 1, 3, 3)

@@ -1,9 +1,8 @@
-"""RGB colour profiles (ICC) as functions: to the sRGB values that the networks know, and back.
+"""Convert colours of ICC profiles to sRGB and back.
 
-Only what defines a colour space by three primaries and three curves is converted: Display P3, Adobe RGB, ProPhoto,
-Rec. 2020 and what cameras and screens write. It is done in floats, so that colours outside sRGB are values outside
-[0, 1] and nothing is cut off. Profiles made of tables (scanners, printers) and grey ones are left alone: their pixels
-go through the networks as they are stored, and the profile stays with them.
+Only profiles of three primaries and three curves are converted: Display P3, Adobe RGB, ProPhoto, Rec. 2020 and those
+of cameras and screens. Floats keep colours outside sRGB as values outside [0, 1]. Pixels with profiles of tables
+(scanners, printers) and grey profiles go through the networks as stored, and keep the profile.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 _SRGB_TO_XYZ = np.array(
     [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
 )
-#: Curves are sampled at so many places: four for each level of 16 bits would change no rounded value of 8.
+#: Number of samples of a curve: more would change no value rounded to 8 bits.
 _CURVE_SAMPLES = 65536
 #: A space no further from sRGB than this (in [0, 1], at any of 125 colours) is sRGB: a level of 8 bits.
 _SAME_SPACE = 1 / 255
@@ -28,7 +27,7 @@ _BAND_ROWS = 256
 
 @dataclass(frozen=True, eq=False)
 class ColorSpace:
-    """Three primaries and three curves.
+    """Hold a colour space: three primaries and three curves.
 
     Attributes:
         to_linear_srgb: [3, 3]; linear RGB of this space to linear sRGB.
@@ -59,7 +58,7 @@ class ColorSpace:
 
 @lru_cache(maxsize=8)
 def color_space(icc_profile: bytes | None) -> ColorSpace | None:
-    """Read a profile's colour space; None where nothing is to be converted: no profile, sRGB, tables, grey, damage."""
+    """Read a profile's colour space; None if nothing is to be converted: no profile, sRGB, tables, grey, damage."""
     if icc_profile is None:
         return None
     try:
@@ -74,7 +73,9 @@ def color_space(icc_profile: bytes | None) -> ColorSpace | None:
 
 
 def _parsed(profile: bytes) -> ColorSpace | None:
-    """ICC.1:2022, sections 7.2 (header), 7.3 (tag table), 8.3 (three-component matrix-based profiles)."""
+    """Parse a profile: ICC.1:2022, sections 7.2 (header), 7.3 (tag table), 8.3 (three-component matrix-based
+    profiles).
+    """
     if profile[16:20] != b"RGB " or profile[20:24] != b"XYZ " or len(profile) > 2**22:
         return None
     (num_tags,) = struct.unpack_from(">I", profile, 128)
@@ -89,7 +90,7 @@ def _parsed(profile: bytes) -> ColorSpace | None:
         return None
     curves = np.stack([_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")])
     if not np.isfinite(curves).all() or (np.diff(curves, axis=1) < 0).any() or (curves[:, -1] <= 0.5).any():
-        return None  # no curve of a display; what falls cannot be inverted
+        return None  # no curve of a display; a falling curve cannot be inverted
     return ColorSpace(np.linalg.inv(_SRGB_TO_XYZ) @ primaries, curves)
 
 
@@ -100,7 +101,7 @@ def _xyz(tag: bytes) -> tuple[float, ...]:
 
 
 def _curve(tag: bytes) -> np.ndarray:
-    """A tone curve (10.6 curveType, 10.18 parametricCurveType) sampled at even steps of [0, 1]."""
+    """Sample a tone curve (10.6 curveType, 10.18 parametricCurveType) at even steps of [0, 1]."""
     steps = np.linspace(0, 1, _CURVE_SAMPLES)
     if tag[:4] == b"curv":
         (count,) = struct.unpack_from(">I", tag, 8)
@@ -123,7 +124,7 @@ def _curve(tag: bytes) -> np.ndarray:
 
 
 def _srgb_encoded(linear: np.ndarray) -> np.ndarray:
-    """IEC 61966-2-1's curve, mirrored at 0 for colours outside sRGB."""
+    """Encode with IEC 61966-2-1's curve, mirrored at 0 for colours outside sRGB."""
     size = np.abs(linear)
     return np.sign(linear) * np.where(size <= 0.0031308, 12.92 * size, 1.055 * size ** (1 / 2.4) - 0.055)
 
@@ -143,7 +144,7 @@ def srgb_from_lab(lab: np.ndarray) -> np.ndarray:
 
 
 def _srgb_of_lab(lab: np.ndarray) -> np.ndarray:
-    """CIE 15:2018, section 8.2.1, inverted."""
+    """Convert L*a*b* to sRGB: CIE 15:2018, section 8.2.1, inverted."""
     roots = (lab[..., :1] + 16) / 116 + lab[..., [1, 0, 2]] * np.array([1 / 500, 0, -1 / 200])
     xyz = np.where(roots > 6 / 29, roots**3, (roots - 4 / 29) * 3 * (6 / 29) ** 2) * _SRGB_TO_XYZ.sum(axis=1)
     return _srgb_encoded(xyz @ np.linalg.inv(_SRGB_TO_XYZ).T)

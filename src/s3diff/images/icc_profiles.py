@@ -1,4 +1,4 @@
-"""Make ICC profiles: of colours that a file states in other words, and of another number of channels.
+"""Make ICC profiles for otherwise stated colours, and for another number of channels.
 
 Sections are those of ICC.1:2010 (version 4.3). The profiles are small: primaries, white point and curves.
 """
@@ -61,7 +61,7 @@ def rgb_profile(name: str, primaries: Chromaticities, curve: Curve) -> bytes:
     """Make a profile of three primaries and one curve.
 
     Args:
-        name: what programs show.
+        name: shown by programs.
         primaries: white, red, green, blue.
         curve: from stored to linear values.
 
@@ -93,12 +93,12 @@ def grey_profile(name: str, curve: Curve) -> bytes:
 
 
 def fits_channels(profile: bytes, num_channels: int) -> bool:
-    """Whether a profile is one of grey (1 channel) or of RGB (3)."""
+    """Check whether a profile is for grey (1 channel) or RGB (3)."""
     return profile[16:20] == {1: b"GRAY", 3: b"RGB "}[num_channels]
 
 
 def fitting_profile(profile: bytes, num_channels: int) -> bytes | None:
-    """Make a profile with another one's curve for grey (1 channel) or equal RGB values (3); None without a curve."""
+    """Make a profile for grey (1 channel) or equal RGB values (3) with another one's curve; None without a curve."""
     try:
         (num_tags,) = struct.unpack_from(">I", profile, 128)
         places = [struct.unpack_from(">4sII", profile, 132 + 12 * index) for index in range(min(num_tags, 200))]
@@ -125,7 +125,7 @@ def _with_curve(profile: bytes, curve: bytes) -> bytes:
 
 
 def _adaptation(white: np.ndarray) -> np.ndarray:
-    """[3, 3] from colours under this white point to those under D50."""
+    """Return [3, 3] from colours under this white point to those under D50."""
     gains = (_BRADFORD @ _D50) / (_BRADFORD @ white)
     return np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD
 
@@ -147,7 +147,7 @@ def _profile(space: bytes, name: str, tags: dict[bytes, bytes]) -> bytes:
 
 
 def _text(text: str) -> bytes:
-    """A multiLocalizedUnicodeType (10.13) of one text."""
+    """Encode a multiLocalizedUnicodeType (10.13) of one text."""
     data = text.encode("utf-16-be")
     return b"mluc\0\0\0\0" + struct.pack(">II2s2sII", 1, 12, b"en", b"US", len(data), 28) + data
 
@@ -157,7 +157,7 @@ def _xyz(values: np.ndarray) -> bytes:
 
 
 def _curve_tag(curve: Curve) -> bytes:
-    """A parametricCurveType (10.16): a plain power, or a power with a straight beginning."""
+    """Encode a parametricCurveType (10.16): a power, or a power with a linear beginning."""
     g, a, b, c, d = curve
     if (a, b, c, d) == (1, 0, 0, 0):
         return b"para\0\0\0\0" + struct.pack(">HH", 0, 0) + _fixed([g])
@@ -165,6 +165,6 @@ def _curve_tag(curve: Curve) -> bytes:
 
 
 def _fixed(values: object) -> bytes:
-    """As s15Fixed16Numbers (4.6)."""
+    """Encode numbers as s15Fixed16Number (4.6)."""
     numbers = np.rint(np.asarray(values, np.float64) * 65536).astype(np.int64).ravel().tolist()
     return struct.pack(f">{len(numbers)}i", *numbers)

@@ -1,6 +1,6 @@
-"""A picture as arrays and tensors: no files, no Pillow.
+"""Hold a picture as arrays, and convert it from and to tensors: no files, no Pillow.
 
-torch is imported by the functions on tensors: whoever reads, hands on and writes pictures does without it.
+Only the functions on tensors import torch: reading and writing pictures does not need it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Text(NamedTuple):
-    """A keyword and its text, as PNG holds them; the comment of a JPEG or GIF has the keyword ``Comment``.
+    """Hold a keyword and its text, as in PNG; the comment of a JPEG or GIF has the keyword ``Comment``.
 
     Attributes:
         keyword: 1 to 79 characters of Latin-1.
@@ -42,25 +42,25 @@ _DEPTHS = (np.uint8, np.uint16, np.float32)
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One still picture, upright (EXIF orientation already applied).
+    """Hold one still picture, upright (EXIF orientation applied).
 
     Attributes:
-        pixels: [H, W, 3] RGB or [H, W, 1] grey, at least 1 x 1; uint8, uint16, or float32 in [0, 1], which comes from
-            an array and is rounded to 16 bits where it is written.
-        alpha: opacity [H, W] of the pixels' depth, not premultiplied; None where the source has none.
+        pixels: [H, W, 3] RGB or [H, W, 1] grey, at least 1 x 1; uint8, uint16, or float32 in [0, 1], from an array and
+            rounded to 16 bits when written.
+        alpha: opacity [H, W] of the pixels' depth, not premultiplied; None without transparency.
         icc_profile: the colour profile of ``pixels`` as stored in the file.
-        exif: EXIF block beginning with ``Exif\\0\\0``; its orientation tag, if any, says upright.
+        exif: EXIF block beginning with ``Exif\\0\\0``; an orientation tag has the value for upright.
         xmp: XMP packet of the upright picture.
         dpi: pixels per inch, across and down.
         format: the name of one of :data:`s3diff.formats.FORMATS`; None for a picture that comes from no file.
-        path: where it was read from.
+        path: the file it was read from.
         notes: what was lost or left out on reading, one sentence each.
         iptc: captions and keywords, as image resources of Photoshop.
         texts: keywords and texts of PNG, comments of JPEG and GIF.
-        metadata_size: (width, height) of the picture whose sizes and coordinates stand in ``exif`` and ``xmp``; that of
-            ``pixels`` unless given. When pixels are replaced by more of them it stays, and what is written follows.
-        metadata_cut: (left, top, width, height) of the part of it that ``pixels`` show, in its pixels; None shows all.
-        provenance: how the pixels came about, which a file of them states in XMP; None states nothing.
+        metadata_size: (width, height) that sizes and coordinates in ``exif`` and ``xmp`` refer to; that of ``pixels``
+            unless given. It stays when pixels are replaced; writing adapts the metadata.
+        metadata_cut: (left, top, width, height) of the part of that picture in ``pixels``, in its pixels; None for all.
+        provenance: how the pixels were made, which a written file states in XMP; None states nothing.
 
     Raises:
         PictureError: the arrays have another shape or type.
@@ -96,12 +96,12 @@ class Picture:
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """Height in pixels."""
         return int(self.pixels.shape[0])
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """Width in pixels."""
         return int(self.pixels.shape[1])
 
     @property
@@ -110,7 +110,7 @@ class Picture:
         return self.pixels.shape[2] == 1
 
     def digest(self) -> str:
-        """``sha256:...`` of size, depth, pixels and opacity."""
+        """Return ``sha256:...`` of size, depth, pixels and opacity."""
         found = hashlib.sha256(f"{self.pixels.shape} {self.pixels.dtype.str}".encode())
         for plane in (self.pixels, self.alpha):
             if plane is not None:
@@ -124,7 +124,7 @@ class Picture:
 
 
 def full_scale(depth: np.dtype[Any]) -> float:
-    """Give the value that means 1: the largest of whole numbers, 1 of floats."""
+    """Return the value that means 1: the largest of whole numbers, 1 of floats."""
     return 1.0 if depth.kind == "f" else float(np.iinfo(depth).max)
 
 
@@ -155,7 +155,7 @@ def from_array(array: np.ndarray) -> Picture:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise PictureError(f"the array has shape {array.shape}; {allowed}")
     if np.issubdtype(array.dtype, np.floating):
-        if array.size and not (array.min() >= 0 and array.max() <= 1):  # so written that NaN fails as well
+        if array.size and not (array.min() >= 0 and array.max() <= 1):  # written so that NaN fails as well
             raise PictureError(f"the array holds values from {array.min()} to {array.max()}; {allowed}")
         array = array.astype(np.float32)
     if array.dtype not in _DEPTHS:
@@ -170,13 +170,13 @@ def to_tensor(picture: Picture) -> torch.Tensor:
 
 
 def from_tensor(image: torch.Tensor, like: Picture) -> np.ndarray:
-    """Convert to pixels of ``like``'s depth and channels, rounded once to the nearest level, of the tensor's size.
+    """Convert to pixels of ``like``'s depth and channels and the tensor's size, rounded to the nearest level.
 
     Floats are clamped and not rounded.
 
-    A grey picture gets the mean of the three channels. The network saw three equal channels and answers with three
-    estimates of one grey value; the plain mean is the one with the least noise. Luma weights describe how bright
-    colours look, and here are none: they would let green's error count for more than half.
+    A grey picture gets the mean of the three channels: they are three estimates of one grey value, and the mean has the
+    least noise. Luma weights describe how bright colours look; here they would let green's error count for more than
+    half.
 
     Args:
         image: [1, 3, H, W] float RGB in [0, 1]; values outside are clamped. Any device.
@@ -210,7 +210,7 @@ def alpha_to_tensor(picture: Picture) -> torch.Tensor:
     """Convert the opacity to [1, 1, H, W] float32 in [0, 1].
 
     Raises:
-        PictureError: the picture has none.
+        PictureError: the picture has no transparency.
     """
     if picture.alpha is None:
         raise PictureError("the picture has no alpha; look at picture.alpha first")
@@ -232,7 +232,7 @@ def alpha_from_tensor(alpha: torch.Tensor, like: Picture) -> np.ndarray:
 
 
 def _plane_to_tensor(array: np.ndarray) -> torch.Tensor:
-    """[H, W, C] of a picture's depth to [1, C, H, W] float32 in [0, 1]."""
+    """Convert [H, W, C] of a picture's depth to [1, C, H, W] float32 in [0, 1]."""
     import torch
 
     planes = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)[None]).astype(np.float32))
@@ -240,7 +240,7 @@ def _plane_to_tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def _rounded(image: torch.Tensor, depth: np.dtype[Any]) -> np.ndarray:
-    """[1, C, H, W] in [0, 1] to [H, W, C] of that depth."""
+    """Round [1, C, H, W] in [0, 1] to [H, W, C] of that depth."""
     if not bool(image.isfinite().all()):
         raise PictureError("the picture holds values that are no finite numbers; compute it in float32")
     levels = image.clamp(0, 1) * full_scale(depth)

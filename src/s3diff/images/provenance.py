@@ -1,4 +1,4 @@
-"""What a result states of its making, and what that means for the statement about a picture's origin.
+"""Describe how a result was made, and derive its statement of origin.
 
 Origins are the terms of IPTC's NewsCodes "Digital Source Type".
 """
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from s3diff.errors import OptionError
 from s3diff.options import LIMITS, ReleasedTiles, RestoreOptions
 
-#: Where the vocabulary's terms begin.
+#: Prefix of the vocabulary's terms.
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 ENHANCED, COMPOSITE, GENERATED = (
     "algorithmicallyEnhanced", "compositeWithTrainedAlgorithmicMedia", "trainedAlgorithmicMedia",
 )  # fmt: skip
-#: Terms for pictures of the world: an enhanced one is none of them any more.
+#: Terms for pictures of the world, which an enhanced picture no longer is.
 _CAPTURES = frozenset(
     {
         "digitalCapture", "computationalCapture", "compositeCapture", "negativeFilm", "positiveFilm", "print",
@@ -33,22 +33,22 @@ class Provenance:
     Attributes:
         model: its name.
         fingerprint: ``sha256:...`` of the model; see :class:`s3diff.checkpoints.model_folder.ModelDescription`.
-        is_generative: whether the model can make up what the input has lost.
+        is_generative: whether the model can invent detail that the input has lost.
         version: of s3diff.
         precision: the number format of the networks, such as ``float32``.
         device: ``cpu``, ``cuda`` or ``mps``.
         is_compiled: whether the networks were compiled.
         is_streamed: whether the picture was restored part by part, from disk to disk.
-        options: with everything filled in that was chosen by the machine. Limits are not stated.
-        blur: the degree that was used, in [0, 1].
+        options: with the machine's choices filled in, without limits.
+        blur: the used degree, in [0, 1].
         noise: the same.
-        estimated_blur: what the estimator found, in [0, 1].
+        estimated_blur: the estimate, in [0, 1].
         estimated_noise: the same.
-        quality: 1 to 100, of a file in a format that loses something.
+        quality: 1 to 100, for lossy formats.
         input_digest: ``sha256:...`` of the input's pixels and opacity as they were read; empty where it was restored
             part by part.
-        input_creator_tool: XMP's ``CreatorTool`` of the input; empty where it had none.
-        input_source_type: ``DigitalSourceType`` of the input; empty where it had none.
+        input_creator_tool: XMP's ``CreatorTool`` of the input; empty if it had none.
+        input_source_type: ``DigitalSourceType`` of the input; empty if it had none.
     """
 
     model: str
@@ -76,9 +76,9 @@ class Provenance:
 
     @property
     def source_type(self) -> str:
-        """``DigitalSourceType`` of the result: the input's or the model's, whichever says more of synthesis.
+        """``DigitalSourceType`` of the result: the input's or the model's, whichever means more synthesis.
 
-        A term that is not known stays as it is: replaced by a weaker one it would be a false statement.
+        An unknown term stays: a weaker one in its place would be a false statement.
         """
         earlier = term_of(self.input_source_type)
         own = SOURCE_TYPES + (COMPOSITE if self.is_generative else ENHANCED)
@@ -88,12 +88,12 @@ class Provenance:
 
 
 def term_of(source_type: str) -> str:
-    """Return a source type's last part, which is the term; as it is where it is no address."""
+    """Return the term, a source type's last part; a text that is no address is returned as it is."""
     return source_type.strip().rstrip("/").rpartition("/")[2]
 
 
 def options_as_json(options: RestoreOptions) -> str:
-    """Write every option but the limits as one line of JSON, defaults too: a later version may have others."""
+    """Write every option except the limits as one line of JSON, with defaults: a later version may have others."""
     values = {name: value for name, value in dataclasses.asdict(options).items() if name not in LIMITS}
     return json.dumps(values, separators=(",", ":"))
 
@@ -102,7 +102,7 @@ def options_of_json(text: str) -> RestoreOptions:
     """Read the options that :func:`options_as_json` wrote.
 
     Raises:
-        OptionError: they are no options, or those of another version.
+        OptionError: the text holds no options, or those of another version.
     """
     try:
         values = json.loads(text)

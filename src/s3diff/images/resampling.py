@@ -1,4 +1,4 @@
-"""Enlarging, value ranges, padding and cropping of pictures as tensors."""
+"""Enlarge, pad and crop pictures as tensors, and convert their value ranges."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def enlarge_region(
     columns: Span,
     mode: Upsampling = "bilinear",
 ) -> torch.Tensor:
-    """Compute a part of what :func:`enlarge` makes of a picture, from the low-quality pixels that it depends on.
+    """Compute a part of :func:`enlarge`'s result from the low-quality pixels that it depends on.
 
     Args:
-        read: gives rows and columns of the low-quality picture, [B, C, h, w] float in [0, 1].
+        read: returns rows and columns of the low-quality picture, [B, C, h, w] float in [0, 1].
         low_quality_size: its (height, width).
         size: (height, width) of the whole enlarged picture.
         rows: of the enlarged picture.
@@ -85,7 +85,7 @@ def enlarge_region(
 
 
 def _taps(before: int, after: int, span: Span, mode: Upsampling) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which of ``before`` positions make those of ``span`` out of ``after``, and with what weights: [n, taps] each.
+    """Return which of ``before`` positions make those of ``span`` out of ``after``, and their weights: [n, taps] each.
 
     As torch's ``interpolate`` has it, in its precision: coordinates in float32; cubic a = -0.75, and -0.5 where the
     filter is widened against aliasing.
@@ -114,7 +114,7 @@ def _taps(before: int, after: int, span: Span, mode: Upsampling) -> tuple[torch.
 
 
 def _filter(distance: torch.Tensor, mode: Upsampling, cubic: float) -> torch.Tensor:
-    """The weight at a distance in positions: a triangle, or Keys' cubic."""
+    """Return the weight at a distance in positions: a triangle, or Keys' cubic."""
     x = distance.abs()
     if mode == "bilinear":
         return (1 - x).clamp(min=0)
@@ -124,7 +124,7 @@ def _filter(distance: torch.Tensor, mode: Upsampling, cubic: float) -> torch.Ten
 
 
 def _weighted(image: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, dimension: int) -> torch.Tensor:
-    """Sum over the taps, one at a time: no copy of the picture for each."""
+    """Sum over the taps, one at a time, without a copy of the picture for each."""
     shape = (-1, 1) if dimension == -2 else (-1,)
     index, weight = index.to(image.device), weight.to(image)
     total = torch.zeros((), dtype=image.dtype, device=image.device)
@@ -134,11 +134,11 @@ def _weighted(image: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, di
 
 
 def mirrored_span(side: int, span: Span) -> tuple[Span, torch.Tensor]:
-    """Find the positions of an axis from which :func:`pad_to_multiple` makes a part of the padded axis.
+    """Find the positions that a part of an axis padded by :func:`pad_to_multiple` reads.
 
     Args:
-        side: length of the axis before it is continued.
-        span: part of the continued axis.
+        side: length of the axis before padding.
+        span: part of the padded axis.
 
     Returns:
         The positions needed, and for each place of ``span`` its index among them.
@@ -197,7 +197,7 @@ def crop(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def _mirrored_index(side: int, length: int, device: torch.device) -> torch.Tensor:
-    """Where each of ``length`` positions reads from: 0, 1, .., side-1, side-2, .., 1, 0, 1, .."""
+    """Return the source of each of ``length`` positions: 0, 1, .., side-1, side-2, .., 1, 0, 1, .."""
     period = max(1, 2 * (side - 1))
     position = torch.arange(length, device=device) % period
     return torch.minimum(position, period - position) if side > 1 else position
@@ -208,7 +208,7 @@ BASELINE_KERNELS = {"bicubic": 2, "lanczos": 3}
 
 
 def resample(image: torch.Tensor, height: int, width: int, kernel: str) -> torch.Tensor:
-    """Resize as Pillow and MATLAB do, which published baselines are made with, filtered where a side shrinks.
+    """Resize as Pillow and MATLAB do for published baselines, with a filter where a side shrinks.
 
     Not what the method itself enlarges with: torch's bicubic (:func:`enlarge`) has a = -0.75.
 
@@ -234,7 +234,7 @@ def resample(image: torch.Tensor, height: int, width: int, kernel: str) -> torch
 
 
 def _resampling_matrix(side: int, new_side: int, kernel: str) -> torch.Tensor:
-    """[new_side, side] float64, rows of sum 1: outside the picture there is nothing, so the weights inside grow."""
+    """Return [new_side, side] float64 with rows of sum 1: weights are normalised to positions inside the picture."""
     stretch = max(side / new_side, 1.0)
     centres = (torch.arange(new_side, dtype=torch.float64) + 0.5) * side / new_side - 0.5
     distance = ((torch.arange(side, dtype=torch.float64)[None] - centres[:, None]) / stretch).abs()

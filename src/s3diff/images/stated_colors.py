@@ -19,11 +19,11 @@ from s3diff.images.icc_profiles import (
     rgb_profile,
 )
 
-#: sRGB's own curve is stated in this one number where a file can state only a power (PNG, section 11.3.2.2).
+#: The power that stands for sRGB's curve in files that state only a power (PNG, section 11.3.2.2).
 _SRGB_GAMMA = 0.45455
-#: Numbers of H.273 that say nothing.
+#: Numbers of H.273 for "unspecified".
 _UNSPECIFIED = (0, 2)
-#: Chromaticities that differ by less are the same.
+#: Tolerance for equal chromaticities.
 _SAME = 0.002
 
 
@@ -37,10 +37,10 @@ def profile_of_code_points(primaries: int, curve: int, is_grey: bool = False) ->
         is_grey: whether the picture has one channel.
 
     Returns:
-        The profile; None where the numbers say nothing, or say sRGB.
+        The profile; None if the numbers are unspecified, or mean sRGB.
 
     Raises:
-        PictureError: the picture is HDR, or its numbers are not known.
+        PictureError: the picture is HDR, or its numbers are unknown.
     """
     if curve in HDR_CURVES:
         raise PictureError(
@@ -59,12 +59,12 @@ def profile_of_gamma(gamma: float | None, primaries: Chromaticities | None, is_g
     """Make a profile from a power and chromaticities (gAMA and cHRM of PNG, version 4 of BMP).
 
     Args:
-        gamma: from linear to stored values; None where it is not stated, and sRGB's curve is taken.
-        primaries: white, red, green, blue; None where they are not stated, and sRGB's are taken.
+        gamma: from linear to stored values; None takes sRGB's curve.
+        primaries: white, red, green, blue; None takes sRGB's.
         is_grey: whether the picture has one channel.
 
     Returns:
-        The profile; None where the values say sRGB, or nothing that makes sense.
+        The profile; None if the values mean sRGB, or make no sense.
     """
     has_srgb_curve = gamma is None or abs(gamma - _SRGB_GAMMA) < 0.0005
     if primaries is None or _is_srgb(primaries):
@@ -88,7 +88,7 @@ def srgb_profile(is_grey: bool = False) -> bytes:
 
 @lru_cache(maxsize=1)
 def adobe_rgb_profile() -> bytes:
-    """Make the profile of Adobe RGB (1998): its power is 563/256."""
+    """Make the profile of Adobe RGB (1998), whose power is 563/256."""
     return rgb_profile("Adobe RGB (1998) compatible", ADOBE_RGB_PRIMARIES, gamma_curve(563 / 256))
 
 

@@ -1,4 +1,4 @@
-"""Transparency around a restoration: hidden colours kept out of it, and the opacity enlarged for itself."""
+"""Handle transparency around a restoration: replace hidden colours, and enlarge the opacity."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import torch.nn.functional as F
 
 from s3diff.images.resampling import enlarge
 
-#: Side of the window, in low-quality pixels, in which opacity is related to the colours.
+#: Side of the guided filter's window, in low-quality pixels.
 _WINDOW_PX = 5
-#: Added to the variance of the guide: differences of brightness well below 0.02 say nothing about an edge.
+#: Added to the guide's variance: differences of brightness well below 0.02 show no edge.
 _GUIDE_FLOOR = 0.02**2
 
 
 def without_hidden_colors(colors: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
     """Replace colours under fully transparent pixels by those of the visible ones around them.
 
-    What nobody sees (often black) would otherwise be blended into the visible edge. Visible pixels stay as they are.
+    Hidden colours (often black) would otherwise bleed into the visible edge. Visible pixels stay as they are.
 
     Args:
         colors: [1, C, H, W] float in [0, 1].
         alpha: [1, 1, H, W] float in [0, 1].
 
     Returns:
-        [1, C, H, W]; the input itself where nothing, or everything, is hidden.
+        [1, C, H, W]; the input itself if nothing, or everything, is hidden.
     """
     visible = (alpha > 0).to(colors)
     if bool(visible.all()) or not bool(visible.any()):
@@ -32,7 +32,7 @@ def without_hidden_colors(colors: torch.Tensor, alpha: torch.Tensor) -> torch.Te
 
 
 def _filled(colors: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Pull and push: what is hidden takes the mean of the visible in the next coarser picture, until one is there."""
+    """Fill hidden pixels by pull and push: each takes the mean of the visible ones in the next coarser picture."""
     if bool(visible.all()) or max(colors.shape[-2:]) == 1:
         return colors
     padding = (0, colors.shape[-1] % 2, 0, colors.shape[-2] % 2)
@@ -45,11 +45,11 @@ def _filled(colors: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
 
 
 def enlarge_alpha_guided(alpha: torch.Tensor, colors: torch.Tensor) -> torch.Tensor:
-    """Enlarge the opacity to the size of the restored colours, with its edges where theirs are.
+    """Enlarge the opacity to the size of the restored colours, with edges where the colours have them.
 
     Bicubic interpolation, plus the fine detail of the restored brightness as far as opacity followed brightness in the
-    input (the slope of a guided filter, He et al. 2013). Nothing is added where the colours say nothing, and no value
-    leaves the range of the 3 x 3 input pixels around it, so that what was opaque or clear stays so.
+    input (the slope of a guided filter, He et al. 2013). No value leaves the range of the 3 x 3 input pixels around it,
+    so that opaque and clear areas stay so.
 
     Args:
         alpha: [1, 1, h, w] float in [0, 1].

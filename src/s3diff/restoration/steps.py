@@ -385,8 +385,7 @@ def _scaled(matrices: Tensor, options: RestoreOptions) -> Tensor:
 def _latent_noise(
     model: DeviceModel, plan: TilePlan, rows: HaloSpan, columns: HaloSpan, options: RestoreOptions
 ) -> Tensor | None:
-    """Draw for each picture of a batch the noise that it would get in a batch of one;
-    on the CPU, equal for every device.
+    """Draw for each picture the noise that a batch of one would get; on the CPU, equal for every device.
 
     Noise is drawn for the whole picture, whatever the tiles.
     """

@@ -1,1 +1,1 @@
-"""Picture files: bytes to pictures and back."""
+"""Read and write picture files."""

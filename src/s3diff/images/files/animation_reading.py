@@ -1,6 +1,6 @@
-"""Animated pictures: every frame as a viewer shows it, one after the other.
+"""Read animated pictures: every frame as a viewer shows it, in order.
 
-Frames are decoded when they are asked for, never held together.
+Frames are decoded on demand, one at a time.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from s3diff.images.picture import Picture
 from s3diff.messages import shown_path
 from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 
-#: All frames of an animation together have at most so many times the pixels that one picture may have.
+#: Largest size of all frames together, as a multiple of the largest picture.
 MAX_FRAMES_OF_LARGEST = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A whole picture of an animation and how long it is shown, in milliseconds."""
+    """Hold one frame and its duration in milliseconds."""
 
     picture: Picture
     milliseconds: float
@@ -39,19 +39,19 @@ class Frame:
 
 @dataclass(frozen=True)
 class Animation:
-    """What is known of an animated file after one look at all its frames.
+    """Hold the facts about an animated file after one pass over all its frames.
 
     Attributes:
         path: the file.
         width: of every frame, in pixels, upright.
         height: of every frame, in pixels.
-        milliseconds: how long each frame is shown, as stored; viewers show 0 as about 100.
-        num_plays: how often it is shown; 0 for ever, which is also said of AVIF, whose number Pillow does not tell.
+        milliseconds: duration of each frame, as stored; viewers show 0 as about 100.
+        num_plays: number of plays; 0 for ever, as for AVIF, whose number Pillow does not report.
         is_grey: whether every frame is grey; frames have one channel then, and else three.
         is_transparent: whether any pixel of any frame is not opaque; every frame has alpha then, and else none.
         notes: what was left out, one sentence each.
-        max_pixels: largest frame accepted when they are read.
-        max_bytes: largest file accepted then.
+        max_pixels: largest frame accepted by :meth:`frames`.
+        max_bytes: largest file accepted by :meth:`frames`.
     """
 
     path: Path
@@ -67,11 +67,11 @@ class Animation:
 
     @property
     def num_frames(self) -> int:
-        """How many frames there are, at least 2."""
+        """Number of frames, at least 2."""
         return len(self.milliseconds)
 
     def frames(self) -> Iterator[Frame]:
-        """Read every frame in its turn, 8 bits per channel, all with the same channels.
+        """Read every frame in order, 8 bits per channel, all with the same channels.
 
         Raises:
             PictureError: the file is damaged, or changed since it was opened.
@@ -99,7 +99,7 @@ class Animation:
 
 
 def is_animated(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_bytes: int = MAX_FILE_BYTES) -> bool:
-    """Whether a file holds several frames that a viewer shows in turn; files that cannot be read hold none."""
+    """Check whether a file holds several frames that a viewer shows in turn; False for unreadable files."""
     try:
         with opened_file(path, max_pixels, max_bytes) as (file, limit):
             codec = recognised(file, shown_path(path))
@@ -114,16 +114,16 @@ def open_animation(
     max_bytes: int = MAX_FILE_BYTES,
     check: Callable[[int, int, int], None] | None = None,
 ) -> Animation:
-    """Look at every frame of an animated file once.
+    """Read the facts about an animated file in one pass over its frames.
 
     Args:
         path: a file of a format that holds frames.
         max_pixels: largest frame accepted; all frames together may have ``MAX_FRAMES_OF_LARGEST`` times as many.
         max_bytes: largest file accepted.
-        check: called with (width, height, number of frames so far) after every frame; what it raises ends the look.
+        check: called with (width, height, number of frames so far) after every frame; its exception ends the pass.
 
     Raises:
-        PictureError: it cannot be read, is damaged, is not animated, or is too large.
+        PictureError: the file cannot be read, is damaged, not animated, or too large.
     """
     is_grey, is_transparent, size = True, False, (0, 0)
     durations: list[float] = []
@@ -173,7 +173,7 @@ def _frames_of(file: BinaryIO, path: Path, max_pixels: int) -> Iterator[Frame]:
     place = file.tell()
     beside = [kind for kind in attachments(file) if kind == CREDENTIALS]
     file.seek(place)
-    # The first picture of an APNG may be one for viewers that show no animation, and no part of it.
+    # The first picture of an APNG may be meant only for viewers that show no animation.
     first = 1 if getattr(image, "default_image", False) else 0
     for index in range(first, first + _num_shown(image)):
         image.seek(index)
@@ -204,5 +204,5 @@ def _num_plays(image: object) -> int:
     info = getattr(image, "info", {})
     if getattr(image, "format", "") != "GIF":
         return int(info.get("loop", 0))
-    # A GIF without the number is shown once; the number is that of repetitions.
+    # GIF stores the number of repetitions; a GIF without it is shown once.
     return 1 if "loop" not in info else 0 if info["loop"] == 0 else int(info["loop"]) + 1

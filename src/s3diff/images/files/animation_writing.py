@@ -1,4 +1,4 @@
-"""Animations to files. Frames come one after the other and go where they belong at once."""
+"""Write animations frame by frame."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def write_animation(
     overwrite: bool = True,
     signer: ResultSigner | None = None,
 ) -> tuple[str, ...]:
-    """Write frames into a format that holds them, by the path's extension. The file is whole or not there.
+    """Write frames, whole or not at all, into the format of the path's extension.
 
     Args:
-        frames: as many as ``animation`` has, all of one size, with 8 bits. Taken one by one; what they raise ends the
+        frames: as many as ``animation`` has, all of one size, with 8 bits. Taken one by one; their exception ends the
             writing.
-        animation: whose durations and number of plays are written.
-        path: where to.
-        quality: 1 to 100, of formats that lose something.
-        overwrite: whether a file that is there may be replaced.
+        animation: has the durations and the number of plays.
+        path: the target.
+        quality: 1 to 100, for lossy formats.
+        overwrite: whether an existing file may be replaced.
         signer: signs the file, with what the first frame states; None leaves it unsigned.
 
     Returns:
@@ -77,7 +77,7 @@ def write_animation(
 
 
 def _held(pictures: Iterator[Picture], form: Format, failures: list[BaseException]) -> Iterator[Picture]:
-    """The pictures as the format holds them; what their maker raises is written down on its way."""
+    """Convert frames to the format's depth and colours; keep an exception of their source, for the caller."""
     while True:
         try:
             picture = next(pictures)

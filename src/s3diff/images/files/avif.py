@@ -1,4 +1,4 @@
-"""AVIF."""
+"""Read and write AVIF."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KNOWS_GREY = int(PIL.__version__.split(".")[0]) >= 13
 
 
 class AvifCodec(Codec):
-    """Written without colour subsampling. Pillow's encoder holds the frames of an animation compressed."""
+    """Read and write AVIF, without colour subsampling. Pillow's encoder holds the frames of an animation compressed."""
 
     def recognises(self, head: bytes) -> bool:
         return head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis")

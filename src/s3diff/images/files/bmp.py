@@ -1,4 +1,4 @@
-"""BMP."""
+"""Read and write BMP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LARGEST_PROFILE_BYTES = 1 << 24
 
 
 class BmpCodec(Codec):
-    """Written with 8 bits per channel of grey or colour, without profile."""
+    """Read and write BMP, with 8 bits per channel of grey or colour, without profile."""
 
     def recognises(self, head: bytes) -> bool:
         return head.startswith(b"BM")
@@ -44,7 +44,7 @@ class BmpCodec(Codec):
 
 
 def _calibrated(header: bytes, *, is_grey: bool) -> bytes | None:
-    """A profile of the header's end points, in 2.30 fixed point, and powers, in 16.16; zeros state nothing."""
+    """Make a profile of the header's end points (2.30 fixed point) and powers (16.16); None for zeros."""
     values = [value / 2**30 for value in struct.unpack_from("<9i", header, 60)]
     red, green, blue = (values[index : index + 3] for index in (0, 3, 6))
     power = struct.unpack_from("<I", header, 100)[0] / 65536

@@ -1,6 +1,6 @@
-"""How one format is read and written: the class that every format's module fills in.
+"""Define how one format is read and written: the base class of every format's codec.
 
-A format is a row of :data:`s3diff.formats.FORMATS` and the module that the row names; it ends with ``CODEC = ...``.
+A format is a row of :data:`s3diff.formats.FORMATS` and the module that it names, which ends with ``CODEC = ...``.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from s3diff.options import MAX_OUTPUT_PIXELS
 if TYPE_CHECKING:
     from s3diff.images.files.animation_reading import Animation
 
-#: Pages or frames of one file. Finding the end of a chain of n takes Pillow n² steps.
+#: Most pages or frames of one file: finding the end of a chain of n takes Pillow n² steps.
 MAX_FRAMES = 10_000
-#: So many bytes tell one format from all others.
+#: Number of first bytes that identify a format.
 HEAD_BYTES = 64
 
 
 class Codec:
-    """Read and write the files of one format; what a subclass leaves as it is here, is done by Pillow.
+    """Read and write the files of one format; methods that a subclass does not override use Pillow.
 
     Args:
-        form: the row.
+        form: the row of the format.
     """
 
     def __init__(self, form: Format) -> None:
@@ -47,17 +47,17 @@ class Codec:
     # Reading.
 
     def recognises(self, head: bytes) -> bool:
-        """Whether a file that begins with these :data:`HEAD_BYTES` is of this format."""
+        """Check whether a file that begins with these :data:`HEAD_BYTES` is of this format."""
         raise NotImplementedError
 
     def check(self, file: BinaryIO, head: bytes) -> None:
-        """Refuse what no program writes and no decoder should be given: small files can keep one busy for hours.
+        """Refuse what no program writes and no decoder should get: small files can keep one busy for hours.
 
         A decoder in C cannot be stopped from Python. Pixels themselves are limited by the header, texts and profiles
         by Pillow.
 
         Args:
-            file: opened; left anywhere.
+            file: opened; its position is not restored.
             head: the first :data:`HEAD_BYTES`.
 
         Raises:
@@ -65,7 +65,7 @@ class Codec:
         """
 
     def holds_reduced_copy_first(self, file: BinaryIO) -> bool:
-        """Whether a decoder that takes the first picture of the file would get a reduced copy."""
+        """Check whether a decoder that reads the file's first picture would get a reduced copy."""
         return False
 
     def header(self, file: BinaryIO) -> ImageFile.ImageFile:
@@ -76,22 +76,22 @@ class Codec:
         raise NotImplementedError
 
     def require_whole(self, file: BinaryIO) -> None:
-        """Refuse a file that is cut off, where that is seen without decoding; the file is left anywhere."""
+        """Refuse a file that is cut off, if that is visible without decoding; the file's position is not restored."""
 
     def size(self, file: BinaryIO) -> tuple[int, int]:
-        """Read (width, height) as stored; nothing is decoded, whatever size the file claims."""
+        """Read (width, height) as stored, without decoding."""
         image = self.checked_header(file)
         return image.width, image.height
 
     def checked_header(self, file: BinaryIO) -> ImageFile.ImageFile:
-        """Open the header of a file whose structure is checked before."""
+        """Open the header of a file after checking its structure."""
         file.seek(0)
         self.check(file, file.read(HEAD_BYTES))
         file.seek(0)
         return self.header(file)
 
     def opened(self, file: BinaryIO, path: Path, limit: int) -> ImageFile.ImageFile:
-        """Open a picture that is not too large, and whole as far as that is seen without decoding.
+        """Open a picture that is not too large and, as far as is visible without decoding, whole.
 
         Args:
             file: opened.
@@ -117,20 +117,20 @@ class Codec:
         return picture_of(image, path, notes, None, profile, attachments(file))
 
     def depth_notes(self, file: BinaryIO) -> tuple[str, ...]:
-        """Say that a file has more bits per channel than are read of it; the file is left anywhere."""
+        """Note that a file has more bits per channel than are read; the file's position is not restored."""
         return ()
 
     def page_sizes(self, file: BinaryIO) -> list[tuple[int, int]]:
-        """Read (width, height) of every page, upright; nothing is decoded."""
+        """Read (width, height) of every page, upright, without decoding."""
         return [self.size(file)]
 
     def read_pages(self, file: BinaryIO, path: Path, limit: int, numbers: Sequence[int]) -> Iterator[Picture]:
-        """Read the pages of these numbers, from 1, each when it is asked for; errors are those of :meth:`opened`."""
+        """Read the pages with these numbers, from 1, on demand; errors are those of :meth:`opened`."""
         for _ in numbers:
             yield self.read(file, path, limit)
 
     def xmp(self, file: BinaryIO, path: Path) -> bytes | None:
-        """Read the XMP packet alone, as it is stored.
+        """Read only the XMP packet, as stored.
 
         Raises:
             PictureError: the picture has more pixels than a result in memory may have, or the file is cut off.
@@ -138,14 +138,14 @@ class Codec:
         return metadata_of(self.opened(file, path, MAX_OUTPUT_PIXELS))[0].xmp
 
     def stated_profile(self, file: BinaryIO, image: ImageFile.ImageFile) -> bytes | None:
-        """Make a profile of what the file states about its colours in other words than an ICC profile.
+        """Make a profile of colours that the file states by other means than an ICC profile.
 
         Args:
-            file: opened; left where it was.
+            file: opened; its position is restored.
             image: its opened header.
 
         Returns:
-            The profile, where it is stronger than an ICC profile of the file; None where nothing is stated.
+            The profile, if it has priority over the file's ICC profile; None if nothing is stated.
 
         Raises:
             PictureError: the picture is HDR.
@@ -160,28 +160,28 @@ class Codec:
 
     @property
     def can_write(self) -> bool:
-        """Whether files of this format can be written here."""
+        """Check whether files of this format can be written here."""
         return True
 
     def require_encoder(self) -> None:
-        """Refuse to write where the encoder is missing.
+        """Raise an error if the encoder is missing.
 
         Raises:
-            OutputError: it is not installed; the message says what to install.
+            OutputError: the encoder is not installed; the message says what to install.
         """
 
     def fitted_exif(self, exif: bytes) -> tuple[bytes | None, tuple[str, ...]]:
-        """Return the EXIF block as the format can hold it, and notes on why not; only TIFF has a place on the earth."""
+        """Return the EXIF block as the format can hold it, and notes; only TIFF has a place on the earth."""
         block = ExifBlock(exif)
         lost = remove_position(block)
         return (bytes(block.data) if lost else exif), left_out_note(lost)
 
     def settings(self, picture: Picture, metadata: Metadata, quality: int) -> dict[str, Any]:
-        """Make Pillow's settings for everything but the pixels; None for what there is none of.
+        """Make Pillow's settings for everything but the pixels; None for missing values.
 
         Args:
-            picture: its profile and DPI are taken.
-            metadata: what the format can hold.
+            picture: has the profile and DPI.
+            metadata: metadata that the format can hold.
             quality: 1 to 100.
         """
         settings: dict[str, Any] = {"icc_profile": picture.icc_profile, "dpi": picture.dpi}
@@ -212,7 +212,7 @@ class Codec:
         settings: dict[str, Any],
         size: tuple[int, int],
     ) -> tuple[str, ...]:
-        """Write an animation; only of formats that hold frames.
+        """Write an animation, in formats that hold frames.
 
         Args:
             file: to write to.
@@ -228,15 +228,15 @@ class Codec:
 
 
 def frame_notes(image: Image.Image) -> tuple[str, ...]:
-    """Say that a file holds more frames than the one that is read."""
+    """Note that a file holds more frames than the one that is read."""
     num_frames = getattr(image, "n_frames", 1)
-    if num_frames == 1 or image.format == "MPO":  # whose further pictures are named for what they are
+    if num_frames == 1 or image.format == "MPO":  # whose further pictures get their own notes
         return ()
     return (f"the file holds {num_frames} frames; the first one is used",)
 
 
 def require_few(what: str, number: int) -> None:
-    """Refuse a file of more frames or pages than ``MAX_FRAMES``.
+    """Refuse a file of more than ``MAX_FRAMES`` frames or pages.
 
     Raises:
         PictureError: there are more.
@@ -246,7 +246,7 @@ def require_few(what: str, number: int) -> None:
 
 
 def frame_image(picture: Picture) -> Image.Image:
-    """Make an image in colour: an encoder that was begun with grey takes no colours."""
+    """Make a colour image: an encoder that began with grey accepts no colours later."""
     array = all_channels(picture)
     if picture.is_grey:
         array = np.concatenate([np.repeat(picture.pixels, 3, axis=2), array[..., 1:]], axis=-1)
@@ -254,7 +254,7 @@ def frame_image(picture: Picture) -> Image.Image:
 
 
 class FrameImages(Image.Image):
-    """Hand pictures to Pillow's encoders as the frames of one image: asked for one after the other, none is held."""
+    """Pass pictures one by one to Pillow's encoders as the frames of one image."""
 
     is_animated = True
 
@@ -269,7 +269,7 @@ class FrameImages(Image.Image):
         while self._position < frame:
             vars(self).update(vars(next(self._coming)))
             self._position += 1
-        # An encoder goes back to the beginning when it is done: nothing is read there any more.
+        # At the end an encoder seeks to the first frame without reading it.
 
     def tell(self) -> int:
         return 0

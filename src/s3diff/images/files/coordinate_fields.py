@@ -1,8 +1,8 @@
-"""THE table of every field of EXIF and XMP that is in picture coordinates or sizes, and how it follows the picture.
+"""List every EXIF and XMP field that is in picture coordinates or sizes, and how it follows the picture.
 
-The functions stand in :mod:`s3diff.images.files.coordinates`. Of the rows that begin with the same name the first one
-counts whose names are all there and whose condition holds. Maker notes are no fields: they describe the exposure, in
-the maker's own terms and sizes, and stay byte for byte.
+The functions are in :mod:`s3diff.images.files.coordinates`. Of the rows that begin with the same name the first one
+counts whose names all exist and whose condition holds. Maker notes are not listed: they describe the exposure in the
+maker's own terms and sizes, and stay byte for byte.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ class Unit(Enum):
 
 
 class Field(NamedTuple):
-    """One row: a property, or several that are read together.
+    """Describe one property, or several that are read together.
 
     Attributes:
         place: EXIF's directory (``IFD0``, ``ExifIFD``, ``InteropIFD``) or the XMP namespace's prefix.
         names: EXIF tags or XMP names, in the order of the numbers that ``follow`` takes. One name may hold several
             numbers.
-        follow: how the numbers change, as pixels.
-        title: what a remark calls it.
-        unit: of coordinates.
-        condition: a property of the same structure or one around it, and the values that it may have; an empty value
-            means its absence.
-        is_item: whether, where it cannot follow, the whole item of a list goes.
+        follow: computes the new numbers, as pixels.
+        title: name in remarks.
+        unit: unit of the coordinates.
+        condition: a property of the same structure or one around it, and its allowed values; an empty value means its
+            absence.
+        is_item: whether the whole item of a list is removed if the field cannot follow.
     """
 
     place: str
@@ -75,7 +75,7 @@ class Field(NamedTuple):
         return self.place not in NAMESPACES
 
     def moved(self, values: Numbers, transform: Transform) -> Numbers | None:
-        """Return the numbers for the result; None where the field cannot follow."""
+        """Return the numbers for the result; None if the field cannot follow."""
         if len(values) not in follow.COUNTS.get(self.follow, (len(values),)):
             return None
         if self.unit is Unit.PIXELS:
@@ -93,7 +93,7 @@ _REGION, _IPTC_REGION, _PANORAMA, _CROP = "a region of the picture", "an image r
 
 
 def _area(prefix: str) -> tuple[Field, ...]:
-    """The rows of MWG's area, by its center, which ACDSee has copied."""
+    """Make the rows of MWG's area, by its center, which ACDSee has copied."""
     shapes = ((("x", "y", "w", "h"), follow.centered_box), (("x", "y", "d"), follow.circle), (("x", "y"), follow.point))
     units = ((_PIXELS, _IN_PIXELS), (_FRACTIONS, _IN_FRACTIONS))
     return tuple(

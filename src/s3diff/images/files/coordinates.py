@@ -1,7 +1,7 @@
-"""How coordinates in metadata follow a picture that is turned upright, cut and scaled: one function for each kind.
+"""Move coordinates in metadata with a picture that is turned upright, cut and scaled: one function for each kind.
 
 A coordinate is a distance from the stored picture's left or upper edge, in pixels: 0 is that edge, the width is the
-opposite one. Functions take and return numbers in the order of the field; None says that the field cannot follow.
+opposite one. Functions take and return numbers in the order of the field; None means that the field cannot follow.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Numbers = tuple[float | Fraction, ...]
 
 @dataclass(frozen=True)
 class Transform:
-    """The way from stored pixels to the result's.
+    """Describe the mapping from stored pixels to the result's.
 
     Attributes:
         stored: (width, height) of the picture that the metadata describes.
         orientation: 1 to 8, as EXIF counts; the picture is turned upright.
-        cut: (left, top, width, height) of what is kept, in pixels of the upright picture; None keeps all of it.
-        size: (width, height) of the result; None leaves what is kept at its size.
+        cut: (left, top, width, height) of the kept part, in pixels of the upright picture; None keeps all.
+        size: (width, height) of the result; None keeps the kept part's size.
     """
 
     stored: tuple[float, float]
@@ -52,7 +52,7 @@ class Transform:
 
     @property
     def kept(self) -> tuple[float, float, float, float]:
-        """(left, top, width, height) of what is kept of the upright picture."""
+        """(left, top, width, height) of the kept part of the upright picture."""
         return (0, 0, *self.upright) if self.cut is None else self.cut
 
     @property
@@ -67,7 +67,7 @@ class Transform:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Result over what is kept, across and down."""
+        """Result size divided by the kept part's size, across and down."""
         return self.result[0] / self.kept[2], self.result[1] / self.kept[3]
 
 
@@ -75,12 +75,12 @@ Follow = Callable[[Numbers, Transform], Numbers | None]
 
 
 def own_width(values: Numbers, transform: Transform) -> Numbers:
-    """Give the result's width, whatever the field said."""
+    """Return the result's width, whatever the field said."""
     return (transform.result[0],)
 
 
 def own_height(values: Numbers, transform: Transform) -> Numbers:
-    """Give the result's height, whatever the field said."""
+    """Return the result's height, whatever the field said."""
     return (transform.result[1],)
 
 
@@ -107,7 +107,7 @@ def point(values: Numbers, transform: Transform) -> Numbers | None:
 
 
 def edges(values: Numbers, transform: Transform) -> Numbers | None:
-    """Turn, cut and scale (left, top, right, bottom); of a rectangle that is cut what lies inside remains."""
+    """Turn, cut and scale (left, top, right, bottom), clipped to the kept part."""
     left, top, width, height = transform.kept
     corners = _turned(values[0], values[1], transform), _turned(values[2], values[3], transform)
     (x1, x2), (y1, y2) = (sorted(axis) for axis in zip(*corners, strict=True))
@@ -183,20 +183,20 @@ def only_uncut(values: Numbers, transform: Transform) -> Numbers | None:
 
 
 def upright(values: Numbers, transform: Transform) -> Numbers:
-    """Give the orientation of an upright picture."""
+    """Return the orientation of an upright picture."""
     return (1,)
 
 
 def only_scaled(values: Numbers, transform: Transform) -> Numbers | None:
-    """Keep what holds for any scale, but for no other orientation and no part of the picture."""
+    """Keep a value that holds for any scale, but not for a turned or cut picture."""
     return None if transform.is_cut or transform.orientation != 1 else values
 
 
 def never(values: Numbers, transform: Transform) -> None:
-    """Drop what no function here can follow."""
+    """Drop a field that no function here can follow."""
 
 
-#: How many numbers each function takes.
+#: Number of arguments of each function.
 COUNTS: dict[Follow, tuple[int, ...]] = {
     own_width: (1,), own_height: (1,), upright: (1,), angle: (1,), length: (1,), point: (2,), sides: (2,),
     resolution: (2,), density: (2,), only_uncut: (2,), circle: (3,), subject_area: (2, 3, 4), box: (4,),
@@ -208,7 +208,7 @@ def in_fractions(follow: Follow, of_width: bool = False) -> Follow:
     """Follow coordinates (x, y, x, y ..) that are fractions of the picture's sides.
 
     Args:
-        follow: what to do with them as pixels.
+        follow: the function for pixels.
         of_width: whether an odd last number, of a circle, is a fraction of the width; otherwise of the shorter side.
     """
 
@@ -234,7 +234,7 @@ def _times(values: Numbers, factors: tuple[float, float, float]) -> Numbers:
 
 
 def _turned(x: float | Fraction, y: float | Fraction, transform: Transform) -> tuple[float, float]:
-    """A point of the stored picture in the upright one."""
+    """Map a point of the stored picture to the upright one."""
     width, height = transform.upright
     if transform.swaps_sides:
         x, y = y, x

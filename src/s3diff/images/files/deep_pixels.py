@@ -1,7 +1,7 @@
-"""Sixteen bits per channel of colours and transparency of a PNG, which Pillow decodes but has no mode for.
+"""Read 16-bit PNG with colours or transparency, for which Pillow has no mode.
 
-Its decoders hand rows to an unpacker that takes one byte of each sample. The file is therefore decoded twice: once
-with the unpacker that takes the upper bytes, once with the one that takes the lower ones.
+Pillow's decoders pass rows to an unpacker that keeps one byte of each sample. So the file is decoded twice: once for
+the upper bytes, once for the lower ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 
 
 def deep_array(image: ImageFile.ImageFile, again: Callable[[], ImageFile.ImageFile]) -> np.ndarray | None:
-    """Read [H, W, 2, 3 or 4] uint16 of a picture that has 16 bits and colour or transparency; None for any other.
+    """Read [H, W, 2, 3 or 4] uint16 of a picture with 16 bits and colour or transparency; None for others.
 
     Args:
         image: opened, not loaded; it is loaded afterwards.
@@ -24,7 +24,7 @@ def deep_array(image: ImageFile.ImageFile, again: Callable[[], ImageFile.ImageFi
     modes = {_raw_mode(tile) for tile in image.tile}
     image.load()
     if modes == {"LA;16B"}:
-        # As four bytes it is one pass.
+        # Read as four bytes it takes one pass.
         return _pairs(_loaded(again(), lambda _: "RGBA"))
     if not modes or not all(";16" in mode and mode.startswith("RGB") for mode in modes):
         return None
@@ -32,10 +32,10 @@ def deep_array(image: ImageFile.ImageFile, again: Callable[[], ImageFile.ImageFi
 
 
 def _with_lower_bytes(upper: Image.Image, again: ImageFile.ImageFile) -> np.ndarray:
-    """Both bytes of each sample.
+    """Join both bytes of each sample.
 
     Args:
-        upper: the upper ones.
+        upper: the upper bytes.
         again: the same file, not loaded.
     """
     pixels = np.asarray(upper).astype(np.uint16)
@@ -63,11 +63,11 @@ def _with_raw_mode(tile: Any, mode: str) -> Any:
 
 
 def _other_byte(mode: str) -> str:
-    """The unpacker of the lower bytes, from that of the upper ones; N is the machine's order of bytes."""
+    """Return the unpacker of the lower bytes for that of the upper ones; N means the machine's byte order."""
     lower = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
     return mode[:-1] + lower[mode[-1]]
 
 
 def _pairs(image: Image.Image) -> np.ndarray:
-    """[H, W, 2] from the four bytes of each pixel."""
+    """Read [H, W, 2] from the four bytes of each pixel."""
     return np.ascontiguousarray(np.asarray(image)).view(">u2").astype(np.uint16)

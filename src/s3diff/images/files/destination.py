@@ -1,4 +1,4 @@
-"""Where a picture is to be written, checked before."""
+"""Check a picture's destination before writing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from s3diff.messages import reason_of, shown_path
 def checked_target(
     path: PicturePath, size: tuple[int, int] | None, transparent: bool, overwrite: bool
 ) -> tuple[Path, Format]:
-    """Find the file to write, links followed, and its format; check all that can be known without writing."""
+    """Return the file to write, links followed, and its format; make all checks that need no writing."""
     shown = shown_path(path)
     form = format_of(path)
     if form is None:
@@ -33,7 +33,7 @@ def checked_target(
         raise OutputError(f"{shown} would be {size[0]} x {size[1]} pixels, {limit}; write .png or .tif")
     mode = None
     try:
-        target = Path(path).resolve()  # a link stays a link: what it leads to is replaced
+        target = Path(path).resolve()  # a link stays a link: its target is replaced
         with suppress(FileNotFoundError):
             mode = os.stat(target).st_mode
     except (OSError, RuntimeError, ValueError) as error:  # of a link to itself; of a null character
@@ -47,6 +47,6 @@ def checked_target(
 
 
 def can_be_written(extension: str) -> bool:
-    """Whether results can have this extension here: HEIC cannot where only its reader is installed."""
+    """Check whether results can have this extension here: HEIC needs its encoder."""
     form = format_of_extension(extension)
     return form is not None and codec_of(form).can_write

@@ -1,6 +1,6 @@
-"""An EXIF block whose numbers are changed in place: writing it anew would move what maker notes point to.
+"""Change numbers of an EXIF block in place: rewriting would move data that maker notes point to.
 
-Offsets are counted from behind the prefix (TIFF 6.0, section 2). What lies outside the block counts as absent.
+Offsets count from the end of the prefix (TIFF 6.0, section 2). Data outside the block counts as absent.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _SHORT, _LONG, _RATIONAL, _SIGNED_RATIONAL, _FLOATS = 3, 4, 5, 10, (11, 12)
 _NUMBERS = {1: ("B", 1), _SHORT: ("H", 1), _LONG: ("I", 1), _RATIONAL: ("I", 2), 8: ("h", 1), 9: ("i", 1)}
 _NUMBERS |= {_SIGNED_RATIONAL: ("i", 2), 11: ("f", 1), 12: ("d", 1)}
 _MAX_SHORT, _MAX_LONG, _MAX_SIGNED = 0xFFFF, 0xFFFFFFFF, 0x7FFFFFFF
-#: More numbers than any field of coordinates has.
+#: Limit above the number of values of any field of coordinates.
 _MAX_COUNT = 1024
 
 
 class ExifBlock:
-    """A block to be read and changed.
+    """Read and change an EXIF block.
 
     Args:
-        exif: with its prefix ``Exif\\0\\0``; a bytearray is changed itself.
+        exif: with its prefix ``Exif\\0\\0``; a bytearray is changed in place.
         start: where offsets count from, if not from behind the prefix.
         first: offset of the first directory, if the block does not say it.
         order: ``<`` or ``>``, if the block does not say it.
@@ -37,11 +37,11 @@ class ExifBlock:
         self.data = exif if isinstance(exif, bytearray) else bytearray(exif)
         self._start, self._first = start, first
         self._order = order or ("<" if exif[start : start + 2] == b"II" else ">")
-        #: The entries of directories that were looked into, by their offsets; see :meth:`_entries`.
+        #: Entries of the directories read so far, by offset; see :meth:`_entries`.
         self._known: dict[int, dict[int, int]] = {}
 
     def numbers(self, directory: str, tag: int) -> tuple[Fraction, ...] | None:
-        """Return an entry's numbers; None where there is no such entry, or none that holds numbers."""
+        """Return an entry's numbers; None if there is no such entry, or it holds no numbers."""
         try:
             entry = self._find(directory, tag)
             return None if entry is None else self._numbers_of(entry)
@@ -49,7 +49,7 @@ class ExifBlock:
             return None
 
     def set_numbers(self, directory: str, tag: int, numbers: tuple[float | Fraction, ...]) -> bool:
-        """Change an entry's numbers, rounded as its type asks; SHORT becomes LONG where it has to.
+        """Change an entry's numbers, rounded as its type requires; SHORT becomes LONG if necessary.
 
         Returns:
             Whether the type can hold them.
@@ -61,7 +61,7 @@ class ExifBlock:
             return False
 
     def remove(self, directory: str, tag: int) -> bool:
-        """Remove an entry; what stands behind it in the directory moves up. Return whether it was there."""
+        """Remove an entry; later entries of the directory move up. Return whether it existed."""
         try:
             entry, offset = self._find(directory, tag), self._directory(directory)
             self._known.clear()
@@ -78,7 +78,7 @@ class ExifBlock:
         return True
 
     def bytes_of(self, directory: str, tag: int) -> tuple[int, int] | None:
-        """Return where an entry's bytes begin in ``data``, and how many there are; None where they do not lie in it."""
+        """Return start and length of an entry's bytes in ``data``; None if they lie outside."""
         try:
             entry = self._find(directory, tag)
             if entry is None:
@@ -121,7 +121,7 @@ class ExifBlock:
         return None if offset is None else self._entries(offset).get(tag)
 
     def _entries(self, offset: int) -> dict[int, int]:
-        """Return where the entry of each tag begins in ``data``; of two with one tag the first. Read once."""
+        """Return the start of each tag's entry in ``data``; of two with one tag the first. Read once."""
         if offset not in self._known:
             start = self._start + offset + 2
             count = min(self._unpack("H", start - 2), max(0, len(self.data) - start) // 12)
@@ -130,7 +130,7 @@ class ExifBlock:
         return self._known[offset]
 
     def _place(self, entry: int) -> tuple[str, int, int, int]:
-        """Return struct's code, how many of it make one number, the count of numbers and where they stand."""
+        """Return struct's code, the codes per number, the count of numbers and their offset."""
         kind, count = self._unpack("H", entry + 2), self._unpack("I", entry + 4)
         code, parts = _NUMBERS.get(kind, ("", 0))
         if not code or not 0 < count <= _MAX_COUNT:
@@ -180,7 +180,7 @@ class ExifBlock:
 
 
 def _ratio(number: float | Fraction, limit: int) -> tuple[int, int]:
-    """Return numerator and denominator, none above the limit where that is possible."""
+    """Return numerator and denominator, both below the limit if possible."""
     value = Fraction(number)
     largest = limit if value <= 1 else max(1, int(limit / value))
     value = value.limit_denominator(largest)

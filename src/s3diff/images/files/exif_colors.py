@@ -1,4 +1,4 @@
-"""Colours that EXIF states: Adobe RGB without a profile, as cameras write it."""
+"""Recognise Adobe RGB that EXIF states without a profile, as cameras do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EXIF and XMP of a picture that was turned, cut and scaled: every row of :mod:`coordinate_fields` applied."""
+"""Update EXIF and XMP of a picture that was turned, cut and scaled, by every row of :mod:`coordinate_fields`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from s3diff.images.files.exif_block import ExifBlock
 from s3diff.images.files.geotiff import follow_position
 from s3diff.images.files.xmp_packet import XmlElement, XmpPacket
 
-#: Rows without numbers: they stay or go as a whole.
+#: Rows without numbers, kept or removed as a whole.
 _WITHOUT_NUMBERS = (coordinates.only_scaled, coordinates.never)
 _RATIONAL = re.compile(r"[+-]?[0-9]{1,18}/[0-9]{1,18}")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
@@ -22,7 +22,7 @@ _BETWEEN_NUMBERS = re.compile(r"[\s,]+")
 #: Decimal places of fractions: finer than a pixel of the largest picture.
 _DECIMALS = 8
 _UNCHANGED = 1e-9
-#: Names up to so many letters stand in any text.
+#: Names of up to this length occur in any text.
 _SHORT_NAME = 5
 
 #: Rows, by their place in the table, of every XMP name.
@@ -33,7 +33,7 @@ for _row, _field in enumerate(FIELDS):
 
 
 def mentions_of_fields() -> set[str]:
-    """Return one of these for every XMP field: its name, or the namespace of a name too short to tell."""
+    """Return a search text for every XMP field: its name, or the namespace if the name is too short to tell."""
     return {name if len(name) > _SHORT_NAME else namespace for namespace, name in _ROWS_OF}
 
 
@@ -42,7 +42,7 @@ def follow_exif(exif: bytes, transform: Transform) -> tuple[bytes, list[str]]:
 
     Args:
         exif: with its prefix.
-        transform: the way of the pixels.
+        transform: the mapping of the pixels.
     """
     block, lost = ExifBlock(exif), []
     for field in FIELDS:
@@ -56,7 +56,7 @@ def follow_exif(exif: bytes, transform: Transform) -> tuple[bytes, list[str]]:
         moved: Numbers | None = None
         if len(present) == len(tags):
             moved = field.moved(tuple(number for numbers in present for number in numbers), transform)
-        elif not transform.swaps_sides:  # of a pair one is there: it changes as if both were the same
+        elif not transform.swaps_sides:  # half of a pair changes as if both were the same
             moved = field.moved(tuple((numbers or present[0])[0] for numbers in found), transform)
         shares: list[Numbers | None] = [moved] * len(tags)
         if moved is not None and len(tags) > 1:
@@ -170,7 +170,7 @@ def _number(text: str) -> float | Fraction | None:
 
 
 def _written(number: float | Fraction, before: str, field: Field) -> str:
-    """Return a number in the form that the field had: a ratio, a whole number of pixels or a decimal fraction."""
+    """Return a number in the field's form: a ratio, a whole number of pixels or a decimal fraction."""
     if _RATIONAL.fullmatch(before.strip()):
         ratio = Fraction(number).limit_denominator(10**6)
         return f"{ratio.numerator}/{ratio.denominator}"

@@ -1,4 +1,4 @@
-"""Where a GeoTIFF lies on the earth (OGC 19-008r4): what counts in pixels follows the picture. No Pillow here."""
+"""Update the position of a GeoTIFF (OGC 19-008r4): values in pixels follow the picture. No Pillow here."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from s3diff.images.files.tiff_directories import TiffDirectories
 
 POSITION = "the GeoTIFF position"
 _PIXEL_SCALE, _TIE_POINTS, _MATRIX, KEYS = 0x830E, 0x8482, 0x85D8, 0x87AF
-#: All of them; the last two hold what the keys refer to.
+#: All tags; the last two hold the keys' values.
 TAGS = (_PIXEL_SCALE, _TIE_POINTS, _MATRIX, KEYS, 0x87B0, 0x87B1)
-#: The key that says whether whole numbers mean the corners of pixels or their centers.
+#: The key for whether whole numbers mean the corners or the centers of pixels.
 _RASTER_TYPE, _IS_POINT = 1025, 2
 _TIE_POINT_NUMBERS = 6
 
 
 def follow_position(block: ExifBlock, transform: Transform) -> list[str]:
-    """Scale the size of a pixel on the ground, and cut and scale tie points and the matrix; a turned one is left out.
+    """Scale the pixel size on the ground, cut and scale tie points and the matrix; drop a turned picture's.
 
     Returns:
-        What cannot follow and was removed.
+        The tags that cannot follow and were removed.
     """
     keys = block.numbers("IFD0", KEYS)
     if keys is None:
@@ -37,20 +37,20 @@ def follow_position(block: ExifBlock, transform: Transform) -> list[str]:
 
 
 def remove_position(block: ExifBlock) -> list[str]:
-    """Remove all tags; return what they are called, if there were any."""
+    """Remove all tags; return their name, if there were any."""
     removed = [block.remove("IFD0", tag) for tag in TAGS]
     return [POSITION] if any(removed) else []
 
 
 def is_geotiff(path: str | os.PathLike[str]) -> bool:
-    """Whether the first page of a TIFF says where it lies."""
+    """Check whether the first page of a TIFF states a position."""
     with open(path, "rb") as file:
         pages = TiffDirectories(file, 1).pages
     return bool(pages) and KEYS in pages[0].entries
 
 
 def _set(block: ExifBlock, scale: tuple[float, float], begin: tuple[float, float]) -> bool:
-    """Write the numbers of the result; return whether all could be."""
+    """Write the result's numbers; return whether all could be written."""
     if scale == (1, 1) and begin == (0, 0):
         return True
     changed: dict[int, Numbers] = {}

@@ -1,4 +1,4 @@
-"""GIF: whole files, and colours reduced to a palette."""
+"""Read and write GIF, with colours reduced to a palette."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from s3diff.images.picture import Picture
 if TYPE_CHECKING:
     from s3diff.images.files.animation_reading import Animation
 
-#: How much worse, in mean error, colours of the frame before may be.
+#: Allowed factor of mean error for reusing the palette of the frame before.
 _SAME_PALETTE_ERROR = 1.25
 
 
 class GifCodec(Codec):
-    """Frames go into the file one by one."""
+    """Read and write GIF; frames go into the file one by one."""
 
     def recognises(self, head: bytes) -> bool:
         return head.startswith((b"GIF87a", b"GIF89a"))
@@ -84,14 +84,14 @@ def with_palette(image: Image.Image, last: Image.Image | None = None) -> Image.I
 
     Args:
         image: L, LA, RGB or RGBA.
-        last: what came of the frame before, whose colours are taken again where they do about as well as new ones:
-            colours that change from frame to frame flicker.
+        last: the result for the frame before, whose palette is reused if it is about as good as a new one: palettes
+            that change from frame to frame flicker.
     """
     if image.mode == "L":
         return image
     pixels = np.array(image.convert("RGB"))
     clear = np.asarray(image.getchannel("A")) < 128 if "A" in image.mode else np.zeros(pixels.shape[:2], bool)
-    pixels[clear] = 0 if clear.all() else pixels[~clear][0]  # hidden colours take no place in the table
+    pixels[clear] = 0 if clear.all() else pixels[~clear][0]  # hidden colours get no place in the table
     num_colors = 255 if clear.any() else 256
     reduced = _reduced(Image.fromarray(pixels), num_colors, last)
     if not clear.any():
@@ -125,7 +125,7 @@ def _mean_error(reduced: Image.Image, colors: Image.Image) -> float:
 
 
 def palette_notes(image: Image.Image, reduced: Image.Image) -> tuple[str, ...]:
-    """Say what was lost on the way to 256 colours, one sentence each."""
+    """Note the losses of the reduction to 256 colours, one sentence each."""
     # Converting changes the palette of an image that has a clear colour, which Pillow then writes wrongly: a copy.
     shown, wanted = (np.asarray(each.copy().convert("RGBA")).astype(np.int16) for each in (reduced, image))
     visible = wanted[..., 3] > 0

@@ -1,4 +1,4 @@
-"""GIF as blocks (GIF89a): whether a file is whole, and a file of many frames from the files of each. No Pillow here."""
+"""Read and write GIF as blocks (GIF89a): check for completeness, and join single frames. No Pillow here."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _LARGEST_SHORT = 65535
 
 
 class GifFrame(NamedTuple):
-    """The one picture of a file that holds one.
+    """Hold the picture of a file with one frame.
 
     Attributes:
         descriptor: its nine bytes without the separator.
         table: its colours, three bytes each.
         data: size of code and sub-blocks.
-        clear_index: the colour that is transparent; None for none.
+        clear_index: the transparent colour's index; None if there is none.
     """
 
     descriptor: bytes
@@ -35,13 +35,13 @@ class GifFrame(NamedTuple):
 
 
 def is_whole(file: BinaryIO) -> bool:
-    """Whether the blocks of an opened GIF lead to its trailer."""
+    """Check whether the blocks of an opened GIF lead to its trailer."""
     file.seek(0)
     return _walk(file, lambda kind, block: None)
 
 
 def num_frames(file: BinaryIO, enough: int) -> int:
-    """Count the frames of an opened GIF up to its end or its damage; ``enough`` and one where there are more."""
+    """Count an opened GIF's frames up to its end, its damage, or one more than ``enough``."""
     count = 0
 
     def tell(kind: int, block: bytes) -> None:
@@ -74,7 +74,7 @@ def only_frame(file: BinaryIO) -> GifFrame:
 
 
 def begin(size: tuple[int, int], num_plays: int) -> bytes:
-    """Make the header of an animation.
+    """Make an animation's header.
 
     Args:
         size: (width, height) in pixels.
@@ -89,12 +89,12 @@ def begin(size: tuple[int, int], num_plays: int) -> bytes:
 
 
 def framed(frame: GifFrame, centiseconds: int, *, clears: bool) -> bytes:
-    """Make a frame of an animation, with a table of its own.
+    """Make a frame of an animation, with its own table.
 
     Args:
         frame: as large as the animation.
-        centiseconds: how long it is shown.
-        clears: whether it goes before the next one comes, which transparency needs.
+        centiseconds: its duration.
+        clears: whether it is cleared before the next frame, which transparency needs.
     """
     flags = (_CLEAR if clears else _KEEP) << 2 | (frame.clear_index is not None)
     control = struct.pack("<BBBH", _CONTROL, 4, flags, min(centiseconds, _LARGEST_SHORT))
@@ -145,12 +145,12 @@ def with_extension(data: bytes, extension: bytes) -> bytes:
 
 
 def end() -> bytes:
-    """Make what stands behind the last frame."""
+    """Make the bytes behind the last frame."""
     return bytes([_TRAILER])
 
 
 def _walk(file: BinaryIO, tell: Callable[[int, bytes], None]) -> bool:
-    """Tell of the table, extensions and images, in their order; whether the trailer was reached."""
+    """Report table, extensions and images in order; return whether the trailer was reached."""
     head = file.read(13)
     if len(head) < 13:
         return False
@@ -180,7 +180,7 @@ def _walk(file: BinaryIO, tell: Callable[[int, bytes], None]) -> bool:
 
 
 def _sub_blocks(file: BinaryIO) -> bytes | None:
-    """With their lengths, up to the empty one; None where the file ends before."""
+    """Read sub-blocks with their lengths, up to the empty one; None if the file ends before."""
     parts = []
     while length := file.read(1):
         parts.append(length)

@@ -1,5 +1,5 @@
-"""HEIC, the format of many telephones. The only module that knows pillow-heif (the extra ``heif``) and pi-heif, which
-is the same library without an encoder and is taken for reading where the other one is missing.
+"""Read and write HEIC, the format of many telephones. Only this module imports pillow-heif (extra ``heif``) and
+pi-heif, the same library without an encoder, which serves for reading if the other one is missing.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from s3diff.images.picture import Picture, split_alpha
 from s3diff.images.stated_colors import adobe_rgb_profile, profile_of_code_points
 from s3diff.messages import install_command, too_many_pixels
 
-#: What a file of pictures coded as HEVC calls itself, first or among what it is compatible with.
+#: Brands of files of HEVC pictures, first or among the compatible ones.
 _BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"}
 _HOW = install_command("heif")
-#: Bits per channel that deeper pictures are written with: what readers of HEIC know.
+#: Bits per channel of deep pictures when written: readers of HEIC support no more.
 _WRITTEN_BITS = 10
 
 
 class HeifCodec(Codec):
-    """Written without colour subsampling; more than 8 bits are read as 16 and rounded to ``_WRITTEN_BITS``."""
+    """Read and write HEIC, without colour subsampling; read more than 8 bits as 16, write ``_WRITTEN_BITS``."""
 
     def recognises(self, head: bytes) -> bool:
         if head[4:8] != b"ftyp":
@@ -38,7 +38,7 @@ class HeifCodec(Codec):
         return bool(brands & _BRANDS) and not brands & {b"avif", b"avis"}
 
     def size(self, file: BinaryIO) -> tuple[int, int]:
-        """Read (width, height) of the primary picture; nothing is decoded.
+        """Read (width, height) of the primary picture without decoding.
 
         Raises:
             PictureError: neither library is installed.
@@ -63,7 +63,7 @@ class HeifCodec(Codec):
         pixels, alpha = _pixels(image)
         exif, orientation = image.info.get("exif") or None, 1
         if exif is not None:
-            # The decoder has turned the picture already (ISO/IEC 23008-12, section 6.5.10); the tag is what it was.
+            # The decoder turns the picture (ISO/IEC 23008-12, section 6.5.10) and leaves the tag.
             orientation, exif = take_orientation(EXIF_PREFIX + exif.removeprefix(EXIF_PREFIX))
         stored_size = (height, width) if orientation in QUARTER_TURNS else (width, height)
         found = Metadata(exif, image.info.get("xmp") or None)
@@ -97,7 +97,7 @@ class HeifCodec(Codec):
         import pillow_heif
 
         pixels, alpha = picture.pixels, picture.alpha
-        if picture.is_grey and alpha is not None:  # which would come back in colour
+        if picture.is_grey and alpha is not None:  # which would be read back in colour
             pixels = np.repeat(pixels, 3, axis=2)
         array = pixels if alpha is None else np.dstack([pixels, alpha])
         mode = {1: "L", 3: "RGB", 4: "RGBA"}[array.shape[2]]

@@ -1,4 +1,4 @@
-"""What a file says of its making: the statement in its XMP, and its Content Credentials, which are checked."""
+"""Read a file's statement of its making: its XMP, and its Content Credentials, which are checked."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from s3diff.options import MAX_OUTPUT_PIXELS
 
 
 class Inspection(NamedTuple):
-    """What a file says of its making.
+    """Hold a file's statement of its making.
 
     Attributes:
-        statement: of its XMP.
-        credentials: its Content Credentials; None where there are none, or they were not checked.
-        unchecked: why they were not checked; empty where they were, or there are none.
+        statement: the statement in XMP.
+        credentials: the Content Credentials; None if there are none, or they were not checked.
+        unchecked: why they were not checked; otherwise empty.
     """
 
     statement: Statement
@@ -37,7 +37,7 @@ class Inspection(NamedTuple):
         return self.credentials is None or self.credentials.holds
 
     def as_json(self) -> dict[str, Any]:
-        """What is said, as values of JSON."""
+        """Return the statement as JSON values."""
         stated = self.statement
         signed = None
         if self.credentials is not None:
@@ -56,10 +56,10 @@ def _values(made: Provenance) -> dict[str, Any]:
 
 
 def read_statement(path: PicturePath) -> Statement:
-    """Read what a file's XMP says of its making; pixels are not looked at.
+    """Read the XMP statement of a file's making; pixels are not read.
 
     Raises:
-        PictureError: it cannot be read, is no picture, or its statement is damaged.
+        PictureError: the file cannot be read, is no picture, or its statement is damaged.
     """
     shown = shown_path(path)
     with reading(shown, MAX_OUTPUT_PIXELS), open(path, "rb") as file:
@@ -67,7 +67,7 @@ def read_statement(path: PicturePath) -> Statement:
 
 
 def inspect_file(path: PicturePath) -> Inspection:
-    """Read what a file says of its making, and check its signature where it has one.
+    """Read the statement of a file's making, and check its signature if it has one.
 
     Raises:
         PictureError: as :func:`read_statement`.

@@ -1,4 +1,4 @@
-"""Captions and keywords as IPTC (IIM 4.2), and the image resources of Photoshop that carry them. No Pillow here."""
+"""Read captions and keywords as IPTC (IIM 4.2), and Photoshop's image resources that carry them. No Pillow here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 _IPTC_ID = 0x0404
 _DIGEST_ID = 0x0425
 _DESCRIPTIVE_IDS = (_IPTC_ID, 0x040A, 0x040B, _DIGEST_ID)
-#: Resources whose absence is worth a remark.
+#: Resources whose loss gets a remark.
 _PATHS = range(0x07D0, 0x0BB8)
 _SIGNATURES = (b"8BIM", b"PHUT", b"AgHg", b"DCSR", b"MeSa")
 _DATASET_MARK, _LONG_LENGTH = 0x1C, 0x8000
@@ -69,7 +69,7 @@ def _resource(signature: bytes, identifier: int, name: bytes, body: bytes) -> by
 
 
 def _without_pixels(iptc: bytes) -> bytes:
-    """Return the datasets without those about one file's raster and its preview; empty where none can be read."""
+    """Return the datasets without those about one file's raster and preview; empty if none can be read."""
     kept = []
     for record, number, dataset in _datasets(iptc):
         is_preview = record == _APPLICATION and number in _PREVIEW

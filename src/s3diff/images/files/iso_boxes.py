@@ -1,4 +1,4 @@
-"""The boxes of AVIF and HEIC (ISO/IEC 14496-12, 23008-12): stated colours, and what lies beside. No Pillow here."""
+"""Read the boxes of AVIF and HEIC (ISO/IEC 14496-12, 23008-12): stated colours, further contents. No Pillow here."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
-#: Boxes of properties are small; of a larger one no more is read.
+#: Bytes read of a box of properties, which is small.
 _LARGEST_BOX_BYTES = 1 << 24
-#: Of any other box so much tells what it is.
+#: Bytes read of any other box, enough to identify it.
 _LOOKED_AT_BYTES = 1 << 16
 _HIGH_DEPTH, _TWELVE_BITS = 0x40, 0x20
 
 
 class TopBox(NamedTuple):
-    """A box that is in no other one: its kind, its content as far as it is read, and how many bytes that has."""
+    """Describe a top-level box: kind, content as far as it is read, and length of the content."""
 
     kind: bytes
     body: bytes
@@ -24,9 +24,9 @@ class TopBox(NamedTuple):
 
 
 def code_points(file: BinaryIO) -> tuple[int, int] | None:
-    """Read the numbers of H.273 for primaries and curve that the file states of its primary picture as ``nclx``.
+    """Read the H.273 numbers for primaries and curve that the file states for its primary picture (``nclx``).
 
-    None where the file states none, or has an ICC profile, which is stronger.
+    None if the file states none, or has an ICC profile, which has priority.
     """
     stated = [body for kind, body in _properties(file) if kind == b"colr"]
     if any(body[:4] in (b"prof", b"rICC") for body in stated):
@@ -36,14 +36,14 @@ def code_points(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def bits_of_av1(file: BinaryIO) -> int:
-    """Read how many bits per channel the primary picture of an AVIF has (AV1 in ISOBMFF, section 2.3.3)."""
+    """Read the bits per channel of an AVIF's primary picture (AV1 in ISOBMFF, section 2.3.3)."""
     body = next((body for kind, body in _properties(file) if kind == b"av1C"), b"")
     flags = body[2] if len(body) > 2 else 0
     return (12 if flags & _TWELVE_BITS else 10) if flags & _HIGH_DEPTH else 8
 
 
 def _properties(file: BinaryIO) -> list[tuple[bytes, bytes]]:
-    """Kind and content of the properties of the primary picture; of all pictures, where it is not said which it is."""
+    """Return kind and content of the primary picture's properties; of all pictures if the primary is unknown."""
     meta = next((box.body for box in top_boxes(file) if box.kind == b"meta"), b"")[4:]
     properties = list(_boxes(_first(_first(meta, b"iprp"), b"ipco")))
     places = _places_of_primary(meta)
@@ -51,7 +51,7 @@ def _properties(file: BinaryIO) -> list[tuple[bytes, bytes]]:
 
 
 def _places_of_primary(meta: bytes) -> list[int]:
-    """The numbers, from 1, of the properties that belong to the primary picture; none where that is not said."""
+    """Return the numbers, from 1, of the primary picture's properties; none if they are not stated."""
     with suppress(struct.error):
         version, primary = _first(meta, b"pitm")[:1], _first(meta, b"pitm")[4:]
         (wanted,) = struct.unpack_from(">I" if version != b"\0" else ">H", primary)
@@ -76,7 +76,7 @@ def _first(data: bytes, wanted: bytes) -> bytes:
 
 
 def top_boxes(file: BinaryIO) -> Iterator[TopBox]:
-    """Walk the boxes of an opened file; it is left anywhere."""
+    """Yield the boxes of an opened file; its position is not restored."""
     file.seek(0, os.SEEK_END)
     end, place = file.tell(), 0
     while place + 8 <= end:
@@ -85,7 +85,7 @@ def top_boxes(file: BinaryIO) -> Iterator[TopBox]:
         begin = place + 8
         if length == 1:
             length, begin = int.from_bytes(file.read(8), "big"), begin + 8
-        elif length == 0:  # the last one goes to the end
+        elif length == 0:  # the last box extends to the end
             length = end - place
         if length < begin - place:
             return

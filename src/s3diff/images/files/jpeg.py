@@ -1,4 +1,4 @@
-"""JPEG."""
+"""Read and write JPEG."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_JPEG_SCANS = 500
 
 
 class JpegCodec(Codec):
-    """Written without colour subsampling. A file of several pictures (MPO) is a JPEG."""
+    """Read and write JPEG, without colour subsampling. A file of several pictures (MPO) is a JPEG."""
 
     def recognises(self, head: bytes) -> bool:
         return head.startswith(b"\xff\xd8\xff")
@@ -52,7 +52,7 @@ class JpegCodec(Codec):
 
 
 def _num_scans(data: bytes) -> int:
-    """Up to the end of the first picture, or one more than allowed."""
+    """Count the scans of the first picture, up to one more than allowed."""
     scans = (segment for segment in segments(data) if segment.marker == START_OF_SCAN)
     return sum(1 for _ in itertools.islice(scans, MAX_JPEG_SCANS + 1))
 

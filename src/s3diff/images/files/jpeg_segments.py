@@ -1,4 +1,4 @@
-"""JPEG as segments: what Pillow neither joins nor writes (ITU T.81, B.1.1; XMP specification, part 3)."""
+"""Read and write JPEG segments that Pillow neither joins nor writes (ITU T.81, B.1.1; XMP specification, part 3)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _STANDALONE_MARKERS = (0x01, *range(0xD0, 0xD9))
 _APP0, _APP1, _APP13, _COMMENT = 0xE0, 0xE1, 0xED, 0xFE
 _XMP_PREFIX, _EXTENSION_PREFIX = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 PHOTOSHOP_PREFIX = b"Photoshop 3.0\0"
-#: Of a segment's 65535 bytes, those behind the length.
+#: Bytes of a segment without its length field.
 _MAX_PAYLOAD_BYTES = 65533
 #: Length of an extended packet's name, MD5 in hexadecimal digits, and of the two numbers behind it.
 _DIGEST_BYTES, _EXTENSION_HEADER_BYTES = 32, 40
 
 
 class Segment(NamedTuple):
-    """A marker and where what belongs to it lies: behind its length, or behind itself where it has none."""
+    """Hold a marker and the place of its data."""
 
     marker: int
     begin: int
@@ -33,7 +33,7 @@ class Segment(NamedTuple):
 
 
 def segments(data: bytes) -> Iterator[Segment]:
-    """Yield the segments up to the end of the first picture; a scan ends where its compressed data does."""
+    """Yield the segments up to the end of the first picture; a scan ends with its compressed data."""
     place = 2
     while True:
         place = data.find(b"\xff", place)
@@ -57,7 +57,7 @@ def segments(data: bytes) -> Iterator[Segment]:
 
 
 def joined_exif(payloads: Iterable[bytes]) -> bytes | None:
-    """Join the EXIF block of several APP1 segments; a second block is no continuation of the first one.
+    """Join an EXIF block of several APP1 segments; a second block does not continue the first one.
 
     Args:
         payloads: of APP1 segments.
@@ -80,7 +80,7 @@ def joined_xmp(payloads: Iterable[bytes]) -> tuple[bytes | None, bool]:
         payloads: of APP1 segments.
 
     Returns:
-        The packet, and whether a part of it is missing or damaged.
+        The packet, and whether a part is missing or damaged.
     """
     main: bytes | None = None
     extended: dict[bytes, list[tuple[int, int, bytes]]] = {}
@@ -123,17 +123,17 @@ def joined_photoshop(payloads: Iterable[bytes]) -> bytes:
 def with_metadata(
     data: bytes, exif: bytes | None, xmp: bytes | None, photoshop: bytes | None, comments: Iterable[bytes]
 ) -> tuple[bytes, list[str]]:
-    """Put metadata into a JPEG that has none, in as many segments as they need.
+    """Add metadata to a JPEG that has none, in as many segments as needed.
 
     Args:
         data: the file, which begins with its JFIF segment.
-        exif: with its prefix; what is too long for one segment goes on in the next ones, as exiftool does it.
-        xmp: what is too long for one segment becomes an extended packet.
+        exif: with its prefix; continued in further segments if too long, as exiftool does.
+        xmp: extended if too long for one segment.
         photoshop: image resources.
         comments: one segment each.
 
     Returns:
-        The file, and the titles of what did not fit.
+        The file, and the titles of metadata that did not fit.
     """
     parts, lost = [], []
     if exif is not None:
@@ -159,7 +159,7 @@ def with_metadata(
 
 
 def _split_xmp(xmp: bytes) -> list[bytes]:
-    """Return the segments of a packet; none where it cannot be split."""
+    """Return the segments of a packet; none if it cannot be split."""
     if len(xmp) <= _MAX_PAYLOAD_BYTES - len(_XMP_PREFIX):
         return [_segment(_APP1, _XMP_PREFIX + xmp)]
     note_bytes = 200  # for the name of the extended packet

@@ -1,4 +1,4 @@
-"""Find what a file holds besides its picture, and what its XMP claims about that: a result has none of it, and says so.
+"""Find the contents of a file besides its picture, and XMP claims about them: a result has none of them, and says so.
 
 Gain maps, videos of motion pictures, depth, further pictures, content credentials. No Pillow here.
 """
@@ -23,12 +23,12 @@ DEPTH = "the depth map"
 SOUND = "the sound"
 CREDENTIALS = "the Content Credentials (C2PA), which hold for the file's own bytes,"
 _FURTHER = "a further picture"
-#: Claims about what lies in the file's own bytes and needs no remark: thumbnails, parts that were merged.
+#: Claims about the file's own bytes that need no remark: thumbnails, merged parts.
 _SILENT = ""
 
 
 class _Claim(NamedTuple):
-    """XMP properties by the beginnings of their namespace and name, and what they speak of."""
+    """Describe XMP properties by the beginnings of their namespace and name, and their subject."""
 
     namespace: str
     name: str
@@ -50,7 +50,7 @@ _CLAIMS = (
     _Claim("http://ns.google.com/photos/dd/1.0/", "", DEPTH),
     _Claim("http://ns.google.com/photos/1.0/image/", "", _FURTHER),
     _Claim("http://ns.google.com/photos/1.0/audio/", "", SOUND),
-    _Claim(_CONTAINER, "", _SILENT),  # its items are looked at
+    _Claim(_CONTAINER, "", _SILENT),  # its items are checked one by one
     _Claim("http://ns.apple.com/pixeldatainfo/1.0/", "", _SILENT),
     _Claim("http://purl.org/dc/terms/", "provenance", CREDENTIALS),
     _Claim("http://ns.adobe.com/xap/1.0/", "Thumbnails", _SILENT),
@@ -58,14 +58,14 @@ _CLAIMS = (
     _Claim("http://ns.adobe.com/exif/1.0/", "NativeDigest", _SILENT),
     _Claim(XMP_NOTE, "HasExtendedXMP", _SILENT),
 )
-#: Google's container: what an item means.
+#: Google's container: the meaning of an item.
 _SEMANTICS = {"GainMap": GAIN_MAP, "MotionPhoto": VIDEO, "Depth": DEPTH, "DepthMap": DEPTH, "Confidence": DEPTH}
 #: Entries of Apple's maker note: the names of a live picture and of its video, what applies the gain map.
 _APPLE_HEADER = b"Apple iOS\0\0\1"
 _LIVE = "the link to a live picture's video"
 _APPLE_TAGS = {0x0011: _LIVE, 0x0017: _LIVE, 0x0021: _SILENT, 0x0030: _SILENT}
 _MAKER_NOTE = 0x927C
-#: What speaks of a kind in bytes that no decoder here understands.
+#: Words that reveal a kind in bytes that no decoder here understands.
 _SIGNS = (
     (re.compile(rb"hdr-gain-map|HDRGainMap|hdrgainmap|urn:iso:std:iso:ts:21496"), GAIN_MAP),
     (re.compile(rb"ftyp(?:mp4|isom|qt  |M4V|iso[2-9]|3gp|avc1)|MotionPhoto_(?:Data|Video)"), VIDEO),
@@ -73,7 +73,7 @@ _SIGNS = (
                 rb"mpegB:cicp:systems:auxiliary:depth"), DEPTH),
     (re.compile(rb"SoundShot|Audio_Data"), SOUND),
 )  # fmt: skip
-#: JPEG segments that are read, or describe only how this one file stores its pixels, by the beginning of their content.
+#: JPEG segments that are read, or concern only this file's pixels, by the beginning of their content.
 _KNOWN_SEGMENTS = (
     (0xE0, b""), (0xE1, b"Exif\0"), (0xE1, b"http://ns.adobe.com/xap/1.0/\0"),
     (0xE1, b"http://ns.adobe.com/xmp/extension/\0"), (0xE2, b"ICC_PROFILE\0"), (0xE2, b"MPF\0"),
@@ -81,7 +81,7 @@ _KNOWN_SEGMENTS = (
 )  # fmt: skip
 _APP2, _APP11 = 0xE2, 0xEB
 _MP_ENTRIES, _MP_ENTRY_BYTES, _MP_PREVIEWS = 0xB002, 16, (0x010001, 0x010002)
-#: Chunks of PNG and WebP that are read, or mean only this one file's pixels.
+#: Chunks of PNG and WebP that are read, or concern only this file's pixels.
 _KNOWN_CHUNKS = {
     "IHDR", "PLTE", "IDAT", "IEND", "tRNS", "cHRM", "gAMA", "iCCP", "sBIT", "sRGB", "cICP", "mDCV", "cLLI", "bKGD",
     "hIST", "pHYs", "sPLT", "eXIf", "tIME", "tEXt", "zTXt", "iTXt", "acTL", "fcTL", "fdAT", "iDOT", "vpAg",
@@ -90,19 +90,19 @@ _CREDENTIALS_CHUNKS, _GAIN_MAP_CHUNKS = {"caBX", "C2PA"}, {"gmAP", "gdAT"}
 _KNOWN_WEBP_CHUNKS = {"VP8 ", "VP8L", "VP8X", "ALPH", "ANIM", "ANMF", "ICCP", "EXIF", "XMP "}
 #: Brand and type of a picture that a gain map makes HDR (ISO 23008-12, amendment 1).
 _TONE_MAPPED = b"tmap"
-#: Extensions of GIF that are read, or mean only this one file's frames.
+#: Extensions of GIF that are read, or concern only this file's frames.
 _KNOWN_EXTENSIONS = {gif_blocks.XMP, gif_blocks.PROFILE, b"NETSCAPE2.0", b"ANIMEXTS1.0"}
 _GIF_CREDENTIALS = b"C2PA_GIF"
 #: Boxes of HEIC and AVIF that are read, or hold nothing; a box of ``uuid`` with the manifests of C2PA.
 _KNOWN_BOXES = {b"ftyp", b"meta", b"mdat", b"free", b"skip", b"wide", b"pdin", b"idat", b"styp"}
 _C2PA_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 _ANIMATED_BRAND, _BRANDS_BYTES, _SEQUENCE = b"avis", 64, "the sequence of pictures"
-#: The properties of HEIC and AVIF stand before the pictures' data, within so many bytes.
+#: Bytes that contain the properties of HEIC and AVIF, which precede the pictures' data.
 _HEIF_HEAD_BYTES = 1 << 16
 
 
 def left_out_note(kinds: Iterable[str]) -> tuple[str, ...]:
-    """Return a remark on what was left behind; none where nothing was."""
+    """Return a remark on what was left out; none for nothing."""
     titles = list(dict.fromkeys(kind for kind in kinds if kind))
     if not titles:
         return ()
@@ -110,12 +110,12 @@ def left_out_note(kinds: Iterable[str]) -> tuple[str, ...]:
 
 
 def mentions_of_claims() -> set[str]:
-    """Return the name, or the beginning of it, of every claim; its namespace where that has no other names."""
+    """Return the name of every claim, or its beginning; the namespace if it has no other names."""
     return {claim.name or claim.namespace for claim in _CLAIMS}
 
 
 def drop_claims(packet: XmpPacket) -> list[str]:
-    """Remove properties that speak of what a result does not hold; return what they speak of."""
+    """Remove properties about contents that a result does not have; return their subjects."""
     found = [(element, *name) for element in packet.elements() for name in packet.names(element)]
     kinds = [
         _SEMANTICS.get(text, _SILENT)
@@ -134,7 +134,7 @@ def drop_claims(packet: XmpPacket) -> list[str]:
 
 
 def drop_exif_claims(exif: bytes) -> tuple[bytes, list[str]]:
-    """Remove what Apple's maker note says of files beside the picture; return the block and what that was."""
+    """Remove entries about further files from Apple's maker note; return the block and their subjects."""
     block = ExifBlock(exif)
     found = block.bytes_of("ExifIFD", _MAKER_NOTE)
     if found is None or not exif.startswith(_APPLE_HEADER, found[0]):
@@ -145,7 +145,7 @@ def drop_exif_claims(exif: bytes) -> tuple[bytes, list[str]]:
 
 
 def attachments(file: BinaryIO) -> list[str]:
-    """Return what a file holds besides its picture and the metadata that is read; as kinds for a remark.
+    """Return the kinds of contents besides the picture and the metadata that is read, for a remark.
 
     Args:
         file: of any format, opened.
@@ -166,7 +166,7 @@ def attachments(file: BinaryIO) -> list[str]:
 
 
 def _beside_boxes(file: BinaryIO, head: bytes) -> list[str]:
-    """Of HEIC and AVIF, what lies beside the box of the pictures: a video (Motion Photo 1.0), credentials, data."""
+    """Find contents outside the box of the pictures in HEIC and AVIF: a video (Motion Photo 1.0), credentials, data."""
     found = []
     for kind, body, num_bytes in iso_boxes.top_boxes(file):
         if kind == b"mpvd":
@@ -204,7 +204,7 @@ def _beside_jpeg(data: bytes) -> list[str]:
         is_jpeg = behind.startswith(b"\xff\xd8\xff")
         if not found and (num_further or (is_jpeg and not has_index)):
             found = [_FURTHER if num_further <= 1 else f"further pictures ({num_further})"]
-        if not found and not is_jpeg:  # what the index calls a preview goes without a word
+        if not found and not is_jpeg:  # previews of the index need no remark
             found = [f"data behind the picture ({len(behind)} bytes)"]
         kinds += found
     if unknown:
@@ -217,7 +217,7 @@ def _is_known(marker: int, payload: bytes) -> bool:
 
 
 def _num_further(index: bytes) -> int:
-    """Return how many pictures of a multi-picture file (CIPA DC-007) are neither the first one nor its previews."""
+    """Count the pictures of a multi-picture file (CIPA DC-007) other than the first one and its previews."""
     block = ExifBlock(EXIF_PREFIX + index)
     found = block.bytes_of("IFD0", _MP_ENTRIES)
     if found is None:
@@ -229,7 +229,7 @@ def _num_further(index: bytes) -> int:
 
 
 def _signature(payload: bytes) -> str:
-    """Return the name that a segment begins with, as far as it can be printed."""
+    """Return the name at a segment's beginning, as far as it is printable."""
     text = payload[:16].split(b"\0")[0].decode("ascii", "ignore")
     return "".join(sign for sign in text if sign.isprintable())
 

@@ -1,4 +1,4 @@
-"""The metadata of a picture on its way: turned upright when it is read, cut and scaled when it is written."""
+"""Update a picture's metadata: turned upright when read, cut and scaled when written."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = [
     "without_orientation",
 ]
 _ORIENTATION = 0x0112
-#: What a packet mentions that has anything to change: names that tell, namespaces of those that do not.
+#: Texts in a packet that may need a change: property names, or namespaces for names that are too common.
 _NAMES = re.compile(
     b"|".join(re.escape(name.encode()) for name in {*mentions_of_fields(), *mentions_of_claims(), "format"})
 )
-#: What one mentions that changes although the picture is upright already.
+#: Texts in a packet that needs a change even for an upright picture.
 _CLAIM_NAMES = re.compile(b"|".join(re.escape(name.encode()) for name in mentions_of_claims()))
 
 
 class Metadata(NamedTuple):
-    """What a file says about its picture.
+    """Hold a file's metadata.
 
     Attributes:
         exif: with its prefix ``Exif\\0\\0``.
@@ -54,7 +54,7 @@ def comments_of(metadata: Metadata) -> list[bytes]:
 
 
 def take_orientation(exif: bytes) -> tuple[int, bytes]:
-    """Return the orientation (1 to 8; 1 where there is none) and the block with it set to 1.
+    """Return the orientation (1 to 8; 1 if there is none) and the block with the value 1.
 
     Args:
         exif: the block with its prefix ``Exif\\0\\0``.
@@ -68,7 +68,7 @@ def take_orientation(exif: bytes) -> tuple[int, bytes]:
 
 
 def without_orientation(exif: bytes) -> bytes:
-    """Return the block of an upright picture without the tag: upright is what its absence says.
+    """Return an upright picture's block without the orientation tag, whose absence means upright.
 
     Args:
         exif: the block with its prefix ``Exif\\0\\0``.
@@ -81,13 +81,13 @@ def without_orientation(exif: bytes) -> bytes:
 def upright(
     found: Metadata, size: tuple[int, int], orientation: int, left: Sequence[str] = ()
 ) -> tuple[Metadata, tuple[str, ...]]:
-    """Return what a picture keeps of its file's metadata, in coordinates of the upright picture, and remarks.
+    """Return a picture's metadata in coordinates of the upright picture, and remarks.
 
     Args:
         found: as stored.
         size: (width, height) as stored, before the turn.
-        orientation: 1 to 8, by which the pixels are turned.
-        left: what else of the file is left behind, for the same remark.
+        orientation: 1 to 8, the pixels' turn.
+        left: further contents that are left out, for the same remark.
     """
     transform = Transform((float(size[0]), float(size[1])), orientation)
     kinds = list(left)
@@ -114,11 +114,11 @@ def upright(
 
 
 def for_result(picture: Picture, media_type: str = "") -> tuple[Metadata, tuple[str, ...]]:
-    """Return a picture's metadata in coordinates and sizes of its pixels, and remarks.
+    """Return a picture's metadata in coordinates and sizes of its current pixels, and remarks.
 
     Args:
         picture: its pixels may have been cut and scaled since it was read.
-        media_type: of the file to be written, for packets that state one.
+        media_type: media type of the file to be written, for packets that state one.
     """
     lost: list[str] = []
     exif, xmp = picture.exif, picture.xmp

@@ -1,4 +1,4 @@
-"""What the Content Credentials of an input say of its origin: they are left behind, that statement is not."""
+"""Keep the origin that an input's Content Credentials state, although the credentials are left out."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _PIECE_BYTES = 1 << 20
 
 
 def with_origin_of_credentials(picture: Picture, file: BinaryIO) -> Picture:
-    """Return the picture with the origin that its file's Content Credentials state in XMP, where they state AI.
+    """Return the picture with the AI origin of its file's Content Credentials, stated in XMP.
 
     Args:
-        picture: as it was read; its notes say whether there are Content Credentials.
-        file: opened; left where it was.
+        picture: as read; its notes say whether there are Content Credentials.
+        file: opened; its position is restored.
     """
     if not any(CREDENTIALS in note for note in picture.notes):
         return picture
@@ -35,13 +35,13 @@ def with_origin_of_credentials(picture: Picture, file: BinaryIO) -> Picture:
 
 
 def origin_of_credentials(file: BinaryIO) -> str:
-    """Find IPTC's term for AI that a file's bytes mention; a composite counts where both are mentioned.
+    """Find IPTC's term for AI in a file's bytes; the composite term if both occur.
 
     Args:
-        file: opened; left where it was.
+        file: opened; its position is restored.
 
     Returns:
-        The term; empty where none is mentioned.
+        The term; empty if there is none.
     """
     place, rest = file.tell(), b""
     found: set[bytes] = set()

@@ -1,4 +1,4 @@
-"""The pages of one file: pictures of their own, each with its size, depth, colours and metadata.
+"""Read and write the pages of one file, each with its own size, depth, colours and metadata.
 
 One page is in memory at a time, in reading and in writing.
 """
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pages:
-    """Some pages of a file.
+    """Describe some pages of a file.
 
     Attributes:
         path: the file.
-        numbers: of the pages that are wanted, from 1, in their order.
-        num_in_file: how many the file has.
+        numbers: numbers of the wanted pages, from 1, in their order.
+        num_in_file: number of pages in the file.
         sizes: (width, height) in pixels of each wanted page, upright.
-        max_pixels: largest page accepted when they are read.
-        max_bytes: largest file accepted then.
+        max_pixels: largest page accepted by :meth:`pictures`.
+        max_bytes: largest file accepted by :meth:`pictures`.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class Pages:
     max_bytes: int = MAX_FILE_BYTES
 
     def pictures(self) -> Iterator[Picture]:
-        """Read every wanted page in its turn.
+        """Read every wanted page in order.
 
         Raises:
             PictureError: the file is damaged, or changed since it was opened; the message names the page.
@@ -70,7 +70,7 @@ def open_pages(
     max_pixels: int = MAX_PICTURE_PIXELS,
     max_bytes: int = MAX_FILE_BYTES,
 ) -> Pages:
-    """Find the wanted pages of a file; nothing is decoded. A file of any other format than TIFF has one page.
+    """Find the wanted pages of a file without decoding. Formats other than TIFF have one page.
 
     Args:
         path: the file.
@@ -79,7 +79,7 @@ def open_pages(
         max_bytes: largest file accepted.
 
     Raises:
-        PictureError: it cannot be read, or has no page of that number.
+        PictureError: the file cannot be read, or has no page of that number.
     """
     with opened_file(path, max_pixels, max_bytes) as (file, _):
         codec = recognised(file, shown_path(path))
@@ -96,13 +96,13 @@ def open_pages(
 
 
 def page_numbers(wanted: str, num_pages: int) -> tuple[int, ...]:
-    """Return the numbers that ``RestoreOptions.pages`` means, in its order; a range without end goes to the last."""
+    """Return the numbers that ``RestoreOptions.pages`` selects, in its order; an open range goes to the last page."""
     if wanted == ALL_PAGES:
         return tuple(range(1, num_pages + 1))
     numbers: list[int] = []
     for part in wanted.split(","):
         first, dash, last = re.fullmatch(r"([0-9]+)(-?)([0-9]*)", part).groups()  # type: ignore[union-attr]
-        # Of a range that ends far behind the last page one number is enough to say so.
+        # One number beyond the last page is enough for the error message.
         end = min(int(last), num_pages + 1) if last else num_pages if dash else int(first)
         numbers += range(int(first), max(end, int(first)) + 1)
     return tuple(numbers)
@@ -116,15 +116,15 @@ def write_pages(
     overwrite: bool = True,
     signer: ResultSigner | None = None,
 ) -> tuple[str, ...]:
-    """Write pictures as the pages of one TIFF, losslessly compressed. The file is whole or not there.
+    """Write pictures as the pages of one TIFF, losslessly compressed, whole or not at all.
 
     Beyond 4 GB it becomes a BigTIFF. Each page keeps its own depth, transparency, profile, DPI and metadata.
 
     Args:
-        pictures: taken one by one; what they raise ends the writing.
-        path: where to.
-        quality: of no meaning for TIFF; as of :func:`write_picture`.
-        overwrite: whether a file that is there may be replaced.
+        pictures: taken one by one; their exception ends the writing.
+        path: the target.
+        quality: ignored for TIFF; see :func:`write_picture`.
+        overwrite: whether an existing file may be replaced.
         signer: signs the file, with what the first page states; None leaves it unsigned.
 
     Returns:
@@ -142,7 +142,7 @@ def write_pages(
     with whole_file(target, overwrite) as file, nullcontext(file) if signer is None else TemporaryFile() as place:
         pages = TiffPages(place)
         for picture in pictures:
-            if first is None:  # its statement is wanted at the end, its pixels are not
+            if first is None:  # only its statement is needed at the end
                 first = replace(picture, pixels=picture.pixels[:1, :1].copy(), alpha=None)
             try:
                 data, lost = encoded(picture, form, quality)

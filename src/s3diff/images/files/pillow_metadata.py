@@ -1,4 +1,4 @@
-"""Metadata and DPI as Pillow has them, both ways; and the TIFF whose pixels it has no mode for."""
+"""Convert metadata and DPI from and to Pillow's form; write TIFF pixels for which Pillow has no mode."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from s3diff.images.files.metadata import EXIF_PREFIX, Metadata
 from s3diff.images.files.png_texts import XMP_KEYWORD, iptc_text, sorted_texts
 from s3diff.images.picture import Text
 
-#: TIFF tags that say something about the scene: description, maker, resolution, software, times, names, Windows' tags.
+#: TIFF tags about the scene: description, maker, resolution, software, times, names, Windows' tags.
 _DESCRIPTIVE_TAGS = (
     0x010D, 0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x011D, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749,
     0x8298, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F, *geotiff.TAGS,
@@ -36,12 +36,12 @@ _NAMED_TAGS = {0x935C: "Photoshop's layers", _TIFF_CREDENTIALS: CREDENTIALS}
 _NAMED_TAGS |= {0xA480: "GDAL's metadata", 0xA481: "GDAL's value for no data"}
 _COMMENT = "Comment"
 _IPTC_START = b"\x1c"
-#: Texts of PNG above so many characters are compressed, as the specification advises (section 11.3.3.1).
+#: Length from which texts of PNG are compressed, as the specification advises (section 11.3.3.1).
 _COMPRESSED_TEXT = 1024
 
 
 class _StoredText(str):
-    """Text of a tag as it is stored, mostly UTF-8, which Pillow reads as Latin-1; it would write ? beyond ASCII."""
+    """Keep a tag's text as stored, mostly UTF-8: Pillow would read Latin-1 and write ? beyond ASCII."""
 
     def encode(self, encoding: str = "", errors: str = "") -> bytes:
         return str.encode(self, "latin-1")
@@ -54,7 +54,7 @@ def _as_stored(value: Any) -> Any:
 
 
 def metadata_of(image: Image.Image) -> tuple[Metadata, list[str], tuple[str, ...]]:
-    """Return what a loaded image's file says about it, as stored; the titles of what is left behind; remarks."""
+    """Return the metadata of a loaded image as stored, the titles of contents left out, and remarks."""
     exif, xmp, iptc = None, None, None
     notes: tuple[str, ...] = ()
     texts: tuple[Text, ...] = ()
@@ -90,7 +90,7 @@ def metadata_of(image: Image.Image) -> tuple[Metadata, list[str], tuple[str, ...
 
 
 def _exif_of(image: Image.Image, found: bytes | None) -> tuple[bytes | None, bool]:
-    """The EXIF block with its prefix, and whether there was one too damaged to keep; ``found``: in another place."""
+    """Return the EXIF block with its prefix, and whether a block was too damaged; ``found``: one from elsewhere."""
     try:
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             return descriptive_exif(image.getexif()), False
@@ -123,7 +123,7 @@ def _said(value: str | bytes | None) -> str:
 
 
 def _iptc_of_tiff(image: TiffImagePlugin.TiffImageFile) -> bytes | None:
-    """Image resources; where IPTC has a tag of its own, that counts, and not what stands among the resources."""
+    """Return image resources; IPTC's own tag has priority over IPTC among the resources."""
     resources, datasets = (_tag_bytes(image, tag) for tag in (_TIFF_PHOTOSHOP, _TIFF_IPTC))
     if not datasets:
         return resources
@@ -131,7 +131,7 @@ def _iptc_of_tiff(image: TiffImagePlugin.TiffImageFile) -> bytes | None:
 
 
 def _tag_bytes(image: TiffImagePlugin.TiffImageFile, tag: int) -> bytes:
-    """A tag's bytes as stored: where a program has called them whole numbers of four, Pillow gives only the first."""
+    """Return a tag's bytes as stored: of bytes marked as whole numbers of four, Pillow returns only the first."""
     data = bytes(image.tag.tagdata.get(tag, b""))
     if tag == _TIFF_IPTC and data[:1] != _IPTC_START and data[3:4] == _IPTC_START:  # turned with those numbers
         data = b"".join(data[start : start + 4][::-1] for start in range(0, len(data), 4))
@@ -139,7 +139,7 @@ def _tag_bytes(image: TiffImagePlugin.TiffImageFile, tag: int) -> bytes:
 
 
 def _lost_sizes(exif: Image.Exif) -> list[str]:
-    """The title of the directory that no TIFF gets, where it holds more than the usual index and version."""
+    """Return the title of the directory that no TIFF gets, if it holds more than the usual index and version."""
     if _INTEROPERABILITY_GROUP not in exif.get_ifd(_EXIF_GROUP):
         return []
     more = set(exif.get_ifd(_INTEROPERABILITY_GROUP)) - {1, 2}
@@ -147,7 +147,7 @@ def _lost_sizes(exif: Image.Exif) -> list[str]:
 
 
 def _lost_tags(tags: Iterable[int]) -> list[str]:
-    """The titles of tags of a TIFF's page, or of IFD0 of an EXIF block, that no result has."""
+    """Return the titles of tags of a TIFF's page, or of an EXIF block's IFD0, that no result has."""
     kept = {*_DESCRIPTIVE_TAGS, *_STORAGE_TAGS, _TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP, _TIFF_PROFILE, 0x0112}
     lost = [tag for tag in tags if tag not in (*kept, _EXIF_GROUP, _GPS_GROUP)]
     named = [_NAMED_TAGS[tag] for tag in lost if tag in _NAMED_TAGS]
@@ -158,7 +158,7 @@ def _lost_tags(tags: Iterable[int]) -> list[str]:
 
 
 def descriptive_exif(exif: Image.Exif) -> bytes | None:
-    """Remove the tags that describe the storage of pixels in one TIFF file, which are wrong in any other file."""
+    """Remove the tags that describe one TIFF file's storage of pixels, which are wrong in any other file."""
     kept = Image.Exif()
     for tag in _DESCRIPTIVE_TAGS:
         if tag in exif:
@@ -172,7 +172,7 @@ def descriptive_exif(exif: Image.Exif) -> bytes | None:
 
 
 def xmp_of(image: Image.Image) -> bytes | None:
-    """Return the packet that Pillow has found so far, as it is stored."""
+    """Return the packet that Pillow has found so far, as stored."""
     xmp = image.info.get("xmp") or image.info.get(XMP_KEYWORD)
     if isinstance(xmp, str):
         xmp = xmp.encode("utf-8", "surrogateescape")
@@ -180,7 +180,7 @@ def xmp_of(image: Image.Image) -> bytes | None:
 
 
 def _aspect_note(info: dict[Any, Any]) -> tuple[str, ...]:
-    """Say that pixels are not square, where a file states only that and no pixels per inch."""
+    """Note that pixels are not square, if a file states only that and no pixels per inch."""
     stated: Any = info.get("aspect") or info.get("resolution")
     if info.get("jfif_unit") == 0:
         stated = info.get("jfif_density")
@@ -204,7 +204,7 @@ def dpi_of(image: Image.Image) -> tuple[float, float] | None:
 
 
 def held_by(form: Format, metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:
-    """Return the metadata as a format can hold it, and what to say of the rest."""
+    """Return the metadata that a format can hold, and notes on the rest."""
     notes: tuple[str, ...] = ()
     exif = metadata.exif if form.has_exif else None
     if metadata.exif is not None and exif is None:
@@ -222,7 +222,7 @@ def held_by(form: Format, metadata: Metadata) -> tuple[Metadata, tuple[str, ...]
 
 
 def tiff_exif(exif: bytes) -> tuple[bytes | None, tuple[str, ...]]:
-    """Return the EXIF block as a TIFF can hold it, and notes on why not."""
+    """Return the EXIF block as a TIFF can hold it, and notes on what it cannot."""
     tags = Image.Exif()
     try:
         tags.load(exif)
@@ -232,7 +232,7 @@ def tiff_exif(exif: bytes) -> tuple[bytes | None, tuple[str, ...]]:
 
 
 def png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
-    """Make chunks of a PNG of XMP, IPTC and texts."""
+    """Make PNG chunks of XMP, IPTC and texts."""
     chunks = PngImagePlugin.PngInfo()
     texts = list(metadata.texts)
     if metadata.iptc is not None:
@@ -281,7 +281,7 @@ def deep_tiff(
     Args:
         pixels: [H, W, 1 to 4] uint16: grey or RGB and, as the last channel, opacity that is not premultiplied.
         tags: from :func:`tiff_tags`.
-        icc_profile: of the pixels.
+        icc_profile: the pixels' profile.
         dpi: pixels per inch, across and down.
     """
     height, width, channels = pixels.shape

@@ -1,4 +1,4 @@
-"""Pillow images to pictures and back."""
+"""Convert Pillow images to pictures and back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def from_pil(image: Image.Image) -> Picture:
     """Make a picture of a Pillow image of any mode that ``read_picture`` accepts; EXIF orientation is applied.
 
     Raises:
-        PictureError: the mode has no 8- or 16-bit RGB or grey form, the image has no pixels or cannot be decoded.
+        PictureError: the mode has no 8- or 16-bit RGB or grey form, or the image has no pixels or cannot be decoded.
     """
     try:
         return picture_of(image, None)
@@ -75,16 +75,16 @@ def picture_of(
     *,
     is_srgb: bool = False,
 ) -> Picture:
-    """Decode the frame that an opened file stands at, upright.
+    """Decode the current frame of an opened file, upright.
 
     Args:
         image: opened; it is loaded here.
-        path: of the file.
-        notes: what is known of it already, one sentence each.
-        deep: the pixels [H, W, C], where Pillow's own have fewer bits or another meaning; of a TIFF upright.
-        stated_profile: made of what the file states about its colours; stronger than the profile that Pillow finds.
-        beside: titles of what the file holds beside its picture, which is left behind.
-        is_srgb: whether ``deep`` was converted to sRGB, so that the file's profile is not its own.
+        path: the file.
+        notes: notes so far, one sentence each.
+        deep: the pixels [H, W, C], if Pillow's own have fewer bits or another meaning; of a TIFF upright.
+        stated_profile: profile of otherwise stated colours; has priority over the profile that Pillow finds.
+        beside: titles of further contents, which are left out.
+        is_srgb: whether ``deep`` was converted to sRGB, so that the file's profile does not apply.
     """
     source_format = "JPEG" if image.format == "MPO" else image.format
     image.load()  # profile and EXIF may stand behind the pixels, and a TIFF is turned upright by it
@@ -125,7 +125,7 @@ def picture_of(
 
 
 def _plain_array(image: Image.Image) -> np.ndarray:
-    """[H, W] or [H, W, C] grey, grey and alpha, RGB or RGBA; uint8 or uint16."""
+    """Return [H, W] or [H, W, C] grey, grey and alpha, RGB or RGBA; uint8 or uint16."""
     transparent = image.has_transparency_data
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in (None, "PNG")):
         values = np.asarray(image)  # "I" is how older Pillow versions hold a 16-bit grey PNG
@@ -146,7 +146,7 @@ def _plain_array(image: Image.Image) -> np.ndarray:
 
 
 def _with_clear_color(image: Image.Image, deep: np.ndarray) -> np.ndarray:
-    """[H, W, 4] where a PNG names one colour as transparent."""
+    """Return [H, W, 4] if a PNG names one colour as transparent."""
     clear = image.info.get("transparency")
     if deep.shape[2] != 3 or not isinstance(clear, tuple):
         return deep
@@ -155,7 +155,7 @@ def _with_clear_color(image: Image.Image, deep: np.ndarray) -> np.ndarray:
 
 
 def rgb_from_cmyk(image: Image.Image, icc_profile: bytes | None) -> tuple[Image.Image, str]:
-    """Convert a CMYK image to RGB; return it and how that was done, for a remark."""
+    """Convert a CMYK image to RGB; return it and the method, for a remark."""
     if icc_profile:
         with suppress(ImageCms.PyCMSError, ImportError):  # a damaged profile, or a Pillow built without littlecms
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
@@ -166,9 +166,9 @@ def rgb_from_cmyk(image: Image.Image, icc_profile: bytes | None) -> tuple[Image.
 
 
 def _has_loading_turned(image: Image.Image) -> bool:
-    """Whether a TIFF got a quarter turn; of one that Pillow opened by itself never where it is square.
+    """Check whether loading turned a TIFF by a quarter; False for square images that Pillow opened by itself.
 
-    The tags then still hold the stored sides, but no longer the orientation.
+    After the turn the tags still hold the stored sides, but no longer the orientation.
     """
     if hasattr(image, "stored_orientation"):
         return image.stored_orientation in QUARTER_TURNS

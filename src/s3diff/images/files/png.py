@@ -1,4 +1,4 @@
-"""PNG and APNG."""
+"""Read and write PNG and APNG."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class PngCodec(Codec):
-    """16 bits per channel of colours and transparency, for which Pillow has no mode, are read and written here."""
+    """Read and write PNG, with 16 bits per channel of colours and transparency, for which Pillow has no mode."""
 
     def recognises(self, head: bytes) -> bool:
         return head.startswith(PNG_START)
@@ -62,12 +62,12 @@ class PngCodec(Codec):
         return picture_of(image, path, (*frame_notes(image), *notes), deep, profile, attachments(file))
 
     def xmp(self, file: BinaryIO, path: Path) -> bytes | None:
-        """See :meth:`Codec.xmp`; pixels are decoded only where no packet stands before them."""
+        """See :meth:`Codec.xmp`; pixels are decoded only if no packet precedes them."""
         image = self.opened(file, path, MAX_OUTPUT_PIXELS)
         return xmp_of(image) or metadata_of(image)[0].xmp
 
     def stated_profile(self, file: BinaryIO, image: ImageFile.ImageFile) -> bytes | None:
-        """See :meth:`Codec.stated_profile`; the order of strength is that of section 4.3."""
+        """See :meth:`Codec.stated_profile`; priorities are those of section 4.3."""
         place = file.tell()
         found = leading_chunks(without_damaged_chunks(file)[0])
         file.seek(place)
@@ -131,7 +131,7 @@ class PngCodec(Codec):
 
 
 def _scale_clear_grey(image: ImageFile.ImageFile, file: BinaryIO) -> None:
-    """Bring the clear grey value of 1, 2 and 4 bits to the 8 bits that Pillow makes of the pixels."""
+    """Scale the clear grey value of 1, 2 and 4 bits to the 8 bits of Pillow's pixels."""
     clear = image.info.get("transparency")
     file.seek(0)
     bits = file.read(HEAD_BYTES)[24]
@@ -141,7 +141,7 @@ def _scale_clear_grey(image: ImageFile.ImageFile, file: BinaryIO) -> None:
 
 
 def _delay(milliseconds: float) -> tuple[int, int]:
-    """Numerator and denominator of the seconds, each below 65536."""
+    """Return numerator and denominator of the seconds, each below 65536."""
     delay = Fraction(min(milliseconds, 65_535_000.0) / 1000).limit_denominator(1000)
     while delay.numerator > 65535:
         delay = Fraction(round(delay * delay.denominator / 10), max(1, delay.denominator // 10))

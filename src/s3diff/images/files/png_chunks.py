@@ -1,7 +1,6 @@
-"""PNG as chunks and rows: what is written where Pillow has no mode for the pixels, and what it does not read.
+"""Read and write PNG as chunks and rows, for pixels and data that Pillow does not support.
 
-No Pillow here.
-Sections are those of the PNG specification, third edition.
+No Pillow here. Sections are those of the PNG specification, third edition.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
-    """Make one chunk with its length and its sum (section 5.3)."""
+    """Make one chunk with its length and checksum (section 5.3)."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
@@ -38,7 +37,7 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def leading_chunks(file: BinaryIO) -> dict[bytes, bytes]:
-    """Read kind and body of the chunks before the pixels, the first of each kind; the file is left anywhere."""
+    """Read kind and body of the first chunk of each kind before the pixels; the file's position is not restored."""
     found: dict[bytes, bytes] = {}
     for kind, start, length in _places(file):
         if kind == b"IDAT":
@@ -49,7 +48,7 @@ def leading_chunks(file: BinaryIO) -> dict[bytes, bytes]:
 
 
 def without_damaged_chunks(file: BinaryIO) -> tuple[BinaryIO, tuple[str, ...]]:
-    """Leave out ancillary chunks whose sum is wrong: a picture does not depend on them (section 5.4).
+    """Leave out ancillary chunks with a wrong checksum: a picture does not depend on them (section 5.4).
 
     The chunks of an animation count as pixels.
 
@@ -78,7 +77,7 @@ def without_damaged_chunks(file: BinaryIO) -> tuple[BinaryIO, tuple[str, ...]]:
 
 
 def _places(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Kind of every chunk, where its body begins, and its length, up to where the file's structure ends."""
+    """Yield kind, start of the body and length of every chunk, up to the end of the file's structure."""
     place = len(PNG_START)
     while True:
         file.seek(place)
@@ -97,7 +96,7 @@ def header(array: np.ndarray) -> bytes:
 
 
 def with_pixels(template: bytes, array: np.ndarray) -> bytes:
-    """Make a file with these pixels [H, W, C] and everything else from another file, whose own pixels are dropped."""
+    """Make a file with these pixels [H, W, C] and the other chunks of another file."""
     parts = [PNG_START]
     for kind, body in chunks(template):
         if kind == b"IHDR":
@@ -127,7 +126,7 @@ def compressed_rows(array: np.ndarray) -> Iterable[bytes]:
 
 
 def _filtered(rows: np.ndarray, above: np.ndarray, step: int) -> np.ndarray:
-    """[R, 1 + N]: each row by the filter whose bytes, as signed numbers, have the smallest sum (section 12.7)."""
+    """Return [R, 1 + N]: each row by the filter whose bytes, as signed numbers, sum to the least (section 12.7)."""
     left, corner = (np.pad(each, ((0, 0), (step, 0)))[:, : rows.shape[1]] for each in (rows, above))
     a, b, c = (each.astype(np.int16) for each in (left, above, corner))
     towards_a, towards_b, towards_c = abs(b - c), abs(a - c), abs(a + b - 2 * c)

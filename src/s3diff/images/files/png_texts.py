@@ -1,4 +1,4 @@
-"""Keywords and texts of PNG: which of them are metadata of another kind, written out in digits. No Pillow here."""
+"""Separate PNG texts from metadata of another kind that is written out in digits. No Pillow here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from s3diff.images.picture import Text
 
 XMP_KEYWORD = "XML:com.adobe.xmp"
 _PROFILE_KEYWORD = "Raw profile type "
-#: ImageMagick's way to keep profiles in texts: a name (of two words by exiftool), the number of bytes, and the bytes as
-#: hexadecimal digits.
+#: Profiles in texts, as ImageMagick writes them: a name (exiftool: two words), the number of bytes, hexadecimal digits.
 _PROFILE = re.compile(r"\s*(\S[^\n]{0,78}?)\s+([0-9]{1,10})\s+([0-9a-fA-F\s]*)\s*")
 _LINE_DIGITS = 72
 _XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
@@ -23,13 +22,13 @@ _OF_ONE_FILE = re.compile(
 
 
 class PngTexts(NamedTuple):
-    """What the texts of a PNG hold.
+    """Hold the contents of PNG's texts.
 
     Attributes:
         exif: an EXIF block with its prefix.
         xmp: a packet.
         iptc: image resources of Photoshop.
-        texts: the others.
+        texts: the other texts.
         lost: titles of profiles that cannot be read.
     """
 
@@ -41,7 +40,7 @@ class PngTexts(NamedTuple):
 
 
 def sorted_texts(texts: list[Text]) -> PngTexts:
-    """Tell profiles from texts."""
+    """Separate profiles from texts."""
     found: dict[str, bytes] = {}
     plain, lost = [], []
     for text in texts:
@@ -59,7 +58,7 @@ def sorted_texts(texts: list[Text]) -> PngTexts:
             elif name in ("iptc", "8bim"):
                 resources = data if data.startswith(b"8BIM") else resources_of(data)
                 found.setdefault("iptc", resources or b"")
-            elif name not in ("icc", "icm"):  # colours are read elsewhere
+            elif name not in ("icc", "icm"):  # read elsewhere, with the colours
                 lost.append(f"the {name} profile in a text of the PNG")
         elif not _OF_ONE_FILE.fullmatch(text.keyword):
             plain.append(text)

@@ -1,4 +1,4 @@
-"""What a result keeps of its picture, by format: the table of ``docs/pictures.md``.
+"""List what a result keeps of its picture, by format: the table of ``docs/pictures.md``.
 
 ``python -m s3diff.images.files.preservation`` prints that file. One test compares it with the one in the tree, another
 one proves the rows with files.
@@ -199,7 +199,7 @@ def _texts(form: Format) -> str:
 
 
 def _coordinates() -> str:
-    """The table of fields, one line for each place and title."""
+    """Write the table of fields, one line for each place and title."""
     lines: dict[tuple[str, str, str], list[str]] = {}
     for field in FIELDS:
         names = [field.title] if field.is_exif else [str(name) for name in field.names]
@@ -220,7 +220,7 @@ def _row(form: Format) -> str:
 
 
 def page() -> str:
-    """Make the whole file."""
+    """Write the whole page."""
     return _BEFORE + "".join(map(_row, FORMATS)) + _AFTER.replace(_COORDINATES_HERE, _coordinates())
 
 

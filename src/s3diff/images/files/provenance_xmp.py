@@ -1,4 +1,4 @@
-"""A result's statement of its making as XMP: one structure of our own, IPTC's source type and XMP's creator tool.
+"""Write a result's statement of its making as XMP: our own structure, IPTC's source type and XMP's creator tool.
 
 Iptc4xmpExt:DigitalSourceType   what kind of picture this is
 xmp:CreatorTool                 s3diff and its version
@@ -16,16 +16,16 @@ from s3diff.errors import OptionError, PictureError
 from s3diff.images.files.xmp_packet import RDF, XmlElement, XmpError, XmpPacket, is_plain_packet
 from s3diff.images.provenance import Provenance, options_as_json, options_of_json
 
-#: Ours. A name, no address.
+#: Our namespace: a name, no address.
 NAMESPACE = "urn:s3diff:restoration:1/"
 XMP = "http://ns.adobe.com/xap/1.0/"
 IPTC_EXTENSION = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _CREATOR_TOOL, _SOURCE_TYPE, _RESTORATIONS = (XMP, "CreatorTool"), (IPTC_EXTENSION, "DigitalSourceType"), "Restorations"
-#: What a packet mentions that already states something of this kind.
+#: Texts in a packet that already has such a statement.
 _NAMES = re.compile(b"|".join(re.escape(name.encode()) for name in (_CREATOR_TOOL[1], _SOURCE_TYPE[1], NAMESPACE)))
 _ABOUT = re.compile(rb"\brdf:about\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 _END = b"</rdf:RDF>"
-#: Signs that XML 1.0 cannot hold.
+#: Characters that XML 1.0 cannot hold.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TEXTS = {"model": "Model", "fingerprint": "Fingerprint", "version": "Version", "precision": "Precision",
           "device": "Device"}  # fmt: skip
@@ -37,12 +37,12 @@ _OPTIONS, _QUALITY = "Options", "Quality"
 
 
 class Statement(NamedTuple):
-    """What a packet says of a picture's origin.
+    """Hold a packet's statement of a picture's origin.
 
     Attributes:
-        creator_tool: empty where nothing is said.
-        source_type: an address of IPTC's vocabulary; empty where nothing is said.
-        restorations: by s3diff, in their order.
+        creator_tool: empty if not stated.
+        source_type: an address of IPTC's vocabulary; empty if not stated.
+        restorations: restorations by s3diff, in their order.
     """
 
     creator_tool: str = ""
@@ -53,12 +53,12 @@ class Statement(NamedTuple):
 def with_restoration(
     xmp: bytes | None, made: Provenance, earlier: bytes | None = None
 ) -> tuple[bytes, tuple[str, ...]]:
-    """Return a result's packet, and a remark on what the input stated that the result states otherwise.
+    """Add a restoration to a result's packet; return the packet, and a remark if the source type changed.
 
     Args:
-        xmp: the result's packet; None where it has none.
+        xmp: the result's packet; None if it has none.
         made: the statement.
-        earlier: the input's packet, where the result has lost it.
+        earlier: the input's packet, if the result has lost it.
     """
     if xmp is not None and earlier is None and is_plain_packet(xmp, _NAMES) and xmp.count(_END) == 1:
         abouts = {found[1] or found[2] or b"" for found in _ABOUT.finditer(xmp)}
@@ -80,7 +80,7 @@ def with_restoration(
 
 
 def completed(made: Provenance, xmp: bytes | None) -> Provenance:
-    """Return the statement with what the input's packet states of its own making."""
+    """Add the input's own statement, from its packet, to the statement."""
     return _completed(made, _packet(xmp))
 
 
@@ -90,7 +90,7 @@ def _completed(made: Provenance, packet: XmpPacket | None) -> Provenance:
 
 
 def statement_fields(made: Provenance) -> dict[str, str]:
-    """Return the structure's fields by their names, as texts."""
+    """Return the structure's fields by name, as texts."""
     fields = {name: getattr(made, field) for field, name in _TEXTS.items()}
     fields |= {name: repr(float(getattr(made, field))) for field, name in _NUMBERS.items()}
     fields |= {name: str(getattr(made, field)) for field, name in _TRUTHS.items()}
@@ -101,10 +101,10 @@ def statement_fields(made: Provenance) -> dict[str, str]:
 
 
 def statement_of(xmp: bytes | None) -> Statement:
-    """Read what a packet says of a picture's origin.
+    """Read a packet's statement of a picture's origin.
 
     Raises:
-        PictureError: a restoration is stated in a form that is not ours.
+        PictureError: a restoration is stated in an unknown form.
     """
     packet = _packet(xmp)
     if packet is None:
@@ -121,12 +121,12 @@ def statement_of(xmp: bytes | None) -> Statement:
 
 
 def source_type_of(xmp: bytes | None) -> str:
-    """Return the source type that a packet states; empty where it states none."""
+    """Return the source type that a packet states; empty if none."""
     return _stated(_packet(xmp), *_SOURCE_TYPE)
 
 
 def with_source_type(xmp: bytes | None, source_type: str) -> bytes:
-    """Return a packet that states a source type, whatever it stated before."""
+    """Return a packet with this source type, which replaces an earlier one."""
     packet = _packet(xmp)
     prefix = f'<rdf:RDF xmlns:rdf="{RDF}"><rdf:Description rdf:about="" xmlns:Iptc4xmpExt="{IPTC_EXTENSION}">'
     added = f"{prefix}{_element('Iptc4xmpExt:DigitalSourceType', source_type)}</rdf:Description></rdf:RDF>".encode()

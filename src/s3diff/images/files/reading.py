@@ -1,4 +1,4 @@
-"""Picture files to arrays. Whatever is wrong with a file is one ``PictureError``."""
+"""Read picture files. Every fault of a file is one ``PictureError``."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from s3diff.images.stated_colors import adobe_rgb_profile
 from s3diff.messages import reason_of, shown_path
 from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 
-#: What Pillow says of a kind of file that it does not read.
+#: Pillow's message for files of an unsupported kind.
 _UNKNOWN_KIND = re.compile(r"unsupported|not supported|unknown (pixel|raw) mode|unrecognized|not implemented", re.I)
-#: How raw files begin that are no TIFF: Fujifilm, Olympus, Panasonic, Sigma, Minolta, Canon.
+#: First bytes of raw files other than TIFF: Fujifilm, Olympus, Panasonic, Sigma, Minolta, Canon.
 _RAW_HEAD = re.compile(rb"FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\0|FOVb|\0MRM|.{4}ftypcrx |.{6}HEAPCCDR", re.S)
-#: What ``Image.MAX_IMAGE_PIXELS`` is unless the process has set it.
+#: Default of ``Image.MAX_IMAGE_PIXELS``.
 _PILLOWS_DEFAULT_PIXELS = 1024**3 // 4 // 3
 
 
@@ -39,8 +39,8 @@ def read_picture(
     """Read a picture of any of :data:`s3diff.formats.FORMATS`, recognised by its content.
 
     Palettes become RGB, 1-bit pictures grey, CMYK becomes RGB (through its profile, which is then dropped). 16 bits are
-    kept, but for CMYK, which comes in 8, with a note. Of several frames or pages the first is taken, with a note (all
-    frames: ``open_animation``; all pages: ``open_pages``). The EXIF orientation is applied. HEIC needs the extra
+    kept, except for CMYK, which is reduced to 8 with a note. Of several frames or pages the first is read, with a note
+    (all frames: ``open_animation``; all pages: ``open_pages``). The EXIF orientation is applied. HEIC needs the extra
     ``heif``.
 
     Args:
@@ -65,10 +65,10 @@ def read_picture(
 
 @contextmanager
 def opened_file(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
-    """Open a file and find the largest number of pixels; an error in the block becomes one line about the picture.
+    """Open a file and find the largest number of pixels; turn an error in the block into one line about the picture.
 
     Raises:
-        PictureError: there is no such file, it cannot be opened or is too large.
+        PictureError: the file does not exist, cannot be opened or is too large.
     """
     shown, limit = shown_path(path), _pixel_limit(max_pixels)
     with reading(shown, limit):
@@ -91,7 +91,7 @@ def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PICTURE_PIXELS)
 
     Args:
         data: the content.
-        name: what it is called, for messages.
+        name: its name, for messages.
         max_pixels: see :func:`read_picture`.
 
     Raises:
@@ -104,7 +104,7 @@ def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PICTURE_PIXELS)
 
 
 class PictureHeader(NamedTuple):
-    """What a file says of itself before it is decoded: size in pixels as stored, and the format's usual extension."""
+    """Hold a file's facts before decoding: size in pixels as stored, and the format's usual extension."""
 
     width: int
     height: int
@@ -112,7 +112,7 @@ class PictureHeader(NamedTuple):
 
 
 def picture_header(path: PicturePath) -> PictureHeader:
-    """Read size and format of a picture file; nothing is decoded, whatever size it claims.
+    """Read size and format of a picture file without decoding.
 
     Raises:
         PictureError: it cannot be opened, or is no picture.
@@ -124,7 +124,7 @@ def picture_header(path: PicturePath) -> PictureHeader:
 
 
 def stated_profile_of_file(path: PicturePath) -> bytes | None:
-    """Make a profile of what a file states about its colours otherwise; see :meth:`Codec.stated_profile`.
+    """Make a profile of a file's otherwise stated colours; see :meth:`Codec.stated_profile`.
 
     Raises:
         PictureError: the file is no picture, a raw file, HDR, or its first page is a reduced copy.
@@ -172,12 +172,12 @@ def reading(shown: str, limit: int) -> Iterator[None]:
         raise PictureError(
             f"{shown} is a symbolic link that leads back to itself; give the picture it means"
         ) from error
-    except Exception as error:  # what a decoder raises on damaged data is open-ended: struct, zlib, index errors ..
+    except Exception as error:  # decoders raise anything on damaged data: struct, zlib, index errors ..
         raise PictureError(_unreadable(shown, error)) from error
 
 
 def _unreadable(shown: str, error: Exception) -> str:
-    """The message about a file that a decoder could not read: damaged, or of a kind that it does not know."""
+    """Return the message about a file that a decoder could not read: damaged, or of an unknown kind."""
     reason = reason_of(error)
     what = "it may be damaged"
     if isinstance(error, NotImplementedError) or _UNKNOWN_KIND.search(reason):
@@ -186,7 +186,7 @@ def _unreadable(shown: str, error: Exception) -> str:
 
 
 def list_pictures(folder: PicturePath, recursive: bool = False) -> list[Path]:
-    """List the files in a folder that are named as pictures, sorted by path; hidden files and folders are left out.
+    """List the files in a folder with a picture's extension, sorted by path; hidden files and folders are left out.
 
     Raises:
         PictureError: the folder, or one inside it, cannot be listed.
@@ -205,7 +205,7 @@ def list_pictures(folder: PicturePath, recursive: bool = False) -> list[Path]:
 
 
 def recognised(file: BinaryIO, shown: str) -> Codec:
-    """Find what reads an opened file; it is left at its beginning.
+    """Find the codec of an opened file, which is left at its beginning.
 
     Raises:
         PictureError: it is no picture.

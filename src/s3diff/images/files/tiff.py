@@ -1,4 +1,4 @@
-"""TIFF."""
+"""Read and write TIFF."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from s3diff.images.stated_colors import profile_of_gamma
 from s3diff.messages import reason_of, too_many_pixels
 
 _COMPRESSION, _WHITE_POINT, _PRIMARIES = 0x0103, 0x013E, 0x013F
-#: Compressions that no decoder here knows.
+#: Compressions without a decoder here.
 _COMPRESSIONS = {
     34661: "JBIG", 34676: "SGI LogLuv", 34677: "SGI LogLuv", 34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG",
     50002: "JPEG XL", 52546: "JPEG XL",
@@ -31,7 +31,7 @@ _COMPRESSIONS = {
 
 
 class TiffCodec(Codec):
-    """16 bits per channel of colours and transparency, for which Pillow has no mode, are read and written here."""
+    """Read and write TIFF, with 16 bits per channel of colours and transparency, for which Pillow has no mode."""
 
     def recognises(self, head: bytes) -> bool:
         return head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
@@ -77,7 +77,7 @@ class TiffCodec(Codec):
                 raise PictureError(f"page {number} cannot be read ({reason_of(error)}); it may be damaged") from error
 
     def xmp(self, file: BinaryIO, path: Path) -> bytes | None:
-        """See :meth:`Codec.xmp`; of a picture of any size, whose pixels nobody looks at."""
+        """See :meth:`Codec.xmp`; of a picture of any size, since no pixels are read."""
         return metadata_of(self.checked_header(file))[0].xmp
 
     def fitted_exif(self, exif: bytes) -> tuple[bytes | None, tuple[str, ...]]:
@@ -97,7 +97,7 @@ class TiffCodec(Codec):
 
 
 def _directories(file: BinaryIO) -> tuple[TiffDirectories, list[Directory]]:
-    """All directories, and those of pictures of their own.
+    """Return all directories, and those of full pages.
 
     Raises:
         PictureError: the file is raw, or has too many pages.
@@ -111,7 +111,7 @@ def _directories(file: BinaryIO) -> tuple[TiffDirectories, list[Directory]]:
 
 
 def _opened(file: BinaryIO, directories: TiffDirectories, page: Directory) -> TiffImage:
-    """A page as Pillow sees it; nothing is decoded."""
+    """Open a page with Pillow without decoding."""
     if page is not directories.pages[0]:
         file = PatchedTiff(file, directories, page).opened()
     file.seek(0)
@@ -155,7 +155,7 @@ def _read_page(
 
 
 def _stated_profile(image: ImageFile.ImageFile, is_color: bool) -> bytes | None:
-    """Make a profile of the white point and primaries in tags (TIFF 6.0, section 20); an ICC profile is stronger."""
+    """Make a profile of the white point and primaries in tags (TIFF 6.0, section 20); an ICC profile has priority."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     white, ends = tags.get(_WHITE_POINT, ()), tags.get(_PRIMARIES, ())
     if "icc_profile" in image.info or not is_color or len(white) != 2 or len(ends) != 6:
@@ -168,7 +168,7 @@ def _stated_profile(image: ImageFile.ImageFile, is_color: bool) -> bytes | None:
 
 
 def silence_libtiff() -> None:
-    """Keep libtiff from writing its remarks on damaged files to stderr, for programs that say one line for each file.
+    """Keep libtiff's remarks on damaged files off stderr, for programs that print one line per file.
 
     Pillow raises its errors all the same. Does nothing where libtiff cannot be reached (Windows).
     """

@@ -1,4 +1,4 @@
-"""The directories of a TIFF: which one holds the picture, and which files are raw. No Pillow here.
+"""Read the directories of a TIFF: find the picture's, and recognise raw files. No Pillow here.
 
 Sections are those of TIFF 6.0; raw files are TIFFs whose first directory mostly holds a preview.
 """
@@ -23,22 +23,22 @@ _REDUCED, _MASK = 1, 4
 _OLD_REDUCED = 2
 _LONG = 4
 _CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
-#: No program writes so many sub-directories or so long values of the wanted tags.
+#: Limits above what any program writes for these tags.
 _MAX_VALUES = 64
 
 
 @dataclass(frozen=True)
 class Directory:
-    """One directory.
+    """Describe one directory.
 
     Attributes:
         place: where it begins in the file.
         width: in pixels.
         height: in pixels.
-        is_reduced: whether it says of itself that it is a reduced copy or a mask of another one.
-        is_raw: whether it holds a sensor's values, or says that the file is a DNG.
+        is_reduced: whether it is marked as a reduced copy or a mask of another one.
+        is_raw: whether it holds a sensor's values, or marks the file as a DNG.
         children: places of its sub-directories.
-        entries: where the entry of each tag begins in the file.
+        entries: start of each tag's entry in the file.
         data: the bytes of the entries.
     """
 
@@ -71,7 +71,7 @@ class TiffDirectories:
         self._file = file
         #: ``<`` or ``>``; and whether it is a BigTIFF.
         self.order, self.is_big = "<" if head.startswith(b"II") else ">", head[2:4] in (b"+\0", b"\0+")
-        #: The chain, up to where it leads back or out of the file.
+        #: The chain of directories, up to a loop or the end of the file.
         self.pages: list[Directory] = []
         self.is_canon_raw = head[8:11] == b"CR\x02"
         place = self._unpack("Q" if self.is_big else "I", head, 8 if self.is_big else 4) if len(head) >= 16 else 0
@@ -86,9 +86,9 @@ class TiffDirectories:
             self.pages.append(page)
 
     def full_pages(self) -> list[Directory]:
-        """Find the pages that are pictures of their own: reduced copies stand back for what they are copies of.
+        """Find the full pages: a reduced copy counts only without its original.
 
-        Where every page is marked as reduced, the larger sub-directories are taken, or else all pages as they are.
+        If every page is marked as reduced, the larger sub-directories count, or else all pages.
 
         Raises:
             PictureError: the file is raw.
@@ -113,7 +113,7 @@ class TiffDirectories:
         return found
 
     def _read(self, place: int) -> tuple[Directory, int]:
-        """A directory, and where the next one begins."""
+        """Read a directory and the place of the next one."""
         count_code, entry_bytes, link_code = ("Q", 20, "Q") if self.is_big else ("H", 12, "I")
         self._file.seek(place)
         num_entries = self._unpack(count_code, self._file.read(struct.calcsize(count_code)))
@@ -132,7 +132,7 @@ class TiffDirectories:
         return Directory(place, width, height, is_reduced, is_raw, children, places, entries), following
 
     def numbers(self, directory: Directory, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """Read whole numbers of a directory's entry, at most ``_MAX_VALUES``; the default where it is not there."""
+        """Read whole numbers of a directory's entry, at most ``_MAX_VALUES``; the default if it is missing."""
         if tag not in directory.entries:
             return default
         return self._values(directory.data, directory.entries[tag] - directory.place - (8 if self.is_big else 2))
@@ -155,11 +155,11 @@ class TiffDirectories:
 
 
 class PatchedTiff:
-    """A copy of a file's bytes whose first directory is another one; entries of that can be changed.
+    """Copy a file's bytes with another first directory, whose entries can be changed.
 
     Args:
         file: opened.
-        directories: of the file.
+        directories: the file's directories.
         directory: the one that becomes the first.
     """
 
@@ -170,27 +170,27 @@ class PatchedTiff:
         self._pack("Q" if self._is_big else "I", 8 if self._is_big else 4, directory.place)
 
     def set(self, tag: int, value: int) -> None:
-        """Make an entry that is there one LONG of that value."""
+        """Set an existing entry to one LONG."""
         entry = self._directory.entries.get(tag)
         if entry is not None:
             self._pack("HQ" if self._is_big else "HI", entry + 2, _LONG, 1)
             self._pack("I", entry + (12 if self._is_big else 8), value)
 
     def rename(self, tag: int, new: int) -> None:
-        """Give an entry that is there another tag."""
+        """Change the tag of an existing entry."""
         if tag in self._directory.entries:
             self._pack("H", self._directory.entries[tag], new)
 
     def count(self, tag: int) -> int:
-        """Count the numbers of an entry that is there."""
+        """Count the numbers of an existing entry."""
         code = "Q" if self._is_big else "I"
         return int(struct.unpack_from(f"{self._order}{code}", self.data, self._directory.entries[tag] + 4)[0])
 
     def keep_part(self, tag: int, first: int, count: int) -> None:
-        """Let an entry of several numbers hold ``count`` of them from ``first`` on.
+        """Reduce an entry of several numbers to ``count`` of them from ``first``.
 
         Raises:
-            struct.error: it does not hold so many.
+            struct.error: the entry has fewer.
         """
         entry = self._directory.entries[tag]
         code, place_at = "Q" if self._is_big else "I", entry + (12 if self._is_big else 8)

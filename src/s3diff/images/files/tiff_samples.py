@@ -1,7 +1,7 @@
-"""Pixels of TIFF as numbers, for what Pillow has no mode for: more than 8 bits, floats, Lab, CMYK with transparency.
+"""Read TIFF pixels for which Pillow has no mode: more than 8 bits, floats, Lab, CMYK with transparency.
 
 libtiff, through Pillow, unpacks the rows of such a file as bytes: in a copy of the file the directory describes a grey
-picture of 8 bits, as wide as a row has bytes. What the bytes mean is computed here (TIFF 6.0 and its supplements).
+picture of 8 bits, as wide as a row has bytes. The bytes are interpreted here (TIFF 6.0 and its supplements).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from s3diff.images.files.tiff_directories import Directory, PatchedTiff, TiffDir
 _WIDTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _ORIENTATION = 0x0100, 0x0102, 0x0103, 0x0106, 0x0111, 0x0112
 _SAMPLES, _STRIP_BYTES, _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILES = 0x0115, 0x0117, 0x011C, 0x013D, 0x0142, 0x0144
 _TILE_BYTES, _INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 0x0145, 0x014C, 0x0152, 0x0153
-#: A tag next to ``_EXTRA_SAMPLES`` that means nothing for grey; entries stay in order.
+#: A tag next to ``_EXTRA_SAMPLES`` without meaning for grey, so that entries stay in order.
 _MEANINGLESS = 0x0151
 #: Compressions of bytes of any kind: none, LZW, deflate, PackBits, LZMA, Zstandard.
 _OF_BYTES = (1, 5, 8, 32773, 32946, 34925, 50000)
@@ -33,12 +33,12 @@ _DIFFERENCES, _FLOAT_DIFFERENCES = 2, 3
 _WORDS = (8, 16, 32, 64)
 _MOST_SAMPLES, _MOST_BITS = 32, 64
 _BAND_ROWS = 64
-#: Tiles may hold so many times the pixels that a picture may have.
+#: Largest size of a tile, as a multiple of the largest picture.
 _TILE_EXCESS = 4
 
 
 class TiffImage(TiffImagePlugin.TiffImageFile):
-    """Pillow's image; it knows the orientation and the size as stored, which loading forgets."""
+    """Keep the orientation and the size as stored, which Pillow's image forgets when it is loaded."""
 
     stored_orientation = 1
     stored_size = (0, 0)
@@ -51,12 +51,12 @@ class TiffImage(TiffImagePlugin.TiffImageFile):
 
 
 class Samples(NamedTuple):
-    """Pixels, and how they came about.
+    """Hold pixels and how they were read.
 
     Attributes:
-        image: with the file's metadata, loaded; its pixels mean nothing.
+        image: loaded, with the file's metadata; its pixels are unused.
         array: [H, W, 1 to 4], grey or RGB and opacity, upright; uint8 or uint16.
-        is_srgb: whether colours were converted to sRGB, so that the file's profile is not theirs.
+        is_srgb: whether colours were converted to sRGB, so that the file's profile does not apply.
         notes: what was lost.
     """
 
@@ -67,11 +67,11 @@ class Samples(NamedTuple):
 
 
 class SampleReader:
-    """Know how the samples of one page are stored, and read them.
+    """Read the samples of one page.
 
     Args:
         file: opened.
-        directories: of the file.
+        directories: the file's directories.
         page: one of them.
     """
 
@@ -91,12 +91,12 @@ class SampleReader:
         num_extra = max(0, self.num_samples - _NUM_COLORS.get(self.photometric, self.num_samples))
         is_unlabelled = num_extra == 1 and _EXTRA_SAMPLES not in page.entries and self.photometric != _CMYK
         stated = (_OPACITY,) if is_unlabelled else directories.numbers(page, _EXTRA_SAMPLES)
-        #: What each sample behind the colours means; one that nothing is said of is opacity, as for other programs.
+        #: Meaning of each sample behind the colours; unspecified ones are opacity, as in other programs.
         self.extra = (*stated[:num_extra], *[0] * (num_extra - len(stated)))
 
     @property
     def is_needed(self) -> bool:
-        """Whether Pillow would refuse the page, or read it with fewer bits than it has."""
+        """Check whether Pillow would refuse the page, or read fewer bits."""
         if self.photometric not in _NUM_COLORS or self.compression not in _OF_BYTES:
             return False
         if max(self.bits) > 8 or _FLOAT in self.formats:
@@ -108,7 +108,7 @@ class SampleReader:
         return self.photometric != _CMYK or self.num_samples > 4
 
     def left_out_note(self) -> tuple[str, ...]:
-        """Say that there are samples that are neither colours nor transparency."""
+        """Note samples that are neither colours nor transparency."""
         num_lost = len(self.extra) - any(each in (_PREMULTIPLIED, _OPACITY) for each in self.extra)
         if num_lost <= 0:
             return ()
@@ -116,22 +116,22 @@ class SampleReader:
         return (f"{what} of the TIFF (masks, spot colours) {'is' if num_lost == 1 else 'are'} left out",)
 
     def require_numbers(self) -> None:
-        """Refuse signed and complex numbers, which Pillow would take for others.
+        """Refuse signed and complex numbers, which Pillow would misread.
 
         Raises:
-            PictureError: there are such.
+            PictureError: the page has such numbers.
         """
         if self.formats & {_SIGNED, *_COMPLEX}:
             raise PictureError("the TIFF holds signed or complex numbers; save it as RGB or grey of 8 or 16 bits")
 
     def require_known(self, limit: int) -> None:
-        """Refuse what no function here can read.
+        """Refuse samples that no function here can read.
 
         Args:
             limit: largest picture accepted, in pixels.
 
         Raises:
-            PictureError: the message says what the samples are.
+            PictureError: the message names the samples' kind.
         """
         bits, is_lab = self.bits[0], self.photometric in (_CIE_LAB, _ICC_LAB)
         refusals = {
@@ -167,10 +167,10 @@ class SampleReader:
         return -(-self._page.width // self.tile_width) * self.tile_width if self.tile_width else self._page.width
 
     def read(self) -> Samples:
-        """Read the page; :meth:`require_known` comes before.
+        """Read the page, after :meth:`require_known`.
 
         Raises:
-            PictureError: it holds numbers that are not finite.
+            PictureError: the page holds numbers that are not finite.
             OSError, struct.error: the file is damaged.
         """
         image, planes = None, []
@@ -187,7 +187,7 @@ class SampleReader:
         return Samples(image, turned_upright(array, image.stored_orientation), is_srgb, notes + self.left_out_note())
 
     def _opened(self, plane: int) -> TiffImage:
-        """The page as a grey picture of its rows' bytes."""
+        """Open the page as a grey picture of its rows' bytes."""
         patched, bits_of_pixel = PatchedTiff(self._file, self._directories, self._page), self.bits[0]
         if self.is_planar:
             for tag in (_TILES, _TILE_BYTES) if self.tile_width else (_STRIPS, _STRIP_BYTES):
@@ -206,7 +206,7 @@ class SampleReader:
         return TiffImage(patched.opened())
 
     def _values(self, rows: np.ndarray, num_samples: int) -> np.ndarray:
-        """[H, W, S] numbers, from [H, B] bytes."""
+        """Convert [H, B] bytes to [H, W, S] numbers."""
         bits, has_predictor = self.bits[0], self.compression not in (1, 32773)
         shape = (len(rows), -1, self.tile_width or self._page.width, num_samples)
         if has_predictor and self.predictor == _FLOAT_DIFFERENCES:
@@ -229,7 +229,7 @@ class SampleReader:
         return np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
 
     def _pixels(self, values: np.ndarray, icc_profile: bytes | None) -> tuple[np.ndarray, bool, tuple[str, ...]]:
-        """Grey or RGB and opacity, whether it was converted to sRGB, and what was lost."""
+        """Return grey or RGB and opacity, whether it was converted to sRGB, and notes on losses."""
         bits, num_colors = self.bits[0], _NUM_COLORS[self.photometric]
         notes: tuple[str, ...] = ()
         kinds = [kind in (_PREMULTIPLIED, _OPACITY) for kind in self.extra]
@@ -264,7 +264,7 @@ class SampleReader:
         return joined, True, (*notes, f"CMYK was converted to RGB {how}")
 
     def _rounded(self, values: np.ndarray, what: str) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Whole numbers of 8 or 16 bits, and what was lost."""
+        """Return whole numbers of 8 or 16 bits, and notes on losses."""
         if _FLOAT in self.formats:
             if not np.isfinite(values).all():
                 raise PictureError("the picture holds values that are no finite numbers; save it with 8 or 16 bits")
@@ -284,7 +284,7 @@ class SampleReader:
         return _by_bands(values, lambda band: (band.astype(np.uint64) * top + largest // 2) // largest, depth), notes
 
     def _from_lab(self, values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-        """sRGB of 8 bits from 8, and of 16 from more; TIFF 6.0, section 23, and Adobe's technical note on ICCLab."""
+        """Convert to sRGB, 8 bits from 8 and 16 from more; TIFF 6.0, section 23, and Adobe's note on ICCLab."""
         bits = self.bits[0]
         if _FLOAT in self.formats:
             lab = _finite(values).astype(np.float64)
@@ -312,7 +312,7 @@ def _joined(colors: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
 
 
 def _by_bands(values: np.ndarray, convert: Callable[[np.ndarray], np.ndarray], depth: Any) -> np.ndarray:
-    """Convert some rows at a time, which bounds the memory of wider numbers on the way."""
+    """Convert some rows at a time, which bounds the memory of wider numbers."""
     result = np.empty(values.shape, depth)
     for start in range(0, len(values), _BAND_ROWS):
         result[start : start + _BAND_ROWS] = convert(values[start : start + _BAND_ROWS])
@@ -320,7 +320,7 @@ def _by_bands(values: np.ndarray, convert: Callable[[np.ndarray], np.ndarray], d
 
 
 def _unpacked(rows: np.ndarray, bits: int, numbers_per_block: int, order: str) -> np.ndarray:
-    """[H, N] whole numbers from bytes; where a number is no whole number of bytes, its highest bit comes first."""
+    """Unpack [H, N] whole numbers from bytes; numbers of partial bytes begin with their highest bit."""
     num_numbers = rows.shape[1] * 8 // bits
     num_numbers -= num_numbers % numbers_per_block
     depth = next(np.dtype(f"u{size}") for size in (1, 2, 4, 8) if size * 8 >= bits)

@@ -1,6 +1,6 @@
-"""Several TIFF pages in one file: pixels as they come, all directories at the end. No Pillow here.
+"""Write several TIFF pages into one file: pixels as they come, all directories at the end. No Pillow here.
 
-Sections are those of TIFF 6.0. Where offsets need more than 32 bits, the file becomes a BigTIFF.
+Sections are those of TIFF 6.0. A file whose offsets need more than 32 bits becomes a BigTIFF.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 #: Room for the header of a BigTIFF; a TIFF leaves the second half empty.
 _HEADER_BYTES = 16
 _LARGEST_OFFSET = 2**32 - 1
-#: Of a strip before compression.
+#: Bytes of a strip before compression.
 _STRIP_TARGET = 1 << 20
 #: Level of zlib: beyond it files hardly become smaller.
 _LEVEL = 6
@@ -33,16 +33,16 @@ class _Entry(NamedTuple):
     content: bytes
 
 
-#: Entries by their tags; a link holds the directory that it leads to.
+#: Entries by tag; a link holds its directory.
 _Directory = dict[int, "_Entry | _Directory"]
 
 
 class TiffPages:
-    """Write pages, one after the other, and their directories behind them.
+    """Write pages one after the other, and their directories behind them.
 
     Args:
         file: to write to, at its beginning.
-        largest_offset: what a TIFF that is no BigTIFF can hold.
+        largest_offset: largest offset of a TIFF that is no BigTIFF.
     """
 
     def __init__(self, file: BinaryIO, largest_offset: int = _LARGEST_OFFSET) -> None:
@@ -130,13 +130,13 @@ def _longs(values: list[int]) -> _Entry:
 
 
 def _room(page: _Directory) -> int:
-    """More bytes than a directory takes."""
+    """Return an upper bound of a directory's bytes."""
     inner = (_room(entry) if isinstance(entry, dict) else len(entry.content) + 1 for entry in page.values())
     return 32 + 20 * len(page) + sum(inner)
 
 
 def _packed(page: _Directory, place: int, is_big: bool) -> tuple[bytes, int]:
-    """A directory and all that it leads to, for that place in the file; and where in it its link to the next one is."""
+    """Pack a directory, with everything it links to, for that place in the file; return also the place of its link."""
     count_code, value_bytes, entry_code = ("Q", 8, "HHQ") if is_big else ("H", 4, "HHI")
     pointer, kind_of_pointer = ("<Q", _LONG8) if is_big else ("<I", _LONG)
     entry_bytes = struct.calcsize(f"<{entry_code}") + value_bytes

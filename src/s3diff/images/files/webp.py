@@ -1,4 +1,4 @@
-"""WebP."""
+"""Read and write WebP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 class WebPCodec(Codec):
-    """Written by Pillow, lossy at the quality asked for. Its encoder holds the frames of an animation compressed."""
+    """Read and write WebP, lossy at the requested quality. Pillow's encoder holds the frames of an animation
+    compressed.
+    """
 
     def recognises(self, head: bytes) -> bool:
         return head.startswith(b"RIFF") and head[8:12] == b"WEBP"

@@ -1,4 +1,4 @@
-"""Pictures to files. Whatever is wrong with a destination is one ``OutputError``."""
+"""Write picture files. Every fault of a destination is one ``OutputError``."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def write_picture(
     """Write a picture in the format of the path's extension, one of ``PICTURE_EXTENSIONS``.
 
     Profile, EXIF, XMP and DPI are kept where the format can hold them, and a restored picture states in XMP how it was
-    made. 16 bits are kept by PNG and TIFF (10 of them by HEIC, which needs the extra ``heif``). JPEG and HEIC are
-    written without colour subsampling. Missing folders are made. The file is whole or not there: it is written next to
-    its destination, flushed to the disk and then moved; an interruption leaves the old file.
+    made. PNG and TIFF keep 16 bits, HEIC 10 (extra ``heif``). JPEG and HEIC are written without colour subsampling.
+    Missing folders are created. The file is written next to its destination, flushed to the disk and then moved; an
+    interruption leaves the old file.
 
     Args:
-        picture: what to write.
-        path: where to.
-        quality: 1 to 100, of formats that lose something.
-        overwrite: whether a file that is there may be replaced.
+        picture: the picture.
+        path: the target.
+        quality: 1 to 100, for lossy formats.
+        overwrite: whether an existing file may be replaced.
         signer: signs the file, with what a restored picture states and its input's file; None leaves it unsigned.
 
     Returns:
@@ -77,7 +77,7 @@ def write_picture(
 
 
 def encoded(picture: Picture, form: Format, quality: int) -> tuple[bytes, tuple[str, ...]]:
-    """Make the bytes of a file, and notes on what the format cannot hold."""
+    """Encode a file; return its bytes, and notes on what the format cannot hold."""
     picture, notes = as_held(picture, form)
     settings, more = file_settings(picture, form, quality)
     data, lost = codec_of(form).encode(picture, settings)
@@ -87,7 +87,7 @@ def encoded(picture: Picture, form: Format, quality: int) -> tuple[bytes, tuple[
 def copy_signed(
     unsigned: BinaryIO, target: BinaryIO, first: Picture, form: Format, title: str, signer: ResultSigner
 ) -> None:
-    """Write a file of several pictures signed.
+    """Write a signed copy of a file of several pictures.
 
     Args:
         unsigned: opened for reading.
@@ -95,10 +95,10 @@ def copy_signed(
         first: its first picture, whose statement is signed.
         form: of both files.
         title: the result's name.
-        signer: signs.
+        signer: the signer.
 
     Raises:
-        OutputError: it cannot be signed.
+        OutputError: the file cannot be signed.
     """
     made, source = _signed_statement(first)
     with tempfile.TemporaryFile() as signed:
@@ -108,10 +108,10 @@ def copy_signed(
 
 
 def _signed_statement(picture: Picture) -> tuple[Provenance, Path | None]:
-    """What is signed of a restored picture: its statement, and the file of its input if that is still there.
+    """Return a restored picture's statement and, if it still exists, its input's file, for signing.
 
     Raises:
-        OutputError: it states nothing.
+        OutputError: the picture has no statement.
     """
     if picture.provenance is None:
         raise OutputError("a picture that states nothing of its making cannot be signed; leave provenance on")
@@ -120,7 +120,7 @@ def _signed_statement(picture: Picture) -> tuple[Provenance, Path | None]:
 
 
 def file_settings(picture: Picture, form: Format, quality: int) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Make Pillow's settings for everything but the pixels, and notes on what of it the format cannot hold."""
+    """Make Pillow's settings for everything but the pixels, and notes on what the format cannot hold."""
     codec = codec_of(form)
     metadata, notes = for_result(picture, form.media_type)
     metadata, more = held_by(form, metadata)
@@ -143,7 +143,7 @@ def as_held(picture: Picture, form: Format) -> tuple[Picture, tuple[str, ...]]:
     notes: tuple[str, ...] = ()
     picture = in_whole_numbers(picture)
     if picture.icc_profile in (srgb_profile(), srgb_profile(is_grey=True)) and not form.has_profile:
-        picture = replace(picture, icc_profile=None)  # what the absence of a profile says
+        picture = replace(picture, icc_profile=None)  # a missing profile means sRGB
     if picture.icc_profile is not None and not form.has_profile:
         space = None if picture.is_grey else color_space(picture.icc_profile)
         if space is None:
@@ -163,7 +163,7 @@ def as_held(picture: Picture, form: Format) -> tuple[Picture, tuple[str, ...]]:
 
 
 def _with_fitting_profile(picture: Picture, num_channels: int, form: Format) -> tuple[Picture, tuple[str, ...]]:
-    """The picture with a profile of so many channels."""
+    """Return the picture with a profile for this number of channels."""
     profile, kind = picture.icc_profile, "grey" if num_channels == 1 else "RGB"
     if profile is None or fits_channels(profile, num_channels):
         return picture, ()
@@ -176,16 +176,16 @@ def _with_fitting_profile(picture: Picture, num_channels: int, form: Format) -> 
 def check_writable(
     path: PicturePath, *, size: tuple[int, int] | None = None, transparent: bool = False, overwrite: bool = True
 ) -> None:
-    """Whether ``write_picture`` will be able to write there, for use before hours of work; changes nothing.
+    """Check before hours of work that ``write_picture`` will be able to write; nothing is changed.
 
     Args:
-        path: where the picture is to go; its folder need not exist yet.
+        path: the target; its folder need not exist yet.
         size: (width, height) of the picture in pixels, where known: JPEG and WebP have a largest side.
         transparent: whether the picture will have transparency, which JPEG cannot hold.
         overwrite: whether a file that is there may be replaced.
 
     Raises:
-        OutputError: it cannot be written there; the message says why.
+        OutputError: the target cannot be written; the message says why.
     """
     target, _ = checked_target(path, size, transparent, overwrite)
     folder = next(folder for folder in target.parents if os.path.exists(folder))

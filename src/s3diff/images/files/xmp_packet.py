@@ -1,6 +1,6 @@
-"""An XMP packet as a tree of properties: read, changed, merged and split (ISO 16684-1).
+"""Read, change, merge and split an XMP packet as a tree of properties (ISO 16684-1).
 
-A packet comes from outside: no entities are expanded, and its size, depth and number of elements are limited.
+Packets are untrusted: no entities are expanded; size, depth and number of elements are limited.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _BYTE_ORDER_MARKS = (
 )  # fmt: skip
 
 
-#: An element of minidom, whose declared types allow None for everything that a parsed tree is sure to have.
+#: An element of minidom, whose declared types allow None even where a parsed tree never has it.
 XmlElement: TypeAlias = Any
 
 
 class XmpError(ValueError):
-    """The packet cannot be read, or is made to keep a reader busy."""
+    """Report a packet that cannot be read, or that is made to keep a reader busy."""
 
 
 def is_plain_packet(data: bytes, names: re.Pattern[bytes]) -> bool:
-    """Return whether a packet is sound UTF-8 and mentions none of the names: it needs no tree, which costs more.
+    """Check whether a packet is valid UTF-8 and mentions none of the names, so that no costly tree is needed.
 
     Args:
         data: as stored in a file.
@@ -62,13 +62,13 @@ def is_plain_packet(data: bytes, names: re.Pattern[bytes]) -> bool:
 
 
 class XmpPacket:
-    """A packet's properties.
+    """Hold a packet's properties.
 
     Args:
         data: as stored in a file.
 
     Raises:
-        XmpError: it is damaged, or asks for more than a packet needs.
+        XmpError: the packet is damaged, or exceeds the limits.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -84,13 +84,13 @@ class XmpPacket:
             raise XmpError("it holds no rdf:Description")
 
     def to_bytes(self) -> bytes:
-        """Return the packet; as it was stored, to the byte, where nothing was changed."""
+        """Return the packet; the stored bytes if nothing was changed."""
         if not self._changed:
             return self._stored
         return "\n".join(node.toxml() for node in self._document.childNodes).encode()
 
     def elements(self) -> Iterator[XmlElement]:
-        """Yield every element that is still part of the packet, from the outside in."""
+        """Yield every element of the packet, outer ones first."""
         yield from (element for element in self._elements if id(element) not in self._removed)
 
     def descriptions(self) -> list[XmlElement]:
@@ -104,13 +104,13 @@ class XmpPacket:
 
     @staticmethod
     def names(element: XmlElement) -> list[tuple[str, str]]:
-        """Return (namespace, name) of the properties that an element holds, as attributes or as children."""
+        """Return (namespace, name) of an element's properties, as attributes or as children."""
         attributes = [attribute for attribute in _attributes(element) if attribute.namespaceURI not in (RDF, XMLNS)]
         return [(each.namespaceURI or "", each.localName or "") for each in (*attributes, *_children(element))]
 
     @staticmethod
     def get(element: XmlElement, namespace: str, name: str) -> list[str] | None:
-        """Return a property's text, or those of its list; None where there is no such property."""
+        """Return a property's text, or the texts of its list; None if it is missing."""
         if element.hasAttributeNS(namespace, name):
             return [element.getAttributeNS(namespace, name)]
         found = _child(element, namespace, name)
@@ -118,13 +118,13 @@ class XmpPacket:
 
     @staticmethod
     def items(element: XmlElement, namespace: str, name: str) -> list[XmlElement]:
-        """Return the elements that hold the properties of a list's structures; none where there is no such list."""
+        """Return the elements with the properties of a list's structures; none if there is no list."""
         found = _child(element, namespace, name)
         items = [] if found is None else _items(found)
         return [_child(item, RDF, "Description") or item for item in items]
 
     def set(self, element: XmlElement, namespace: str, name: str, values: list[str]) -> None:
-        """Change a property that is there; a list gets as many items as values."""
+        """Change an existing property; a list gets as many items as values."""
         self._changed = True
         if element.hasAttributeNS(namespace, name):
             element.getAttributeNodeNS(namespace, name).value = values[0]
@@ -146,7 +146,7 @@ class XmpPacket:
             self._detach(found)
 
     def undeclare(self, namespaces: tuple[str, ...]) -> None:
-        """Remove the declarations of namespaces that begin so, which no property uses any more."""
+        """Remove declarations of unused namespaces that begin with a text."""
         for element in self.elements():
             for attribute in _attributes(element):
                 if attribute.namespaceURI == XMLNS and attribute.value.startswith(namespaces):
@@ -154,10 +154,10 @@ class XmpPacket:
                     element.removeAttributeNode(attribute)
 
     def remove_item(self, element: XmlElement) -> bool:
-        """Remove the item of a list that an element is part of, and with the last item the list.
+        """Remove the list item that contains an element, and with the last item the list.
 
         Returns:
-            Whether it was part of one.
+            Whether the element was in a list.
         """
         node = element
         while node is not None and node.nodeType == Node.ELEMENT_NODE:
@@ -171,7 +171,7 @@ class XmpPacket:
         return False
 
     def merge(self, other: XmpPacket) -> None:
-        """Take over the properties of another packet, such as the extended part of one that was too long."""
+        """Add the properties of another packet, such as the extended part of a long one."""
         self._changed = True
         root = self.descriptions()[0].parentNode
         for description in other.descriptions():
@@ -181,11 +181,11 @@ class XmpPacket:
             self._elements += _elements_below(copy)
 
     def add(self, other: bytes, continued: tuple[str, str] | None = None) -> None:
-        """Add the properties of another packet, as those of the same picture.
+        """Add the properties of another packet about the same picture.
 
         Args:
             other: a whole packet of one description.
-            continued: (namespace, name) of a list in it; items that the packet has already come before its own.
+            continued: (namespace, name) of a list in it, which is appended to the packet's own list.
         """
         about = self.descriptions()[0].getAttributeNS(RDF, "about")
         found = [_child(each, *continued) for each in self.descriptions() if continued]
@@ -204,10 +204,10 @@ class XmpPacket:
                 children.insertBefore(item, children.lastChild)
 
     def split(self, max_bytes: int) -> bytes | None:
-        """Move the longest properties out, until what is left has so many bytes.
+        """Move the longest properties into a second packet, until the rest has this many bytes.
 
         Returns:
-            A packet of what was moved; None where it cannot be done.
+            The second packet; None if that is impossible.
         """
         moved: Any = minidom.parseString(
             f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}"/></x:xmpmeta>'.encode()
@@ -266,10 +266,10 @@ def _decoded(data: bytes) -> str:
 
 
 def _elements_below(root: XmlElement) -> Iterator[XmlElement]:
-    """Yield an element and all below it, parents first.
+    """Yield an element and all elements below it, parents first.
 
     Raises:
-        XmpError: they are nested too deeply.
+        XmpError: elements are nested too deeply.
     """
     pending = [(root, 0)]
     while pending:
@@ -303,7 +303,7 @@ def _items(element: XmlElement) -> list[XmlElement]:
 
 
 def _value(element: XmlElement) -> str:
-    """Return a simple property's value: its text, or the address that it refers to."""
+    """Return a simple property's value: its text, or the address it refers to."""
     if element.hasAttributeNS(RDF, "resource"):
         return str(element.getAttributeNS(RDF, "resource"))
     return _text(element)
@@ -315,7 +315,7 @@ def _text(element: XmlElement) -> str:
 
 
 def _declarations(element: XmlElement) -> dict[str, str]:
-    """Return the namespace declarations that hold at an element."""
+    """Return the namespace declarations in scope at an element."""
     found: dict[str, str] = {}
     node = element
     while node is not None and node.nodeType == Node.ELEMENT_NODE:
