@@ -51,14 +51,14 @@ class Counting(importlib.abc.MetaPathFinder):
 
         def execute_and_count(module):
             execute(module)
-            restore = module.LocalWay.restore
+            restore = module.LocalRunner.restore
 
             def counted(way, job, *rest):
                 with open(os.environ["S3DIFF_CHAOS_LOG"], "a") as file:
                     file.write(job.source.name + "\\n")
                 return restore(way, job, *rest)
 
-            module.LocalWay.restore = counted
+            module.LocalRunner.restore = counted
 
         spec.loader.exec_module = execute_and_count
         return spec
