@@ -15,20 +15,23 @@ the averaged model.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from gaussian import blurred
+from safetensors import safe_open
 from safetensors.torch import load_file
 from teacher_shards import DEGRADATIONS, MILD_DEGRADATIONS, OWN_SIZE, SCALE, compressed
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
 from s3diff.checkpoints.model_folder import LoadedModel, load_model, save_model
 from s3diff.evaluation.perceptual import DISTS, LPIPS
@@ -68,8 +71,7 @@ def next_generator() -> GeneratorConfig:
     return replace(shipped, autoencoder=replace(shipped.autoencoder, decoder_channels=(32, 64), pixel_shuffle=2))
 
 
-@dataclass(frozen=True)
-class Crop:
+class Crop(NamedTuple):
     """One crop: low quality [3, h, w], teacher and truth [3, 4 h, 4 w], uint8.
 
     At a photograph's own size no truth is known; it is the teacher's picture.
@@ -81,6 +83,28 @@ class Crop:
     is_mild: bool
     is_drawn: bool
     is_own_size: bool
+
+
+class DrawnBatch(NamedTuple):
+    """What is drawn for a step, on the CPU; the networks' part is :func:`batch_on`.
+
+    Attributes:
+        low_quality: [B, 3, h, w] in [0, 1].
+        teacher: [B, 3, 4 h, 4 w] uint8.
+        truth: the same.
+        flags: [3, B] bool: mild, drawn, at its own size.
+        dial_targets: [D, 3, 4 h, 4 w] in [-1, 1], of the last D images.
+        dial_degrees: [D, 2].
+        has_negative: whether the first image gets the negative prompt.
+    """
+
+    low_quality: Tensor
+    teacher: Tensor
+    truth: Tensor
+    flags: Tensor
+    dial_targets: Tensor
+    dial_degrees: Tensor
+    has_negative: bool
 
 
 @dataclass(frozen=True)
@@ -109,45 +133,46 @@ class Batch:
 
 
 class TeacherShards:
-    """Crops of the shards of a folder, in memory; ``refresh`` takes up shards that were added meanwhile."""
+    """Crops of the shards of a folder; ``refresh`` takes up shards that were added meanwhile."""
 
     def __init__(self, folder: Path, crop_px: int) -> None:
         self.folder, self.crop_px = folder, crop_px
-        self._shards: dict[Path, dict[str, Tensor]] = {}
+        self._shards: dict[Path, Any] = {}
         self.refresh()
         if not self._shards:
             raise SystemExit(f"{folder} holds no shards; make some with benchmarks/teacher_shards.py")
 
     def refresh(self) -> None:
-        """Read the shards that are new."""
+        """Open the shards that are new."""
         for path in sorted(self.folder.glob("shard-*.safetensors")):
             if path not in self._shards:
-                self._shards[path] = load_file(path)
+                self._shards[path] = safe_open(path, "pt")
 
     def draw(self, rng: np.random.Generator) -> Crop:
         """A random window of a random crop, flipped and turned."""
         shards = list(self._shards.values())
         shard = shards[rng.integers(len(shards))]
-        index, side = int(rng.integers(len(shard["kind"]))), self.crop_px
-        top, left = rng.integers(0, shard["low_quality"].shape[-1] - side + 1, 2)
+        num_crops, _, _, width = shard.get_slice("low_quality").get_shape()
+        index, side = int(rng.integers(num_crops)), self.crop_px
+        top, left = rng.integers(0, width - side + 1, 2)
         flipped, turns = bool(rng.integers(2)), int(rng.integers(4))
         is_grey = bool(rng.random() < _GREY_SHARE)
 
         def window(name: str, factor: int) -> Tensor:
             rows = slice(top * factor, (top + side) * factor)
             columns = slice(left * factor, (left + side) * factor)
-            pixels = shard[name][index][:, rows, columns]
+            pixels = shard.get_slice(name)[index][:, rows, columns]
             if is_grey:
                 pixels = pixels.float().mean(dim=0, keepdim=True).round().to(torch.uint8).expand(3, -1, -1)
             return torch.rot90(pixels.flip(2) if flipped else pixels, turns, (1, 2))
 
-        kind = int(shard["kind"][index])
+        kind = int(shard.get_slice("kind")[index])
         return Crop(
             window("low_quality", 1),
             window("teacher", SCALE),
             window("truth", SCALE),
             is_mild=kind < OWN_SIZE and list(DEGRADATIONS)[kind] in MILD_DEGRADATIONS,
-            is_drawn=bool(shard["drawn"][index]),
+            is_drawn=bool(shard.get_slice("drawn")[index]),
             is_own_size=kind == OWN_SIZE,
         )
 
@@ -236,21 +261,46 @@ def _set_degree(true_degree: float, rng: np.random.Generator) -> float:
     return float(rng.random()) if choice < 0.8 else true_degree
 
 
+def rng_of(step: int, *more: int) -> np.random.Generator:
+    """The source of a step's choices."""
+    return np.random.default_rng([_SEED, step, *more])
+
+
+class DrawnBatches(Dataset[DrawnBatch]):
+    """What is drawn for every step; in processes of its own where a GPU must not wait."""
+
+    def __init__(self, shards: TeacherShards, num_images: int, num_dial: int) -> None:
+        self._shards, self._num_images, self._num_dial = shards, num_images, num_dial
+
+    def __getitem__(self, step: int) -> DrawnBatch:
+        if step % _LOG_EVERY == 0:
+            self._shards.refresh()
+        rng = rng_of(step)
+        crops = [self._shards.draw(rng) for _ in range(self._num_images)]
+        low_quality = torch.stack([crop.low_quality for crop in crops]).float() / 255
+        examples = [dial_example(crop.truth, rng) for crop in crops[self._num_images - self._num_dial :]]
+        targets = torch.zeros(0, *crops[0].truth.shape)
+        for row, example in enumerate(examples, self._num_images - self._num_dial):
+            low_quality[row] = example[0]
+        if examples:
+            targets = torch.stack([target for _, target, _ in examples])
+        return DrawnBatch(
+            low_quality,
+            torch.stack([crop.teacher for crop in crops]),
+            torch.stack([crop.truth for crop in crops]),
+            torch.tensor([[crop.is_mild, crop.is_drawn, crop.is_own_size] for crop in crops]).T,
+            targets,
+            torch.tensor([degrees for _, _, degrees in examples]).view(-1, 2),
+            bool(rng.random() < NEGATIVE_SHARE * self._num_images),
+        )
+
+
 @torch.no_grad()
-def make_batch(
-    shards: TeacherShards, estimator: nn.Module, step: int, batch_size: int, num_dial: int
-) -> tuple[Batch, np.random.Generator]:
-    """Draw one step's images; also returns the source of what the losses draw."""
-    rng = np.random.default_rng([_SEED, step])
-    crops = [shards.draw(rng) for _ in range(batch_size)]
-    low_quality = torch.stack([crop.low_quality for crop in crops]).float() / 255
-    teacher, truth = (
-        torch.stack([getattr(crop, name) for crop in crops]).float() / 127.5 - 1 for name in ("teacher", "truth")
-    )
-    is_mild, is_drawn, is_own_size = (
-        torch.tensor([getattr(crop, name) for crop in crops]).view(-1, 1, 1, 1)
-        for name in ("is_mild", "is_drawn", "is_own_size")
-    )
+def batch_on(device: torch.device, drawn: DrawnBatch, estimator: nn.Module) -> Batch:
+    """Bring a step's images to a device, and make what is learned from them."""
+    low_quality = drawn.low_quality.to(device)
+    teacher, truth = (images.to(device).float() / 127.5 - 1 for images in (drawn.teacher, drawn.truth))
+    is_mild, is_drawn, is_own_size = drawn.flags.to(device)[..., None, None, None]
     coloured = torch.where(is_own_size, to_network_range(enlarged(low_quality)), truth)
     teacher = teacher - colours_of(teacher) + colours_of(coloured)
     truth = torch.where(is_own_size, teacher, truth)
@@ -260,15 +310,16 @@ def make_batch(
     weight = torch.where(is_drawn, torch.zeros_like(trust), weight)
     leading = torch.where(weight.mean(dim=(1, 2, 3), keepdim=True) >= 0.5, teacher, truth)
     degrees = estimator(low_quality)
-    for row in range(batch_size - num_dial, batch_size):
-        low_quality[row], target, setting = dial_example(crops[row].truth, rng)
-        teacher[row] = truth[row] = leading[row] = target
-        weight[row], degrees[row] = 0, torch.tensor(setting)
-    negative = torch.zeros(batch_size, dtype=torch.bool)
-    if rng.random() < NEGATIVE_SHARE * batch_size:
+    num_images, num_dial = len(low_quality), len(drawn.dial_degrees)
+    if num_dial:
+        first = num_images - num_dial
+        teacher[first:] = truth[first:] = leading[first:] = drawn.dial_targets.to(device)
+        weight[first:], degrees[first:] = 0, drawn.dial_degrees.to(device)
+    negative = torch.zeros(num_images, dtype=torch.bool, device=device)
+    if drawn.has_negative:
         negative[0] = True
         teacher[0] = truth[0] = leading[0] = to_network_range(enlarged(low_quality[:1]))[0]
-    return Batch(low_quality, degrees, teacher, truth, weight, leading, negative, num_dial), rng
+    return Batch(low_quality, degrees, teacher, truth, weight, leading, negative, num_dial)
 
 
 def pattern_loss(difference: Tensor) -> Tensor:
@@ -310,28 +361,34 @@ class Stage:
         self.given, self.step = given, 0
         self.run: Path = given.run
         self.run.mkdir(parents=True, exist_ok=True)
-        self.shards = TeacherShards(given.shards, given.crop)
+        self.batches = DrawnBatches(TeacherShards(given.shards, given.crop), given.batch, given.dial)
         self.start: LoadedModel = load_model(given.start)
         generator, prompts = self._generator(), self.start.prompts
         self.model = TrainableModel(
             generator, prompts.positive.float(), prompts.negative.float(), trained="everything", precision="bfloat16"
         )
-        self.model.to(memory_format=torch.channels_last)
+        self.model.to(given.device).to(memory_format=torch.channels_last)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.average = {name: value.detach().clone() for name, value in self.trained.items()}
         self.optimiser = Muon(self.trained.values(), given.learning_rate, betas=(0.9, 0.99))
         self.lpips, self.dists = LPIPS("vgg"), DISTS()
         for measure in (self.lpips, self.dists):
             measure.requires_grad_(False)
+            measure.to(given.device)
             measure.convolutions.to(torch.bfloat16).to(memory_format=torch.channels_last)
         self.discriminator = PatchDiscriminator(given.discriminator_channels) if given.adversarial else None
         if self.discriminator is not None:
+            self.discriminator.to(given.device)
             self.judge_optimiser = torch.optim.AdamW(
                 self.discriminator.parameters(), 2e-4, betas=(0.9, 0.99), weight_decay=0
             )
+            if given.discriminator:
+                known = torch.load(given.discriminator, weights_only=True, map_location=given.device)
+                self.discriminator.load_state_dict(known["discriminator"])
+                self.judge_optimiser.load_state_dict(known["judge_optimiser"])
         self.state_path = self.run / "state.pt"
         if self.state_path.exists():
-            self._load(torch.load(self.state_path, weights_only=True))
+            self._load(torch.load(self.state_path, weights_only=True, map_location=given.device))
 
     def _generator(self) -> OneStepGenerator:
         """Build the networks in float32 from what fits of the start's; a new last layer adds nothing at first."""
@@ -353,9 +410,12 @@ class Stage:
         """Steps to the end; a line of the log for every 25, a save for every 100."""
         sums: dict[str, float] = {}
         started = time.monotonic()
+        drawn_batches: DataLoader[DrawnBatch] = DataLoader(
+            self.batches, batch_size=None, sampler=range(self.step, self.given.steps), num_workers=self.given.workers
+        )
         with open(self.run / "log.jsonl", "a", encoding="utf-8") as log:
-            while self.step < self.given.steps:
-                for name, value in self.train_step().items():
+            for drawn in drawn_batches:
+                for name, value in self.train_step(drawn).items():
                     sums[name] = sums.get(name, 0.0) + float(value) / _LOG_EVERY
                 if self.step % _LOG_EVERY == 0:
                     seconds = (time.monotonic() - started) / _LOG_EVERY
@@ -363,27 +423,26 @@ class Stage:
                     log.write(json.dumps({"step": self.step, **values, "seconds": round(seconds, 3)}) + "\n")
                     log.flush()
                     sums, started = {}, time.monotonic()
-                    self.shards.refresh()
                 if self.step % _SAVE_EVERY == 0 or self.step == self.given.steps:
                     self.save()
 
-    def train_step(self) -> dict[str, Tensor]:
+    def train_step(self, drawn: DrawnBatch) -> dict[str, Tensor]:
         """One update of the model and of the discriminator; returns the terms before weighting."""
         given, generator = self.given, self.model.generator
-        batch, rng = make_batch(self.shards, generator.estimator, self.step, given.batch, given.dial)
+        batch = batch_on(given.device, drawn, generator.estimator)
         image = to_network_range(enlarged(batch.low_quality))
         for group in self.optimiser.param_groups:
             group["lr"] = given.learning_rate * self._rate_factor()
         for_encoder, for_unet = generator.conditioning(batch.degrees)
         context = torch.where(batch.negative[:, None, None], self.model.negative, self.model.positive)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(given.device.type, torch.bfloat16):
             latent = generator.encode(image.contiguous(memory_format=torch.channels_last), for_encoder)
             prediction = generator.predict(latent, context, for_unet)
             result = generator.decode(generator.config.schedule.clean_latent(latent, prediction), image)
-        terms, loss, window = self._terms(result, batch, rng)
+        terms, loss, window = self._terms(result, batch)
         terms["tint"] = tint_loss(result, image)
         loss = loss + given.tint * terms["tint"]
-        plain = slice(int(batch.negative[0]), given.batch - batch.num_dial)
+        plain = slice(int(drawn.has_negative), given.batch - batch.num_dial)
         if self.discriminator is not None:
             wanted = batch.leading[plain][window].contiguous(memory_format=torch.channels_last)
             made = result[plain][window]
@@ -403,9 +462,7 @@ class Stage:
         self.step += 1
         return {name: value.detach() for name, value in terms.items()}
 
-    def _terms(
-        self, result: Tensor, batch: Batch, rng: np.random.Generator
-    ) -> tuple[dict[str, Tensor], Tensor, tuple[Any, ...]]:
+    def _terms(self, result: Tensor, batch: Batch) -> tuple[dict[str, Tensor], Tensor, tuple[Any, ...]]:
         given, weight = self.given, batch.teacher_weight
         terms = {
             "l1": (weight * (result - batch.teacher).abs() + (1 - weight) * (result - batch.truth).abs()).mean(),
@@ -415,7 +472,7 @@ class Stage:
         loss = given.l1 * terms["l1"] + given.pattern * terms["pattern"] + given.stairs * terms["stairs"]
         # The windows meet every phase of the low-quality grid.
         side = given.perceptual_px
-        top, left = (int(value) for value in rng.integers(0, result.shape[-1] - side + 1, 2))
+        top, left = (int(value) for value in rng_of(self.step, 1).integers(0, result.shape[-1] - side + 1, 2))
         window = (..., slice(top, top + side), slice(left, left + side))
         seen = [
             int(row) for row in (np.arange(given.perceptual_images) + self.step * given.perceptual_images) % given.batch
@@ -473,20 +530,19 @@ class Stage:
             state["judge_optimiser"] = self.judge_optimiser.state_dict()
         torch.save(state, self.state_path.with_suffix(".tmp"))
         self.state_path.with_suffix(".tmp").replace(self.state_path)
-        merged = {**self.model.state_dict(), **self.average}
-        kept = {name: value.clone() for name, value in self.model.generator.state_dict().items()}
-        self.model.generator.load_state_dict({name: merged[f"generator.{name}"] for name in kept})
+        averaged = copy.deepcopy(self.model).cpu()
+        averaged.load_state_dict({**averaged.state_dict(), **self.average})
+        positive, negative = averaged.positive.detach(), averaged.negative.detach()
         save_model(
             self.run / "model",
-            self.model.generator,
-            replace(self.start.prompts, positive=merged["positive"].detach(), negative=merged["negative"].detach()),
+            averaged.generator,
+            replace(self.start.prompts, positive=positive, negative=negative),
             name="compact",
             upsampling="bicubic",
             licences=self.start.description.licences,
             is_generative=self.start.description.is_generative,
             dtype=torch.float16,
         )
-        self.model.generator.load_state_dict(kept)
 
 
 def main() -> None:
@@ -509,11 +565,14 @@ def main() -> None:
     add("--tint", type=float, default=1.0)
     add("--stairs", type=float, default=1.5)
     add("--adversarial", type=float, default=0.0)
+    add("--discriminator", type=Path, help="state.pt of an earlier stage, whose discriminator goes on")
     add("--discriminator-channels", type=int, default=24)
     add("--perceptual-images", type=int, default=3)
     add("--perceptual-px", type=int, default=128)
     add("--average", type=float, default=0.997, help="decay of the weights' average")
     add("--threads", type=int, default=2)
+    add("--device", type=torch.device, default="cpu")
+    add("--workers", type=int, default=0, help="processes that draw the steps' images")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)

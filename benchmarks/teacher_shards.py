@@ -5,15 +5,17 @@
 
 A shard holds 50 crops of 64 px and their pictures of 256 px as 8-bit tensors in a safetensors file; 80 shards take 25
 minutes on one core (AMD EPYC with bfloat16). A shard follows from its number; those that exist are left as they are.
+``--device cuda --workers 14`` gives the teacher's work to a GPU and the rest to the machine's cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -117,43 +119,63 @@ def photograph_crop(
     return np.asarray(Image.fromarray(best[1]).resize((side_px, side_px), Image.Resampling.LANCZOS))
 
 
-def make_shard(
-    number: int, paths: Sequence[Path], fonts: Sequence[Path], teacher: torch.nn.Module
+def draw_crops(
+    number: int, paths: Sequence[Path], fonts: Sequence[Path], *, own_size: bool = False
 ) -> dict[str, Tensor]:
-    """Draw the crops of one shard and restore them by the teacher.
+    """Draw the crops of one shard; what its number decides.
 
     Returns:
-        ``low_quality`` [50, 3, 64, 64], ``teacher`` (the truth of what is drawn) and ``truth`` [50, 3, 256, 256],
-        ``kind`` (index in ``DEGRADATIONS``) and ``drawn`` [50], all uint8.
+        ``low_quality`` [50, 3, 64, 64], ``truth`` [50, 3, 256, 256] (zeros where none is known), ``kind`` (index in
+        ``DEGRADATIONS``, or ``OWN_SIZE``) and ``drawn`` [50], all uint8.
     """
+    torch.set_num_threads(1)
+    if own_size:
+        rng = np.random.default_rng([_FIRST_SEED, number])
+        return _stacked([_own_size_crop(rng, paths) for _ in range(CROPS_PER_SHARD)])
     rng = np.random.default_rng(_FIRST_SEED + number)
+    return _stacked([_degraded_crop(rng, paths, fonts) for _ in range(CROPS_PER_SHARD)])
+
+
+def _degraded_crop(rng: np.random.Generator, paths: Sequence[Path], fonts: Sequence[Path]) -> tuple[Tensor, ...]:
     shares = np.array([share for _, share in DEGRADATIONS.values()])
-    rows: list[tuple[Tensor, ...]] = []
-    for _ in range(CROPS_PER_SHARD):
-        is_drawn = rng.random() < DRAWN_SHARE
-        crop = drawn_crop(rng, TRUTH_PX, fonts) if is_drawn else photograph_crop(rng, paths, TRUTH_PX)
-        if not is_drawn and rng.random() < GREY_SHARE:
-            crop = np.repeat(np.asarray(Image.fromarray(crop).convert("L"))[..., None], 3, axis=2)
-        truth = torch.from_numpy(crop.copy()).permute(2, 0, 1)
-        kind = int(rng.choice(len(shares), p=shares / shares.sum()))
-        low_quality = _degrade(truth, kind, rng)
-        restored = truth if is_drawn else _restore(teacher, low_quality)[0]
-        rows.append((low_quality[0], restored, truth, torch.tensor(kind), torch.tensor(is_drawn)))
-    return _stacked(rows)
+    is_drawn = rng.random() < DRAWN_SHARE
+    crop = drawn_crop(rng, TRUTH_PX, fonts) if is_drawn else photograph_crop(rng, paths, TRUTH_PX)
+    if not is_drawn and rng.random() < GREY_SHARE:
+        crop = np.repeat(np.asarray(Image.fromarray(crop).convert("L"))[..., None], 3, axis=2)
+    truth = torch.from_numpy(crop.copy()).permute(2, 0, 1)
+    kind = int(rng.choice(len(shares), p=shares / shares.sum()))
+    return _degrade(truth, kind, rng)[0], truth, torch.tensor(kind), torch.tensor(is_drawn)
 
 
-def make_own_size_shard(number: int, paths: Sequence[Path], teacher: torch.nn.Module) -> dict[str, Tensor]:
-    """Cut the crops of one shard out of photographs as they are, and enlarge them by the teacher; as ``make_shard``."""
-    rng = np.random.default_rng([_FIRST_SEED, number])
-    rows: list[tuple[Tensor, ...]] = []
-    for _ in range(CROPS_PER_SHARD):
-        crop = photograph_crop(rng, paths, LOW_QUALITY_PX, factors=(1,))
-        low_quality = torch.from_numpy(crop.copy()).permute(2, 0, 1)
-        if rng.random() < OWN_SIZE_JPEG_SHARE:
-            low_quality = compressed(low_quality, int(rng.integers(60, 96)))
-        restored = _restore(teacher, low_quality[None])[0]
-        rows.append((low_quality, restored, restored, torch.tensor(OWN_SIZE), torch.tensor(False)))
-    return _stacked(rows)
+def _own_size_crop(rng: np.random.Generator, paths: Sequence[Path]) -> tuple[Tensor, ...]:
+    crop = photograph_crop(rng, paths, LOW_QUALITY_PX, factors=(1,))
+    low_quality = torch.from_numpy(crop.copy()).permute(2, 0, 1)
+    if rng.random() < OWN_SIZE_JPEG_SHARE:
+        low_quality = compressed(low_quality, int(rng.integers(60, 96)))
+    unknown = torch.zeros(3, TRUTH_PX, TRUTH_PX)
+    return low_quality, unknown, torch.tensor(OWN_SIZE), torch.tensor(False)
+
+
+def _stacked(rows: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
+    names = ("low_quality", "truth", "kind", "drawn")
+    stacked = (torch.stack(values).to(torch.uint8).contiguous() for values in zip(*rows, strict=True))
+    return dict(zip(names, stacked, strict=True))
+
+
+@torch.inference_mode()
+def with_teacher(crops: dict[str, Tensor], teacher: torch.nn.Module, device: torch.device) -> dict[str, Tensor]:
+    """Add ``teacher`` [50, 3, 256, 256] uint8: its pictures, of what is drawn the truth."""
+    batch = 1 if device.type == "cpu" else CROPS_PER_SHARD
+    pictures = []
+    for part in crops["low_quality"].split(batch):
+        given = (part.to(device).float() / 255).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        pictures.append((teacher(given).float().clamp(0, 1) * 255).round().to(torch.uint8).cpu())
+    made, is_drawn = torch.cat(pictures).contiguous(), crops["drawn"].bool()[:, None, None, None]
+    is_own_size = (crops["kind"] == OWN_SIZE)[:, None, None, None]
+    return crops | {
+        "teacher": torch.where(is_drawn, crops["truth"], made),
+        "truth": torch.where(is_own_size, made, crops["truth"]),
+    }
 
 
 def compressed(pixels: Tensor, quality: int, *, subsampling: int = 2) -> Tensor:
@@ -163,18 +185,6 @@ def compressed(pixels: Tensor, quality: int, *, subsampling: int = 2) -> Tensor:
         file, "JPEG", quality=quality, subsampling=subsampling
     )
     return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
-
-
-def _stacked(rows: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
-    names = ("low_quality", "teacher", "truth", "kind", "drawn")
-    stacked = (torch.stack(values).to(torch.uint8).contiguous() for values in zip(*rows, strict=True))
-    return dict(zip(names, stacked, strict=True))
-
-
-@torch.inference_mode()
-def _restore(teacher: torch.nn.Module, low_quality: Tensor) -> Tensor:
-    given = (low_quality.float() / 255).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-    return (teacher(given).float().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _degrade(truth: Tensor, kind: int, rng: np.random.Generator) -> Tensor:
@@ -196,6 +206,8 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first shard")
     parser.add_argument("--own-size", action="store_true", help="shards of photographs at their own size")
     parser.add_argument("--fonts", type=Path, default=Path("/usr/share/fonts"), help="folder of TrueType files")
+    parser.add_argument("--device", type=torch.device, default="cpu", help="of the teacher")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw crops")
     given = parser.parse_args()
     weights = weights_file()
     if weights is None:
@@ -203,19 +215,20 @@ def main() -> None:
     paths, fonts = find_photographs(given.photographs), sorted(given.fonts.rglob("*.ttf"))
     if not paths or not fonts:
         raise SystemExit(f"{len(paths)} photographs and {len(fonts)} fonts found; give folders that hold some")
-    teacher = load_teacher(weights)
-    teacher.to(torch.bfloat16).to(memory_format=torch.channels_last)
     given.output.mkdir(parents=True, exist_ok=True)
-    for number in range(given.first, given.first + given.shards):
-        path = given.output / f"shard-{'own-' if given.own_size else ''}{number:04d}.safetensors"
-        if path.exists():
-            continue
-        shard = (
-            make_own_size_shard(number, paths, teacher) if given.own_size else make_shard(number, paths, fonts, teacher)
-        )
-        save_file(shard, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
-        print(path.name, flush=True)
+    name = "shard-own-{:04d}.safetensors" if given.own_size else "shard-{:04d}.safetensors"
+    numbers = range(given.first, given.first + given.shards)
+    missing = [number for number in numbers if not (given.output / name.format(number)).exists()]
+    drawn = partial(draw_crops, paths=paths, fonts=fonts, own_size=given.own_size)
+    with multiprocessing.get_context("spawn").Pool(given.workers) as pool:
+        all_crops = pool.imap(drawn, missing)
+        teacher = load_teacher(weights)
+        teacher.to(given.device, torch.bfloat16).to(memory_format=torch.channels_last)
+        for number, crops in zip(missing, all_crops, strict=True):
+            path = given.output / name.format(number)
+            save_file(with_teacher(crops, teacher, given.device), path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)
+            print(path.name, flush=True)
 
 
 if __name__ == "__main__":
