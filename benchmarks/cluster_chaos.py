@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -84,35 +83,6 @@ def write_pictures(folder: Path, num: int) -> None:
             Image.fromarray(pixels).save(place / f"{index}.{ending}")
 
 
-class Chaos(threading.Thread):
-    """Kill a worker now and then; once remove a node and add another one; once stop the store."""
-
-    def __init__(self, cluster: Any, nodes: list[Any], store: Any, given: argparse.Namespace) -> None:
-        super().__init__(daemon=True)
-        self._cluster, self._nodes, self._store, self._given = cluster, nodes, store, given
-        self.is_over = threading.Event()
-        self.num_workers_killed = self.num_nodes_removed = self.num_stops = 0
-
-    def run(self) -> None:
-        draw, turn = random.Random(0), 0
-        while not self.is_over.wait(self._given.kill_every):
-            turn += 1
-            workers = [pid for pid in pids() if command_of(pid).startswith("ray::MapWorker")]
-            if workers:
-                with suppress(ProcessLookupError):
-                    os.kill(draw.choice(workers), signal.SIGKILL)
-                    self.num_workers_killed += 1
-            if turn == 2:
-                self._cluster.remove_node(self._nodes.pop(), allow_graceful=False)
-                self._nodes.append(self._cluster.add_node(num_cpus=1))
-                self.num_nodes_removed += 1
-            if turn == 3:
-                self._store.close()
-                self.is_over.wait(self._given.store_away)
-                self._store.open()
-                self.num_stops += 1
-
-
 class Store:
     """The S3 server, which goes on where it was stopped."""
 
@@ -124,6 +94,47 @@ class Store:
 
     def close(self) -> None:
         self._stack.close()
+
+
+class Chaos:
+    """Kill a worker now and then; once remove a node and add another one; once stop the store.
+
+    It is called by the main thread: Ray adds nodes in no other.
+    """
+
+    def __init__(self, cluster: Any, nodes: list[Any], store: Store, given: argparse.Namespace) -> None:
+        self._cluster, self._nodes, self._store, self._given = cluster, nodes, store, given
+        self._draw, self._turn = random.Random(0), 0
+        self._next, self._opens = time.monotonic() + given.kill_every, float("inf")
+        self.num_workers_killed = self.num_nodes_removed = self.num_stops = 0
+
+    def step(self) -> None:
+        """Do what is due."""
+        now = time.monotonic()
+        if now >= self._opens:
+            self.end()
+        if now < self._next:
+            return
+        self._next, self._turn = now + self._given.kill_every, self._turn + 1
+        workers = [pid for pid in pids() if command_of(pid).startswith("ray::MapWorker")]
+        if workers:
+            with suppress(ProcessLookupError):
+                os.kill(self._draw.choice(workers), signal.SIGKILL)
+                self.num_workers_killed += 1
+        if self._turn == 2:
+            self._cluster.remove_node(self._nodes.pop(), allow_graceful=False)
+            self._nodes.append(self._cluster.add_node(num_cpus=1))
+            self.num_nodes_removed += 1
+        if self._turn == 3:
+            self._store.close()
+            self._opens = now + self._given.store_away
+            self.num_stops += 1
+
+    def end(self) -> None:
+        """Start the store again where it is stopped."""
+        if self._opens < float("inf"):
+            self._store.open()
+        self._opens = float("inf")
 
 
 def pids() -> list[int]:
@@ -143,7 +154,7 @@ def memory_mib(pid: int) -> float:
     return 0.0
 
 
-def lead(command: list[str], kill_after: list[float], log: Path) -> tuple[int, int, list[float]]:
+def lead(command: list[str], kill_after: list[float], log: Path, chaos: Chaos) -> tuple[int, int, list[float]]:
     """Run the command until it ends; kill it after so many seconds, and start it again, once for each.
 
     Returns:
@@ -156,6 +167,7 @@ def lead(command: list[str], kill_after: list[float], log: Path) -> tuple[int, i
         until = None if seconds is None else time.monotonic() + seconds
         while driver.poll() is None and (until is None or time.monotonic() < until):
             memory.append(memory_mib(driver.pid))
+            chaos.step()
             time.sleep(1)
         if driver.poll() is not None:
             return driver.returncode, num_kills, memory
@@ -236,15 +248,14 @@ def main() -> None:
         chaos = Chaos(cluster, nodes, store, given)
         started = time.monotonic()
         try:
-            chaos.start()
             command = [*RESTORE, "cluster", "restore", SOURCE, "-o", OUTPUT, *options, "--address", cluster.address]
             code, num_driver_kills, memory = lead(
                 [*command, "--workers", str(given.nodes)],
                 [given.driver_seconds] * given.driver_kills,
                 here / "run.log",
+                chaos,
             )
-            chaos.is_over.set()
-            chaos.join()
+            chaos.end()
             report = {
                 "command": " ".join(["python", "benchmarks/cluster_chaos.py", *sys.argv[1:]]),
                 "exit_code": code,
