@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import signal
 import sys
 import threading
@@ -10,16 +12,19 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from command_runs import run_python
 from object_store import free_ports
+from s3diff.errors import OptionError
 from s3diff.serving.assembly import ServiceSettings
 from serving_pictures import photo
 
@@ -98,6 +103,63 @@ def test_a_dry_run_measures_the_speed(pictures: Path, tmp_path: Path, command: C
 )
 def test_a_mistake_is_one_line(given: list[str], text: str, command: Command, here: Path) -> None:
     assert text in command("cluster", "restore", *given, "-o", "out", "--dry-run").error
+
+
+def test_the_manifest_of_the_service_names_what_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    from s3diff.integrations.ray import proxy
+    from s3diff.integrations.ray.serving import read_arguments
+
+    text = (Path(__file__).parent.parent / "docs" / "cluster.md").read_text(encoding="utf-8")
+    manifests = {each["kind"]: each for each in map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.S))}
+    spec = manifests["RayService"]["spec"]
+    (told,) = yaml.safe_load(spec["serveConfigV2"])["applications"]
+    for path in (told["import_path"], proxy.IMPORT_PATH):
+        module, _, name = path.partition(":")
+        assert callable(getattr(import_module(module), name))
+    with pytest.raises(OptionError, match="no_auth"):
+        read_arguments(told["args"])
+    monkeypatch.setenv("S3DIFF_TOKEN", "a-token-of-the-secret")
+    settings, replicas = read_arguments(told["args"])
+    assert (settings.job_store, settings.clients, replicas.most) == (
+        "s3://archive/jobs",
+        ("a-token-of-the-secret",),
+        16,
+    )
+    with pytest.raises(OptionError, match="replica_count"):
+        read_arguments({**told["args"], "replica_count": 2})
+    groups = [spec["rayClusterConfig"]["headGroupSpec"], *spec["rayClusterConfig"]["workerGroupSpecs"]]
+    for group in groups:
+        (container,) = group["template"]["spec"]["containers"]
+        assert container["env"] == [{"name": proxy.VARIABLE, "value": proxy.IMPORT_PATH}]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "is_lost"),
+    [
+        (500, b"text/plain", b"The actor died unexpectedly before finishing this task.", True),
+        (500, b"text/plain", b"ray.exceptions.ActorDiedError: gone", True),
+        (503, b"text/plain", b"Deployment is unavailable", True),
+        (500, b"text/plain", b"Traceback: ZeroDivisionError", False),
+        (500, b"application/json", b'{"error": {"message": "the actor died"}}', False),
+        (200, b"text/plain", b"the actor died", False),
+    ],
+)
+def test_who_has_lost_a_replica_is_told_to_ask_again(status: int, kind: bytes, body: bytes, is_lost: bool) -> None:
+    from s3diff.integrations.ray.proxy import AskAgain
+
+    async def rays(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", kind)]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(AskAgain(rays)), base_url="http://here") as client:
+            return await client.get("/")
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == (503 if is_lost else status)
+    assert ("retry-after" in answer.headers) is is_lost
+    assert (answer.json()["error"]["code"] == "replica_lost") if is_lost else answer.content == body
 
 
 # With Ray

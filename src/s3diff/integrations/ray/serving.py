@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -122,19 +122,28 @@ def build(arguments: dict[str, Any]) -> Any:
     """Make the application of a Ray Serve configuration: ``import_path: s3diff.integrations.ray.serving:build``.
 
     Args:
-        arguments: fields of :class:`ServiceSettings` (``tokens`` instead of ``clients``; by default those of
-            ``S3DIFF_TOKEN``), of :class:`ServiceLimits` and of :class:`Replicas`.
+        arguments: see :func:`read_arguments`.
 
     Raises:
-        OptionError: a name or value that is none of theirs.
+        OptionError: see :func:`read_arguments`.
     """
-    given = {
-        "tokens": os.environ.get("S3DIFF_TOKEN", "").split(),
-        "allowed_hosts": None,
-        "host": "0.0.0.0",
-        **arguments,
-    }
+    return application(*read_arguments(arguments))
+
+
+def read_arguments(arguments: Mapping[str, Any]) -> tuple[ServiceSettings, Replicas]:
+    """Read the ``args`` of a Ray Serve configuration.
+
+    Args:
+        arguments: fields of :class:`ServiceSettings`, :class:`ServiceLimits` and :class:`Replicas`. ``tokens``, by
+            default those of ``S3DIFF_TOKEN``, stand for ``clients``; ``no_auth: true`` lets everybody in.
+
+    Raises:
+        OptionError: a name or value that is none of theirs, or there is no token.
+    """
+    given = {"tokens": os.environ.get("S3DIFF_TOKEN", "").split(), "allowed_hosts": None, **arguments}
     given["clients"] = tuple(given.pop("tokens"))
+    if not given["clients"] and not given.pop("no_auth", False):
+        raise OptionError("no token is given; set S3DIFF_TOKEN or tokens, or no_auth: true to let everybody in")
     if given["allowed_hosts"] is not None:
         given["allowed_hosts"] = frozenset(given["allowed_hosts"])
     taken: list[Any] = []
@@ -144,7 +153,7 @@ def build(arguments: dict[str, Any]) -> Any:
     if given:
         raise OptionError(f"{', '.join(sorted(given))} is no argument of the service; see ServiceSettings")
     limits, replicas, settings = taken
-    return application(replace(settings, limits=limits), replicas)
+    return replace(settings, limits=limits), replicas
 
 
 def serve_until(
