@@ -50,7 +50,7 @@ def test_one_picture_names_its_stages_and_tiles(state: Path) -> None:
     shown.parts("tiles", 4, 9)
     assert re.fullmatch(r"4 of 9 tiles, \d+%, about \d+ s left", shown.line)
     shown.share(0.5, 130.0)
-    assert shown.line.endswith("50%, about 2 min left")
+    assert shown.line.endswith("50%, about 130 s left")
     assert shown.fraction == 0.5
     shown.close()
 
@@ -81,7 +81,7 @@ def test_what_is_said_before_a_long_run(state: Path, capsys: pytest.CaptureFixtu
     speeds.add("here", 16_000_000, {"encode": 60.0, "predict": 70.0})
     speeds.save()
     PictureProgress(1, quiet=False, speed_of=lambda: "here").begin(job("a.jpg"), opened())
-    assert capsys.readouterr().err == "a.jpg: 1000 x 1000 px become 4000 x 4000 px; about 2 min on this machine\n"
+    assert capsys.readouterr().err == "a.jpg: 1000 x 1000 px become 4000 x 4000 px; about 130 s on this machine\n"
     PictureProgress(30, quiet=False, speed_of=lambda: "here").begin(job("a.jpg"), opened())
     assert capsys.readouterr().err == (
         "30 pictures, the first of 1000 x 1000 px; about 1 h 5 min on this machine, if all are like it\n"

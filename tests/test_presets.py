@@ -44,7 +44,7 @@ def test_what_is_given_wins() -> None:
     # Any size replaces the preset's.
     long_side = scan.options(long_side=300)
     assert long_side.output_size(100, 50) == (300, 150)
-    assert long_side.noise == "+0.1"
+    assert long_side.noise == "+0.2"
 
 
 def test_a_size_by_hand_replaces_a_size_of_another_kind(own: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from command_runs import Command
 from s3diff.restoration import threads
-from s3diff.restoration.threads import cpu_quotas, granted_cpus, set_threads
+from s3diff.restoration.threads import cpu_quotas, granted_cpus, let_threads_sleep, set_threads
 
 
 def groups(tmp_path: Path, own: str, **files: str) -> tuple[Path, Path]:
@@ -102,3 +102,19 @@ def test_the_flag(command: Command, small: Path, here: Path) -> None:
         )
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_wait_asleep_unless_the_environment_says_how(
+    given: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    let_threads_sleep()
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)

@@ -96,14 +96,13 @@ PRESETS: Mapping[str, RestorePreset] = MappingProxyType(
                 "Scanned print",
                 "A scanned print or slide, twice as large: less grain of film and paper, grey stays grey.",
                 scale=2.0,
-                noise="+0.1",
+                noise="+0.2",
                 grey="keep",
             ),
             _preset(
                 "web",
                 "Picture from the web",
-                "A small picture with strong JPEG compression: blocks and halos are smoothed.",
-                noise="+0.2",
+                "A small picture with strong JPEG compression: its blocks are not made crisper.",
                 guidance=1.0,
             ),
             _preset(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,7 @@ class PictureProgress:
         self._pixels: dict[RestoreJob, int] = {}
         self._name, self._detail = "", ""
         self._left = TimeLeft()
+        self._first_began: float | None = None
         self._told: tuple[float, float | None] | None = None
         self._turn = threading.RLock()
         self._is_over = threading.Event()
@@ -77,6 +79,7 @@ class PictureProgress:
             expected = self._speeds.expected(self._speed_of(), pixels)
         with self._turn:
             self._begun.add(job)
+            self._first_began = time.monotonic() if self._first_began is None else self._first_began
             self._name, self._detail, self._told = on_one_line(job.source.name), "", None
             self._left = TimeLeft(expected)
         if self._quiet:
@@ -153,12 +156,18 @@ class PictureProgress:
             left = self._left.seconds_left if self._told is None else self._told[1]
             own = self._left.fraction if self._told is None else self._told[0]
             if self._num_pictures > 1:
-                rest = max(0, self._num_pictures - self._num_before - 1)
-                whole = None if left is None else left + rest * (self._left.elapsed + left)
+                whole = None if left is None else self._left_of_run(left)
                 count = f"{self._num_before + 1} of {self._num_pictures}, {self._name}: {own:.0%}"
                 return f"{count}{'' if whole is None else f', about {duration_in_words(whole)} left'}"
             known = f"{own:.0%}, about {duration_in_words(left)} left" if left is not None else "time not known yet"
             return f"{self._detail or 'waiting'}, {known}"
+
+    def _left_of_run(self, left: float) -> float:
+        """Seconds of this picture, and for each one after it the mean of those so far, this one included."""
+        num_begun = len(self._begun)
+        rest = max(0, self._num_pictures - self._num_before - 1)
+        elapsed = 0.0 if self._first_began is None else time.monotonic() - self._first_began
+        return left + rest * (elapsed + left) / max(1, num_begun)
 
     def _announce(self, sizes: Any, pixels: int | None, expected: dict[str, float] | None) -> None:
         seconds = None if expected is None else sum(expected.values()) * self._num_pictures

@@ -49,6 +49,9 @@ def serve(
             raise OptionError("--open and --no-page exclude each other; leave out one of them")
         proxies = [_network(each) for each in trust_proxy or ["127.0.0.1", "::1"]]
         listener = listen(settings.host, port)
+        if sys.stderr.isatty():
+            names = " and ".join(settings.models)
+            remark(f"s3diff: loading {names}; the address comes when pictures are taken")
         load_torch(threads)
         from s3diff.serving.logs import set_up_logs
 

@@ -78,8 +78,10 @@ def load_torch(threads: int | None = None) -> Any:
     if is_usual:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
+        threading_of = importlib.import_module("s3diff.restoration.threads")
+        threading_of.let_threads_sleep()
         torch = importlib.import_module("torch")
-        importlib.import_module("s3diff.restoration.threads").set_threads(threads)
+        threading_of.set_threads(threads)
         return torch
     finally:
         if is_usual:

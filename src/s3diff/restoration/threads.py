@@ -11,6 +11,20 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
+#: Turns that a thread of OpenMP waits busily for the others before it sleeps: tens of microseconds. By default libgomp
+#: waits for milliseconds, which costs a machine that others use as well most of its time.
+_SPIN_TURNS = "10000"
+
+
+def let_threads_sleep() -> None:
+    """Have torch's threads wait for each other asleep, unless the environment says how.
+
+    To be called before torch is imported: libgomp, on Linux, reads it once, when it is loaded; others do not.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_TURNS)
+
+
 def granted_cpus() -> int:
     """Count the CPUs that this process may use: at least 1.
 

@@ -17,6 +17,8 @@ _TYPICAL = {"estimate": 0.04, "prepare": 0.02, "encode": 1.12, "predict": 1.61, 
 _ENOUGH = 0.1
 #: Weight of earlier measurements, as a share of this picture's work.
 _TRUST = 0.05
+#: Below, minutes are too coarse: "2 min" for 91 s is a third off.
+_MINUTES_FROM_SECONDS = 175
 
 
 class TimeLeft:
@@ -82,11 +84,13 @@ class TimeLeft:
         if not self._is_measured and made < _ENOUGH * whole:
             return None
         prior = _TRUST * whole if self._is_measured else 0.0
-        rate = (self._marked - self._started + prior) / max(made + prior, 1e-9)
+        # Without measurements, a stage outside the networks says nothing about their speed.
+        started = self._started + sum(seconds for stage, seconds in self._took.items() if stage not in self._work)
+        rate = (self._marked - started + prior) / max(made + prior, 1e-9)
         current = self._rest_of_stage()
         if made + current > 0:
             # The current stage is unfinished: it takes at least the time so far.
-            rate = max(rate, (self.elapsed + prior) / (made + current + prior))
+            rate = max(rate, (self._now() - started + prior) / (made + current + prior))
         since = self._now() - self._marked
         return max(0.0, rate * current - since) + rate * max(0.0, whole - done - current)
 
@@ -131,8 +135,10 @@ class TimeLeft:
 
 
 def duration_in_words(seconds: float) -> str:
-    """Round seconds for people: ``40 s``, ``3 min``, ``1 h 20 min``."""
+    """Round seconds for people: ``40 s``, ``130 s``, ``3 min``, ``1 h 20 min``."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
+    if seconds < _MINUTES_FROM_SECONDS:
+        return f"{10 * round(seconds / 10)} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

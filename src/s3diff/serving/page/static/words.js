@@ -20,7 +20,7 @@ export function caption(picture) {
 
 export function duration(seconds) {
   const whole = Math.ceil(seconds);
-  if (whole < 90) return t("time.seconds", { count: whole });
+  if (whole < 175) return t("time.seconds", { count: whole < 90 ? whole : 10 * Math.round(whole / 10) }); // minutes are too coarse
   return whole < 5400 ? t("time.minutes", { count: Math.round(whole / 60) }) : t("time.hours", { count: Math.round(whole / 3600) });
 }
 
