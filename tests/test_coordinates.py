@@ -313,7 +313,7 @@ def test_a_geotiff_stays_where_it_is(tmp_path: Path, matrix: bool, raster_type: 
     assert write_picture(replace(cut, pixels=pixels), tmp_path / "c.tif") == ()
     assert on_earth(tmp_path / "c.tif", 6, 8) == pytest.approx(on_earth(tmp_path / "a.tif", 4 + 3, 5 + 4))
     (note,) = write_picture(picture, tmp_path / "d.png")
-    assert note == "the GeoTIFF position is left out"
+    assert note == "left out: the GeoTIFF position"
 
 
 def test_a_geotiff_that_is_turned_loses_its_place(tmp_path: Path) -> None:

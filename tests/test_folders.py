@@ -312,6 +312,18 @@ def test_lists_with_nulls(here: Path) -> None:
     Path("list").write_bytes(b"\xff\xfea\0b")
     with pytest.raises(PictureError, match="no whole UTF-16"):
         read_list("list")
+    Path("list").write_bytes("\ufeffä.png\0b.png\0".encode("utf-16-le"))
+    assert read_list("list", null_separated=True) == ["ä.png", "b.png"]
+    Path("list").write_bytes("\ufeffä.png\0b.png".encode())
+    assert read_list("list", null_separated=True) == ["ä.png", "b.png"]
+    Path("list").write_bytes("a.png\0b.png\0".encode("utf-16-le"))
+    with pytest.raises(PictureError, match="looks like UTF-16"):
+        read_list("list", null_separated=True)
+    Path("list").write_bytes(b"a\0b\0")
+    with pytest.raises(PictureError, match="looks like UTF-16"):
+        read_list("list", null_separated=True)
+    Path("a").write_text("")
+    assert read_list("list", null_separated=True) == ["a", "b"], "files of one letter"
 
 
 def test_lists_of_the_command(restore: Restore, restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:

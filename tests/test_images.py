@@ -723,7 +723,7 @@ def test_first_of_several_frames(tmp_path: Path, extension: str) -> None:
     picture = read_picture(path)
     assert abs(picture.pixels.astype(int) - 20).max() <= 3
     notes = {
-        "jpg": "a further picture is left out",
+        "jpg": "left out: a further picture",
         "tif": "the file holds 2 pages; the first one is used (all of them go into a .tif)",
     }
     assert picture.notes == (notes.get(extension, "the file holds 2 frames; the first one is used"),)

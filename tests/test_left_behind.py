@@ -145,7 +145,8 @@ CASES: dict[str, tuple[str, bytes, str]] = {
     "content credentials, WebP": (".webp", webp(b"C2PA"), "C2PA"),
     "an unknown chunk, PNG": (".png", png(b"vxYz"), "vxYz"),
     "an unknown chunk, WebP": (".webp", webp(b"XYZ "), "XYZ"),
-    "usual chunks, PNG": (".png", png(b"tIME", b"bKGD"), ""),
+    "registered chunks, PNG": (".png", png(b"tIME", b"bKGD", b"mDCV"), "mDCV: mastering display"),
+    "a chunk of how the file is stored, PNG": (".png", png(b"iDOT"), ""),
 }
 
 
@@ -245,12 +246,13 @@ def test_exif_of_several_segments_is_joined_and_written(tmp_path: Path) -> None:
     assert len(body) > 100_000
     room = 65_527
     parts = [EXIF_PREFIX + body[start : start + room] for start in range(0, len(body), room)]
-    assert joined_exif(parts) == EXIF_PREFIX + body
+    assert joined_exif(parts) == (EXIF_PREFIX + body, False)
     (tmp_path / "in.jpg").write_bytes(with_segments(*(segment(0xE1, part) for part in parts)))
     assert through(tmp_path / "in.jpg", tmp_path / "out.jpg") == ()
     assert len(exiftool("-b", "-UserComment", tmp_path / "out.jpg")) == 30_000
     assert exiftool("-s3", "-Artist", tmp_path / "out.jpg").strip() == "Anna"
-    assert joined_exif([parts[0], EXIF_PREFIX + b"II*\0another"]) == parts[0], "a second block is no continuation"
+    assert joined_exif([parts[0], EXIF_PREFIX + b"II*\0another"]) == (parts[0], True), "no continuation"
+    assert joined_exif([parts[0], parts[0]]) == (parts[0], False), "the same once more says nothing new"
 
 
 def test_apples_maker_note_forgets_the_live_picture(tmp_path: Path) -> None:
@@ -261,7 +263,7 @@ def test_apples_maker_note_forgets_the_live_picture(tmp_path: Path) -> None:
     exif[0x010F], exif[0x8769] = "Apple", {0x927C: note + bytes(4)}
     Image.new("RGB", (16, 16)).save(tmp_path / "in.jpg", exif=exif)
     notes = through(tmp_path / "in.jpg", tmp_path / "out.jpg")
-    assert notes == ("the link to a live picture's video is left out",)
+    assert notes == ("left out: the link to a live picture's video",)
     kept = Image.open(tmp_path / "out.jpg").getexif().get_ifd(0x8769)[0x927C]
     assert kept[14:16] == b"\0\1"
     assert kept[16:28] == struct.pack(">HHIi", 1, 9, 1, 14)
@@ -317,7 +319,7 @@ def test_the_extensions_of_a_gif() -> None:
         assert (picture.xmp, picture.notes) == (stored, ())
     assert decode_picture(gif_with(in_sub_blocks(b"ICCRGBG1012", DISPLAY_P3 or b"")), "a.gif").icc_profile == DISPLAY_P3
     (note,) = decode_picture(gif_with(in_sub_blocks(b"MAKERS 1234", b"x")), "a.gif").notes
-    assert note == "GIF extensions (MAKERS 1234) is left out"
+    assert note == "left out: GIF extensions (MAKERS 1234)"
     (note,) = decode_picture(gif_with(in_sub_blocks(b"C2PA_GIF\1\0\0", b"x")), "a.gif").notes
     assert "C2PA" in note
 

@@ -151,7 +151,7 @@ def test_every_page_is_restored(restorer: Restorer, scan: Path, tmp_path: Path) 
     options = RestoreOptions(scale=2)
     result = restorer.restore_pages(scan, tmp_path / "out.tif", options, progress=lambda *each: told.append(each))
     assert (result.num_frames, result.size) == (4, (60, 40))
-    assert told == [("frames", index, 4) for index in (1, 2, 3, 4)]
+    assert told == [("pages", index, 4) for index in (1, 2, 3, 4)]
     read = list(open_pages(tmp_path / "out.tif").pictures())
     for page, before in zip(read, PAGES, strict=True):
         alone = restorer.restore(before, options).picture

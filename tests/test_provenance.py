@@ -270,3 +270,18 @@ def test_inspect_prints_what_a_file_says(here: Path, command: Command, small: Pa
     assert "says nothing" in command("inspect", "in.png").out
     Path("no.png").write_bytes(b"no picture")
     assert command("inspect", "no.png").code == 1
+    Path("folder").mkdir()
+    assert command("inspect", "folder").err == "s3diff: folder is a folder; give a picture file\n"
+
+
+def test_inspect_tells_of_every_page(here: Path, command: Command, small: Path, photo: np.ndarray) -> None:
+    pages = [Image.fromarray(photo), Image.fromarray(photo[:10])]
+    pages[0].save("in.tif", save_all=True, append_images=pages[1:])
+    assert command("restore", "in.tif", "-o", "out.tif", "--model", str(small), "--scale", "1").code == 0
+    told = command("inspect", "out.tif").out
+    assert [line for line in told.splitlines() if line.startswith("page")] == ["page 1 of 2", "page 2 of 2"]
+    assert told.count("restored      with") == 2
+    values = json.loads(command("inspect", "out.tif", "--json").out)
+    (further,) = values["further_pages"]
+    digests = [each["restorations"][0]["input_digest"] for each in (values, further)]
+    assert len(set(digests)) == 2

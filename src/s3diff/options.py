@@ -293,7 +293,8 @@ class OutputOptions:
         name: name of a result without its extension: a text with ``{stem}`` (the input's) and, if wanted,
             ``{extension}`` (the input's, without dot), ``{model}`` and ``{scale}``.
         overwrite: replace files that are there.
-        provenance: state in the result's XMP how it was made: model, version, options and degrees.
+        provenance: state in the result's XMP how it was made: model, version, options and degrees. Without it,
+            what the input states of an earlier restoration stays.
 
     Raises:
         OptionError: a value is outside what it allows.

@@ -14,6 +14,7 @@ from s3diff.apps.terminal import EXIT_SOME_FAILED, on_one_line, one_line_errors
 if TYPE_CHECKING:
     from s3diff.images.files.credentials import Credentials
     from s3diff.images.files.inspection import Inspection
+    from s3diff.images.files.provenance_xmp import Statement
     from s3diff.images.provenance import Provenance
 
 
@@ -39,9 +40,20 @@ def inspect(
 
 
 def _lines(found: Inspection) -> Iterator[str]:
+    statements = (found.statement, *found.further_pages)
+    for number, stated in enumerate(statements, 1):
+        if len(statements) > 1:
+            yield f"page {number} of {len(statements)}"
+        yield from _statement(stated)
+    if found.credentials is not None:
+        yield from _signature(found.credentials)
+    else:
+        yield f"signature     {f'not checked: {found.unchecked}' if found.unchecked else 'none'}"
+
+
+def _statement(stated: Statement) -> Iterator[str]:
     from s3diff.images.provenance import term_of
 
-    stated = found.statement
     if stated.source_type:
         yield f"source type   {term_of(stated.source_type)}"
     if stated.creator_tool:
@@ -50,10 +62,6 @@ def _lines(found: Inspection) -> Iterator[str]:
         yield from _restoration(made)
     if not (stated.source_type or stated.creator_tool or stated.restorations):
         yield "says nothing of its making in XMP"
-    if found.credentials is not None:
-        yield from _signature(found.credentials)
-    else:
-        yield f"signature     {f'not checked: {found.unchecked}' if found.unchecked else 'none'}"
 
 
 def _restoration(made: Provenance) -> Iterator[str]:

@@ -100,7 +100,7 @@ class PictureProgress:
             self._detail = where + _STAGES[name]
 
     def parts(self, kind: str, done: int, total: int) -> None:
-        """Count finished tiles or frames."""
+        """Count finished tiles, frames or pages."""
         with self._turn:
             if kind == "predict":
                 self._left.within(done, total)

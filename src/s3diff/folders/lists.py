@@ -32,7 +32,7 @@ def read_list(name: str, *, null_separated: bool = False) -> list[str]:
             f"the list {name} cannot be read ({reason_of(error)}); give a file with one name a line"
         ) from error
     if null_separated:
-        names = [os.fsdecode(each) for each in content.split(b"\0") if each]
+        names = [os.fsdecode(each) for each in _null_separated_bytes(name, content).split(b"\0") if each]
     else:
         lines = _as_utf_8(name, content).replace(b"\r\n", b"\n").split(b"\n")
         names = [_without_quotes(os.fsdecode(line)) for line in lines if line.strip()]
@@ -44,6 +44,21 @@ def read_list(name: str, *, null_separated: bool = False) -> list[str]:
             "end with a null character"
         )
     return names
+
+
+def _null_separated_bytes(name: str, content: bytes) -> bytes:
+    """Return the list as bytes of names; a text with a byte order mark becomes UTF-8.
+
+    Raises:
+        PictureError: it looks like UTF-16 without a mark, where every letter would be a name.
+    """
+    has_mark = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF8))
+    letters = [each for each in content.split(b"\0") if each]
+    is_spread = len(letters) > 1 and all(len(each) == 1 for each in letters)
+    is_no_file = not any(os.path.lexists(each) for each in letters if each not in (b".", b"/", b"\\"))
+    if not has_mark and is_spread and is_no_file:
+        raise PictureError(f"the list {name} looks like UTF-16; write it again, as UTF-8")
+    return _as_utf_8(name, content) if has_mark else content
 
 
 def _as_utf_8(name: str, content: bytes) -> bytes:

@@ -89,7 +89,7 @@ class PictureWatcher(Protocol):
         """Begin a stage; see :data:`s3diff.restoration.stage_clock.OnBegin`."""
 
     def parts(self, kind: str, done: int, total: int) -> None:
-        """Count finished ``tiles`` or ``frames`` of the picture, or tiles within the stage ``predict``."""
+        """Count finished ``tiles``, ``frames`` or ``pages`` of the picture, or tiles within the stage ``predict``."""
 
     def share(self, fraction: float, seconds_left: float | None) -> None:
         """Receive a service's estimate: the finished share in [0, 1], and the seconds left."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from s3diff.errors import PictureError
 from s3diff.images.icc_profiles import (
@@ -23,8 +24,27 @@ from s3diff.images.icc_profiles import (
 _SRGB_GAMMA = 0.45455
 #: Numbers of H.273 for "unspecified".
 _UNSPECIFIED = (0, 2)
+DAMAGED_PROFILE = "the colour profile is damaged and was left out"
 #: Tolerance for equal chromaticities.
 _SAME = 0.002
+
+
+class StatedColors(NamedTuple):
+    """What a file states about its colours in other words than an ICC profile that Pillow finds.
+
+    Attributes:
+        profile: a profile that says the same and is stronger than an ICC profile of the file; None where nothing is
+            stated.
+        notes: what of it cannot be understood and is left out, one sentence each.
+    """
+
+    profile: bytes | None = None
+    notes: tuple[str, ...] = ()
+
+
+def states_colors(primaries: int, curve: int) -> bool:
+    """Whether numbers of ITU-T H.273 say anything."""
+    return primaries not in _UNSPECIFIED or curve not in _UNSPECIFIED
 
 
 @lru_cache(maxsize=32)
@@ -46,7 +66,7 @@ def profile_of_code_points(primaries: int, curve: int, is_grey: bool = False) ->
         raise PictureError(
             f"the picture is HDR ({HDR_CURVES[curve]}), which a result could not keep; convert it to SDR first"
         )
-    if (primaries in _UNSPECIFIED and curve in _UNSPECIFIED) or (curve == 13 and primaries in (1, *_UNSPECIFIED)):
+    if not states_colors(primaries, curve) or (curve == 13 and primaries in (1, *_UNSPECIFIED)):
         return None
     stated = SRGB_PRIMARIES if primaries in _UNSPECIFIED else PRIMARIES.get(primaries)
     shape = SRGB_CURVE if curve in _UNSPECIFIED else CURVES.get(curve)
@@ -55,29 +75,31 @@ def profile_of_code_points(primaries: int, curve: int, is_grey: bool = False) ->
     return _profile(f"H.273 {primaries}/{curve}", stated, shape, is_grey)
 
 
-def profile_of_gamma(gamma: float | None, primaries: Chromaticities | None, is_grey: bool) -> bytes | None:
+def colors_of_gamma(gamma: float | None, primaries: Chromaticities | None, is_grey: bool, names: str) -> StatedColors:
     """Make a profile from a power and chromaticities (gAMA and cHRM of PNG, version 4 of BMP).
 
     Args:
         gamma: from linear to stored values; None takes sRGB's curve.
         primaries: white, red, green, blue; None takes sRGB's.
         is_grey: whether the picture has one channel.
+        names: of the fields, for a remark.
 
     Returns:
-        The profile; None if the values mean sRGB, or make no sense.
+        The profile, None if the values mean sRGB; a note if they make no sense.
     """
+    unusable = StatedColors(None, (f"the stated colours ({names}) make no sense and were left out",))
     has_srgb_curve = gamma is None or abs(gamma - _SRGB_GAMMA) < 0.0005
     if primaries is None or _is_srgb(primaries):
         primaries = SRGB_PRIMARIES
         if has_srgb_curve:
-            return None
+            return StatedColors()
     if gamma is not None and not 0.05 < gamma < 20:
-        return None
+        return unusable
     curve = SRGB_CURVE if gamma is None or has_srgb_curve else gamma_curve(1 / gamma)
     try:
-        return _profile("Stated by the picture", primaries, curve, is_grey)
+        return StatedColors(_profile("Stated by the picture", primaries, curve, is_grey))
     except ValueError:
-        return None
+        return unusable
 
 
 @lru_cache(maxsize=2)

@@ -103,7 +103,7 @@ def restore_pages(
         overwrite: whether a file that is there may be replaced.
         provenance: whether each page states in XMP how it was made.
         signer: signs the file as Content Credentials (C2PA).
-        progress: called with ("frames", done, total) after every page; what it raises ends the work without a file.
+        progress: called with ("pages", done, total) after every page; what it raises ends the work without a file.
 
     Returns:
         The size of the first page; degrees are the medians of all pages, seconds their sums.
@@ -139,7 +139,7 @@ def restore_pages(
             stated.append(result.provenance if provenance else None)
             yield replace(result.picture, provenance=stated[-1])
             if progress is not None:
-                progress("frames", len(used), len(source.sizes))
+                progress("pages", len(used), len(source.sizes))
 
     lost = write_pages(restored(), target, quality=quality, overwrite=overwrite, signer=signer)
 

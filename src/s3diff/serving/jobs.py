@@ -27,7 +27,7 @@ from s3diff.serving.logs import request_id
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Stage = Literal["waiting", "reading", "estimating", "restoring", "writing", "ended"]
 #: What progress counts: the tiles of a picture, or the frames of an animation.
-Part = Literal["tile", "frame"]
+Part = Literal["tile", "frame", "page"]
 
 Kept = TypeVar("Kept")
 

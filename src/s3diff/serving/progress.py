@@ -15,6 +15,8 @@ _TELL_SECONDS = 0.1
 
 #: Share of what was measured before that still counts beside a new picture.
 _KEPT = 0.7
+#: Parts of a picture by the stages that report them.
+_PARTS: dict[str, Part] = {"tiles": "tile", "frames": "frame", "pages": "page"}
 #: Longest wait that an answer proposes to a client.
 _LONGEST_WAIT_SECONDS = 300
 
@@ -84,11 +86,12 @@ class JobMonitor:
             self._tell(now)
 
     def report(self, stage: str, done: int, total: int) -> None:
-        """Report progress after every tile or frame; tiles of one of many frames are not counted."""
-        self._part = "frame" if stage == "frames" else self._part
-        if stage in ("tiles", "frames") and total > 1:
+        """Report progress after every tile, frame or page; tiles of one of many frames or pages are not counted."""
+        part = _PARTS.get(stage)
+        self._part = part or self._part
+        if part is not None and total > 1:
             self._in_tiles = True
-        if stage in ("tiles", "frames") or not self._in_tiles:
+        if part is not None or not self._in_tiles:
             self._done, self._total = done, total
         self.look()
         self._tell(time.monotonic())

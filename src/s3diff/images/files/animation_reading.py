@@ -168,7 +168,7 @@ def _frames(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[Fram
 
 def _frames_of(file: BinaryIO, path: Path, max_pixels: int) -> Iterator[Frame]:
     codec, image = _opened(file, path, max_pixels)
-    stated_profile = codec.stated_profile(file, image)
+    stated = codec.stated_colors(file, image)
     width, height = image.size
     place = file.tell()
     beside = [kind for kind in attachments(file) if kind == CREDENTIALS]
@@ -180,7 +180,7 @@ def _frames_of(file: BinaryIO, path: Path, max_pixels: int) -> Iterator[Frame]:
         if image.width * image.height > max_pixels:  # a GIF's frame that stands over makes Pillow's picture larger
             raise PictureError(f"frame {index + 1} has {image.width} x {image.height} pixels; give a smaller picture")
         image.load()
-        picture = picture_of(image, path, stated_profile=stated_profile, beside=beside)
+        picture = picture_of(image, path, stated=stated, beside=beside)
         if index == first:
             picture = with_origin_of_credentials(picture, file)
         if image.size != (width, height):

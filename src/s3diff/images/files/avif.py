@@ -13,7 +13,7 @@ from s3diff.images.files.codec import Codec, FrameImages
 from s3diff.images.files.iso_boxes import bits_of_av1, code_points
 from s3diff.images.files.metadata import Metadata, without_orientation
 from s3diff.images.picture import Picture
-from s3diff.images.stated_colors import profile_of_code_points
+from s3diff.images.stated_colors import StatedColors, profile_of_code_points
 
 if TYPE_CHECKING:
     from s3diff.images.files.animation_reading import Animation
@@ -35,11 +35,12 @@ class AvifCodec(Codec):
 
         return AvifImagePlugin.AvifImageFile(file)
 
-    def stated_profile(self, file: BinaryIO, image: ImageFile.ImageFile) -> bytes | None:
+    def stated_colors(self, file: BinaryIO, image: ImageFile.ImageFile) -> StatedColors:
         place = file.tell()
         stated = code_points(file)
         file.seek(place)
-        return None if stated is None else profile_of_code_points(*stated, is_grey=image.mode in ("L", "LA"))
+        is_grey = image.mode in ("L", "LA")
+        return StatedColors(None if stated is None else profile_of_code_points(*stated, is_grey=is_grey))
 
     def depth_notes(self, file: BinaryIO) -> tuple[str, ...]:
         bits = bits_of_av1(file)

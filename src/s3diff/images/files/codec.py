@@ -22,6 +22,7 @@ from s3diff.images.files.metadata import Metadata
 from s3diff.images.files.pillow_metadata import metadata_of
 from s3diff.images.files.pillow_pictures import all_channels, picture_of, to_image
 from s3diff.images.picture import Picture
+from s3diff.images.stated_colors import StatedColors
 from s3diff.messages import too_many_pixels
 from s3diff.options import MAX_OUTPUT_PIXELS
 
@@ -112,9 +113,9 @@ class Codec:
     def read(self, file: BinaryIO, path: Path, limit: int) -> Picture:
         """Read the first picture, upright; the arguments and errors are those of :meth:`opened`."""
         image = self.opened(file, path, limit)
-        profile = self.stated_profile(file, image)
+        stated = self.stated_colors(file, image)
         notes = (*frame_notes(image), *self.depth_notes(file))
-        return picture_of(image, path, notes, None, profile, attachments(file))
+        return picture_of(image, path, notes, None, stated, attachments(file))
 
     def depth_notes(self, file: BinaryIO) -> tuple[str, ...]:
         """Note that a file has more bits per channel than are read; the file's position is not restored."""
@@ -137,20 +138,21 @@ class Codec:
         """
         return metadata_of(self.opened(file, path, MAX_OUTPUT_PIXELS))[0].xmp
 
-    def stated_profile(self, file: BinaryIO, image: ImageFile.ImageFile) -> bytes | None:
+    def page_xmps(self, file: BinaryIO, path: Path) -> list[bytes | None]:
+        """Read the XMP packet of every page; see :meth:`xmp`."""
+        return [self.xmp(file, path)]
+
+    def stated_colors(self, file: BinaryIO, image: ImageFile.ImageFile) -> StatedColors:
         """Make a profile of colours that the file states by other means than an ICC profile.
 
         Args:
             file: opened; its position is restored.
             image: its opened header.
 
-        Returns:
-            The profile, if it has priority over the file's ICC profile; None if nothing is stated.
-
         Raises:
-            PictureError: the picture is HDR.
+            PictureError: the picture is HDR, or of narrow range.
         """
-        return None
+        return StatedColors()
 
     # Writing.
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
-_CONTROL, _APPLICATION = 0xF9, 0xFF
+_PLAIN_TEXT, _CONTROL, _APPLICATION = 0x01, 0xF9, 0xFF
 XMP, PROFILE = b"XMP DataXMP", b"ICCRGBG1012"
 #: Behind a packet of XMP, which is no series of sub-blocks: wherever a reader of those falls, it gets to the end.
 _XMP_TRAILER = b"\x01" + bytes(range(255, -1, -1)) + b"\0"
@@ -123,6 +123,14 @@ def applications(file: BinaryIO) -> dict[bytes, bytes]:
     file.seek(0)
     _walk(file, tell)
     return found
+
+
+def has_plain_text(file: BinaryIO) -> bool:
+    """Whether there is an extension of text that is drawn into the picture (GIF89a, section 25)."""
+    kinds: set[int] = set()
+    file.seek(0)
+    _walk(file, lambda kind, _: kinds.add(kind))
+    return _PLAIN_TEXT in kinds
 
 
 def _joined(blocks: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,24 +13,29 @@ from s3diff.formats import PicturePath
 from s3diff.images.files.credentials import Credentials, read_credentials
 from s3diff.images.files.left_behind import CREDENTIALS, attachments
 from s3diff.images.files.provenance_xmp import Statement, statement_of
-from s3diff.images.files.reading import reading, recognised
+from s3diff.images.files.reading import opened_file, recognised
 from s3diff.images.provenance import Provenance, options_as_json, term_of
 from s3diff.messages import shown_path
 from s3diff.options import MAX_OUTPUT_PIXELS
+
+#: Of a file that is not decoded.
+_ANY_SIZE = sys.maxsize
 
 
 class Inspection(NamedTuple):
     """Hold a file's statement of its making.
 
     Attributes:
-        statement: the statement in XMP.
+        statement: the statement in XMP; of several pages that of the first one.
         credentials: the Content Credentials; None if there are none, or they were not checked.
         unchecked: why they were not checked; otherwise empty.
+        further_pages: the statements of the other pages.
     """
 
     statement: Statement
     credentials: Credentials | None = None
     unchecked: str = ""
+    further_pages: tuple[Statement, ...] = ()
 
     @property
     def is_intact(self) -> bool:
@@ -38,17 +44,23 @@ class Inspection(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """Return the statement as JSON values."""
-        stated = self.statement
         signed = None
         if self.credentials is not None:
             signed = {**self.credentials._asdict(), "restoration": dict(self.credentials.restoration)}
         return {
-            "digital_source_type": term_of(stated.source_type) or None,
-            "creator_tool": stated.creator_tool or None,
-            "restorations": [_values(each) for each in stated.restorations],
+            **_statement_values(self.statement),
             "credentials": signed,
             "unchecked": self.unchecked or None,
+            "further_pages": [_statement_values(each) for each in self.further_pages],
         }
+
+
+def _statement_values(stated: Statement) -> dict[str, Any]:
+    return {
+        "digital_source_type": term_of(stated.source_type) or None,
+        "creator_tool": stated.creator_tool or None,
+        "restorations": [_values(each) for each in stated.restorations],
+    }
 
 
 def _values(made: Provenance) -> dict[str, Any]:
@@ -56,14 +68,13 @@ def _values(made: Provenance) -> dict[str, Any]:
 
 
 def read_statement(path: PicturePath) -> Statement:
-    """Read the XMP statement of a file's making; pixels are not read.
+    """Read the XMP statement of a file's making, of several pages that of the first one; pixels are not read.
 
     Raises:
         PictureError: the file cannot be read, is no picture, or its statement is damaged.
     """
-    shown = shown_path(path)
-    with reading(shown, MAX_OUTPUT_PIXELS), open(path, "rb") as file:
-        return statement_of(recognised(file, shown).xmp(file, Path(path)))
+    with opened_file(path, MAX_OUTPUT_PIXELS, _ANY_SIZE) as (file, _):
+        return statement_of(recognised(file, shown_path(path)).xmp(file, Path(path)))
 
 
 def inspect_file(path: PicturePath) -> Inspection:
@@ -72,12 +83,11 @@ def inspect_file(path: PicturePath) -> Inspection:
     Raises:
         PictureError: as :func:`read_statement`.
     """
-    shown = shown_path(path)
-    statement = read_statement(path)
-    with reading(shown, MAX_OUTPUT_PIXELS), open(path, "rb") as file:
-        codec = recognised(file, shown)
+    with opened_file(path, MAX_OUTPUT_PIXELS, _ANY_SIZE) as (file, _):
+        codec = recognised(file, shown_path(path))
+        first, *further = map(statement_of, codec.page_xmps(file, Path(path)))
+        found = Inspection(first, further_pages=tuple(further))
         try:
-            return Inspection(statement, read_credentials(file, codec.form))
+            return found._replace(credentials=read_credentials(file, codec.form))
         except MissingExtraError as error:
-            has_some = CREDENTIALS in attachments(file)
-            return Inspection(statement, None, str(error) if has_some else "")
+            return found._replace(unchecked=str(error) if CREDENTIALS in attachments(file) else "")

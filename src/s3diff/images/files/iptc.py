@@ -5,13 +5,31 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-#: Resources that say something about the scene (Photoshop file formats, image resource IDs): IPTC, copyright flag and
-#: address, the IPTC's digest. The others describe one file's pixels and windows.
+#: Resources by their numbers (Photoshop file formats, image resource IDs).
 _IPTC_ID = 0x0404
 _DIGEST_ID = 0x0425
-_DESCRIPTIVE_IDS = (_IPTC_ID, 0x040A, 0x040B, _DIGEST_ID)
-#: Resources whose loss gets a remark.
-_PATHS = range(0x07D0, 0x0BB8)
+#: Resources that are kept: they describe the scene, or how the picture is shown and printed at any size.
+_KEPT = {
+    0x03F0: "Caption", 0x03F3: "PrintFlags", 0x03F4: "GreyHalftoning", 0x03F5: "ColorHalftoning",
+    0x03F7: "GreyTransferFunction", 0x03F8: "ColorTransferFunction", _IPTC_ID: "IPTC", 0x040A: "CopyrightFlag",
+    0x040B: "URL", 0x040D: "GlobalAngle", 0x0410: "Watermark", 0x0411: "ICC_Untagged", 0x0419: "GlobalAltitude",
+    0x041E: "URL_List", _DIGEST_ID: "IPTCDigest", 0x043A: "PrintInfo", 0x043B: "PrintStyle", 0x2710: "PrintFlagsInfo",
+}  # fmt: skip
+#: Resources that concern only this file, or repeat what is read elsewhere: resolution, quality, thumbnails, profile,
+#: seed of layers' numbers, version, EXIF, XMP.
+_OF_ONE_FILE = (0x03ED, 0x0406, 0x0409, 0x040C, 0x040F, 0x0414, 0x0421, 0x0422, 0x0423, 0x0424)
+#: Names of resources that are left out: they are in pixels of this file, or about its layers and channels. Resources of
+#: other numbers are left out, too.
+_LEFT_OUT = {
+    0x03EE: "AlphaChannelNames", 0x03F1: "Border", 0x03F2: "BackgroundColor", 0x03F9: "DuotoneTransferFunction",
+    0x03FA: "DuotoneInformation", 0x03FD: "QuickMask", 0x0400: "LayerState", 0x0402: "LayerGroups",
+    0x0408: "GridAndGuides", 0x0413: "SpotHalftone", 0x0415: "UnicodeAlphaNames", 0x0416: "IndexedColorTableCount",
+    0x0417: "TransparentIndex", 0x041A: "Slices", 0x041D: "AlphaIdentifiers", 0x0426: "PrintScale",
+    0x0428: "PixelAspectRatio", 0x0429: "LayerComps", 0x042B: "AlternateSpotColors", 0x042D: "LayerSelection",
+    0x0430: "LayerGroupsEnabled", 0x0432: "Measurements", 0x0433: "Counts", 0x0435: "SheetDisclosure",
+    0x043C: "PrintInformation", 0x0BB7: "ClippingPathName", 0x0C1A: "OriginPaths",
+}  # fmt: skip
+_PATHS = range(0x07D0, 0x0BB7)
 _SIGNATURES = (b"8BIM", b"PHUT", b"AgHg", b"DCSR", b"MeSa")
 _DATASET_MARK, _LONG_LENGTH = 0x1C, 0x8000
 #: Records of IIM: 3 describes the raster of one file, 2:200 to 2:202 hold a preview, 7 to 9 the object itself.
@@ -24,21 +42,38 @@ def descriptive_resources(data: bytes) -> tuple[bytes | None, list[str]]:
     Args:
         data: image resources, one after the other.
     """
-    kept, lost = [], []
+    kept, lost, names = [], [], []
     is_changed = False
+    end = 0
     for signature, identifier, name, stored in _resources(data):
+        end += len(_resource(signature, identifier, name, stored))
+        if identifier == _IPTC_ID and stored[sum(len(dataset) for *_, dataset in _datasets(stored)) :].strip(b"\0"):
+            lost.append("a damaged part of IPTC")
         body = _without_pixels(stored) if identifier == _IPTC_ID else stored
         is_changed |= body != stored
-        if identifier in _DESCRIPTIVE_IDS and body:
+        if identifier in _KEPT and body:
             kept.append((signature, identifier, name, body))
         elif identifier in _PATHS:
             lost.append("paths of Photoshop")
+        elif identifier not in (*_OF_ONE_FILE, *_KEPT):
+            names.append(_LEFT_OUT.get(identifier, f"0x{identifier:04X}"))
+    if data[end:].strip(b"\0"):
+        lost.append("damaged resources of Photoshop")
+    if names:
+        lost.append(f"resources of Photoshop ({', '.join(dict.fromkeys(names))})")
     return b"".join(_resource(*each) for each in kept if not is_changed or each[1] != _DIGEST_ID) or None, lost
+
+
+def titles_of(resources: bytes) -> list[str]:
+    """Return what kept resources hold, for a remark where a format holds none of them."""
+    found = [_KEPT.get(identifier, f"0x{identifier:04X}") for _, identifier, _, _ in _resources(resources)]
+    named = [name for name in dict.fromkeys(found) if name not in ("IPTC", "IPTCDigest")]
+    titles = ["captions and keywords"] if "IPTC" in found else []
+    return titles + ([f"resources of Photoshop ({', '.join(named)})"] if named else [])
 
 
 def resources_of(iptc: bytes) -> bytes | None:
     """Return IPTC's datasets as an image resource."""
-    iptc = _without_pixels(iptc)
     return _resource(b"8BIM", _IPTC_ID, b"\0\0", iptc) if iptc else None
 
 

@@ -56,21 +56,30 @@ def segments(data: bytes) -> Iterator[Segment]:
         yield Segment(marker, begin, place)
 
 
-def joined_exif(payloads: Iterable[bytes]) -> bytes | None:
+def joined_exif(payloads: Iterable[bytes]) -> tuple[bytes | None, bool]:
     """Join an EXIF block of several APP1 segments; a second block does not continue the first one.
 
     Args:
         payloads: of APP1 segments.
+
+    Returns:
+        The block, and whether another one that says something else stands behind it.
     """
-    joined = b""
+    joined, further = b"", b""
     for payload in payloads:
         if not payload.startswith(EXIF_PREFIX):
             continue
         body = payload[len(EXIF_PREFIX) :]
-        if joined and body.startswith((b"II*\0", b"MM\0*")):
-            break
-        joined += body
-    return EXIF_PREFIX + joined if joined else None
+        if further or (joined and body.startswith((b"II*\0", b"MM\0*"))):
+            further += body
+        else:
+            joined += body
+    return EXIF_PREFIX + joined if joined else None, bool(further) and further != joined
+
+
+def has_second_packet(payloads: Iterable[bytes]) -> bool:
+    """Whether APP1 segments hold two packets of XMP that differ."""
+    return len({payload for payload in payloads if payload.startswith(_XMP_PREFIX)}) > 1
 
 
 def joined_xmp(payloads: Iterable[bytes]) -> tuple[bytes | None, bool]:
@@ -142,7 +151,7 @@ def with_metadata(
     if xmp is not None:
         packets = _split_xmp(xmp)
         parts += packets
-        lost += [] if packets else [f"the XMP packet of {len(xmp)} bytes, which cannot be split,"]
+        lost += [] if packets else [f"the XMP packet of {len(xmp)} bytes, which cannot be split"]
     if photoshop:
         room = _MAX_PAYLOAD_BYTES - len(PHOTOSHOP_PREFIX)
         parts += [

@@ -18,7 +18,7 @@ from s3diff.images.files.geotiff import POSITION, is_geotiff
 from s3diff.images.files.metadata import QUARTER_TURNS
 from s3diff.images.files.origin import origin_of_credentials
 from s3diff.images.files.provenance_xmp import source_type_of, with_source_type
-from s3diff.images.files.reading import stated_profile_of_file
+from s3diff.images.files.reading import stated_colors_of_file
 from s3diff.images.provenance import COMPOSITE, GENERATED, SOURCE_TYPES, term_of
 from s3diff.messages import install_command
 from s3diff.tiling import Span
@@ -56,7 +56,7 @@ class LargePicture:
         self._vips = _pyvips()
         if not os.path.isfile(path):
             raise PictureError(f"{path} does not exist or is no file; give a picture file")
-        stated_profile = stated_profile_of_file(path)
+        stated = stated_colors_of_file(path)
         try:
             # Not "truncated": of an uncompressed TIFF that is cut off, the rest would be black.
             image = self._vips.Image.new_from_file(os.fspath(path), fail_on="error", revalidate=True)
@@ -70,7 +70,7 @@ class LargePicture:
             image = image.autorot()
         except self._vips.Error as error:
             raise self._unreadable(error) from error
-        self.icc_profile = stated_profile or self.icc_profile
+        self.icc_profile = stated.profile or self.icc_profile
         if not loader.startswith(_LOADERS):
             raise PictureError(f"{path} is no TIFF, PNG or JPEG picture; only these are read part by part")
         if image.hasalpha():
@@ -91,7 +91,7 @@ class LargePicture:
         across, down = (image.yres, image.xres) if is_turned else (image.xres, image.yres)
         self.dpi = None if across == down == 1 else (across * _MM_PER_INCH, down * _MM_PER_INCH)
         #: What is lost, one sentence each.
-        self.notes: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = stated.notes
         if self.num_pages > 1:
             self.notes += (f"the file holds {self.num_pages} pages; the first one is used",)
         with open(path, "rb") as file:

@@ -21,7 +21,7 @@ GAIN_MAP = "the gain map (HDR)"
 VIDEO = "the video of a motion or live picture"
 DEPTH = "the depth map"
 SOUND = "the sound"
-CREDENTIALS = "the Content Credentials (C2PA), which hold for the file's own bytes,"
+CREDENTIALS = "the Content Credentials (C2PA; they hold for the file's own bytes)"
 _FURTHER = "a further picture"
 #: Claims about the file's own bytes that need no remark: thumbnails, merged parts.
 _SILENT = ""
@@ -75,19 +75,29 @@ _SIGNS = (
 )  # fmt: skip
 #: JPEG segments that are read, or concern only this file's pixels, by the beginning of their content.
 _KNOWN_SEGMENTS = (
-    (0xE0, b""), (0xE1, b"Exif\0"), (0xE1, b"http://ns.adobe.com/xap/1.0/\0"),
+    (0xE0, b"JFIF\0"), (0xE0, b"JFXX\0"), (0xE1, b"Exif\0"), (0xE1, b"http://ns.adobe.com/xap/1.0/\0"),
     (0xE1, b"http://ns.adobe.com/xmp/extension/\0"), (0xE2, b"ICC_PROFILE\0"), (0xE2, b"MPF\0"),
     (0xE2, b"urn:iso:std:iso:ts:21496:-1"), (0xEC, b"Ducky"), (0xED, b"Photoshop 3.0\0"), (0xEE, b"Adobe"),
 )  # fmt: skip
 _APP2, _APP11 = 0xE2, 0xEB
 _MP_ENTRIES, _MP_ENTRY_BYTES, _MP_PREVIEWS = 0xB002, 16, (0x010001, 0x010002)
-#: Chunks of PNG and WebP that are read, or concern only this file's pixels.
+#: Chunks of PNG that are read, or concern only how this file stores its pixels. All others are named.
 _KNOWN_CHUNKS = {
-    "IHDR", "PLTE", "IDAT", "IEND", "tRNS", "cHRM", "gAMA", "iCCP", "sBIT", "sRGB", "cICP", "mDCV", "cLLI", "bKGD",
-    "hIST", "pHYs", "sPLT", "eXIf", "tIME", "tEXt", "zTXt", "iTXt", "acTL", "fcTL", "fdAT", "iDOT", "vpAg",
+    "IHDR", "PLTE", "IDAT", "IEND", "tRNS", "cHRM", "gAMA", "iCCP", "sRGB", "cICP", "pHYs", "eXIf", "tEXt", "zTXt",
+    "iTXt", "acTL", "fcTL", "fdAT", "iDOT",
+}  # fmt: skip
+#: What other chunks mean, as they are registered; of ImageMagick the last three.
+_CHUNK_TITLES = {
+    "tIME": "time of the last change", "bKGD": "background colour", "sBIT": "significant bits",
+    "hIST": "histogram of the palette", "sPLT": "suggested palette", "mDCV": "mastering display",
+    "cLLI": "light level", "oFFs": "offset", "pCAL": "calibration of the values", "sCAL": "size of the subject",
+    "sTER": "stereo layout", "gIFg": "control of a GIF", "gIFx": "data of a GIF", "fRAc": "fractal",
+    "dSIG": "signature", "vpAg": "virtual page", "caNv": "canvas", "orNT": "orientation",
 }  # fmt: skip
 _CREDENTIALS_CHUNKS, _GAIN_MAP_CHUNKS = {"caBX", "C2PA"}, {"gmAP", "gdAT"}
 _KNOWN_WEBP_CHUNKS = {"VP8 ", "VP8L", "VP8X", "ALPH", "ANIM", "ANMF", "ICCP", "EXIF", "XMP "}
+#: Of these the first one is read.
+_SINGLE_CHUNKS = {"ICCP", "EXIF", "XMP ", "iCCP"}
 #: Brand and type of a picture that a gain map makes HDR (ISO 23008-12, amendment 1).
 _TONE_MAPPED = b"tmap"
 #: Extensions of GIF that are read, or concern only this file's frames.
@@ -104,9 +114,7 @@ _HEIF_HEAD_BYTES = 1 << 16
 def left_out_note(kinds: Iterable[str]) -> tuple[str, ...]:
     """Return a remark on what was left out; none for nothing."""
     titles = list(dict.fromkeys(kind for kind in kinds if kind))
-    if not titles:
-        return ()
-    return (f"{', '.join(titles)} {'is' if len(titles) == 1 else 'are'} left out",)
+    return (f"left out: {', '.join(titles)}",) if titles else ()
 
 
 def mentions_of_claims() -> set[str]:
@@ -161,7 +169,8 @@ def attachments(file: BinaryIO) -> list[str]:
     if head[4:8] == b"ftyp":
         return _signs_in(head) + ([GAIN_MAP] if _TONE_MAPPED in head else []) + _beside_boxes(file, head)
     if head.startswith(b"GIF8"):
-        return _beside_gif(gif_blocks.applications(file))
+        plain_text = ["texts that are drawn over the picture"] if gif_blocks.has_plain_text(file) else []
+        return _beside_gif(gif_blocks.applications(file)) + plain_text
     return []
 
 
@@ -243,13 +252,18 @@ def _beside_gif(names: Iterable[bytes]) -> list[str]:
 
 def _beside_chunks(format_name: str, kinds: Iterable[str], known: set[str]) -> list[str]:
     found, unknown = [], []
+    seen: set[str] = set()
     for kind in kinds:
+        if kind in seen & _SINGLE_CHUNKS:
+            unknown.append(f"a second {kind.strip()}")
+        seen.add(kind)
         if kind in _CREDENTIALS_CHUNKS:
             found.append(CREDENTIALS)
         elif kind in _GAIN_MAP_CHUNKS:
             found.append(GAIN_MAP)
         elif kind not in known:
-            unknown.append(kind)
+            title = _CHUNK_TITLES.get(kind)
+            unknown.append(f"{kind}: {title}" if title else kind)
     if unknown:
         found.append(f"{format_name} chunks ({', '.join(dict.fromkeys(unknown))})")
     return found

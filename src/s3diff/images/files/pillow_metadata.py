@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -12,12 +12,14 @@ from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImag
 
 from s3diff.formats import Format
 from s3diff.images.files import geotiff
-from s3diff.images.files.iptc import descriptive_resources, resources_of, split_resources
-from s3diff.images.files.jpeg_segments import joined_exif, joined_photoshop, joined_xmp
+from s3diff.images.files.iptc import descriptive_resources, resources_of, split_resources, titles_of
+from s3diff.images.files.jpeg_segments import has_second_packet, joined_exif, joined_photoshop, joined_xmp
 from s3diff.images.files.left_behind import CREDENTIALS, left_out_note
 from s3diff.images.files.metadata import EXIF_PREFIX, Metadata
-from s3diff.images.files.png_texts import XMP_KEYWORD, iptc_text, sorted_texts
+from s3diff.images.files.png_chunks import ReadChunks
+from s3diff.images.files.png_texts import XMP_KEYWORD, decoded_texts, iptc_text, sorted_texts
 from s3diff.images.picture import Text
+from s3diff.images.stated_colors import DAMAGED_PROFILE
 
 #: TIFF tags about the scene: description, maker, resolution, software, times, names, Windows' tags.
 _DESCRIPTIVE_TAGS = (
@@ -26,15 +28,18 @@ _DESCRIPTIVE_TAGS = (
 )  # fmt: skip
 _TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP, _TIFF_PROFILE = 0x02BC, 0x83BB, 0x8649, 0x8773
 _EXIF_GROUP, _GPS_GROUP, _INTEROPERABILITY_GROUP = 0x8769, 0x8825, 0xA005
-#: TIFF tags of one file's pixels and pages (TIFF 6.0, its supplements and DNG's thumbnails); of C2PA.
+#: TIFF tags that a decoder needs to find and understand one file's pixels (TIFF 6.0 and its supplements).
 _STORAGE_TAGS = (
-    *range(0x00FE, 0x010D), *range(0x0111, 0x011A), 0x011C, *range(0x0120, 0x0128), 0x0129, 0x013D, 0x013E,
-    0x013F, *range(0x0140, 0x015B), 0x015B, *range(0x0200, 0x0206), *range(0x0207, 0x020A), *range(0x0211, 0x0215),
+    *range(0x00FE, 0x010D), 0x0111, *range(0x0115, 0x0118), 0x011C, 0x0120, 0x0121, 0x0124, 0x0125, 0x013D, 0x0140,
+    *range(0x0142, 0x0146), 0x014A, 0x014C, 0x014E, 0x014F, 0x0152, 0x0153, 0x015A, 0x015B, *range(0x0200, 0x0206),
+    *range(0x0207, 0x020A), *range(0x0211, 0x0214),
 )  # fmt: skip
+_BITS, _ORIENTATION, _WHITE_POINT, _PRIMARIES = 0x0102, 0x0112, 0x013E, 0x013F
+_SMALLEST, _LARGEST, _PAGE_NUMBER, _BLACK_AND_WHITE = 0x0118, 0x0119, 0x0129, 0x0214
 _TIFF_CREDENTIALS = 0xCD41
 _NAMED_TAGS = {0x935C: "Photoshop's layers", _TIFF_CREDENTIALS: CREDENTIALS}
 _NAMED_TAGS |= {0xA480: "GDAL's metadata", 0xA481: "GDAL's value for no data"}
-_COMMENT = "Comment"
+_COMMENT, _PROFILE = "Comment", b"ICC_PROFILE\0"
 _IPTC_START = b"\x1c"
 #: Length from which texts of PNG are compressed, as the specification advises (section 11.3.3.1).
 _COMPRESSED_TEXT = 1024
@@ -62,17 +67,21 @@ def metadata_of(image: Image.Image) -> tuple[Metadata, list[str], tuple[str, ...
     is_damaged = False
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         payloads = {marker: [data for name, data in image.applist if name == marker] for marker, _ in image.applist}
-        exif = joined_exif(payloads.get("APP1", []))
+        exif, has_more_exif = joined_exif(payloads.get("APP1", []))
         xmp, is_damaged = joined_xmp(payloads.get("APP1", []))
+        lost += ["a second block of EXIF"] if has_more_exif else []
+        lost += ["a second packet of XMP"] if has_second_packet(payloads.get("APP1", [])) else []
+        if not image.info.get("icc_profile") and any(data.startswith(_PROFILE) for data in payloads.get("APP2", [])):
+            notes += (DAMAGED_PROFILE,)
         iptc = joined_photoshop(payloads.get("APP13", []))
         comments = [_comment(data).text for data in payloads.get("COM", [])]
         texts = (Text(_COMMENT, "\n".join(comments)),) if comments else ()
     elif isinstance(image, PngImagePlugin.PngImageFile):
-        found = sorted_texts([_text(keyword, text) for keyword, text in image.text.items()])
-        exif, xmp, iptc, texts, lost = found.exif, found.xmp, found.iptc, found.texts, list(found.lost)
+        exif, xmp, iptc, texts, lost = _of_png(image)
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         iptc = _iptc_of_tiff(image)
-        lost = _lost_tags(image.tag_v2)
+        bits = getattr(image, "stored_bits", 0) or max(image.tag_v2.get(_BITS, (1,)))
+        lost = _lost_tags(image.tag_v2, getattr(image, "place_among_pages", (0, 1)), bits)
         with suppress(Exception):  # tags of any content must not cost the picture
             lost += _lost_sizes(image.getexif())
     elif isinstance(image, GifImagePlugin.GifImageFile) and image.info.get("comment"):
@@ -87,6 +96,25 @@ def metadata_of(image: Image.Image) -> tuple[Metadata, list[str], tuple[str, ...
     if is_damaged:
         notes += ("the EXIF block is damaged and was left out",)
     return Metadata(exif, xmp or xmp_of(image), iptc or None, texts), lost, notes
+
+
+def _of_png(
+    image: PngImagePlugin.PngImageFile,
+) -> tuple[bytes | None, bytes | None, bytes | None, tuple[Text, ...], list[str]]:
+    """EXIF, XMP and IPTC, the other texts, and the titles of what is left behind."""
+    chunks: ReadChunks | None = getattr(image, "chunks", None)
+    lost: list[str] = []
+    if chunks is None:  # opened by Pillow
+        plain = [_text(keyword, text) for keyword, text in image.text.items()]
+    else:
+        plain, lost = decoded_texts(chunks.texts)
+    found = sorted_texts(plain)
+    lost += found.lost
+    blocks = [EXIF_PREFIX + each.removeprefix(EXIF_PREFIX) for each in chunks.exif] if chunks is not None else []
+    blocks += [found.exif] if found.exif is not None else []  # the chunk is stronger
+    if len(set(blocks)) > 1:
+        lost.append("a second block of EXIF in the PNG")
+    return blocks[0] if blocks else None, found.xmp, found.iptc, found.texts, lost
 
 
 def _exif_of(image: Image.Image, found: bytes | None) -> tuple[bytes | None, bool]:
@@ -146,10 +174,36 @@ def _lost_sizes(exif: Image.Exif) -> list[str]:
     return ["EXIF's interoperability directory (RelatedImageWidth ..)"] if more else []
 
 
-def _lost_tags(tags: Iterable[int]) -> list[str]:
-    """Return the titles of tags of a TIFF's page, or of an EXIF block's IFD0, that no result has."""
-    kept = {*_DESCRIPTIVE_TAGS, *_STORAGE_TAGS, _TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP, _TIFF_PROFILE, 0x0112}
-    lost = [tag for tag in tags if tag not in (*kept, _EXIF_GROUP, _GPS_GROUP)]
+def _says_the_usual(tag: int, value: Any, page: tuple[int, int], bits: int) -> bool:
+    """Whether a tag states only what holds without it; see :func:`_lost_tags`."""
+    white = 2**bits - 1
+    usual: dict[int, tuple[tuple[int, ...], ...]] = {
+        _SMALLEST: ((0,),),
+        _LARGEST: ((white,),),
+        _PAGE_NUMBER: (page, (page[0], 0), (0, 0)),
+        _BLACK_AND_WHITE: ((0, white) * 3, (0, white, *(white // 2 + 1, white) * 2)),  # of RGB, of YCbCr
+    }
+    try:
+        values = tuple(map(float, value if isinstance(value, tuple) else (value,)))
+    except (TypeError, ValueError, ArithmeticError):
+        return False
+    values = values[:1] if tag in (_SMALLEST, _LARGEST) and len(set(values)) == 1 else values
+    return values in usual.get(tag, ())
+
+
+def _lost_tags(tags: Mapping[int, Any], page: tuple[int, int] | None = None, bits: int = 8) -> list[str]:
+    """Return the titles of tags of a TIFF's page, or of an EXIF block's IFD0, that no result has.
+
+    Args:
+        tags: their values.
+        page: the page's number, from 0, and the number of pages; None for a block. The white point and primaries of a
+            page are read elsewhere.
+        bits: per channel of the page.
+    """
+    kept = {*_DESCRIPTIVE_TAGS, *_STORAGE_TAGS, _TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP, _TIFF_PROFILE, _ORIENTATION}
+    kept |= {_EXIF_GROUP, _GPS_GROUP} | ({_WHITE_POINT, _PRIMARIES} if page is not None else set())
+    unkept = sorted(tag for tag in tags if tag not in kept)
+    lost = [tag for tag in unkept if not _says_the_usual(tag, tags[tag], page or (0, 1), bits)]
     named = [_NAMED_TAGS[tag] for tag in lost if tag in _NAMED_TAGS]
     others = [TiffTags.lookup(tag).name for tag in lost if tag not in _NAMED_TAGS]
     others = [str(tag) if name == "unknown" else name for tag, name in zip(
@@ -214,7 +268,7 @@ def held_by(form: Format, metadata: Metadata) -> tuple[Metadata, tuple[str, ...]
     if metadata.xmp is not None and xmp is None:
         notes += (f"{form.title} holds no XMP; it was left out",)
     if metadata.iptc is not None and iptc is None:
-        notes += (f"{form.title} holds no IPTC; captions and keywords held so were left out",)
+        notes += (f"{form.title} holds no IPTC; left out: {', '.join(titles_of(metadata.iptc))}",)
     lost = dict.fromkeys(text.keyword for text in metadata.texts if text not in texts)
     if lost:
         notes += (f"{form.title} holds no texts as PNG does; left out: {', '.join(lost)}",)

@@ -15,7 +15,7 @@ from s3diff.images.files.exif_colors import states_adobe_rgb
 from s3diff.images.files.metadata import QUARTER_TURNS, for_result, take_orientation, upright
 from s3diff.images.files.pillow_metadata import dpi_of, metadata_of
 from s3diff.images.picture import Picture, in_whole_numbers, split_alpha
-from s3diff.images.stated_colors import adobe_rgb_profile
+from s3diff.images.stated_colors import StatedColors, adobe_rgb_profile
 from s3diff.messages import reason_of
 
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_PHOTOMETRIC = 0x0100, 0x0101, 0x0106
@@ -70,7 +70,7 @@ def picture_of(
     path: Path | None,
     notes: tuple[str, ...] = (),
     deep: np.ndarray | None = None,
-    stated_profile: bytes | None = None,
+    stated: StatedColors | None = None,
     beside: Sequence[str] = (),
     *,
     is_srgb: bool = False,
@@ -82,14 +82,16 @@ def picture_of(
         path: the file.
         notes: notes so far, one sentence each.
         deep: the pixels [H, W, C], if Pillow's own have fewer bits or another meaning; of a TIFF upright.
-        stated_profile: profile of otherwise stated colours; has priority over the profile that Pillow finds.
+        stated: otherwise stated colours; they have priority over the profile that Pillow finds.
         beside: titles of further contents, which are left out.
         is_srgb: whether ``deep`` was converted to sRGB, so that the file's profile does not apply.
     """
     source_format = "JPEG" if image.format == "MPO" else image.format
     image.load()  # profile and EXIF may stand behind the pixels, and a TIFF is turned upright by it
     is_turned = _has_loading_turned(image)
-    icc_profile = stated_profile or image.info.get("icc_profile") or None
+    stated = StatedColors() if stated is None else stated
+    notes += stated.notes
+    icc_profile = stated.profile or image.info.get("icc_profile") or None
     found, lost, more = metadata_of(image)
     notes += more
     if is_srgb:

@@ -18,24 +18,41 @@ from s3diff.images.files.codec import HEAD_BYTES, Codec, frame_notes
 from s3diff.images.files.deep_pixels import deep_array
 from s3diff.images.files.left_behind import attachments
 from s3diff.images.files.metadata import Metadata
-from s3diff.images.files.pillow_metadata import metadata_of, png_info, xmp_of
+from s3diff.images.files.pillow_metadata import png_info
 from s3diff.images.files.pillow_pictures import all_channels, picture_of
 from s3diff.images.files.png_chunks import (
     PNG_START,
+    ReadChunks,
     chunk,
     chunks,
     compressed_rows,
     header,
-    leading_chunks,
+    read_chunks,
     with_pixels,
     without_damaged_chunks,
 )
+from s3diff.images.files.png_texts import decoded_texts, sorted_texts
 from s3diff.images.picture import Picture
-from s3diff.images.stated_colors import profile_of_code_points, profile_of_gamma, srgb_profile
+from s3diff.images.stated_colors import (
+    DAMAGED_PROFILE,
+    StatedColors,
+    colors_of_gamma,
+    profile_of_code_points,
+    srgb_profile,
+    states_colors,
+)
 from s3diff.options import MAX_OUTPUT_PIXELS
 
 if TYPE_CHECKING:
     from s3diff.images.files.animation_reading import Animation
+
+
+class PngImage(PngImagePlugin.PngImageFile):
+    """Pillow's image; it knows every text and block of EXIF, of which Pillow keeps the last one of a keyword."""
+
+    chunks = ReadChunks({}, (), ())
+    #: Names of the chunks that were left out.
+    damaged_chunks: tuple[str, ...] = ()
 
 
 class PngCodec(Codec):
@@ -50,43 +67,53 @@ class PngCodec(Codec):
             raise PictureError(f"the picture has 0 pixels ({width} x {height}); give a picture of at least 1 x 1")
 
     def header(self, file: BinaryIO) -> ImageFile.ImageFile:
-        return PngImagePlugin.PngImageFile(without_damaged_chunks(file)[0])
+        file, damaged = without_damaged_chunks(file)
+        found = read_chunks(file)
+        image = PngImage(file)
+        image.chunks, image.damaged_chunks = found, damaged
+        return image
 
     def read(self, file: BinaryIO, path: Path, limit: int) -> Picture:
         image = self.opened(file, path, limit)
         deep = deep_array(image, lambda: self.checked_header(file))
         _scale_clear_grey(image, file)
-        damaged = without_damaged_chunks(file)[1]
+        damaged = _as_png(image).damaged_chunks
         notes = tuple(f"the chunk {name} is damaged and was left out" for name in damaged)
-        profile = self.stated_profile(file, image)
-        return picture_of(image, path, (*frame_notes(image), *notes), deep, profile, attachments(file))
+        stated = self.stated_colors(file, image)
+        beside = attachments(without_damaged_chunks(file)[0] if damaged else file)
+        return picture_of(image, path, (*frame_notes(image), *notes), deep, stated, beside)
 
     def xmp(self, file: BinaryIO, path: Path) -> bytes | None:
-        """See :meth:`Codec.xmp`; pixels are decoded only if no packet precedes them."""
-        image = self.opened(file, path, MAX_OUTPUT_PIXELS)
-        return xmp_of(image) or metadata_of(image)[0].xmp
+        """See :meth:`Codec.xmp`; pixels are not decoded."""
+        image = _as_png(self.opened(file, path, MAX_OUTPUT_PIXELS))
+        return sorted_texts(decoded_texts(image.chunks.texts)[0]).xmp
 
-    def stated_profile(self, file: BinaryIO, image: ImageFile.ImageFile) -> bytes | None:
-        """See :meth:`Codec.stated_profile`; priorities are those of section 4.3."""
-        place = file.tell()
-        found = leading_chunks(without_damaged_chunks(file)[0])
-        file.seek(place)
+    def stated_colors(self, file: BinaryIO, image: ImageFile.ImageFile) -> StatedColors:
+        """See :meth:`Codec.stated_colors`; priorities are those of section 4.3."""
+        found = _as_png(image).chunks.leading
         is_grey = found[b"IHDR"][9] in (0, 4)
+        notes: tuple[str, ...] = ()
         coded = found.get(b"cICP", b"")
-        if len(coded) == 4 and (profile := profile_of_code_points(coded[0], coded[1], is_grey)) is not None:
-            return profile
+        if coded:
+            _require_full_range_rgb(coded)
+            if states_colors(coded[0], coded[1]):
+                profile = profile_of_code_points(coded[0], coded[1], is_grey)
+                return StatedColors(profile or srgb_profile(is_grey), notes)
         if b"iCCP" in found:
-            return None
+            if image.info.get("icc_profile"):
+                return StatedColors(None, notes)
+            notes += (DAMAGED_PROFILE,)
         if b"sRGB" in found:
-            return srgb_profile(is_grey)
-        gamma = struct.unpack(">I", found[b"gAMA"])[0] / 1e5 if len(found.get(b"gAMA", b"")) == 4 else None
+            return StatedColors(srgb_profile(is_grey), notes)
+        gamma = struct.unpack(">I", found[b"gAMA"])[0] / 1e5 if b"gAMA" in found else None
         primaries = None
-        if len(found.get(b"cHRM", b"")) == 32:
+        if b"cHRM" in found:
             values = [value / 1e5 for value in struct.unpack(">8I", found[b"cHRM"])]
             primaries = tuple(zip(values[::2], values[1::2], strict=True))
         if gamma is None and primaries is None:
-            return None
-        return profile_of_gamma(gamma, primaries, is_grey)  # type: ignore[arg-type]
+            return StatedColors(None, notes)
+        stated = colors_of_gamma(gamma, primaries, is_grey, "gAMA, cHRM")  # type: ignore[arg-type]
+        return stated._replace(notes=notes + stated.notes)
 
     def settings(self, picture: Picture, metadata: Metadata, quality: int) -> dict[str, Any]:
         settings = super().settings(picture, metadata._replace(xmp=None), quality)
@@ -128,6 +155,27 @@ class PngCodec(Codec):
                     file.write(chunk(b"fdAT", struct.pack(">I", next(numbers)) + part))
         file.write(chunk(b"IEND", b""))
         return ()
+
+
+def _as_png(image: ImageFile.ImageFile) -> PngImage:
+    assert isinstance(image, PngImage)
+    return image
+
+
+def _require_full_range_rgb(coded: bytes) -> None:
+    """Refuse values that are not what the colours of a PNG are (section 11.3.2.6).
+
+    Raises:
+        PictureError: cICP states a matrix, or narrow range.
+    """
+    matrix, is_full_range = coded[2], coded[3]
+    if matrix:
+        raise PictureError(f"the chunk cICP states matrix {matrix}, which a PNG cannot have; save the picture as RGB")
+    if not is_full_range:
+        raise PictureError(
+            "the picture's values are of narrow range (cICP), as those of video, and a result would state full range; "
+            "convert it to full range first"
+        )
 
 
 def _scale_clear_grey(image: ImageFile.ImageFile, file: BinaryIO) -> None:

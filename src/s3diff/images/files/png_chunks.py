@@ -9,11 +9,16 @@ import io
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
+#: Texts in Latin-1, the same compressed, and in UTF-8.
+TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+_EXIF = b"eXIf"
+#: Lengths that chunks about colours and sizes have (sections 11.3.2, 11.3.4).
+_LENGTHS = {b"cICP": 4, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9}
 #: Colour type by number of channels (section 11.2.1).
 COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 #: Chunks around the pixels are small; a larger one is left to Pillow, which has limits of its own.
@@ -36,19 +41,42 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         start += 12 + length
 
 
-def leading_chunks(file: BinaryIO) -> dict[bytes, bytes]:
-    """Read kind and body of the first chunk of each kind before the pixels; the file's position is not restored."""
-    found: dict[bytes, bytes] = {}
+class ReadChunks(NamedTuple):
+    """Hold chunks of an undamaged file.
+
+    Attributes:
+        leading: kind and body of those before the pixels, the first of each kind.
+        texts: kind and body of every text, wherever it stands.
+        exif: the body of every block of EXIF.
+    """
+
+    leading: dict[bytes, bytes]
+    texts: tuple[tuple[bytes, bytes], ...]
+    exif: tuple[bytes, ...]
+
+
+def read_chunks(file: BinaryIO) -> ReadChunks:
+    """Read the chunks before the pixels, and texts and EXIF wherever they stand; go back to the file's beginning."""
+    leading: dict[bytes, bytes] = {}
+    texts, exif, is_before_pixels = [], [], True
     for kind, start, length in _places(file):
-        if kind == b"IDAT":
-            break
+        is_before_pixels = is_before_pixels and kind != b"IDAT"
+        if not is_before_pixels and kind not in (*TEXT_CHUNKS, _EXIF):
+            continue
         file.seek(start)
-        found.setdefault(kind, file.read(min(length, _LARGEST_CHUNK_BYTES)))
-    return found
+        body = file.read(min(length, _LARGEST_CHUNK_BYTES))
+        if is_before_pixels:
+            leading.setdefault(kind, body)
+        if kind in TEXT_CHUNKS:
+            texts.append((kind, body))
+        elif kind == _EXIF:
+            exif.append(body)
+    file.seek(0)
+    return ReadChunks(leading, tuple(texts), tuple(exif))
 
 
 def without_damaged_chunks(file: BinaryIO) -> tuple[BinaryIO, tuple[str, ...]]:
-    """Leave out ancillary chunks with a wrong checksum: a picture does not depend on them (section 5.4).
+    """Leave out ancillary chunks with a wrong checksum or length: a picture does not depend on them (section 5.4).
 
     The chunks of an animation count as pixels.
 
@@ -61,7 +89,8 @@ def without_damaged_chunks(file: BinaryIO) -> tuple[BinaryIO, tuple[str, ...]]:
         if is_ancillary and length <= _LARGEST_CHUNK_BYTES:
             file.seek(start)
             body, stored = file.read(length), file.read(4)
-            if len(stored) == 4 and zlib.crc32(kind + body) != int.from_bytes(stored, "big"):
+            is_right = zlib.crc32(kind + body) == int.from_bytes(stored, "big")
+            if len(stored) == 4 and not (is_right and length == _LENGTHS.get(kind, length)):
                 damaged.append((start - 8, start + length + 4, kind.decode("latin-1")))
     file.seek(0)
     if not damaged:

@@ -46,7 +46,8 @@ GIF holds 256 colours. A picture of wide colours that goes into BMP or GIF, whic
   range from 0 to 1), in strips, tiles or planes is read, with 16 bits where it has more than 8; Lab is converted to
   sRGB. Masks and spot colours are left out, and a remark says so. A kind of pixels that is not read is named: signed
   and complex numbers, channels of several depths, inks other than CMYK, palettes of 16 bits.
-- **Damaged chunks** of a PNG around its pixels are left out, and a remark says so.
+- **Damaged chunks** of a PNG around its pixels, a damaged colour profile and stated colours that make no sense are left
+  out, and a remark says so. A PNG of narrow range (cICP), as of video, is refused.
 - **Transparency** is enlarged along the edges of the restored colours (`--alpha guided`) or by bicubic interpolation
   (`--alpha bicubic`). Colours under fully transparent pixels are replaced by those around them before anything is
   computed, so that they cannot reach the visible edge. GIF holds whole transparency only: half a pixel becomes clear
@@ -62,14 +63,15 @@ inch are stated.
 - **XMP** is read as a tree, and stays to the byte where nothing has to change. Extended XMP is merged, and split again
   where a JPEG needs it. A packet that is damaged or declares entities is left out, and a remark says so.
 - **IPTC** captions and keywords are kept with their stated character set, together with Photoshop's copyright flag and
-  address. Datasets about one file's raster and its preview are dropped.
+  address, angles of light and settings for print. Datasets about one file's raster and its preview are dropped.
 - **Second places** are read: PNG's texts of ImageMagick (raw profiles of EXIF, XMP, IPTC), TIFF's tags 0x8649 and
   0x83BB, Windows' tags (XPTitle ..), ratings, document and computer names.
-- **Texts** of PNG (title, author, generation parameters) and the comments of JPEG and GIF are kept; a JPEG or GIF takes
-  the text of the keyword Comment.
+- **Texts** of PNG (title, author, generation parameters), several of one keyword too, and the comments of JPEG and GIF
+  are kept; a JPEG or GIF takes the text of the keyword Comment.
 - **What lies beside the picture** is left behind and named: gain maps (Ultra HDR, Apple, ISO 21496-1), the video of
-  motion pictures, depth, sound, further pictures, Content Credentials, unknown segments and chunks, Photoshop's paths
-  and layers. XMP's claims about them are dropped with them. Previews and thumbnails go without a remark.
+  motion pictures, depth, sound, further pictures, Content Credentials, segments and chunks that are not read
+  (tIME, bKGD, sBIT ..), second blocks of EXIF or XMP, tags of a TIFF's page, Photoshop's paths, layers and other
+  resources. XMP's claims about them are dropped with them. Previews and thumbnails go without a remark.
 
 Coordinates and sizes follow the picture: its turn upright, a cut (`--size-mode fill`) and its scale. A field that
 cannot follow is left out, and a remark says so.
@@ -79,7 +81,8 @@ cannot follow is left out, and a remark says so.
 ## What a result says of itself
 
 Results state in XMP how they were made, in every format that holds it: {_WITH_XMP}. Where a
-format does not ({_WITHOUT_XMP}), a remark says so. `--no-provenance` leaves the statement out. It holds no time and no
+format does not ({_WITHOUT_XMP}), a remark says so. `--no-provenance` leaves the statement out; what the
+input states of its own making, an earlier restoration too, then stays as it is. The statement holds no time and no
 place, so that equal inputs give equal bytes.
 
 - `Iptc4xmpExt:DigitalSourceType`: `algorithmicallyEnhanced` for a model that invents nothing, such as `compact`;
@@ -89,6 +92,7 @@ place, so that equal inputs give equal bytes.
 - `s3diff:Restorations` (namespace `urn:s3diff:restoration:1/`): a list of structures with model, fingerprint, version,
   every option (prompts too), degrees used and estimated, precision, device, quality and the SHA-256 of the input's
   pixels. A picture that is restored again keeps the entry of its first restoration before the new one.
+  Each page of a TIFF states its own.
 - **What the input stated** is never replaced by something weaker: AI (`trainedAlgorithmicMedia`), composites, drawings
   and types that are not known stay, a capture becomes the model's type. What is replaced (CreatorTool, a capture's
   type) stands in the structure (`InputCreatorTool`, `InputDigitalSourceType`), and a remark says so. The input's

@@ -21,7 +21,7 @@ from s3diff.images.files.exif_colors import states_adobe_rgb
 from s3diff.images.files.origin import with_origin_of_credentials
 from s3diff.images.files.registry import recognised_codec
 from s3diff.images.picture import Picture
-from s3diff.images.stated_colors import adobe_rgb_profile
+from s3diff.images.stated_colors import StatedColors, adobe_rgb_profile
 from s3diff.messages import reason_of, shown_path
 from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 
@@ -123,8 +123,8 @@ def picture_header(path: PicturePath) -> PictureHeader:
         return PictureHeader(*codec.size(file), codec.form.extensions[0])
 
 
-def stated_profile_of_file(path: PicturePath) -> bytes | None:
-    """Make a profile of a file's otherwise stated colours; see :meth:`Codec.stated_profile`.
+def stated_colors_of_file(path: PicturePath) -> StatedColors:
+    """Make a profile of a file's otherwise stated colours; see :meth:`Codec.stated_colors`.
 
     Raises:
         PictureError: the file is no picture, a raw file, HDR, or its first page is a reduced copy.
@@ -135,10 +135,10 @@ def stated_profile_of_file(path: PicturePath) -> bytes | None:
         image = codec.checked_header(file)
         if codec.holds_reduced_copy_first(file):
             raise PictureError("the first page is a reduced copy of the picture; restore it in memory")
-        stated = codec.stated_profile(file, image)
-        if stated is None and "icc_profile" not in image.info and image.mode == "RGB":
-            return adobe_rgb_profile() if states_adobe_rgb(image.getexif()) else None
-        return stated
+        stated = codec.stated_colors(file, image)
+        has_none = stated.profile is None and "icc_profile" not in image.info and image.mode == "RGB"
+        is_adobe_rgb = has_none and states_adobe_rgb(image.getexif())
+        return stated._replace(profile=adobe_rgb_profile()) if is_adobe_rgb else stated
 
 
 def _pixel_limit(max_pixels: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,15 +15,15 @@ from s3diff.errors import PictureError
 from s3diff.images.files.codec import MAX_FRAMES, Codec, require_few
 from s3diff.images.files.left_behind import attachments
 from s3diff.images.files.metadata import QUARTER_TURNS, Metadata
-from s3diff.images.files.pillow_metadata import deep_tiff, metadata_of, tiff_exif, tiff_tags
+from s3diff.images.files.pillow_metadata import deep_tiff, tiff_exif, tiff_tags
 from s3diff.images.files.pillow_pictures import all_channels, picture_of
 from s3diff.images.files.tiff_directories import Directory, PatchedTiff, TiffDirectories
 from s3diff.images.files.tiff_samples import SampleReader, TiffImage
 from s3diff.images.picture import Picture
-from s3diff.images.stated_colors import profile_of_gamma
+from s3diff.images.stated_colors import StatedColors, colors_of_gamma
 from s3diff.messages import reason_of, too_many_pixels
 
-_COMPRESSION, _WHITE_POINT, _PRIMARIES = 0x0103, 0x013E, 0x013F
+_COMPRESSION, _WHITE_POINT, _PRIMARIES, _XMP = 0x0103, 0x013E, 0x013F, 0x02BC
 #: Compressions without a decoder here.
 _COMPRESSIONS = {
     34661: "JBIG", 34676: "SGI LogLuv", 34677: "SGI LogLuv", 34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG",
@@ -57,8 +58,8 @@ class TiffCodec(Codec):
             notes = (f"the file holds {len(pages)} pages; the first one is used (all of them go into a .tif)",)
         return _read_page(file, path, limit, directories, pages[0], notes)
 
-    def stated_profile(self, file: BinaryIO, image: ImageFile.ImageFile) -> bytes | None:
-        return _stated_profile(image, image.mode in ("RGB", "RGBA", "RGBX"))
+    def stated_colors(self, file: BinaryIO, image: ImageFile.ImageFile) -> StatedColors:
+        return _stated_colors(image, image.mode in ("RGB", "RGBA", "RGBX"))
 
     def page_sizes(self, file: BinaryIO) -> list[tuple[int, int]]:
         directories, pages = _directories(file)
@@ -78,7 +79,12 @@ class TiffCodec(Codec):
 
     def xmp(self, file: BinaryIO, path: Path) -> bytes | None:
         """See :meth:`Codec.xmp`; of a picture of any size, since no pixels are read."""
-        return metadata_of(self.checked_header(file))[0].xmp
+        directories, pages = _directories(file)
+        return directories.content(pages[0], _XMP) or None
+
+    def page_xmps(self, file: BinaryIO, path: Path) -> list[bytes | None]:
+        directories, pages = _directories(file)
+        return [directories.content(page, _XMP) or None for page in pages]
 
     def fitted_exif(self, exif: bytes) -> tuple[bytes | None, tuple[str, ...]]:
         return tiff_exif(exif)
@@ -142,29 +148,40 @@ def _read_page(
     samples = SampleReader(file, directories, page)
     if page.num_pixels > limit:
         raise PictureError(too_many_pixels(path, (page.width, page.height), limit))
-    beside = attachments(file)
+    beside = [*attachments(file), *directories.beside(page)]
     if samples.is_needed and page.num_pixels:
         samples.require_known(limit)
         found = samples.read()
-        profile, notes = _stated_profile(found.image, found.array.shape[2] >= 3), (*notes, *found.notes)
-        return picture_of(found.image, path, notes, found.array, profile, beside, is_srgb=found.is_srgb)
+        found.image.place_among_pages = _place(directories, page)
+        stated, notes = _stated_colors(found.image, found.array.shape[2] >= 3), (*notes, *found.notes)
+        return picture_of(found.image, path, notes, found.array, stated, beside, is_srgb=found.is_srgb)
     samples.require_numbers()
     image = _opened(file, directories, page)
-    profile = _stated_profile(image, image.mode in ("RGB", "RGBA", "RGBX"))
-    return picture_of(image, path, (*notes, *samples.left_out_note()), None, profile, beside)
+    image.place_among_pages = _place(directories, page)
+    stated = _stated_colors(image, image.mode in ("RGB", "RGBA", "RGBX"))
+    return picture_of(image, path, (*notes, *samples.left_out_note()), None, stated, beside)
 
 
-def _stated_profile(image: ImageFile.ImageFile, is_color: bool) -> bytes | None:
+def _place(directories: TiffDirectories, page: Directory) -> tuple[int, int]:
+    """Return a page's number, from 0, and the number of pages."""
+    pages = [each for each in directories.pages if not each.is_reduced]
+    return (pages.index(page) if page in pages else 0), max(1, len(pages))
+
+
+def _stated_colors(image: ImageFile.ImageFile, is_color: bool) -> StatedColors:
     """Make a profile of the white point and primaries in tags (TIFF 6.0, section 20); an ICC profile has priority."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     white, ends = tags.get(_WHITE_POINT, ()), tags.get(_PRIMARIES, ())
-    if "icc_profile" in image.info or not is_color or len(white) != 2 or len(ends) != 6:
-        return None
+    if "icc_profile" in image.info or not (white or ends):
+        return StatedColors()
+    if not is_color:
+        return StatedColors(None, ("left out: white point and primaries of a picture that is not RGB",))
+    names = "WhitePoint, PrimaryChromaticities"
     try:
-        values = [float(value) for value in (*white, *ends)]
-        return profile_of_gamma(None, tuple(zip(values[::2], values[1::2], strict=True)), False)  # type: ignore[arg-type]
-    except (ValueError, ZeroDivisionError, ArithmeticError):
-        return None
+        values = [float(value) for value in (*white, *ends)] if len(white) == 2 and len(ends) == 6 else [math.nan] * 8
+        return colors_of_gamma(None, tuple(zip(values[::2], values[1::2], strict=True)), False, names)  # type: ignore[arg-type]
+    except (ValueError, TypeError, ArithmeticError):
+        return colors_of_gamma(math.nan, None, False, names)
 
 
 def silence_libtiff() -> None:

@@ -6,6 +6,7 @@ Sections are those of TIFF 6.0; raw files are TIFFs whose first directory mostly
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -25,6 +26,8 @@ _LONG = 4
 _CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 #: Limits above what any program writes for these tags.
 _MAX_VALUES = 64
+#: Types of bytes; of an entry of these no more is read.
+_BYTES, _MAX_BYTES = (1, 2, 7), 1 << 26
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Directory:
         width: in pixels.
         height: in pixels.
         is_reduced: whether it is marked as a reduced copy or a mask of another one.
+        is_mask: whether it is marked as a transparency mask.
         is_raw: whether it holds a sensor's values, or marks the file as a DNG.
         children: places of its sub-directories.
         entries: start of each tag's entry in the file.
@@ -46,6 +50,7 @@ class Directory:
     width: int
     height: int
     is_reduced: bool
+    is_mask: bool
     is_raw: bool
     children: tuple[int, ...]
     entries: dict[int, int]
@@ -81,7 +86,7 @@ class TiffDirectories:
             try:
                 page, place = self._read(place)
             except (struct.error, OSError, OverflowError, ValueError):
-                self.pages.append(Directory(place, 0, 0, False, False, (), {}, b""))
+                self.pages.append(Directory(place, 0, 0, False, False, False, (), {}, b""))
                 break
             self.pages.append(page)
 
@@ -102,6 +107,15 @@ class TiffDirectories:
             return [*larger[:1], *full[1:]] if larger else full
         larger = [each for each in children if not each.is_reduced]
         return [*larger, *full] or self.pages
+
+    def beside(self, page: Directory) -> list[str]:
+        """Return the titles of masks and of further pictures in sub-directories, which are left behind with a page."""
+        after = self.pages[self.pages.index(page) + 1 :] if page in self.pages else []
+        own = list(itertools.takewhile(lambda each: each.is_reduced, after))  # up to the next picture
+        children = [each for each in self._children([page, *self.pages[:1]]) if each.place != page.place]
+        has_mask = any(each.is_mask for each in (*own, *children))
+        has_more = any(not each.is_reduced and each.num_pixels for each in children)
+        return ["a transparency mask"] * has_mask + ["a further picture in a sub-directory"] * has_more
 
     def _children(self, pages: list[Directory]) -> list[Directory]:
         found = []
@@ -129,13 +143,29 @@ class TiffDirectories:
         is_raw = values.get(PHOTOMETRIC, (0,))[0] in _RAW_PHOTOMETRICS or _DNG_VERSION in values
         is_reduced = bool(kind & (_REDUCED | _MASK)) or old_kind == _OLD_REDUCED
         children = values.get(SUB_DIRECTORIES, ())
-        return Directory(place, width, height, is_reduced, is_raw, children, places, entries), following
+        is_mask = bool(kind & _MASK)
+        return Directory(place, width, height, is_reduced, is_mask, is_raw, children, places, entries), following
 
     def numbers(self, directory: Directory, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
         """Read whole numbers of a directory's entry, at most ``_MAX_VALUES``; the default if it is missing."""
         if tag not in directory.entries:
             return default
         return self._values(directory.data, directory.entries[tag] - directory.place - (8 if self.is_big else 2))
+
+    def content(self, directory: Directory, tag: int) -> bytes:
+        """Read an entry of bytes (BYTE, ASCII or UNDEFINED); empty where there is none, or not in the file."""
+        if tag not in directory.entries:
+            return b""
+        offset = directory.entries[tag] - directory.place - (8 if self.is_big else 2)
+        code, place_at = ("Q", offset + 12) if self.is_big else ("I", offset + 8)
+        kind, count = struct.unpack_from(f"{self.order}H{code}", directory.data, offset + 2)
+        if kind not in _BYTES or count > _MAX_BYTES:
+            return b""
+        if count <= (8 if self.is_big else 4):
+            return directory.data[place_at : place_at + count]
+        self._file.seek(self._unpack(code, directory.data, place_at))
+        found = self._file.read(count)
+        return found if len(found) == count else b""
 
     def _values(self, entries: bytes, offset: int) -> tuple[int, ...]:
         kind = self._unpack("H", entries, offset + 2)

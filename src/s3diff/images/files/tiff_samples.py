@@ -20,8 +20,8 @@ from s3diff.images.files.tiff_directories import Directory, PatchedTiff, TiffDir
 _WIDTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _ORIENTATION = 0x0100, 0x0102, 0x0103, 0x0106, 0x0111, 0x0112
 _SAMPLES, _STRIP_BYTES, _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILES = 0x0115, 0x0117, 0x011C, 0x013D, 0x0142, 0x0144
 _TILE_BYTES, _INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 0x0145, 0x014C, 0x0152, 0x0153
-#: A tag next to ``_EXTRA_SAMPLES`` without meaning for grey, so that entries stay in order.
-_MEANINGLESS = 0x0151
+#: A tag near ``_EXTRA_SAMPLES`` without meaning.
+_MEANINGLESS = 0x014F
 #: Compressions of bytes of any kind: none, LZW, deflate, PackBits, LZMA, Zstandard.
 _OF_BYTES = (1, 5, 8, 32773, 32946, 34925, 50000)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK, _CIE_LAB, _ICC_LAB = 0, 1, 2, 5, 8, 9
@@ -38,10 +38,19 @@ _TILE_EXCESS = 4
 
 
 class TiffImage(TiffImagePlugin.TiffImageFile):
-    """Keep the orientation and the size as stored, which Pillow's image forgets when it is loaded."""
+    """Keep what Pillow's image forgets when it is loaded, and its place in the file.
+
+    Attributes:
+        stored_orientation: 1 to 8.
+        stored_size: (width, height) in pixels.
+        stored_bits: per channel, if the directory was changed; otherwise 0.
+        place_among_pages: the page's number, from 0, and the number of pages.
+    """
 
     stored_orientation = 1
     stored_size = (0, 0)
+    stored_bits = 0
+    place_among_pages = (0, 1)
 
     def _setup(self) -> None:
         orientation = self.tag_v2.get(_ORIENTATION, 1)
@@ -181,7 +190,7 @@ class SampleReader:
             image = image or opened
         assert image is not None
         image.stored_orientation = self.orientation if self.orientation in range(1, 9) else 1
-        image.stored_size = (self._page.width, self._page.height)
+        image.stored_size, image.stored_bits = (self._page.width, self._page.height), max(self.bits)
         values = np.concatenate(planes, axis=2) if len(planes) > 1 else planes[0]
         array, is_srgb, notes = self._pixels(values, image.info.get("icc_profile"))
         return Samples(image, turned_upright(array, image.stored_orientation), is_srgb, notes + self.left_out_note())
@@ -237,7 +246,9 @@ class SampleReader:
         is_premultiplied = alpha is not None and self.extra[kinds.index(True)] == _PREMULTIPLIED
         if self.photometric in (_CIE_LAB, _ICC_LAB):
             colors, notes = self._from_lab(values[..., :3])
-            alpha = None if alpha is None else self._rounded(alpha, "transparency")[0].astype(colors.dtype)
+            if alpha is not None:
+                alpha, more = self._rounded(alpha, "values of the transparency")
+                alpha, notes = alpha.astype(colors.dtype), notes + more
             return _joined(colors, alpha), True, notes
         if alpha is not None:
             values = np.concatenate([values[..., :num_colors], alpha[..., None]], axis=2)
@@ -256,7 +267,8 @@ class SampleReader:
             return array, False, notes
         if array.dtype == np.uint16:
             array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-            notes = (f"{bits} bits per channel were reduced to 8: CMYK pictures are read with 8",)
+            cut = tuple(note for note in notes if "were cut" in note)
+            notes = (f"{bits} bits per channel were reduced to 8: CMYK pictures are read with 8", *cut)
         cmyk = Image.frombytes("CMYK", (array.shape[1], array.shape[0]), np.ascontiguousarray(array[..., :4]).tobytes())
         converted, how = rgb_from_cmyk(cmyk, icc_profile)
         colors = np.asarray(converted)

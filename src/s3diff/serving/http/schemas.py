@@ -102,7 +102,7 @@ class JobView(BaseModel):
     position: int | None = Field(description="Pictures before it in the queue; null when it is not in the queue.")
     tile: int = Field(description="Tiles that are done; of an animation its frames.")
     num_tiles: int = Field(description="Tiles in all; 0 while unknown.")
-    part: Part = Field(description="What these two count: `frame` for an animation.")
+    part: Part = Field(description="What these two count: `frame` of an animation, `page` of a TIFF.")
     fraction: Degree = Field(description="Of the work that is done; an estimate.")
     seconds_left: float | None = Field(description="Of the work on this picture; null while unknown.")
     error: str | None = Field(description="Why it failed, in one sentence.")
@@ -143,6 +143,7 @@ class InspectionView(BaseModel):
     restorations: list[dict[str, Any]] = Field(description="By s3diff, in their order: what each states.")
     credentials: dict[str, Any] | None = Field(description="Content Credentials: whether they hold, and what they say.")
     unchecked: str | None = Field(description="Why Content Credentials that are there were not checked.")
+    further_pages: list[dict[str, Any]] = Field(description="Of a TIFF's other pages the first three of these fields.")
     is_intact: bool = Field(description="False where a signature does not hold.")
 
 
