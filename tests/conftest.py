@@ -142,6 +142,16 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def few_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model with few layers, which other runtimes take in seconds. Read only."""
+    from tiny_models import save_few_layers
+
+    folder = tmp_path_factory.mktemp("models") / "few"
+    save_few_layers(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def restorer(small: Path) -> Restorer:
     """The tiny model of the ``compact`` kind at work, for tests that need a model, not the shipped one."""
     from s3diff import Restorer

@@ -12,13 +12,9 @@ import torch
 
 from command_runs import Command
 from s3diff import RestoreOptions, Restorer
-from s3diff.checkpoints.model_folder import StoredPrompts, save_model
 from s3diff.errors import MissingExtraError, OptionError, OutputError
 from s3diff.export.writing import export_model
-from s3diff.networks.one_step_generator import OneStepGenerator
 from s3diff.restoration import runtimes
-from s3diff.training.recipes import debug
-from s3diff.training.trainable import fresh_prompts, initialise_from_scratch
 
 #: Largest difference to the Restorer, in levels of 255: the LoRA is added per picture, not folded into the weights.
 MAX_LEVELS = 0.05
@@ -40,23 +36,6 @@ def levels(restored: np.ndarray, restorer: Restorer, low_quality: np.ndarray, **
 def require(runtime: Any) -> None:
     if not runtimes.is_installed(runtime):
         pytest.skip(f"the extra {runtime} is not installed")
-
-
-@pytest.fixture(scope="module")
-def few_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a model of the ``compact`` kind with few layers, all of them at work: converting takes seconds."""
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        generator = OneStepGenerator(debug().generator)
-        initialise_from_scratch(generator)
-        with torch.no_grad():
-            for name, parameter in generator.named_parameters():
-                if name.endswith("lora_B"):
-                    parameter.normal_(std=0.02)
-        positive, negative = fresh_prompts(4, generator.config.unet.context_channels)
-    folder = tmp_path_factory.mktemp("models") / "few"
-    save_model(folder, generator, StoredPrompts(positive, negative), name="few", upsampling="bicubic")
-    return folder
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ from s3diff.networks.autoencoder import AutoencoderConfig
 from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 from s3diff.networks.unet import UNetConfig
+from s3diff.training.recipes import debug
+from s3diff.training.trainable import fresh_prompts, initialise_from_scratch
 
 #: A model of the ``compact`` kind: no statistics over the picture, no text encoder, a decoder of its own.
 COMPACT = GeneratorConfig(
@@ -51,6 +53,20 @@ def compact_parts() -> tuple[OneStepGenerator, StoredPrompts]:
 def save_compact(folder: Path, **options: Any) -> None:
     generator, prompts = compact_parts()
     save_model(folder, generator, prompts, name="tiny-compact", **options)
+
+
+def save_few_layers(folder: Path) -> None:
+    """A model of the ``compact`` kind with few layers, all of them at work: converting takes seconds."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        generator = OneStepGenerator(debug().generator)
+        initialise_from_scratch(generator)
+        with torch.no_grad():
+            for name, parameter in generator.named_parameters():
+                if name.endswith("lora_B"):
+                    parameter.normal_(std=0.02)
+        positive, negative = fresh_prompts(4, generator.config.unet.context_channels)
+    save_model(folder, generator, StoredPrompts(positive, negative), name="few", upsampling="bicubic")
 
 
 def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:

@@ -33,11 +33,11 @@ _EXTRAS = {
         {"c2pa-python": "c2pa"},
     ),
     "onnxruntime": (
-        "s3diff export to ONNX, and what runs it",
+        "s3diff export to ONNX, and --backend onnxruntime",
         {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
     ),
     "openvino": (
-        "s3diff export to OpenVINO, and what runs it",
+        "s3diff export to OpenVINO, and --backend openvino",
         {"openvino": "openvino"},
     ),
     "diffusers": (

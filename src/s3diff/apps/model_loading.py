@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 
 def load_model(
-    model: str, device: str, precision: Any, quiet: bool, *, fast: bool = False, replay: Replay | None = None
+    model: str,
+    device: str,
+    precision: Any,
+    quiet: bool,
+    *,
+    fast: bool = False,
+    backend: Any = "torch",
+    replay: Replay | None = None,
 ) -> Restorer:
     from s3diff.restoration.restorer import Restorer
 
@@ -28,6 +35,7 @@ def load_model(
             progress=progress,
             fast=fast,
             remark=None if quiet else remark,
+            backend=backend,
         )
     if replay is not None:
         replay.check(restorer)

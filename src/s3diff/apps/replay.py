@@ -60,7 +60,7 @@ class Replay(NamedTuple):
         made = self.made
         for what, stated, here in (
             ("s3diff", made.version, __version__),
-            ("the device", made.device, restorer.device.type),
+            ("the device", made.device, restorer.runs_on),
             ("compiled networks (--fast)", made.is_compiled, restorer.acceleration.compiled),
         ):
             if stated != here:

@@ -17,6 +17,7 @@ from s3diff.apps.option_flags import takes_options
 from s3diff.apps.replay import Replay, model_of, read_replay, require_one_picture
 from s3diff.apps.restore_outcomes import show_outcome, show_sums
 from s3diff.apps.terminal import (
+    BACKEND_HELP,
     DEVICE_HELP,
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
@@ -27,7 +28,7 @@ from s3diff.apps.terminal import (
     remark,
 )
 from s3diff.errors import OptionError
-from s3diff.options import OutputOptions, Precision, RestoreOptions
+from s3diff.options import Backend, OutputOptions, Precision, RestoreOptions
 
 if TYPE_CHECKING:
     from s3diff.apps.picture_progress import PictureProgress
@@ -109,6 +110,7 @@ def restore(
             "--fast", help="Compile the networks first: many pictures of one size are restored faster, one is not."
         ),
     ] = False,
+    backend: Annotated[Backend, typer.Option(help=BACKEND_HELP)] = "torch",
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Restore the pictures in subfolders too.")
     ] = False,
@@ -187,6 +189,7 @@ def restore(
                 device=device != "auto",
                 precision=precision != "auto",
                 fast=fast,
+                backend=backend != "torch",
                 threads=threads is not None,
             )
         else:
@@ -202,7 +205,7 @@ def restore(
         if replay is not None:
             name_of_model = model_of(replay.made) if model is None else model
             precision = cast(Precision, replay.made.precision) if precision == "auto" else precision
-        load = partial(load_model, name_of_model, device, precision, quiet, fast=fast, replay=replay)
+        load = partial(load_model, name_of_model, device, precision, quiet, fast=fast, backend=backend, replay=replay)
         part = parse_shard(shard)
         names = {"model": Path(name_of_model).name, "scale": f"{options.scale:g}"}
         if output is None:
@@ -351,7 +354,8 @@ def _runner(
         restorer = load()
         restorer.check(options)
         if not quiet:
-            remark(f"model {restorer.model.name}  device {restorer.device}  precision {restorer.precision}")
+            where = restorer.device if restorer.runtime is None else restorer.runs_on
+            remark(f"model {restorer.model.name}  device {where}  precision {restorer.precision}")
             for reason in restorer.acceleration.reasons if fast else ():
                 remark(f"  {reason}")
         return restorer

@@ -26,6 +26,10 @@ DEVICE_HELP = (
     "What computes: cuda (a graphics card of NVIDIA or AMD; cuda:1 is the second one), mps (Apple) or cpu; auto takes "
     "the first of these that is there."
 )
+BACKEND_HELP = (
+    "What runs the networks: torch; openvino or onnxruntime, on the CPU (extras of these names; the first run "
+    "makes their graphs, about a minute); auto takes OpenVINO where it was measured to be faster on this machine."
+)
 THREADS_HELP = (
     "Threads that compute on the CPU. [default: what the machine grants: the cores that this process may use, the CPU "
     "quota of its container, or SLURM_CPUS_PER_TASK; OMP_NUM_THREADS where it is set]"

@@ -36,7 +36,7 @@ class Provenance:
         is_generative: whether the model can invent detail that the input has lost.
         version: of s3diff.
         precision: the number format of the networks, such as ``float32``.
-        device: ``cpu``, ``cuda`` or ``mps``.
+        device: ``cpu``, ``cuda`` or ``mps``, with the backend unless it was torch: ``cpu with openvino``.
         is_compiled: whether the networks were compiled.
         is_streamed: whether the picture was restored part by part, from disk to disk.
         options: with the machine's choices filled in, without limits.

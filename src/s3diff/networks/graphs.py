@@ -9,6 +9,7 @@ import copy
 
 from torch import Tensor, nn
 
+from s3diff.networks.modulated_lora import call_adapted
 from s3diff.networks.one_step_generator import OneStepGenerator
 
 
@@ -43,6 +44,30 @@ class PredictGraph(nn.Module):
         both = self.generator.predict(latent.expand(2, -1, -1, -1), context, modulation.expand(2, -1, -1, -1))
         with_positive, with_negative = both.float().chunk(2)
         return with_negative + guidance * (with_positive - with_negative)
+
+
+class EncoderGraph(nn.Module):
+    """The encoder by itself: what :meth:`OneStepGenerator.latent_from` takes."""
+
+    def __init__(self, generator: OneStepGenerator) -> None:
+        super().__init__()
+        self.encoder = generator.autoencoder.encoder
+
+    def forward(self, image: Tensor, modulation: Tensor) -> Tensor:
+        """``image``: [1, 3, H, W] in [-1, 1]; ``modulation``: [1, rows, r, r]."""
+        return call_adapted(self.encoder, modulation, image)
+
+
+class DecoderGraph(nn.Module):
+    """The decoder by itself: what :meth:`OneStepGenerator.picture_from` takes."""
+
+    def __init__(self, generator: OneStepGenerator) -> None:
+        super().__init__()
+        self.autoencoder = generator.autoencoder
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """``latent``: [1, C, h, w], clean and scaled."""
+        return self.autoencoder.decode(latent)
 
 
 def with_fixed_timestep(generator: OneStepGenerator) -> OneStepGenerator:

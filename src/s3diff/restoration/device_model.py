@@ -21,9 +21,11 @@ from s3diff.networks.one_step_generator import dtype_of
 from s3diff.networks.prompts import encode_prompts
 from s3diff.networks.tiny_decoder import TinyDecoder, decodes_latents_of
 from s3diff.option_changes import RestoreChanges
-from s3diff.options import Precision, RestoreOptions
+from s3diff.options import Backend, Precision, RestoreOptions
 from s3diff.restoration.acceleration import choose_acceleration, compile_network
-from s3diff.restoration.device import autoencoder_dtypes, choose_device, choose_dtype, turn_of
+from s3diff.restoration.backends import check_backend, fastest_backend
+from s3diff.restoration.device import autoencoder_dtypes, choose_dtype, turn_of
+from s3diff.restoration.runtime_stages import RuntimeStages
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,10 +46,15 @@ class DeviceModel:
         exclusive: use and change the model's own networks instead of a copy, which saves their memory.
         fast: compile the networks, on CUDA with recorded graphs, where the machine can; see ``acceleration``. The first
             picture of every size takes minutes, and results need not be the same to the bit again.
-        remark: called with one line when the compiler fails after all; None to warn.
+        remark: called with one line when the compiler fails after all, or a backend's graphs are made; None to warn.
+        backend: what runs the networks: ``torch``; ``openvino`` or ``onnxruntime``, the extras of these names, on the
+            CPU, for models such as ``compact`` whose pixels depend only on their surroundings; ``auto`` for OpenVINO
+            where it is installed and faster, which is measured once on each machine.
 
     Raises:
-        OptionError: the device is not on this machine, or the precision is unknown.
+        OptionError: the device is not on this machine, the precision is unknown, or the backend cannot do what is
+            asked for.
+        MissingExtraError: the backend is not installed.
     """
 
     def __init__(
@@ -59,24 +66,33 @@ class DeviceModel:
         exclusive: bool = False,
         fast: bool = False,
         remark: Callable[[str], None] | None = None,
+        backend: Backend = "torch",
     ) -> None:
         self.model, self.config, self.upsampling = model, model.config, model.upsampling
-        chosen = choose_device(device)
+        chosen = check_backend(backend, device, fast=fast)
+        if backend == "onnxruntime" and precision == "auto":
+            precision = "float32"
         self.dtype = choose_dtype(precision, chosen, model.config.schedule)
         self.generator = model.generator if exclusive else copy.deepcopy(model.generator)
         self.generator.eval().requires_grad_(False)
         self._fast, self._remark = fast, remark or warnings.warn
         self._encoded_prompts: dict[str, Tensor] = {}
         self._lora: list[dict[str, LoraWeights]] = [{}, {}]
+        #: The stages where another runtime than torch computes them.
+        self.runtime: RuntimeStages | None = None
+        if backend == "auto":
+            backend = fastest_backend(model, chosen, self.dtype, fast=fast, remark=self._remark)
+        if backend != "torch":
+            self.runtime = RuntimeStages(model, self.generator, backend, self.dtype, self._remark)
         self._place(chosen)
 
     def to(self, device: str | torch.device) -> Self:
         """Move the model to another device after the current restoration; keep the number format; return the model.
 
         Raises:
-            OptionError: the device is not on this machine.
+            OptionError: the device is not on this machine, or the backend does not run there.
         """
-        chosen = choose_device(device)
+        chosen = check_backend(self.backend, device)
         with turn_of(self.device):
             if chosen != self.device:
                 self._place(chosen)
@@ -88,6 +104,8 @@ class DeviceModel:
         self._tiny_decoder: TinyDecoder | None = None
         #: What is switched on for this device, with the reasons.
         self.acceleration = choose_acceleration(device, self.dtype, fast=self._fast)
+        if self.runtime is not None:
+            return
         layout = torch.channels_last if self.acceleration.channels_last else torch.contiguous_format
         generator.to(device).to(memory_format=layout)  # type: ignore[call-overload]
         modulated = generator.autoencoder.encoder, generator.unet
@@ -118,6 +136,16 @@ class DeviceModel:
         """The networks' number format, such as ``float32``."""
         return str(self.dtype).removeprefix("torch.")
 
+    @property
+    def backend(self) -> Backend:
+        """What runs the networks: ``torch``, ``openvino`` or ``onnxruntime``."""
+        return "torch" if self.runtime is None else self.runtime.runtime
+
+    @property
+    def runs_on(self) -> str:
+        """The kind of device, and the backend unless it is torch: ``cpu``, ``cpu with openvino``."""
+        return self.device.type if self.runtime is None else f"{self.device.type} with {self.backend}"
+
     def resolved(self, options: RestoreOptions | None, changes: RestoreChanges | None = None) -> RestoreOptions:
         """Fill in the defaults for None, the changed options, and the model's enlarging filter.
 
@@ -135,6 +163,8 @@ class DeviceModel:
                 f"decoder is 'tiny', which decodes Stable Diffusion's latents; {self.model.name} has others: "
                 "give 'model'"
             )
+        if self.runtime is not None:
+            self.runtime.check(options)
         return options.for_model(self.model.upsampling)
 
     def check(self, options: RestoreOptions | None = None) -> None:
@@ -160,11 +190,12 @@ class DeviceModel:
     def adaptations(self, for_encoder: Tensor, for_unet: Tensor, in_turn: bool) -> tuple[Adaptation, Adaptation]:
         """Adapt the networks to the pictures' matrices.
 
-        With gradients the networks get the matrices, since folding passes none. Otherwise one picture gets folded
-        weights. Of several pictures each in turn gets a folded encoder, since one picture uses the device fully there;
-        the UNet runs on all together with the matrices, or in turn as well.
+        With gradients the networks get the matrices, since folding passes none; so do the graphs of another backend,
+        whose weights stay as they are. Otherwise one picture gets folded weights. Of several pictures each in turn gets
+        a folded encoder, since one picture uses the device fully there; the UNet runs on all together with the
+        matrices, or in turn as well.
         """
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or self.runtime is not None:
             return for_encoder, for_unet
         if len(for_encoder) > 1:
             unet = FoldedInTurn(self._unet, for_unet) if in_turn else for_unet
@@ -202,8 +233,13 @@ class DeviceModel:
     def watched(self, look: Callable[[], None]) -> Iterator[None]:
         """Call ``look`` before every layer of the encoder, the UNet and the decoder; its exception ends the work.
 
-        Compiled networks (``fast``) are not interrupted: there only ``progress`` ends the work, after a tile.
+        Compiled networks (``fast``) are not interrupted: there only ``progress`` ends the work, after a tile. Another
+        backend than torch is interrupted between stages.
         """
+        if self.runtime is not None:
+            with self.runtime.watched(look):
+                yield
+            return
         autoencoder, unet = self.generator.autoencoder, self.generator.unet
         networks = () if self.acceleration.compiled else (autoencoder.encoder, autoencoder.decoder, unet)
         layers = [layer for network in networks for layer in network.modules() if not any(layer.children())]

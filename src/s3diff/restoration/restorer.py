@@ -16,9 +16,10 @@ from s3diff.checkpoints.registry import DEFAULT_MODEL, model_folder
 from s3diff.errors import OptionError, PictureError, S3DiffError
 from s3diff.images import codecs
 from s3diff.option_changes import RestoreChanges
-from s3diff.options import ALL_PAGES, Precision, RestoreOptions
+from s3diff.options import ALL_PAGES, Backend, Precision, RestoreOptions
 from s3diff.restoration import animation, pages, steps, streaming, tensors
-from s3diff.restoration.device import choose_device, choose_dtype
+from s3diff.restoration.backends import check_backend
+from s3diff.restoration.device import choose_dtype
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Size
@@ -57,6 +58,7 @@ class Restorer(DeviceModel):
         progress: Callable[[int, int], None] | None = None,
         fast: bool = False,
         remark: Callable[[str], None] | None = None,
+        backend: Backend = "torch",
     ) -> Restorer:
         """Load a model.
 
@@ -69,16 +71,20 @@ class Restorer(DeviceModel):
             progress: called with (bytes done, bytes in all) during a download.
             fast: see :class:`Restorer`.
             remark: see :class:`Restorer`.
+            backend: see :class:`Restorer`.
 
         Raises:
             ModelError: the model does not exist, or is damaged.
             DownloadError: the release could not be fetched; the message says how to use files on disk.
-            OptionError: the device or the precision is not available, or ``model`` is neither a name nor a path.
+            OptionError: device, precision or backend is not available, or ``model`` is neither a name nor a path.
+            MissingExtraError: the backend is not installed.
         """
-        chosen = choose_device(device)
+        chosen = check_backend(backend, device, fast=fast)
         choose_dtype(precision)  # before a download, not after it
         loaded = load_model(model_folder(model, announce=announce, progress=progress))
-        return cls(loaded, device=chosen, precision=precision, exclusive=True, fast=fast, remark=remark)
+        return cls(
+            loaded, device=chosen, precision=precision, exclusive=True, fast=fast, remark=remark, backend=backend
+        )
 
     def estimate(self, source: Source, options: RestoreOptions | None = None) -> Degrees:
         """Estimate how degraded a picture is, as :meth:`restore` would, without waiting for a running restoration.

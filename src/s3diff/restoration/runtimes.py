@@ -1,4 +1,4 @@
-"""The one door to ONNX and OpenVINO: trace modules, and write them in their formats."""
+"""The one door to ONNX and OpenVINO: trace modules, write them in their formats, and run what was written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from s3diff.messages import install_command, reason_of
 
 #: Runtimes besides torch.
 Runtime = Literal["openvino", "onnxruntime"]
+#: The extension of the files that a runtime reads.
+FILE_OF: Mapping[Runtime, str] = {"openvino": ".xml", "onnxruntime": ".onnx"}
 #: For each runtime the packages that it needs here; the extra has the runtime's name.
 _PACKAGES: Mapping[Runtime, tuple[str, ...]] = {
     "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
@@ -40,6 +43,45 @@ def require_installed(runtime: Runtime, what: str) -> None:
     """
     if not is_installed(runtime):
         raise MissingExtraError(f"{what} needs {' and '.join(_PACKAGES[runtime])}: {install_command(runtime)}")
+
+
+def version_of(runtime: Runtime) -> str:
+    """Return an installed runtime's version."""
+    return version(runtime)
+
+
+def open_graph(
+    runtime: Runtime, path: Path, *, dtype: torch.dtype, num_threads: int
+) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+    """Load a graph of one output for the CPU; call it with its inputs in their order.
+
+    Args:
+        runtime: an installed one.
+        path: written by :func:`write_onnx` or :func:`write_openvino`.
+        dtype: what OpenVINO computes in, float32 or bfloat16; ONNX Runtime computes in float32.
+        num_threads: at most so many.
+
+    Raises:
+        Exception: of the runtime's own types, where the file cannot be read.
+    """
+    if runtime == "openvino":
+        import openvino
+
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
+            "INFERENCE_NUM_THREADS": num_threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+        # Its own memory holds the next result: ours is a copy.
+        return lambda arrays: compiled(list(arrays), share_outputs=False)[0]
+    import onnxruntime
+
+    chosen = onnxruntime.SessionOptions()
+    chosen.intra_op_num_threads, chosen.log_severity_level = num_threads, 3
+    session = onnxruntime.InferenceSession(str(path), chosen, providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_inputs()]
+    return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))[0]
 
 
 def traced(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any) -> torch.export.ExportedProgram:

@@ -79,6 +79,8 @@ def speed_key(model: DeviceModel, options: RestoreOptions) -> str:
 
     on_cpu = model.device.type == "cpu"
     device = f"{platform.machine()} {torch.get_num_threads()} threads" if on_cpu else str(model.device)
+    if model.backend != "torch":
+        device += f", {model.backend}"
     if model.device.type == "cuda":
         device = torch.cuda.get_device_name(model.device)
     passes = "one prompt" if options.guidance == 1 else "two prompts"

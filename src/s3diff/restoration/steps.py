@@ -228,7 +228,7 @@ def walk(
                 continue
             clock.part = done
             in_tiles = partial(progress, "predict") if progress else None
-            stages = TiledStages(generator, plan, in_tiles, model.decoder_for(options))
+            stages = model.runtime or TiledStages(generator, plan, in_tiles, model.decoder_for(options))
             with clock.stage("prepare"):
                 base, image = enlarged.region(rows.read, columns.read, model.device)
                 noise = _latent_noise(model, plan, rows, columns, options)
@@ -335,7 +335,7 @@ def _statement(model: DeviceModel, options: RestoreOptions, degrees: Degrees, es
         version=__version__,
         is_generative=model.model.description.is_generative,
         precision=model.precision,
-        device=model.device.type,
+        device=model.runs_on,
         is_compiled=model.acceleration.compiled,
         options=options,
         blur=degrees.blur,

@@ -291,7 +291,7 @@ def _header(
         "software": __version__,
         "source": [os.path.realpath(picture.path), status.st_size, status.st_mtime_ns],
         "model": [model.model.name, model.model.fingerprint],
-        "precision": model.precision,
+        "precision": f"{model.precision} {model.backend}",
         "options": chosen,
         "degrees": degrees,
     }

@@ -117,6 +117,8 @@ def restore_tensors(
     progress: steps.Progress | None = None,
 ) -> RestoredTensors:
     """Restore pictures; see :meth:`s3diff.Restorer.restore_tensor` for arguments and errors."""
+    if differentiable and model.backend != "torch":
+        raise OptionError(f"backend is {model.backend!r}, which passes no gradients; load the model with 'torch'")
     given = _checked(images, clamp=clamp, channels_last=channels_last)
     colors = given.colors.to(model.device)
     count, _, height, width = colors.shape
