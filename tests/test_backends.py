@@ -198,8 +198,8 @@ def test_the_command(
     assert on_openvino.runtime is not None
     monkeypatch.setenv("S3DIFF_CACHE", str(on_openvino.runtime.folder.parents[1]))
     Image.fromarray(np.full((8, 9, 3), 120, np.uint8)).save(tmp_path / "a.png")
-    given = ("restore", tmp_path / "a.png", "-m", few_layers, "--backend", "openvino", "--precision", "float32")
-    outcome = command(*given)
+    given = ("restore", tmp_path / "a.png", "-m", few_layers, "--backend", "openvino")
+    outcome = command(*given, "--precision", "float32")
     assert outcome.code == 0, outcome.err
     assert "device cpu with openvino" in outcome.err
     assert (tmp_path / "a_restored.png").is_file()

@@ -83,8 +83,6 @@ def test_factors_that_are_none(command: Command, here: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("film.mov", b"\0\0\0\x14ftypqt  \0\0\0\0", "film.mov is a video; take its pictures out (ffmpeg -i VIDEO"),
-        ("film.jpg", b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "film.jpg is a video; "),
         ("shot.cr3", b"\0\0\0\x18ftypcrx \0\0\0\x01", "shot.cr3 is a raw file of a camera; develop it first"),
         ("shot.raf", b"FUJIFILMCCD-RAW 0201", "shot.raf is a raw file of a camera; "),
         ("letter.pdf", b"%PDF-1.7\n", "letter.pdf is a document; make pictures of its pages"),
@@ -103,6 +101,13 @@ def test_what_is_no_picture_is_called_what_it_is(
 ) -> None:
     Path(name).write_bytes(content)
     assert command(name).error.startswith(f"s3diff: {said}")
+
+
+def test_several_videos_are_called_what_they_are(command: Command, here: Path) -> None:
+    Path("a.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0")
+    Path("b.jpg").write_bytes(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom")
+    said = command("a.mov", "b.jpg").err
+    assert "a.mov is a video; take its pictures out (ffmpeg -i VIDEO" in said
 
 
 def test_a_folder_of_raw_files_says_what_to_do(command: Command, here: Path) -> None:

@@ -103,6 +103,7 @@ FOREIGN = (
     ),
 )  # fmt: skip
 RAW = FOREIGN[0]
+VIDEO = next(kind for kind in FOREIGN if kind.name == "a video")
 _BY_EXTENSION = {extension: kind for kind in FOREIGN for extension in kind.extensions}
 
 

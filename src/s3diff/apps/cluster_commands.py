@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s3diff.apps.option_flags import takes_options
-from s3diff.apps.restore_command import DEFAULT_NAME, names_of_lists
+from s3diff.apps.restore_command import DEFAULT_NAME
 from s3diff.apps.restore_outcomes import show_sums
 from s3diff.apps.serve_command import signals_as_exceptions, tell_address
 from s3diff.apps.service_flags import require_number, takes_service_flags
@@ -115,6 +115,7 @@ def restore(
         if skip_existing and writing.overwrite:
             raise OptionError("--skip-existing and --overwrite exclude each other; give one of them")
         load_torch()
+        from s3diff.folders.lists import read_lists
         from s3diff.integrations.ray.cluster import choose_workers, connected, import_ray
         from s3diff.integrations.ray.run import ClusterRun
 
@@ -130,7 +131,7 @@ def restore(
             precision=precision,
             fast=fast,
             recursive=recursive,
-            listed=names_of_lists(listed, listed_null),
+            listed=read_lists(listed, listed_null),
             skip_existing=skip_existing,
         )
         if dry_run:

@@ -24,6 +24,10 @@ _EXTRAS = {
         "s3diff restore --stream: pictures larger than memory (libvips: LGPL)",
         {"pyvips": "pyvips", "pyvips-binary": "_libvips"},
     ),
+    "video": (
+        "s3diff restore of videos (its wheels bundle FFmpeg with x264 and x265: GPL)",
+        {"av": "av"},
+    ),
     "heif": (
         "HEIC pictures (its wheels bundle x265: GPL)",
         {"pillow-heif": "pillow_heif"},

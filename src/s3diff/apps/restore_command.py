@@ -16,6 +16,7 @@ from s3diff.apps.model_loading import load_model
 from s3diff.apps.option_flags import takes_options
 from s3diff.apps.replay import Replay, model_of, read_replay, require_one_picture
 from s3diff.apps.restore_outcomes import show_outcome, show_sums
+from s3diff.apps.restore_video import check_for_video, restore_video, video_of
 from s3diff.apps.terminal import (
     BACKEND_HELP,
     DEVICE_HELP,
@@ -28,7 +29,7 @@ from s3diff.apps.terminal import (
     remark,
 )
 from s3diff.errors import OptionError
-from s3diff.options import Backend, OutputOptions, Precision, RestoreOptions
+from s3diff.options import Backend, OutputOptions, Precision, RestoreOptions, VideoCodec
 
 if TYPE_CHECKING:
     from s3diff.apps.picture_progress import PictureProgress
@@ -111,6 +112,13 @@ def restore(
         ),
     ] = False,
     backend: Annotated[Backend, typer.Option(help=BACKEND_HELP)] = "torch",
+    codec: Annotated[
+        VideoCodec, typer.Option(help="Codec of a restored video; auto is h264, h265 above 8 bits, vp9 in .webm.")
+    ] = "auto",
+    pixel_format: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Pixel format of a restored video, such as yuv420p; auto is the input's."),
+    ] = "auto",
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Restore the pictures in subfolders too.")
     ] = False,
@@ -175,6 +183,13 @@ def restore(
             raise OptionError(
                 f"name is {writing.name!r}, but a size gives each picture its own scale; leave out {{scale}}"
             )
+        video = video_of(inputs or []) if listed is None and listed_null is None else None
+        check_for_video(
+            video, codec, pixel_format,
+            server=server is not None, stream=stream, from_result=from_result is not None, sign=sign is not None,
+            skip_existing=skip_existing, shard=shard is not None, journal=journal is not None,
+            format=writing.format is not None, name=writing.name != OutputOptions.name,
+        )  # fmt: skip
         replay = None
         if from_result is not None:
             require_one_picture(is_many=False, is_at_server=server is not None)
@@ -197,6 +212,7 @@ def restore(
         from s3diff.apps.picture_progress import PictureProgress
         from s3diff.folders.default_output import default_output
         from s3diff.folders.jobs import parse_shard, plan_jobs
+        from s3diff.folders.lists import read_lists
         from s3diff.folders.restore import FolderRun, describe_run, open_journal
         from s3diff.images.codecs import silence_libtiff
 
@@ -206,6 +222,12 @@ def restore(
             name_of_model = model_of(replay.made) if model is None else model
             precision = cast(Precision, replay.made.precision) if precision == "auto" else precision
         load = partial(load_model, name_of_model, device, precision, quiet, fast=fast, backend=backend, replay=replay)
+        if video is not None:
+            restore_video(
+                video, output, options, writing,
+                codec=codec, pixel_format=pixel_format, load=load, report=report, quiet=quiet,
+            )  # fmt: skip
+            return
         part = parse_shard(shard)
         names = {"model": Path(name_of_model).name, "scale": f"{options.scale:g}"}
         if output is None:
@@ -222,7 +244,7 @@ def restore(
             inputs or [],
             output,
             recursive=recursive,
-            listed=names_of_lists(listed, listed_null),
+            listed=read_lists(listed, listed_null),
             writing=writing,
             shard=part,
             names=names,
@@ -313,16 +335,6 @@ def _speed_of(runner: JobRunner, options: RestoreOptions) -> Callable[[], str] |
     from s3diff.restoration.speed import speed_key
 
     return (lambda: speed_key(runner.restorer, options)) if isinstance(runner, LocalRunner) else None
-
-
-def names_of_lists(lines: str | None, null_separated: str | None) -> list[str] | None:
-    """Read the names of both lists; None without a list."""
-    from s3diff.folders.lists import read_list
-
-    if lines is None and null_separated is None:
-        return None
-    names = [] if lines is None else read_list(lines)
-    return names + ([] if null_separated is None else read_list(null_separated, null_separated=True))
 
 
 def _check_for_server(**given: bool) -> None:

@@ -61,6 +61,14 @@ def _null_separated_bytes(name: str, content: bytes) -> bytes:
     return _as_utf_8(name, content) if has_mark else content
 
 
+def read_lists(lines: str | None, null_separated: str | None) -> list[str] | None:
+    """Read the names of two lists, one name a line and with null characters; None where neither is given."""
+    if lines is None and null_separated is None:
+        return None
+    names = [] if lines is None else read_list(lines)
+    return names + ([] if null_separated is None else read_list(null_separated, null_separated=True))
+
+
 def _as_utf_8(name: str, content: bytes) -> bytes:
     """Remove the byte order mark. UTF-16 without a mark is recognised by a null in its first character: no file name
     has one.

@@ -42,7 +42,7 @@ def check_backend(backend: Backend, device: str | torch.device, *, fast: bool = 
     """
     if backend not in get_args(Backend):
         raise OptionError(f"backend is {backend!r}; give {', '.join(get_args(Backend))}")
-    if backend in ("torch", "auto"):
+    if backend == "torch" or backend == "auto":  # so that mypy knows what is left
         return choose_device(device)
     if fast:
         raise OptionError(f"backend is {backend!r}, and fast (--fast) compiles torch's networks; give one of them")

@@ -1,0 +1,131 @@
+"""``s3diff restore`` of a video."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, remark
+from s3diff.atomic_write import require_free
+from s3diff.errors import OptionError, OutputError, PictureError
+from s3diff.foreign_formats import VIDEO, foreign_kind
+from s3diff.options import OutputOptions, RestoreOptions, VideoCodec
+
+if TYPE_CHECKING:
+    from s3diff.restoration.restorer import Restorer
+
+
+def video_of(inputs: list[str]) -> Path | None:
+    """Return the one input where it is a video."""
+    if len(inputs) != 1 or not os.path.isfile(inputs[0]):
+        return None
+    try:
+        with open(inputs[0], "rb") as file:
+            head = file.read(32)
+    except OSError:
+        return None  # said in the usual way
+    return Path(inputs[0]) if foreign_kind(inputs[0], head) is VIDEO else None
+
+
+def check_for_video(source: Path | None, codec: str, pixel_format: str, **given: bool) -> None:
+    """Refuse what a video, or a picture, has no use for.
+
+    Raises:
+        OptionError: it is given.
+    """
+    if source is None:
+        for name, value in (("codec", codec), ("pixel-format", pixel_format)):
+            if value != "auto":
+                raise OptionError(f"--{name} is for a video, given by itself; leave it out")
+        return
+    for name, is_given in given.items():
+        if is_given:
+            raise OptionError(f"{source} is a video, and --{name.replace('_', '-')} is for pictures; leave it out")
+
+
+def restore_video(
+    source: Path,
+    output: str | None,
+    options: RestoreOptions,
+    writing: OutputOptions,
+    *,
+    codec: VideoCodec,
+    pixel_format: str,
+    load: Callable[[], Restorer],
+    report: str | None,
+    quiet: bool,
+) -> None:
+    """Restore one video, with its progress; the same command goes on after an interruption.
+
+    Raises:
+        S3DiffError: see :func:`s3diff.restoration.video.restore_video`.
+        typer.Exit: it failed or was interrupted; a line says so.
+    """
+    from s3diff.apps.picture_progress import PictureProgress
+    from s3diff.apps.restore_outcomes import show_outcome
+    from s3diff.folders.jobs import RestoreJob
+    from s3diff.folders.report import Report
+    from s3diff.folders.run import Outcome, failed
+    from s3diff.images.files.video import open_video
+    from s3diff.restoration import video
+
+    job = RestoreJob(source, _target(source, output, writing))
+    num_done = 0
+    with closing(Report(report)) as written, closing(PictureProgress(1, quiet)) as shown:
+
+        def tell(stage: str, done: int, total: int) -> None:
+            nonlocal num_done
+            num_done = done
+            shown.parts(stage, done, total)
+
+        try:
+            require_free(job.target, writing.overwrite)
+            open_video(source)  # looked at before a model is loaded
+            restorer = load()
+            if not quiet:
+                remark(f"model {restorer.model.name}  device {restorer.runs_on}  precision {restorer.precision}")
+            shown.begin(job, None)
+            result = video.restore_video(
+                restorer, source, job.target, options,
+                video.VideoOptions(
+                    codec=codec, pixel_format=pixel_format, quality=writing.quality, overwrite=writing.overwrite,
+                    provenance=writing.provenance,
+                ),
+                progress=tell,
+            )  # fmt: skip
+            outcome = Outcome(job, "done", result=result)
+        except (PictureError, OutputError) as error:
+            outcome = failed(job, error)
+        except KeyboardInterrupt:
+            shown.close()  # its bar would be drawn below the last line
+            remark(f"s3diff: stopped after {num_done} frames; the same command goes on from there")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        written.add(outcome)
+    show_outcome(outcome, quiet)
+    if outcome.state == "failed":
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _target(source: Path, output: str | None, writing: OutputOptions) -> Path:
+    from s3diff.images.files.video import VIDEO_EXTENSIONS
+
+    extension = source.suffix if source.suffix.lower() in VIDEO_EXTENSIONS else ".mp4"
+    if output is None:
+        numbered = (source.with_name(f"{source.stem}_restored{each}{extension}") for each in _numbers())
+        return next(path for path in numbered if writing.overwrite or not os.path.lexists(path))
+    target = Path(output)
+    if target.is_dir() or output.endswith(("/", os.sep)):
+        target /= f"{source.stem}{extension}"
+    if os.path.realpath(target) == os.path.realpath(source):
+        raise OutputError(f"{target} would overwrite the input; choose another output")
+    return target
+
+
+def _numbers() -> itertools.chain[str]:
+    return itertools.chain([""], (f"_{number}" for number in itertools.count(2)))

@@ -1,0 +1,322 @@
+"""Video files by PyAV: frames as pictures, and pictures as encoded segments.
+
+Frames are decoded when they are asked for. Results are encoded in segments of their own, in NUT, which keeps every time
+stamp exactly; :mod:`s3diff.images.files.video_joining` makes a whole video of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError
+from s3diff.messages import install_command, shown_path
+from s3diff.options import VideoCodec
+
+if TYPE_CHECKING:
+    import av
+
+#: The encoder of each codec, its settings besides the quality, and the quality's worst and best value.
+_ENCODERS: Mapping[str, tuple[str, Mapping[str, str], tuple[int, int]]] = MappingProxyType({
+    "h264": ("libx264", {"preset": "medium"}, (50, 16)),
+    "h265": ("libx265", {"preset": "medium", "x265-params": "log-level=error"}, (50, 16)),
+    "av1": ("libsvtav1", {"preset": "7"}, (63, 18)),
+    "vp9": ("libvpx-vp9", {"row-mt": "1", "cpu-used": "3", "b": "0"}, (63, 16)),
+    "ffv1": ("ffv1", {"level": "3", "slicecrc": "1"}, (0, 0)),
+})  # fmt: skip
+#: Containers that are written, by extension.
+VIDEO_EXTENSIONS = (".mp4", ".mov", ".m4v", ".mkv", ".webm")
+#: Values of AVColorSpace and swscale's for the same matrix; others (ICtCp, YCgCo, constant luminance) are refused.
+_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+_UNSTATED, _BT709, _SMPTE170M, _BT2020 = 2, 1, 6, 9
+#: AVColorTransferCharacteristic of HDR: PQ and HLG.
+_HDR = {16: "PQ", 18: "HLG"}
+#: Frames of at least this height are BT.709 where they do not say, smaller ones BT.601, as players have it.
+_HIGH_DEFINITION_PX = 720
+_LIMITED, _FULL = 1, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """What is known of a video before its frames are decoded.
+
+    Attributes:
+        path: the file.
+        width: of an upright frame, in pixels.
+        height: of an upright frame, in pixels.
+        quarter_turns: turns to the left that make a stored frame upright.
+        bits: of a stored sample.
+        chroma: how colour is stored: ``420``, ``422``, ``444``.
+        pixel_aspect: width of a pixel of an upright frame over its height.
+        time_base: the unit of its time stamps, in seconds.
+        frame_rate: the mean; None where it is not known.
+        colors: AVColor values of primaries, transfer, matrix and range, as stated.
+        num_frames: as the file states; 0 where it does not.
+        notes: what is left out, one sentence each.
+    """
+
+    path: Path
+    width: int
+    height: int
+    quarter_turns: int
+    bits: int
+    chroma: str
+    pixel_aspect: Fraction
+    time_base: Fraction
+    frame_rate: Fraction | None
+    colors: tuple[int, int, int, int]
+    num_frames: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def matrix(self) -> int:
+        """The matrix of AVColorSpace that its pixels are converted with."""
+        if self.colors[2] != _UNSTATED:
+            return self.colors[2]
+        stored_height = self.width if self.quarter_turns % 2 else self.height
+        return _BT709 if stored_height >= _HIGH_DEFINITION_PX else _SMPTE170M
+
+
+@dataclass(frozen=True, eq=False)
+class VideoFrame:
+    """One upright frame.
+
+    Attributes:
+        pixels: [H, W, 3] RGB, uint8, or uint16 where the video has more than 8 bits.
+        time: its time stamp, in units of the video's time base.
+        duration: how long it is shown, in the same unit; 0 where that is not said.
+    """
+
+    pixels: np.ndarray
+    time: int
+    duration: int
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How frames are encoded.
+
+    Attributes:
+        codec: a key of the encoders.
+        pixel_format: FFmpeg's name.
+        quality: 1 to 100.
+    """
+
+    codec: str
+    pixel_format: str
+    quality: int
+
+
+def open_video(path: Path) -> Video:
+    """Look at a video's head and first frame.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+        PictureError: it cannot be read, holds no moving picture, or is one that cannot be restored truly, such as HDR.
+    """
+    shown = shown_path(path)
+    with opened_container(path) as container:
+        if not container.streams.video:
+            raise PictureError(f"{shown} holds no moving picture; give a video")
+        stream = container.streams.video[0]
+        first = next(iter(_decoded(container, stream, shown)), None)
+        if first is None:
+            raise PictureError(f"{shown} holds no frame; give a video")
+        notes = []
+        if len(container.streams.video) > 1:
+            notes.append("further video streams (other views, a cover) are left out")
+        if container.streams.data:
+            notes.append("streams of data (timecodes, telemetry) are left out")
+        if first.interlaced_frame:
+            notes.append("it is interlaced and restored line by line as it is; deinterlaced first it comes out better")
+        colors = tuple(int(getattr(first, name)) for name in _COLOR_NAMES)
+        if colors[1] in _HDR:
+            raise PictureError(
+                f"{shown} is HDR ({_HDR[colors[1]]}), whose brightness the model does not know; bring it to SDR first "
+                "(in ffmpeg with the filters zscale and tonemap)"
+            )
+        is_rgb = first.format.name.startswith(("rgb", "bgr", "gbr", "gray", "pal"))
+        if not is_rgb and colors[2] != _UNSTATED and colors[2] not in _MATRICES:
+            raise PictureError(f"{shown} has colours in the matrix {colors[2]} of H.273, which is not read; use BT.709")
+        if any(part.is_alpha for part in first.format.components):
+            notes.append("transparency is left out")
+        turns = round(first.rotation / 90) % 4
+        aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
+        width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
+        return Video(
+            path=path, width=width, height=height, quarter_turns=turns,
+            bits=max(part.bits for part in first.format.components), chroma=_chroma(first.format),
+            pixel_aspect=1 / aspect if turns % 2 else aspect, time_base=stream.time_base,
+            frame_rate=stream.average_rate, colors=colors, num_frames=stream.frames,  # type: ignore[arg-type]
+            notes=tuple(notes),
+        )  # fmt: skip
+
+
+def frames_of(video: Video, size: tuple[int, int] | None = None) -> Iterator[VideoFrame]:
+    """Decode every frame in its turn.
+
+    Args:
+        video: from :func:`open_video`.
+        size: (width, height) to which frames are reduced; None for their own.
+
+    Raises:
+        PictureError: the file is damaged, or changes its size within.
+    """
+    shown, depth = shown_path(video.path), "rgb48le" if video.bits > 8 else "rgb24"
+    turned = (video.height, video.width) if video.quarter_turns % 2 else (video.width, video.height)
+    with opened_container(video.path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        before = -1
+        for index, frame in enumerate(_decoded(container, stream, shown)):
+            if (frame.width, frame.height) != turned:
+                raise PictureError(
+                    f"{shown} changes its size at frame {index + 1}; cut it there, and restore the parts"
+                )
+            time = before + 1 if frame.pts is None else frame.pts
+            if time <= before:
+                raise PictureError(f"{shown}: frame {index + 1} is not later than the one before it; repair the file")
+            before = time
+            width, height = size or turned
+            converted = frame.reformat(width, height, depth, src_colorspace=_MATRICES.get(video.matrix, 5))
+            pixels = np.rot90(converted.to_ndarray(), video.quarter_turns) if size is None else converted.to_ndarray()
+            yield VideoFrame(np.ascontiguousarray(pixels), time, int(frame.duration or 0))
+
+
+def choose_encoding(
+    video: Video, target: Path, size: tuple[int, int], codec: VideoCodec, pixel_format: str, quality: int
+) -> Encoding:
+    """Choose codec and pixel format; ``auto`` keeps depth and chroma as far as the container's usual codec has them.
+
+    Raises:
+        OptionError: they do not go together.
+        OutputError: the target's extension is not one of :data:`VIDEO_EXTENSIONS`.
+    """
+    extension = target.suffix.lower()
+    if extension not in VIDEO_EXTENSIONS:
+        raise OutputError(f"{shown_path(target)}: a video is written as {', '.join(VIDEO_EXTENSIONS)}; choose one")
+    if codec not in get_args(VideoCodec):
+        raise OptionError(f"codec is {codec!r}; give {', '.join(get_args(VideoCodec))}")
+    if codec == "auto":
+        codec = "vp9" if extension == ".webm" else "h265" if video.bits > 8 else "h264"
+    if extension == ".webm" and codec not in ("vp9", "av1"):
+        raise OptionError(
+            f"codec is {codec!r}, which does not go into {extension}; .webm takes vp9 and av1, others not vp9"
+        )
+    if codec == "ffv1" and extension != ".mkv":
+        raise OptionError(f"codec is 'ffv1', which does not go into {extension}; write .mkv")
+    if pixel_format == "auto":
+        is_odd = bool(size[0] % 2 or size[1] % 2)
+        chroma = "420" if codec == "av1" else "444" if is_odd else video.chroma
+        pixel_format = f"yuv{chroma}p{'10le' if video.bits > 8 else ''}"
+    known = _pixel_formats(codec)
+    if pixel_format not in known:
+        raise OptionError(f"pixel format is {pixel_format!r}; {codec} takes {', '.join(known)}")
+    if "420" in pixel_format and (size[0] % 2 or size[1] % 2):
+        raise OptionError(
+            f"the result has {size[0]} x {size[1]} px, and {pixel_format} needs even sides; choose another size, or "
+            "the pixel format yuv444p"
+        )
+    return Encoding(codec, pixel_format, quality)
+
+
+def write_segment(
+    frames: Iterable[VideoFrame], path: Path, video: Video, size: tuple[int, int], encoding: Encoding
+) -> None:
+    """Encode frames into a file of their own, which begins with a key frame and needs no other.
+
+    Without B-frames: their order of decoding would not fit at the seams of videos of a variable frame rate.
+
+    Raises:
+        OutputError: it cannot be written, or the encoder fails.
+    """
+    import av
+
+    encoder, settings, (worst, best) = _ENCODERS[encoding.codec]
+    level = round(worst + (best - worst) * (encoding.quality - 1) / 99)
+    try:
+        with av.open(str(path), "w", format="nut") as container:
+            stream = container.add_stream(encoder, rate=video.frame_rate or 25)
+            context: Any = stream.codec_context
+            context.width, context.height, context.pix_fmt = *size, encoding.pixel_format
+            context.time_base, context.max_b_frames = video.time_base, 0
+            context.sample_aspect_ratio = video.pixel_aspect
+            primaries, transfer, _, color_range = video.colors
+            matrix = video.matrix if video.matrix in _MATRICES else _BT709
+            full = color_range == _FULL
+            context.color_primaries, context.color_trc, context.colorspace = primaries, transfer, matrix
+            context.color_range = _FULL if full else _LIMITED
+            context.options = dict(settings) | ({} if encoding.codec == "ffv1" else {"crf": str(level)})
+            durations: dict[int, int] = {}
+            for frame in frames:
+                made: Any = av.VideoFrame.from_ndarray(frame.pixels, _RGB[frame.pixels.dtype.name])
+                made = made.reformat(
+                    format=encoding.pixel_format, dst_colorspace=_MATRICES[matrix],
+                    dst_color_range=_FULL if full else _LIMITED,
+                )  # fmt: skip
+                made.pts, made.time_base, durations[frame.time] = frame.time, video.time_base, frame.duration
+                made.color_range, made.colorspace = context.color_range, matrix
+                container.mux(_timed(stream.encode(made), durations))
+            container.mux(_timed(stream.encode(None), durations))
+    except av.FFmpegError as error:
+        raise OutputError(f"the video cannot be encoded ({error.strerror}); choose another codec") from error
+
+
+_COLOR_NAMES = ("color_primaries", "color_trc", "colorspace", "color_range")
+_RGB = {"uint8": "rgb24", "uint16": "rgb48le"}
+
+
+def _chroma(form: Any) -> str:
+    """The sampling of colour, of what is not YUV 444."""
+    return next((each for each in ("420", "422") if each in form.name or form.name == {"420": "nv12"}.get(each)), "444")
+
+
+def _pixel_formats(codec: str) -> list[str]:
+    import av
+
+    encoder = av.Codec(_ENCODERS[codec][0], "w")
+    return sorted(each.name for each in encoder.video_formats or () if each.name.startswith("yuv"))
+
+
+def _timed(packets: list[Any], durations: dict[int, int]) -> list[Any]:
+    """Packets with the durations of their frames, which encoders lose."""
+    for packet in packets:
+        packet.duration = durations.pop(packet.pts, 0) or packet.duration
+    return packets
+
+
+@contextmanager
+def opened_container(path: Path) -> Iterator[av.container.InputContainer]:
+    """Open a file to read.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+        PictureError: it cannot be read as a video.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError(f"videos need PyAV: {install_command('video')}") from error
+    shown = shown_path(path)
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise PictureError(f"{shown} cannot be read as a video ({error.strerror}); check the file") from error
+    with container:
+        yield container
+
+
+def _decoded(container: Any, stream: Any, shown: str) -> Iterator[Any]:
+    import av
+
+    try:
+        yield from container.decode(stream)
+    except av.FFmpegError as error:
+        raise PictureError(f"{shown} is damaged ({error.strerror}); repair it first, in ffmpeg with -c copy") from error

@@ -1,0 +1,293 @@
+"""Videos: read by ffprobe and PyAV, field by field; interrupted, killed, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from command_runs import Command
+from conftest import REPOSITORY
+from s3diff import OptionError, OutputError, PictureError, RestoreOptions, Restorer
+from s3diff.errors import MissingExtraError
+from s3diff.restoration import video
+from s3diff.restoration.result import Degrees
+from s3diff.restoration.video import VideoOptions, restore_video
+
+PAGE = REPOSITORY / "docs/builders.md"
+av = pytest.importorskip("av", reason="the extra video is not installed")
+WIDTH, HEIGHT = 32, 24
+#: Time stamps of a variable frame rate, in thousandths of a second.
+TIMES = [0, 40, 80, 200, 240, 280, 320, 500, 540, 580]
+
+
+def picture(index: int, scene: int = 0) -> np.ndarray:
+    x, y = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    grey = 90 + 60 * np.sin((x + index) / 5) + 40 * np.cos(y / 4)
+    grey = (255 - grey) / 3 if scene else grey
+    return np.stack([grey, grey * 0.8 + 20, 255 - grey], axis=2).clip(0, 255).astype(np.uint8)
+
+
+def write_clip(
+    path: Path,
+    times: list[int] = TIMES,
+    *,
+    pixel_format: str = "yuv420p",
+    cut: int = 10**9,
+    with_sound: bool = False,
+    colors: tuple[int, int, int, int] = (1, 1, 1, 1),
+    aspect: Fraction = Fraction(1),
+    rotation: int = 0,
+) -> Path:
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "A title"
+        stream = container.add_stream("libx265" if "10" in pixel_format else "libx264", rate=25)
+        context: Any = stream.codec_context
+        context.width, context.height, context.pix_fmt = WIDTH, HEIGHT, pixel_format
+        context.time_base, context.sample_aspect_ratio = Fraction(1, 1000), aspect
+        context.color_primaries, context.color_trc, context.colorspace, context.color_range = colors
+        context.options = {"x265-params": "log-level=error"} if "10" in pixel_format else {}
+        if rotation:
+            stream.set_display_rotation(rotation)
+        sounds = []
+        if with_sound:
+            for language in ("eng", "deu"):
+                sound: Any = container.add_stream("aac", rate=48000)
+                sound.layout = "mono"
+                sound.metadata["language"] = language
+                sounds.append(sound)
+            container.set_chapters(
+                [
+                    {"id": 0, "start": 0, "end": 300, "time_base": Fraction(1, 1000), "metadata": {"title": "One"}},
+                    {"id": 1, "start": 300, "end": 620, "time_base": Fraction(1, 1000), "metadata": {"title": "Two"}},
+                ]
+            )
+        for index, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(picture(index, int(index >= cut)), "rgb24")
+            frame = frame.reformat(format=pixel_format, dst_colorspace=1)
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        for sound in sounds:
+            for start in range(0, 28800, 1024):
+                tone = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+                tone.sample_rate, tone.pts = 48000, start
+                container.mux(sound.encode(tone))
+            container.mux(sound.encode(None))
+    return path
+
+
+def probed(path: Path) -> dict[str, Any]:
+    if shutil.which("ffprobe") is None:
+        pytest.skip("ffprobe is not installed")
+    command = ["ffprobe", "-v", "error", "-of", "json", "-show_streams", "-show_chapters", "-show_format"]
+    return json.loads(subprocess.run([*command, str(path)], capture_output=True, check=True, text=True).stdout)
+
+
+def frames(path: Path) -> tuple[list[int], list[np.ndarray]]:
+    """Time stamps in thousandths of a second, and pictures."""
+    with av.open(str(path)) as container:
+        found = list(container.decode(video=0))
+        return [round(each.time * 1000) for each in found], [each.to_ndarray(format="rgb24") for each in found]
+
+
+def test_every_field_by_ffprobe(restorer: Restorer, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mkv", with_sound=True, aspect=Fraction(4, 3), colors=(5, 6, 5, 1))
+    subtitle = tmp_path / "in.srt"
+    subtitle.write_text("1\n00:00:00,100 --> 00:00:00,400\nwords\n")
+    if shutil.which("ffmpeg") is not None:
+        mixed = tmp_path / "mixed.mkv"
+        attached = ["-attach", str(subtitle), "-metadata:s:t", "mimetype=text/plain"]
+        inputs = ["-i", str(source), "-i", str(subtitle), "-map", "0", "-map", "1", "-c", "copy"]
+        subprocess.run(["ffmpeg", "-v", "error", *inputs, *attached, str(mixed)], check=True)
+        source = mixed
+    before = probed(source)
+    target = tmp_path / "out.mkv"
+    result = restore_video(restorer, source, target)
+    after = probed(target)
+    assert (result.size, result.num_frames) == ((4 * WIDTH, 4 * HEIGHT), len(TIMES))
+    kinds = [each["codec_type"] for each in before["streams"]]
+    assert [each["codec_type"] for each in after["streams"]] == kinds
+    moving, given = after["streams"][0], before["streams"][0]
+    for name in ("color_range", "color_space", "color_transfer", "color_primaries", "sample_aspect_ratio", "pix_fmt"):
+        assert moving[name] == given[name], name
+    assert moving["sample_aspect_ratio"] == "4:3"
+    assert (moving["width"], moving["height"], moving["display_aspect_ratio"]) == (128, 96, "16:9")
+    for made, wanted in zip(after["streams"][1:], before["streams"][1:], strict=True):
+        assert made.get("codec_name") == wanted.get("codec_name")
+        assert made["tags"].get("language") == wanted["tags"].get("language")
+    assert [each["tags"]["title"] for each in after["chapters"]] == ["One", "Two"]
+    assert [each["start_time"] for each in after["chapters"]] == [each["start_time"] for each in before["chapters"]]
+    assert after["format"]["tags"]["title"] == "A title"
+    assert "model tiny-compact sha256:" in next(v for k, v in after["format"]["tags"].items() if k.lower() == "comment")
+    times = frames(target)[0]
+    assert times == frames(source)[0]
+    assert np.diff(times).tolist() == np.diff(TIMES).tolist()
+    with av.open(str(source)) as one, av.open(str(target)) as other:
+        sounds = [b"".join(bytes(p) for p in each.demux(audio=0) if p.dts is not None) for each in (one, other)]
+    assert sounds[0] == sounds[1] != b""
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_frames_are_what_the_restorer_makes(restorer: Restorer, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mp4")
+    options = RestoreOptions(blur=0.3, noise=0.6)
+    restore_video(restorer, source, tmp_path / "out.mkv", options, VideoOptions(codec="ffv1", pixel_format="yuv444p"))
+    times, made = frames(tmp_path / "out.mkv")
+    assert times == TIMES
+    _, given = frames(source)
+    for index in (0, 7):
+        expected = restorer.restore(given[index], options).array
+        # Colour is converted to YUV in 8 bits and back, and the source's half-size colour was enlarged otherwise.
+        assert np.abs(made[index].astype(int) - expected).mean() < 4
+
+
+def test_ten_bits_turned_upright(restorer: Restorer, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mp4", TIMES[:3], pixel_format="yuv420p10le", rotation=90, aspect=Fraction(4, 3))
+    result = restore_video(restorer, source, tmp_path / "out.mp4")
+    assert result.size == (4 * HEIGHT, 4 * WIDTH)
+    made = probed(tmp_path / "out.mp4")["streams"][0]
+    assert (made["codec_name"], made["pix_fmt"], made["codec_tag_string"]) == ("hevc", "yuv420p10le", "hvc1")
+    assert (made["width"], made["height"], made["sample_aspect_ratio"]) == (96, 128, "3:4")
+    assert not made.get("side_data_list")
+    _, (first, *_) = frames(tmp_path / "out.mp4")
+    small = first.reshape(32, 4, 24, 4, 3).mean(axis=(1, 3))
+    upright = np.rot90(picture(0), 1)
+    assert np.abs(small - upright).mean() < np.abs(small - upright[::-1, ::-1]).mean() / 2
+
+
+def test_a_killed_run_goes_on(restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "SEGMENT_FRAMES", 3)
+    source = write_clip(tmp_path / "in.mp4")
+    whole = restore_video(restorer, source, tmp_path / "whole.mp4")
+
+    class KilledError(Exception):
+        pass
+
+    def kill(stage: str, done: int, total: int) -> None:
+        if done == 8:
+            raise KilledError
+
+    target = tmp_path / "out.mp4"
+    with pytest.raises(KilledError):
+        restore_video(restorer, source, target, progress=kill)
+    assert not target.exists()
+    kept = sorted(path.name for path in (tmp_path / ".s3diff-out.mp4.video").iterdir())
+    assert kept == ["000000.nut", "000001.nut", "course.json"]
+    seen: list[int] = []
+    result = restore_video(restorer, source, target, progress=lambda _, done, total: seen.append(done))
+    assert seen == [7, 8, 9, 10]
+    assert "6 of 10 frames were there from an earlier run" in result.notes
+    times, made = frames(target)
+    assert times == TIMES
+    assert all(np.array_equal(*pair) for pair in zip(made, frames(tmp_path / "whole.mp4")[1], strict=True))
+    assert whole.degrees == result.degrees
+    # Other options are other work: nothing of the old one is used.
+    with pytest.raises(KilledError):
+        restore_video(restorer, source, target, progress=kill)
+    seen.clear()
+    restore_video(
+        restorer, source, target, RestoreOptions(strength=0.5), progress=lambda _, done, total: seen.append(done)
+    )
+    assert seen[0] == 1
+
+
+def test_degrees_are_smooth_and_change_at_a_cut(restorer: Restorer, tmp_path: Path) -> None:
+    times = list(range(0, 4000, 200))
+    source = write_clip(tmp_path / "in.mp4", times, cut=9)
+    course = video._look(restorer, video.open_video(source))
+    assert course.num_frames == len(times)
+    base = video.open_video(source).time_base
+    assert [round(float(cut * base) * 1000) for cut in course.cuts] == [1800]
+    assert {each.scene for each in course.estimates} == {0, 1}
+    rough = [
+        video._Estimate(second / 2, int(second >= 5), Degrees(0.2 + 0.2 * (second % 2), 0.9 * (second >= 5)))
+        for second in range(10)
+    ]
+    made = video.Course([2500], rough, 50)
+    values = [made.at(time, time / 1000) for time in range(0, 5000, 100)]
+    assert {round(each.noise, 6) for each in values[:25]} == {0}
+    assert {round(each.noise, 6) for each in values[25:]} == {0.9}
+    steps = np.abs(np.diff([each.blur for each in values]))
+    assert np.delete(steps, 24).max() < 0.02  # the estimates jump by 0.2
+    assert made.at(10**6, 1000.0).noise == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_hdr_is_refused(restorer: Restorer, tmp_path: Path, transfer: int, name: str) -> None:
+    source = write_clip(tmp_path / "in.mkv", TIMES[:2], pixel_format="yuv420p10le", colors=(9, transfer, 9, 1))
+    with pytest.raises(PictureError, match=rf"in\.mkv is HDR \({name}\), whose brightness"):
+        restore_video(restorer, source, tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_what_does_not_go_together(restorer: Restorer, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mp4", TIMES[:2])
+    for target, options, changes, error, said in (
+        ("out.avi", {}, {}, OutputError, "a video is written as .mp4, .mov"),
+        ("out.webm", {"codec": "h264"}, {}, OptionError, ".webm takes vp9 and av1"),
+        ("out.mp4", {"codec": "ffv1"}, {}, OptionError, "write .mkv"),
+        ("out.mp4", {"codec": "divx"}, {}, OptionError, "give auto, h264"),
+        ("out.mp4", {"pixel_format": "rgb0"}, {}, OptionError, "h264 takes"),
+        ("out.mp4", {"pixel_format": "yuv420p"}, {"size": (33, 25)}, OptionError, "needs even sides"),
+        ("out.mp4", {}, {"max_output_pixels": 100}, PictureError, "would become 128 x 96 px"),
+        ("out.mp4", {}, {"max_input_pixels": 100}, PictureError, "has 32 x 24 pixels, the limit is 100"),
+        ("in.mp4", {"overwrite": False}, {}, OutputError, "is already there"),
+    ):
+        with pytest.raises(error, match=said):
+            restore_video(
+                restorer,
+                source,
+                tmp_path / target,
+                RestoreOptions(**changes),
+                VideoOptions(**options),  # type: ignore[arg-type]
+            )
+    (tmp_path / "bad.mp4").write_bytes(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(200))
+    with pytest.raises(PictureError, match=r"bad\.mp4 cannot be read as a video"):
+        restore_video(restorer, tmp_path / "bad.mp4", tmp_path / "out.mp4")
+    with_sound = write_clip(tmp_path / "sound.mp4", with_sound=True)
+    with pytest.raises(OutputError, match=r"\.webm does not hold the source's audio aac; write \.mkv"):
+        restore_video(restorer, with_sound, tmp_path / "out.webm")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.mp4", "in.mp4", "sound.mp4"]
+
+
+def test_without_the_extra(restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_clip(tmp_path / "in.mp4", TIMES[:2])
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingExtraError, match=r"videos need PyAV: pip install .*\[video\]"):
+        restore_video(restorer, source, tmp_path / "out.mp4")
+
+
+def test_the_command(command: Command, small: Path, here: Path) -> None:
+    write_clip(Path("film.mp4"), TIMES[:3])
+    outcome = command("film.mp4", "-m", small)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith("film_restored.mp4  128x96, 3 frames")
+    assert command("restore", "film.mp4", "-m", small, "-o", "made/", "--codec", "h265", "-q").code == 0
+    with av.open("made/film.mp4") as container:
+        assert container.streams.video[0].codec_context.name == "hevc"
+    refusal = command("restore", "film.mp4", "-m", small, "-o", "film_restored.mp4")
+    assert (refusal.code, refusal.error) == (
+        1, "s3diff: film_restored.mp4 is already there; choose another name or allow overwriting",
+    )  # fmt: skip
+    assert "film.mp4 is a video, and --server is for pictures" in command("film.mp4", "--server", "http://a").error
+    assert "--codec is for a video" in command("film.png", "--codec", "h264").error
+    assert "would overwrite the input" in command("restore", "film.mp4", "-o", "film.mp4", "--overwrite").error
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="needs the documents of the repository")
+def test_the_door_in_the_documents(small: Path, here: Path) -> None:
+    write_clip(Path("film.mp4"), TIMES[:2])
+    section = PAGE.read_text("utf-8").split("## Videos")[1]
+    text = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0]
+    exec(compile(text.replace('"compact"', repr(str(small))), "docs/builders.md", "exec"), {})
+    with av.open("film_restored.mkv") as container:
+        assert container.streams.video[0].codec_context.name == "hevc"
