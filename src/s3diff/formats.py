@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Literal
+
+#: Of a restored video; ``auto`` is h264, h265 for more than 8 bits, and vp9 for .webm.
+VideoCodec = Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"]
 
 PicturePath = str | os.PathLike[str]
 _ANY_SIDE = 2**31 - 1

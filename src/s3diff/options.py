@@ -25,8 +25,6 @@ RestoreAt = Literal["auto", "model", "output"]
 Alpha = Literal["guided", "bicubic"]
 Decoder = Literal["model", "tiny"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-#: Of a restored video; ``auto`` is h264, h265 for more than 8 bits, and vp9 for .webm.
-VideoCodec = Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"]
 #: What runs the networks; ``auto`` is OpenVINO where that was measured to be faster, else torch.
 Backend = Literal["torch", "openvino", "onnxruntime", "auto"]
 #: Degradations that low-quality pictures are drawn from; ``s3diff.degradation.settings`` holds their ranges.

@@ -29,7 +29,8 @@ from s3diff.apps.terminal import (
     remark,
 )
 from s3diff.errors import OptionError
-from s3diff.options import Backend, OutputOptions, Precision, RestoreOptions, VideoCodec
+from s3diff.formats import VideoCodec
+from s3diff.options import Backend, OutputOptions, Precision, RestoreOptions
 
 if TYPE_CHECKING:
     from s3diff.apps.picture_progress import PictureProgress

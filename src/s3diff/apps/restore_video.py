@@ -15,7 +15,8 @@ from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, remark
 from s3diff.atomic_write import require_free
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.foreign_formats import VIDEO, foreign_kind
-from s3diff.options import OutputOptions, RestoreOptions, VideoCodec
+from s3diff.formats import VideoCodec
+from s3diff.options import OutputOptions, RestoreOptions
 
 if TYPE_CHECKING:
     from s3diff.restoration.restorer import Restorer

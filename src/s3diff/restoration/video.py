@@ -21,6 +21,7 @@ import numpy as np
 
 from s3diff.atomic_write import require_free, whole_path, write_atomically
 from s3diff.errors import PictureError
+from s3diff.formats import VideoCodec
 from s3diff.images.files.video import (
     Encoding,
     Video,
@@ -33,7 +34,7 @@ from s3diff.images.files.video import (
 from s3diff.images.files.video_joining import join_segments, require_streams
 from s3diff.images.picture import Picture
 from s3diff.messages import reason_of, shown_path, too_many_pixels
-from s3diff.options import LIMITS, RestoreOptions, VideoCodec
+from s3diff.options import LIMITS, RestoreOptions
 from s3diff.restoration.conveyor import Conveyor
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError
+from s3diff.formats import VideoCodec
 from s3diff.messages import install_command, shown_path
-from s3diff.options import VideoCodec
 
 if TYPE_CHECKING:
     import av
