@@ -186,10 +186,9 @@ def restore(
             )
         video = video_of(inputs or []) if listed is None and listed_null is None else None
         check_for_video(
-            video, codec, pixel_format,
+            video, codec, pixel_format, format=writing.format is not None, name=writing.name != OutputOptions.name,
             server=server is not None, stream=stream, from_result=from_result is not None, sign=sign is not None,
             skip_existing=skip_existing, shard=shard is not None, journal=journal is not None,
-            format=writing.format is not None, name=writing.name != OutputOptions.name,
         )  # fmt: skip
         replay = None
         if from_result is not None:
