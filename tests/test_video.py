@@ -150,6 +150,29 @@ def test_frames_are_what_the_restorer_makes(restorer: Restorer, tmp_path: Path) 
         assert np.abs(made[index].astype(int) - expected).mean() < 4
 
 
+@pytest.mark.parametrize(("matrix", "color_range"), [(1, 1), (1, 2), (6, 1), (9, 1), (2, 1)])
+def test_colors_come_back(restorer: Restorer, tmp_path: Path, matrix: int, color_range: int) -> None:
+    """Whatever the matrix and the range, nothing but the restoration changes colours."""
+    planes = np.stack([np.full((HEIGHT, WIDTH), value, np.uint8) for value in (100, 90, 170)])
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    with av.open(str(source), "w") as container:
+        stream: Any = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv444p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = matrix, color_range
+        frame = av.VideoFrame.from_ndarray(planes, "yuv444p")
+        frame.colorspace, frame.color_range, frame.pts = matrix, color_range, 0
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    untouched, writing = RestoreOptions(strength=0), VideoOptions(codec="ffv1")
+    restore_video(restorer, source, target, untouched, writing)
+    with av.open(str(target)) as container:
+        made = next(container.decode(video=0))
+        assert made.format.name == "yuv444p"
+        assert int(made.color_range) == color_range
+        assert int(made.colorspace) == (6 if matrix == 2 else matrix)
+        found = made.to_ndarray().reshape(3, -1).astype(int)
+    assert np.abs(found - [[100], [90], [170]]).max() <= 2
+
+
 def test_ten_bits_turned_upright(restorer: Restorer, tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", TIMES[:3], pixel_format="yuv420p10le", rotation=90, aspect=Fraction(4, 3))
     result = restore_video(restorer, source, tmp_path / "out.mp4")

@@ -227,6 +227,15 @@ def choose_encoding(
     return Encoding(codec, pixel_format, quality)
 
 
+def tag_colors(context: Any, video: Video) -> None:
+    """State the shape of the pixels and the colours of a result in an encoder's or a stream's context."""
+    primaries, transfer, _, color_range = video.colors
+    context.sample_aspect_ratio = video.pixel_aspect
+    context.color_primaries, context.color_trc = primaries, transfer
+    context.colorspace = video.matrix if video.matrix in _MATRICES else _BT709
+    context.color_range = _FULL if color_range == _FULL else _LIMITED
+
+
 def write_segment(
     frames: Iterable[VideoFrame], path: Path, video: Video, size: tuple[int, int], encoding: Encoding
 ) -> None:
@@ -247,22 +256,18 @@ def write_segment(
             context: Any = stream.codec_context
             context.width, context.height, context.pix_fmt = *size, encoding.pixel_format
             context.time_base, context.max_b_frames = video.time_base, 0
-            context.sample_aspect_ratio = video.pixel_aspect
-            primaries, transfer, _, color_range = video.colors
-            matrix = video.matrix if video.matrix in _MATRICES else _BT709
-            full = color_range == _FULL
-            context.color_primaries, context.color_trc, context.colorspace = primaries, transfer, matrix
-            context.color_range = _FULL if full else _LIMITED
+            tag_colors(context, video)
+            matrix, color_range = context.colorspace, context.color_range
             context.options = dict(settings) | ({} if encoding.codec == "ffv1" else {"crf": str(level)})
             durations: dict[int, int] = {}
             for frame in frames:
                 made: Any = av.VideoFrame.from_ndarray(frame.pixels, _RGB[frame.pixels.dtype.name])
                 made = made.reformat(
                     format=encoding.pixel_format, dst_colorspace=_MATRICES[matrix],
-                    dst_color_range=_FULL if full else _LIMITED,
+                    dst_color_range=color_range,
                 )  # fmt: skip
                 made.pts, made.time_base, durations[frame.time] = frame.time, video.time_base, frame.duration
-                made.color_range, made.colorspace = context.color_range, matrix
+                made.color_range, made.colorspace = color_range, matrix
                 container.mux(_timed(stream.encode(made), durations))
             container.mux(_timed(stream.encode(None), durations))
     except av.FFmpegError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s3diff.errors import OutputError
-from s3diff.images.files.video import Video, opened_container
+from s3diff.images.files.video import Video, opened_container, tag_colors
 from s3diff.messages import shown_path
 
 _MOVIES = (".mp4", ".mov", ".m4v")
@@ -64,6 +64,7 @@ def join_segments(segments: Iterable[Path], video: Video, target: Path, comment:
                 first = next(pending)
                 with av.open(str(first)) as opened:
                     moving: Any = container.add_stream_from_template(opened.streams.video[0])
+                tag_colors(moving.codec_context, video)  # NUT does not hold colours
                 moving.metadata.update(source.streams.video[0].metadata)
                 if target.suffix.lower() != ".mkv" and moving.codec_context.name in ("hevc", "libx265"):
                     moving.codec_context.codec_tag = "hvc1"
