@@ -15,7 +15,7 @@ from metadata_probes import EMPTY_PACKET, exiftool, needs_exiftool, through
 from s3diff.errors import PictureError
 from s3diff.images.codecs import read_picture
 from s3diff.images.files.exif_block import EXIF_PREFIX
-from s3diff.images.files.gif_blocks import with_extension
+from s3diff.images.files.gif_blocks import with_extension, xmp
 from s3diff.images.files.reading import decode_picture
 from s3diff.images.picture import Text
 from s3diff.images.stated_colors import profile_of_code_points, srgb_profile
@@ -147,6 +147,10 @@ CASES: dict[str, tuple[bytes, tuple[str, ...]]] = {
         with_extension(saved("GIF"), b"!\x01\x0c" + bytes(12) + b"\5hello\0"),
         ("left out: texts that are drawn over the picture",),
     ),
+    "GIF, two packets of XMP": (
+        with_extension(with_extension(saved("GIF"), xmp(EMPTY_PACKET)), xmp(EMPTY_PACKET + b" ")),
+        ("left out: a second packet of XMP",),
+    ),
     "TIFF, narrow range": (
         tiff({0x0214: (5, [16, 1, 235, 1] * 3)}),
         ("left out: TIFF tags (ReferenceBlackWhite)",),
@@ -219,6 +223,16 @@ def test_texts_with_one_keyword_are_all_kept(tmp_path: Path) -> None:
     (note,) = through(tmp_path / "a.png", tmp_path / "b.jpg")
     assert "Author" in note
     assert [text.text for text in read_picture(tmp_path / "b.jpg").texts] == ["one\ntwo\nтри"]
+
+
+def test_a_jpeg_without_resolution_gets_none(tmp_path: Path) -> None:
+    """Pillow says 72 where there is EXIF."""
+    (tmp_path / "a.jpg").write_bytes(saved("JPEG", exif=EXIF_PREFIX + exif_of("Anna")))
+    assert read_picture(tmp_path / "a.jpg").dpi is None
+    block = Image.Exif()
+    block[0x011A], block[0x011B], block[0x0128] = 300.0, 300.0, 2
+    (tmp_path / "a.jpg").write_bytes(saved("JPEG", exif=block))
+    assert read_picture(tmp_path / "a.jpg").dpi == (300, 300)
 
 
 def test_the_chunk_of_exif_is_stronger_than_a_text() -> None:

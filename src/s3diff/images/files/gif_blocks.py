@@ -125,12 +125,21 @@ def applications(file: BinaryIO) -> dict[bytes, bytes]:
     return found
 
 
-def has_plain_text(file: BinaryIO) -> bool:
-    """Whether there is an extension of text that is drawn into the picture (GIF89a, section 25)."""
-    kinds: set[int] = set()
+def unread(file: BinaryIO) -> list[str]:
+    """Return the titles of texts drawn into the picture (GIF89a, section 25), and of a second XMP packet."""
+    texts: set[bytes] = set()
+    packets: set[bytes] = set()
+
+    def tell(kind: int, blocks: bytes) -> None:
+        if kind == _PLAIN_TEXT:
+            texts.add(blocks)
+        elif kind == _APPLICATION and blocks[1:12] == XMP:
+            packets.add(blocks)
+
     file.seek(0)
-    _walk(file, lambda kind, _: kinds.add(kind))
-    return _PLAIN_TEXT in kinds
+    _walk(file, tell)
+    titles = ["texts that are drawn over the picture"] if texts else []
+    return titles + (["a second packet of XMP"] if len(packets) > 1 else [])
 
 
 def _joined(blocks: bytes) -> bytes:

@@ -169,8 +169,7 @@ def attachments(file: BinaryIO) -> list[str]:
     if head[4:8] == b"ftyp":
         return _signs_in(head) + ([GAIN_MAP] if _TONE_MAPPED in head else []) + _beside_boxes(file, head)
     if head.startswith(b"GIF8"):
-        plain_text = ["texts that are drawn over the picture"] if gif_blocks.has_plain_text(file) else []
-        return _beside_gif(gif_blocks.applications(file)) + plain_text
+        return _beside_gif(gif_blocks.applications(file)) + gif_blocks.unread(file)
     return []
 
 

@@ -36,6 +36,7 @@ _STORAGE_TAGS = (
 )  # fmt: skip
 _BITS, _ORIENTATION, _WHITE_POINT, _PRIMARIES = 0x0102, 0x0112, 0x013E, 0x013F
 _SMALLEST, _LARGEST, _PAGE_NUMBER, _BLACK_AND_WHITE = 0x0118, 0x0119, 0x0129, 0x0214
+_RESOLUTION, _RESOLUTION_UNIT = 0x011A, 0x0128
 _TIFF_CREDENTIALS = 0xCD41
 _NAMED_TAGS = {0x935C: "Photoshop's layers", _TIFF_CREDENTIALS: CREDENTIALS}
 _NAMED_TAGS |= {0xA480: "GDAL's metadata", 0xA481: "GDAL's value for no data"}
@@ -247,7 +248,19 @@ def _aspect_note(info: dict[Any, Any]) -> tuple[str, ...]:
     return (f"the pixels are not square ({across:g} to {down:g} in a length), which is left out",)
 
 
+def _has_assumed_dpi(image: Image.Image) -> bool:
+    """Whether a JPEG states no resolution, where Pillow says 72 if there is EXIF."""
+    if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.info.get("jfif_unit") in (1, 2):
+        return False
+    try:
+        return not {_RESOLUTION, _RESOLUTION_UNIT} <= set(image.getexif())
+    except Exception:  # noqa: BLE001 - tags of any content must not cost the picture
+        return True
+
+
 def dpi_of(image: Image.Image) -> tuple[float, float] | None:
+    if _has_assumed_dpi(image):
+        return None
     try:
         across, down = (float(value) for value in image.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
