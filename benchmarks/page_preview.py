@@ -47,24 +47,22 @@ def main() -> None:
                 photo.convert("RGB").resize(SIZE).save(picture, quality=92)
         browser = driver.chromium.launch(executable_path=path, args=["--headless", "--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1366, "height": 768})
-        sent: list[int] = []
-        page.on("request", lambda request: sent.append(len(request.post_data_buffer or b"")))
         page.goto(address)
         page.wait_for_selector(".work[data-ready]")
         page.set_input_files(".picker", [picture])
         until(page, "/stimate/.test(document.querySelector('.found p').textContent)")
         until(page, "/about/.test(document.querySelector('.plan').textContent)")
-        rounds = [one_round(page, number, sent) for number in range(given.rounds + 1)][1:]
+        rounds = [one_round(page, number) for number in range(given.rounds + 1)][1:]
         browser.close()
     for name in ("click", "dial"):
-        walls, cpus, bytes_sent = zip(*(each[name] for each in rounds), strict=True)
+        walls, cpus = zip(*(each[name] for each in rounds), strict=True)
         told = f"{statistics.median(walls):.2f} s ({min(walls):.2f} to {max(walls):.2f})"
-        print(f"{name}: {told}, {statistics.median(cpus):.2f} s of CPU time, {max(bytes_sent)} bytes sent")
+        print(f"{name}: {told}, {statistics.median(cpus):.2f} s of CPU time, this driver's included")
     print(f"piece: {rounds[-1]['side']} px of the input")
     print(machine(torch.device("cpu")))
 
 
-def one_round(page: Page, number: int, sent: list[int]) -> dict[str, Any]:
+def one_round(page: Page, number: int) -> dict[str, Any]:
     """Click a place, and turn the dial."""
     box = page.locator(".pane-before").bounding_box()
     assert box is not None
@@ -72,10 +70,8 @@ def one_round(page: Page, number: int, sent: list[int]) -> dict[str, Any]:
     page.wait_for_timeout(300)
     share = 0.3 + 0.08 * number
     found: dict[str, Any] = {
-        "click": timed(
-            page, sent, lambda: page.mouse.click(box["x"] + box["width"] * share, box["y"] + box["height"] / 2)
-        ),
-        "dial": timed(page, sent, lambda: turned(page)),
+        "click": timed(page, lambda: page.mouse.click(box["x"] + box["width"] * share, box["y"] + box["height"] / 2)),
+        "dial": timed(page, lambda: turned(page)),
     }
     found["side"] = page.locator(".patch").evaluate("image => image.decode().then(() => image.naturalWidth)") // 4
     return found
@@ -86,15 +82,14 @@ def turned(page: Page) -> None:
     page.keyboard.press("ArrowRight")
 
 
-def timed(page: Page, sent: list[int], act: Any) -> tuple[float, float, int]:
-    """Seconds until another piece is shown, CPU seconds of this process meanwhile, and bytes sent."""
+def timed(page: Page, act: Any) -> tuple[float, float]:
+    """Seconds until another piece is shown, and CPU seconds of this process meanwhile."""
     shown = page.locator(".patch").get_attribute("src") or ""
-    sent.clear()
     started, cpu = time.perf_counter(), time.process_time()
     act()
     until(page, f"![{shown!r}, ''].includes(document.querySelector('.patch').getAttribute('src') ?? '')")
     page.locator(".patch").evaluate("image => image.decode()")
-    return time.perf_counter() - started, time.process_time() - cpu, sum(sent)
+    return time.perf_counter() - started, time.process_time() - cpu
 
 
 def until(page: Page, expression: str) -> None:

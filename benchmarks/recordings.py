@@ -197,7 +197,7 @@ def full_size(folder: Path, given: Path | None) -> list[Recording]:
 
 def tiles(folder: Path) -> list[Recording]:
     """One picture in about twenty tiles."""
-    photographs(folder, [(300, 240)])
+    photographs(folder, [(160, 120)])
     return [record("s3diff restore beach.jpg -o tiles.png --tile 256", folder)]
 
 
