@@ -64,19 +64,27 @@ def blocks() -> list[Block]:
     return found
 
 
+#: What a terminal showed: a block of text that begins with a prompt and the command.
+_RECORDING = re.compile(r"^```text\n\$ (s3diff [^\n]+)\n.*?^```$", re.MULTILINE | re.DOTALL)
+
+
 def hidden_commands() -> list[str]:
-    """Lines that look like commands but stand in no block of ``bash``, PowerShell or Python."""
+    """Lines that look like commands but stand in no block of ``bash``, PowerShell or Python, nor in a recording."""
     found = []
     for path in DOCUMENTS:
-        text = _BLOCK.sub("", path.read_text("utf-8"))
+        text = _RECORDING.sub("", _BLOCK.sub("", path.read_text("utf-8")))
         found += [f"{path.name}: {line.strip()}" for line in re.findall(_COMMAND_LINE, text)]
     return found
 
 
 def commands_in_prose() -> list[tuple[str, str]]:
-    """``s3diff`` with arguments in inline code, each with its document; ``...`` means that something is left out."""
+    """``s3diff`` with arguments in inline code and recordings, each with its document.
+
+    ``...`` means that something is left out.
+    """
     found = []
     for path in DOCUMENTS:
+        found += [(path.name, command) for command in _RECORDING.findall(path.read_text("utf-8"))]
         prose = re.sub(r"^[ ]*```.*?^[ ]*```$", "", path.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
         for code in re.findall(r"(?<!`)`(s3diff\s[^`]+)`(?!`)", prose):
             found.append((path.name, re.sub(r"\s+", " ", code).removesuffix(" ...")))
