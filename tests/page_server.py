@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import threading
 import time
@@ -10,7 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from s3diff.serving.limits import ServiceLimits
+
+#: A headless browser that asks nothing of the outside world.
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @contextmanager
@@ -43,3 +59,17 @@ def page_server(
         server.should_exit = True
         thread.join(30)
         listener.close()
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Run a headless Chromium: that of $S3DIFF_CHROMIUM, or the system's."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra test)")
+    names = [os.environ.get("S3DIFF_CHROMIUM"), "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+    path = next((found for name in names if name and (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("needs Chromium (on Debian: apt-get install chromium), or its path in S3DIFF_CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield opened
+        opened.close()

@@ -21,10 +21,10 @@ from s3diff.training.adversarial import backbones
 from s3diff.training.adversarial.augmentation import AugmentationDraw, augment, draw_augmentation, neutral_draw
 from s3diff.training.adversarial.backbones import DinoBackbone, RandomBackbone, Vgg16Backbone, load_dino_weights
 from s3diff.training.adversarial.discriminator import (
+    RELEASED_REAL_LABEL,
     Discriminator,
     DiscriminatorConfig,
     adversarial_loss,
-    discriminator_loss,
     frozen,
     generator_loss,
 )
@@ -38,6 +38,11 @@ RANDOM = DiscriminatorConfig(backbone="random", hidden_channels=16)
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def discriminator_loss(real: list[Tensor], fake: list[Tensor], real_label: float = RELEASED_REAL_LABEL) -> Tensor:
+    """The sum of both phases of the discriminator."""
+    return adversarial_loss(real, real_label) + adversarial_loss(fake, 0.0)
 
 
 def images(batch_size: int = 3, height: int = 32, width: int = 32, seed: int = 0) -> Tensor:

@@ -18,6 +18,7 @@ import documents
 from command_runs import Command, environment
 from conftest import REPOSITORY
 from documents import Block
+from page_server import chromium
 
 pytestmark = pytest.mark.skipif(not (REPOSITORY / "docs").is_dir(), reason="needs the documents of the repository")
 
@@ -193,11 +194,7 @@ def test_the_site_asks_no_other_host(site: Path) -> None:
 
 @pytest.mark.slow
 def test_the_site_searches_from_the_disk(site: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
-    from test_page_browser import ARGUMENTS, chromium
-
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+    with chromium() as browser:
         page = browser.new_page()
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
@@ -207,5 +204,4 @@ def test_the_site_searches_from_the_disk(site: Path) -> None:
         field.fill("megapixels")
         page.get_by_text("Larger than memory").first.wait_for(timeout=60_000)
         assert field.input_value() == "megapixels"
-        browser.close()
     assert not [address for address in asked if address.startswith("http")]

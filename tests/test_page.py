@@ -21,10 +21,10 @@ from conftest import REPOSITORY
 from page_server import page_server
 from s3diff.errors import OptionError
 from s3diff.option_texts import describe_option, option_fields, options_from_texts
-from s3diff.options import RANGES
+from s3diff.options import LIMITS, RANGES
 from s3diff.presets import PRESETS
 from s3diff.service_errors import SERVICE_ERRORS
-from s3diff.serving.page.controls import WITHOUT_CONTROL, page_controls
+from s3diff.serving.page.controls import page_controls
 from s3diff.serving.page.layout import STATIC
 
 httpx = pytest.importorskip("httpx", reason="needs the extra web")
@@ -82,7 +82,7 @@ def texts() -> dict[str, dict[str, str]]:
 
 def test_every_option_of_the_service_has_a_control() -> None:
     fields = {control.field for control in page_controls(["compact"], "compact")}
-    assert fields - {"model", "size_by"} == set(option_fields()) - WITHOUT_CONTROL - {"name"}
+    assert fields - {"model", "size_by"} == set(option_fields()) - {*LIMITS, "name"}
 
 
 def test_every_choice_and_every_start_is_allowed() -> None:

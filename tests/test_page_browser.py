@@ -21,41 +21,12 @@ from metadata_probes import EMPTY_PACKET
 from page_server import page_server
 
 pytest.importorskip("fastapi", reason="needs the extra web")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra test)")
+pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra test)")
 
 PHOTOS = REPOSITORY / "assets" / "photos"
 TOKEN = "a-token-for-tests-in-a-browser"
-#: A headless browser that asks nothing of the outside world.
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 #: Seconds that a picture may take on a loaded machine.
 PATIENCE_MS = 90_000
-
-
-def chromium() -> str:
-    """The browser's path: $S3DIFF_CHROMIUM, or what the system has."""
-    names = [os.environ.get("S3DIFF_CHROMIUM"), "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-    for name in names:
-        if name and (found := shutil.which(name)):
-            return found
-    pytest.skip("needs Chromium (on Debian: apt-get install chromium), or its path in S3DIFF_CHROMIUM")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = chromium()
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from page_server import page_server
-from test_page_browser import ARGUMENTS, PATIENCE_MS, PHOTOS, Seen, chromium, photograph, playwright
+from test_page_browser import PATIENCE_MS, PHOTOS, Seen, photograph
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra test")
 
@@ -27,15 +27,6 @@ Open = Callable[..., Seen]
 def address(small: Path) -> Iterator[str]:
     with page_server(model=small) as (address, _):
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = chromium()
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from urllib.parse import urljoin
 import pytest
 from filelock import FileLock
 
+from page_server import chromium
 from s3diff.client import Client
 from s3diff.serving.http.api import create_app
 from s3diff.serving.http.auth import Auth
@@ -315,15 +316,14 @@ def test_a_proxy_that_drops_the_port(proxy: Proxy) -> None:
 
 def test_a_real_browser_through_the_proxy(proxy: Proxy) -> None:
     """Signs in and restores, through https with the prefix kept and through http with the prefix taken off."""
-    from test_page_browser import ARGUMENTS, PATIENCE_MS, chromium, playwright
+    from test_page_browser import PATIENCE_MS
 
     places = [f"{proxy.origin('http')}/stripped/"]
     if proxy.https:
         places.append("https://127.0.0.1/kept/")
     if proxy.without_port:
         places.append(f"http://127.0.0.1:{proxy.without_port}/kept/")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+    with chromium() as browser:
         for address in places:
             context = browser.new_context(ignore_https_errors=True)
             seen = context.new_page()
@@ -337,4 +337,3 @@ def test_a_real_browser_through_the_proxy(proxy: Proxy) -> None:
             seen.click("#run")
             seen.wait_for_selector(".download", state="visible", timeout=PATIENCE_MS)
             context.close()
-        browser.close()

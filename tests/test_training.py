@@ -38,12 +38,13 @@ from s3diff.training.overrides import with_change
 from s3diff.training.recipes import compact, compact_generator, debug, paper
 from s3diff.training.run import TrainRequest, prepare_trainer, train, train_estimator
 from s3diff.training.run_checkpoints import checkpoint_paths, save_checkpoint
-from s3diff.training.trainable import TrainableModel, gradient_norms, turned, wake_lora
+from s3diff.training.trainable import TrainableModel, turned, wake_lora
 from s3diff.training.validation import Validation
 from training_runs import (
     adversarial_config,
     differing,
     everything,
+    gradient_norms,
     make_start,
     make_trainer,
     run_steps,

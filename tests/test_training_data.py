@@ -133,7 +133,7 @@ def test_spawned_workers_give_the_same_bits_from_shards(tmp_path: Path) -> None:
     source = open_source(str(write_shards(tmp_path / "shards", 2, 3)))
     dataset = CropDataset(source, 16, seed=1)
     alone = take(dataset, 2)
-    assert source._reader.num_open  # type: ignore[attr-defined]  # the parent's handles must not matter
+    assert source._reader._open  # type: ignore[attr-defined]  # the parent's handles must not matter
     assert_same(take(dataset, 2, num_workers=1, start_method="spawn"), alone)
     assert_same(take(dataset, 2, num_workers=2), alone)
 
@@ -460,7 +460,7 @@ def test_few_shards_are_open_at_once(tmp_path: Path) -> None:
     assert isinstance(source, ShardSource)
     source._reader.max_open_files = 2
     assert [int(source.read(i)[0, 0, 0]) for i in (0, 1, 2, 3, 4, 0, 4)] == [0, 1, 2, 3, 4, 0, 4]
-    assert source._reader.num_open == 2
+    assert len(source._reader._open) == 2
 
 
 # ---------------------------------------------------------------------------------------------- shards

@@ -20,7 +20,8 @@ from s3diff.training import phases
 from s3diff.training.adversarial.augmentation import neutral_draw
 from s3diff.training.config import LossConfig
 from s3diff.training.losses import ReconstructionLoss
-from s3diff.training.trainable import TrainableModel, gradient_norms, parameter_group
+from s3diff.training.trainable import TrainableModel, parameter_group
+from training_runs import gradient_norms
 
 #: Relative; the sums over the batch are taken in another order than in the released code.
 NORM_TOLERANCE = 2e-4

@@ -15,6 +15,7 @@ from s3diff.training.data.crops import CropDataset
 from s3diff.training.data.sources import open_source
 from s3diff.training.initial_model import InitialModel, prepare_initial_model
 from s3diff.training.recipes import debug
+from s3diff.training.trainable import TrainableModel, parameter_group
 from s3diff.training.trainer import Trainer
 
 
@@ -94,3 +95,13 @@ def differing(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -
 
 
 Steps = Callable[[Trainer, int], list[dict[str, float]]]
+
+
+def gradient_norms(model: TrainableModel) -> dict[str, torch.Tensor]:
+    """The L2 norm of the gradients of each group of trained parameters."""
+    squares: dict[str, torch.Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            group = parameter_group(name)
+            squares[group] = squares.get(group, 0) + parameter.grad.detach().double().square().sum()
+    return {group: square.sqrt() for group, square in squares.items()}

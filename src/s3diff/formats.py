@@ -115,7 +115,6 @@ FORMAT_TITLES = in_words(tuple(form.title for form in FORMATS))
 ANIMATED_ENDINGS = in_words(tuple(form.extensions[0] for form in FORMATS if form.has_frames))
 PAGED_ENDINGS = in_words(tuple(form.extensions[0] for form in FORMATS if form.has_pages))
 ANIMATED_TITLES = in_words(tuple(form.title for form in FORMATS if form.has_frames))
-LOSSY_TITLES = in_words(tuple(form.title for form in FORMATS if form.has_quality))
 
 
 def format_of(path: PicturePath) -> Format | None:

@@ -7,7 +7,7 @@ A *tile* is what is computed at once. Two ways to join tiles:
 - *with a halo* (:func:`halo_spans`): a tile reads more than it owns, and only what it owns is kept. For networks that
   look a limited way around: with a halo as wide as that way the result is that of the whole picture.
 
-Both cut an axis into equal tiles, as few as possible, so that the work stays bounded: :func:`work_ratio`.
+Both cut an axis into equal tiles, as few as possible, so that the work stays bounded.
 
 The last part reproduces the tiles of the released S3Diff code.
 """
@@ -115,11 +115,6 @@ def halo_spans(length: int, tile: int, halo: int, multiple: int = 1) -> list[Hal
         stop = min(start + kept, length)
         spans.append(HaloSpan(Span(max(0, start - halo), min(length, stop + halo)), Span(start, stop)))
     return spans
-
-
-def work_ratio(length: int, spans: Sequence[Span]) -> float:
-    """Compute the ratio of computed positions of an axis to its length; 1 means that nothing is computed twice."""
-    return sum(span.length for span in spans) / length
 
 
 # ------------------------------------------------------------------------------------------------ as released

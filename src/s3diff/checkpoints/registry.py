@@ -13,7 +13,6 @@ from typing import Literal
 import torch
 
 from s3diff.checkpoints import hub
-from s3diff.checkpoints.convert import convert
 from s3diff.checkpoints.model_folder import is_model_folder, is_outdated, load_model, read_description
 from s3diff.checkpoints.release import RELEASE, known_commit
 from s3diff.errors import DownloadError, ModelError, OptionError
@@ -115,7 +114,9 @@ def _fetched_and_converted(
     announce: Callable[[hub.DownloadPlan], None] | None,
     progress: Callable[[int, int], None] | None,
 ) -> Path:
-    """The release's model folder, made of what the hub sends or its cache holds."""
+    """Fetch the release, unless the cache holds it, and convert it to a model folder."""
+    from s3diff.checkpoints.convert import convert  # with transformers' door, which no model on disk needs
+
     # Somebody with a model folder of that name may have meant it; the name still means the release.
     note = f"there is also the model folder ./{name}: give ./{name} to use it" if is_model_folder(Path(name)) else ""
 

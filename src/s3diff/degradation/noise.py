@@ -89,11 +89,6 @@ def poisson_noise(
     return noise.mul_(_per_image(scale, noise)).to(images.dtype).expand_as(images)
 
 
-def estimate_photons(image: Tensor) -> int:
-    """The number of different 8-bit values in an image in [0, 1], rounded up to a power of two: 1 to 256."""
-    return 2 ** int(_photon_powers((image.clamp(0, 1) * 255).round().int()[None]))
-
-
 def sample_poisson(rows: Tensor, uniform: Tensor, fewest: int = 0) -> Tensor:
     """Poisson counts by Walker's alias method: one uniform number and three look-ups for each count.
 

@@ -1,4 +1,4 @@
-"""How visible a regular grid is in a set of pictures.
+"""Measure how visible a regular grid is in a set of pictures.
 
 Networks that enlarge by strided or shuffled convolutions, and decoders cut into tiles, like to leave patterns that
 repeat every 2, 4 or 8 pixels. Such a pattern is a line in the spectrum. The measure is how far it stands out:
@@ -23,10 +23,6 @@ from repeating pixels count as less than no grid (0.83). Lines are found, blocks
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -35,10 +31,8 @@ from s3diff.errors import PictureError
 from s3diff.evaluation.metrics import luma
 from s3diff.evaluation.statistics import Aggregate
 
-Direction = Literal["horizontal", "vertical"]
-
 #: Order of the second axis of :func:`grid_contrasts`: the direction along which the pattern repeats.
-DIRECTIONS: tuple[Direction, ...] = ("horizontal", "vertical")
+DIRECTIONS = ("horizontal", "vertical")
 #: Order of its third axis, in pixels: an autoencoder of this kind works in steps of 8, halved up to three times.
 PERIODS_PX = (2, 4, 8)
 #: Smallest side: with fewer pixels the neighbours of one period reach another period or the mean.
@@ -53,21 +47,6 @@ _FLOOR_PART = 0.1
 
 #: Steps 5 and 6 above, of [N, 6] contrasts.
 GRID_OF_SET = Aggregate(np.log, lambda means: np.exp(means.max(axis=-1)))
-
-
-@dataclass(frozen=True)
-class GridMeasure:
-    """The strongest grid line of a set of pictures.
-
-    Attributes:
-        contrast: its power over that of its surroundings; 1 for none.
-        direction: along which it repeats (``horizontal``: upright lines).
-        period_px: 2, 4 or 8.
-    """
-
-    contrast: float
-    direction: Direction
-    period_px: int
 
 
 def grid_contrasts(images: torch.Tensor) -> torch.Tensor:
@@ -90,26 +69,12 @@ def grid_contrasts(images: torch.Tensor) -> torch.Tensor:
 
 
 def grid_parts(images: torch.Tensor) -> torch.Tensor:
-    """:func:`grid_contrasts` as [B, 6]."""
+    """Return :func:`grid_contrasts` as [B, 6]."""
     return grid_contrasts(images).flatten(1)
 
 
-def grid_measure(contrasts: Iterable[torch.Tensor]) -> GridMeasure:
-    """Compute the measure of a set of pictures (steps 5 and 6) from results of :func:`grid_contrasts`.
-
-    Raises:
-        PictureError: there is no picture.
-    """
-    batches = list(contrasts)
-    if not batches:
-        raise PictureError("the grid measure was given no pictures; give at least one")
-    means = torch.cat(batches).log().mean(dim=0).exp()
-    direction, period = divmod(int(means.argmax()), len(PERIODS_PX))
-    return GridMeasure(float(means.max()), DIRECTIONS[direction], PERIODS_PX[period])
-
-
 def _contrasts_along_rows(planes: torch.Tensor) -> torch.Tensor:
-    """[B, H, W] luma to [B, 3]."""
+    """Measure contrasts [B, 3] of luma [B, H, W]."""
     differences = planes.diff(dim=2)
     num_values = differences.shape[2]
     num_padded = -(-num_values // 8) * 8

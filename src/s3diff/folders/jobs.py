@@ -10,19 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from s3diff.errors import OptionError, OutputError
 from s3diff.folders.inputs import RESULTS, LeftOut, find_pictures
 from s3diff.folders.journal import JOURNAL_NAME
 from s3diff.formats import format_of, format_of_extension
 from s3diff.images.codecs import PICTURE_EXTENSIONS, check_writable
-from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.options import OutputOptions
 from s3diff.restoration.result_names import result_extension, result_stem
-
-if TYPE_CHECKING:
-    from s3diff.restoration.sources import OpenedSeries
-    from s3diff.restoration.steps import Opened
 
 #: A picture's or result's path below an input or output.
 Place = TypeVar("Place", bound=PurePath)
@@ -151,22 +147,6 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     if match is None or not int(match[1]) < int(match[2]):
         raise OptionError(f"shard is {text!r}; give PART/PARTS, the part counted from 0, such as 0/8 to 7/8")
     return int(match[1]), int(match[2])
-
-
-def open_picture(job: RestoreJob, options: RestoreOptions, root: Path | None = None) -> Opened | OpenedSeries:
-    """Read a job's picture, and check that its result can be written.
-
-    A file of several frames or pages is read as an animation or as pages if the result's format can hold them all.
-
-    Raises:
-        PictureError: it cannot be read, or its result would be too large.
-        OutputError: the output's format cannot hold the result, its place cannot be written, or a symbolic link leads
-            it out of ``root``.
-    """
-    from s3diff.restoration.sources import open_source  # and with it torch, which a picture for a service lacks
-
-    check_inside(job, root)
-    return open_source(job.source, job.target, options)
 
 
 def check_inside(job: RestoreJob, root: Path | None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from s3diff.errors import DiskFullError, OutputError, PictureError
-from s3diff.folders.jobs import RestoreJob, check_inside, open_picture
+from s3diff.folders.jobs import RestoreJob, check_inside
 from s3diff.folders.journal import Journal, Stamp, stamp_of
 from s3diff.formats import format_of
 from s3diff.images.codecs import remove_leftovers
@@ -156,11 +156,14 @@ class LocalRunner:
         _ = self.restorer
 
     def open(self, job: RestoreJob) -> Opened | OpenedSeries:
-        """See :class:`JobRunner`."""
+        """See :class:`JobRunner`. A file of several frames or pages is opened as a series if the target can hold it."""
+        from s3diff.restoration.sources import open_source  # and with it torch
+
         form = format_of(job.target)
         if self._signer is not None and form is not None:
             self._signer.require_fitting(form)
-        return open_picture(job, self._options, self._root)
+        check_inside(job, self._root)
+        return open_source(job.source, job.target, self._options)
 
     def restore(self, job: RestoreJob, opened: Opened | OpenedSeries, watcher: PictureWatcher | None) -> Finish:
         """See :class:`JobRunner`. Frames of an animation are written as they are restored."""

@@ -121,23 +121,13 @@ def fresh_prompts(num_tokens: int, channels: int) -> tuple[Tensor, Tensor]:
     return torch.randn(num_tokens, channels), torch.randn(num_tokens, channels)
 
 
-def gradient_norms(model: TrainableModel) -> dict[str, Tensor]:
-    """Compute the L2 norm of the gradients of each group of trained parameters.
+def parameter_group(name: str) -> str:
+    """Find the group of trained parameters that a parameter belongs to.
 
     The groups of the method: ``unet_lora_A``, ``unet_lora_B``, ``unet_conv_in``, ``encoder_lora_A``,
     ``encoder_lora_B``, and for each network ``..._degree_mlp``, ``..._block_mlp``, ``..._fuse`` and ``..._block_ids``;
     everything else by its network.
     """
-    squares: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            group = parameter_group(name)
-            squares[group] = squares.get(group, 0) + parameter.grad.detach().double().square().sum()
-    return {group: square.sqrt() for group, square in squares.items()}
-
-
-def parameter_group(name: str) -> str:
-    """Find the group of :func:`gradient_norms` that a parameter belongs to."""
     parts = name.removeprefix("generator.").split(".")
     if parts[0] == "conditioning":
         return f"{parts[1]}_{parts[2]}"

@@ -142,7 +142,7 @@ def as_held(picture: Picture, form: Format) -> tuple[Picture, tuple[str, ...]]:
     """Convert a picture to the depth and colours that the format can hold."""
     notes: tuple[str, ...] = ()
     picture = in_whole_numbers(picture)
-    if picture.icc_profile in (srgb_profile(), srgb_profile(is_grey=True)) and not form.has_profile:
+    if not form.has_profile and picture.icc_profile in (srgb_profile(), srgb_profile(is_grey=True)):
         picture = replace(picture, icc_profile=None)  # a missing profile means sRGB
     if picture.icc_profile is not None and not form.has_profile:
         space = None if picture.is_grey else color_space(picture.icc_profile)

@@ -14,7 +14,6 @@ from s3diff.formats import FORMATS
 from s3diff.images.codecs import can_be_written
 from s3diff.option_texts import describe_option, option_fields, option_schemas
 from s3diff.options import (
-    LIMITS,
     METHOD_SCALE,
     MIN_TILE_PX,
     RANGES,
@@ -33,8 +32,6 @@ from s3diff.options import (
 Kind = Literal["slider", "number", "choice", "menu", "text", "size", "switch"]
 Group = Literal["size", "dial", "look", "method", "colour", "file"]
 
-#: Options without a control: limits are the operator's.
-WITHOUT_CONTROL = frozenset(LIMITS)
 #: The controls of which exactly one sets the output's size.
 SIZE_FIELDS = ("scale", "size", "long_side", "megapixels")
 

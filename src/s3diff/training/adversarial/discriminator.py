@@ -176,13 +176,6 @@ def generator_loss(logits: Sequence[Tensor], real_label: float = RELEASED_REAL_L
     return adversarial_loss(logits, real_label)
 
 
-def discriminator_loss(
-    real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor], real_label: float = RELEASED_REAL_LABEL
-) -> Tensor:
-    """Compute the discriminator's loss: real images against ``real_label``, generated (detached) ones against 0."""
-    return adversarial_loss(real_logits, real_label) + adversarial_loss(fake_logits, 0.0)
-
-
 @contextmanager
 def frozen(discriminator: nn.Module) -> Iterator[None]:
     """Record no gradients for the heads in forward passes inside: for the generator's adversarial phase.

@@ -223,11 +223,6 @@ class RangeReader:
             raise PictureError(f"{path} ends early; the file has changed since the start, fetch it again")
         return data
 
-    @property
-    def num_open(self) -> int:
-        """Local files open now."""
-        return len(self._open)
-
     def _file(self, path: str) -> BinaryIO:
         if self._process != os.getpid():
             self._open, self._process = OrderedDict(), os.getpid()
