@@ -1,4 +1,4 @@
-"""``python -m s3diff``: the command ``s3diff``."""
+"""Run the command ``s3diff`` by ``python -m s3diff``."""
 
 from s3diff.apps.__main__ import main
 

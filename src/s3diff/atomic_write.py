@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all. Every place that replaces something does it by these functions."""
+"""Write files and folders that appear whole or not at all; everything that replaces files uses these functions."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import BinaryIO
 from s3diff.errors import DiskFullError, OutputError, S3DiffError
 from s3diff.messages import reason_of, shown_path
 
-#: How names of files that are not whole yet begin.
+#: Prefix of the names of unfinished files.
 _START = ".s3diff-"
 _HINT = "choose another place"
 
 
 def require_free(target: Path, overwrite: bool) -> None:
-    """Make sure that nothing is replaced without leave.
+    """Refuse to replace something without permission.
 
     Raises:
-        OutputError: something is there.
+        OutputError: the path exists.
     """
     if not overwrite and os.path.lexists(target):
         raise OutputError(f"{shown_path(target)} is already there; choose another name or allow overwriting")
@@ -39,7 +39,7 @@ def write_atomically(data: bytes | str, target: Path, overwrite: bool = True, *,
 
 @contextmanager
 def whole_file(target: Path, overwrite: bool, num_bytes: int | None = None, *, hint: str = _HINT) -> Iterator[BinaryIO]:
-    """Open a file to write that takes the target's place when it is whole; see :func:`whole_path`."""
+    """Open a file that replaces the target when it is complete; see :func:`whole_path`."""
     with whole_path(target, overwrite, num_bytes, hint=hint) as temporary, open(temporary, "xb") as file:
         yield file
 
@@ -53,14 +53,14 @@ def whole_path(
     hint: str = _HINT,
     temporary: Path | None = None,
 ) -> Iterator[Path]:
-    """Yield the path of a file that lies beside the target while it is written, is then flushed to the disk and moved
-    over it; whatever happens, nothing else stays behind.
+    """Yield the path of a temporary file next to the target; flush it and move it to the target after the block. After
+    an error nothing remains.
 
     Args:
-        target: where it goes; missing folders are made.
-        overwrite: whether a file that is there may be replaced.
-        num_bytes: how many it will have, where that is known.
-        hint: what to do where it cannot be written.
+        target: the target; missing folders are created.
+        overwrite: whether an existing file may be replaced.
+        num_bytes: the file's size, if known.
+        hint: advice for an unwritable target.
         temporary: the path, in the same folder; None for one that :func:`remove_leftovers` finds.
 
     Raises:
@@ -88,7 +88,7 @@ def whole_path(
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Yield a folder that takes the place of the target, a folder as well, when the block ends without an error.
+    """Yield a folder that replaces the target, also a folder, when the block ends without an error.
 
     Raises:
         OutputError: it cannot be written.
@@ -116,7 +116,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def flush_folder(folder: Path) -> None:
-    """Bring the names in a folder onto the disk; Windows does this by itself and cannot open folders."""
+    """Flush a folder's names to the disk; Windows does this by itself and cannot open folders."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -127,8 +127,8 @@ def flush_folder(folder: Path) -> None:
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove what a killed process left half written of an output, or of any output in a folder; to be called where
-    nobody else can write there.
+    """Remove what a killed process left unfinished, of one output or of all in a folder, while nobody else writes
+    there.
     """
     target = Path(os.path.realpath(path))
     folder, start = (target, _START) if target.is_dir() else (target.parent, _part_start(target))

@@ -40,16 +40,16 @@ from s3diff.service_errors import SERVICE_ERRORS
 if TYPE_CHECKING:
     import httpx
 
-#: A question about a job is answered at its end, or after so many seconds; with progress wanted, sooner.
+#: Longest wait for a job's end in one request; shorter when progress is wanted.
 _WAIT_SECONDS, _PROGRESS_SECONDS = 20.0, 0.5
-#: Questions and fetches are repeated so often when the connection breaks; handing in is not.
+#: Tries of a request when the connection breaks; uploads are not repeated.
 _TRIES = 4
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Describe how far a picture is; see ``s3diff.serving.jobs.JobStatus``.
+    """Describe a picture's progress; see ``s3diff.serving.jobs.JobStatus``.
 
     Attributes:
         state: ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``.
@@ -76,7 +76,7 @@ class ServedResult:
 
     Attributes:
         content: the file.
-        name: what the service calls it: the input's name in the result's format.
+        name: the service's name for it: the input's name in the result's format.
         media_type: such as ``image/jpeg``.
         facts: width, height, blur, noise, estimated_blur, estimated_noise and seconds.
         notes: what was lost, left out or unusual, one sentence each.
@@ -89,7 +89,7 @@ class ServedResult:
     notes: tuple[str, ...]
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
-        """Write the file, whole or not at all. The content stays what it is, whatever the path's extension.
+        """Write the file, whole or not at all. Its content does not depend on the path's extension.
 
         Raises:
             OutputError: it cannot be written there, or something is there that may not be replaced.
@@ -160,15 +160,15 @@ class Client:
         progress: Callable[[Progress], None] | None = None,
         **fields: Any,
     ) -> ServedResult:
-        """Restore one picture at the service. Whatever ends the waiting, an interruption too, ends the work there.
+        """Restore one picture at the service. An exception or interruption also cancels the work there.
 
         Args:
             source: a file, or its content.
             options: None for the defaults.
-            name: what the picture is called; None for the file's name.
+            name: the picture's name; None for the file's.
             model: a name of :meth:`models`; None for the service's default.
             writing: format and quality of the result.
-            progress: called about twice a second; what it raises ends the work.
+            progress: called about twice a second; its exception cancels the work.
             fields: of :class:`s3diff.RestoreOptions`, instead of ``options``.
 
         Raises:
@@ -194,7 +194,7 @@ class Client:
         writing: OutputOptions | None = None,
         **fields: Any,
     ) -> RemoteJob:
-        """Hand a picture in; see :meth:`restore`."""
+        """Upload a picture; see :meth:`restore`."""
         if options is not None and fields:
             raise OptionError(f"options and {', '.join(fields)} are given; give one of both")
         texts = texts_of_options(RestoreOptions(**fields) if options is None else options, writing)
@@ -210,7 +210,7 @@ class Client:
             time.sleep(seconds)
 
     def estimate(self, source: str | os.PathLike[str] | bytes, *, model: str | None = None) -> dict[str, Any]:
-        """Ask for width, height, blur and noise of a picture, as restoring it would find them.
+        """Estimate blur and noise of a picture, as restoring would; return its width and height, too.
 
         Raises:
             PictureError, ServiceError: see :meth:`restore`.
@@ -230,7 +230,7 @@ class Client:
         return models
 
     def _again(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Ask a question that may be asked twice."""
+        """Send a request that may be repeated."""
         for attempt in range(_TRIES):
             is_last, seconds = attempt == _TRIES - 1, 0.25 * 2**attempt
             try:
@@ -272,11 +272,11 @@ class Client:
 
 
 class _UnreachableError(ServiceError):
-    """No answer came."""
+    """Report that no answer came."""
 
 
 class RemoteJob:
-    """Follow a picture on its way at a service; see :meth:`Client.submit`.
+    """Follow a picture at a service; see :meth:`Client.submit`.
 
     Attributes:
         id: the service's name for it.
@@ -287,10 +287,10 @@ class RemoteJob:
         self._path = f"api/v1/jobs/{job_id}"
 
     def look(self, wait_seconds: float = 0) -> Progress:
-        """Ask how far the picture is, and wait for its end at most so many seconds (30 at most).
+        """Return the progress, after waiting for the end at most this many seconds (30 at most).
 
         Raises:
-            JobNotFoundError: the service does not know it any more.
+            JobNotFoundError: the service has removed the job.
             ServiceError: see :meth:`Client.restore`.
         """
         told = self._look(wait_seconds)
@@ -326,7 +326,7 @@ class RemoteJob:
         )
 
     def end(self) -> None:
-        """Stop the work, if it runs, and have the service forget the picture and its result.
+        """Cancel the work if it runs, and remove the picture and its result from the service.
 
         Raises:
             ServiceError: see :meth:`Client.restore`.

@@ -1,4 +1,4 @@
-"""Files that people give and that are no pictures to restore: what each is called, and what to do with it."""
+"""Describe files that people give and that are not restored: names, and advice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from s3diff.formats import PicturePath
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """One kind of file that is not read.
+    """Describe one kind of file that is not read.
 
     Attributes:
         name: of one file, with its article.
@@ -108,10 +108,10 @@ _BY_EXTENSION = {extension: kind for kind in FOREIGN for extension in kind.exten
 
 
 def foreign_kind(path: PicturePath, head: bytes = b"") -> Foreign | None:
-    """Find out what a file is that is not restored; None where that is not known.
+    """Recognise a file that is not restored; None for an unknown kind.
 
     Args:
-        path: its name, which decides where its content does not; a document of an office is an archive by content.
+        path: its name, which decides if the content does not; an office document is an archive by content.
         head: its first 32 bytes or more.
     """
     by_name = _BY_EXTENSION.get(os.path.splitext(os.fspath(path))[1].lower())

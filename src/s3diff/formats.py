@@ -1,6 +1,6 @@
-"""The formats of picture files, one row each: reading, writing, help, page and documents are made from the rows.
+"""List the formats of picture files, one row each, from which reading, writing, help, page and documents are made.
 
-How the bytes of a format are read and written stands in one module of ``s3diff.images.files``, which the row names.
+The module of ``s3diff.images.files`` that a row names reads and writes the format.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ ANIMATED_TITLES = in_words(tuple(form.title for form in FORMATS if form.has_fram
 
 
 def format_of(path: PicturePath) -> Format | None:
-    """Find the format that a file's name stands for; None for names that end otherwise."""
+    """Find the format of a file name; None for other extensions."""
     return format_of_extension(os.path.splitext(os.fspath(path))[1])
 
 
@@ -134,12 +134,12 @@ def media_type(path: PicturePath) -> str:
 
 
 def holds_frames(path: PicturePath) -> bool:
-    """Whether a file of that name can be animated."""
+    """Check whether a file of that name can be animated."""
     form = format_of(path)
     return form is not None and form.has_frames
 
 
 def holds_pages(path: PicturePath) -> bool:
-    """Whether a file of that name can hold several pages."""
+    """Check whether a file of that name can hold several pages."""
     form = format_of(path)
     return form is not None and form.has_pages

@@ -1,4 +1,4 @@
-"""Files that Git left as pointers: a few lines of text that stand where the large file should be."""
+"""Recognise files that Git left as pointers: a few lines of text in place of the large file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _BEGINNING = b"version https://git-lfs"
 
 
 def is_pointer(path: Path) -> bool:
-    """Say whether a file is a pointer of Git LFS; a file that cannot be read is none."""
+    """Check whether a file is a pointer of Git LFS; False for a file that cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read(len(_BEGINNING)) == _BEGINNING
@@ -17,5 +17,5 @@ def is_pointer(path: Path) -> bool:
 
 
 def fetch_advice(path: Path) -> str:
-    """Say in one line what a pointer is and how to get its file."""
+    """Explain in one line what a pointer is and how to get its file."""
     return f"{path} is a pointer of Git LFS and not the file itself; fetch it with git lfs pull, or download it again"

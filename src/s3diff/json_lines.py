@@ -1,7 +1,6 @@
-"""Append objects to a file, one JSON object a line, so that a killed process or a full disk costs one line at most.
+"""Append objects to a file, one JSON object per line, so that a killed process or a full disk costs one line at most.
 
-The journal of a folder's run, its report, the scores of an evaluation and the finished tiles of a large picture are
-such files. No torch here.
+Journals and reports of folder runs, scores of evaluations and records of finished tiles are such files. No torch here.
 """
 
 from __future__ import annotations
@@ -17,18 +16,17 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-#: Lines may stay in the system's buffers for so long: what a power cut takes is done again. A killed process loses
-#: none.
+#: Longest time of lines in the system's buffers: work lost in a power cut is repeated. A killed process loses none.
 _SYNC_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a file.
+    """Hold one line of a file.
 
     Attributes:
         raw: its bytes, line end included.
-        value: what it says; None where it is no JSON.
+        value: its value; None if it is no JSON.
     """
 
     raw: bytes
@@ -36,12 +34,12 @@ class Line:
 
     @property
     def is_cut(self) -> bool:
-        """Whether its end is missing."""
+        """Whether the line's end is missing."""
         return not self.raw.endswith(b"\n")
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """Read a file line by line; a file that is not there has none.
+    """Read a file line by line; a missing file has none.
 
     Raises:
         OSError: it cannot be read.
@@ -51,7 +49,7 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 
 def parse_lines(lines: Iterable[bytes]) -> Iterator[Line]:
-    """Read lines, each with its end."""
+    """Parse lines, each with its end."""
     for raw in lines:
         try:
             value = json.loads(raw)
@@ -66,10 +64,10 @@ def encode_line(value: Mapping[str, Any]) -> bytes:
 
 
 class AppendedLines:
-    """A file that grows by whole lines; threads may share it.
+    """Append whole lines to a file; threads may share it.
 
     Args:
-        path: opened by the first line, or by :meth:`open`; its folder has to be there.
+        path: opened by the first line, or by :meth:`open`; its folder has to exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,7 +97,7 @@ class AppendedLines:
             at_once: whether they have to be on the disk when this returns.
 
         Raises:
-            OSError: the disk does not take them.
+            OSError: the write failed.
         """
         data = b"".join(encode_line(value) for value in values)
         with self._turn:
@@ -109,7 +107,7 @@ class AppendedLines:
                 self._sync()
 
     def close(self) -> None:
-        """Bring what was appended onto the disk, as far as it takes it: what it did not take was said before."""
+        """Flush the appended lines to the disk; failures were raised by earlier calls."""
         with suppress(OSError):
             self._sync()
         if self._file is not None:
@@ -122,8 +120,9 @@ class AppendedLines:
             self._synced = time.monotonic()
 
     def _write(self, data: bytes) -> None:
-        """All of it or nothing: a full disk may take the beginning of a line in silence, and the next line would be
-        glued to it."""
+        """Write all or nothing: a full disk may silently take the beginning of a line, which the next one would
+        continue.
+        """
         assert self._file is not None, "open() comes first"
         before, rest = os.fstat(self._file.fileno()).st_size, memoryview(data)
         try:

@@ -1,4 +1,4 @@
-"""A package's public names, each imported when somebody asks for it: importing the package itself stays instant."""
+"""Import a package's public names on first access, so that importing the package itself is instant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How messages about files are worded."""
+"""Write the parts of messages about files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def shown_path(path: object) -> str:
 
 
 def too_many_pixels(path: object, size: tuple[int, int], limit: int) -> str:
-    """Word the refusal of a picture of this size, (width, height), above a limit in pixels."""
+    """Write the refusal of a picture of this (width, height), above a limit in pixels."""
     return (
         f"{shown_path(path)} has {size[0]} x {size[1]} pixels, the limit is {limit} pixels; give a smaller picture, "
         "raise the limit (max_input_pixels, --max-input-megapixels), or stream it into a .tif (restore_file, --stream)"
@@ -21,7 +21,7 @@ def too_many_pixels(path: object, size: tuple[int, int], limit: int) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Say in one line why something failed."""
+    """Describe an error in one line."""
     if isinstance(error, MemoryError):
         return "not enough memory"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -1,4 +1,4 @@
-"""The restore options as keyword arguments, written out for type checkers."""
+"""Declare the restore options as keyword arguments, for type checkers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from s3diff.options import Alpha, ColorMatch, Decoder, Grey, Latent, ReleasedTil
 
 
 class RestoreChanges(TypedDict, total=False):
-    """The fields of :class:`RestoreOptions` as keyword arguments, so that a type checker finds a misspelt one."""
+    """Declare the fields of :class:`RestoreOptions` as keyword arguments; a type checker finds misspelt ones."""
 
     scale: float
     size: tuple[int, int] | None

@@ -23,7 +23,7 @@ from s3diff.options import (
     choices_of,
 )
 
-#: Not a client's to say: a service has limits of its own, and never replaces a file of a user's.
+#: Options that a service does not offer: it has its own limits, and never replaces a user's file.
 _NOT_OFFERED = frozenset({*LIMITS, "overwrite"})
 _MAY_BE_EMPTY = frozenset({"positive_prompt", "negative_prompt"})
 #: Options that are on or off.
@@ -31,7 +31,7 @@ _SWITCHES = frozenset(
     field.name for options in (RestoreOptions, OutputOptions) for field in fields(options) if field.type == "bool"
 )
 _YES, _NO = ("true", "1", "on", "yes"), ("false", "0", "off", "no")
-#: Signs between width and height: the letter, and the multiplication sign that phones and word processors make of it.
+#: Signs between width and height: the letter, and the multiplication sign that phones and word processors insert.
 _TIMES = "[xX×]"
 _SIZE = rf"[0-9]{{1,9}}\s*{_TIMES}\s*[0-9]{{1,9}}"
 _RELATIVE = r"[+-](0(\.[0-9]{1,9})?|1(\.0{1,9})?)"
@@ -69,7 +69,7 @@ def option_fields() -> dict[str, Field[Any]]:
 
 
 def options_from_texts(texts: Mapping[str, str]) -> tuple[RestoreOptions, OutputOptions]:
-    """Make options of a form's fields; an empty text means that the field was not given, except for the prompts.
+    """Make options from a form's fields; an empty text means a missing field, except for the prompts.
 
     Raises:
         OptionError: a field that does not exist, or a value outside what it allows.
@@ -101,7 +101,7 @@ def texts_of_options(options: RestoreOptions, writing: OutputOptions | None = No
 
 
 def option_text(name: str, value: Any) -> str:
-    """Write one option's value as a form's field or a flag takes it.
+    """Write one option's value as in a form's field or a flag.
 
     Raises:
         OptionError: a value that has no text: tiles like the release's, but of other sizes.
@@ -123,7 +123,7 @@ def flag_of(name: str) -> str:
 
 
 def describe_option(name: str) -> str:
-    """Say in a sentence or two what an option does; the docstring of its class is where the text stands.
+    """Describe an option in a sentence or two, by the docstring of its class.
 
     Raises:
         KeyError: there is no such option.
@@ -150,7 +150,7 @@ def option_schemas() -> dict[str, dict[str, Any]]:
 
 
 def field_at_fault(message: object) -> str | None:
-    """Name the option that a message is about; None where it is about none, or about several."""
+    """Return the option that a message is about; None for none or several."""
     first = str(message).split(" ", 1)[0]
     return first if first in option_fields() or first == "model" else None
 
@@ -159,7 +159,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     """Read ``3840x2160`` as (3840, 2160).
 
     Raises:
-        OptionError: it is not of this form.
+        OptionError: the text has another form.
     """
     if text is None:
         return None
@@ -210,7 +210,7 @@ def whole_millions(name: str, number: float) -> int:
 
 
 def parse_tile(text: str) -> Any:
-    """Read a whole number; any other text stays as it is."""
+    """Read a whole number; return any other text unchanged."""
     return int(text) if re.fullmatch("[0-9]{1,10}", text) else text
 
 
@@ -219,7 +219,7 @@ def _is_given(name: str, texts: Mapping[str, str]) -> bool:
 
 
 def parse_own(name: str, text: Any) -> Any:
-    """Read the text of an option that has a form of its own; any other value stays as it is.
+    """Read the text of an option with a form of its own; return any other value unchanged.
 
     Raises:
         OptionError: the text is not of this form.
@@ -266,7 +266,7 @@ def _schema(name: str, choices: tuple[str, ...] | None) -> dict[str, Any]:
 
 @functools.cache
 def _descriptions(options: type) -> dict[str, str]:
-    """What the class says of its attributes, by name."""
+    """Return the docstring's description of each attribute."""
     text = inspect.cleandoc(options.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
     entries = re.split(r"^    (\w+): ", text, flags=re.MULTILINE)[1:]
     plain = (" ".join(entry.replace("``", "`").split()) for entry in entries[1::2])

@@ -1,4 +1,4 @@
-"""Options as frozen values. No torch here: the command's help and the option checks start instantly."""
+"""Hold options as frozen values. No torch here: the command's help and the option checks start instantly."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ RestoreAt = Literal["auto", "model", "output"]
 Alpha = Literal["guided", "bicubic"]
 Decoder = Literal["model", "tiny"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-#: What runs the networks; ``auto`` is OpenVINO where that was measured to be faster, else torch.
+#: Runtimes of the networks; ``auto`` is OpenVINO where that was measured to be faster, else torch.
 Backend = Literal["torch", "openvino", "onnxruntime", "auto"]
-#: Degradations that low-quality pictures are drawn from; ``s3diff.degradation.settings`` holds their ranges.
+#: Presets of degradations; ``s3diff.degradation.settings`` holds their ranges.
 Preset = Literal["realesrgan", "s3diff", "mild", "camera", "sharpened", "processed", "grainy", "bicubic"]
 
 #: Largest output in pixels: 16384 x 16384. A result is held in memory, 3 or 6 bytes per pixel, and little else is.
@@ -38,13 +38,13 @@ MAX_PICTURE_PIXELS = 8192 * 8192
 MAX_FILE_BYTES = 10**9
 #: Smallest tile that can be asked for, in pixels of the output: room for its halos.
 MIN_TILE_PX = 256
-#: What ``RestoreOptions.pages`` says of all pages.
+#: Value of ``RestoreOptions.pages`` for all pages.
 ALL_PAGES = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedTiles:
-    """The tile sizes of the released S3Diff code: with them its tiled results are reproduced, seams included.
+    """Hold the released code's tile sizes, which reproduce its tiled results, seams included.
 
     Attributes:
         latent: side of a UNet tile, in latents; larger latents are tiled.
@@ -72,7 +72,7 @@ LIMITS = ("max_output_pixels", "max_input_pixels", "max_file_bytes")
 #: Output side over input side that the method is trained for.
 METHOD_SCALE = 4
 
-#: No option is meant to be larger; whole numbers above 1e308 are no floats at all.
+#: Upper limit of all options: larger whole numbers may not fit into a float.
 _LARGEST = 1e9
 _DEGREE = (
     "a degree from 0 to 1, or a signed text such as '+0.2' or '-0.1' that is added to the estimate, or nothing to use "
@@ -81,7 +81,7 @@ _DEGREE = (
 
 
 class Range(NamedTuple):
-    """Numbers that an option allows, None aside where that is its default.
+    """Describe the numbers that an option allows, besides None as a default.
 
     Attributes:
         low: the smallest.
@@ -96,7 +96,7 @@ class Range(NamedTuple):
     is_open: bool = False
 
 
-#: Of every option that is a number.
+#: Ranges of all numeric options.
 RANGES: Mapping[str, Range] = {
     "scale": Range(0, _LARGEST, "a number above 0, such as 4 or 2.5", is_open=True),
     "long_side": Range(1, int(_LARGEST)),
@@ -222,7 +222,7 @@ class RestoreOptions:
         object.__setattr__(self, "tile", side)
 
     def _keep_pages(self) -> None:
-        """Numbers and ranges, kept in one spelling."""
+        """Normalise numbers and ranges to one spelling."""
         text = re.sub(r"\s+", "", self.pages) if isinstance(self.pages, str) else ""
         parts = [re.fullmatch(r"([1-9][0-9]{0,5})(?:-([1-9][0-9]{0,5})?)?", part) for part in text.split(",")]
         is_right = all(part is not None and (part[2] is None or int(part[1]) <= int(part[2])) for part in parts)
@@ -231,7 +231,7 @@ class RestoreOptions:
         object.__setattr__(self, "pages", text.lower())
 
     def _keep_relative(self, name: str) -> None:
-        """A text with a sign, kept in one spelling: ``"+0.2"`` for ``" +.20"``."""
+        """Normalise a text with a sign to one spelling: ``"+0.2"`` for ``" +.20"``."""
         value = getattr(self, name)
         match = re.fullmatch(r"\s*([+-])\s*([0-9]{1,9}\.?[0-9]{0,9}|\.[0-9]{1,9})\s*", value)
         if match is None or float(match[2]) > 1:
@@ -252,24 +252,24 @@ class RestoreOptions:
         return _rounded(width, height, self._factor(width, height))
 
     def covering_size(self, width: int, height: int) -> tuple[int, int]:
-        """Compute the (width, height) to which ``fill`` enlarges, before it cuts the result to ``size``."""
+        """Compute the (width, height) that ``fill`` cuts to ``size``."""
         assert self.size is not None
         covering = _rounded(width, height, self._factor(width, height))
         return max(covering[0], self.size[0]), max(covering[1], self.size[1])
 
     def for_model(self, upsampling: Upsampling) -> RestoreOptions:
-        """Fill in the filter that the model was made for."""
+        """Fill in the model's own enlarging filter."""
         return self if self.upsampling is not None else self.with_valid(upsampling=upsampling)
 
     def with_valid(self, **changes: Any) -> RestoreOptions:
-        """Copy with changes that are known to be valid; what was checked where it came in is not checked again."""
+        """Copy with changes that are known to be valid, without validating again."""
         changed = copy.copy(self)
         for name, value in changes.items():
             object.__setattr__(changed, name, value)
         return changed
 
     def _factor(self, width: int, height: int) -> float:
-        """Output side over input side where the proportions stay."""
+        """Return output side over input side for unchanged proportions."""
         if self.size is not None:
             sides = (self.size[0] / width, self.size[1] / height)
             return max(sides) if self.size_mode == "fill" else min(sides)
@@ -280,7 +280,7 @@ class RestoreOptions:
         return self.scale
 
 
-#: Formats that a result can be asked for in, by the extension that it gets.
+#: Formats of results, by extension.
 OUTPUT_FORMATS = tuple(extension[1:] for extension in PICTURE_EXTENSIONS)
 _NAME_FIELDS = ("stem", "extension", "model", "scale")
 
@@ -347,7 +347,7 @@ def choices_of(options: type) -> Mapping[str, tuple[str, ...]]:
 
 
 def _check_fields(options: RestoreOptions | OutputOptions) -> None:
-    """Check numbers by their range and texts by their choices; numbers are kept as Python's own.
+    """Check numbers by range and texts by choices; convert numbers to Python's own.
 
     Raises:
         OptionError: a value is outside what its field allows.
@@ -383,7 +383,7 @@ def _require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def _real(value: Any) -> float:
-    """A number of whatever type as Python's float, NaN for anything else; True is none here."""
+    """Convert a number of any type to Python's float; NaN for anything else, True included."""
     try:
         return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
     except OverflowError:
@@ -391,7 +391,7 @@ def _real(value: Any) -> float:
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number of whatever type as Python's, None for anything else; True is none here."""
+    """Convert a whole number of any type to Python's int; None for anything else, True included."""
     try:
         return None if isinstance(value, bool) else operator.index(value)
     except TypeError:

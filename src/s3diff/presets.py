@@ -1,4 +1,4 @@
-"""Presets of ``restore``: options under a name, those that come with s3diff and those of a user's file. No torch here.
+"""Hold presets of ``restore``: named options, from s3diff and from a user's file. No torch here.
 
 The command (``--preset``), the service and the page offer them from here; ``s3diff presets`` lists them.
 """
@@ -18,18 +18,18 @@ from s3diff.option_texts import flag_of, option_fields, options_from_texts
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.user_folders import config_folder
 
-#: Options that each decide the output's size: who gives one of them wants none of a preset's.
+#: Options that each decide the output's size: one given by hand replaces all of a preset's.
 _SIZES = ("scale", "size", "long_side", "megapixels")
-#: The key of a file's preset that says what it is for.
+#: Key of a preset's description in a file.
 _SUMMARY = "summary"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RestorePreset:
-    """Options under a name.
+    """Hold options under a name.
 
     Attributes:
-        name: what ``--preset`` takes.
+        name: the value of ``--preset``.
         title: a few words for a menu.
         summary: a sentence on what the preset is for.
         values: fields of ``RestoreOptions`` and ``OutputOptions`` with their values; all others keep their defaults.
@@ -41,7 +41,7 @@ class RestorePreset:
     values: Mapping[str, Any]
 
     def merged(self, options: type, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge what was given by hand with the preset's values: it wins, and a size replaces the preset's size.
+        """Merge options given by hand with the preset's; the former have priority, and a size replaces the preset's.
 
         Args:
             options: the dataclass whose fields are wanted.
@@ -133,7 +133,7 @@ def own_presets_file() -> Path:
 
 
 def read_presets(path: Path) -> dict[str, RestorePreset]:
-    """Read presets from a file, one section each; none where there is no such file.
+    """Read presets from a file, one section each; none if the file does not exist.
 
     ::
 
@@ -146,7 +146,7 @@ def read_presets(path: Path) -> dict[str, RestorePreset]:
     A key is an option's name (``long_side``), or its flag without the leading hyphens.
 
     Raises:
-        OptionError: the file cannot be read, names what is no option, or a value is outside what it allows.
+        OptionError: the file cannot be read, names an unknown option, or has a value that is not allowed.
     """
     parser = configparser.ConfigParser(interpolation=None, default_section="", delimiters=("=",))
     try:
@@ -175,7 +175,7 @@ def all_presets(path: Path | None = None) -> dict[str, RestorePreset]:
 
 
 def find_preset(name: str, path: Path | None = None) -> RestorePreset:
-    """Find a preset by its name; the user's file is only read for a name that is not built in.
+    """Find a preset by name; the user's file is read only for names that are not built in.
 
     Raises:
         OptionError: there is no such preset, or the file cannot be used.

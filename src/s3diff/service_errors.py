@@ -1,4 +1,4 @@
-"""Hold the one table of what a service refuses: code, HTTP status, error classes, seconds until a retry, and the texts.
+"""List everything that a service refuses: code, HTTP status, error classes, seconds until a retry, texts.
 
 The service answers by it, the OpenAPI document describes it, and a client raises by it.
 """
@@ -122,7 +122,7 @@ _BY_CLASS = {error: kind for kind in SERVICE_ERRORS.values() for error in kind.e
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceFailure:
-    """Hold what a client gets to know of an error.
+    """Hold the part of an error that a client receives.
 
     Attributes:
         kind: the row of the table.
@@ -138,7 +138,7 @@ class ServiceFailure:
 
 
 def failure_of(error: S3DiffError, message: str | None = None) -> ServiceFailure:
-    """Find what a client gets to know of an error.
+    """Return the part of an error that a client receives.
 
     Args:
         error: raised by the service.
@@ -155,6 +155,6 @@ def failure_of(error: S3DiffError, message: str | None = None) -> ServiceFailure
 
 
 def code_of_status(status: int) -> str:
-    """Name the code of a refusal by the web framework, which knows its status only."""
+    """Return the code of a refusal by the web framework, which knows only its status."""
     codes = [kind.code for kind in SERVICE_ERRORS.values() if kind.status == status]
     return codes[0] if codes else "refused"

@@ -1,6 +1,6 @@
-"""Where the tiles of a picture lie and how they are blended: geometry in pixels or latents, no torch.
+"""Place and blend a picture's tiles: geometry in pixels or latents, no torch.
 
-A *tile* is what is computed at once. Two ways to join tiles:
+A *tile* is computed at once. Two ways to join tiles:
 
 - *blended* (:func:`blended_spans`): tiles overlap, and where they do each fades into the next one. For networks whose
   result at a place depends on everything in the tile (attention, group norm).
@@ -24,19 +24,19 @@ from s3diff.options import ReleasedTiles
 
 
 class Span(NamedTuple):
-    """Part of an axis, ``start`` included, ``stop`` not."""
+    """Hold a part of an axis, ``start`` included, ``stop`` not."""
 
     start: int
     stop: int
 
     @property
     def length(self) -> int:
-        """Positions in it."""
+        """Number of positions."""
         return self.stop - self.start
 
 
 class HaloSpan(NamedTuple):
-    """What a tile reads on an axis, and what of it is kept."""
+    """Hold the part of an axis that a tile reads, and the part that it keeps."""
 
     read: Span
     kept: Span
@@ -48,7 +48,7 @@ class HaloSpan(NamedTuple):
 
 
 def blended_spans(length: int, tile: int, overlap: int) -> list[Span]:
-    """Lay equal tiles over an axis, as few as ``tile`` allows, each sharing at least ``overlap`` with the next one.
+    """Cover an axis with equal tiles, as few as ``tile`` allows, each sharing at least ``overlap`` with the next.
 
     Args:
         length: of the axis, at least 1.
@@ -89,7 +89,7 @@ def blend_weights(spans: Sequence[Span]) -> list[np.ndarray]:
 
 
 def halo_spans(length: int, tile: int, halo: int, multiple: int = 1) -> list[HaloSpan]:
-    """Lay tiles of at most ``tile``, halo included, that keep equal parts of an axis; none reads beyond its ends.
+    """Cover an axis with tiles of at most ``tile``, halo included, that keep equal parts; none reads beyond its ends.
 
     Args:
         length: of the axis, at least 1.
@@ -194,7 +194,7 @@ def _released_spans(length: int, tile: int, padding: int, factor: float) -> list
 
 
 def _released_side(smallest: int, largest: int) -> int:
-    """The side from ``smallest`` to ``largest`` that is a multiple of the highest power of two up to 32."""
+    """Return the side from ``smallest`` to ``largest`` that is a multiple of the highest power of two up to 32."""
     for divisor in (32, 16, 8, 4, 2):
         candidate = -(-smallest // divisor) * divisor
         if candidate == smallest or candidate <= largest:

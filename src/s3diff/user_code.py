@@ -1,4 +1,4 @@
-"""Python files of a user's own: recipes, methods of a benchmark, plugins. They are run: give only files you trust."""
+"""Load Python files of a user's own: recipes, methods of a benchmark, plugins. They are run: only files you trust."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _plugins: set[Path] = set()
 
 
 def is_function_of_file(text: str) -> bool:
-    """Whether a text has the form ``FILE.py:FUNCTION``."""
+    """Check whether a text has the form ``FILE.py:FUNCTION``."""
     path, _, function = text.rpartition(":")
     return path.endswith(".py") and function.isidentifier()
 
@@ -59,7 +59,7 @@ def load_plugin(path: Path) -> None:
 
 @contextmanager
 def told_in_one_line(kind: str, text: str) -> Iterator[None]:
-    """Turn whatever a user's code raises into one line that names it."""
+    """Turn any exception of a user's code into one line that names the code."""
     try:
         yield
     except S3DiffError:

@@ -1,4 +1,4 @@
-"""Where s3diff keeps what belongs to the user and not to a picture."""
+"""Find the user's folders for cache, configuration and state."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Find the folder of what can be made again: ``S3DIFF_CACHE``, else ``s3diff`` in the user's cache."""
+    """Find the folder for files that can be made again: ``S3DIFF_CACHE``, else ``s3diff`` in the user's cache."""
     return _chosen("S3DIFF_CACHE") or _standard("XDG_CACHE_HOME", ".cache")
 
 
 def config_folder() -> Path:
-    """Find the folder of what the user writes: ``S3DIFF_CONFIG``, else ``s3diff`` in the user's configuration."""
+    """Find the folder for the user's files: ``S3DIFF_CONFIG``, else ``s3diff`` in the user's configuration."""
     return _chosen("S3DIFF_CONFIG") or _standard("XDG_CONFIG_HOME", ".config")
 
 
 def state_folder() -> Path:
-    """Find the folder of what s3diff notes for later runs: ``S3DIFF_STATE``, else ``s3diff`` in the user's state."""
+    """Find the folder for s3diff's notes for later runs: ``S3DIFF_STATE``, else ``s3diff`` in the user's state."""
     return _chosen("S3DIFF_STATE") or _standard("XDG_STATE_HOME", ".local/state")
 
 

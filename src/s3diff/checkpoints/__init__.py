@@ -1,1 +1,1 @@
-"""Names and bytes of weights: reading, converting, storing, fetching."""
+"""Read, convert, store and fetch weights."""

@@ -1,4 +1,4 @@
-"""From a configuration and named tensors to a generator: no random start, no tensor left out or left over."""
+"""Assemble a generator from a configuration and named tensors: no random start, no tensor missing or left over."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
-#: Functions that start values are made with and that keep their first argument's shape.
+#: Functions that compute start values and keep their first argument's shape.
 _CHANGES_VALUES_ONLY = frozenset(
     ("kaiming_uniform_", "kaiming_normal_", "uniform_", "normal_", "zero_", "fill_", "copy_", "mul_", "div")
 )
 
 
 class _ShapesOnly(TorchFunctionMode):
-    """Leaves out the computation of start values, which the meta device has no use for.
+    """Skip the computation of start values, which the meta device does not need.
 
-    torch works them out there through its Python references, whose first use imports 800 modules (2 s of CPU time).
+    torch would compute them there with its Python references, whose first use imports 800 modules (2 s of CPU time).
     """
 
     def __torch_function__(
@@ -64,12 +64,12 @@ def build_on_meta(build: Callable[[], Network], where: str) -> Network:
 
 
 def shapes_of(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
-    """List the shape by name of everything that the module stores."""
+    """List the shape of every tensor that the module stores, by name."""
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 def assemble(config: GeneratorConfig, state: Mapping[str, Tensor], where: str) -> OneStepGenerator:
-    """Assemble a generator in eval mode of the given tensors as float32 (float32 ones are taken without a copy).
+    """Assemble a generator in eval mode from tensors, converted to float32 (float32 ones are not copied).
 
     Args:
         config: shapes of all networks.

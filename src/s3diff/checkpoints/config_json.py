@@ -1,6 +1,6 @@
-"""Frozen dataclasses to JSON values and back, every value checked against the type its field declares.
+"""Convert frozen dataclasses to JSON values and back, with every value checked against its field's type.
 
-The one walker over typed fields: model folders, scores of evaluations and ``--set`` of trainings go through it.
+Model folders, scores of evaluations and ``--set`` of trainings all use this walker over typed fields.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type[Config], value: Any, where: str) -> Config:
-    """Read a dataclass from what :func:`to_json` made.
+    """Read a dataclass from the output of :func:`to_json`.
 
     A field that the JSON leaves out keeps its default, so that files written before the field existed stay readable.
 

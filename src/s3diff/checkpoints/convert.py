@@ -1,4 +1,4 @@
-"""Between the authors' files and our model folder, both ways."""
+"""Convert between the authors' files and our model folder, both ways."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from s3diff.networks.prompts import encode_prompts
 POSITIVE_PROMPT = "A high-resolution, 8K, ultra-realistic image with sharp focus, vibrant colors, and natural lighting."
 NEGATIVE_PROMPT = "oil painting, cartoon, blur, dirty, messy, low quality, deformation, low resolution, oversmooth"
 
-#: What a converted model consists of.
+#: Parts of a converted model with their licences.
 RELEASE_LICENCES = (
     "UNet, autoencoder and text encoder: the licence of the base model; SD-Turbo's is Stability AI's "
     "(https://stability.ai/license), which does not allow every use",
@@ -52,7 +52,7 @@ def convert(
     name: str = "s3diff",
     with_text_encoder: bool = True,
 ) -> ModelDescription:
-    """Make a model folder of the authors' files.
+    """Make a model folder from the authors' files.
 
     Args:
         base_folder: SD-Turbo in the layout of diffusers.
@@ -100,7 +100,7 @@ def convert(
 def to_official(
     model_folder: Path, output_pickle: Path, estimator_output: Path | None = None, *, base_folder: Path
 ) -> LoadedModel:
-    """Write a model folder's trained part as ``s3diff.pkl``, and its estimator as ``de_net.pth`` where asked for.
+    """Write a model folder's trained part as ``s3diff.pkl``, and its estimator as ``de_net.pth`` if wanted.
 
     Args:
         model_folder: a converted model, or one trained on SD-Turbo.
@@ -132,7 +132,7 @@ def to_official(
 
 
 def _lost_in_official(model: LoadedModel, base: Mapping[str, Tensor]) -> list[str]:
-    """Name what the model does not have from its base and the pickle has no place for."""
+    """List the parts of a model that neither its base nor the pickle holds."""
     held = official_names(model.generator)
     lost = [
         name
@@ -146,7 +146,7 @@ def _lost_in_official(model: LoadedModel, base: Mapping[str, Tensor]) -> list[st
 
 
 def _is_same(tensor: Tensor, base: Tensor | None) -> bool:
-    """Whether a tensor is the base model's, as it is or as a model folder stores it in float16."""
+    """Check whether a tensor is the base model's, as it is or stored in float16 by a model folder."""
     if base is None or base.shape != tensor.shape:
         return False
     base = base.to(tensor.dtype)

@@ -1,4 +1,4 @@
-"""The named model ``s3diff``, fetched from the hub. The only file that imports huggingface_hub (inside functions).
+"""Fetch the named model ``s3diff`` from the hub. The only file that imports huggingface_hub (inside functions).
 
 That rule is also why :func:`fetch_single_file`, for weights outside the release, is here.
 
@@ -115,7 +115,7 @@ def plan_download(
 
 
 def fetch(plan: DownloadPlan, progress: Progress | None = None, *, reconnections: int = RECONNECTIONS) -> ReleasePaths:
-    """Transfer the plan's missing files into the hub's cache; a file cut off earlier goes on where it stopped.
+    """Transfer the plan's missing files into the hub's cache; continue a file that was cut off.
 
     Args:
         plan: from :func:`plan_download`.
@@ -153,7 +153,7 @@ def fetch_release(
     progress: Progress | None = None,
     **choices: Any,
 ) -> ReleasePaths:
-    """Plan, announce, fetch, and record the commits: all that the conversion to a model folder needs.
+    """Plan, announce, fetch, and record the commits: everything that the conversion to a model folder needs.
 
     Args:
         cache_folder: where the record is kept; None for s3diff's.
@@ -182,7 +182,7 @@ def fetch_single_file(
     endpoint: str | None = None,
     hub_cache: Path | None = None,
 ) -> Path:
-    """Fetch the one file that is needed of a repository outside the release; the hub's cache is asked first.
+    """Fetch one file of a repository outside the release, unless the hub's cache has it.
 
     Args:
         repository: with exactly one entry in ``files``; its variable, where set, replaces its revision.
@@ -233,7 +233,7 @@ def fetch_single_file(
 
 
 def _places(endpoint: str | None, hub_cache: Path | None) -> tuple[str, Path]:
-    """The hub's address and its cache folder: as given, or by the environment."""
+    """Return the hub's address and its cache folder: as given, or from the environment."""
     from huggingface_hub import constants
 
     endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
@@ -245,13 +245,13 @@ def _not_an_address(endpoint: str) -> str:
 
 
 class _DamagedFileError(Exception):
-    """A transferred file is not the one that the hub lists; becomes the line that its caller writes."""
+    """Report a transferred file that is not the one listed by the hub."""
 
 
 def _resolve(
     release: Release, repository: Repository, asked: str, endpoint: str, hub_cache: Path
 ) -> tuple[str, Listing]:
-    """Commit and files of a revision: from the hub or, when it cannot be asked, from the hub's cache."""
+    """Return commit and files of a revision: from the hub, or from its cache if the hub cannot be reached."""
     try:
         with _one_line(release, endpoint, f"{repository.name} at revision {asked}"):
             return _ask_hub(repository, asked, endpoint)
@@ -283,7 +283,7 @@ def _ask_hub(repository: Repository, asked: str, endpoint: str) -> tuple[str, Li
 
 
 def _ask_cache(repository: Repository, asked: str, hub_cache: Path) -> tuple[str, Listing] | None:
-    """What the hub's cache holds of a revision, or None when nothing of it is there."""
+    """Return what the hub's cache holds of a revision; None if nothing."""
     from huggingface_hub import try_to_load_from_cache
 
     listing: Listing = {}
@@ -305,7 +305,7 @@ def _fetch_file(
     report: Callable[[int], None],
     reconnections: int,
 ) -> None:
-    """One file into the cache: content under ``blobs/DIGEST``, a link to it under ``snapshots/COMMIT/PATH``."""
+    """Fetch one file into the cache: content under ``blobs/DIGEST``, a link under ``snapshots/COMMIT/PATH``."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import WeakFileLock
 
@@ -331,7 +331,7 @@ def _fetch_file(
 
 @contextmanager
 def _connected(url: str, held_bytes: int) -> Iterator[tuple[bool, Iterator[bytes]]]:
-    """Ask for a file from a byte on, through huggingface_hub's session: it has the user's proxies and certificates."""
+    """Request a file from a byte on through huggingface_hub's session, with the user's proxies and certificates."""
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
@@ -351,7 +351,7 @@ def _connected(url: str, held_bytes: int) -> Iterator[tuple[bool, Iterator[bytes
 
 
 def _network_errors() -> tuple[type[BaseException], ...]:
-    """Errors of the disk, and of whichever HTTP library huggingface_hub uses: requests, httpx or httpx2."""
+    """List the errors of the disk, and of huggingface_hub's HTTP library: requests, httpx or httpx2."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return (OSError, *HfHubHTTPError.__bases__)
@@ -359,7 +359,7 @@ def _network_errors() -> tuple[type[BaseException], ...]:
 
 @contextmanager
 def _one_line(release: Release, endpoint: str, subject: str) -> Iterator[None]:
-    """Turn whatever stops a download into the one line that says what to do; programming errors pass through."""
+    """Turn an error that stops a download into one line that says what to do; programming errors pass through."""
     try:
         yield
     except DownloadError:
@@ -371,7 +371,7 @@ def _one_line(release: Release, endpoint: str, subject: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException, endpoint: str, subject: str, *repositories: Repository) -> str:
-    """What went wrong, in a few words; ``repositories`` are those whose variables name another revision."""
+    """Describe an error in a few words; ``repositories`` are those whose variables name another revision."""
     variables = " and ".join(repository.revision_variable for repository in repositories)
     status = getattr(getattr(error, "response", None), "status_code", None)
     number = getattr(error, "errno", None)

@@ -1,4 +1,4 @@
-"""One folder per model: ``config.json``, one safetensors file per component, and the prompts' stored embeddings.
+"""Read and write model folders: ``config.json``, a safetensors file per component, the prompts' embeddings.
 
 ::
 
@@ -40,27 +40,27 @@ from s3diff.options import Upsampling
 
 FORMAT_NAME = "s3diff-model"
 FORMAT_VERSION = 2
-#: Formats of folders whose results passed filters behind the networks.
+#: Formats of folders with filters behind the networks.
 _OUTDATED_VERSIONS = (1,)
 #: The safetensors files besides the prompts', named after the generator's parts.
 COMPONENTS = ("unet", "autoencoder", "estimator", "conditioning")
-#: Up to so many bytes every load checks the fingerprint; hashing more costs seconds.
+#: Size up to which every load checks the fingerprint; hashing more takes seconds.
 MAX_BYTES_VERIFIED = 64 * 1024**2
 
 _CONFIG_FILE = "config.json"
 _PROMPTS_FILE = "prompts.safetensors"
 _FOLDERS = ("tokenizer", "text_encoder")
-#: Everything that a model folder can hold; whatever else lies in one is somebody's own and is never replaced.
+#: All entries of a model folder; other entries belong to the user and are never replaced.
 _NAMES = (_CONFIG_FILE, _PROMPTS_FILE, *(f"{name}.safetensors" for name in COMPONENTS), *_FOLDERS, "MODEL_CARD.md")
 
 
 @dataclass(frozen=True)
 class StoredPrompts:
-    """The two prompts' embeddings.
+    """Hold the two prompts' embeddings.
 
     Attributes:
-        positive: [T, C] float32, what the result should be.
-        negative: [T, C] float32, what it should not be.
+        positive: [T, C] float32, describes what the result should be.
+        negative: [T, C] float32, describes what it should not be.
         positive_text: the text it was encoded from; None for an embedding that was learned.
         negative_text: the same for the negative prompt.
     """
@@ -73,7 +73,7 @@ class StoredPrompts:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
-    """What ``config.json`` states about a model.
+    """Hold what ``config.json`` states about a model.
 
     Attributes:
         name: the model's name.
@@ -82,8 +82,8 @@ class ModelDescription:
         negative_prompt: text of the stored negative prompt.
         upsampling: filter that enlarges the input unless the user asks for another.
         licences: one line per part: what it is, whose, under which licence.
-        is_generative: whether it can make up what the input has lost; results state it as their source type. A model
-            that does not say so counts as one that can.
+        is_generative: whether the model can invent lost detail; results state it as their source type. An unstated
+            value counts as true.
         fingerprint: ``sha256:...`` over the tensors of the safetensors files, ``generator`` and ``upsampling``. The
             files of tokenizer and text encoder are not covered, nor are names, prompts' texts and licences.
     """
@@ -100,7 +100,7 @@ class ModelDescription:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A model ready to use.
+    """Hold a model ready to use.
 
     Attributes:
         folder: where it was loaded from.
@@ -125,7 +125,7 @@ class LoadedModel:
 
     @property
     def config(self) -> GeneratorConfig:
-        """Every network's shape and the schedule."""
+        """Shapes of every network, and the schedule."""
         return self.description.generator
 
     @property
@@ -275,7 +275,7 @@ def read_description(folder: str | Path) -> ModelDescription:
 
 
 def _settings(generator: GeneratorConfig, upsampling: Upsampling) -> str:
-    """What the fingerprint covers besides the tensors."""
+    """Return the settings that the fingerprint covers besides the tensors."""
     return f'{{"generator":{canonical_json(generator)},"upsampling":"{upsampling}"}}'
 
 
@@ -292,7 +292,7 @@ def _require_fitting_prompts(generator: OneStepGenerator, prompts: StoredPrompts
 def _components(
     generator: OneStepGenerator, prompts: StoredPrompts, dtype: torch.dtype, float32_names: frozenset[str]
 ) -> dict[str, dict[str, Tensor]]:
-    """Every tensor as it will be stored, by file."""
+    """Return every tensor as stored, by file."""
 
     def stored(name: str, tensor: Tensor) -> Tensor:
         value = tensor.detach().to("cpu", torch.float32 if name in float32_names else dtype)
@@ -329,7 +329,7 @@ def _folder_or_none(folder: Path) -> Path | None:
 
 
 def _copy_files(source: Path, target: Path, names: list[str]) -> None:
-    """Copy contents without the source's permissions: a read-only folder could not be replaced later."""
+    """Copy contents without permissions: a read-only folder could not be replaced later."""
     target.mkdir()
     for name in names:
         shutil.copyfile(source / name, target / name)
@@ -348,7 +348,7 @@ def _copy_text_encoder(source: Path, target: Path) -> None:
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Say whether ``config.json`` calls this a model folder, whatever else is wrong with it."""
+    """Check whether ``config.json`` calls this a model folder, whatever its other faults."""
     try:
         content: Any = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -357,15 +357,15 @@ def is_model_folder(folder: Path) -> bool:
 
 
 def is_outdated(folder: Path) -> bool:
-    """Say whether this is a model folder of an older format, which has to be made again."""
+    """Check whether this is a model folder of an older format, which has to be converted again."""
     return is_model_folder(folder) and read_json(folder / _CONFIG_FILE).get("format_version") in _OUTDATED_VERSIONS
 
 
 def check_output_folder(folder: Path) -> None:
-    """Make sure that nothing but a model would be replaced.
+    """Check that only a model would be replaced.
 
     Raises:
-        OutputError: something else is there, or lies in the model folder that is there.
+        OutputError: the path is something else, or the model folder holds other files.
     """
     if not os.path.lexists(folder) or is_empty_folder(folder):
         return
@@ -380,5 +380,5 @@ def check_output_folder(folder: Path) -> None:
 
 
 def is_empty_folder(folder: Path) -> bool:
-    """Say whether this is a folder with nothing in it."""
+    """Check whether this is an empty folder."""
     return folder.is_dir() and not any(folder.iterdir())

@@ -1,4 +1,4 @@
-"""The authors' two files, ``s3diff.pkl`` and ``de_net.pth``: read safely and strictly, and written back as they are.
+"""Read the authors' ``s3diff.pkl`` and ``de_net.pth`` safely and strictly, and write them.
 
 ``s3diff.pkl`` holds what S3Diff trains on top of SD-Turbo: every LoRA factor, the UNet's ``conv_in``, the layers and
 block IDs of the conditioning, and the fixed frequencies. ``de_net.pth`` holds the degradation estimator.
@@ -24,7 +24,7 @@ from s3diff.networks.degradation_estimator import DegradationEstimator, Degradat
 from s3diff.networks.modulated_lora import MAX_LORA_RANK
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 
-#: Which layers the release adapts, in the words of its LoRA library; stored in the pickle, read by the release.
+#: Layers that the release adapts, as its LoRA library names them; stored in the pickle.
 UNET_LORA_TARGET_MODULES = (
     *("to_k", "to_q", "to_v", "to_out.0", "conv", "conv1", "conv2", "conv_shortcut", "conv_out"),
     *("proj_in", "proj_out", "ff.net.2", "ff.net.0.proj"),
@@ -74,7 +74,7 @@ _ENTRIES: dict[str, type] = {
 
 @dataclass(frozen=True)
 class OfficialWeights:
-    """What ``s3diff.pkl`` adds to a base model.
+    """Hold what ``s3diff.pkl`` adds to a base model.
 
     Attributes:
         config: the base model's configuration with the pickle's ranks and the release's conditioning.
@@ -187,9 +187,9 @@ def write_official_estimator(estimator: DegradationEstimator, path: Path) -> Non
 
 
 def official_names(generator: OneStepGenerator) -> dict[str, str]:
-    """Map our name -> the pickle's ``entry/tensor`` for everything that S3Diff trains on top of the base model.
+    """Map our names to the pickle's ``entry/tensor`` for everything that S3Diff trains on top of the base model.
 
-    In the order of the release's file.
+    The order is that of the release's file.
     """
     names = {f"unet.conv_in.{kind}": f"state_dict_unet/conv_in.{kind}" for kind in ("weight", "bias")}
     for layer in sorted(generator.unet.modulated_layers(), key=_place_in_release):
@@ -205,7 +205,7 @@ def official_names(generator: OneStepGenerator) -> dict[str, str]:
 
 
 def _place_in_release(layer: str) -> tuple[int, int, bool]:
-    """Sorts layers as diffusers registers them: the mid block last, and in every block attentions before ResNets."""
+    """Return a key that sorts layers as diffusers registers them: mid block last, attentions before ResNets."""
     part, *rest = layer.split(".")
     return _PARTS_OF_RELEASE.index(part), int(rest[0]) if part.endswith("_blocks") else 0, "attentions" not in rest
 
@@ -233,7 +233,7 @@ def _checked_entries(content: Any, path: Path) -> dict[str, Any]:
 
 
 def _require_official_layers(content: Mapping[str, Any], path: Path) -> None:
-    """The layers that the file says it adapts are those that are adapted here."""
+    """Require that the file adapts the same layers as this package."""
     listed = [printable(name) for name in content["unet_lora_target_modules"]]
     faults = [f"without {name}" for name in UNET_LORA_TARGET_MODULES if name not in listed]
     faults += [f"with {name}" for name in listed if name not in UNET_LORA_TARGET_MODULES]
@@ -247,7 +247,7 @@ def _require_official_layers(content: Mapping[str, Any], path: Path) -> None:
 
 
 def _flatten(content: Mapping[str, Any]) -> dict[str, Any]:
-    """``entry/tensor`` -> value for every entry that holds tensors."""
+    """Return every tensor entry as ``entry/tensor`` -> value."""
     flat: dict[str, Any] = {"w/": content["w"]}
     for group in ("state_dict_unet", "state_dict_vae", *dict.fromkeys(group for group, _, _ in _CONDITIONING)):
         flat |= {f"{group}/{name}": value for name, value in content[group].items()}
@@ -263,10 +263,10 @@ def _require_finite(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def require_official_architecture(config: GeneratorConfig) -> None:
-    """Refuse a model that the release's layout does not describe.
+    """Refuse a model that the release's layout cannot describe.
 
     Raises:
-        ModelError: it is one; the reasons are given.
+        ModelError: the layout cannot describe the model; the reasons are given.
     """
     unet, autoencoder = config.unet, config.autoencoder
     has_official_widths = dataclasses.replace(config.conditioning, identity_start=False) == _CONDITIONING_CONFIG

@@ -1,4 +1,4 @@
-"""Models by name: the embedded one, the authors' release, or a folder."""
+"""Find models by name: the embedded one, the authors' release, or a folder."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ DEFAULT_MODEL = "compact"
 
 @dataclass(frozen=True, kw_only=True)
 class NamedModel:
-    """A model that ``from_pretrained`` knows by name.
+    """Describe a model that ``from_pretrained`` knows by name.
 
     Attributes:
-        name: what the user types.
-        summary: one line on what it is.
+        name: the name.
+        summary: one line on the model.
         kind: ``embedded`` in the package, or ``release``: downloaded and converted on first use.
     """
 
@@ -36,10 +36,10 @@ class NamedModel:
     kind: Literal["embedded", "release"]
 
     def folder(self) -> Path:
-        """Find where the model lies, or will lie after the first use.
+        """Return the model's folder, or its future folder before the first use.
 
-        The release's folder carries both commits. A branch or tag that was never fetched has none yet: its own name
-        stands there, and nothing is ever written to such a folder.
+        The release's folder has both commits in its name. A branch or tag that was never fetched has no commit yet: its
+        name stands there, and nothing is written to such a folder.
         """
         if self.kind == "embedded":
             return Path(str(files("s3diff") / "models" / self.name))
@@ -52,7 +52,7 @@ class NamedModel:
 
     @property
     def is_present(self) -> bool:
-        """Whether it can be used without a download."""
+        """Whether the model can be used without a download."""
         return (self.folder() / "config.json").is_file() and not is_outdated(self.folder())
 
 
@@ -79,7 +79,7 @@ def model_folder(
     announce: Callable[[hub.DownloadPlan], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Find a model's folder by name, or take the folder given; the release is fetched and converted where missing.
+    """Find a model's folder by name or path; fetch and convert the release if it is missing.
 
     Args:
         model: a name of ``NAMED_MODELS``, or a model folder.

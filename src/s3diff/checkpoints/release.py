@@ -1,6 +1,6 @@
-"""What the authors' release consists of: repositories, commits, files, licences, and the record of a download.
+"""Define the authors' release: repositories, commits, files, licences, and the record of a download.
 
-Values only; :mod:`s3diff.checkpoints.hub` asks the hub and transfers the files.
+Only values; :mod:`s3diff.checkpoints.hub` transfers the files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DIGEST_PATTERN = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 
 class ListedFile(NamedTuple):
-    """A file as the hub lists it.
+    """Describe a file as the hub lists it.
 
     Attributes:
         size_bytes: its size.
@@ -41,7 +41,7 @@ Listing = dict[str, ListedFile]  #: by the path inside the repository
 
 @dataclass(frozen=True, kw_only=True)
 class NeededFile:
-    """A file of a repository; ``{variant}`` in its path stands for ``.fp16`` or nothing.
+    """Describe a needed file of a repository; ``{variant}`` in its path stands for ``.fp16`` or nothing.
 
     Attributes:
         path: path inside the repository.
@@ -61,7 +61,7 @@ class NeededFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Repository:
-    """One repository of the hub: which commit, which files, under which licence.
+    """Describe one repository of the hub: commit, files, licence.
 
     Attributes:
         name: owner and repository.
@@ -80,13 +80,13 @@ class Repository:
     files: tuple[NeededFile, ...]
 
     def asked_revision(self, given: str | None = None) -> str:
-        """Find the wanted commit, tag or branch: as given, or by the variable, or the pinned commit."""
+        """Return the wanted commit, tag or branch: the argument, the variable, or the pinned commit."""
         return given or os.environ.get(self.revision_variable) or self.revision
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """The authors' trained weights and the base model that they sit on."""
+    """Describe the authors' trained weights and their base model."""
 
     method: Repository
     base: Repository
@@ -133,7 +133,7 @@ RELEASE = Release(
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedFile:
-    """One file to have: its path, size, digest, and whether the hub's cache holds it whole."""
+    """Describe one file of a download: path, size, digest, and whether the hub's cache holds it whole."""
 
     path: str
     size_bytes: int
@@ -143,7 +143,7 @@ class PlannedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRepository:
-    """A repository at one commit, with the files needed of it.
+    """Hold a repository at one commit, with the needed files.
 
     Attributes:
         repository: which one.
@@ -169,7 +169,7 @@ class PlannedRepository:
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadPlan:
-    """Everything that a download will do, known before it starts.
+    """Describe a download before it starts.
 
     Attributes:
         release: what is wanted.
@@ -196,22 +196,22 @@ class DownloadPlan:
 
     @property
     def total_bytes(self) -> int:
-        """Size of all files, those in the cache included."""
+        """Size of all files, including those in the cache."""
         return sum(file.size_bytes for file in self.files)
 
     @property
     def missing_bytes(self) -> int:
-        """Size of the files that are not (wholly) in the cache."""
+        """Size of the files that are not complete in the cache."""
         return sum(file.size_bytes for file in self.files if not file.is_cached)
 
     @property
     def converted_bytes(self) -> int:
-        """What the converted model takes on disk besides the files it is made of: at most as much as they do."""
+        """Upper bound of the converted model's size on disk, in addition to its source files."""
         return self.total_bytes
 
     @property
     def licences(self) -> tuple[str, ...]:
-        """Write one line per repository: its name, its licence and where the text of the licence is."""
+        """Write one line per repository: name, licence, and the licence text's address."""
         lines = []
         for part in (self.method, self.base):
             address = f"{self.endpoint}/{part.repository.name}"
@@ -221,7 +221,7 @@ class DownloadPlan:
         return tuple(lines)
 
     def summary(self) -> str:
-        """Write what is shown before the download starts: licences, commits, sizes and folders; several lines."""
+        """Write the lines shown before a download: licences, commits, sizes and folders."""
         lines = []
         for part, licence in zip((self.method, self.base), self.licences, strict=True):
             size = megabytes(sum(file.size_bytes for file in part.files))
@@ -234,7 +234,7 @@ class DownloadPlan:
 
 
 class ReleasePaths(NamedTuple):
-    """What ``checkpoints.convert`` reads: the base model's folder and the authors' two files."""
+    """Hold the inputs of ``checkpoints.convert``: the base model's folder and the authors' two files."""
 
     base_folder: Path
     s3diff_pickle: Path
@@ -242,7 +242,7 @@ class ReleasePaths(NamedTuple):
 
 
 def failure(release: Release, reason: str) -> DownloadError:
-    """Word the line that every failed download ends in: both repositories, the reason, and the way without the hub."""
+    """Write the last line of every failed download: both repositories, the reason, and how to go on without the hub."""
     return DownloadError(
         f"cannot download the model s3diff from {release.method.name} and {release.base.name}: "
         f"{' '.join(reason.split())}; with the files already on disk run `s3diff convert --base SD_TURBO_FOLDER "
@@ -251,7 +251,7 @@ def failure(release: Release, reason: str) -> DownloadError:
 
 
 def select_files(release: Release, repository: Repository, listing: Listing, weights: BaseWeights) -> Listing:
-    """Select the files that the release needs from everything a repository lists.
+    """Select the files that the release needs from a repository's listing.
 
     Args:
         release: named in errors.
@@ -285,7 +285,7 @@ def _other_revision(repository: Repository) -> str:
 
 
 def read_record(cache_folder: Path, repository: Repository, asked_revision: str) -> tuple[str, Listing] | None:
-    """Read the commit and files that an earlier download of this revision resolved to; None where there is none.
+    """Read the commit and files that an earlier download of this revision resolved to; None if there is none.
 
     A damaged record counts as none: the next complete download writes it anew.
     """
@@ -306,7 +306,7 @@ def read_record(cache_folder: Path, repository: Repository, asked_revision: str)
 
 
 def known_commit(cache_folder: Path, repository: Repository) -> str | None:
-    """Find the commit of the wanted revision, as far as it is known without the hub."""
+    """Return the commit of the wanted revision, as far as it is known without the hub."""
     asked = repository.asked_revision()
     if COMMIT_PATTERN.fullmatch(asked):
         return asked
@@ -315,7 +315,7 @@ def known_commit(cache_folder: Path, repository: Repository) -> str | None:
 
 
 def write_record(cache_folder: Path, plan: DownloadPlan) -> None:
-    """Remember the commits and files of a complete download, whole or not at all.
+    """Record the commits and files of a complete download, whole or not at all.
 
     Raises:
         OutputError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""The base model: a folder in the layout of diffusers (SD-Turbo's), read strictly and without diffusers."""
+"""Read the base model: a folder in diffusers' layout (SD-Turbo's), strictly and without diffusers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from s3diff.networks.autoencoder import Autoencoder
 from s3diff.networks.one_step_generator import GeneratorConfig
 from s3diff.networks.unet import UNet
 
-#: Names that VAE checkpoints gave to the attention layers before 2023.
+#: Names of the attention layers in VAE checkpoints from before 2023.
 _OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A pretrained base model without any LoRA.
+    """Hold a pretrained base model without LoRA.
 
     Attributes:
         config: its shapes and schedule; both LoRA ranks are 0.
@@ -114,7 +114,7 @@ def component_files(folder: Path, stem: str) -> list[Path]:
 
 
 def component_index(folder: Path, stem: str) -> Path | None:
-    """Find the file that says which shard holds which tensor of one component; None where there is none."""
+    """Find the index of a component's shards; None if there is none."""
     names = f"{stem}.safetensors.index.json", f"{stem}.safetensors.index.fp16.json"
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
@@ -132,7 +132,7 @@ def read_component(folder: Path, stem: str) -> dict[str, Tensor]:
 
 
 def _read_network(folder: Path, network: nn.Module) -> dict[str, Tensor]:
-    """One network's tensors, old names and shapes brought up to date, checked against the network."""
+    """Read one network's tensors, with old names and shapes updated, and check them."""
     expected = shapes_of(network)
     stored = read_component(folder, "diffusion_pytorch_model")
     renamed = {_modern_attention_name(name): tensor for name, tensor in stored.items()}
@@ -161,7 +161,7 @@ def _modern_attention_name(name: str) -> str:
 
 
 def _as_linear(tensor: Tensor, expected: tuple[int, ...] | None) -> Tensor:
-    """A 1x1 convolution's weight [out, in, 1, 1] as the linear layer [out, in] that is expected in its place."""
+    """Convert a 1x1 convolution's weight [out, in, 1, 1] to a linear layer's [out, in]."""
     is_pointwise = tensor.dim() == 4 and tuple(tensor.shape[2:]) == (1, 1)
     if expected is not None and len(expected) == 2 and is_pointwise:
         return torch.flatten(tensor, 1)

@@ -1,4 +1,4 @@
-"""The configuration files of a diffusers folder: every field is honoured, known to be without effect, or refused."""
+"""Read the configuration files of a diffusers folder: every field is applied, without effect, or refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from s3diff.networks.unet import UNetConfig
 
 Config = TypeVar("Config")
 
-#: Fields that change nothing in what the networks compute in float32.
+#: Fields without effect on the networks in float32.
 _UNET_WITHOUT_EFFECT = ("sample_size", "upcast_attention", "dropout", "addition_embed_type_num_heads")
 _VAE_WITHOUT_EFFECT = ("sample_size", "force_upcast")
 #: One step to the clean latent uses neither a spacing of timesteps nor a previous one, and draws no noise.
@@ -60,7 +60,7 @@ _SCHEDULER_FIXED: dict[str, tuple[Any, ...]] = {
 
 
 class _Fields:
-    """A configuration whose fields are taken one by one; whatever is left at the end must mean nothing."""
+    """Read a configuration's fields one by one; the remaining ones must be without effect."""
 
     def __init__(self, content: Mapping[str, Any], where: str) -> None:
         self.rest = {name: value for name, value in content.items() if not name.startswith("_")}
@@ -99,7 +99,7 @@ class _Fields:
         return tuple(value)
 
     def made(self, kind: type[Config], **values: Any) -> Config:
-        """The configuration of these values; what it refuses is said of this file."""
+        """Build the configuration from these values; name this file in errors."""
         try:
             return kind(**values)
         except ValueError as error:
@@ -117,7 +117,7 @@ class _Fields:
 
 
 def unet_config(content: Mapping[str, Any], where: str) -> UNetConfig:
-    """Read ``unet/config.json`` as our configuration, without LoRA; fields left out mean what diffusers takes them for.
+    """Read ``unet/config.json`` as our configuration, without LoRA; missing fields have diffusers' defaults.
 
     Raises:
         ModelError: names the first field that asks for something unsupported.
@@ -200,7 +200,7 @@ def noise_schedule(content: Mapping[str, Any], where: str) -> NoiseSchedule:
 
 
 def _cross_attention(fields: _Fields, num_blocks: int) -> tuple[bool, ...]:
-    """Which down blocks attend to the prompt; the up blocks must mirror them."""
+    """Return which down blocks attend to the prompt; the up blocks must mirror them."""
     kinds = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
     default = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
     down = fields.take("down_block_types", default)
@@ -215,7 +215,7 @@ def _cross_attention(fields: _Fields, num_blocks: int) -> tuple[bool, ...]:
 
 
 def _per_block(fields: _Fields, num_blocks: int) -> tuple[int, ...]:
-    """Heads per down block: ``num_attention_heads``, or ``attention_head_dim``, which diffusers reads as the same."""
+    """Return the heads per down block: ``num_attention_heads``, or ``attention_head_dim``, its synonym in diffusers."""
     named = fields.take("num_attention_heads", None)
     by_width = fields.take("attention_head_dim", 8)
     name, value = ("attention_head_dim", by_width) if named is None else ("num_attention_heads", named)

@@ -1,4 +1,4 @@
-"""Bytes of a download into a cache of files: room, transfers that go on where they were cut off, sizes and digests.
+"""Download into a cache of files: check space, continue transfers that were cut off, check sizes and digests.
 
 The connection is the caller's; no library of HTTP is imported here.
 """
@@ -18,7 +18,7 @@ from s3diff.checkpoints.release import DownloadPlan, PlannedFile, failure, megab
 
 CHUNK_BYTES = 1 << 18
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-#: Opens a connection that sends a file from this byte on; gives whether it does, or sends the whole file, and chunks.
+#: Opens a connection to a file from this byte on; returns whether it starts there or at 0, and the chunks.
 Connect = Callable[[int], AbstractContextManager[tuple[bool, Iterator[bytes]]]]
 
 
@@ -30,13 +30,13 @@ def transfer(
     reconnections: int,
     errors: tuple[type[BaseException], ...],
 ) -> None:
-    """Fill a file up to its size, opening the connection again after a cut in the middle.
+    """Fill a file up to its size; reconnect after a cut.
 
     Args:
         connect: see ``Connect``.
-        partial: what is there already is kept.
-        size_bytes: of the whole file.
-        report: called with the bytes that are there.
+        partial: the file; existing content is kept.
+        size_bytes: size of the whole file.
+        report: called with the number of bytes so far.
         reconnections: how often a connection that was cut is opened again.
         errors: of the connection and the disk; the last one is raised.
     """
@@ -74,7 +74,7 @@ def _append(connect: Connect, partial: Path, size_bytes: int, report: Callable[[
 
 
 def fault_of(path: Path, file: PlannedFile) -> str | None:
-    """Say what is wrong with a transferred file; None where it is the one that the hub lists."""
+    """Return the fault of a transferred file; None if it is the listed one."""
     size_bytes = size_of(path)
     if size_bytes != file.size_bytes:
         return f"arrived with {size_bytes:,} bytes, the hub lists {file.size_bytes:,}"
@@ -87,7 +87,7 @@ def fault_of(path: Path, file: PlannedFile) -> str | None:
 
 
 def link(blob: Path, pointer: Path) -> None:
-    """Make a link to a file, or move the file there where the system has no links, as huggingface_hub does."""
+    """Link to a file; where the system has no links, move the file there, as huggingface_hub does."""
     pointer.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(pointer):
         pointer.unlink()
@@ -98,10 +98,10 @@ def link(blob: Path, pointer: Path) -> None:
 
 
 def require_space(plan: DownloadPlan) -> None:
-    """Require room for what is still to come, and for the model that is made of it: both stay on disk.
+    """Require free space for the rest of the download and the converted model, which both stay on disk.
 
     Raises:
-        DownloadError: there is none.
+        DownloadError: the space is missing.
     """
     partial_bytes = sum(
         size_of(part.folder / "blobs" / f"{file.digest}.incomplete")
@@ -124,15 +124,15 @@ def require_space(plan: DownloadPlan) -> None:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder itself, or the nearest one above it that is there."""
+    """Return the folder, or its nearest existing parent."""
     return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
 
 
 def size_of(path: Path) -> int:
-    """Return a file's size in bytes; 0 where there is none."""
+    """Return a file's size in bytes; 0 if there is none."""
     return path.stat().st_size if path.is_file() else 0
 
 
 def has_size(path: Path, size_bytes: int) -> bool:
-    """Say whether a file of this size is there."""
+    """Check whether a file of this size exists."""
     return path.is_file() and path.stat().st_size == size_bytes

@@ -1,4 +1,4 @@
-"""Files that hold named tensors: read without running code, checked by name and shape, written whole or not at all."""
+"""Read and write files of named tensors: no code runs, names and shapes are checked, files are written whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from s3diff import git_lfs
 from s3diff.atomic_write import whole_path
 from s3diff.errors import ModelError, OutputError
 
-#: What a damaged or foreign file makes torch's restricted reader raise; each becomes one line that names the file.
+#: Errors of torch's restricted reader on damaged or foreign files; each becomes one line that names the file.
 _UNREADABLE = (
     OSError,
     EOFError,
@@ -39,15 +39,15 @@ _UNREADABLE = (
 
 #: Highest pickle protocol that torch reads without running code.
 _READABLE_PROTOCOL = 3
-#: At most so many names in one message; the rest is counted.
+#: Most names in one message; the rest is counted.
 _MAX_NAMES = 6
 
 
 def read_torch_file(path: Path) -> Any:
-    """Read what ``torch.save`` wrote: tensors and plain values only; no code in the file ever runs.
+    """Read a ``torch.save`` file: only tensors and plain values; no code in the file runs.
 
     Raises:
-        ModelError: there is no such file, it is damaged or no torch file, or it carries code.
+        ModelError: the file does not exist, is damaged, is no torch file, or carries code.
     """
     _require_file(path)
     try:
@@ -74,7 +74,7 @@ def read_torch_file(path: Path) -> Any:
         ) from error
     except PermissionError as error:
         raise ModelError(f"{path} cannot be opened: permission denied; make the file readable") from error
-    except _UNREADABLE as error:  # torch's words for it are for programmers, and cut off in the middle of a sentence
+    except _UNREADABLE as error:  # torch's message is for programmers, and cut off in the middle of a sentence
         raise ModelError(f"{path} is cut off, damaged or no torch file; fetch it again from its authors") from error
 
 
@@ -95,7 +95,7 @@ def _pickle_protocol(path: Path) -> int:
 
 
 def write_torch_file(value: Any, path: Path) -> None:
-    """Write with ``torch.save``; the file appears whole or not at all.
+    """Write with ``torch.save``, whole or not at all.
 
     Raises:
         OutputError: the place cannot be written.
@@ -120,7 +120,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors by name; they may share or stride over memory, the file holds each on its own.
+    """Write tensors by name; shared or strided memory is written out for each.
 
     Raises:
         OutputError: the place cannot be written.
@@ -135,9 +135,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[Path]:
-    """See :func:`s3diff.atomic_write.whole_path`; torch reports an unwritable place as RuntimeError, safetensors as its
-    own error.
-    """
+    """Wrap :func:`s3diff.atomic_write.whole_path`, with the errors of torch and safetensors on unwritable paths."""
     try:
         with whole_path(path) as temporary:
             yield temporary
@@ -176,7 +174,7 @@ def fingerprint(components: Mapping[str, Mapping[str, Tensor]], settings: str) -
 
     Args:
         components: tensors by name, by component.
-        settings: what the tensors mean nothing without, as one canonical text; it is covered first.
+        settings: the settings that the tensors depend on, as one canonical text; hashed first.
     """
     digest = hashlib.sha256(settings.encode() + b"\0")
     for component in sorted(components):
@@ -188,13 +186,13 @@ def fingerprint(components: Mapping[str, Mapping[str, Tensor]], settings: str) -
 
 
 def first_line(error: BaseException) -> str:
-    """Take an error's first line, at most 160 characters, for a one-line message."""
+    """Return an error's first line, at most 160 characters, for a one-line message."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return printable(lines[0])
 
 
 def printable(text: object) -> str:
-    """Write a text from a file for a one-line message: no control characters, at most 160 characters."""
+    """Write a file's text for a one-line message: no control characters, at most 160 characters."""
     return "".join(character if character.isprintable() else "?" for character in str(text)[:160])
 
 

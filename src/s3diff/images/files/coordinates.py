@@ -75,12 +75,12 @@ Follow = Callable[[Numbers, Transform], Numbers | None]
 
 
 def own_width(values: Numbers, transform: Transform) -> Numbers:
-    """Return the result's width, whatever the field said."""
+    """Set to the result's width, whatever the field said."""
     return (transform.result[0],)
 
 
 def own_height(values: Numbers, transform: Transform) -> Numbers:
-    """Return the result's height, whatever the field said."""
+    """Set to the result's height, whatever the field said."""
     return (transform.result[1],)
 
 
@@ -183,7 +183,7 @@ def only_uncut(values: Numbers, transform: Transform) -> Numbers | None:
 
 
 def upright(values: Numbers, transform: Transform) -> Numbers:
-    """Return the orientation of an upright picture."""
+    """Set to the orientation of an upright picture."""
     return (1,)
 
 
@@ -193,7 +193,7 @@ def only_scaled(values: Numbers, transform: Transform) -> Numbers | None:
 
 
 def never(values: Numbers, transform: Transform) -> None:
-    """Drop a field that no function here can follow."""
+    """Drop a field that cannot follow."""
 
 
 #: Number of arguments of each function.
