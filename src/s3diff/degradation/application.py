@@ -1,4 +1,4 @@
-"""A draw applied to its ground truths: fast, and once more as plainly as it can be said.
+"""Apply a draw to its ground truths: a fast version and its readable twin.
 
 After the first resize every image has a size of its own, so that little of the middle can be done for several at
 once. What can be (the same step on images of one size) is one call where it pays: on a GPU always, on a processor for
@@ -55,7 +55,7 @@ def apply(ground_truth: Tensor, drawn: DegradationDraw) -> Tensor:
 
 
 def apply_reference(ground_truth: Tensor, drawn: DegradationDraw) -> Tensor:
-    """What ``apply`` does, image after image, with whole kernels: the readable twin; the same arguments and errors.
+    """Apply a draw image after image, with whole kernels: the readable twin of ``apply``.
 
     Before JPEG and the last rounding both agree to 1e-5. Where a value lies that near to a half, the rounding may go
     the other way, which moves one pixel by a level or, in JPEG, one block by one step of its table.
@@ -124,7 +124,7 @@ def _compress_one(image: Tensor, drawn: DegradationDraw, stage_index: int, row: 
 
 
 def _reduce(images: _Images, drawn: DegradationDraw, blurs: list[_Blur]) -> _Images:
-    """All but the final sinc and the JPEG behind it."""
+    """Apply everything except the final sinc and the JPEG behind it."""
     first, second = drawn.stages
     every = torch.ones_like(drawn.jpeg_is_last)
     images = _resize(blurs[0](images), first.size_px.tolist(), first.resize_mode)
@@ -138,7 +138,7 @@ def _reduce(images: _Images, drawn: DegradationDraw, blurs: list[_Blur]) -> _Ima
 
 
 class _Blur:
-    """The kernels of a batch, made once, each cut to the side that counts; called with some of its images."""
+    """Blur images with the batch's kernels, made once, each cut to the side that counts."""
 
     def __init__(self, parameters: KernelParameters) -> None:
         self.kernels = parameters.kernels()
@@ -187,7 +187,7 @@ def _grouped(
 
 
 def _parts(images: _Images) -> list[_Images]:
-    """The images that go through the steps together; all of one size here."""
+    """Return the images that go through the steps together; all have one size."""
     image = next(iter(images.values()))
     if image.is_cuda or image.shape[-2] * image.shape[-1] <= _CPU_GROUPED_UP_TO_PX:
         return [images]

@@ -15,7 +15,7 @@ from s3diff.errors import OptionError
 
 @dataclass(frozen=True)
 class Degrade:
-    """A degradation with its ranges; can be pickled, so that workers of a DataLoader take it.
+    """Degrade images with given ranges; can be pickled for workers of a DataLoader.
 
     Attributes:
         preset: a name of ``s3diff degrade --preset``, or settings of one's own.

@@ -1,4 +1,4 @@
-"""What is drawn for a batch of degradations: every random number, one entry for each image."""
+"""Hold every random number of a batch of degradations, one entry for each image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIN_SIDE_PX = PADDED_SIDE_PX // 2 + 1
 
 @dataclass(frozen=True)
 class StageDraw:
-    """One blur, resize, noise and JPEG for each image of a batch; all tensors on the CPU.
+    """Hold one blur, resize, noise and JPEG for each image of a batch; all tensors on the CPU.
 
     Attributes:
         blur: the kernels; family ``pulse`` where there is no blur.
@@ -79,12 +79,12 @@ class DegradationDraw:
         return len(self.jpeg_is_last)
 
     def without_noise(self) -> DegradationDraw:
-        """The same without noise in either stage; blur, sizes and JPEG stay."""
+        """Return the draw without noise in either stage; blur, sizes and JPEG stay."""
         stages = [replace(stage, noise_kind=torch.zeros_like(stage.noise_kind)) for stage in self.stages]
         return replace(self, stages=(stages[0], stages[1]))
 
     def rows(self, start: int, stop: int) -> DegradationDraw:
-        """The draw of the images from ``start`` up to, not including, ``stop``.
+        """Return the draw of the images from ``start`` up to, not including, ``stop``.
 
         ``apply(ground_truth[start:stop], drawn.rows(start, stop))`` equals ``apply(ground_truth, drawn)[start:stop]``
         to the bit: of several processes each draws for the whole batch and applies its own rows.

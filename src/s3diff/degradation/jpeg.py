@@ -52,7 +52,7 @@ _YCBCR_TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.
 
 
 def compress_jpeg(images: Tensor, quality: Tensor | float, convention: JpegConvention = "encoder") -> Tensor:
-    """What is left of the images after JPEG with 4:2:0 chroma at the given quality.
+    """Compress the images as JPEG with 4:2:0 chroma at the given quality, and return them.
 
     Args:
         images: [B, 3, H, W] float, RGB in [0, 1]; values outside are clamped.
@@ -89,7 +89,7 @@ def compress_jpeg(images: Tensor, quality: Tensor | float, convention: JpegConve
 
 
 def _as_qualities(quality: Tensor | float, batch_size: int) -> Tensor:
-    """[B] on the CPU, where looking at values waits for no GPU."""
+    """Return [B] on the CPU, where reading values does not wait for a GPU."""
     qualities = torch.as_tensor(quality, dtype=torch.float32, device="cpu").flatten()
     if len(qualities) not in (1, batch_size):
         raise OptionError(f"{len(qualities)} JPEG qualities for {batch_size} images; give one, or one for each image")
@@ -99,7 +99,7 @@ def _as_qualities(quality: Tensor | float, batch_size: int) -> Tensor:
 
 
 def _quantisation_tables(qualities: Tensor, convention: JpegConvention) -> Tensor:
-    """The luma and chroma tables, [2, B, 1, 64]: the standard's examples scaled as encoders do by the quality."""
+    """Return the luma and chroma tables, [2, B, 1, 64]: the standard's examples scaled by the quality."""
     examples = torch.tensor([_LUMA_TABLE, _CHROMA_TABLE], dtype=torch.float32)
     if convention == "encoder":
         # Whole-number arithmetic of the encoders, with their division that drops the fraction.
@@ -167,7 +167,7 @@ def _matrix(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor
 
 @lru_cache(maxsize=16)
 def _dct_matrix(device: torch.device) -> Tensor:
-    """The two-dimensional DCT-II of an 8 x 8 block, orthonormal, as one matrix [64, 64] on its row-major values."""
+    """Return the orthonormal two-dimensional DCT-II of an 8 x 8 block as a matrix [64, 64] on its row-major values."""
     frequency = torch.arange(_BLOCK_SIDE_PX, dtype=torch.float64).view(-1, 1)
     position = torch.arange(_BLOCK_SIDE_PX, dtype=torch.float64)
     matrix = torch.cos((2 * position + 1) * frequency * math.pi / 16) / 2

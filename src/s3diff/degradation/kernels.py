@@ -47,7 +47,7 @@ _WITHOUT_SIGMA = (SINC, PULSE)
 
 @dataclass(frozen=True)
 class KernelParameters:
-    """What makes the kernels of a batch, one entry for each image.
+    """Hold the parameters of a batch's kernels, one entry for each image.
 
     Attributes:
         family: [B] int64, index into ``KERNEL_FAMILIES``.
@@ -73,7 +73,7 @@ class KernelParameters:
         return replace(self, **{item.name: getattr(self, item.name)[start:stop] for item in fields(self)})
 
     def kernels(self, padded_side_px: int = PADDED_SIDE_PX) -> Tensor:
-        """The kernels [B, k, k] float64, k = ``padded_side_px``, each of sum 1; zero outside each one's own side."""
+        """Compute the kernels [B, k, k] float64, k = ``padded_side_px``, each of sum 1; zero outside its own side."""
         squared = _squared_distance(self, padded_side_px)
         values = torch.zeros_like(squared)
         for index, name in enumerate(KERNEL_FAMILIES):
@@ -130,7 +130,7 @@ def pulse_parameters(batch_size: int, side_px: int = PADDED_SIDE_PX) -> KernelPa
 
 
 def needed_radii(kernels: Tensor) -> list[int]:
-    """For each of the kernels [B, k, k] the radius in pixels outside which its weights sum to no more than 1e-7.
+    """Return for each of the kernels [B, k, k] the radius in pixels outside which its weights sum to at most 1e-7.
 
     Cut to that radius, a kernel filters pictures in [0, 1] alike within half the resolution of single precision at 1,
     for a fraction of the arithmetic: a Gaussian of 1 px needs a side of 11 px and not its 21.
@@ -143,7 +143,7 @@ def needed_radii(kernels: Tensor) -> list[int]:
 
 
 def cut_kernels(kernels: Tensor, radius_px: int) -> Tensor:
-    """The middle [B, 2 r + 1, 2 r + 1] of kernels [B, k, k]."""
+    """Return the middle [B, 2 r + 1, 2 r + 1] of kernels [B, k, k]."""
     ring = kernels.shape[-1] // 2 - radius_px
     return kernels[:, ring : kernels.shape[-2] - ring, ring : kernels.shape[-1] - ring]
 

@@ -30,7 +30,7 @@ _PLACES_IN_A_CELL = 2**24 // _ALIAS_CELLS
 
 
 def gaussian_noise(images: Tensor, sigma: Tensor, grey: Tensor, generator: torch.Generator) -> Tensor:
-    """A field of Gaussian noise for every image.
+    """Draw a field of Gaussian noise for every image.
 
     Args:
         images: [B, C, H, W] float; only their shape, type and device are used.
@@ -55,7 +55,7 @@ def poisson_noise(
     generator: torch.Generator,
     min_photons: int = MIN_PHOTONS,
 ) -> Tensor:
-    """A field of Poisson (photon) noise for every image: ``scale * (Poisson(n * image) / n - image)``.
+    """Draw a field of Poisson (photon) noise for every image: ``scale * (Poisson(n * image) / n - image)``.
 
     Args:
         images: [B, 3, H, W] float, RGB in [0, 1]; rounded to 8 bits before photons are counted.
@@ -90,7 +90,7 @@ def poisson_noise(
 
 
 def sample_poisson(rows: Tensor, uniform: Tensor, fewest: int = 0) -> Tensor:
-    """Poisson counts by Walker's alias method: one uniform number and three look-ups for each count.
+    """Draw Poisson counts by Walker's alias method: one uniform number and three look-ups for each count.
 
     A sampler by rejection takes more or fewer numbers as the mean goes, so that one pixel that rounds to another level
     changes the noise of all after it; here a pixel's noise is its own, and it takes a third of the time.
@@ -135,7 +135,7 @@ def _poisson_tables(fewest: int, device: torch.device) -> PoissonTables:
 
 @lru_cache(maxsize=16)
 def _alias_table(photons: int) -> PoissonTables:
-    """The 256 rows for one number of photons, by Vose's method, all rows at once."""
+    """Make the 256 rows for one number of photons, by Vose's method, all rows at once."""
     chance, first = _poisson_chances(photons)
     share, other = chance * _ALIAS_CELLS, np.tile(np.arange(_ALIAS_CELLS), (256, 1))
     # numpy: for a thousand steps this small, starting torch's threads takes longer than the work.
@@ -166,7 +166,7 @@ def _poisson_chances(photons: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _photon_powers(levels: Tensor) -> Tensor:
-    """log2 of the photons of every image of 8-bit levels [B, C, H, W]: [B] int64, without waiting for a GPU."""
+    """Return log2 of the photons of every image of 8-bit levels [B, C, H, W]: [B] int64, without waiting for a GPU."""
     if levels.is_cuda:
         present = torch.zeros(len(levels), 256, dtype=torch.bool, device=levels.device)
         present.scatter_(1, levels.flatten(1).long(), True)

@@ -74,7 +74,7 @@ _FIELDS = (
 
 
 def to_records(drawn: DegradationDraw) -> list[dict[str, Any]]:
-    """One record of plain values for each image of a draw; its settings are to be kept apart."""
+    """Return a record of plain values for each image of a draw; its settings are stored separately."""
     stages = [_stage_values(stage) for stage in drawn.stages]
     sinc, modes = _kernel_values(drawn.final_sinc), _plain(drawn.final_mode, RESIZE_MODES)
     last, seeds = drawn.jpeg_is_last.tolist(), drawn.noise_seeds.tolist()
@@ -94,7 +94,7 @@ def to_records(drawn: DegradationDraw) -> list[dict[str, Any]]:
 
 
 def from_records(records: Sequence[Any], settings: DegradationSettings) -> DegradationDraw:
-    """The draw that ``to_records`` wrote down: every field equal, so that ``apply`` gives equal bits.
+    """Rebuild the draw of ``to_records``: every field equal, so that ``apply`` gives equal bits.
 
     Args:
         records: one for each image, all of one size.

@@ -14,7 +14,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class StageSettings:
-    """One stage: blur, resize, noise, JPEG. Ranges are (lowest, highest) and drawn from evenly.
+    """Describe one stage: blur, resize, noise, JPEG. Ranges are (lowest, highest) and drawn from evenly.
 
     Attributes:
         blur_probability: of a blur at all.
@@ -58,7 +58,7 @@ class StageSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DegradationSettings:
-    """The whole degradation: two stages, then the reduction to the low-quality size with a sinc and the last JPEG.
+    """Describe the whole degradation: two stages, the reduction to the low-quality size with a sinc, the last JPEG.
 
     Attributes:
         first: the stage at the size of the ground truth.

@@ -233,7 +233,7 @@ def _draw_index(chosen: tuple[str, ...], names: tuple[str, ...], batch_size: int
 
 
 def _without_degradation(drawn: DegradationDraw, rows: Tensor, mode: Tensor) -> DegradationDraw:
-    """The same draw, where in ``rows`` the second stage's resize by ``mode`` is all that is left."""
+    """Return the draw with only the second stage's resize by ``mode`` for the images in ``rows``."""
     first, second = drawn.stages
     return replace(
         drawn,

@@ -28,7 +28,7 @@ _LEAST_STEP = 0.5
 
 
 def with_stronger_blur(drawn: DegradationDraw, generator: torch.Generator) -> DegradationDraw:
-    """The same draw but blurrier: wider kernels and stronger reductions in both stages, all else alike.
+    """Return a blurrier draw: wider kernels and stronger reductions in both stages, all else equal.
 
     Each image goes a part of the way, drawn from 1/2 to 1, to the largest sigma, the lowest cut-off and the smallest
     size of the settings. An image without a first blur gets one; an absent second blur stays absent.
@@ -41,7 +41,7 @@ def with_stronger_blur(drawn: DegradationDraw, generator: torch.Generator) -> De
 
 
 def with_stronger_noise(drawn: DegradationDraw, generator: torch.Generator) -> DegradationDraw:
-    """The same draw but noisier: stronger noise and lower JPEG quality in both stages, all else alike.
+    """Return a noisier draw: stronger noise and lower JPEG quality in both stages, all else equal.
 
     Each image goes a part of the way, drawn from 1/2 to 1, to the strongest noise and the lowest quality of the
     settings; the noise of every pixel has the same seed. An image without noise in the first stage gets Gaussian
@@ -62,7 +62,8 @@ def extreme(
     scale: int,
     generator: torch.Generator,
 ) -> DegradationDraw:
-    """A draw with every strength at its most: widest isotropic blurs, smallest sizes, strongest noise, lowest quality.
+    """Return a draw with every strength at its most: widest isotropic blurs, smallest sizes, strongest noise, lowest
+    quality.
 
     Arguments and errors are those of ``draw``. What has no strength is drawn: resize modes, the kind of noise and
     whether it is grey, the order of the last steps.
@@ -88,7 +89,7 @@ def reduced_only(
     scale: int,
     generator: torch.Generator,
 ) -> DegradationDraw:
-    """A draw that only reduces, by one of ``settings.clean_modes`` for each image; arguments are those of ``draw``."""
+    """Return a draw that only reduces, by one of ``settings.clean_modes`` for each image; see ``draw``."""
     return draw(replace(settings, clean_probability=1.0), batch_size, height, width, scale, generator)
 
 

@@ -1,4 +1,4 @@
-"""How good a restored picture is."""
+"""Measure how good restored pictures are."""
 
 from __future__ import annotations
 

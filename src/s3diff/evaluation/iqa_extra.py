@@ -1,4 +1,4 @@
-"""The only door to pyiqa: MUSIQ, MANIQA and CLIPIQA.
+"""Compute MUSIQ, MANIQA and CLIPIQA with pyiqa; nothing else imports it.
 
 pyiqa is an optional extra under a licence for non-commercial use (PolyForm Noncommercial), and it fetches the weights
 of these measures itself on first use. Nothing else in the project needs it.
@@ -26,7 +26,7 @@ PYIQA_NAMES = {
 
 
 class NoReferenceMeasure:
-    """One of pyiqa's measures.
+    """Compute one of pyiqa's measures.
 
     Args:
         name: one of ``PYIQA_NAMES``.

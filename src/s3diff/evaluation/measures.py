@@ -31,7 +31,7 @@ ScoreSet = Callable[[Iterable[torch.Tensor], Iterable[torch.Tensor]], float]
 
 @dataclass(frozen=True)
 class Measure:
-    """What is known of a measure without loading anything.
+    """Describe a measure without loading anything.
 
     Attributes:
         name: what options, protocols and result files call it.
@@ -58,7 +58,7 @@ class Measure:
 
 
 def _plain(measure: Callable[..., torch.Tensor], **given: Any) -> Callable[[torch.device], Callable[..., torch.Tensor]]:
-    """A measure that is a function and loads nothing."""
+    """Wrap a measure that is a function and loads nothing."""
     return lambda device: partial(measure, **given)
 
 
@@ -137,7 +137,7 @@ def register_measure(measure: Measure) -> Measure:
 
 
 def is_registered(name: str) -> bool:
-    """Whether a measure is a user's own, which may compute something else in the next run."""
+    """Check whether a measure is a user's own, which may compute something else in the next run."""
     return name in _registered
 
 

@@ -1,4 +1,6 @@
-"""What is compared: models, plain interpolation, results of others, and any program that restores one picture."""
+"""Define the compared methods: models, plain interpolation, others' results, and any program that restores one
+picture.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ WARM_UP_PX = 64
 
 
 class Method(ABC):
-    """One column of the comparison.
+    """Describe one column of the comparison.
 
     Attributes:
         name: in tables and in the names of folders.
@@ -75,7 +77,7 @@ class Method(ABC):
 
     @property
     def needs_input(self) -> bool:
-        """Whether it makes its results itself."""
+        """Whether the method makes its results itself."""
         return True
 
 
@@ -101,7 +103,7 @@ class Baseline(_Maker):
 
 
 class Model(_Maker):
-    """One of our models, restored with its defaults.
+    """Restore with one of our models and its defaults.
 
     Args:
         name: in the table.
@@ -137,7 +139,7 @@ class Model(_Maker):
 
 
 class Results(Method):
-    """A folder of results that others made.
+    """Read a folder of results that others made.
 
     Raises:
         PictureError: see :func:`s3diff.evaluation.sets.match_results`.
@@ -159,7 +161,7 @@ class Results(Method):
 
 
 class Program(_Maker):
-    """A program that is started once for each picture, without a shell.
+    """Start a program once for each picture, without a shell.
 
     Args:
         name: in the table.
@@ -201,7 +203,7 @@ class Program(_Maker):
 
 
 class Function(_Maker):
-    """A function of a user's file.
+    """Call a function of a user's file.
 
     It takes the low-quality picture, [h, w, 3] or [h, w, 1] uint8 or uint16, and the result's (width, height), and
     returns the result as an array (uint8, uint16 or float in [0, 1]) or as a Pillow image.
@@ -236,7 +238,7 @@ class Function(_Maker):
 
 
 def _words(command: str) -> list[str]:
-    """A command taken apart; on Windows a backslash belongs to a path, and quotes stay until taken off here."""
+    """Split a command; on Windows a backslash belongs to a path, so that quotes are removed here."""
     if os.name != "nt":
         return shlex.split(command)
     words = shlex.split(command, posix=False)

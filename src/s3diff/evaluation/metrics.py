@@ -116,7 +116,7 @@ def ssim_rgb(result: torch.Tensor, truth: torch.Tensor, *, border_px: int = 0) -
 
 
 def _ssim(first: torch.Tensor, second: torch.Tensor, *, clip_structure: bool) -> torch.Tensor:
-    """[B, 1, H, W] float64 each to [B]."""
+    """Compute [B] from two [B, 1, H, W] float64."""
     moments = torch.cat([first, second, first * first + second * second, first * second], dim=1)
     mean_a, mean_b, squares, product = _windowed_means(moments).split(1, dim=1)
     mean_product, mean_squares = mean_a * mean_b, mean_a * mean_a + mean_b * mean_b

@@ -44,7 +44,7 @@ _HALVING_MARGIN_PX = 8
 
 
 class NIQE(nn.Module):
-    """The distance from pristine photographs; lower is more natural.
+    """Compute the distance from pristine photographs; lower is more natural.
 
     Args:
         luma: ``yiq`` or ``bt601``, see above.
@@ -109,7 +109,7 @@ class NIQE(nn.Module):
 
 
 def _rounded_luma(images: torch.Tensor, kind: Luma) -> torch.Tensor:
-    """[B, 3, H, W] in [0, 1] to [B, 1, H, W] float64 in whole 255ths."""
+    """Convert [B, 3, H, W] in [0, 1] to [B, 1, H, W] float64 in whole 255ths."""
     if kind == "bt601":
         return (luma(images) * 255.0).round()
     weights = torch.tensor(_YIQ_WEIGHTS, dtype=torch.float64, device=images.device)
@@ -144,7 +144,9 @@ def _normalised(planes: torch.Tensor) -> torch.Tensor:
 
 
 def _features(planes: torch.Tensor, block_px: int) -> torch.Tensor:
-    """[B, 1, H, W] luma to [B, N, 18]: two values of each block's pixels, four of each of four neighbours' products."""
+    """Compute [B, N, 18] from luma [B, 1, H, W]: two values of each block's pixels, four of each of four neighbours'
+    products.
+    """
     pixels = _normalised(planes)[:, 0]
     blocks = pixels.unfold(1, block_px, block_px).unfold(2, block_px, block_px)  # row by row
     blocks = blocks.transpose(1, 2).flatten(1, 2)  # column by column, as the pristine ones were

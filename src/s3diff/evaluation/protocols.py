@@ -11,7 +11,7 @@ from s3diff.evaluation.measures import MEASURES, checked_names
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How results are scored; a change of any field is a new version.
+    """Define how results are scored; a change of any field is a new version.
 
     Colour, border and checkpoint are part of the measures' names. In every protocol pictures are read as 8-bit RGB at
     their own size, nothing is cropped or resized before the measures, and a result belongs to the truth of its name.

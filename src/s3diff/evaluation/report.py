@@ -1,4 +1,4 @@
-"""What a run found, as tables: CSV for each picture, Markdown for people, figures for the page."""
+"""Write a run's findings as tables: CSV for each picture, Markdown for people, figures for the page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BETTER = {"higher": "higher is better", "lower": "lower is better", "one": "1 i
 
 @dataclass(frozen=True)
 class Row:
-    """One method in the table.
+    """Hold one method's row of the table.
 
     Attributes:
         method: its name.
@@ -142,7 +142,7 @@ def _plain(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """A name for the CSV; an apostrophe keeps spreadsheets from taking it for a formula and running it."""
+    """Write a name for the CSV; an apostrophe keeps spreadsheets from running it as a formula."""
     plain = _plain(text)
     return f"'{plain}" if plain.startswith(("=", "+", "-", "@")) else plain
 

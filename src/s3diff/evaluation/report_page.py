@@ -1,4 +1,4 @@
-"""The report as one HTML page: figures, plots and pictures, without anything to fetch.
+"""Write the report as one HTML page: figures, plots and pictures, with nothing to fetch.
 
 The page itself is ``report_page.html``; only data is put into it, so names of files cannot become markup.
 """
@@ -128,7 +128,7 @@ def _rankings(evaluation: Evaluation, scored: dict[str, dict[str, Score]]) -> li
 
 
 def _stored_names(evaluation: Evaluation, scored: dict[str, dict[str, Score]]) -> list[str]:
-    """The pictures to store: both ends of every ranking, in turn."""
+    """Choose the pictures to store: both ends of every ranking, in turn."""
     rankings = [names for _, names in _rankings(evaluation, scored)]
     rankings += [names[::-1] for names in rankings]
     chosen: dict[str, None] = {}
@@ -140,7 +140,7 @@ def _stored_names(evaluation: Evaluation, scored: dict[str, dict[str, Score]]) -
 
 
 def _thumbnails(evaluation: Evaluation, scored: dict[str, dict[str, Score]]) -> dict[str, dict[str, str]]:
-    """By method and picture, of every case that the page can show."""
+    """Make thumbnails by method and picture, of every case that the page can show."""
     found: dict[str, dict[str, str]] = {method: {} for method in evaluation.methods}
     with tempfile.TemporaryDirectory(prefix="s3diff-page-") as scratch:
         for method, ranked in _rankings(evaluation, scored):
@@ -182,7 +182,7 @@ def _images(evaluation: Evaluation, names: list[str]) -> dict[str, Any]:
 
 
 def _middle(picture: Picture, scale: float) -> Picture:
-    """The middle of a picture that covers ``MAX_STORED_PX`` of its result, ``scale`` times as large."""
+    """Cut out the middle of a picture that covers ``MAX_STORED_PX`` of its result, ``scale`` times as large."""
     limit = max(1, round(MAX_STORED_PX / scale))
     top, left = (max(0, (side - limit) // 2) for side in (picture.height, picture.width))
     pixels = picture.pixels[top : top + limit, left : left + limit]

@@ -1,4 +1,4 @@
-"""The scores of a run on disk: one line of JSON for each picture of each method, added to while the run goes on."""
+"""Store the scores of a run: one line of JSON for each picture of each method, appended during the run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCORES_NAME = "scores.jsonl"
 
 @dataclass(frozen=True)
 class Score:
-    """One picture of one method.
+    """Hold the scores of one picture of one method.
 
     Attributes:
         method: its name.

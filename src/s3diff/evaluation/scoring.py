@@ -43,7 +43,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All scores of a run and what they were made with.
+    """Hold all scores of a run and how they were made.
 
     Attributes:
         protocol: name and version stand in every report.
@@ -142,7 +142,7 @@ def _finished(
     of_sets: dict[tuple[str, str], float],
     left_out: dict[str, str],
 ) -> Evaluation:
-    """The scores in the order of the table, on disk and as a value."""
+    """Return the scores in the order of the table, on disk and as a value."""
     items = work.evaluation_set.items
     kept = [
         replace(score, protocol=protocol.title)
@@ -169,7 +169,7 @@ def _finished(
 
 @dataclass
 class _Work:
-    """What one run of :func:`evaluate` carries from picture to picture."""
+    """Hold the state of one run of :func:`evaluate` between pictures."""
 
     evaluation_set: EvaluationSet
     measures: dict[str, ScoreBatch]
@@ -316,7 +316,7 @@ def transparency(scores: Sequence[Score]) -> str:
 
 
 def _read_pair(path: Path, truth_path: Path | None) -> tuple[torch.Tensor, torch.Tensor | None, bool]:
-    """The result, the truth, and whether the result has transparency."""
+    """Read the result and the truth; return also whether the result has transparency."""
     picture = read_picture(path)
     result, has_alpha = to_tensor(picture), picture.alpha is not None
     if truth_path is None:

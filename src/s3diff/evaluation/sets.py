@@ -41,7 +41,7 @@ _SHOWN_NAMES = 3
 
 @dataclass(frozen=True)
 class SetItem:
-    """One picture of a set.
+    """Describe one picture of a set.
 
     Attributes:
         name: the path inside the set's folder, with ``/`` and without extension; what results are paired by.

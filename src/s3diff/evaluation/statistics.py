@@ -1,4 +1,4 @@
-"""How sure a mean is: bootstrap over pictures, and differences between two methods picture by picture."""
+"""Compute confidence intervals: bootstrap over pictures, and differences between two methods picture by picture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIN_PICTURES = 6
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its bootstrap confidence interval (percentiles, 95 %).
+    """Hold a figure with its bootstrap confidence interval (percentiles, 95 %).
 
     Attributes:
         value: the figure.
@@ -39,7 +39,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """One method less another on the same pictures.
+    """Hold the difference of two methods on the same pictures.
 
     Attributes:
         mean: of the differences, with its interval; an interval without 0 is a difference beyond chance.
@@ -54,7 +54,7 @@ class PairedDifference:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """How the figures of pictures become the figure of their set: ``finish(mean over pictures of prepare(values))``.
+    """Compute a set's figure from its pictures': ``finish(mean over pictures of prepare(values))``.
 
     Attributes:
         prepare: takes and gives [..., C] values.

@@ -1,4 +1,4 @@
-"""The variational autoencoder (SD-Turbo's layout, every width configurable); LoRA only in the encoder."""
+"""Build the variational autoencoder (SD-Turbo's layout, every width configurable); LoRA only in the encoder."""
 
 from __future__ import annotations
 

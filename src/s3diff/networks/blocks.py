@@ -1,4 +1,4 @@
-"""The blocks that the autoencoder and the UNet are made of, with the parameter names of a diffusers checkpoint.
+"""Build the blocks of the autoencoder and the UNet, with the parameter names of a diffusers checkpoint.
 
 Every block takes ``modulation``: [B, r, r] for its modulated layers, or None for the base weights.
 """
@@ -188,7 +188,7 @@ class Upsampler(nn.Module):
 
 
 class KeysAndValues(NamedTuple):
-    """What an attention layer makes of a context, both [P, heads, T, C / heads]: computed once, used in many calls.
+    """Hold an attention layer's keys and values of a context, both [P, heads, T, C / heads], for many calls.
 
     With a batch of B = n P queries each of them serves n neighbours in it.
     """
@@ -316,7 +316,7 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """A transformer block over the pixels of a feature map, between two linear layers, added to its input."""
+    """Apply a transformer block to the pixels of a feature map, between two linear layers, added to its input."""
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ class ConditioningConfig:
 
 
 class NetworkConditioning(nn.Module):
-    """One network's half: its degree MLP, its table of block IDs and the layer that fuses both into M [r, r]."""
+    """Compute M [r, r] for one network: a degree MLP, a table of block IDs and a layer that fuses both."""
 
     def __init__(self, config: ConditioningConfig, num_rows: int, rank: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How blurred and how noisy a picture is: the estimator of MM-RealSR (arXiv 2205.05065), as S3Diff uses it."""
+"""Estimate how blurred and how noisy a picture is: MM-RealSR's estimator (arXiv 2205.05065), as S3Diff uses it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ REACH_PX = 13 + 1 + 4 * 2
 
 
 class DegradationEstimator(nn.Module):
-    """One branch per degradation: a convolution, eight residual blocks with one halving, a mean, two linear layers.
+    """Estimate in one branch per degradation: a convolution, residual blocks with one halving, a mean, two linear
+    layers.
 
     Parameter names are those of the published ``de_net.pth``, which loads as it is.
     """

@@ -62,7 +62,7 @@ class FoldedNetwork(Generic[Network]):
 
 
 class FoldedInTurn:
-    """A batch with one modulation per image, computed image by image with folded weights.
+    """Run a batch with one modulation per image, image by image with folded weights.
 
     It pays where one image keeps the device busy: a fold costs less than the LoRA layers it saves.
 
@@ -97,5 +97,5 @@ def _fold_into(buffer: Tensor, layer: LoraWeights, modulations: Tensor) -> None:
 
 
 def _as_rows(tensor: Tensor, row_major: bool) -> Tensor:
-    """A view: one row per output channel, [out, in * k * k], or [out, k * k * in] of a channels-last convolution."""
+    """View a weight as one row per output channel, [out, in * k * k], or [out, k * k * in] with channels last."""
     return (tensor if row_major else tensor.permute(0, 2, 3, 1)).view(tensor.shape[0], -1)

@@ -1,4 +1,4 @@
-"""The generator's stages as modules of tensors alone, for any size: what ``torch.export`` and other runtimes take.
+"""Wrap the generator's stages as modules of tensors only, for any size, for ``torch.export`` and other runtimes.
 
 The LoRA stays beside the weights, per sample: runtimes arrange weights that never change once, when they load them.
 """

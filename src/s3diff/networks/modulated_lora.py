@@ -32,7 +32,7 @@ Adaptation = Tensor | Mapping[str, Tensor] | Callable[..., Any] | None
 
 
 class _ModulatedLora:
-    """What the linear and the convolution layer share: two factors, one scale and the mixing of the code."""
+    """Share the code of the linear and the convolution layer: two factors, one scale and the mixing."""
 
     lora_rank: int
     lora_scale: float
@@ -50,7 +50,7 @@ class _ModulatedLora:
 
 
 class ModulatedLinear(nn.Linear, _ModulatedLora):
-    """A linear layer with modulated LoRA; with ``lora_rank`` 0 it is a plain linear layer.
+    """Apply a linear layer with modulated LoRA; with ``lora_rank`` 0 a plain linear layer.
 
     Args:
         lora_rank: r; factors are ``lora_A`` [r, in] and ``lora_B`` [out, r].
@@ -116,7 +116,7 @@ def modulated_forward_reference(layer: ModulatedLayer, x: Tensor, modulation: Te
 
 @dataclass(frozen=True)
 class LoraWeights:
-    """One layer's weights as folding needs them: base [out, in, ...], factors and the row of the block table."""
+    """Hold one layer's weights for folding: base [out, in, ...], factors and the row of the block table."""
 
     weight: Tensor
     lora_A: Tensor
@@ -140,7 +140,7 @@ class LoraWeights:
 
 
 class ModulatedNetwork(nn.Module):
-    """A network some of whose layers are modulated, each by the row of a block table that its place decides."""
+    """Define a network with modulated layers, each by the row of a block table that its place decides."""
 
     #: Number of rows of the block table.
     num_modulation_rows: int

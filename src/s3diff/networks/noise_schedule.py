@@ -1,4 +1,4 @@
-"""The one step of the diffusion schedule that the method uses."""
+"""Compute the method's one step of the diffusion schedule."""
 
 from __future__ import annotations
 

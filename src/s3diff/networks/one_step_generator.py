@@ -1,4 +1,4 @@
-"""The whole method on tensors: encode, predict for two prompts, one step, decode. Stages can be called singly."""
+"""Run the whole method on tensors: encode, predict for two prompts, one step, decode. Stages can be called singly."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class GeneratorConfig:
 
     @property
     def is_local(self) -> bool:
-        """Whether a result's pixel depends only on the pixels around it: no norm or attention over the picture."""
+        """Whether a result's pixel depends only on nearby pixels: no norm or attention over the picture."""
         norms = (self.autoencoder.norm, self.unet.norm)
         return "group" not in norms and not self.autoencoder.attention and not self.unet.self_attention
 
     @property
     def pad_multiple(self) -> int:
-        """The enlarged input's sides are padded to multiples of this many pixels (64 for SD-Turbo)."""
+        """Divisor, in pixels, of the enlarged input's padded sides (64 for SD-Turbo)."""
         return self.autoencoder.downscale * self.unet.downscale
 
 
@@ -200,7 +200,7 @@ class OneStepGenerator(nn.Module):
 
 
 class Stages(Protocol):
-    """A generator's encoder and decoder, or the same in tiles."""
+    """Define the interface of a generator's encoder and decoder, also in tiles."""
 
     @property
     def config(self) -> GeneratorConfig: ...

@@ -1,4 +1,5 @@
-"""A prompt's text to the embedding that the UNet attends to. The only place for transformers, imported when needed.
+"""Encode a prompt's text to the embedding that the UNet attends to. Only this module imports transformers, when
+needed.
 
 The two prompts of the method are stored beside the weights; other texts are encoded here.
 """

@@ -1,4 +1,4 @@
-"""A feature map in pieces: the autoencoder's own modules run on it layer by layer, with less memory than on the whole.
+"""Run the autoencoder's own modules layer by layer on a feature map in pieces, with less memory than on the whole.
 
 :class:`TiledFeatures` stands where a tensor stands: ``decoder(TiledFeatures.in_bands(latent))``. It follows torch's
 ``__torch_function__`` protocol for the few functions that the autoencoder uses; anything else is an error, never a
@@ -159,7 +159,7 @@ class TiledFeatures:
         return TiledFeatures(pieces, self._statistics, neighbours=self._neighbours, margin=self._margin)
 
     def _then(self, function: Callable[[Tensor], Tensor]) -> TiledFeatures:
-        """The same pieces with one more function of single positions to come."""
+        """Return the same pieces with one more pending function of single positions."""
         return TiledFeatures(
             self.pieces,
             self._statistics,
@@ -175,7 +175,9 @@ class TiledFeatures:
         return value
 
     def _with_neighbours(self, index: int, above: int, below: int) -> Tensor:
-        """A band with rows of its neighbours; zeros beyond the picture. Bands are higher than any kernel's reach."""
+        """Return a band with rows of its neighbours; zeros beyond the picture. Bands are higher than any kernel's
+        reach.
+        """
         parts = [self._value(index)]
         if above:
             outside = torch.zeros_like(parts[0][:, :, :above])
@@ -187,7 +189,7 @@ class TiledFeatures:
         return torch.cat(parts, dim=2)
 
     def _counted(self, num_groups: int) -> Iterator[Tensor]:
-        """What the statistics look at, [B, groups, positions] piece by piece."""
+        """Yield the values for the statistics, [B, groups, positions], piece by piece."""
         for index in range(len(self.pieces)):
             value = self._value(index)
             rows, columns = (round(self._margin * side) for side in value.shape[2:])

@@ -1,4 +1,4 @@
-"""The noise predictor: the UNet of Stable Diffusion 2.1 with modulated LoRA, every width configurable."""
+"""Build the noise predictor: Stable Diffusion 2.1's UNet with modulated LoRA, every width configurable."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class UNetConfig:
 
 
 class _UNetBlock(nn.Module):
-    """What the down, mid and up blocks share: ResNet blocks, each with a transformer after it where there is one.
+    """Share the code of the down, mid and up blocks: ResNet blocks, each followed by a transformer if there is one.
 
     ``time`` is None where the timestep is fixed; ``contexts`` gives every transformer its context, in order.
     """

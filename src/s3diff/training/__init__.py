@@ -1,1 +1,1 @@
-"""A training picture in, a weight update out."""
+"""Train the networks: from a training picture to a weight update."""

@@ -1,4 +1,6 @@
-"""The full configuration of a run as frozen values: a recipe returns one, a checkpoint stores it."""
+"""Hold a run's full configuration as frozen values, weights of losses included: a recipe returns one, a checkpoint
+stores it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ MAX_ENLARGEMENT = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What a batch is made of.
+    """Describe the batches.
 
     Attributes:
         crop_px: side of the square ground-truth crops; a multiple of the generator's ``pad_multiple``.
@@ -111,7 +113,7 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig:
-    """The GAN (S3Diff section 3.4); a weight of 0 leaves phases 2 and 3 out.
+    """Describe the GAN (S3Diff section 3.4); a weight of 0 leaves phases 2 and 3 out.
 
     Attributes:
         weight: of the generator's adversarial loss (S3Diff: 0.5).
@@ -135,7 +137,7 @@ class AdversarialConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
-    """The optimiser and its schedule, counted in steps.
+    """Describe the optimiser and its schedule, counted in steps.
 
     The rate rises over ``warmup_steps``, stays, and falls to zero over the last ``decay_steps`` of ``max_steps`` (over
     all of them where there are fewer).
@@ -241,7 +243,7 @@ class ReleasedFaults:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """How a run is driven; of these only ``seed`` changes its numbers.
+    """Describe how a run is driven; of these values only ``seed`` changes its numbers.
 
     Attributes:
         seed: every random number of a step is a function of this seed and the step's number.
@@ -267,7 +269,7 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One run.
+    """Hold the configuration of one run.
 
     Attributes:
         name: the recipe's name; the model folder carries it.
@@ -326,7 +328,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EstimatorTrainConfig:
-    """One run of the estimator's training (MM-RealSR: rankings and anchors).
+    """Hold the configuration of one training of the estimator (MM-RealSR: rankings and anchors).
 
     Attributes:
         name: the recipe's name.

@@ -1,4 +1,4 @@
-"""What a run would be: parameters, memory and steps, without a step being taken."""
+"""Report a run's parameters, memory and steps without taking a step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COPIES_PER_TRAINED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class DryRun:
-    """The figures of a dry run.
+    """Hold the figures of a dry run.
 
     Attributes:
         config: the run's configuration.

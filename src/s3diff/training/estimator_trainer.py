@@ -26,7 +26,7 @@ _ANCHORS = ((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0))
 
 
 class EstimatorTrainer(Loop):
-    """One run of the estimator's training.
+    """Train the estimator.
 
     Args:
         config: the run.

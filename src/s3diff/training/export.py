@@ -1,4 +1,4 @@
-"""What a run delivers: the averaged weights as a model, in memory for validation or as a folder for ``restore``."""
+"""Export a run's averaged weights as a model, in memory for validation or as a folder for ``restore``."""
 
 from __future__ import annotations
 

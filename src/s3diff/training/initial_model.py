@@ -1,4 +1,4 @@
-"""Where a run begins: fresh networks, fresh LoRA on a base model, or a whole model."""
+"""Make a run's first model: fresh networks, fresh LoRA on a base model, or a whole model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SAMPLES_PER_TENSOR = 64
 
 @dataclass(frozen=True, kw_only=True)
 class InitialModel:
-    """A run's first state.
+    """Hold a run's first state.
 
     Attributes:
         config: the run's configuration; ``generator`` is what the networks really are.
@@ -138,7 +138,7 @@ def _from_scratch(config: TrainConfig) -> InitialModel:
 
 
 def _from_base(config: TrainConfig, folder: Path, changes: Sequence[str]) -> InitialModel:
-    """The configuration's ranks and conditioning on the base model's networks."""
+    """Put the configuration's ranks and conditioning on the base model's networks."""
     base = read_sd_turbo(folder)
     shapes = replace(
         config.generator,

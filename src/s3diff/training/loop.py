@@ -1,4 +1,4 @@
-"""What every training shares: crops in, steps, reports, checkpoints, signals, one process or many.
+"""Run the loop of every training: crops, steps, reports, checkpoints, signals, one process or many.
 
 Everything random in step s is a function of the seed and s, and every process draws the numbers of the whole batch and
 takes its rows. So a run needs no random state to go on, and does not depend on how many processes share its batch.
@@ -49,7 +49,7 @@ _OTHER_ENGINES = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "De
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a run tells whoever watches it.
+    """Hold a step's figures.
 
     Attributes:
         step: updates made.
@@ -63,7 +63,7 @@ class StepReport:
 
 
 class Stopped(Exception):
-    """A signal ended the run after a checkpoint; ``signal_number`` says which."""
+    """Report that a signal ended the run after a checkpoint; ``signal_number`` names it."""
 
     def __init__(self, step: int, signal_number: int) -> None:
         super().__init__(f"stopped at step {step}")
@@ -125,7 +125,7 @@ class Loop(ABC):
 
     @property
     def base_fingerprint(self) -> str:
-        """Of the weights that a checkpoint does not store."""
+        """Return the fingerprint of the weights that a checkpoint does not store."""
         return ""
 
     @property
@@ -233,7 +233,7 @@ class Loop(ABC):
         (loss / self._data.accumulate).backward()
 
     def _gathering(self, wrapped: nn.Module, index: int) -> Any:
-        """For the passes of an accumulated batch: gradients travel between the processes only with the last one."""
+        """Accumulate a batch's passes: only the last one exchanges gradients between the processes."""
         return nullcontext() if index == self._data.accumulate - 1 else self.accelerator.no_sync(wrapped)
 
     def _update(self, name: str, module: nn.Module, loss: Tensor) -> Tensor:
@@ -265,7 +265,7 @@ class Loop(ABC):
         return norm.detach()
 
     def _own_rows(self, batch_size: int) -> tuple[int, int]:
-        """The rows of a batch over all processes that are this process's."""
+        """Return this process's rows of a batch over all processes."""
         size = batch_size // self.accelerator.num_processes
         return size * self.accelerator.process_index, size * (self.accelerator.process_index + 1)
 
@@ -304,11 +304,11 @@ class Loop(ABC):
         return dict(zip(names, means, strict=True)) | {"learning_rate": rate}
 
     def _agreed_signal(self, received: list[int]) -> int:
-        """A signal that any process received, the same answer in all of them."""
+        """Return a signal that any process received, the same in all of them."""
         return int(self._largest(float(received[0] if received else 0)))
 
     def _largest(self, value: float) -> float:
-        """Of the values of all processes."""
+        """Return the largest of all processes' values."""
         if self.accelerator.num_processes == 1:
             return value
         return float(self.accelerator.gather(torch.tensor([value], device=self.device)).max())

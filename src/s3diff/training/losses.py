@@ -1,4 +1,4 @@
-"""The reconstruction loss: pixel terms and perceptual terms."""
+"""Compute the reconstruction loss from pixel and perceptual terms; :class:`LossConfig` holds their weights."""
 
 from __future__ import annotations
 

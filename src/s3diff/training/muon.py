@@ -24,7 +24,7 @@ _MIN_SIDE = 16
 
 
 class Muon(Optimizer):
-    """One optimiser for all parameters of a network.
+    """Optimise all parameters of a network.
 
     A weight of shape [rows, ...] counts as a matrix [rows, columns]; where both are at least 16, its update is the
     orthogonal factor of the gradient's Nesterov momentum, scaled to AdamW's usual size. All else is AdamW's.
@@ -92,7 +92,7 @@ def is_matrix(weight: Tensor) -> bool:
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """[rows, columns] -> about U V^T of its singular value decomposition U S V^T, only by products of matrices."""
+    """Map [rows, columns] to about U V^T of its singular value decomposition U S V^T, by products of matrices only."""
     x = matrix.float()
     x = x / (x.norm() + 1e-7)
     is_tall = x.shape[0] > x.shape[1]

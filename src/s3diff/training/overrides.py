@@ -67,7 +67,7 @@ def _as_json(text: str, hint: Any) -> Any:
 
 
 def _evaluated(text: str) -> Any:
-    """A Python literal, ``true`` and ``false`` too; any other text is itself."""
+    """Evaluate a Python literal, ``true`` and ``false`` too; return any other text as it is."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:

@@ -1,4 +1,4 @@
-"""The three phases of a step (S3Diff sections 3.3 and 3.4), each a function from a batch to losses.
+"""Compute the losses of a step's three phases (S3Diff sections 3.3 and 3.4), a function each.
 
 1. *Reconstruction*: some images get the negative prompt and the enlarged low-quality image as their target.
 2. *Adversarial*: positive prompts; the discriminator shall take the results for real.
@@ -87,7 +87,7 @@ class BatchDraw:
 
 @dataclass(frozen=True)
 class Batch:
-    """What the phases read, on the device.
+    """Hold the inputs of the phases, on the device.
 
     Attributes:
         low_quality: [B, 3, h, w] in [0, 1].
@@ -106,7 +106,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Pair:
-    """What phase 1 compares.
+    """Hold the two sides of phase 1's comparison.
 
     Attributes:
         result: [B, 3, H, W] in [-1, 1].
@@ -149,7 +149,7 @@ def draw_batch(config: TrainConfig, batch_size: int, generator: torch.Generator)
 
 
 def _draw_dial(probability: float, batch_size: int, generator: torch.Generator) -> Tensor | None:
-    """[B, 2]: of the images that are chosen, each degree is turned by a chance of a half, from 0 to 2.
+    """Draw [B, 2]: each degree of the chosen images is turned with a chance of a half, from 0 to 2.
 
     A sixth each of the turns goes to either end, where users set the dial; the rest is drawn evenly between.
     """
@@ -161,7 +161,7 @@ def _draw_dial(probability: float, batch_size: int, generator: torch.Generator) 
 
 
 def _draw_truth_blur(span_px: tuple[float, float], batch_size: int, generator: torch.Generator) -> Tensor | None:
-    """[B]: evenly from the lowest to the highest; None where the highest is 0."""
+    """Draw [B] evenly from the lowest to the highest; None if the highest is 0."""
     lowest, highest = span_px
     if not highest:
         return None
@@ -176,7 +176,7 @@ def softened(truth: Tensor, sigma_px: Tensor) -> Tensor:
 
 
 def evenly_chosen(batch_size: int, count: int) -> Tensor:
-    """[B] bool: ``count`` images at equal distances, so that processes which share the batch share the work; 0 for all.
+    """Choose ``count`` of B images at equal distances, [B] bool, so that processes share the work; 0 for all.
 
     The images are random already: which of them are chosen does not matter.
     """
@@ -231,7 +231,7 @@ def reconstruction(
 
 
 def paired(discriminator: nn.Module, pair: Pair) -> Tensor:
-    """The generator's loss by a discriminator of pixels: its results shall look more real than their targets."""
+    """Compute the generator's loss by a discriminator of pixels: results shall look more real than their targets."""
     with torch.no_grad():
         target = discriminator(pair.target)
     return pairing_loss(discriminator(pair.result), target, pair.is_plain, pair.num_plain)

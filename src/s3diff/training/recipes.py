@@ -72,7 +72,7 @@ def as_released() -> TrainConfig:
 
 
 def compact_generator() -> GeneratorConfig:
-    """The embedded model's networks: the method's blocks at low-quality resolution.
+    """Describe the embedded model's networks: the method's blocks at low-quality resolution.
 
     Norms over the channels of each pixel, only in residual branches, and no attention over the picture: nothing
     depends on the whole picture, so tiles with a halo are exact. The decoder makes a residual to the enlarged input,
@@ -155,7 +155,7 @@ def compact() -> TrainConfig:
 
 
 def tune() -> TrainConfig:
-    """An existing model, such as the embedded one, on one's own photographs: all weights, a low rate, a short run."""
+    """Train an existing model, such as the embedded one, on own photographs: all weights, a low rate, a short run."""
     config = compact()
     return replace(
         config,
@@ -199,7 +199,8 @@ def tune_lora() -> TrainConfig:
 
 
 def debug() -> TrainConfig:
-    """All three phases in seconds, with nothing to fetch: a narrow ``compact``, random features as discriminator."""
+    """Run all three phases in seconds with nothing to fetch: a narrow ``compact``, a discriminator on random features.
+    """
     config = compact()
     networks = config.generator
     return replace(
@@ -232,12 +233,12 @@ def debug() -> TrainConfig:
 
 
 def estimator() -> EstimatorTrainConfig:
-    """The release's estimator after MM-RealSR: its shape, ranges, rate and length."""
+    """Train the release's estimator after MM-RealSR: its shape, ranges, rate and length."""
     return EstimatorTrainConfig()
 
 
 def compact_estimator() -> EstimatorTrainConfig:
-    """The small estimator of ``compact``, on a CPU."""
+    """Train the small estimator of ``compact``, on a CPU."""
     return EstimatorTrainConfig(
         name="compact_estimator",
         estimator=compact_generator().estimator,

@@ -44,7 +44,7 @@ Report = Callable[[StepReport], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """What the user asked for.
+    """Hold the user's arguments.
 
     Attributes:
         recipe: a recipe's name or ``my_file.py:my_recipe``.
@@ -262,7 +262,7 @@ def _save_copy(description: ModelDescription, model: Any, folder: Path) -> None:
 def _train_own_estimator(
     start: InitialModel, request: TrainRequest, accelerator: Accelerator, report: Report | None
 ) -> None:
-    """A start from scratch trains its own small estimator first, in a run of its own inside the run's folder."""
+    """Train a small estimator for a start from scratch, in a run of its own inside the run's folder."""
     config = start.config
     recipe = compact_estimator()
     recipe = replace(

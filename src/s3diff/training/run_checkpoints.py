@@ -35,7 +35,7 @@ _FIXED_FIELDS = re.compile(
 
 @dataclass(frozen=True)
 class RunState:
-    """What a checkpoint holds.
+    """Hold the content of a checkpoint.
 
     Attributes:
         kind: ``generator`` or ``estimator``: which training it belongs to.
@@ -188,7 +188,7 @@ def require_same_run(
 
 
 def _completed(before: dict[str, Any], config: Any) -> dict[str, Any]:
-    """A checkpoint's configuration with the defaults of fields that came after it."""
+    """Fill a checkpoint's configuration with the defaults of later fields."""
     completed, now = dict(before), to_json(config)
     for field in fields(config):
         value = getattr(config, field.name)

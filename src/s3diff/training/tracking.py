@@ -1,4 +1,4 @@
-"""Where a run's figures and pictures go: ``log.jsonl`` always, TensorBoard and Weights & Biases where installed."""
+"""Record a run's figures and pictures: ``log.jsonl`` always, TensorBoard and Weights & Biases if installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model as training sees it: generator and prompts, what of them is trained, and its start from scratch."""
+"""Wrap the model for training: generator and prompts, the trained parts, and the start from scratch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _START_BRANCH_SCALE = 0.1
 
 
 class TrainableModel(nn.Module):
-    """The generator and its two prompts, with gradients where they are trained.
+    """Hold the generator and its two prompts, with gradients where they are trained.
 
     Args:
         generator: the networks, whose weights are trained in place; the estimator stays frozen.
@@ -212,7 +212,7 @@ def initialise_from_scratch(generator: OneStepGenerator) -> None:
 
 
 def _start_as_identity(layer: nn.Conv2d, num_outputs: int) -> None:
-    """The first outputs become copies of the inputs, over again where there are fewer of these; no bias."""
+    """Make the first outputs copies of the inputs, repeated if there are fewer of these; no bias."""
     for output in range(num_outputs):
         layer.weight[output] = 0
         layer.weight[output, output % layer.in_channels, layer.kernel_size[0] // 2, layer.kernel_size[1] // 2] = 1

@@ -31,7 +31,7 @@ _AVERAGE_WARMUP_STEPS = 10
 
 
 class Trainer(Loop):
-    """One run of the generator's training.
+    """Train the generator.
 
     Args:
         start: from :func:`s3diff.training.initial_model.prepare_initial_model`; its model is trained in place.
@@ -200,7 +200,7 @@ class Trainer(Loop):
 
     @property
     def base_fingerprint(self) -> str:
-        """Of the frozen weights of a pretrained base model."""
+        """Return the fingerprint of a pretrained base model's frozen weights."""
         return self._base_fingerprint
 
     @property

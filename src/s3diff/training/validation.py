@@ -38,7 +38,7 @@ class _Case:
 
 
 class Validation:
-    """The cases of a run and the way to score a model on them.
+    """Hold the cases of a run, and score a model on them.
 
     Args:
         config: how many, how large, how degraded.

@@ -32,7 +32,7 @@ CUTOUT_PART = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationDraw:
-    """The random numbers of one batch, one row per image, on the CPU.
+    """Hold the random numbers of one batch, one row per image, on the CPU.
 
     Attributes:
         brightness: [B] added to every value.
@@ -171,5 +171,5 @@ def _with_cutout(images: Tensor, cutout_px: Tensor) -> Tensor:
 
 
 def _part(side_px: int, part: float) -> int:
-    """A part of a side, rounded half up."""
+    """Return a part of a side, rounded half up."""
     return int(side_px * part + 0.5)

@@ -57,7 +57,7 @@ class Features(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """What a discriminator needs of a frozen network.
+    """Define the interface of a discriminator's frozen network.
 
     Attributes:
         map_channels: channels of each of ``Features.maps``.

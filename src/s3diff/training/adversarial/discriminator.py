@@ -1,4 +1,4 @@
-"""The discriminator of vision-aided GAN (arXiv 2112.09130) as S3Diff trains with it: frozen features, small heads.
+"""Discriminate with frozen features and small heads: vision-aided GAN (arXiv 2112.09130) as S3Diff trains with it.
 
 Known from the library that the released training uses, and followed here:
 
@@ -50,7 +50,7 @@ _BINOMIAL = (1.0, 3.0, 3.0, 1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
-    """What judges the generated images.
+    """Describe a discriminator.
 
     Attributes:
         backbone: ``dino`` (S3Diff), ``vgg16`` (no hub needed), ``random`` (tests, dry runs); ``pixels``: no frozen
@@ -194,7 +194,9 @@ def frozen(discriminator: nn.Module) -> Iterator[None]:
 
 
 class _Blur(nn.Module):
-    """The 4 x 4 binomial filter on every channel, zeros around (anti-aliasing before a stride, arXiv 1904.11486)."""
+    """Blur every channel with the 4 x 4 binomial filter, zeros around (anti-aliasing before a stride, arXiv
+    1904.11486).
+    """
 
     kernel: Tensor
 
@@ -211,7 +213,7 @@ class _Blur(nn.Module):
 
 
 def _map_head(channels: int, hidden_channels: int) -> nn.Sequential:
-    """[B, C, n, n] to [B, 1, n // 4, n // 4]: 3 x 3 scores for the 14 x 14 patches of DINO."""
+    """Build a head from [B, C, n, n] to [B, 1, n // 4, n // 4]: 3 x 3 scores for the 14 x 14 patches of DINO."""
     return nn.Sequential(
         _Blur(padding_px=2),
         spectral_norm(nn.Conv2d(channels, hidden_channels, kernel_size=3, stride=2)),

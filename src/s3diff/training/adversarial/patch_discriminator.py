@@ -1,4 +1,4 @@
-"""A discriminator that learns only from the pixels (PatchGAN, arXiv 1611.07004): fast enough for a CPU.
+"""Discriminate by pixels only (PatchGAN, arXiv 1611.07004): fast enough for a CPU.
 
 It compares every result with its own target, place by place: the target shall look more real than the result
 (relativistic pairing, arXiv 1807.00734, as ESRGAN uses it, arXiv 1809.00219). Its field of view of 28 px at full

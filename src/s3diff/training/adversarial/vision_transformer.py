@@ -1,4 +1,4 @@
-"""A vision transformer (Dosovitskiy et al. 2021, arXiv 2010.11929) as a frozen feature extractor.
+"""Extract features with a frozen vision transformer (Dosovitskiy et al. 2021, arXiv 2010.11929).
 
 Parameter names are those of the widely used files of the timm library, so that ``vit_base_patch16_224`` files load as
 they are. Nothing here depends on that library, which cannot be installed without torchvision.

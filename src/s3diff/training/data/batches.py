@@ -29,7 +29,7 @@ _DEAD_WORKER = "DataLoader worker"
 
 @dataclass(frozen=True, eq=False)
 class CropBatch:
-    """The crops of one process in one step.
+    """Hold one process's crops for one step.
 
     Attributes:
         pixels: [rows, 3, crop_px, crop_px] uint8 RGB.
@@ -133,7 +133,7 @@ def _stop_workers(batches: Any) -> None:
 
 
 class _Positions(Sampler[list[int]]):
-    """The positions of each batch of one process, without end."""
+    """Yield the positions of each batch of one process, without end."""
 
     def __init__(self, first_step: int, rows: range, global_batch_size: int) -> None:
         self.first_step, self.rows, self.global_batch_size = first_step, rows, global_batch_size
@@ -144,7 +144,7 @@ class _Positions(Sampler[list[int]]):
 
 
 class _Batches(Dataset[Any]):
-    """Whole batches. Our own errors travel as values: DataLoader would wrap them in a worker's traceback."""
+    """Read whole batches. Our own errors travel as values: DataLoader would wrap them in a worker's traceback."""
 
     def __init__(self, crops: CropDataset) -> None:
         self.crops = crops

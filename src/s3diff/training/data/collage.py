@@ -47,7 +47,7 @@ def collage(crop: np.ndarray, other: np.ndarray, shapes: np.ndarray) -> np.ndarr
 
 
 def _fill(other: np.ndarray, numbers: Iterator[float]) -> np.ndarray:
-    """A pixel's colour for two shapes of three, [3]; the other picture itself for the third, [S, S, 3]."""
+    """Choose a colour for two shapes of three, [3]; the other picture itself for the third, [S, S, 3]."""
     is_even = next(numbers) < 2 / 3
     place = [int(next(numbers) * size) for size in other.shape[:2]]
     return other[place[0], place[1]].astype(np.float64) if is_even else other.astype(np.float64)
@@ -91,7 +91,7 @@ def _stripes(down: np.ndarray, across: np.ndarray, numbers: Iterator[float]) -> 
 
 
 def _ellipse(down: np.ndarray, across: np.ndarray, numbers: Iterator[float]) -> np.ndarray:
-    """A disc or a ring; the distance is exact on circles, nearly so elsewhere."""
+    """Draw a disc or a ring; the distance is exact on circles, nearly so elsewhere."""
     along, beside = _turned(down, across, numbers)
     long = _between(3, down.shape[0] / 2, next(numbers))
     short = long * (0.4 + 0.6 * next(numbers))

@@ -1,4 +1,4 @@
-"""Which crop comes when, and what it holds.
+"""Choose the order and the content of training crops.
 
 **A crop is a pure function of (data set, seed, position)**; the position is the running number of the crop in the whole
 run: step ``s``, row ``r`` of a global batch of ``n`` is position ``s * n + r``. So a run goes on from its step alone,
@@ -45,7 +45,7 @@ _WORD = (1 << 64) - 1
 
 
 def _random_words(seed: int, purpose: int, number: int, part: int, num_words: int) -> np.ndarray:
-    """[num_words] uint64, all bits random; each (seed, purpose, number, part) has a stream of its own."""
+    """Return [num_words] uint64 random words; each (seed, purpose, number, part) has its own stream."""
     key = np.array([seed & _WORD, purpose], dtype=np.uint64)
     counter = np.array([0, number, part, 0], dtype=np.uint64)  # Philox itself counts in the first word
     return np.random.Philox(key=key, counter=counter).random_raw(num_words)
@@ -88,7 +88,7 @@ def epoch_order(group_sizes: Sequence[int], seed: int, epoch: int) -> np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """One training crop.
+    """Hold one training crop.
 
     Attributes:
         pixels: [3, crop_px, crop_px] uint8 RGB.
@@ -201,7 +201,7 @@ class CropDataset(Dataset[Crop]):
         return int(self._order[1][place])
 
     def _usable_pixels(self, index: int) -> np.ndarray | str:
-        """[H, W, 3] uint8, or the line that says why not."""
+        """Return [H, W, 3] uint8, or one line with the reason why not."""
         if index in self._unusable:
             return self._unusable[index]
         pixels = self._pictures.pop(index, None)
@@ -232,7 +232,7 @@ class CropDataset(Dataset[Crop]):
         return collage(crop, self._crop(pixels, position, _FOR_OTHER_PLACE), (shapes >> np.uint64(11)) / 2.0**53)
 
     def _crop(self, pixels: np.ndarray, position: int, purpose: int) -> np.ndarray:
-        """[crop_px, crop_px, 3] uint8: a place of this picture."""
+        """Cut [crop_px, crop_px, 3] uint8 out of this picture."""
         words = iter(_random_words(self.seed, purpose, position, 0, 2 + 2 * MAX_PLACE_DRAWS))
         flip = _below(2, next(words))
         places = [(next(words), next(words)) for _ in range(MAX_PLACE_DRAWS)]

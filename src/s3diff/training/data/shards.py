@@ -1,4 +1,4 @@
-"""Where each picture lies in tar shards (WebDataset layout).
+"""Index the pictures in tar shards (WebDataset layout).
 
 The headers of a shard are read once into an index of (member name, offset, size); a picture is then one read of exactly
 its bytes, in any order, from a local disk or an object store. Indices are kept in ``<cache folder>/shard-index/``,
@@ -65,7 +65,7 @@ class PackedNames(Sequence[str]):
 
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
-    """The pictures of one shard in the order of the file.
+    """List the pictures of one shard in the order of the file.
 
     Attributes:
         url: the shard.
@@ -169,7 +169,7 @@ def _scan(url: str, file: BinaryIO, size_bytes: int) -> ShardIndex:
 
 
 def _whole_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The members up to the end or the first damage, which ``_has_end_mark`` then notices."""
+    """Yield the members up to the end or the first damage, which ``_has_end_mark`` then notices."""
     with suppress(tarfile.TarError):
         yield from archive
 
@@ -197,7 +197,7 @@ def _followed(name: str, links: dict[str, str], files: dict[str, tuple[int, int]
 
 
 def _has_end_mark(file: BinaryIO, offset: int, size_bytes: int) -> bool:
-    """Whether the place where reading stopped is the archive's end. tarfile takes any unreadable header for the end."""
+    """Check whether reading stopped at the archive's end: tarfile takes any unreadable header for the end."""
     file.seek(offset)
     block = file.read(_BLOCK_BYTES)
     return len(block) == _BLOCK_BYTES and not any(block) and size_bytes - offset <= _LARGEST_PADDING_BYTES
@@ -219,7 +219,7 @@ def _save(path: Path, index: ShardIndex) -> None:
 
 
 def _load(path: Path, url: str, size_bytes: int) -> ShardIndex | None:
-    """A saved index; None where there is none or it is not whole."""
+    """Load a saved index; None if it is missing or incomplete."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         names, damage = content["names"], content["damage"]

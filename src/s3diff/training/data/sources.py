@@ -1,4 +1,4 @@
-"""Where training pictures come from: a folder tree or tar shards, on a disk or in an object store.
+"""Read training pictures from a folder tree or tar shards, on a disk or in an object store.
 
 All give pictures by number as uint8 RGB; :func:`open_source` finds out which it is.
 """
