@@ -114,9 +114,7 @@ RANGES: Mapping[str, Range] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreOptions:
-    """How one picture is restored. Values are checked when the object is made.
-
-    Numbers may be numpy's and a size may be a list; they are kept as Python's own.
+    """Hold how one picture is restored. Values are validated here, and kept as Python's own types.
 
     Attributes:
         scale: how many times larger each side becomes, any number above 0, such as 2.5; 1 keeps the size.
@@ -287,7 +285,7 @@ _NAME_FIELDS = ("stem", "extension", "model", "scale")
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """How results are named and written.
+    """Hold how results are named and written.
 
     Attributes:
         format: format of every result; nothing for the input's own (PNG where that cannot be written).
@@ -347,11 +345,7 @@ def choices_of(options: type) -> Mapping[str, tuple[str, ...]]:
 
 
 def _check_fields(options: RestoreOptions | OutputOptions) -> None:
-    """Check numbers by range and texts by choices; convert numbers to Python's own.
-
-    Raises:
-        OptionError: a value is outside what its field allows.
-    """
+    """Check numbers by range and texts by choices; convert numbers to Python's own."""
     kind: type = type(options)
     choices = choices_of(kind)
     for name, field in options.__dataclass_fields__.items():
