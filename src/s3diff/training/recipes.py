@@ -199,7 +199,7 @@ def tune_lora() -> TrainConfig:
 
 
 def debug() -> TrainConfig:
-    """Run all three phases in seconds with nothing to fetch: a narrow ``compact``, a discriminator on random features."""
+    """Run all three phases in seconds with nothing to fetch: a narrow ``compact``, random features to discriminate."""
     config = compact()
     networks = config.generator
     return replace(
