@@ -18,6 +18,7 @@ pyvips = pytest.importorskip("pyvips", reason="needs the extra large (see s3diff
 
 from command_runs import Command  # noqa: E402
 from golden_models import tiny_model  # noqa: E402
+from metadata_corpus import jpeg, png, tiff  # noqa: E402
 from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError  # noqa: E402
 from s3diff.images.codecs import read_picture  # noqa: E402
 from s3diff.images.files.large_files import LargePicture  # noqa: E402
@@ -362,3 +363,21 @@ def test_streaming_takes_no_preview_and_no_other_colours(tmp_path: Path) -> None
     exif[0x8769] = {0xA001: 2}
     Image.fromarray(FULL).save(tmp_path / "a.jpg", exif=exif)
     assert LargePicture(tmp_path / "a.jpg").icc_profile == read_picture(tmp_path / "a.jpg").icc_profile is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("dpi.tif", tiff({282: 72.0, 283: 72.0, 296: 2}), ""),
+        ("artist.tif", tiff({0x013B: "Anna"}), "EXIF, XMP, IPTC and texts"),
+        ("page.tif", tiff({0x0129: (3, 9)}), "PageNumber"),
+        ("time.png", png((b"tIME", bytes(7))), "tIME"),
+        ("text.png", png((b"tEXt", b"Title\0a title")), "EXIF, XMP, IPTC and texts"),
+        ("video.jpg", jpeg() + b"\0\0\0\x18ftypmp42", "video"),
+        ("comment.jpg", jpeg((0xFE, b"hello")), "EXIF, XMP, IPTC and texts"),
+    ],
+)
+def test_what_a_streamed_result_lacks_is_named(tmp_path: Path, name: str, content: bytes, word: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    notes = LargePicture(tmp_path / name).notes
+    assert [word in note for note in notes] == [True] * bool(word)

@@ -18,7 +18,7 @@ from s3diff.images.files.geotiff import POSITION, is_geotiff
 from s3diff.images.files.metadata import QUARTER_TURNS
 from s3diff.images.files.origin import origin_of_credentials
 from s3diff.images.files.provenance_xmp import source_type_of, with_source_type
-from s3diff.images.files.reading import stated_colors_of_file
+from s3diff.images.files.reading import left_by_streaming, stated_colors_of_file
 from s3diff.images.provenance import COMPOSITE, GENERATED, SOURCE_TYPES, term_of
 from s3diff.messages import install_command
 from s3diff.tiling import Span
@@ -28,8 +28,6 @@ _LOADERS = ("tiffload", "pngload", "jpegload")
 _KINDS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1}
 _DEPTHS: dict[str, np.dtype[Any]] = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16)}
 _PROFILE, _XMP = "icc-profile-data", "xmp-data"
-#: Beginnings of libvips' names for metadata.
-_METADATA = ("exif-data", "xmp-data", "iptc-data", "png-comment-", "photoshop-data")
 _MM_PER_INCH = 25.4
 #: Operations that libvips keeps unless told otherwise.
 _USUAL_CACHE = 100
@@ -65,7 +63,6 @@ class LargePicture:
             self.icc_profile: bytes | None = bytes(image.get(_PROFILE)) if image.get_typeof(_PROFILE) else None
             #: The input's packet, of which a result takes over what is stated of the input's making.
             self.xmp: bytes | None = bytes(image.get(_XMP)) if image.get_typeof(_XMP) else None
-            metadata = [name for name in image.get_fields() if name.startswith(_METADATA)]
             is_turned = bool(image.get_typeof("orientation")) and image.get("orientation") in QUARTER_TURNS
             image = image.autorot()
         except self._vips.Error as error:
@@ -99,8 +96,10 @@ class LargePicture:
         if term and term_of(source_type_of(self.xmp)) not in (COMPOSITE, GENERATED):
             self.xmp = with_source_type(self.xmp, SOURCE_TYPES + term)
         if loader.startswith("tiffload") and is_geotiff(path):
-            self.notes += (f"{POSITION} is left out",)
-        if metadata:
+            self.notes += (f"left out: {POSITION}",)
+        has_metadata, more = left_by_streaming(path)
+        self.notes += more
+        if has_metadata:
             self.notes += ("EXIF, XMP, IPTC and texts are left out: a streamed result keeps colour profile and DPI",)
 
     @property

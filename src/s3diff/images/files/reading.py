@@ -18,7 +18,10 @@ from s3diff.foreign_formats import foreign_kind
 from s3diff.formats import FORMAT_TITLES, PicturePath, format_of
 from s3diff.images.files.codec import HEAD_BYTES, Codec
 from s3diff.images.files.exif_colors import states_adobe_rgb
+from s3diff.images.files.left_behind import attachments, left_out_note
 from s3diff.images.files.origin import with_origin_of_credentials
+from s3diff.images.files.pillow_metadata import metadata_of
+from s3diff.images.files.png_chunks import ReadChunks
 from s3diff.images.files.registry import recognised_codec
 from s3diff.images.picture import Picture
 from s3diff.images.stated_colors import StatedColors, adobe_rgb_profile
@@ -31,6 +34,8 @@ _UNKNOWN_KIND = re.compile(r"unsupported|not supported|unknown (pixel|raw) mode|
 _RAW_HEAD = re.compile(rb"FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\0|FOVb|\0MRM|.{4}ftypcrx |.{6}HEAPCCDR", re.S)
 #: Default of ``Image.MAX_IMAGE_PIXELS``.
 _PILLOWS_DEFAULT_PIXELS = 1024**3 // 4 // 3
+#: EXIF's tags of the resolution.
+_RESOLUTION_TAGS = {0x011A, 0x011B, 0x0128}
 
 
 def read_picture(
@@ -139,6 +144,31 @@ def stated_colors_of_file(path: PicturePath) -> StatedColors:
         has_none = stated.profile is None and "icc_profile" not in image.info and image.mode == "RGB"
         is_adobe_rgb = has_none and states_adobe_rgb(image.getexif())
         return stated._replace(profile=adobe_rgb_profile()) if is_adobe_rgb else stated
+
+
+def left_by_streaming(path: PicturePath) -> tuple[bool, tuple[str, ...]]:
+    """Find what a result that keeps no metadata lacks of a file; pixels are not read.
+
+    Returns:
+        Whether the file holds EXIF, XMP, IPTC or texts; and notes on its other contents.
+
+    Raises:
+        PictureError: the file is no picture.
+    """
+    shown = shown_path(path)
+    with reading(shown, 0), open(path, "rb") as file:
+        codec = recognised(file, shown)
+        kinds = attachments(file)
+        image = codec.checked_header(file)
+        chunks: ReadChunks | None = getattr(image, "chunks", None)
+        if chunks is not None:  # of a PNG, whose pixels Pillow would decode for what is behind them
+            return bool(chunks.texts or chunks.exif), left_out_note(kinds)
+        found, lost, notes = metadata_of(image)
+        tags = Image.Exif()
+        tags.load(found.exif or b"")
+        is_only_dpi = set(tags) <= _RESOLUTION_TAGS
+        has_more = any(found._replace(exif=None)) or not is_only_dpi
+        return has_more, left_out_note([*kinds, *lost]) + notes
 
 
 def _pixel_limit(max_pixels: int) -> int:
