@@ -24,7 +24,7 @@ _LINE_SECONDS = 30.0
 _LONG_SECONDS = 10.0
 #: Number of the networks' pixels that counts as a long run while no time is known.
 _LONG_PIXELS = 4_000_000
-#: Of a terminal's columns; the line beside the bar gets the others.
+#: Columns of the bar; its line gets the terminal's others.
 _BAR_COLUMNS = 20
 _STAGES = {
     "estimate": "looking at the picture",

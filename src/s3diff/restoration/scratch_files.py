@@ -1,5 +1,5 @@
-"""What lies beside the target while a picture larger than memory is restored, hidden: its pixels
-(``.NAME.s3diff-pixels``), the record of finished tiles (``.NAME.s3diff-tiles``), at the end the file half written
+"""Keep hidden files next to the target while a picture larger than memory is restored: its pixels
+(``.NAME.s3diff-pixels``), the record of finished tiles (``.NAME.s3diff-tiles``), at the end the unfinished file
 (``.NAME.s3diff-part``), and a lock.
 """
 

@@ -184,7 +184,7 @@ class Pipeline:
         return batch
 
     def _restore(self, batch: list[_Ready]) -> None:
-        """Restore one picture with progress, or several small ones together, of which a bad one fails alone."""
+        """Restore one picture with progress, or several small ones together; a bad one does not fail the others."""
         batch = [ready for ready in batch if not self._ended_by_request(ready.job)]
         if not batch:
             return

@@ -1,4 +1,4 @@
-"""What Ray Serve's HTTP proxies do beside passing requests on; they find it by the name in :data:`IMPORT_PATH`."""
+"""Extend Ray Serve's HTTP proxies; they find this module by the name in :data:`IMPORT_PATH`."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def _document(service: RestorationService, *, has_login: bool) -> APIRouter:
 
 
 def _routes(service: RestorationService) -> APIRouter:
-    """What the page's scripts ask for beside the service's own interface."""
+    """Make the routes that the page's scripts need besides the service's interface."""
     router = APIRouter(prefix="/page", include_in_schema=False)
     at_once = threading.BoundedSemaphore(_PREVIEWS_AT_ONCE)
 
