@@ -141,10 +141,15 @@ def _plain_array(image: Image.Image) -> np.ndarray:
         alpha = np.where(values == image.info["transparency"], 0, 65535).astype(np.uint16)
         return np.stack([grey, alpha], axis=-1)
     if image.mode in ("1", "L", "LA", "La"):
-        return np.asarray(image.convert("LA" if transparent else "L"))
+        return _converted(image, "LA" if transparent else "L")
     if image.mode in ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
-        return np.asarray(image.convert("RGBA" if transparent else "RGB"))
+        return _converted(image, "RGBA" if transparent else "RGB")
     raise PictureError(f"pixels of type {image.mode} cannot be used; save the picture as 8- or 16-bit RGB or grey")
+
+
+def _converted(image: Image.Image, mode: str) -> np.ndarray:
+    """Return the pixels in that mode; Pillow copies the image even if it has it already."""
+    return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
 def _with_clear_color(image: Image.Image, deep: np.ndarray) -> np.ndarray:
