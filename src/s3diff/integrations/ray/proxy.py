@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,8 +10,6 @@ from s3diff.serving.http.answers import error_answer
 
 #: The variable of Ray's processes that names :func:`middlewares`, and the name.
 VARIABLE, IMPORT_PATH = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "s3diff.integrations.ray.proxy:middlewares"
-#: What Ray says in plain text where the replica that worked on a request has died, or none is left.
-_LOST = re.compile(rb"ActorDied|ActorUnavailable|actor\b.{0,200}\b(died|dead|unavailable)|unavailable", re.I | re.S)
 
 
 def middlewares() -> list[Middleware]:
@@ -36,26 +32,21 @@ class AskAgain:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        held: Message | None = None
-        is_answered = False
+        is_started = is_replaced = False
 
         async def sent(message: Message) -> None:
-            nonlocal held, is_answered
-            if is_answered:
-                return
-            if message["type"] == "http.response.start" and message["status"] in (500, 503):
-                held = message
-                return
-            if held is not None:
-                start, held = held, None
-                if _is_rays(start) and _LOST.search(message.get("body", b"")):
-                    is_answered = True
+            nonlocal is_started, is_replaced
+            if message["type"] == "http.response.start":
+                is_started = True
+                is_replaced = message["status"] == 503 and _is_rays(message)
+                if is_replaced:
                     await error_answer("replica_lost", REPLICA_LOST)(scope, receive, send)
-                    return
-                await send(start)
-            await send(message)
+            if not is_replaced:
+                await send(message)
 
         await self.app(scope, receive, sent)
+        if not is_started:  # Ray says nothing where the replica has died; its server would answer with 500
+            await error_answer("replica_lost", REPLICA_LOST)(scope, receive, send)
 
 
 def _is_rays(start: Message) -> bool:
