@@ -12,7 +12,7 @@ export class Region {
   #box = null; // of the piece, in pixels of the input: left, top, right, bottom
   #picture = null;
   #address = null;
-  #fetched = null; // {picture, box, image}: the last part of a picture that no browser shows
+  #fetched = null; // {picture, box, image: a promise}: the last part of a picture that no browser shows
 
   /** The box of the picture, in shares of its sides, and what is shown there. */
   constructor(compare) {
@@ -62,7 +62,7 @@ export class Region {
     const [picture, box] = [this.#picture, this.#box];
     const shown = box.map((side, index) => side / (index % 2 ? picture.height : picture.width));
     try {
-      const blob = await this.#cut(picture, box, abort.signal);
+      const blob = await this.#cut(picture, box);
       const size = [box[2] - box[0], box[3] - box[1]].map((side, index) => Math.max(1, Math.round(side * enlargement[index])));
       const file = new File([blob], "piece.png", { type: "image/png" });
       const wanted = { ...fields, size: size.join("x"), size_mode: "stretch", format: "png" };
@@ -78,15 +78,20 @@ export class Region {
   }
 
   /** The piece alone: the picture itself stays here, or goes over once where no browser can read it. */
-  async #cut(picture, box, signal) {
+  async #cut(picture, box) {
     if (picture.isShownWhole) return cut(picture.image, box, [0, 0]);
     const known = this.#fetched;
     if (known?.picture !== picture || !contains(known.box, box)) {
       const around = boxAround(picture, (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, AROUND_PX);
-      const image = await createImageBitmap(await service.piece(picture.file, around, signal));
-      this.#fetched = { picture, box: around, image };
+      // It goes on when its piece is given up: the next one needs it too.
+      const image = service.piece(picture.file, around).then((blob) => createImageBitmap(blob));
+      const fetched = (this.#fetched = { picture, box: around, image });
+      image.catch(() => {
+        if (this.#fetched === fetched) this.#fetched = null;
+      });
     }
-    return cut(this.#fetched.image, box, this.#fetched.box);
+    const { image, box: place } = this.#fetched;
+    return cut(await image, box, place);
   }
 }
 

@@ -116,8 +116,8 @@ export const estimate = async (file, model, signal) =>
 export const preview = async (file) => (await asked("page/preview", { method: "POST", body: form(file, {}) })).blob();
 
 /** A piece of such a picture with its own pixels; `box` is left, top, right, bottom. */
-export const piece = async (file, box, signal) =>
-  (await asked("page/preview", { method: "POST", body: form(file, { box: box.join(",") }), signal })).blob();
+export const piece = async (file, box) =>
+  (await asked("page/preview", { method: "POST", body: form(file, { box: box.join(",") }) })).blob();
 
 /** The settings as a command, and the results' sizes and seconds; refused where they are none, with the option at fault. */
 export const plan = async (settings) =>
