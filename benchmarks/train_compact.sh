@@ -5,19 +5,25 @@
 #
 # DATA is a folder with photos/ and more/ (../shared/data/train), START a model folder: what fits of its networks is
 # taken, the rest begins anew; without it one is trained from scratch first. Version 10, which is shipped, was made by
-# this file at commit 8b84ad6; from it these stages, on truths that were sharpened, made
-# benchmarks/results/compact-training/next, which eyes do not prefer yet. Stopped and called again, everything goes on where it was; the model is OUTPUT/clean/model.
+# this file at commit 8b84ad6; from it these stages made benchmarks/results/compact-training/next (its `sharp` on truths
+# that were sharpened, its shards of mild crops with the teacher from `crisp` on). Stopped and called again, everything
+# goes on where it was; the model is OUTPUT/gan/model. DEVICE=cuda WORKERS=14 in the environment puts it on a GPU.
 # docs/training.md says what the stages are for.
 set -eu
 data=$1
 output=$2
 start=${3:-}
 here=$(dirname "$0")
+device="--device ${DEVICE:-cpu} --workers ${WORKERS:-0}"
 mkdir -p "$output"
 
-python "$here/teacher_shards.py" "$data/photos" "$data/more" --output "$output/shards" --shards 53
+# shellcheck disable=SC2086  # two options
+for kind in "--shards 58" "--shards 14 --own-size"; do
+    python "$here/teacher_shards.py" "$data/photos" "$data/more" --output "$output/shards" $kind \
+        --device "${DEVICE:-cpu}" --workers "${WORKERS:-1}"
+done
 # The one in next/ went on from version 10's, by 1,400 steps (--start).
-python "$here/compact_estimator.py" "$data/photos" "$data/more" --run "$output/estimator" --steps 6000
+python "$here/compact_estimator.py" "$data/photos" "$data/more" --run "$output/estimator" --steps 6000 $device
 if [ -z "$start" ]; then
     start=$output/base/model
     [ -e "$output/base.done" ] || s3diff train compact --data "$data/photos" --output "$output/base" --cpu \
@@ -32,7 +38,7 @@ stage() { # name, the model it starts from, then options
     from=$2
     shift 2
     python "$here/compact_student.py" --shards "$output/shards" --run "$output/$name" --start "$from" \
-        --estimator "$output/estimator/estimator.safetensors" --perceptual-images 2 --learning-rate 7e-4 "$@"
+        --estimator "$output/estimator/estimator.safetensors" --perceptual-images 2 --learning-rate 7e-4 $device "$@"
 }
 stage grow "$start" --steps 500 --l1 1 --lpips-vgg 0.5 --dists 0.5 --stairs 1 --average 0.99
 stage teach "$output/grow/model" --steps 300 --l1 1.5 --lpips-vgg 1 --dists 0.3 --pattern 0.5 --stairs 2
@@ -40,3 +46,6 @@ stage sharp "$output/teach/model" --steps 700 --decay 280 --l1 1.5 --lpips-vgg 1
     --pattern 0.5 --stairs 2 --average 0.995
 stage clean "$output/sharp/model" --steps 260 --decay 240 --l1 2 --lpips-vgg 1 --dists 0.15 --pattern 1 --stairs 4 \
     --average 0.98
+stage crisp "$output/clean/model" --steps 1200 --l1 1.5 --lpips-vgg 1 --dists 0.3 --pattern 0.5 --stairs 2 --average 0.995
+stage gan "$output/crisp/model" --steps 700 --decay 200 --l1 1 --lpips-vgg 1 --dists 0.4 --adversarial 0.08 \
+    --discriminator "$output/sharp/state.pt" --pattern 0.7 --stairs 3 --average 0.99 --learning-rate 6e-4
