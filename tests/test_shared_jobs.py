@@ -253,3 +253,35 @@ def test_jobs_in_an_object_store(make: Make, s3: str) -> None:
     assert status.result.path.stat().st_size == status.result.size_bytes
     living.remove(job.id)
     assert not [entry.key for entry in open_store(f"{s3}/jobs").entries() if job.id in entry.key]
+
+
+def test_a_job_that_is_to_be_forgotten_leaves_nothing(make: Make, tmp_path: Path) -> None:
+    """Also where it was asked for so late that the job ends meanwhile, or by a service that has died since."""
+    service = make(started=False)
+    job = service.submit(photo(8, 8), "a.png")
+    records = service.store._records  # type: ignore[attr-defined]
+    job.is_forgotten = True
+    records.ask_for_end(job)
+    records.write_end(job.id, job.status)
+    assert not [key for key in keys(tmp_path / "jobs") if job.id in key]
+    with pytest.raises(JobNotFoundError):
+        make(started=False).job(job.id)
+
+
+def test_how_long_a_look_takes_says_nothing_of_the_others(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that stalls takes nobody for dead, and one whose looks are far apart finds the dead all the same."""
+    here, there = make(started=False), make(started=False)
+    store: Any = here.store
+    other = there.store.id  # type: ignore[attr-defined]
+    for service in (here, there):
+        die(service)  # the test looks in its place
+    clock = [time.monotonic() + 100]
+    monkeypatch.setattr(shared_jobs.time, "monotonic", lambda: clock[0])
+    store._look_at_services()
+    clock[0] += 1000
+    assert not store._is_dead(other)
+    store._look_at_services()
+    assert not store._is_dead(other), "the place may have been away"
+    clock[0] += 10
+    store._look_at_services()
+    assert store._is_dead(other)

@@ -20,6 +20,7 @@ from s3diff import OptionError, OutputError, PictureError, RestoreOptions, Resto
 from s3diff.errors import MissingExtraError
 from s3diff.restoration import video
 from s3diff.restoration.result import Degrees
+from s3diff.restoration.scratch_files import only_one
 from s3diff.restoration.video import VideoOptions, restore_video
 
 PAGE = REPOSITORY / "docs/builders.md"
@@ -314,3 +315,14 @@ def test_the_door_in_the_documents(small: Path, here: Path) -> None:
     exec(compile(text.replace('"compact"', repr(str(small))), "docs/builders.md", "exec"), {})
     with av.open("film_restored.mkv") as container:
         assert container.streams.video[0].codec_context.name == "hevc"
+
+
+def test_one_run_at_a_time_and_never_over_its_source(restorer: Restorer, tmp_path: Path) -> None:
+    source, target = write_clip(tmp_path / "in.mkv", TIMES[:2]), tmp_path / "out.mp4"
+    before = source.read_bytes()
+    with pytest.raises(OutputError, match="would overwrite the input"):
+        restore_video(restorer, source, source)
+    with only_one(target), pytest.raises(OutputError, match="being written by another process"):
+        restore_video(restorer, source, target)
+    assert source.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]

@@ -144,8 +144,8 @@ def restore(
 
     def restore_under(plan: TilePlan, notes: tuple[str, ...]) -> list[Result]:
         if len(pictures) > 1 and not plan.is_whole:
-            kept = partial(restore, model, options=options, progress=progress, degrees=degrees, on_stage=on_stage)
-            return [kept([each])[0] for each in opened]
+            one = partial(restore, model, options=options, degrees=degrees, on_stage=on_stage, on_begin=on_begin)
+            return [one([each], progress=progress)[0] for each in opened]
         colors = torch.cat([to_networks(picture) for picture in pictures])
         low_quality = LowQuality(tensor_reader(colors), sizes.input[::-1], len(pictures))
         canvas = _canvas(pictures[0], sizes, options) if len(plan.regions) > 1 else None

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from s3diff.atomic_write import require_free, whole_path, write_atomically
-from s3diff.errors import PictureError
+from s3diff.errors import OutputError, PictureError
 from s3diff.formats import VideoCodec
 from s3diff.images.files.video import (
     Encoding,
@@ -38,6 +38,7 @@ from s3diff.options import LIMITS, RestoreOptions
 from s3diff.restoration.conveyor import Conveyor
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result
+from s3diff.restoration.scratch_files import only_one
 from s3diff.restoration.sizes import allowed_sizes
 from s3diff.restoration.steps import Opened, Progress, estimate, restore
 from s3diff.version import __version__
@@ -140,10 +141,26 @@ def restore_video(
         OutputError: the target cannot be written, or cannot hold the source's streams.
         OptionError, ModelError, MissingExtraError: as :meth:`Restorer.restore`; codec and pixel format do not fit.
     """
-    source, target, options = Path(source), Path(target), model.resolved(options)
-    writing = video_options or VideoOptions()
+    source, target, writing = Path(source), Path(target), video_options or VideoOptions()
+    options = model.resolved(options)
     require_free(target, writing.overwrite)
-    video = open_video(source)
+    if os.path.realpath(source) == os.path.realpath(target):
+        raise OutputError(f"{shown_path(target)} would overwrite the input; choose another output")
+    video = open_video(source)  # before a folder is made for its result
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with only_one(target):
+        return _restored_into(model, video, target, options, writing, progress)
+
+
+def _restored_into(
+    model: DeviceModel,
+    video: Video,
+    target: Path,
+    options: RestoreOptions,
+    writing: VideoOptions,
+    progress: Progress | None,
+) -> Result:
+    source = video.path
     if video.width * video.height > options.max_input_pixels:
         raise PictureError(too_many_pixels(source, (video.width, video.height), options.max_input_pixels))
     sizes = allowed_sizes((video.width, video.height), options, shown_path(source))

@@ -37,6 +37,10 @@ _PROGRESS = ("state", "stage", "tile", "num_tiles", "part", "fraction", "seconds
 _END = ("state", "stage", "fraction", "error", "cause", "field")
 
 
+class NoRecordError(StoreError):
+    """An object at the place is none of a service's."""
+
+
 class JobRecords:
     """The records of all jobs at one place.
 
@@ -106,7 +110,10 @@ class JobRecords:
         return self._store.read(f"live/{job_id}.cancel") == _FORGET
 
     def write_end(self, job_id: str, status: JobStatus) -> None:
-        """Write down how a job has ended, with its result, unless that is written down already."""
+        """Write down how a job has ended, with its result, unless that is written down already.
+
+        A job that is to be forgotten is removed instead, whenever that was asked.
+        """
         result, made = status.result, None
         if result is not None:
             self._put(f"kept/{job_id}.result", result.path, replace=True)
@@ -124,7 +131,10 @@ class JobRecords:
         # Another service that was taken for dead, or took this one for it, has made the same.
         with suppress(AlreadyThereError):
             self._write(f"kept/{job_id}.end", told, replace=False)
-        self.clear(job_id)
+        if self.is_to_be_forgotten(job_id):
+            self.remove(job_id)
+        else:
+            self.clear(job_id)
 
     def has_ended(self, job_id: str) -> bool:
         """Whether it is written down how a job has ended."""
@@ -209,7 +219,7 @@ class JobRecords:
         except ValueError:
             told = None
         if not isinstance(told, dict):
-            raise StoreError(f"{self._store.address(key)} is no record of a job; give a place of its own to jobs")
+            raise NoRecordError(f"{self._store.address(key)} is no record of a job; give a place of its own to jobs")
         return told
 
     def _fetch(self, key: str, path: Path) -> bool:

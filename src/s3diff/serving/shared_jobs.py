@@ -17,10 +17,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from s3diff.errors import JobNotFoundError, OptionError, S3DiffError, StoreError
+from s3diff.errors import JobNotFoundError, OptionError, OutputError, S3DiffError, StoreError
 from s3diff.folders.stores import open_store
 from s3diff.service_errors import GIVEN_UP, NO_JOB
-from s3diff.serving.job_records import MOST_TRIES, JobRecords, job_of
+from s3diff.serving.job_records import MOST_TRIES, JobRecords, NoRecordError, job_of
 from s3diff.serving.jobs import Job, JobStatus, JobStore, JobWorker, beyond_limits
 from s3diff.serving.limits import ServiceLimits
 
@@ -29,7 +29,7 @@ _LOG = logging.getLogger("s3diff.serving")
 _BEAT_SECONDS, _LOOK_SECONDS, _SWEEP_SECONDS = 2.0, 1.0, 60.0
 #: A service whose record stands still for so long is dead.
 _DEAD_SECONDS = 15.0
-#: Where nothing was looked at for so long, the place was away, and what stood still says nothing.
+#: Time between two looks counts up to this: where nothing was looked at for longer, the place was away.
 _GAP_SECONDS = 5.0
 #: So long a copy of another service's job is kept after the last question about it.
 _MIRROR_SECONDS = 600.0
@@ -74,7 +74,7 @@ class SharedJobStore(JobStore):
         self._is_over = threading.Event()
         self._num_beats, self._beaten = 0, time.monotonic()
         self._looked, self._swept = time.monotonic(), time.monotonic()
-        #: Of each service: its record's stamp, and since when it stands still.
+        #: Of each service: its record's stamp, and for how many seconds it was seen to stand still.
         self._seen: dict[str, tuple[str, float]] = {}
         self._claimants: dict[tuple[str, int], str] = {}
         self._ends: dict[str, tuple[float, int]] = {}
@@ -238,13 +238,16 @@ class SharedJobStore(JobStore):
         live = self._records.list("live")  # before the services: one that has claimed a job has a record already
         self._look_at_services()
         for job_id, status in list(self._unwritten.items()):
-            if job_id in self._jobs:  # otherwise its result is too old to be kept
-                self._records.write_end(job_id, status)
-            self._unwritten.pop(job_id, None)
+            with suppress(OutputError, StoreError):  # a full disk, say, which the sweep below may mend
+                if job_id in self._jobs:  # otherwise its result is too old to be kept
+                    self._records.write_end(job_id, status)
+                self._unwritten.pop(job_id, None)
         for job_id, kinds in live.items():
-            self._look_at_job(job_id, kinds)
-        while self._changed:
-            job = self._jobs.get(self._changed.pop())
+            with suppress(NoRecordError):
+                self._look_at_job(job_id, kinds)
+        for job_id in list(self._changed):
+            self._changed.discard(job_id)
+            job = self._jobs.get(job_id)
             if job is not None and not job.status.is_final:
                 self._records.write_progress(job)
         for mirror in list(self._mirrors.values()):
@@ -258,17 +261,16 @@ class SharedJobStore(JobStore):
 
     def _look_at_services(self) -> None:
         now = time.monotonic()
-        was_away, self._looked = now - self._looked > _GAP_SECONDS, now
-        seen = self._records.services()
-        for service, stamp in seen.items():
+        passed, self._looked = min(now - self._looked, _GAP_SECONDS), now
+        seen: dict[str, tuple[str, float]] = {}
+        for service, stamp in self._records.services().items():
             before = self._seen.get(service)
-            if before is None or before[0] != stamp or was_away:
-                self._seen[service] = (stamp, now)
-        for service in set(self._seen) - set(seen):
-            del self._seen[service]
+            still = before[1] + passed if before is not None and before[0] == stamp else 0.0
+            seen[service] = (stamp, still)
+        self._seen = seen
 
     def _is_dead(self, service: str) -> bool:
-        return service not in self._seen or time.monotonic() - self._seen[service][1] > _DEAD_SECONDS
+        return service not in self._seen or self._seen[service][1] > _DEAD_SECONDS
 
     def _look_at_job(self, job_id: str, kinds: set[str]) -> None:
         """End an own job where somebody has asked for that; go on with a job that nobody works on."""
@@ -364,6 +366,6 @@ class SharedJobStore(JobStore):
             is_lost = job.id in self._shared and job.id not in kept and job.id not in self._unwritten
             if is_lost and job.status.is_final:
                 super().remove(job)
-        for service, (_, since) in list(self._seen.items()):
-            if service != self.id and time.monotonic() - since > 10 * _DEAD_SECONDS:
+        for service, (_, still) in list(self._seen.items()):
+            if service != self.id and still > 10 * _DEAD_SECONDS:
                 self._records.leave(service)

@@ -174,14 +174,17 @@ def frames_of(video: Video, size: tuple[int, int] | None = None) -> Iterator[Vid
     with opened_container(video.path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        before = -1
+        before: int | None = None
+        is_timed = stream.average_rate and stream.time_base
+        usual = max(1, round(1 / (stream.average_rate * stream.time_base))) if is_timed else 1
         for index, frame in enumerate(_decoded(container, stream, shown)):
             if (frame.width, frame.height) != turned:
                 raise PictureError(
                     f"{shown} changes its size at frame {index + 1}; cut it there, and restore the parts"
                 )
-            time = before + 1 if frame.pts is None else frame.pts
-            if time <= before:
+            next_time = 0 if before is None else before + usual
+            time = next_time if frame.pts is None else frame.pts
+            if before is not None and time <= before:
                 raise PictureError(f"{shown}: frame {index + 1} is not later than the one before it; repair the file")
             before = time
             width, height = size or turned

@@ -57,7 +57,8 @@ def join_segments(segments: Iterable[Path], video: Video, target: Path, comment:
         beside = _beside(source)
         try:
             settings = {"movflags": "+faststart+use_metadata_tags"} if target.suffix.lower() in _MOVIES else {}
-            with av.open(str(target), "w", options=settings) as container:
+            form = _CONTAINERS.get(target.suffix.lower(), target.suffix[1:].lower())
+            with av.open(str(target), "w", format=form, options=settings) as container:
                 container.metadata.update({**source.metadata, **({"comment": comment} if comment else {})})
                 container.set_chapters(source.chapters())
                 pending = iter(segments)
