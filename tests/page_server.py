@@ -45,7 +45,9 @@ def page_server(
     service = RestorationService(models=[model], limits=limits).start()
     app = mount_page(create_app(service, auth=auth, allowed_hosts=["127.0.0.1"]), service)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+    # Without uvicorn's own logging: it would close all handlers, and absl's closes the stderr that pytest reads.
+    config = uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -77,6 +77,26 @@ def test_openvino_for_all_sizes(few_layers: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_onnx_in_half_of_the_bytes_with_degrees_that_must_be_given(few_layers: Path, tmp_path: Path) -> None:
+    require("onnxruntime")
+    import onnx
+    import onnxruntime
+
+    restorer = Restorer.from_pretrained(few_layers, device="cpu", precision="float32")
+    (path,) = export_model(few_layers, tmp_path / "few.onnx", half=True, need_degrees=True)
+    kinds = {weight.data_type for weight in onnx.load(path).graph.initializer if len(weight.dims) == 4}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    low_quality = picture(13, 10)
+    restored, _ = session.run(None, {"low_quality": low_quality, "degrees": ESTIMATE})
+    assert levels(restored, restorer, low_quality) < 1
+    with pytest.raises(ValueError, match="degrees"):
+        session.run(None, {"low_quality": low_quality})
+    with pytest.raises(OptionError, match="half and need_degrees are for ONNX"):
+        export_model(few_layers, tmp_path / "few.pt2", half=True)
+
+
+@pytest.mark.slow
 def test_torch_of_a_model_with_attention_and_options(tiny: Path, tmp_path: Path) -> None:
     """The released kind: norms and attention over the picture, padding of 64 px, more than the picture's own size."""
     options = RestoreOptions(guidance=1, color_match="adain")

@@ -21,7 +21,13 @@ def export(
     size: Annotated[
         str | None, typer.Option(metavar="WxH", help="Size of all low-quality pictures. [default: any size]")
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="Store the weights in float16: half the size.")] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="ONNX and OpenVINO: store the weights in float16, half the size.")
+    ] = False,
+    need_degrees: Annotated[
+        bool,
+        typer.Option("--need-degrees", help="ONNX: degrees must be given, as runtimes like onnxruntime-web want it."),
+    ] = False,
     guidance: Annotated[float, typer.Option(help=describe_option("guidance"))] = RestoreOptions.guidance,
     color_match: Annotated[
         ColorMatch, typer.Option(help=describe_option("color_match").replace("`", ""))
@@ -34,5 +40,7 @@ def export(
         load_torch()
         from s3diff.export.writing import export_model
 
-        for path in export_model(model, output, form, size=pixels, half=half, options=options):
+        for path in export_model(
+            model, output, form, size=pixels, half=half, need_degrees=need_degrees, options=options
+        ):
             typer.echo(str(path))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,20 +70,6 @@ class PictureGraph(nn.Module):
         clean = generator.config.schedule.clean_latent(latent, prediction)
         decoded = from_network_range(generator.decode(clean, image))[:, :, :height, :width]
         return match_color(decoded, base, self.color_match).clamp(0, 1), used
-
-
-class HalfStored(nn.Module):
-    """Store a graph's weights in float16, and compute in float32."""
-
-    def __init__(self, graph: nn.Module) -> None:
-        super().__init__()
-        self.graph = graph.half()
-
-    def forward(self, low_quality: Tensor, degrees: Tensor) -> Any:
-        """See :class:`PictureGraph`."""
-        stored = {**dict(self.graph.named_parameters()), **dict(self.graph.named_buffers())}
-        in_float32 = {name: tensor.float() for name, tensor in stored.items()}
-        return torch.func.functional_call(self.graph, in_float32, (low_quality, degrees))
 
 
 def _padded(image: Tensor, multiple: int) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from s3diff.checkpoints.model_folder import LoadedModel, load_model
 from s3diff.checkpoints.registry import model_folder
 from s3diff.errors import OptionError, OutputError
-from s3diff.export.picture_graph import ESTIMATE, HalfStored, PictureGraph
+from s3diff.export.picture_graph import ESTIMATE, PictureGraph
 from s3diff.messages import reason_of
 from s3diff.options import METHOD_SCALE, RestoreOptions
 from s3diff.restoration.runtimes import quiet, require_installed, traced, write_onnx, write_openvino
@@ -37,6 +37,7 @@ def export_model(
     *,
     size: tuple[int, int] | None = None,
     half: bool = False,
+    need_degrees: bool = False,
     options: RestoreOptions | None = None,
 ) -> list[Path]:
     """Write the method from the low-quality picture to the result, four times as large, as one graph.
@@ -51,7 +52,9 @@ def export_model(
         form: None for the one of the extension.
         size: (width, height) of all low-quality pictures; None for any size, above 16 px a side where the model pads
             to 64 px.
-        half: store the weights in float16; they are computed with in float32.
+        half: store the weights in float16; they are computed with in float32. Not for torch.
+        need_degrees: in ONNX, ``degrees`` may not be left out; for runtimes that do not accept optional inputs at all,
+            such as onnxruntime-web.
         options: guidance, colour matching and filter count, and are put into the graph.
 
     Returns:
@@ -64,26 +67,27 @@ def export_model(
         ModelError: the model cannot be loaded or traced.
     """
     form = _checked_format(target, form)
+    if form == "torch" and (half or need_degrees):
+        raise OptionError("half and need_degrees are for ONNX, half for OpenVINO too; leave them out for torch")
     if form != "torch":
         require_installed("openvino" if form == "openvino" else "onnxruntime", f"the format {form}")
     loaded = load_model(model_folder(model))
     chosen = (options or RestoreOptions()).for_model(loaded.upsampling)
     _require_graph_options(chosen)
-    graph: torch.nn.Module = PictureGraph(
+    graph = PictureGraph(
         loaded.generator,
         loaded.prompts,
         upsampling=chosen.upsampling or loaded.upsampling,
         guidance=chosen.guidance,
         color_match=chosen.color_match,
     )
-    if half and form != "openvino":  # which stores so by itself
-        graph = HalfStored(graph)
     width, height = size or _TRACED_SIZE
     arguments = torch.full((1, 3, height, width), 0.5), torch.full((1, 2), ESTIMATE)
     any_side = torch.export.Dim.DYNAMIC
     shapes = (None, None) if size else ({2: any_side, 3: any_side}, None)
     program = traced(graph, arguments, shapes)
-    return _written(program, target, form, _properties(loaded, chosen, size), half=half)
+    defaults = {} if need_degrees else {"degrees": np.full((1, 2), ESTIMATE, np.float32)}
+    return _written(program, target, form, _properties(loaded, chosen, size), defaults, half=half)
 
 
 def _checked_format(target: Path, form: ExportFormat | None) -> ExportFormat:
@@ -123,7 +127,13 @@ def _properties(model: LoadedModel, options: RestoreOptions, size: Sequence[int]
 
 
 def _written(
-    program: torch.export.ExportedProgram, target: Path, form: ExportFormat, properties: dict[str, str], *, half: bool
+    program: torch.export.ExportedProgram,
+    target: Path,
+    form: ExportFormat,
+    properties: dict[str, str],
+    defaults: dict[str, np.ndarray],
+    *,
+    half: bool,
 ) -> list[Path]:
     """Write beside the target, then move: the file that names the others comes last."""
     names: Any = (INPUTS, OUTPUTS)
@@ -133,8 +143,7 @@ def _written(
         try:
             path = scratch / target.name
             if form == "onnx":
-                default = np.full((1, 2), ESTIMATE, np.float32)
-                write_onnx(program, path, names, properties, {"degrees": default})
+                write_onnx(program, path, names, properties, defaults, half=half)
             elif form == "openvino":
                 write_openvino(program, path, names, properties, half=half)
             else:

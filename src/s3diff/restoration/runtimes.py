@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -84,6 +85,21 @@ def open_graph(
     return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))[0]
 
 
+def _store_in_half(graph: Any) -> None:
+    """Replace the float32 weights of an ONNX graph by float16 ones, which it casts back."""
+    import onnx
+
+    casts = []
+    for weight in graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT and math.prod(weight.dims) > 1:
+            name, values = weight.name, onnx.numpy_helper.to_array(weight).astype(np.float16)
+            weight.CopyFrom(onnx.numpy_helper.from_array(values, f"{name}.half"))
+            casts.append(onnx.helper.make_node("Cast", [weight.name], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def traced(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any) -> torch.export.ExportedProgram:
     """Trace a module for all sizes that ``dynamic_shapes`` leaves open.
 
@@ -105,6 +121,8 @@ def write_onnx(
     names: tuple[Sequence[str], Sequence[str]],
     properties: Mapping[str, str],
     defaults: Mapping[str, np.ndarray] | None = None,
+    *,
+    half: bool = False,
 ) -> None:
     """Write an ONNX file; weights that one file cannot hold (2 GB) go into ``NAME.onnx.data`` beside it.
 
@@ -114,6 +132,7 @@ def write_onnx(
         names: of inputs and outputs.
         properties: texts that the file carries.
         defaults: values of inputs that may be left out.
+        half: store the weights in float16; they are computed with in float32.
     """
     import onnx
 
@@ -123,6 +142,8 @@ def write_onnx(
         )
     assert made is not None
     proto = made.model_proto
+    if half:
+        _store_in_half(proto.graph)
     for name, value in properties.items():
         proto.metadata_props.add(key=name, value=value)
     for name, array in (defaults or {}).items():
