@@ -30,6 +30,10 @@ _ADDRESS_HELP = (
     "Of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT. [default: RAY_ADDRESS, or a Ray of this machine, started "
     "for the run]"
 )
+_LocalCpus = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="CPUs of a Ray that is started here. [default: all]")
+]
+_Dashboard = Annotated[bool, typer.Option("--dashboard", help="With Ray's dashboard, where a Ray is started here.")]
 
 cluster = typer.Typer(
     name="cluster",
@@ -80,12 +84,8 @@ def restore(
         float | None,
         typer.Option(min=0, metavar="N", help="GPUs of a worker; 0.5 shares one. [default: 1 where there are any]"),
     ] = None,
-    local_cpus: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="CPUs of a Ray that is started here. [default: all]")
-    ] = None,
-    dashboard: Annotated[
-        bool, typer.Option("--dashboard", help="With Ray's dashboard, where a Ray is started here.")
-    ] = False,
+    local_cpus: _LocalCpus = None,
+    dashboard: _Dashboard = False,
     device: Annotated[str, typer.Option(help="Of the workers: auto, cuda, mps or cpu.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="Number format of the networks.")] = "auto",
     fast: Annotated[bool, typer.Option("--fast", help="Compile the networks, in each worker.")] = False,
@@ -168,12 +168,8 @@ def serve(
     most_replicas: Annotated[int, typer.Option(min=1, metavar="N", help="Of --replicas auto.")] = 8,
     cpus_per_replica: Annotated[float, typer.Option(min=0.1, metavar="N", help="CPUs, and threads, of a replica.")] = 1,
     gpus_per_replica: Annotated[float, typer.Option(min=0, metavar="N", help="GPUs of a replica; 0.5 shares one.")] = 0,
-    local_cpus: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="CPUs of a Ray that is started here. [default: all]")
-    ] = None,
-    dashboard: Annotated[
-        bool, typer.Option("--dashboard", help="With Ray's dashboard, where a Ray is started here.")
-    ] = False,
+    local_cpus: _LocalCpus = None,
+    dashboard: _Dashboard = False,
     grace: Annotated[float, typer.Option(help="Seconds for a replica that is stopped to finish what is running.")] = 30,
 ) -> None:
     """Serve the page and the HTTP service of `s3diff serve` by replicas on a Ray cluster, until Ctrl-C.
