@@ -10,7 +10,6 @@ of one CPU each. The results have to be those of ``s3diff restore`` byte for byt
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import re
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import show_and_keep
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -282,10 +282,7 @@ def main() -> None:
             print((here / "run.log").read_text(errors="replace")[-4000:] if (here / "run.log").exists() else "")
             cluster.shutdown()
             store.close()
-    text = json.dumps(report, indent=1)
-    print(text)
-    if given.output is not None:
-        given.output.write_text(text + "\n")
+    show_and_keep(report, given.output)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ Names stand for pictures; the store of the output lies in memory. Prints seconds
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from figures import show_and_keep
 
 from s3diff.folders.manifest import Manifest, run_id
 from s3diff.folders.store_plan import leave_out_done, plan_store_jobs
@@ -102,10 +103,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     report = {"machine": f"{platform.machine()}, Python {platform.python_version()}", **measure(given.pictures)}
-    text = json.dumps(report, indent=1)
-    print(text)
-    if given.output is not None:
-        given.output.write_text(text + "\n")
+    show_and_keep(report, given.output)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ job and ask for it. Each has to get what ``s3diff restore`` makes, byte for byte
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -27,6 +26,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from figures import show_and_keep
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -163,10 +163,7 @@ def main() -> None:
             },
             "load": os.getloadavg(),
         }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if given.output is not None:
-        given.output.write_text(text + "\n")
+    show_and_keep(report, given.output)
 
 
 if __name__ == "__main__":
