@@ -44,7 +44,7 @@ import importlib.abc, importlib.util, os, sys
 
 class Counting(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "s3diff.folders.run" or "S3DIFF_CHAOS_LOG" not in os.environ:
+        if name != "s3diff.folders.runners" or "S3DIFF_CHAOS_LOG" not in os.environ:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

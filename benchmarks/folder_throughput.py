@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from s3diff import RestoreOptions, Restorer
 from s3diff.folders.jobs import plan_jobs
 from s3diff.folders.journal import Journal
-from s3diff.folders.run import LocalRunner, run_jobs, select_jobs
+from s3diff.folders.run import run_jobs, select_jobs
+from s3diff.folders.runners import LocalRunner
 from s3diff.images.codecs import Picture, read_picture, write_picture
 from s3diff.options import OutputOptions
 from tiny_models import save_compact

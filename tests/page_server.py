@@ -64,6 +64,16 @@ def page_server(
 
 
 @contextmanager
+def page_for_browsers(model: Path) -> Iterator[tuple[str, Any]]:
+    """Serve a model's page, or take the service of it that runs at $S3DIFF_SERVICE, with None for its object."""
+    if elsewhere := os.environ.get("S3DIFF_SERVICE"):
+        yield f"{elsewhere.rstrip('/')}/", None
+        return
+    with page_server(model=model) as served:
+        yield served
+
+
+@contextmanager
 def chromium() -> Iterator[Any]:
     """Run a headless Chromium: that of $S3DIFF_CHROMIUM, or the system's."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra test)")

@@ -6,25 +6,25 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from command_runs import run_python
+from conftest import REPOSITORY
 from object_store import free_ports
-from s3diff.errors import OptionError
+from page_server import chromium
 from s3diff.serving.assembly import ServiceSettings
 from serving_pictures import photo
 
@@ -103,34 +103,6 @@ def test_a_dry_run_measures_the_speed(pictures: Path, tmp_path: Path, command: C
 )
 def test_a_mistake_is_one_line(given: list[str], text: str, command: Command, here: Path) -> None:
     assert text in command("cluster", "restore", *given, "-o", "out", "--dry-run").error
-
-
-def test_the_manifest_of_the_service_names_what_exists(monkeypatch: pytest.MonkeyPatch) -> None:
-    from s3diff.integrations.ray import proxy
-    from s3diff.integrations.ray.serving import read_arguments
-
-    text = (Path(__file__).parent.parent / "docs" / "cluster.md").read_text(encoding="utf-8")
-    manifests = {each["kind"]: each for each in map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.S))}
-    spec = manifests["RayService"]["spec"]
-    (told,) = yaml.safe_load(spec["serveConfigV2"])["applications"]
-    for path in (told["import_path"], proxy.IMPORT_PATH):
-        module, _, name = path.partition(":")
-        assert callable(getattr(import_module(module), name))
-    with pytest.raises(OptionError, match="no_auth"):
-        read_arguments(told["args"])
-    monkeypatch.setenv("S3DIFF_TOKEN", "a-token-of-the-secret")
-    settings, replicas = read_arguments(told["args"])
-    assert (settings.job_store, settings.clients, replicas.most) == (
-        "s3://archive/jobs",
-        ("a-token-of-the-secret",),
-        16,
-    )
-    with pytest.raises(OptionError, match="replica_count"):
-        read_arguments({**told["args"], "replica_count": 2})
-    groups = [spec["rayClusterConfig"]["headGroupSpec"], *spec["rayClusterConfig"]["workerGroupSpecs"]]
-    for group in groups:
-        (container,) = group["template"]["spec"]["containers"]
-        assert container["env"] == [{"name": proxy.VARIABLE, "value": proxy.IMPORT_PATH}]
 
 
 @pytest.mark.parametrize(
@@ -295,6 +267,25 @@ def restored_at(url: str, content: bytes) -> bytes:
             return answer.content
         assert answer.status_code == 503, answer.text
         time.sleep(float(answer.headers["Retry-After"]))
+
+
+@pytest.mark.slow
+def test_the_page_of_replicas_passes_the_tests_of_the_page(small: Path, tmp_path: Path, cluster: None) -> None:
+    """The same tests, unchanged; those that look into the service skip."""
+    with chromium():
+        pass  # this test is skipped where there is none
+    files = [REPOSITORY / "tests" / f"test_page_{name}.py" for name in ("browser", "features")]
+    with replicas_of(small, tmp_path / "jobs") as url:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *files],
+            env={**os.environ, "S3DIFF_SERVICE": url},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert re.search(r"[0-9]{2} passed", done.stdout), "most are run"
 
 
 @pytest.mark.slow

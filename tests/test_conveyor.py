@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 import pytest
@@ -145,3 +145,39 @@ def test_an_endless_conveyor_takes_what_is_put_and_gives_back_what_is_removed() 
         assert conveyor.take(seconds=0.01) is None
     assert conveyor.take() is None
     assert not conveyor.is_alive
+
+
+def batches(items: Sequence[int], most: int, room: int, read: Callable[[int], int]) -> list[list[int]]:
+    """Items in batches of even or odd ones; those that can be divided by 10 come without others."""
+    conveyor: Conveyor[int, int, int] = Conveyor(read, lambda _: None, items, has_room=lambda ready: len(ready) < room)
+    taken = []
+    with conveyor:
+        while batch := conveyor.take_batch(lambda ready: ready % 2 if ready % 10 else None, most):
+            taken.append([item for item, _ in batch])
+    return taken
+
+
+@pytest.mark.parametrize("slow", [(), (2, 5), (1,)], ids=["fast", "some", "second"])
+def test_batches_depend_on_the_items_and_on_no_clock(slow: tuple[int, ...]) -> None:
+    def read(item: int) -> int:
+        time.sleep(0.05 * (item in slow))
+        return item
+
+    items = [1, 3, 2, 5, 4, 10, 7, 6, 8, 12]
+    assert batches(items, 3, 4, read) == [[1, 3, 5], [2, 4], [10], [7], [6, 8, 12]]
+    assert batches(items, 2, 4, read) == [[1, 3], [2, 4], [5, 7], [10], [6, 8], [12]]
+    assert batches(items, 1, 2, read) == [[item] for item in items]
+    assert batches([], 3, 4, read) == []
+
+
+def test_an_error_of_reading_comes_after_the_batches_before_it() -> None:
+    def read(item: int) -> int:
+        if item == 7:
+            raise ValueError("seven")
+        return item
+
+    conveyor: Conveyor[int, int, int] = Conveyor(read, lambda _: None, [1, 3, 7, 9], has_room=lambda _: True)
+    with conveyor:
+        assert [item for item, _ in conveyor.take_batch(lambda ready: ready % 2, 9)] == [1, 3]
+        with pytest.raises(ValueError, match="seven"):
+            conveyor.take_batch(lambda ready: ready % 2, 9)

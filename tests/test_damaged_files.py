@@ -25,7 +25,8 @@ from PIL import Image, ImageCms, features
 from command_runs import environment
 from s3diff.errors import S3DiffError
 from s3diff.folders.jobs import RestoreJob
-from s3diff.folders.run import LocalRunner, run_jobs
+from s3diff.folders.run import run_jobs
+from s3diff.folders.runners import LocalRunner
 from s3diff.images.codecs import Picture, read_picture
 from s3diff.images.files.metadata import EXIF_PREFIX
 from s3diff.images.files.png_chunks import with_pixels

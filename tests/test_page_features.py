@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from page_server import page_server
+from page_server import page_for_browsers
 from test_page_browser import PATIENCE_MS, PHOTOS, Seen, photograph
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra test")
@@ -25,7 +25,7 @@ Open = Callable[..., Seen]
 
 @pytest.fixture(scope="module")
 def address(small: Path) -> Iterator[str]:
-    with page_server(model=small) as (address, _):
+    with page_for_browsers(small) as (address, _):
         yield address
 
 

@@ -12,7 +12,8 @@ import torch
 from s3diff import RestoreOptions, Restorer
 from s3diff.errors import PictureError
 from s3diff.folders.jobs import RestoreJob
-from s3diff.folders.run import LocalRunner, run_jobs
+from s3diff.folders.run import run_jobs
+from s3diff.folders.runners import LocalRunner
 from s3diff.images.codecs import Picture, from_array, write_picture
 from s3diff.options import OutputOptions
 from s3diff.restoration import finishing

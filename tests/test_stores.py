@@ -17,6 +17,7 @@ from s3diff.folders.store_plan import StoreJob, StorePlan, leave_out_done, plan_
 from s3diff.folders.store_run import StoreWorker, WorkerOptions
 from s3diff.folders.stores import AlreadyThereError, FolderStore, Store, fetch, is_address, open_store, split_address
 from s3diff.options import OutputOptions
+from s3diff.restoration.result import Result
 
 if TYPE_CHECKING:
     from command_runs import Command
@@ -170,6 +171,105 @@ def test_a_worker_restores_as_the_command_does(
     assert rows["a.png"]["bytes"] == len(expected["a.png"])
     assert {"blur", "noise", "seconds", "sha256", "stamp"} < set(rows["a.png"])
     assert not [entry.key for entry in store.entries(MANIFEST_FOLDER) if "flight" in entry.key]
+
+
+def batched(store: Store, manifest: Manifest, restorer: Restorer, batch: int) -> StoreWorker:
+    options = WorkerOptions(output=store.name, run=RUN, run_id=manifest.run_id, batch=batch)
+    return StoreWorker(options, restorer)
+
+
+def test_batches_give_the_bytes_of_single_pictures(
+    pictures: Path, store: Store, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the embedded model, on a CPU; a bad one, one of another size and an animation come in between."""
+    from s3diff import Restorer
+
+    embedded = Restorer.from_pretrained("compact", device="cpu")
+    Image.new("RGB", (10, 10), "red").save(pictures / "bb.png")
+    frames = [Image.new("RGB", (16, 12), color) for color in ("red", "blue")]
+    frames[0].save(pictures / "b.gif", save_all=True, append_images=frames[1:])
+    command("restore", pictures, "-o", tmp_path / "plain", "-r", "--device", "cpu", "-q")
+    expected = {
+        path.relative_to(tmp_path / "plain").as_posix(): path.read_bytes()
+        for path in (tmp_path / "plain").rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+    sizes, whole = [], embedded.restore_batch
+    monkeypatch.setattr(
+        embedded, "restore_batch", lambda taken, *a, **k: sizes.append(len(taken)) or whole(taken, *a, **k)
+    )
+    plan, manifest = planned(pictures, store)
+    done = batched(store, manifest, embedded, 4).restore(plan.jobs)
+    assert [row["target"] for row in done.rows if row["state"] == "failed"] == ["bad.png"]
+    assert {key: store.read(key) for key in keys(store)} == expected
+    assert len(done.rows) == 8
+    assert sum(sizes) == 5
+    assert max(sizes) > 2
+
+    plan = plan_store_jobs([str(pictures)], store, recursive=True)
+    leave_out_done(plan, store, Manifest(store, {"other": 1}, run_id()), overwrite=True)
+    sizes.clear()
+    again = batched(store, manifest, embedded, 4)._restored(plan.jobs)
+    assert sum(row["state"] == "done" for row in again) == 7
+    assert sum(sizes) == 5, "what replaces an object runs in batches as well"
+    assert {key: store.read(key) for key in keys(store)} == expected
+
+
+def test_a_batch_that_fails_costs_one_picture(
+    pictures: Path, store: Store, restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(restorer: Restorer, sources: list[Any], *_: Any, **__: Any) -> Any:
+        raise RuntimeError("one of them is broken")
+
+    def restore_one(restorer: Restorer, source: Any, *given: Any, **more: Any) -> Any:
+        if source.picture.path is not None and Path(source.picture.path).name == "b.png":
+            raise RuntimeError("broken")
+        return whole(restorer, source, *given, **more)
+
+    whole = type(restorer).restore
+    monkeypatch.setattr(type(restorer), "restore_batch", fails)
+    monkeypatch.setattr(type(restorer), "restore", restore_one)
+    plan, manifest = planned(pictures, store)
+    rows = {row["target"]: row for row in batched(store, manifest, restorer, 8).restore(plan.jobs).rows}
+    assert sorted(target for target, row in rows.items() if row["state"] == "failed") == ["b.png", "bad.png"]
+    assert "broken; please report this" in rows["b.png"]["reason"]
+    assert keys(store) == ["a.png", "b.jpg", "deep/c.webp", "deep/ä b#1%20+.png"]
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_an_unexpected_error_of_writing_costs_one_picture(
+    pictures: Path, store: Store, restorer: Restorer, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    def save(result: Any, path: Path, *given: Any, **more: Any) -> Any:
+        if Path(path).name == "b.png":
+            raise RuntimeError("broken")
+        return whole(result, path, *given, **more)
+
+    whole = Result.save
+    monkeypatch.setattr(Result, "save", save)
+    plan, manifest = planned(pictures, store)
+    done = batched(store, manifest, restorer, batch).restore(plan.jobs)
+    assert done.error is None
+    failed = {row["target"]: row["reason"] for row in done.rows if row["state"] == "failed"}
+    assert sorted(failed) == ["b.png", "bad.png"]
+    assert "RuntimeError: broken; please report this" in failed["b.png"]
+    assert len(keys(store)) == 4
+
+
+def test_large_pictures_are_not_batched(pictures: Path, store: Store, restorer: Restorer) -> None:
+    from s3diff.folders.runners import LocalRunner
+    from s3diff.options import RestoreOptions
+    from s3diff.restoration.sources import open_source
+
+    runner = LocalRunner(restorer, RestoreOptions(scale=2), OutputOptions(), batch=8)
+    opened = {}
+    for side in (350, 370):  # the networks work at four times the size
+        Image.new("RGB", (side, side)).save(pictures / "a.png")
+        opened[side] = open_source(pictures / "a.png", pictures / "z.png", RestoreOptions(scale=2))
+    assert runner.batch_key(opened[350]) == (350, 350)
+    assert runner.batch_key(opened[370]) is None
+    assert [runner.is_enough([opened[350]] * num) for num in (1, 2, 3)] == [False, False, True]
+    assert runner.is_enough([]) is False
 
 
 def test_a_run_goes_on_wherever_it_was_interrupted(pictures: Path, store: Store, restorer: Restorer) -> None:

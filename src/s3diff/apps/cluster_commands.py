@@ -84,6 +84,9 @@ def restore(
         float | None,
         typer.Option(min=0, metavar="N", help="GPUs of a worker; 0.5 shares one. [default: 1 where there are any]"),
     ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, metavar="N", help="At most so many small pictures of one size run together.")
+    ] = 1,
     local_cpus: _LocalCpus = None,
     dashboard: _Dashboard = False,
     device: Annotated[str, typer.Option(help="Of the workers: auto, cuda, mps or cpu.")] = "auto",
@@ -133,6 +136,7 @@ def restore(
             recursive=recursive,
             listed=read_lists(listed, listed_null),
             skip_existing=skip_existing,
+            batch=batch,
         )
         if dry_run:
             _show_estimate(run, workers or 1, seconds_per_megapixel, price)

@@ -39,7 +39,7 @@ _STAGES = {
 
 
 class PictureProgress:
-    """Show the progress of pictures; a :class:`s3diff.folders.run.PictureWatcher`.
+    """Show the progress of pictures; a :class:`s3diff.folders.runners.PictureWatcher`.
 
     Args:
         num_pictures: the run's pictures.

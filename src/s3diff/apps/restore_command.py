@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from s3diff.apps.picture_progress import PictureProgress
     from s3diff.folders.jobs import RestorePlan
     from s3diff.folders.restore import FolderRun
-    from s3diff.folders.run import JobRunner
+    from s3diff.folders.runners import JobRunner
     from s3diff.images.files.credentials import ResultSigner
     from s3diff.restoration.restorer import Restorer
     from s3diff.restoration.result import Degrees
@@ -331,7 +331,7 @@ def _work_through(run: FolderRun, shown: PictureProgress, quiet: bool, replay: R
 
 def _speed_of(runner: JobRunner, options: RestoreOptions) -> Callable[[], str] | None:
     """Return the function that names this machine's speed; None for a service."""
-    from s3diff.folders.run import LocalRunner
+    from s3diff.folders.runners import LocalRunner
     from s3diff.restoration.speed import speed_key
 
     return (lambda: speed_key(runner.restorer, options)) if isinstance(runner, LocalRunner) else None
@@ -360,7 +360,7 @@ def _runner(
     degrees: Degrees | None,
 ) -> Iterator[JobRunner]:
     """Create the runner: here, with a model that is loaded on first use, or at a service."""
-    from s3diff.folders.run import LocalRunner
+    from s3diff.folders.runners import LocalRunner
 
     def loaded() -> Restorer:
         restorer = load()

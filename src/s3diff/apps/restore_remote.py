@@ -12,7 +12,7 @@ from typing import Any
 from s3diff.client import Client, RemoteJob, ServedResult
 from s3diff.errors import JobCancelledError, JobTimeoutError, OutputError, PictureError, S3DiffError
 from s3diff.folders.jobs import RestoreJob, check_inside
-from s3diff.folders.run import Finish, PictureWatcher
+from s3diff.folders.runners import Finish, PictureWatcher
 from s3diff.images.codecs import check_writable
 from s3diff.messages import reason_of
 from s3diff.options import OutputOptions, RestoreOptions

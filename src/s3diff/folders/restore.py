@@ -18,10 +18,7 @@ from s3diff.folders.journal import JOURNAL_NAME, Journal, stamp_of
 from s3diff.folders.report import Report
 from s3diff.folders.run import (
     RESUMED,
-    JobRunner,
-    LocalRunner,
     Outcome,
-    PictureWatcher,
     failed,
     is_there,
     key_of,
@@ -29,6 +26,7 @@ from s3diff.folders.run import (
     run_jobs,
     select_jobs,
 )
+from s3diff.folders.runners import JobRunner, LocalRunner, PictureWatcher
 from s3diff.options import LIMITS, OutputOptions, RestoreOptions
 
 if TYPE_CHECKING:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, TypeAlias
 
 from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob, check_inside
 from s3diff.folders.journal import Journal, Stamp, stamp_of
-from s3diff.formats import format_of
+from s3diff.folders.runners import BatchRunner, Finish, JobRunner, PictureWatcher
 from s3diff.images.codecs import remove_leftovers
-from s3diff.options import OutputOptions, RestoreOptions
-from s3diff.restoration.conveyor import Conveyor
-from s3diff.restoration.result import Degrees, Result
+from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
+from s3diff.restoration.result import Result
 
-if TYPE_CHECKING:
-    from s3diff.images.files.credentials import ResultSigner
-    from s3diff.restoration.restorer import Restorer
-    from s3diff.restoration.sources import OpenedSeries
-    from s3diff.restoration.steps import Opened
+_LOG = logging.getLogger(__name__)
 
 #: Pictures recorded as begun at a time: a flush of the disk for each would cost more than the line.
 _BEGUN_AT_ONCE = 32
@@ -35,8 +31,10 @@ RESUMED = "done by an earlier run"
 State = Literal["done", "skipped", "failed"]
 #: An opened source, and its stamp just before it was opened.
 OpenedPicture = tuple[Any, Stamp | None]
-#: Writes a result and returns it with all notes.
-Finish = Callable[[], Result]
+#: What was read ahead of its turn, or why it could not be read.
+_Read: TypeAlias = "OpenedPicture | PictureError | OutputError"
+#: A job with its number, and what was read.
+_Ready: TypeAlias = "tuple[tuple[int, RestoreJob], _Read]"
 
 
 @dataclass(frozen=True)
@@ -77,108 +75,6 @@ class Selection:
 
     pending: list[RestoreJob]
     skipped: list[Outcome]
-
-
-class PictureWatcher(Protocol):
-    """Receive the progress of pictures; an exception raised here ends the run."""
-
-    def begin(self, job: RestoreJob, opened: Any) -> None:
-        """Begin a picture; ``opened``: what :meth:`JobRunner.open` returned."""
-
-    def stage(self, name: str, part: int, num_parts: int) -> None:
-        """Begin a stage; see :data:`s3diff.restoration.stage_clock.OnBegin`."""
-
-    def parts(self, kind: str, done: int, total: int) -> None:
-        """Count finished ``tiles``, ``frames`` or ``pages`` of the picture, or tiles within the stage ``predict``."""
-
-    def share(self, fraction: float, seconds_left: float | None) -> None:
-        """Receive a service's estimate: the finished share in [0, 1], and the seconds left."""
-
-
-class JobRunner(Protocol):
-    """Read and restore pictures for :func:`run_jobs`."""
-
-    def prepare(self) -> None:
-        """Prepare what all pictures need.
-
-        Raises:
-            S3DiffError: no picture can be restored.
-        """
-
-    def open(self, job: RestoreJob) -> Any:
-        """Read a picture ahead of its turn, in another thread; make every cheap check here.
-
-        Raises:
-            PictureError, OutputError: this picture cannot be restored; others can.
-        """
-
-    def restore(self, job: RestoreJob, opened: Any, watcher: PictureWatcher | None) -> Finish:
-        """Restore an opened picture; return the function that writes the result.
-
-        Raises:
-            PictureError, OutputError: this picture cannot be restored; others can.
-        """
-
-
-class LocalRunner:
-    """Restore pictures with a model on this machine.
-
-    Args:
-        restorer: a model on a device, or a function that loads it on first use.
-        options: for all pictures.
-        writing: format and quality of results.
-        root: the output folder.
-        degrees: for all pictures, instead of estimates and the options' degrees.
-        signer: signs the results.
-    """
-
-    def __init__(
-        self,
-        restorer: Restorer | Callable[[], Restorer],
-        options: RestoreOptions,
-        writing: OutputOptions,
-        root: Path | None = None,
-        degrees: Degrees | None = None,
-        signer: ResultSigner | None = None,
-    ) -> None:
-        self._restorer, self._options, self._writing, self._root = restorer, options, writing, root
-        self._degrees, self._signer = degrees, signer
-
-    @property
-    def restorer(self) -> Restorer:
-        """The model on its device."""
-        if callable(self._restorer):
-            self._restorer = self._restorer()
-        return self._restorer
-
-    def prepare(self) -> None:
-        """Load the model."""
-        _ = self.restorer
-
-    def open(self, job: RestoreJob) -> Opened | OpenedSeries:
-        """See :class:`JobRunner`. A file of several frames or pages is opened as a series if the target can hold it."""
-        from s3diff.restoration.sources import open_source  # and with it torch
-
-        form = format_of(job.target)
-        if self._signer is not None and form is not None:
-            self._signer.require_fitting(form)
-        check_inside(job, self._root)
-        return open_source(job.source, job.target, self._options)
-
-    def restore(self, job: RestoreJob, opened: Opened | OpenedSeries, watcher: PictureWatcher | None) -> Finish:
-        """See :class:`JobRunner`. Frames of an animation are written as they are restored."""
-        from s3diff.restoration.sources import restore_series  # and with it torch
-        from s3diff.restoration.steps import Opened, write
-
-        options, writing = self._options, self._writing
-        progress, on_begin = (None, None) if watcher is None else (watcher.parts, watcher.stage)
-        if not isinstance(opened, Opened):
-            made = restore_series(
-                self.restorer, opened, job.target, options, writing, progress, self._degrees, self._signer
-            )
-            return lambda: made
-        restored = self.restorer.restore(opened, options, degrees=self._degrees, progress=progress, on_begin=on_begin)
-        return lambda: write(restored, job.target, writing, self._signer)
 
 
 def select_jobs(
@@ -228,14 +124,16 @@ def run_jobs(
     opened: OpenedPicture | None = None,
     watcher: PictureWatcher | None = None,
 ) -> Generator[Outcome, None, None]:
-    """Restore every picture; yield each outcome, in the jobs' order, once the result is on the disk.
+    """Restore every picture; yield each outcome once the result is on the disk.
 
-    A picture that cannot be read, restored or written is an outcome, and the run goes on. When the caller stops early,
-    the current write is finished and nothing else is begun. Frames of an animation are written as they are restored.
+    Outcomes keep the jobs' order, unless pictures run together. A picture that cannot be read, restored or written is
+    an outcome, and the run goes on. When the caller stops early, the current write is finished and nothing else is
+    begun. Frames of an animation are written as they are restored.
 
     Args:
         jobs: the pictures.
-        runner: reads, restores and writes pictures, here or at a service.
+        runner: reads, restores and writes pictures, here or at a service; a :class:`BatchRunner` several at a time,
+            without progress.
         root: the output folder.
         journal: records the progress.
         opened: the first job's picture, if the caller has read it already.
@@ -250,7 +148,7 @@ def run_jobs(
     first = [] if opened is None else [opened]  # taken out by its job, so that nothing holds it any longer
     outcomes: deque[Outcome] = deque()
 
-    def read(place: tuple[int, RestoreJob]) -> OpenedPicture | PictureError | OutputError:
+    def read(place: tuple[int, RestoreJob]) -> _Read:
         index, job = place
         if journal is not None and index % _BEGUN_AT_ONCE == 0:
             # A file that is to be replaced is not this run's own before its line "ended".
@@ -269,7 +167,7 @@ def run_jobs(
                 journal.finish(key_of(job, root), stamp, outcome.as_json())
         return outcome
 
-    def restore(job: RestoreJob, read: OpenedPicture | PictureError | OutputError) -> Callable[[], Outcome]:
+    def restore(job: RestoreJob, read: _Read) -> Callable[[], Outcome]:
         try:
             if isinstance(read, Exception):
                 raise read
@@ -285,21 +183,62 @@ def run_jobs(
         try:
             check_inside(job, root)  # again: a link may have come meanwhile
             outcome = Outcome(job, "done", result=finish())
-        except OutputError as error:
+        except (PictureError, OutputError) as error:
             outcome = failed(job, error)
         return note(job, stamp, outcome)
+
+    batching = runner if isinstance(runner, BatchRunner) and runner.batch > 1 else None
+    most = 1 if batching is None else batching.batch
+
+    def restore_together(runner: BatchRunner, batch: Sequence[_Ready]) -> list[Callable[[], Outcome]]:
+        jobs, opened = [job for (_, job), _ in batch], [read for _, read in batch if not isinstance(read, Exception)]
+        for job in jobs:
+            check_inside(job, root)
+        finishes = runner.restore_batch(jobs, [picture for picture, _ in opened])
+        return [
+            partial(finished, job, finish, stamp)
+            for job, finish, (_, stamp) in zip(jobs, finishes, opened, strict=True)
+        ]
+
+    def restore_all(batch: Sequence[_Ready]) -> list[Callable[[], Outcome]]:
+        if batching is not None and len(batch) > 1:
+            try:
+                return restore_together(batching, batch)
+            except Exception as error:  # noqa: BLE001 - restored one by one, each says what is wrong with it
+                _LOG.info("a batch of %d pictures failed, restoring one by one: %s", len(batch), error)
+        return [restore(job, read) for (_, job), read in batch]
 
     for job in jobs if journal is not None else ():
         if key_of(job, root) in journal.begun:  # type: ignore[union-attr]
             remove_leftovers(job.target)
-    conveyor: Conveyor[tuple[int, RestoreJob], OpenedPicture | PictureError | OutputError, Callable[[], Outcome]]
-    with (conveyor := Conveyor(read, lambda write: outcomes.append(write()), enumerate(jobs))):
-        while (taken := conveyor.take()) is not None:
-            conveyor.hand_on(restore(taken[0][1], taken[1]))
-            del taken  # the next one may be long in coming
-            yield from _ended(outcomes)
+    conveyor: Conveyor[tuple[int, RestoreJob], _Read, Callable[[], Outcome]] = Conveyor(
+        read,
+        lambda write: outcomes.append(write()),
+        enumerate(jobs),
+        has_room=partial(_may_read_ahead, batching),
+        max_unwritten=most,
+    )
+    with conveyor:
+        while batch := conveyor.take_batch(partial(_batch_key, batching), most):
+            writes = restore_all(batch)
+            del batch  # the next one may be long in coming
+            while writes:
+                conveyor.hand_on(writes.pop(0))
+                yield from _ended(outcomes)
         conveyor.flush()
         yield from _ended(outcomes)
+
+
+def _may_read_ahead(batching: BatchRunner | None, ready: Sequence[_Read]) -> bool:
+    """Allow a few ready pictures, or what a batch of small ones may be taken from."""
+    if batching is None or len(ready) < READ_AHEAD:
+        return len(ready) < READ_AHEAD
+    opened = [read[0] for read in ready if not isinstance(read, Exception)]
+    return len(ready) < batching.batch and not batching.is_enough(opened)
+
+
+def _batch_key(batching: BatchRunner | None, read: _Read) -> Hashable | None:
+    return None if batching is None or isinstance(read, Exception) else batching.batch_key(read[0])
 
 
 def _ended(outcomes: deque[Outcome]) -> Iterator[Outcome]:

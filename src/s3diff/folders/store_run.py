@@ -8,18 +8,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from shutil import rmtree
-from typing import Any
+from typing import Any, NamedTuple
 
 from s3diff.errors import OutputError, PictureError, S3DiffError
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.manifest import DEADLY_TRIES, Flight
-from s3diff.folders.run import Finish, LocalRunner, Outcome, PictureWatcher, run_jobs
+from s3diff.folders.run import Outcome, run_jobs
+from s3diff.folders.runners import Finish, LocalRunner, PictureWatcher
 from s3diff.folders.store_plan import StoreJob
 from s3diff.folders.stores import AlreadyThereError, Store, fetch, open_store
 from s3diff.messages import reason_of
@@ -45,6 +46,7 @@ class WorkerOptions:
         precision: see :class:`Restorer`.
         fast: see :class:`Restorer`.
         threads: torch's threads in each worker; None keeps torch's own number.
+        batch: most small pictures of one size that run together.
     """
 
     output: str
@@ -57,6 +59,7 @@ class WorkerOptions:
     precision: Precision = "auto"
     fast: bool = False
     threads: int | None = None
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -152,18 +155,30 @@ class StoreWorker:
                 yield runner.row(places[outcome.job], outcome)
 
 
+class _Fetched(NamedTuple):
+    """Hold an opened picture, its job with local files, and whether its result replaces an object."""
+
+    local: RestoreJob
+    picture: Any
+    replace: bool
+
+
 class _StoreRunner:
     """Restore pictures of stores, each through a scratch folder of its own."""
 
     def __init__(self, restorer: Restorer, options: WorkerOptions, store: Store, scratch: Path) -> None:
-        self._store, self._scratch, self._writing = store, scratch, options.writing
+        self._store, self._scratch, self.batch = store, scratch, options.batch
         #: Folder that results are written to: the output itself if it is local.
         self.root = store.local_path("") or scratch
         self._jobs: dict[RestoreJob, StoreJob] = {}
         self._sums: dict[RestoreJob, dict[str, Any]] = {}
         # The plan decided which existing results may be replaced; see StoreJob.replace.
-        self._new = LocalRunner(restorer, options.options, replace(options.writing, overwrite=False), self.root)
-        self._replacing = LocalRunner(restorer, options.options, replace(options.writing, overwrite=True), self.root)
+        self._new, self._replacing = (
+            LocalRunner(
+                restorer, options.options, replace(options.writing, overwrite=overwrite), self.root, batch=self.batch
+            )
+            for overwrite in (False, True)
+        )
 
     def place(self, index: int, job: StoreJob) -> RestoreJob:
         """Choose a job's local files."""
@@ -176,19 +191,34 @@ class _StoreRunner:
     def prepare(self) -> None:
         """Do nothing: the model is loaded."""
 
-    def open(self, job: RestoreJob) -> tuple[RestoreJob, Any]:
+    def open(self, job: RestoreJob) -> _Fetched:
         """Fetch the picture and read it."""
         with _as_a_failure(self._jobs[job]):
             job.source.parent.mkdir(parents=True)
             if self._store.local_path("") is None:
                 job.target.parent.mkdir()
             local = RestoreJob(fetch(self._jobs[job].source, job.source.parent), job.target)
-            return local, self._runner(job).open(local)
+            return _Fetched(local, self._runner(job).open(local), self._jobs[job].replace)
 
-    def restore(self, job: RestoreJob, opened: tuple[RestoreJob, Any], watcher: PictureWatcher | None) -> Finish:
+    def restore(self, job: RestoreJob, opened: _Fetched, watcher: PictureWatcher | None) -> Finish:
         """Restore the picture; the returned function writes and uploads the result."""
         with _as_a_failure(self._jobs[job]):
-            return partial(self._put, job, self._runner(job).restore(*opened, watcher))
+            return partial(self._put, job, self._runner(job).restore(opened.local, opened.picture, watcher))
+
+    def batch_key(self, opened: _Fetched) -> Hashable | None:
+        """See :class:`s3diff.folders.runners.BatchRunner`."""
+        key = self._new.batch_key(opened.picture)
+        return None if key is None else (key, opened.replace)
+
+    def is_enough(self, opened: Sequence[_Fetched]) -> bool:
+        """See :class:`s3diff.folders.runners.BatchRunner`."""
+        return self._new.is_enough([each.picture for each in opened])
+
+    def restore_batch(self, jobs: Sequence[RestoreJob], opened: Sequence[_Fetched]) -> list[Finish]:
+        """See :class:`s3diff.folders.runners.BatchRunner`."""
+        runner = self._runner(jobs[0])
+        finishes = runner.restore_batch([each.local for each in opened], [each.picture for each in opened])
+        return [partial(self._put, job, finish) for job, finish in zip(jobs, finishes, strict=True)]
 
     def row(self, job: StoreJob, outcome: Outcome) -> dict[str, Any]:
         """Make the manifest's line of a picture."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -135,6 +135,39 @@ class Conveyor(Generic[Item, Ready, Made]):
             if self._read_error is not None:
                 raise self._read_error
             return None
+
+    def take_batch(self, key_of: Callable[[Ready], Hashable], most: int) -> list[tuple[Item, Ready]]:
+        """Take the first item and others with its key, ``most`` in all; an empty list if no more will come.
+
+        For more than one item the call waits until nothing more is read ahead, so that batches depend on the items and
+        on no clock.
+
+        Args:
+            key_of: names what items of one batch have in common; None for an item that comes without others.
+            most: largest number of items.
+        """
+
+        def is_settled() -> bool:
+            is_done = not (self._is_endless or self._waiting or self._is_reading)
+            is_full = not self._is_reading and not self._has_room(self._all_ready())
+            return self._is_over or is_done or is_full or self._read_error is not None
+
+        if most == 1:
+            taken = self.take()
+            return [] if taken is None else [taken]
+        with self._turn:
+            self._turn.wait_for(is_settled)
+            if self._ready and not self._is_over:
+                first, *others = self._ready
+                key = key_of(first[1])
+                alike = [each for each in others if key is not None and key_of(each[1]) == key]
+                batch = [first, *alike[: most - 1]]
+                self._ready = [each for each in self._ready if not any(each is taken for taken in batch)]
+                self._turn.notify_all()
+                return batch
+            if self._read_error is not None:
+                raise self._read_error
+            return []
 
     def hand_on(self, made: Made) -> None:
         """Pass a result to the writer; wait while the writer is behind, so that results do not pile up."""

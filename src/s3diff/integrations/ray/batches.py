@@ -10,7 +10,7 @@ import numpy as np
 
 from s3diff.errors import OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob
-from s3diff.folders.run import LocalRunner
+from s3diff.folders.runners import LocalRunner
 from s3diff.options import OutputOptions, Precision, RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result_names import result_extension

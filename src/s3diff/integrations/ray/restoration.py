@@ -37,14 +37,14 @@ def run_tasks(
         jobs: the pending pictures.
         options: for every worker.
         workers: the pool.
-        rows_per_task: pictures per task; None chooses by the number of pictures and workers.
+        rows_per_task: pictures per task; None chooses by the number of pictures and workers, never less than a batch.
         load: creates the object that restores tasks, in each worker; None for :class:`StoreWorker`.
 
     Raises:
         ServiceError: the cluster failed.
     """
     if rows_per_task is None:
-        rows_per_task = max(1, min(_MOST_ROWS, len(jobs) // (workers.num * _TASKS_OF_A_WORKER)))
+        rows_per_task = max(options.batch, min(_MOST_ROWS, len(jobs) // (workers.num * _TASKS_OF_A_WORKER)))
     for start in range(0, len(jobs), _ROWS_AT_ONCE):
         with ray_errors():
             yield from _run_part(jobs[start : start + _ROWS_AT_ONCE], options, workers, rows_per_task, load)

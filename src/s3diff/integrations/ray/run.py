@@ -49,6 +49,7 @@ class ClusterRun:
         recursive: descend into folders and prefixes.
         listed: further pictures by path or address.
         skip_existing: skip pictures whose output exists.
+        batch: most small pictures of one size that run together in a worker.
 
     Attributes:
         store: the output.
@@ -75,6 +76,7 @@ class ClusterRun:
         recursive: bool = False,
         listed: Iterable[str] | None = None,
         skip_existing: bool = False,
+        batch: int = 1,
     ) -> None:
         options = RestoreOptions() if options is None else options
         writing = OutputOptions() if writing is None else writing
@@ -89,7 +91,7 @@ class ClusterRun:
         leave_out_done(self.plan, self.store, self._manifest, skip_existing=skip_existing, overwrite=writing.overwrite)
         self.worker_options = WorkerOptions(
             output=self.store.name, run=run, run_id=self._manifest.run_id, model=place, options=options,
-            writing=writing, device=device, precision=precision, fast=fast,
+            writing=writing, device=device, precision=precision, fast=fast, batch=batch,
         )  # fmt: skip
         self.result = ClusterResult(skipped=dict(self.plan.skipped), left_out=self.plan.left_out)
         for source, reason in self.plan.failed:

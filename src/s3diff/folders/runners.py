@@ -1,0 +1,181 @@
+"""Read, restore and write one picture, or a batch of them: what runs over many pictures are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from s3diff.folders.jobs import RestoreJob, check_inside
+from s3diff.formats import format_of
+from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.restoration.result import Degrees, Result
+
+if TYPE_CHECKING:
+    from s3diff.images.files.credentials import ResultSigner
+    from s3diff.restoration.restorer import Restorer
+    from s3diff.restoration.sources import OpenedSeries
+    from s3diff.restoration.steps import Opened
+
+#: Writes a result and returns it with all notes.
+Finish = Callable[[], Result]
+
+
+class PictureWatcher(Protocol):
+    """Receive the progress of pictures; an exception raised here ends the run."""
+
+    def begin(self, job: RestoreJob, opened: Any) -> None:
+        """Begin a picture; ``opened``: what :meth:`JobRunner.open` returned."""
+
+    def stage(self, name: str, part: int, num_parts: int) -> None:
+        """Begin a stage; see :data:`s3diff.restoration.stage_clock.OnBegin`."""
+
+    def parts(self, kind: str, done: int, total: int) -> None:
+        """Count finished ``tiles``, ``frames`` or ``pages`` of the picture, or tiles within the stage ``predict``."""
+
+    def share(self, fraction: float, seconds_left: float | None) -> None:
+        """Receive a service's estimate: the finished share in [0, 1], and the seconds left."""
+
+
+class JobRunner(Protocol):
+    """Read and restore pictures for :func:`run_jobs`."""
+
+    def prepare(self) -> None:
+        """Prepare what all pictures need.
+
+        Raises:
+            S3DiffError: no picture can be restored.
+        """
+
+    def open(self, job: RestoreJob) -> Any:
+        """Read a picture ahead of its turn, in another thread; make every cheap check here.
+
+        Raises:
+            PictureError, OutputError: this picture cannot be restored; others can.
+        """
+
+    def restore(self, job: RestoreJob, opened: Any, watcher: PictureWatcher | None) -> Finish:
+        """Restore an opened picture; return the function that writes the result.
+
+        Raises:
+            PictureError, OutputError: this picture cannot be restored; others can.
+        """
+
+
+@runtime_checkable
+class BatchRunner(JobRunner, Protocol):
+    """Restore several pictures together.
+
+    Attributes:
+        batch: most pictures that run together; 1 for never.
+    """
+
+    batch: int
+
+    def batch_key(self, opened: Any) -> Hashable | None:
+        """Name what opened pictures that run together have in common; None for one that runs without others."""
+
+    def is_enough(self, opened: Sequence[Any]) -> bool:
+        """Whether no more pictures are read ahead."""
+
+    def restore_batch(self, jobs: Sequence[RestoreJob], opened: Sequence[Any]) -> list[Finish]:
+        """Restore opened pictures of one key; return the functions that write the results.
+
+        Raises:
+            Exception: of whatever kind; the pictures are then restored one by one.
+        """
+
+
+class LocalRunner:
+    """Restore pictures with a model on this machine.
+
+    Args:
+        restorer: a model on a device, or a function that loads it on first use.
+        options: for all pictures.
+        writing: format and quality of results.
+        root: the output folder.
+        degrees: for all pictures, instead of estimates and the options' degrees.
+        signer: signs the results.
+        batch: most small pictures of one size that run together.
+    """
+
+    def __init__(
+        self,
+        restorer: Restorer | Callable[[], Restorer],
+        options: RestoreOptions,
+        writing: OutputOptions,
+        root: Path | None = None,
+        degrees: Degrees | None = None,
+        signer: ResultSigner | None = None,
+        batch: int = 1,
+    ) -> None:
+        self._restorer, self._options, self._writing, self._root = restorer, options, writing, root
+        self._degrees, self._signer, self.batch = degrees, signer, batch
+
+    @property
+    def restorer(self) -> Restorer:
+        """The model on its device."""
+        if callable(self._restorer):
+            self._restorer = self._restorer()
+        return self._restorer
+
+    def prepare(self) -> None:
+        """Load the model."""
+        _ = self.restorer
+
+    def open(self, job: RestoreJob) -> Opened | OpenedSeries:
+        """See :class:`JobRunner`. A file of several frames or pages is opened as a series if the target can hold it."""
+        from s3diff.restoration.sources import open_source  # and with it torch
+
+        form = format_of(job.target)
+        if self._signer is not None and form is not None:
+            self._signer.require_fitting(form)
+        check_inside(job, self._root)
+        return open_source(job.source, job.target, self._options)
+
+    def restore(self, job: RestoreJob, opened: Opened | OpenedSeries, watcher: PictureWatcher | None) -> Finish:
+        """See :class:`JobRunner`. Frames of an animation are written as they are restored."""
+        from s3diff.restoration.sources import restore_series  # and with it torch
+        from s3diff.restoration.steps import Opened, write
+
+        options, writing = self._options, self._writing
+        progress, on_begin = (None, None) if watcher is None else (watcher.parts, watcher.stage)
+        if not isinstance(opened, Opened):
+            made = restore_series(
+                self.restorer, opened, job.target, options, writing, progress, self._degrees, self._signer
+            )
+            return lambda: made
+        restored = self.restorer.restore(opened, options, degrees=self._degrees, progress=progress, on_begin=on_begin)
+        return lambda: write(restored, job.target, writing, self._signer)
+
+    def batch_key(self, opened: Opened | OpenedSeries) -> Hashable | None:
+        """See :class:`BatchRunner`. Pictures that do not fit twice into the largest batch gain nothing."""
+        from s3diff.restoration.restorer import MAX_BATCH_PIXELS
+        from s3diff.restoration.steps import Opened
+
+        if not isinstance(opened, Opened) or self._degrees is not None:
+            return None
+        return opened.sizes.input if 2 * opened.sizes.num_working_pixels <= MAX_BATCH_PIXELS else None
+
+    def is_enough(self, opened: Sequence[Opened | OpenedSeries]) -> bool:
+        """See :class:`BatchRunner`. Pictures up to the largest batch are read ahead."""
+        from s3diff.restoration.restorer import MAX_BATCH_PIXELS
+        from s3diff.restoration.steps import Opened
+
+        sizes = [each.sizes if isinstance(each, Opened) else each for each in opened]
+        return len(opened) >= self.batch or sum(each.num_working_pixels for each in sizes) >= MAX_BATCH_PIXELS
+
+    def restore_batch(self, jobs: Sequence[RestoreJob], opened: Sequence[Any]) -> list[Finish]:
+        """See :class:`BatchRunner`.
+
+        On a CPU the networks run so that results equal those of :meth:`restore` to the byte; on other devices all
+        together, which is faster there, and within one grey level.
+        """
+        from s3diff.restoration.steps import write
+
+        restored = self.restorer.restore_batch(opened, self._options, in_turn=self.restorer.device.type == "cpu")
+        return [
+            partial(write, result, job.target, self._writing, self._signer)
+            for job, result in zip(jobs, restored, strict=True)
+        ]
