@@ -27,6 +27,7 @@ from PIL import Image
 from command_runs import Command, Outcome, environment
 from conftest import goldens_path
 from golden_models import official_files, tiny_model_folder
+from s3diff.apps import cli, diagnosis
 from s3diff.checkpoints.registry import NAMED_MODELS
 from s3diff.images.codecs import read_picture
 from s3diff.options import LIMITS, ReleasedTiles, RestoreOptions
@@ -345,7 +346,7 @@ BAD_OPTIONS = {
     "--size -5x4": "size is '-5x4'",
     "--size ²x3": "size is '²x3'",
     "--size 99999999999x1": "size is '99999999999x1'",
-    "--size 50000x50000": "50000 x 50000 px, 2.5e+03 megapixels; at most 268 are allowed",
+    "--size 50000x50000": "50000 x 50000 px, 2500 megapixels; at most 268 are allowed",
     "--max-megapixels 0.0001": "24 x 20 px, 0.00048 megapixels; at most 0.0001",
     "--max-megapixels 0": "max-megapixels is 0.0",
     "--max-megapixels nan": "max-megapixels is nan",
@@ -749,26 +750,61 @@ def test_doctor(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_doctor_without_optional_packages(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "diffusers", None)  # Python's own way to say that there is none
+    """A missing extra is no fault: what it would bring is said, and how to have it."""
+    for module in ("diffusers", "fastapi"):
+        monkeypatch.setitem(sys.modules, module, None)  # Python's own way to say that there is none
     outcome = command("doctor")
     assert outcome.code == 0
-    assert re.search(r"^    diffusers +not installed$", outcome.out, re.MULTILINE)
-    assert re.search(r'^  diffusers +incomplete \(pip install .*"\.\[diffusers\]"\): ', outcome.out, re.MULTILINE)
+    assert outcome.out.splitlines()[1].startswith("All is well: pictures can be restored.")
+    found = re.search(r"^  diffusers +not installed: s3diff.integrations.diffusers.*\n(.*)$", outcome.out, re.MULTILINE)
+    assert found
+    assert re.fullmatch(r'    to have it +pip install .*"\.\[diffusers\]"', found[1])
+    assert re.search(r"^  web +not whole \(fastapi missing\): s3diff serve", outcome.out, re.MULTILINE)
+
+
+def test_the_help_lists_every_command_in_a_whole_line(command: Command) -> None:
+    shown = command("--help").out
+    listed = re.findall(r"^  ([a-z-]+) +(.+)$", shown[shown.index("Commands:") :], re.MULTILINE)
+    assert [name for name, _ in listed] == list(cli._COMMANDS)
+    assert {name for name, _ in listed} == set(cli.typer.main.get_command(cli.app).commands)
+    assert [summary for _, summary in listed] == list(cli._COMMANDS.values()), "none is cut"
+    assert listed[0] == ("restore", "Make pictures larger and clearer.")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ConnectionResetError(104, "Connection reset")])
+def test_a_connection_that_breaks_is_said(
+    command: Command, monkeypatch: pytest.MonkeyPatch, error: ConnectionError
+) -> None:
+    """Only a reader that has gone, as in ``s3diff models | head -1``, ends the command without a word."""
+
+    def broken() -> list[str]:
+        raise error
+
+    monkeypatch.setattr(diagnosis, "diagnose", broken)
+    said = command("doctor").error
+    assert f"to another process or to a service broke ({error.strerror})" in said
+
+
+def test_doctor_without_a_package_of_the_core(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = diagnosis._version
+    monkeypatch.setattr(diagnosis, "_version", lambda package: None if package == "typer" else version(package))
+    lines = command("doctor").out.splitlines()
+    assert lines[1] == "Something is wrong: typer missing; install s3diff again."
+    assert "  typer            missing: install s3diff again" in lines
 
 
 def test_doctor_lists_every_extra_of_the_project(command: Command) -> None:
     """pyproject.toml decides what there is; an extra that includes another one needs not repeat its packages."""
     extras = project_table()["optional-dependencies"]
     lines = command("doctor").out.splitlines()
-    listed = lines[lines.index("extras") + 1 : lines.index("weights")]
+    listed = lines[lines.index("extras") + 1 : next(at for at, line in enumerate(lines) if line.startswith("weights"))]
     assert [line.split()[0] for line in listed if not line.startswith("    ")] == list(extras)
     for extra, requirements in extras.items():
-        start = next(index for index, line in enumerate(listed) if re.match(rf"  {extra} +(ready|incomplete)", line))
         packages = [requirement.name for requirement in map(Requirement, requirements)]
-        own = [package for package in packages if package != "s3diff"]
-        assert [line.split()[0] for line in listed[start + 1 : start + 1 + len(own)]] == own
-        if "incomplete" in listed[start]:
-            assert f'".[{extra}]"' in listed[start]
+        assert list(diagnosis._EXTRAS[extra][1]) == [package for package in packages if package != "s3diff"]
+        start = next(at for at, line in enumerate(listed) if line.split()[0] == extra and line[2] != " ")
+        if not listed[start].startswith(f"  {extra:16} ready: "):
+            assert f'".[{extra}]"' in listed[start + 1]
 
 
 # ---------------------------------------------------------------------------------------------- as a process of its own

@@ -235,6 +235,22 @@ def test_a_jpeg_without_resolution_gets_none(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "a.jpg").dpi == (300, 300)
 
 
+@pytest.mark.parametrize(("of_exif", "of_format", "agreed"), [(300, 72, 300), (72, 300, 300), (240, 300, 240)])
+@pytest.mark.parametrize("extension", ["jpg", "png", "tif"])
+def test_both_resolutions_of_a_result_agree(
+    tmp_path: Path, extension: str, of_exif: int, of_format: int, agreed: int
+) -> None:
+    """Pillow and browsers read the format's number, exiftool and Photoshop EXIF's. 72 is what writers put for none."""
+    block = Image.Exif()
+    block[0x011A], block[0x011B], block[0x0128], block[0x010F] = float(of_exif), float(of_exif), 2, "a scanner"
+    (tmp_path / "a.jpg").write_bytes(saved("JPEG", exif=block, dpi=(of_format, of_format)))
+    result = tmp_path / f"b.{extension}"
+    through(tmp_path / "a.jpg", result)
+    with Image.open(result) as image:
+        assert tuple(round(float(value)) for value in image.info["dpi"]) == (agreed, agreed)
+        assert [round(float(image.getexif()[tag])) for tag in (0x011A, 0x011B)] == [agreed, agreed]
+
+
 def test_the_chunk_of_exif_is_stronger_than_a_text() -> None:
     picture = decode_picture(CASES["PNG, two blocks of EXIF"][0], "a.png")
     assert b"Anna" in (picture.exif or b"")

@@ -245,6 +245,8 @@ def test_presets_set_what_they_name(seen: Seen) -> None:
     assert "Noise +0.30" in str(page.text_content(".found p"))
     page.fill("#control-scale input", "2")
     assert page.locator(".presets [aria-pressed=true]").count() == 0
+    page.fill("#control-scale input", "1")
+    assert page.get_attribute(".presets button >> nth=1", "aria-pressed") == "true", "its settings, by hand"
     page.click("#defaults")
     seen.until("!document.querySelector('.command code').textContent.includes('--noise')")
     assert page.get_attribute(".presets button >> nth=0", "aria-pressed") == "true"
@@ -262,6 +264,26 @@ def test_the_page_speaks_german(page_of: Open) -> None:
     assert str(page.text_content(".found p")).startswith("Looks")
     page.reload()
     seen.until("document.querySelector('#run').textContent === 'Restore'")
+
+
+def test_remarks_are_german_on_the_german_page(page_of: Open) -> None:
+    page = page_of(locale="de-DE").page
+    remarked = (
+        "async note => (await import(document.querySelector('script[type=module]').src.replace('page.js', 'words.js')))"
+        ".remarked(note)"
+    )
+    assert page.evaluate(remarked, "left out: MakerNote, the gain map (HDR), JPEG segments (APP3, APP9)") == {
+        "text": "Weggelassen: MakerNote, die Gain Map (HDR), JPEG segments (APP3, APP9).",
+        "lang": "de",
+    }
+    assert page.evaluate(remarked, "the file holds 3 pages; the first one is used") == {
+        "text": "Die Datei enth\u00e4lt 3 Seiten; genommen wird die erste.",
+        "lang": "de",
+    }
+    assert page.evaluate(remarked, "what nobody has translated") == {
+        "text": "What nobody has translated.",
+        "lang": "en",
+    }
 
 
 def test_refusals_are_german_on_the_german_page(page_of: Open, tmp_path: Path) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from PIL import Image
@@ -16,6 +19,8 @@ from s3diff.apps import picture_progress
 from s3diff.apps.picture_progress import PictureProgress
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.run import Outcome
+from s3diff.folders.run_work import RunWork, pixels_by_header
+from s3diff.options import RestoreOptions
 from s3diff.restoration import speed
 from s3diff.restoration.sizes import Sizes
 from s3diff.restoration.speed import Speeds
@@ -73,25 +78,90 @@ def test_a_folder_names_the_picture_at_work(state: Path) -> None:
 
 
 def test_what_is_said_before_a_long_run(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    PictureProgress(1, quiet=False, speed_of=lambda: "here").begin(job("a.jpg"), opened())
-    assert capsys.readouterr().err == (
+    def said(num_pictures: int, side: int = 1000, *, quiet: bool = False, key: str = "here") -> str:
+        with closing(PictureProgress(num_pictures, quiet, lambda: key)) as shown:
+            shown.begin(job("a.jpg"), opened(side))
+        return capsys.readouterr().err
+
+    assert said(1) == (
         "a.jpg: 1000 x 1000 px become 4000 x 4000 px; how long that takes on this machine is not known yet\n"
     )
     speeds = Speeds()
     speeds.add("here", 16_000_000, {"encode": 60.0, "predict": 70.0})
     speeds.save()
-    PictureProgress(1, quiet=False, speed_of=lambda: "here").begin(job("a.jpg"), opened())
-    assert capsys.readouterr().err == "a.jpg: 1000 x 1000 px become 4000 x 4000 px; about 130 s on this machine\n"
-    PictureProgress(30, quiet=False, speed_of=lambda: "here").begin(job("a.jpg"), opened())
-    assert capsys.readouterr().err == (
+    assert said(1) == "a.jpg: 1000 x 1000 px become 4000 x 4000 px; about 130 s on this machine\n"
+    assert said(30) == (
         "30 pictures, the first of 1000 x 1000 px; about 1 h 5 min on this machine, if all are like it\n"
     )
-    for silent in (
-        PictureProgress(1, quiet=True, speed_of=lambda: "here"),
-        PictureProgress(1, quiet=False, speed_of=lambda: "elsewhere"),
-    ):
-        silent.begin(job("a.jpg"), opened(100))
-    assert capsys.readouterr().err == "", "a short run needs no word"
+    assert said(1, 100, quiet=True) == said(1, 100, key="elsewhere") == "", "a short run needs no word"
+
+
+#: Sides in pixels of three albums: the largest picture last, first, and anywhere.
+ALBUMS = [
+    [(96, 72), (64, 64), (90, 60), (150, 100), (96, 96), (240, 180)],
+    [(240, 180), *[(64, 64)] * 8],
+    [(72, 96), (200, 150), (64, 64), (240, 180), (90, 60), (180, 180)],
+]
+#: Shares of a picture's time.
+STAGES = {"encode": 0.2, "predict": 0.3, "decode": 0.5}
+
+
+def seconds_of_album(shown: PictureProgress, clock: Any, jobs: list[RestoreJob], album: Any) -> Iterator[float]:
+    """Restore an album, by a clock that is turned; yield the second of each moment."""
+    for at, (width, height) in zip(jobs, album, strict=True):
+        sizes = Sizes((width, height), *[(4 * width, 4 * height)] * 3)
+        # 1.9 s a picture and 20 s for a million of the networks' pixels.
+        seconds = {name: share * (1.9 + 20 * 16 * width * height / 1e6) for name, share in STAGES.items()}
+        shown.begin(at, SimpleNamespace(picture=None, sizes=sizes))
+        for name in STAGES:
+            shown.stage(name, 0, 1)
+            for _ in range(10):
+                clock.seconds += seconds[name] / 10
+                yield clock.seconds
+        shown.ended(Outcome(at, "done", result=cast(Any, SimpleNamespace(num_resumed=0, seconds=seconds))))
+
+
+def seconds_in(line: str) -> int | None:
+    found = re.search(r"about (?:(\d+) s|(\d+) min) left", line)
+    return found and (int(found[1] or 0) or 60 * int(found[2]))
+
+
+@pytest.mark.parametrize("album", ALBUMS)
+@pytest.mark.parametrize("measured", [None, 0.75, 1.25])
+def test_the_time_left_of_an_album(tmp_path: Path, state: Path, album: Any, measured: float | None) -> None:
+    """Within a factor of 1.5 from the first fifth on, with pictures of any sizes."""
+    jobs = [RestoreJob(tmp_path / f"{index}.jpg", Path("out", f"{index}.jpg")) for index in range(len(album))]
+    for at, size in zip(jobs, album, strict=True):
+        Image.new("RGB", size).save(at.source)
+    if measured is not None:
+        speeds = Speeds()
+        speeds.add("here", 300_000, {name: 7.9 * share * measured for name, share in STAGES.items()})
+        speeds.save()
+    clock = SimpleNamespace(seconds=0.0)
+    work = RunWork(len(jobs), jobs, partial(pixels_by_header, options=RestoreOptions()))
+    work.look()
+    shown = PictureProgress(len(jobs), True, lambda: "here", work, now=lambda: clock.seconds)
+    told = [(at, seconds_in(shown.line), shown.fraction) for at in seconds_of_album(shown, clock, jobs, album)]
+    shown.close()
+    assert [each[2] for each in told] == sorted(each[2] for each in told), "the bar never goes back"
+    for at_second, seconds, _ in told:
+        if 0.2 * clock.seconds <= at_second <= 0.8 * clock.seconds:
+            assert seconds, "a time is told"
+            assert 1 / 1.5 < seconds / (clock.seconds - at_second) < 1.5
+
+
+def test_what_counts_as_work(tmp_path: Path) -> None:
+    """A file that is no picture takes no time; one that is not looked at yet counts as the mean."""
+    (tmp_path / "a.jpg").write_text("no picture")
+    Image.new("RGB", (50, 50)).save(tmp_path / "b.jpg")
+    jobs = [RestoreJob(tmp_path / name, Path("out", name)) for name in ("a.jpg", "b.jpg", "missing.jpg")]
+    assert [pixels_by_header(each, RestoreOptions()) for each in jobs] == [0, 200 * 200, 0]
+    work = RunWork(3)
+    work.learn(jobs[0], 0)
+    work.learn(jobs[1], 40_000)
+    assert not work.is_known
+    assert work.of(jobs[0]) == 0
+    assert work.total == work.of(jobs[1]) + work.of(jobs[2])
 
 
 def test_lines_without_a_terminal(command: Command, small: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,12 @@ def too_many_pixels(path: object, size: tuple[int, int], limit: int) -> str:
     )
 
 
+def in_megapixels(num_pixels: float) -> str:
+    """Write a number of pixels in millions: ``0.25``, ``268``, ``8000``."""
+    millions = num_pixels / 1e6
+    return f"{millions:.3g}" if millions < 1000 else f"{millions:.0f}"
+
+
 def reason_of(error: BaseException) -> str:
     """Describe an error in one line."""
     if isinstance(error, MemoryError):

@@ -31,8 +31,37 @@ from s3diff.version import __version__
 _UsageError: Any = typer.BadParameter.__base__
 
 
+#: The commands in the order of the help, for people first, each in a line.
+_COMMANDS = {
+    "restore": "Make pictures larger and clearer.",
+    "app": "Open the web page in the browser, for this machine only.",
+    "serve": "Serve the web page and the HTTP service to others.",
+    "presets": "List settings for kinds of pictures: scans, text, ...",
+    "inspect": "Show how a result was made.",
+    "models": "List the models, and where they lie.",
+    "doctor": "Show what is installed and what is not.",
+    "cluster": "Restore and serve on many machines.",
+    "train": "Train a model on your own photographs.",
+    "train-estimator": "Train the network that finds blur and noise.",
+    "degrade": "Make low-quality pictures of good ones, for tests.",
+    "evaluate": "Score folders of results.",
+    "benchmark": "Restore a set with several methods and score them.",
+    "convert": "Make a model folder of the authors' files, or back.",
+    "export": "Write a model for ONNX, OpenVINO or torch.export.",
+}
+
+
 class _CommandOrPicture(TyperGroup):
     """Group the commands; ``s3diff photo.jpg`` is ``s3diff restore photo.jpg``."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            command.short_help = _COMMANDS[cmd_name]
+        return command
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words = [word for word in args if not word.startswith("-")]
@@ -47,7 +76,8 @@ class _CommandOrPicture(TyperGroup):
 app = typer.Typer(
     name="s3diff",
     cls=_CommandOrPicture,
-    help="Restore and enlarge photographs: s3diff photo.jpg writes photo_restored.jpg, four times as large.",
+    help="Make small, blurred or noisy photographs larger and clearer, on this computer.\n\n"
+    "s3diff photo.jpg writes photo_restored.jpg, four times as large; s3diff app opens a page in the browser.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -172,7 +202,7 @@ def presets() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Print versions, devices, models, and the extras with what each would enable."""
+    """Print whether all is well, versions, devices, models, and the extras with what each would bring."""
     with one_line_errors(), warnings.catch_warnings():
         warnings.simplefilter("default")  # why a device is not found is said in warnings
         from s3diff.apps.diagnosis import diagnose

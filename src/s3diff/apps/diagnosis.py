@@ -102,8 +102,15 @@ _EXTRAS = {
 
 
 def diagnose() -> Iterator[str]:
-    """Write lines on versions, devices, models, extras with their packages, and perceptual weights."""
+    """Write whether all is well, and lines on versions, devices, models, extras and perceptual weights."""
     yield f"s3diff {__version__}  Python {platform.python_version()}  {platform.platform()}"
+    missing = [package for package in _CORE if _version(package) is None]
+    yield (
+        f"Something is wrong: {', '.join(missing)} missing; install s3diff again."
+        if missing
+        else 'All is well: pictures can be restored. Whatever is called "not installed" or "not fetched" below is '
+        "needed only for what stands with it."
+    )
     for package in _CORE:
         yield f"  {package:16} {_version(package) or 'missing: install s3diff again'}"
     yield from _devices()
@@ -141,21 +148,26 @@ def _extras() -> Iterator[str]:
         versions = {
             package: _version(package) or "installed" for package, module in packages.items() if find_spec(module)
         }
-        state = "ready" if len(versions) == len(packages) else f"incomplete ({install_command(extra)})"
+        if len(versions) == len(packages):
+            yield f"  {extra:16} ready: {purpose}"
+            yield from (f"    {package:14} {version}" for package, version in versions.items())
+            continue
+        absent = [package for package in packages if package not in versions]
+        state = "not installed" if not versions else f"not whole ({', '.join(absent)} missing)"
         yield f"  {extra:16} {state}: {purpose}"
-        for package in packages:
-            yield f"    {package:14} {versions.get(package, 'not installed')}"
+        yield f"    to have it     {install_command(extra)}"
 
 
 def _perceptual_weights() -> Iterator[str]:
     from s3diff.evaluation.perceptual_weights import perceptual_folder
 
-    yield "weights"
+    yield "weights of measures, for training and evaluation"
     folder = perceptual_folder()
-    command = f"{os.path.basename(sys.executable)} -m s3diff.evaluation.perceptual_weights"
-    for name in ("lpips_alex", "lpips_vgg", "dists", "niqe"):
-        state = "ready" if (folder / f"{name}.safetensors").is_file() else f"missing ({command})"
-        yield f"  {name:16} {state}: training and evaluation with this measure"
+    names = ("lpips_alex", "lpips_vgg", "dists", "niqe")
+    present = [name for name in names if (folder / f"{name}.safetensors").is_file()]
+    yield from (f"  {name:16} {'ready' if name in present else 'not fetched'}" for name in names)
+    if len(present) < len(names):
+        yield f"    to have them   {os.path.basename(sys.executable)} -m s3diff.evaluation.perceptual_weights"
 
 
 def _version(package: str) -> str | None:

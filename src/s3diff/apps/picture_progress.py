@@ -15,6 +15,7 @@ from rich.text import Text
 from s3diff.apps.terminal import on_one_line, remark, remarks
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.run import Outcome
+from s3diff.folders.run_work import RunWork
 from s3diff.restoration.speed import Speeds
 from s3diff.restoration.time_left import PER_PART, TimeLeft, duration_in_words
 
@@ -45,16 +46,28 @@ class PictureProgress:
         num_pictures: the run's pictures.
         quiet: show nothing.
         speed_of: returns the ``speed_key``; None if a service restores the pictures.
+        work: of the run's pictures; None if all count the same.
+        now: a clock in seconds.
     """
 
-    def __init__(self, num_pictures: int, quiet: bool, speed_of: Callable[[], str] | None = None) -> None:
-        self._num_pictures, self._quiet, self._speed_of = num_pictures, quiet, speed_of
+    def __init__(
+        self,
+        num_pictures: int,
+        quiet: bool,
+        speed_of: Callable[[], str] | None = None,
+        work: RunWork | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._num_pictures, self._quiet, self._speed_of, self._now = num_pictures, quiet, speed_of, now
+        self._work = RunWork(num_pictures) if work is None else work
+        self._current: RestoreJob | None = None
+        self._fraction = 0.0
         self._begun: set[RestoreJob] = set()
-        self._num_failed_early = 0
+        self._failed_early: list[RestoreJob] = []
         self._speeds = Speeds()
         self._pixels: dict[RestoreJob, int] = {}
         self._name, self._detail = "", ""
-        self._left = TimeLeft()
+        self._left = TimeLeft(None, now)
         self._first_began: float | None = None
         self._told: tuple[float, float | None] | None = None
         self._turn = threading.RLock()
@@ -74,18 +87,23 @@ class PictureProgress:
         sizes = opened.sizes if hasattr(opened, "picture") else None  # of a still picture that is restored here
         pixels = None if sizes is None else sizes.num_working_pixels
         expected = None
+        if pixels is not None:
+            self._work.learn(job, pixels)
         if pixels is not None and self._speed_of is not None:
             self._pixels[job] = pixels
             expected = self._speeds.expected(self._speed_of(), pixels)
+        if expected is not None:
+            expected = self._as_in_this_run(job, expected)
         with self._turn:
             self._begun.add(job)
-            self._first_began = time.monotonic() if self._first_began is None else self._first_began
+            self._current = job
+            self._first_began = self._now() if self._first_began is None else self._first_began
             self._name, self._detail, self._told = on_one_line(job.source.name), "", None
-            self._left = TimeLeft(expected)
+            self._left = TimeLeft(expected, self._now)
         if self._quiet:
             return
         if sizes is not None and len(self._begun) == 1:
-            self._announce(sizes, pixels, expected)
+            self._announce(job, sizes, pixels, expected)
         if self._bar is not None and not self._bar.live.is_started:
             self._bar.start()
             self._bar.add_task("", total=1.0)
@@ -121,7 +139,7 @@ class PictureProgress:
         if outcome.state == "skipped":
             return
         if outcome.job not in self._begun:
-            self._num_failed_early += 1
+            self._failed_early.append(outcome.job)
         pixels = self._pixels.pop(outcome.job, None)
         result = outcome.result
         if result is not None and pixels is not None and self._speed_of is not None and not result.num_resumed:
@@ -130,6 +148,7 @@ class PictureProgress:
     def close(self) -> None:
         """End the bar, and save the measurements."""
         self._is_over.set()
+        self._work.close()
         if self._bar is not None and self._bar.live.is_started:
             self._bar.stop()
         if self._begun and self._speed_of is not None:
@@ -140,14 +159,18 @@ class PictureProgress:
     @property
     def _num_before(self) -> int:
         """Number of pictures before the current one, some of whose results may still be written."""
-        return max(0, len(self._begun) - 1) + self._num_failed_early
+        return max(0, len(self._begun) - 1) + len(self._failed_early)
 
     @property
     def fraction(self) -> float:
-        """Finished share of the run, with the current picture, in [0, 1]."""
+        """Finished share of the run's work, with the current picture's, in [0, 1]; it never falls."""
         with self._turn:
             own = self._left.fraction if self._told is None else self._told[0]
-            return min(1.0, (self._num_before + own) / max(1, self._num_pictures))
+            before, current, rest = self._work_shares()
+            self._fraction = max(
+                self._fraction, min(1.0, (before + own * current) / max(before + current + rest, 1e-9))
+            )
+            return self._fraction
 
     @property
     def line(self) -> str:
@@ -163,14 +186,29 @@ class PictureProgress:
             return f"{self._detail or 'waiting'}, {known}"
 
     def _left_of_run(self, left: float) -> float:
-        """Seconds of this picture, and for each one after it the mean of those so far, this one included."""
-        num_begun = len(self._begun)
-        rest = max(0, self._num_pictures - self._num_before - 1)
-        elapsed = 0.0 if self._first_began is None else time.monotonic() - self._first_began
-        return left + rest * (elapsed + left) / max(1, num_begun)
+        """Seconds of this picture, and of those after it by their work and the time that the work so far took."""
+        before, current, rest = self._work_shares()
+        elapsed = 0.0 if self._first_began is None else self._now() - self._first_began
+        return left + rest * (elapsed + left) / max(before + current, 1e-9)
 
-    def _announce(self, sizes: Any, pixels: int | None, expected: dict[str, float] | None) -> None:
-        seconds = None if expected is None else sum(expected.values()) * self._num_pictures
+    def _as_in_this_run(self, job: RestoreJob, expected: dict[str, float]) -> dict[str, float]:
+        """Scale a picture's expected seconds to what this run's pictures took for their work."""
+        begun, whole = sum(self._work.of(each) for each in self._begun), sum(expected.values())
+        if self._first_began is None or not begun or not whole:
+            return expected
+        factor = (self._now() - self._first_began) / begun * self._work.of(job) / whole
+        return {stage: seconds * factor for stage, seconds in expected.items()}
+
+    def _work_shares(self) -> tuple[float, float, float]:
+        """Return the work of the pictures before the current one, of that one, and of those after it."""
+        begun = sum(self._work.of(job) for job in self._begun)
+        failed = sum(self._work.of(job) for job in self._failed_early)
+        current = 0.0 if self._current is None else self._work.of(self._current)
+        return begun - current + failed, current, max(0.0, self._work.total - begun - failed)
+
+    def _announce(self, job: RestoreJob, sizes: Any, pixels: int | None, expected: dict[str, float] | None) -> None:
+        share_of_run = self._work.total / max(self._work.of(job), 1e-9)
+        seconds = None if expected is None else sum(expected.values()) * share_of_run
         is_long = (seconds or 0) >= _LONG_SECONDS or (seconds is None and (pixels or 0) >= _LONG_PIXELS)
         if not is_long:
             return
@@ -181,7 +219,7 @@ class PictureProgress:
         if seconds is None:
             remark(f"{became}; how long that takes on this machine is not known yet")
         else:
-            like_it = ", if all are like it" if self._num_pictures > 1 else ""
+            like_it = "" if self._num_pictures == 1 or self._work.is_known else ", if all are like it"
             remark(f"{became}; about {duration_in_words(seconds)} on this machine{like_it}")
 
     def _tick(self) -> None:

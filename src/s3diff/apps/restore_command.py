@@ -297,7 +297,8 @@ def restore(
             )
             if run.num_resumed and run.num_pending and not quiet:
                 remark(f"going on: {run.num_resumed} of {run.num_resumed + run.num_pending} pictures are done")
-            with closing(PictureProgress(run.num_pending, quiet, speed_of=_speed_of(runner, options))) as shown:
+            speed_of, work = _speed_of(runner, options), run.find_work(options)
+            with closing(PictureProgress(run.num_pending, quiet, speed_of, work)) as shown:
                 run.watcher = shown
                 _work_through(run, shown, quiet, replay, goes_on=kept is not None)
         if run.result.num_not_tried:

@@ -63,14 +63,31 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         remark("s3diff: stopped; nothing half written is left")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    except BrokenPipeError:
-        sys.stderr.close()
+    except ConnectionError as error:
+        if isinstance(error, BrokenPipeError) and _is_reader_gone():  # as of: s3diff models | head -1
+            sys.stderr.close()
+        else:
+            remark(
+                f"s3diff: the connection to another process or to a service broke ({error.strerror or error}); give "
+                "the same command again"
+            )
         raise typer.Exit(EXIT_USER_ERROR) from None
     except OSError as error:  # the machine's refusals, such as a name too long or a folder closed to the user
         where = f"{error.filename}: " if error.filename is not None else "the command's own output: "
         reason = error.strerror.lower() if error.strerror else error
         remark(f"s3diff: {where}{reason}; check the path, its permissions and the disk")
         raise typer.Exit(EXIT_USER_ERROR) from None
+
+
+def _is_reader_gone() -> bool:
+    """Whether nobody reads this command's output any longer: what is left of it cannot be written."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (BrokenPipeError, ValueError):
+            return True
+    return False
 
 
 def load_torch(threads: int | None = None) -> Any:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from s3diff.folders.run import (
     run_jobs,
     select_jobs,
 )
+from s3diff.folders.run_work import RunWork, pixels_by_header
 from s3diff.folders.runners import JobRunner, LocalRunner, PictureWatcher
 from s3diff.options import LIMITS, OutputOptions, RestoreOptions
 
@@ -132,6 +134,10 @@ class FolderRun:
                     except DiskFullError:
                         self.result.num_not_tried = len(pending) - num_ended
         self.result.seconds = time.monotonic() - started
+
+    def find_work(self, options: RestoreOptions) -> RunWork:
+        """Begin to find the work of the pictures to restore, by their headers."""
+        return RunWork(self.num_pending, self._selection.pending, partial(pixels_by_header, options=options))
 
     def count_done(self) -> int:
         """Count the existing results of this run and of earlier ones; 0 without a journal."""

@@ -20,6 +20,7 @@ from s3diff.images.files.reading import (
     list_pictures,
     picture_header,
     read_picture,
+    stated_size,
 )
 from s3diff.images.files.tiff import silence_libtiff
 from s3diff.images.files.writing import check_writable, write_picture
@@ -58,6 +59,7 @@ __all__ = [
     "read_picture",
     "remove_leftovers",
     "silence_libtiff",
+    "stated_size",
     "to_pil",
     "to_tensor",
     "write_animation",

@@ -23,6 +23,7 @@ from s3diff.images.codecs import (
     write_animation,
 )
 from s3diff.images.provenance import Provenance
+from s3diff.messages import in_megapixels
 from s3diff.options import Grey, RestoreOptions
 from s3diff.restoration.conveyor import Conveyor
 from s3diff.restoration.device_model import DeviceModel
@@ -70,8 +71,8 @@ def checked_animation(source: str | os.PathLike[str], options: RestoreOptions) -
         if width * height > largest or width * height * num_frames > allowed:
             raise PictureError(
                 f"{source} would become {num_frames} or more frames of {width} x {height} px; at most "
-                f"{largest / 1e6:.3g} megapixels a frame and {allowed / 1e6:.3g} in all are allowed: choose a smaller "
-                "scale or size, or raise the limit (max_output_pixels, --max-megapixels)"
+                f"{in_megapixels(largest)} megapixels a frame and {in_megapixels(allowed)} in all are allowed: choose "
+                "a smaller scale or size, or raise the limit (max_output_pixels, --max-megapixels)"
             )
 
     return OpenedAnimation(open_animation(source, options.max_input_pixels, options.max_file_bytes, check), found[0])

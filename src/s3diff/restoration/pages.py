@@ -23,6 +23,7 @@ from s3diff.images.codecs import (
     open_pages,
     write_pages,
 )
+from s3diff.messages import in_megapixels
 from s3diff.options import ALL_PAGES, RestoreOptions
 from s3diff.restoration.conveyor import Conveyor
 from s3diff.restoration.device_model import DeviceModel
@@ -72,9 +73,9 @@ def checked_pages(source: Path, target: Path, options: RestoreOptions) -> Opened
     allowed = MAX_FRAMES_OF_LARGEST * options.max_output_pixels
     if wanted > allowed:
         raise PictureError(
-            f"{source} would become {len(sizes)} pages of {wanted / 1e6:.3g} megapixels in all; at most "
-            f"{allowed / 1e6:.3g} are allowed: give some pages (pages, --pages), a smaller scale or size, or raise the "
-            "limit (max_output_pixels, --max-megapixels)"
+            f"{source} would become {len(sizes)} pages of {in_megapixels(wanted)} megapixels in all; at most "
+            f"{in_megapixels(allowed)} are allowed: give some pages (pages, --pages), a smaller scale or size, or "
+            "raise the limit (max_output_pixels, --max-megapixels)"
         )
     check_writable(target)
     return OpenedPages(pages, sizes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from s3diff.errors import PictureError
+from s3diff.messages import in_megapixels
 from s3diff.options import METHOD_SCALE, RestoreOptions
 
 #: (width, height) in pixels.
@@ -69,13 +70,13 @@ def allowed_sizes(size: Size, options: RestoreOptions, name: object = None) -> S
     try:
         sizes = sizes_of(size, options)
         width, height = sizes.output
-        megapixels = width * height / 1e6
+        megapixels = in_megapixels(width * height)
     except OverflowError:
         raise PictureError(f"{name} would become larger than any picture; choose a smaller scale or size") from None
     if width * height > options.max_output_pixels:
         raise PictureError(
-            f"{name} would become {width:.9g} x {height:.9g} px, {megapixels:.3g} megapixels; at most "
-            f"{options.max_output_pixels / 1e6:.3g} are allowed: choose a smaller scale or size, raise the limit "
+            f"{name} would become {width:.9g} x {height:.9g} px, {megapixels} megapixels; at most "
+            f"{in_megapixels(options.max_output_pixels)} are allowed: choose a smaller scale or size, raise the limit "
             "(max_output_pixels, --max-megapixels), or stream it into a .tif (restore_file, --stream)"
         )
     return sizes

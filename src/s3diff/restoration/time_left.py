@@ -16,7 +16,9 @@ _TYPICAL = {"estimate": 0.04, "prepare": 0.02, "encode": 1.12, "predict": 1.61, 
 #: Share of the work from which a time is estimated without earlier measurements.
 _ENOUGH = 0.1
 #: Weight of earlier measurements, as a share of this picture's work.
-_TRUST = 0.05
+_TRUST = 0.15
+#: A stage that has not ended yet takes longer by at least this share of its time so far.
+_MORE = 0.2
 #: Below, minutes are too coarse: "2 min" for 91 s is a third off.
 _MINUTES_FROM_SECONDS = 175
 
@@ -79,19 +81,25 @@ class TimeLeft:
     @property
     def seconds_left(self) -> float | None:
         """Estimated seconds; None while unknown."""
-        whole, done, skipped = sum(self._work.values()), self._done(), self._share_of_skipped()
-        made = done - skipped
-        if not self._is_measured and made < _ENOUGH * whole:
+        first, networks = self._sum(FIRST), self._sum(PER_PART)
+        done = self._done()
+        # Folding moves memory: its seconds say little about the networks', so their speed is found from their own.
+        made = max(0.0, done - first) - self._share_of_skipped()
+        if not self._is_measured and made < _ENOUGH * networks:
             return None
-        prior = _TRUST * whole if self._is_measured else 0.0
-        # Without measurements, a stage outside the networks says nothing about their speed.
-        started = self._started + sum(seconds for stage, seconds in self._took.items() if stage not in self._work)
-        rate = (self._marked - started + prior) / max(made + prior, 1e-9)
-        current = self._rest_of_stage()
-        if made + current > 0:
-            # The current stage is unfinished: it takes at least the time so far.
-            rate = max(rate, (self._now() - started + prior) / (made + current + prior))
         since = self._now() - self._marked
+        expected = self._speed_by_first_stages(since)
+        prior = _TRUST * networks if self._is_measured else 0.0
+        spent = self._marked - self._started - sum(self._took[stage] for stage in self._took if stage not in PER_PART)
+        rate = (spent + prior * expected) / (made + prior) if made > 0 else expected
+        current = self._rest_of_stage()
+        if self._stage in FIRST:
+            rest = max(current - since, _MORE * since) + max(0.0, first - done - current)
+            return rest + rate * (networks + self._sum(LAST))
+        if made + current > 0:
+            # The current stage is unfinished: it takes at least the time so far, and a little more.
+            rate = max(rate, (spent + (1 + _MORE) * since + prior * expected) / (made + current + prior))
+        whole = sum(self._work.values())
         return max(0.0, rate * current - since) + rate * max(0.0, whole - done - current)
 
     @property
@@ -101,6 +109,21 @@ class TimeLeft:
         if left is not None:
             self._fraction = max(self._fraction, min(1.0, self.elapsed / max(self.elapsed + left, 1e-9)))
         return self._fraction
+
+    def _speed_by_first_stages(self, since: float) -> float:
+        """Guess from the stages before the networks how many times the measured seconds the networks will take.
+
+        Slower stages may mean a busy machine or cold memory: their square root is a mistake of less than 1.5 times in
+        both cases. Faster ones mean that memory is warm now.
+        """
+        begun = [stage for stage in FIRST if stage in self._took or stage == self._stage]
+        first = sum(self._work.get(stage, 0.0) for stage in begun)
+        if not self._is_measured or first < _ENOUGH * sum(self._work.values()):
+            return 1.0
+        took = sum(self._took.get(stage, 0.0) for stage in begun)
+        if self._stage in FIRST:
+            took += since
+        return max(1.0, took / first) ** 0.5
 
     def _mark(self) -> None:
         now = self._now()

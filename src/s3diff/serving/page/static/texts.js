@@ -1,5 +1,6 @@
 // What the page says, in the chosen language. All texts stand in texts.json. What the service says of itself, its
-// messages and the names of presets, is English; other languages have texts for it (`service.`, `preset.`).
+// messages and the names of presets, is English; other languages have texts for it (`service.`, `preset.`, `note.`,
+// `part.`).
 
 const all = await (await fetch(new URL("texts.json", import.meta.url))).json();
 const STORED = "s3diff-language";
@@ -19,6 +20,20 @@ export const hasText = (name) => name in all[language];
 export function t(name, values = {}) {
   const text = all[language][name] ?? name;
   return text.replace(/\{(\w+)\}/g, (whole, key) => values[key] ?? whole);
+}
+
+/** The texts of this language for what the service says itself: the pattern of its words, `{values}` open, and the text. */
+const patterns = (prefix) => Object.keys(all[language]).filter((name) => name.startsWith(prefix)).map((name) => ({ name, pattern: name.slice(prefix.length) }));
+const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+
+/** What the service says, in this language; null where `texts.json` has no text for it. */
+export function translated(prefix, words) {
+  for (const { name, pattern } of patterns(prefix)) {
+    const keys = [...pattern.matchAll(/\{(\w+)\}/g)].map(([, key]) => key);
+    const found = words.match(new RegExp(`^${pattern.split(/\{\w+\}/).map(escaped).join("(.+)")}$`));
+    if (found) return t(name, Object.fromEntries(keys.map((key, index) => [key, found[index + 1]])));
+  }
+  return null;
 }
 
 /** A number as people of this language write it. */

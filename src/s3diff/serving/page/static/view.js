@@ -5,7 +5,7 @@ import { History } from "./history.js";
 import * as service from "./service.js";
 import { Strip } from "./strip.js";
 import { t } from "./texts.js";
-import { caption, planned, said, sentence } from "./words.js";
+import { caption, planned, remarked, said } from "./words.js";
 
 export class View {
   #parts;
@@ -82,7 +82,7 @@ export class View {
     this.#find(".old").textContent = t("results.old");
     const notes = result ? result.job.result.notes : [];
     this.#find(".notes").hidden = notes.length === 0;
-    this.#find(".notes").replaceChildren(...notes.map((note) => element("li", { lang: "en", textContent: sentence(note) })));
+    this.#find(".notes").replaceChildren(...notes.map(remarked).map(({ text, lang }) => element("li", { lang, textContent: text })));
   }
 
   #drawMessages(current, canPreview) {

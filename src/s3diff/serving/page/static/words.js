@@ -1,6 +1,6 @@
 // Sentences about pictures, times and degrees.
 
-import { hasText, number, plain, t } from "./texts.js";
+import { currentLanguage, hasText, number, plain, t, translated } from "./texts.js";
 
 export function stateOf(picture) {
   if (picture.state === "working") return picture.share ? `${Math.round(picture.share * 100)} %` : picture.doing;
@@ -66,3 +66,11 @@ export const sentence = (text) => {
   const start = /^[a-z]+( |$)/.test(text) ? text[0].toUpperCase() : text[0];
   return start + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 };
+
+/** A remark on a result: its text, and the language that it is in. */
+export function remarked(note) {
+  const parts = note.match(/left out: (.+)$/)?.[1];
+  const own = parts?.split(/, (?![^(]*\))/).map((part) => translated("part.", part) ?? part).join(", ");
+  const text = translated("note.", parts ? note.slice(0, -parts.length) + own : note);
+  return text ? { text, lang: currentLanguage() } : { text: sentence(note), lang: "en" };
+}
