@@ -297,8 +297,9 @@ def restore(
             )
             if run.num_resumed and run.num_pending and not quiet:
                 remark(f"going on: {run.num_resumed} of {run.num_resumed + run.num_pending} pictures are done")
-            speed_of, work = _speed_of(runner, options), run.find_work(options)
-            with closing(PictureProgress(run.num_pending, quiet, speed_of, work)) as shown:
+            with closing(
+                PictureProgress(run.num_pending, quiet, _speed_of(runner, options), run.work(options))
+            ) as shown:
                 run.watcher = shown
                 _work_through(run, shown, quiet, replay, goes_on=kept is not None)
         if run.result.num_not_tried:

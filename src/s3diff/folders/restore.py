@@ -135,7 +135,7 @@ class FolderRun:
                         self.result.num_not_tried = len(pending) - num_ended
         self.result.seconds = time.monotonic() - started
 
-    def find_work(self, options: RestoreOptions) -> RunWork:
+    def work(self, options: RestoreOptions) -> RunWork:
         """Begin to find the work of the pictures to restore, by their headers."""
         return RunWork(self.num_pending, self._selection.pending, partial(pixels_by_header, options=options))
 
