@@ -120,7 +120,7 @@ def test_a_folder_goes_on_after_a_full_disk(here: Path, small: Path, command: Co
     assert 0 < missing_bytes(failed) <= max(sizes)
     num_done = outcome.out.count("\n")
     assert 0 < num_done < 8
-    assert f"stopped, {7 - num_done} pictures were not tried; make room and run the same command" in outcome.err
+    assert f"stopped, {7 - num_done} pictures were not tried; make room and run it again" in outcome.err
     assert len(names_in(out)) == num_done
     for name in names_in(out):
         assert (out / name).read_bytes() == Path("whole", name).read_bytes()

@@ -297,16 +297,11 @@ def restore(
             )
             if run.num_resumed and run.num_pending and not quiet:
                 remark(f"going on: {run.num_resumed} of {run.num_resumed + run.num_pending} pictures are done")
-            with closing(
-                PictureProgress(run.num_pending, quiet, _speed_of(runner, options), run.work(options))
-            ) as shown:
-                run.watcher = shown
+            run.watcher = shown = PictureProgress(run.num_pending, quiet, _speed_of(runner, options), run.work(options))
+            with closing(shown):
                 _work_through(run, shown, quiet, replay, goes_on=kept is not None)
         if run.result.num_not_tried:
-            remark(
-                f"s3diff: stopped, {run.result.num_not_tried} pictures were not tried; make room and run the same "
-                "command"
-            )
+            remark(f"s3diff: stopped, {run.result.num_not_tried} pictures were not tried; make room and run it again")
         if not quiet and (plan.is_many or run.result.skipped):
             show_sums(run.result)
         if run.result.failed:
