@@ -101,6 +101,7 @@ def test_the_manifest_of_the_service_names_what_exists(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_a_script_for_slurm_is_bash(script: str) -> None:
+    assert script.startswith("#!/bin/bash\n#SBATCH "), "sbatch takes no script without its first line"
     done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

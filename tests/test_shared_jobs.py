@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -191,6 +192,20 @@ def test_results_go_when_they_are_old(make: Make, tmp_path: Path, monkeypatch: p
         assert job.wait(SECONDS).state == "done"
     until(lambda: len({key.split(".")[0] for key in keys(tmp_path / "jobs" / "kept")}) == 2)
     assert make().job(jobs[-1].id).status.result is not None
+
+
+def test_what_a_killed_service_left_unfinished_goes_when_it_is_old(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_jobs, "_SWEEP_SECONDS", 0.1)
+    here = make()
+    assert here.submit(photo(20, 20), "a.png").wait(SECONDS).state == "done"
+    old, new = (tmp_path / "jobs" / "kept" / f".s3diff-12345678-{name}.part" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half a picture")
+    os.utime(old, (time.time() - 3600,) * 2)
+    until(lambda: not old.exists())
+    assert new.exists(), "somebody may be writing it"
 
 
 def test_a_place_that_is_away_harms_no_job(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

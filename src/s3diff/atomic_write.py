@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from typing import BinaryIO
 from s3diff.errors import DiskFullError, OutputError, S3DiffError
 from s3diff.messages import reason_of, shown_path
 
+#: Nobody who lives leaves a file for so long between two writes.
+ABANDONED_SECONDS = 600.0
 #: Prefix of the names of unfinished files.
 _START = ".s3diff-"
 _HINT = "choose another place"
@@ -126,16 +129,23 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove what a killed process left unfinished, of one output or of all in a folder, while nobody else writes
-    there.
+def remove_leftovers(path: str | os.PathLike[str], *, older_than_seconds: float | None = None) -> None:
+    """Remove what a killed process left unfinished, of one output or of all in a folder.
+
+    Args:
+        path: the output, or the folder.
+        older_than_seconds: remove files that nobody has written to for longer; None removes all, while nobody else
+            writes there.
     """
     target = Path(os.path.realpath(path))
     folder, start = (target, _START) if target.is_dir() else (target.parent, _part_start(target))
     with suppress(OSError):
         for name in os.listdir(folder):
             if name.startswith(start) and name.endswith(".part"):
-                (folder / name).unlink(missing_ok=True)
+                with suppress(FileNotFoundError):  # finished meanwhile
+                    age = time.time() - os.stat(folder / name).st_mtime
+                    if older_than_seconds is None or age > older_than_seconds:
+                        (folder / name).unlink()
 
 
 def _move_to_free(temporary: Path, target: Path) -> None:

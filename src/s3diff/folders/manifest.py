@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from s3diff.atomic_write import ABANDONED_SECONDS, remove_leftovers
 from s3diff.errors import OutputError
 from s3diff.folders.stores import Store
 from s3diff.json_lines import encode_line, parse_lines
@@ -110,6 +111,8 @@ class Manifest:
         self._written = time.monotonic()
 
     def _load(self) -> None:
+        if (folder := self._store.local_path(MANIFEST_FOLDER)) is not None:
+            remove_leftovers(folder, older_than_seconds=ABANDONED_SECONDS)
         last: Any = None
         for key in _keys(self._store):
             content = self._store.read(key)

@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from s3diff.atomic_write import ABANDONED_SECONDS, remove_leftovers
 from s3diff.errors import OutputError, StoreError
 from s3diff.folders.stores import AlreadyThereError, Store
 from s3diff.option_texts import options_from_texts, texts_of_options
@@ -186,6 +187,12 @@ class JobRecords:
             if _JOB_ID.fullmatch(job_id):
                 found[job_id].add(kind)
         return found
+
+    def remove_leftovers(self) -> None:
+        """Remove what services that were killed left unfinished, where the place is a folder."""
+        for folder in ("kept", "live", "replicas"):
+            if (path := self._store.local_path(folder)) is not None:
+                remove_leftovers(path, older_than_seconds=ABANDONED_SECONDS)
 
     def beat(self, service: str, number: int) -> None:
         """Write that a service lives. The content changes, since some stores' stamps are made of it."""

@@ -369,3 +369,4 @@ class SharedJobStore(JobStore):
         for service, (_, still) in list(self._seen.items()):
             if service != self.id and still > 10 * _DEAD_SECONDS:
                 self._records.leave(service)
+        self._records.remove_leftovers()
