@@ -27,7 +27,7 @@ from s3diff.errors import S3DiffError
 from s3diff.evaluation.methods import Method, parse_methods
 from s3diff.evaluation.protocols import choose_protocol
 from s3diff.evaluation.report import Row, markdown, table
-from s3diff.evaluation.report_files import write_reports
+from s3diff.evaluation.report_page import write_reports
 from s3diff.evaluation.scoring import Evaluation, evaluate
 from s3diff.evaluation.sets import EvaluationSet, find_set
 from s3diff.images.codecs import list_pictures, read_picture, to_tensor, write_picture

@@ -30,7 +30,7 @@ from s3diff.errors import PictureError
 from s3diff.evaluation.methods import Method, parse_methods
 from s3diff.evaluation.protocols import choose_protocol
 from s3diff.evaluation.report import Row, markdown, table
-from s3diff.evaluation.report_files import write_reports
+from s3diff.evaluation.report_page import write_reports
 from s3diff.evaluation.scorebook import Score
 from s3diff.evaluation.scoring import evaluate
 from s3diff.evaluation.sets import SetItem, find_set

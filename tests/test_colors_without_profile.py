@@ -15,8 +15,8 @@ from s3diff.errors import PictureError
 from s3diff.formats import FORMATS
 from s3diff.images.codecs import Picture, open_animation, read_picture, write_picture
 from s3diff.images.color_profiles import color_space
+from s3diff.images.files.codec import codec_of
 from s3diff.images.files.iso_boxes import bits_of_av1
-from s3diff.images.files.registry import codec_of
 from s3diff.images.icc_profiles import ADOBE_RGB_PRIMARIES, SRGB_PRIMARIES, fits_channels, gamma_curve, rgb_profile
 from s3diff.images.stated_colors import adobe_rgb_profile, profile_of_code_points, srgb_profile
 

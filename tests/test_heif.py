@@ -14,7 +14,7 @@ from s3diff.errors import OutputError, PictureError
 from s3diff.formats import format_of
 from s3diff.images.codecs import Picture, can_be_written, check_writable, read_picture, write_picture
 from s3diff.images.files import heif
-from s3diff.images.files.registry import codec_of
+from s3diff.images.files.codec import codec_of
 from s3diff.images.stated_colors import srgb_profile
 
 pillow_heif = pytest.importorskip("pillow_heif")

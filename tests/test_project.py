@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import runpy
@@ -278,3 +279,45 @@ def test_the_import_rules_are_kept() -> None:
         check=False,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+# Docstrings
+
+
+#: First words of the summaries of modules and functions; extend the list with a new verb, not with a noun.
+VERBS = re.findall(
+    r"\w+",
+    """
+    accept access accumulate adapt add allow announce answer append apply assemble attend augment average begin
+    blur bring build call cancel change check choose clip close collect compare compress compute connect convert
+    copy correlate count cover create cut decide declare decode define degrade deliver describe discriminate
+    divide do download draw drop embed encode end enlarge escape estimate evaluate explain export extend extract
+    fetch fill filter find finish fit flush fold follow free give go group halve handle hash have hold import
+    index join judge keep lay learn leave let limit link list load look make map match measure merge mirror move
+    multiply name normalise note number offer open optimise pack pad pair parse pass place plan pool predict
+    prepare print process put queue raise read rebuild receive recognise record reduce refuse release remember
+    remove render repeat replace report request require resample reshape resize resolve restore return round run
+    sample save say scale score search see select send separate serve set share shorten show sign silence skip
+    smooth split stack start state step stop store subtract sum take talk tell time trace train transfer translate
+    turn undo unpack update upload use validate view wait walk watch work wrap write yield
+    """,
+)
+
+
+def test_summaries_of_modules_and_functions_begin_with_a_verb() -> None:
+    """Classes and properties name a thing, ``forward`` states shapes, and a recipe's summary is its line in a list."""
+    others = []
+    for path in sorted(Path(s3diff.__file__).parent.rglob("*.py")):
+        if path.name == "recipes.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            name = getattr(node, "name", "the module")
+            is_property = any("property" in ast.unparse(each) for each in getattr(node, "decorator_list", ()))
+            summary = ast.get_docstring(node)
+            if summary is None or is_property or name == "forward":
+                continue
+            if (first := summary.split()[0].rstrip(",.:;")).lower() not in VERBS:
+                others.append(f"{path.name}: {name} begins with {first!r}")
+    assert not others

@@ -14,6 +14,7 @@ from s3diff import RestoreOptions, Restorer
 from s3diff.errors import PictureError
 from s3diff.images.codecs import PictureHeader, picture_header, read_picture
 from s3diff.options import OutputOptions
+from s3diff.restoration import device_model, tile_plan
 from s3diff.restoration.device import repeatable, turn_of
 from s3diff.restoration.result_names import result_extension, result_stem
 from serving_pictures import jpeg_with_metadata, photo, png_claiming
@@ -121,6 +122,55 @@ def test_devices_do_not_wait_for_each_other(restorer: Restorer) -> None:
     with turn_of(torch.device("cuda")):
         restorer.restore(np.zeros((8, 8, 3), np.uint8))
     assert not turn_of(restorer.device).locked()
+
+
+def test_model_that_moves_while_its_turn_is_awaited_waits_for_the_new_device(
+    restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, elsewhere, asked, held = restorer.device, torch.device("cuda"), threading.Event(), []
+
+    def turn_asked_for(device: torch.device) -> threading.Lock:
+        asked.set()
+        return turn_of(device)
+
+    def work() -> None:
+        with restorer.turn():
+            held.append([turn_of(device).locked() for device in (here, elsewhere)])
+
+    monkeypatch.setattr(device_model, "turn_of", turn_asked_for)
+    with turn_of(here):
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert asked.wait(60)
+        monkeypatch.setattr(restorer, "device", elsewhere)
+    thread.join(60)
+    assert held == [[False, True]]
+    assert not turn_of(elsewhere).locked()
+
+
+def test_tiles_are_chosen_by_the_memory_that_is_free_in_the_models_turn(
+    restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, free_bytes = [], tile_plan.free_bytes
+
+    def seen(device: torch.device) -> int:
+        measured.append(turn_of(device).locked())
+        return free_bytes(device)
+
+    monkeypatch.setattr(tile_plan, "free_bytes", seen)
+    restorer.restore(np.zeros((24, 24, 3), np.uint8))
+    restorer.restore_tensor(torch.zeros(1, 3, 24, 24))
+    assert measured == [True, True]
+
+
+def test_a_model_does_not_move_under_a_running_estimate(restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = []
+    features = restorer.generator.estimator.features
+    monkeypatch.setattr(
+        restorer.generator.estimator, "features", lambda *args: held.append(restorer.placed.locked()) or features(*args)
+    )
+    restorer.estimate(np.zeros((24, 24, 3), np.uint8))
+    assert held == [True]
 
 
 def test_hooks_on_layers_see_one_picture_as_they_see_a_batch(restorer: Restorer) -> None:

@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,13 +22,15 @@ from s3diff.checkpoints.model_folder import LoadedModel
 from s3diff.errors import OptionError
 from s3diff.images.codecs import read_picture
 from s3diff.images.color_match import match_color
+from s3diff.images.files.provenance_xmp import statement_of, with_restoration
+from s3diff.images.provenance import Provenance
 from s3diff.images.resampling import enlarge, enlarge_region, mirrored_span, pad_to_multiple
 from s3diff.networks import tiled_features
 from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig
 from s3diff.networks.modulated_lora import call_adapted, fold
 from s3diff.networks.tiled_features import Recorded, TiledFeatures, released_statistics, whole_statistics
 from s3diff.options import MIN_TILE_PX, ReleasedTiles, RestoreOptions
-from s3diff.restoration import steps
+from s3diff.restoration import steps, tile_plan
 from s3diff.restoration.regions import Canvas, estimate_in_tiles, tensor_reader
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.tile_plan import LOCAL_TILE_PX, AutoencoderTiling, TilePlan, plan_tiles
@@ -455,6 +458,27 @@ def test_when_memory_runs_out_the_tiles_become_smaller(compact: Restorer, monkey
     restored = compact.restore(picture, RestoreOptions(tile="off"))
     assert tried == [None, 384]
     assert restored.notes == ("memory ran out; restored in tiles of 384 px",)
+
+
+def test_a_tiled_result_of_a_model_that_is_not_local_states_its_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    restorer = Restorer(tiny_model(), device="cpu")
+    picture = np.random.default_rng(2).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    monkeypatch.setattr(tile_plan, "UNET_TILE", 48)  # 384 px of the output's 400
+
+    def made(**options: Any) -> tuple[Provenance, np.ndarray]:
+        restored = restorer.restore(picture, **options)
+        assert restored.provenance is not None
+        return restored.provenance, restored.array
+
+    whole, _ = made()
+    assert (whole.options.tile, whole.tiles) == ("auto", "UNet 384, autoencoder whole")
+    assert statement_of(with_restoration(None, whole)[0]).restorations == (whole,)
+    monkeypatch.setattr(tile_plan, "free_bytes", lambda _: 0)
+    tiled, pixels = made()
+    assert (tiled.options.tile, tiled.tiles) == (384, "")
+    again, same = made(tile=tiled.options.tile)
+    assert again == tiled
+    assert np.array_equal(same, pixels)
 
 
 def test_tiles_of_one_picture_keep_what_they_own() -> None:

@@ -1,4 +1,4 @@
-"""s3diff: real-world image super-resolution in one diffusion step (S3Diff, arXiv 2409.17058).
+"""Offer real-world image super-resolution in one diffusion step (S3Diff, arXiv 2409.17058).
 
     import s3diff
 

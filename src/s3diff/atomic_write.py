@@ -61,7 +61,6 @@ def whole_path(
 
     Args:
         target: the target; missing folders are created.
-        overwrite: whether an existing file may be replaced.
         num_bytes: the file's size, if known.
         hint: advice for an unwritable target.
         temporary: the path, in the same folder; None for one that :func:`remove_leftovers` finds.

@@ -217,7 +217,7 @@ class Client:
         """
         fields = {} if model is None else {"model": model}
         files = {"picture": (_name(source), _content(source))}
-        found: dict[str, Any] = self._asked("POST", "api/v1/estimate", data=fields, files=files).json()
+        found: dict[str, Any] = self._checked(self._sent("POST", "api/v1/estimate", data=fields, files=files)).json()
         return found
 
     def models(self) -> list[dict[str, Any]]:
@@ -245,9 +245,6 @@ class Client:
                 seconds = max(seconds, passing)
             time.sleep(seconds)
         raise AssertionError
-
-    def _asked(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return self._checked(self._sent(method, path, **options))
 
     def _sent(self, method: str, path: str, **options: Any) -> httpx.Response:
         with self._reaching():

@@ -1,4 +1,4 @@
-"""The exception tree. Every message says what was given, what is allowed and what to do."""
+"""Define the exception tree. Every message states the given value, the allowed ones and the remedy."""
 
 
 class S3DiffError(Exception):

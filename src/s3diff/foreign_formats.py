@@ -115,10 +115,8 @@ def foreign_kind(path: PicturePath, head: bytes = b"") -> Foreign | None:
         head: its first 32 bytes or more.
     """
     by_name = _BY_EXTENSION.get(os.path.splitext(os.fspath(path))[1].lower())
-    by_content = next((kind for kind in FOREIGN if any(_begins(head, *each) for each in kind.beginnings)), None)
+    by_content = next(
+        (kind for kind in FOREIGN if any(head.startswith(start, at) for at, start in kind.beginnings)), None
+    )
     is_packed = by_content is not None and by_content.name == "an archive"
     return by_name if by_name is not None and (is_packed or by_content is None) else by_content
-
-
-def _begins(head: bytes, offset: int, beginning: bytes) -> bool:
-    return head[offset : offset + len(beginning)] == beginning

@@ -1,4 +1,4 @@
-"""Options as texts: what a command's flags and a form's fields hold, to the option dataclasses and back; and their
+"""Convert the texts of a command's flags and a form's fields to the option dataclasses and back; make their
 JSON schemas. Everything is made from the dataclasses, so that command, service, client and page cannot differ.
 """
 
@@ -80,7 +80,11 @@ def options_from_texts(texts: Mapping[str, str]) -> tuple[RestoreOptions, Output
             raise OptionError(f"{name[:60]} is no option; there are {', '.join(offered)}")
     values: list[dict[str, Any]] = []
     for options in (RestoreOptions, OutputOptions):
-        names = [field.name for field in fields(options) if _is_given(field.name, texts)]
+        names = [
+            field.name
+            for field in fields(options)
+            if texts.get(field.name) or (field.name in _MAY_BE_EMPTY and field.name in texts)
+        ]
         values.append({name: _value(name, texts[name]) for name in names})
     return RestoreOptions(**values[0]), OutputOptions(**values[1])
 
@@ -209,15 +213,6 @@ def whole_millions(name: str, number: float) -> int:
     raise OptionError(f"{name} is {number}; give a number above 0, such as 16")
 
 
-def parse_tile(text: str) -> Any:
-    """Read a whole number; return any other text unchanged."""
-    return int(text) if re.fullmatch("[0-9]{1,10}", text) else text
-
-
-def _is_given(name: str, texts: Mapping[str, str]) -> bool:
-    return bool(texts.get(name)) or (name in _MAY_BE_EMPTY and name in texts)
-
-
 def parse_own(name: str, text: Any) -> Any:
     """Read the text of an option with a form of its own; return any other value unchanged.
 
@@ -230,7 +225,7 @@ def parse_own(name: str, text: Any) -> Any:
         return parse_scale(text)
     if name in ("blur", "noise"):
         return parse_degree(name, text)
-    return parse_tile(text) if name == "tile" else text
+    return int(text) if name == "tile" and re.fullmatch("[0-9]{1,10}", text) else text
 
 
 def _value(name: str, text: str) -> Any:

@@ -162,19 +162,16 @@ def read_presets(path: Path) -> dict[str, RestorePreset]:
     return {name: _own_preset(path, name, dict(parser[name])) for name in parser.sections()}
 
 
-def all_presets(path: Path | None = None) -> dict[str, RestorePreset]:
-    """Return the presets by name: those of s3diff, then those of a file.
-
-    Args:
-        path: the file; None for the user's own, see :func:`own_presets_file`.
+def all_presets() -> dict[str, RestorePreset]:
+    """Return the presets by name: those of s3diff, then the user's own; see :func:`own_presets_file`.
 
     Raises:
         OptionError: the file cannot be used, see :func:`read_presets`.
     """
-    return {**PRESETS, **read_presets(own_presets_file() if path is None else path)}
+    return {**PRESETS, **read_presets(own_presets_file())}
 
 
-def find_preset(name: str, path: Path | None = None) -> RestorePreset:
+def find_preset(name: str) -> RestorePreset:
     """Find a preset by name; the user's file is read only for names that are not built in.
 
     Raises:
@@ -182,7 +179,7 @@ def find_preset(name: str, path: Path | None = None) -> RestorePreset:
     """
     if name in PRESETS:
         return PRESETS[name]
-    known = all_presets(path)
+    known = all_presets()
     if name not in known:
         raise OptionError(f"preset is {name[:60]!r}; give one of {', '.join(known)} (s3diff presets explains them)")
     return known[name]

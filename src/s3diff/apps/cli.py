@@ -1,4 +1,4 @@
-"""The command ``s3diff``. Everything heavy is imported inside the functions: ``--help`` does not import torch."""
+"""Define the command ``s3diff``. Functions import everything heavy themselves: ``--help`` does not import torch."""
 
 from __future__ import annotations
 

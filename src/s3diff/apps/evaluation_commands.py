@@ -165,7 +165,7 @@ def _run(
 ) -> None:
     """Evaluate, print the table, write the reports; exit with 1 if pictures failed."""
     from s3diff.evaluation.report import markdown
-    from s3diff.evaluation.report_files import write_reports
+    from s3diff.evaluation.report_page import write_reports
     from s3diff.evaluation.scoring import evaluate as run_evaluation
 
     def show(done: int, total: int, text: str) -> None:

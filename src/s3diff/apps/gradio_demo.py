@@ -24,9 +24,6 @@ MAX_OUTPUT_PIXELS = 16_000_000
 def demo(restorer: Restorer) -> Any:
     """Build the demo around a model.
 
-    Args:
-        restorer: restores the pictures, one at a time.
-
     Returns:
         A ``gradio.Interface``, to be launched.
 

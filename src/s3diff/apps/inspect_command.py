@@ -77,6 +77,8 @@ def _restoration(made: Provenance) -> Iterator[str]:
     usual = RestoreOptions()
     changed = {name: value for name, value in vars(made.options).items() if value != getattr(usual, name)}
     told = [f"{flag_of(name)} {value}" for name, value in changed.items()]
+    if made.tiles:
+        told.append(f"(tiles: {made.tiles})")
     if made.quality is not None:
         told.append(f"--quality {made.quality}")
     yield f"  options     {' '.join(told) or 'the defaults'}"

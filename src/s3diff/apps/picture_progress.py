@@ -43,7 +43,6 @@ class PictureProgress:
     """Show the progress of pictures; a :class:`s3diff.folders.runners.PictureWatcher`.
 
     Args:
-        num_pictures: the run's pictures.
         quiet: show nothing.
         speed_of: returns the ``speed_key``; None if a service restores the pictures.
         work: of the run's pictures; None if all count the same.
@@ -186,7 +185,7 @@ class PictureProgress:
             return f"{self._detail or 'waiting'}, {known}"
 
     def _left_of_run(self, left: float) -> float:
-        """Seconds of this picture, and of those after it by their work and the time that the work so far took."""
+        """Estimate seconds of this picture, and of those after it by their work and the time that the work so far took."""
         before, current, rest = self._work_shares()
         elapsed = 0.0 if self._first_began is None else self._now() - self._first_began
         return left + rest * (elapsed + left) / max(before + current, 1e-9)

@@ -67,11 +67,15 @@ class Replay(NamedTuple):
                 yield f"{self.path} was made with {what} {stated}, now it is {here}: the bytes may differ"
 
     def strangeness(self, result: Result) -> tuple[str, ...]:
-        """Return a remark if the input is not the result's input."""
-        made_now = result.provenance.input_digest if result.provenance is not None else ""
-        if made_now and self.made.input_digest:
-            is_same = made_now == self.made.input_digest
-            return () if is_same else (f"the input is not the one that {self.path} was made of: it has other pixels",)
+        """Return remarks if the input is not the result's input, or was restored in other tiles."""
+        now, made = result.provenance, self.made
+        if now is not None and now.input_digest and made.input_digest:
+            if now.input_digest != made.input_digest:
+                return (f"the input is not the one that {self.path} was made of: it has other pixels",)
+            if made.tiles and now.tiles != made.tiles:
+                tiles = now.tiles or f"tile {now.options.tile}"
+                return (f"{self.path} was made in tiles ({made.tiles}), now ({tiles}): the bytes may differ",)
+            return ()
         pairs = zip(result.estimated, (self.made.estimated_blur, self.made.estimated_noise), strict=True)
         if all(abs(now - stated) <= _SAME_ESTIMATE for now, stated in pairs):
             return ()
@@ -82,9 +86,7 @@ def read_replay(path: str, options: RestoreOptions, writing: OutputOptions, *, s
     """Read the statement of a result.
 
     Args:
-        path: the result.
         options: from the command line, where only the limits may be given.
-        writing: from the command line.
         stream: whether --stream is given.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 
 from s3diff.client import Client, RemoteJob, ServedResult
 from s3diff.errors import JobCancelledError, JobTimeoutError, OutputError, PictureError, S3DiffError
-from s3diff.folders.jobs import RestoreJob, check_inside
+from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.folders.runners import Finish, PictureWatcher
 from s3diff.images.codecs import check_writable
 from s3diff.messages import reason_of
@@ -23,11 +23,7 @@ class ServerRunner:
     """Restore pictures with a service's model. Uploads run ahead, so that the service is never idle.
 
     Args:
-        client: the service's client.
-        options: for all pictures.
-        writing: how results are written.
         model: a model that the service offers; None for its default.
-        root: the output folder.
     """
 
     def __init__(
@@ -53,7 +49,7 @@ class ServerRunner:
             OutputError: its result could not be written.
             ServiceError: the service cannot be reached, or its queue stays full.
         """
-        check_inside(job, self._root)
+        require_inside(job.target, self._root)
         check_writable(job.target)
         content = _read(job.source, self._options.max_file_bytes)
         suffix: Any = job.target.suffix[1:].lower()

@@ -11,7 +11,7 @@ import typer
 from s3diff.apps.picture_progress import PictureProgress
 from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, remark
 from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError
-from s3diff.folders.jobs import RestoreJob, RestorePlan, check_inside
+from s3diff.folders.jobs import RestoreJob, RestorePlan, require_inside
 from s3diff.folders.report import Report
 from s3diff.folders.run import Outcome, failed, select_jobs
 from s3diff.images.codecs import check_writable
@@ -69,7 +69,7 @@ def restore_streamed(
             return None
         job = selection.pending[0]
         try:
-            check_inside(job, plan.root)
+            require_inside(job.target, plan.root)
             check_writable(job.target)
             outcome = _restored(job, options, load, writing, degrees, quiet)
         except (PictureError, OutputError) as error:

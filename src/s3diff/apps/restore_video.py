@@ -1,4 +1,4 @@
-"""``s3diff restore`` of a video."""
+"""Run ``s3diff restore`` for a video."""
 
 from __future__ import annotations
 

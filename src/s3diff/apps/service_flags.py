@@ -1,4 +1,4 @@
-"""The flags that ``s3diff serve`` and ``s3diff cluster serve`` share: what the service is, not where it runs."""
+"""Define the flags that ``s3diff serve`` and ``s3diff cluster serve`` share: those of the service, not of its place."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _hosts(host: str, allowed: list[str]) -> frozenset[str] | None:
-    """Names that requests may carry; on a public address any, unless some are named."""
+    """List the host names that requests may carry; on a public address any, unless some are given."""
     if not allowed and not _is_loopback(host):
         return None
     return frozenset({*LOOPBACK_NAMES, host, *allowed})

@@ -74,7 +74,6 @@ def assemble(config: GeneratorConfig, state: Mapping[str, Tensor], where: str) -
     Args:
         config: shapes of all networks.
         state: every tensor by the generator's own names.
-        where: what is being read, for the message.
 
     Raises:
         ModelError: the configuration cannot be built, or a tensor is missing, unexpected or misshapen.

@@ -61,7 +61,6 @@ def convert(
         output_folder: where to; see :func:`save_model`.
         dtype: ``torch.float16`` halves the base model on disk; what the authors trained always stays float32, so that
             :func:`to_official` gives it back bit for bit.
-        name: the model's name.
         with_text_encoder: copy tokenizer and text encoder, so that other prompts than the two stored can be used.
 
     Returns:

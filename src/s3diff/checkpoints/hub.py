@@ -74,7 +74,6 @@ def plan_download(
 
     Args:
         cache_folder: where :func:`fetch_release` keeps its record, and where the converted model will lie.
-        release: what is wanted.
         weights: number format of the base model's files. ``float16`` halves the download (about 2.6 instead of
             5.2 GB); ``float32`` are the files that the released code loads.
         revision: commit, tag or branch of the authors' repository; None for the variable or the pinned commit.
@@ -159,7 +158,6 @@ def fetch_release(
         cache_folder: where the record is kept; None for s3diff's.
         announce: called with the plan before anything is transferred, and only when something will be: the place
             to show ``plan.summary()`` (sizes, licences), or to stop by raising.
-        progress: see :func:`fetch`.
         choices: keyword arguments of :func:`plan_download`.
 
     Raises:
@@ -178,17 +176,12 @@ def fetch_release(
 def fetch_single_file(
     repository: Repository,
     progress: Progress | None = None,
-    *,
-    endpoint: str | None = None,
-    hub_cache: Path | None = None,
 ) -> Path:
     """Fetch one file of a repository outside the release, unless the hub's cache has it.
 
     Args:
         repository: with exactly one entry in ``files``; its variable, where set, replaces its revision.
         progress: called with (bytes done, bytes in all).
-        endpoint: address of the hub; None for ``HF_ENDPOINT`` or the public hub.
-        hub_cache: cache folder of huggingface_hub; None for its own setting.
 
     Raises:
         DownloadError: the file is not in the cache and the hub did not send it. What arrived stays in the cache.
@@ -197,7 +190,7 @@ def fetch_single_file(
 
     (needed,) = repository.files
     asked = repository.asked_revision()
-    endpoint, hub_cache = _places(endpoint, hub_cache)
+    endpoint, hub_cache = _places(None, None)
     cached = try_to_load_from_cache(repository.name, needed.path, cache_dir=hub_cache, revision=asked)
     if isinstance(cached, str):
         return Path(cached)

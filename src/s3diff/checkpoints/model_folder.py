@@ -158,10 +158,6 @@ def save_model(
     Args:
         folder: where to; an older model folder there is replaced, anything else is left alone, and so is a model
             folder with other files in it.
-        generator: the networks.
-        prompts: the stored prompts.
-        name: the model's name.
-        upsampling: the default filter.
         licences: one line per part.
         is_generative: whether it can make up what the input has lost.
         dtype: ``torch.float32`` or ``torch.float16``, of the stored tensors.
@@ -209,7 +205,6 @@ def load_model(folder: str | Path, *, verify: bool | None = None) -> LoadedModel
     """Load a model folder.
 
     Args:
-        folder: the folder.
         verify: whether to compare tensors and settings with the stored fingerprint; None for models below 64 MB.
 
     Raises:
@@ -367,7 +362,7 @@ def check_output_folder(folder: Path) -> None:
     Raises:
         OutputError: the path is something else, or the model folder holds other files.
     """
-    if not os.path.lexists(folder) or is_empty_folder(folder):
+    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not is_model_folder(folder):
         raise OutputError(f"{folder} exists and is no model folder; choose a new name, nothing was changed")
@@ -377,8 +372,3 @@ def check_output_folder(folder: Path) -> None:
             f"{folder} holds {printable(others[0])}, which is no part of a model and would be lost; move it away, or "
             "choose a new name"
         )
-
-
-def is_empty_folder(folder: Path) -> bool:
-    """Check whether this is an empty folder."""
-    return folder.is_dir() and not any(folder.iterdir())

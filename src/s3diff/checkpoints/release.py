@@ -254,7 +254,6 @@ def select_files(release: Release, repository: Repository, listing: Listing, wei
     """Select the files that the release needs from a repository's listing.
 
     Args:
-        release: named in errors.
         repository: what is needed of it.
         listing: what it holds.
         weights: number format wanted; the other one is taken where only that is listed.

@@ -1,4 +1,4 @@
-"""TAESD's decoder out of the package."""
+"""Load TAESD's decoder from the package."""
 
 from __future__ import annotations
 

@@ -33,9 +33,7 @@ def transfer(
     """Fill a file up to its size; reconnect after a cut.
 
     Args:
-        connect: see ``Connect``.
         partial: the file; existing content is kept.
-        size_bytes: size of the whole file.
         report: called with the number of bytes so far.
         reconnections: how often a connection that was cut is opened again.
         errors: of the connection and the disk; the last one is raised.

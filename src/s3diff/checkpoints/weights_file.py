@@ -149,7 +149,6 @@ def check_tensors(found: Mapping[str, Any], expected: Mapping[str, tuple[int, ..
     Args:
         found: what the file holds, by name.
         expected: shape by name.
-        where: what is being read, for the message.
 
     Raises:
         ModelError: names every missing, unexpected and misshapen tensor (the first few of each kind).

@@ -1,4 +1,4 @@
-"""Ground truth to low quality: the degradation synthesis of arXiv 2409.17058, section 4 and the Real-ESRGAN paper."""
+"""Degrade ground truth: the synthesis of arXiv 2409.17058, section 4 and the Real-ESRGAN paper."""
 
 from __future__ import annotations
 

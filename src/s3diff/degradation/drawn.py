@@ -42,7 +42,7 @@ class StageDraw:
     jpeg_quality: Tensor
 
     def rows(self, start: int, stop: int) -> StageDraw:
-        """Those of the images from ``start`` up to, not including, ``stop``."""
+        """Return the draws of the images from ``start`` up to, not including, ``stop``."""
         tensors = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "blur"}
         sliced = {name: values[start:stop] for name, values in tensors.items()}
         return StageDraw(blur=self.blur.rows(start, stop), **sliced)

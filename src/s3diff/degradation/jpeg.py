@@ -1,4 +1,4 @@
-"""JPEG compression and decompression of a batch, without a file: colour transform, 4:2:0, DCT, rounding, and back.
+"""Compress a batch as JPEG and decompress it, without a file: colour transform, 4:2:0, DCT, rounding, and back.
 
 The formulas are those of ISO/IEC 10918-1 (annex A and the example tables of annex K) and JFIF. Entropy coding is
 lossless and therefore left out. No gradient passes the rounding.
@@ -58,7 +58,6 @@ def compress_jpeg(images: Tensor, quality: Tensor | float, convention: JpegConve
         images: [B, 3, H, W] float, RGB in [0, 1]; values outside are clamped.
         quality: quality of 1 to 100, one number for all or a tensor [B]. ``encoder`` rounds it to a whole number, as
             every encoder needs; ``release`` does not.
-        convention: see ``JpegConvention``.
 
     Returns:
         [B, 3, H, W] in the images' type, RGB in [0, 1]; with ``encoder`` at multiples of 1/255.
@@ -111,7 +110,7 @@ def _quantisation_tables(qualities: Tensor, convention: JpegConvention) -> Tenso
 
 
 def _split_luma_chroma(levels: Tensor, like_encoder: bool) -> tuple[Tensor, Tensor]:
-    """Luma [B, 1, H, W] and halved chroma [B, 2, H/2, W/2], from -128 to 127: the DCT's 128 is taken off here."""
+    """Compute luma [B, 1, H, W] and halved chroma [B, 2, H/2, W/2], from -128 to 127, as the DCT takes them."""
     planes = torch.matmul(_matrix(_RGB_TO_YCBCR, levels.device), levels.flatten(2)).view(levels.shape)
     if like_encoder:
         planes.round_()
@@ -152,7 +151,7 @@ def _quantise_blocks(planes: Tensor, table: Tensor, like_encoder: bool) -> Tenso
 
 
 def _round_half_away(values: Tensor) -> Tensor:
-    """In place. The mean of 64 whole numbers over a whole number is often an exact half: encoders round it away from
+    """Round in place. The mean of 64 whole numbers over a whole number is often an exact half; encoders round that from
     zero. The small surplus keeps the halves halves after single precision.
     """
     half = torch.full((), 0.5 + 1e-5, device=values.device)
@@ -161,7 +160,7 @@ def _round_half_away(values: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _matrix(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
-    """Copied to a device once, so that later calls do not wait for it."""
+    """Copy the matrix to a device once, so that later calls do not wait for it."""
     return torch.tensor(rows, device=device)
 
 

@@ -69,7 +69,7 @@ class KernelParameters:
     cutoff: Tensor
 
     def rows(self, start: int, stop: int) -> KernelParameters:
-        """Those of the images from ``start`` up to, not including, ``stop``."""
+        """Return the parameters of the images from ``start`` up to, not including, ``stop``."""
         return replace(self, **{item.name: getattr(self, item.name)[start:stop] for item in fields(self)})
 
     def kernels(self, padded_side_px: int = PADDED_SIDE_PX) -> Tensor:
@@ -116,7 +116,7 @@ def gaussian_kernels(
 
 
 def pulse_parameters(batch_size: int, side_px: int = PADDED_SIDE_PX) -> KernelParameters:
-    """Parameters of kernels that change nothing; the unused ones hold harmless values."""
+    """Return the parameters of kernels that change nothing; unused ones hold harmless values."""
     ones = torch.ones(batch_size, dtype=torch.float64)
     return KernelParameters(
         family=torch.full((batch_size,), PULSE),
@@ -192,7 +192,7 @@ def filter_per_image(images: Tensor, kernels: Tensor) -> Tensor:
 
 
 def _filter_planes(planes: Tensor, weights: Tensor) -> Tensor:
-    """Every one of the planes [N, h, w] with its own of the kernels [N, k, k], without padding.
+    """Filter each of the planes [N, h, w] with its own of the kernels [N, k, k], without padding.
 
     One group for each plane: a convolution in the library's sense, so the kernel is not flipped.
     """
@@ -212,7 +212,7 @@ def _support(side_px: Tensor, padded_side_px: int) -> Tensor:
 
 
 def _squared_distance(parameters: KernelParameters, padded_side_px: int) -> Tensor:
-    """Squared Mahalanobis distance from the centre, [B, k, k]; for sinc and pulse the squared radius in pixels."""
+    """Compute squared Mahalanobis distances from the centre, [B, k, k]; for sinc and pulse squared radii in pixels."""
     horizontal, vertical = _grid(padded_side_px)
     isotropic = torch.isin(parameters.family, torch.tensor(_ISOTROPIC))
     without_sigma = torch.isin(parameters.family, torch.tensor(_WITHOUT_SIGMA))

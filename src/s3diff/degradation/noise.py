@@ -1,4 +1,4 @@
-"""Noise of the Real-ESRGAN degradation (arXiv 2107.10833, section 3.1): Gaussian and Poisson, in colour or grey."""
+"""Add the noise of the Real-ESRGAN degradation (arXiv 2107.10833, section 3.1): Gaussian or Poisson, colour or grey."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _alias_table(photons: int) -> PoissonTables:
 
 
 def _poisson_chances(photons: int) -> tuple[np.ndarray, np.ndarray]:
-    """Chances [256, cells] float64 of the counts from ``first`` [256, 1] on, for the means of the 256 levels."""
+    """Compute chances [256, cells] float64 of counts from ``first`` [256, 1] on, for the means of the 256 levels."""
     mean = torch.arange(256, dtype=torch.float64).view(-1, 1) * photons / 255
     # 6.5 standard deviations on either side: what is left out is rarer than the uniform numbers can tell.
     first = (mean - 6.5 * mean.sqrt() - 4).floor().clamp(min=0)
@@ -184,6 +184,6 @@ def _power_of_two(value: int) -> int:
 
 
 def _per_image(values: Tensor, images: Tensor) -> Tensor:
-    """Values [B] so that they meet images [B, C, H, W]: on their device, numbers in their type."""
+    """Reshape values [B] for images [B, C, H, W], on their device and, if they are numbers, in their type."""
     dtype = images.dtype if values.is_floating_point() else values.dtype
     return values.to(images.device, dtype, non_blocking=True).view(-1, *(1,) * (images.dim() - 1))

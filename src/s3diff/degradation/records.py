@@ -1,4 +1,4 @@
-"""Draws as plain values that JSON keeps exactly, one record for each image, and back.
+"""Convert draws to plain values that JSON keeps exactly, one record for each image, and back.
 
 Whole numbers, truth values and float64 numbers survive JSON unchanged; kernel families, resizes and kinds of noise are
 written by name.

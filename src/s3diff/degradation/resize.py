@@ -1,4 +1,4 @@
-"""Resizing as the degradation does it, with and without the filter against aliasing."""
+"""Resize as the degradation does, with and without the filter against aliasing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranges and probabilities of the degradation synthesis, as frozen values that are checked when they are made."""
+"""Hold ranges and probabilities of the degradation synthesis, as frozen values that are checked when they are made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ground truth to low quality: the two-stage degradation of Real-ESRGAN (arXiv 2107.10833, section 3 and figure 2).
+"""Degrade ground truth in the two stages of Real-ESRGAN (arXiv 2107.10833, section 3 and figure 2).
 
 ``draw`` makes every random choice of a batch, each one for each image; ``apply`` is a function of the ground truth
 and that draw alone. The ranges of ``PRESETS["s3diff"]`` are those that S3Diff (arXiv 2409.17058) was released with.
@@ -109,7 +109,6 @@ def draw_by_name(
 
     Args:
         settings: see :func:`draw`, as are ``height``, ``width`` and ``scale``.
-        seed: of the set.
         name: the picture's, relative to the set's folder, with "/".
 
     Raises:
@@ -221,7 +220,7 @@ def _draw_even(ends: tuple[float, float], batch_size: int, generator: torch.Gene
 
 
 def _draw_around_one(ends: tuple[float, float], batch_size: int, generator: torch.Generator) -> Tensor:
-    """Below 1 as often as above, however the range lies around 1."""
+    """Draw below 1 as often as above, however the range lies around 1."""
     is_below = torch.rand(batch_size, generator=generator) < 0.5
     below, above = _draw_even((ends[0], 1), batch_size, generator), _draw_even((1, ends[1]), batch_size, generator)
     return torch.where(is_below, below, above)

@@ -1,4 +1,4 @@
-"""Draws for training the degradation estimator without labels (MM-RealSR, arXiv 2205.05065, section 3).
+"""Draw variants that train the degradation estimator without labels (MM-RealSR, arXiv 2205.05065, section 3).
 
 From one draw come pictures known to be blurrier or noisier than its own, and the two ends of the scale.
 """

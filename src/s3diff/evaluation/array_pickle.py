@@ -1,4 +1,4 @@
-"""Reading a pickle of numpy arrays without running anything of it."""
+"""Read a pickle of numpy arrays without running anything of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FID: how far the features of a set of results lie from those of a set of truths (Heusel et al. 2017).
+"""Compute FID: the distance between the features of a set of results and those of a set of truths (Heusel et al. 2017).
 
 The features are the 2048 pooled ones of Inception-v3 in its original form of 2015. Pictures are brought to 299 x 299 px
 by a bicubic filter against aliasing, without rounding in between, as clean-fid does (Parmar et al. 2022), which is what
@@ -178,7 +178,7 @@ class _Normalisation(nn.Module):
 
 
 def _mean_pooled(hidden: torch.Tensor) -> torch.Tensor:
-    """3 x 3 means in which the padding does not count, as in the original network."""
+    """Average 3 x 3 fields in which the padding does not count, as in the original network."""
     return F.avg_pool2d(hidden, 3, stride=1, padding=1, count_include_pad=False)
 
 

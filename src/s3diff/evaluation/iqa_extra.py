@@ -30,7 +30,6 @@ class NoReferenceMeasure:
 
     Args:
         name: one of ``PYIQA_NAMES``.
-        device: where it runs.
 
     Raises:
         MissingExtraError: pyiqa is not installed.

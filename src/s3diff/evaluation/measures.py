@@ -1,4 +1,4 @@
-"""Every measure by name. The name says all that its figure depends on: colour, border, network, checkpoint.
+"""List every measure by name. A name states everything its figure depends on: colour, border, network, checkpoint.
 
 A new measure is a file that computes it and a row of ``MEASURES``.
 """
@@ -63,7 +63,7 @@ def _plain(measure: Callable[..., torch.Tensor], **given: Any) -> Callable[[torc
 
 
 def _lpips(net: Literal["alex", "vgg"], device: torch.device) -> Callable[..., torch.Tensor]:
-    """LPIPS takes [-1, 1]."""
+    """Wrap LPIPS, which takes [-1, 1]."""
     lpips = LPIPS(net).to(device)
     return lambda result, truth: lpips(2 * result - 1, 2 * truth - 1)
 

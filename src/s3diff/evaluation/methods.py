@@ -68,7 +68,6 @@ class Method(ABC):
         """Begin the line of a picture.
 
         Args:
-            item: the picture.
             seconds: wall-clock time, reading and writing files left out except for programs, and a model's warm-up;
                 None for results of others.
             degrees: (blur, noise) that the result was made for, None where there are none.
@@ -106,10 +105,7 @@ class Model(_Maker):
     """Restore with one of our models and its defaults.
 
     Args:
-        name: in the table.
         model: a name or a folder.
-        device: where it runs.
-        precision: see ``Restorer``.
         announce: see ``Restorer.from_pretrained``.
     """
 
@@ -164,7 +160,6 @@ class Program(_Maker):
     """Start a program once for each picture, without a shell.
 
     Args:
-        name: in the table.
         command: with ``{input}`` and ``{output}``; the output is a .png file.
 
     Raises:
@@ -209,7 +204,6 @@ class Function(_Maker):
     returns the result as an array (uint8, uint16 or float in [0, 1]) or as a Pillow image.
 
     Args:
-        name: in the table.
         function: ``FILE.py:FUNCTION``; a changed file makes its results again.
 
     Raises:
@@ -261,8 +255,6 @@ def parse_methods(
     Args:
         given: each ``WHAT`` or ``NAME=WHAT``. WHAT is ``bicubic`` or ``lanczos``, a model's name or folder, a folder of
             results, a function as ``FILE.py:FUNCTION``, or a command with ``{input}`` and ``{output}``.
-        items: of the set.
-        device: where models run.
         precision: what they compute in.
         partial: folders of results may lack pictures.
         announce: see ``Restorer.from_pretrained``.
@@ -318,7 +310,8 @@ def split_name(text: str) -> tuple[str, str]:
     """Split ``NAME=WHAT``, or make a name of WHAT where there is none."""
     name, mark, what = text.partition("=")
     if mark and name and what and not any(sign in name for sign in "/\\{} "):
-        _check_name(name)
+        if name.startswith(".") or not all(sign.isalnum() or sign in "-_.+" for sign in name):
+            raise OptionError(f"{name!r} is no name for a method; give letters, digits, and - _ . + inside")
         return name, what
     if is_function_of_file(text):
         name = text.rpartition(":")[2]
@@ -328,11 +321,6 @@ def split_name(text: str) -> tuple[str, str]:
     else:
         name = Path(text).resolve().name if Path(text).is_dir() else text
     return "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name) or "method", text
-
-
-def _check_name(name: str) -> None:
-    if name.startswith(".") or not all(sign.isalnum() or sign in "-_.+" for sign in name):
-        raise OptionError(f"{name!r} is no name for a method; give letters, digits, and - _ . + inside")
 
 
 def _input_of(item: SetItem) -> Picture:

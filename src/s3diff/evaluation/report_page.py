@@ -1,4 +1,4 @@
-"""Write the report as one HTML page: figures, plots and pictures, with nothing to fetch.
+"""Write the reports of a run; as one HTML page: figures, plots and pictures, with nothing to fetch.
 
 The page itself is ``report_page.html``; only data is put into it, so names of files cannot become markup.
 """
@@ -15,13 +15,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from s3diff.atomic_write import write_atomically
 from s3diff.evaluation.measures import MEASURES
-from s3diff.evaluation.report import differences, markdown, set_title, table
+from s3diff.evaluation.report import csv_text, differences, markdown, set_title, table
 from s3diff.evaluation.scorebook import Score
 from s3diff.evaluation.scoring import Evaluation, transparency
 from s3diff.images.codecs import Picture, from_tensor, read_picture, to_tensor, write_picture
 from s3diff.images.resampling import resample
 
+CSV_NAME, MARKDOWN_NAME, PAGE_NAME = "scores.csv", "report.md", "report.html"
 #: Pictures whose pixels the page holds: the extremes of every measure first.
 MAX_STORED_PICTURES = 24
 #: Larger pictures are cropped to their middle, so that the page stays small and shows details at full size.
@@ -99,7 +101,7 @@ def _content(evaluation: Evaluation, title: str) -> dict[str, Any]:
 
 
 def _paired(evaluation: Evaluation) -> dict[str, dict[str, dict[str, list[float | None]]]]:
-    """Every method against every other one."""
+    """Compare every method with every other one."""
     return {
         reference: {
             method: {
@@ -114,7 +116,7 @@ def _paired(evaluation: Evaluation) -> dict[str, dict[str, dict[str, list[float 
 
 
 def _rankings(evaluation: Evaluation, scored: dict[str, dict[str, Score]]) -> list[tuple[str, list[str]]]:
-    """(method, pictures by one of its measures), the last methods first."""
+    """List (method, pictures by one of its measures), the last methods first."""
     rankings = []
     for method in reversed(evaluation.methods):
         for metric in evaluation.metrics:
@@ -193,3 +195,20 @@ def _data_address(picture: Picture, scratch: Path) -> str:
     write_picture(picture, scratch, quality=_QUALITY)
     kind = scratch.suffix.removeprefix(".")
     return f"data:image/{kind};base64,{base64.b64encode(scratch.read_bytes()).decode('ascii')}"
+
+
+def write_reports(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Write the CSV, the Markdown and the page into the folder of the run; returns their paths.
+
+    Raises:
+        PictureError: no picture was scored.
+        OutputError: the folder cannot be written.
+    """
+    contents = {
+        CSV_NAME: csv_text(evaluation),
+        MARKDOWN_NAME: markdown(evaluation),
+        PAGE_NAME: page(evaluation),
+    }
+    for name, content in contents.items():
+        write_atomically(content, folder / name)
+    return [folder / name for name in contents]

@@ -1,4 +1,4 @@
-"""Restoring and scoring a set with several methods; what was done already is taken over.
+"""Restore and score a set with several methods; take over earlier scores.
 
 Everything lies in one folder: ``results/METHOD/PICTURE.png``, ``scores.jsonl`` (one line for each picture of each
 method, added to while the run goes on), and for a degraded set ``low_quality/`` and ``truth/``.
@@ -331,7 +331,7 @@ def _read_pair(path: Path, truth_path: Path | None) -> tuple[torch.Tensor, torch
 
 
 def _result_size(item: SetItem, scale: float) -> tuple[int, int]:
-    """(width, height) of the truth, or of the enlarged input."""
+    """Return (width, height) of the truth, or of the enlarged input."""
     picture = read_picture(item.truth or item.low_quality)  # type: ignore[arg-type]
     if item.truth is not None:
         return picture.width, picture.height

@@ -152,7 +152,6 @@ def match_results(folder: Path, items: Sequence[SetItem], *, partial: bool) -> d
 
     Args:
         folder: of results.
-        items: of the set.
         partial: only what is on both sides is taken, instead of refusing the rest.
 
     Raises:
@@ -209,7 +208,7 @@ def _pairs(low_quality: Path, truth: Path) -> EvaluationSet:
 
 
 def _degraded_set(folder: Path, degradation: DegradeOptions, work: Path) -> EvaluationSet:
-    """Every input is made anew, which is quick, and written where it is not there yet or differs."""
+    """Make every input anew, which is quick, and write those that are missing or differ."""
     items = []
     for stem, path in _named_pictures(folder, without=work).items():
         low_quality, truth = degraded(path, degradation, path.relative_to(folder).as_posix())
@@ -232,7 +231,6 @@ def degraded(path: Path, degradation: DegradeOptions, name: str) -> tuple[Pictur
     """Make the input and the truth, cropped to a multiple of the scale, of one true picture; both RGB of 8 bits.
 
     Args:
-        path: the true picture.
         degradation: preset, scale and seed.
         name: the path inside the set's folder, which the draw depends on besides the seed.
 
@@ -260,7 +258,6 @@ def _named_pictures(folder: Path, *, without: Path | None = None) -> dict[str, P
     """Find the pictures of a folder and of those inside it, by ``SetItem.name``.
 
     Args:
-        folder: of the pictures.
         without: a folder that may lie inside and whose pictures are no part of the set.
     """
     paths = list_pictures(folder, recursive=True)

@@ -105,7 +105,7 @@ def _checked_format(target: Path, form: ExportFormat | None) -> ExportFormat:
 
 
 def _require_graph_options(options: RestoreOptions) -> None:
-    """What is no part of a graph must have its default."""
+    """Refuse options that are no part of a graph and differ from their defaults."""
     plain = RestoreOptions(guidance=options.guidance, color_match=options.color_match, upsampling=options.upsampling)
     for name in vars(plain):
         if getattr(options, name) != getattr(plain, name):

@@ -71,7 +71,6 @@ def plan_jobs(
         recursive: descend into folders, except the output's.
         listed: further files by name; their tree below their common folder is kept. A missing file is a job that
             fails.
-        writing: format and names of the outputs.
         shard: (i, N): only the i-th of N parts, counted from 0. A picture's part depends only on its path in the
             output, so that parts stay disjoint and complete when pictures are added.
         names: template fields besides ``stem`` and ``extension``: ``model``, ``scale``.
@@ -149,22 +148,14 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def check_inside(job: RestoreJob, root: Path | None) -> None:
-    """Check that the result stays in the output folder.
-
-    Raises:
-        OutputError: a symbolic link leads it out of ``root``.
-    """
-    if root is not None:
-        require_inside(job.target, root)
-
-
-def require_inside(path: Path, root: Path) -> None:
-    """Check that a path stays in a folder, links followed.
+def require_inside(path: Path, root: Path | None) -> None:
+    """Check that a path stays in a folder, links followed; without a folder any path is allowed.
 
     Raises:
         OutputError: a symbolic link leads it out.
     """
+    if root is None:
+        return
     inside, place = os.path.realpath(root), os.path.realpath(path)
     if os.path.commonpath([inside, place]) != inside:
         raise OutputError(f"{path} would be written outside {root}, to {place}; remove the symbolic link")
@@ -215,7 +206,6 @@ def name_results(
 
     Args:
         sources: pictures, each with its path below the input.
-        writing: format and names.
         names: what a name's template may use besides ``stem`` and ``extension``.
     """
     named: list[tuple[str | Path, Place, Place]] = []

@@ -21,7 +21,6 @@ from s3diff.folders.run import (
     RESUMED,
     Outcome,
     failed,
-    is_there,
     key_of,
     open_stamped,
     run_jobs,
@@ -62,8 +61,6 @@ class FolderRun:
     """Hold a run that is ready; iterating over it once restores each picture and yields its outcome.
 
     Args:
-        plan: the pictures.
-        runner: restores them.
         journal: records the progress.
         report: a file for all outcomes.
         overwrite: whether existing files may be replaced.
@@ -145,7 +142,8 @@ class FolderRun:
         if journal is None:
             return 0
         return sum(
-            is_there(job.target) and journal.is_own(key_of(job, root), stamp_of(job.source)) for job in self._plan.jobs
+            os.path.exists(job.target) and journal.is_own(key_of(job, root), stamp_of(job.source))
+            for job in self._plan.jobs
         )
 
     def _counted(self, outcome: Outcome, report: Report) -> Outcome:
@@ -255,8 +253,6 @@ def open_journal(
     """Open the journal of a folder run; None for a single picture or without ``keep``.
 
     Args:
-        plan: the run's plan.
-        run: see :func:`describe_run`.
         path: the journal's file; None for a hidden one in the output folder.
         shard: the part that the run restores; each part has its own journal.
         keep: whether a journal is wanted.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from s3diff.errors import DiskFullError, OutputError, PictureError
-from s3diff.folders.jobs import RestoreJob, check_inside
+from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.folders.journal import Journal, Stamp, stamp_of
 from s3diff.folders.runners import BatchRunner, Finish, JobRunner, PictureWatcher
 from s3diff.images.codecs import remove_leftovers
@@ -87,7 +87,7 @@ def select_jobs(
     """
     pending, skipped, in_the_way = [], [], []
     for job in jobs:
-        if not is_there(job.target):
+        if not os.path.exists(job.target):
             pending.append(job)
         elif journal is not None and journal.is_own(key_of(job, root), stamp_of(job.source)):
             skipped.append(Outcome(job, "skipped", RESUMED))
@@ -103,11 +103,6 @@ def select_jobs(
             "another output"
         )
     return Selection(pending, skipped)
-
-
-def is_there(path: Path) -> bool:
-    """Check whether a file exists; a name that no file can have counts as absent."""
-    return os.path.exists(path)
 
 
 def key_of(job: RestoreJob, root: Path | None) -> str:
@@ -152,7 +147,7 @@ def run_jobs(
         index, job = place
         if journal is not None and index % _BEGUN_AT_ONCE == 0:
             # A file that is to be replaced is not this run's own before its line "ended".
-            new = [each for each in jobs[index : index + _BEGUN_AT_ONCE] if not is_there(each.target)]
+            new = [each for each in jobs[index : index + _BEGUN_AT_ONCE] if not os.path.exists(each.target)]
             journal.begin((key_of(each, root), stamp_of(each.source)) for each in new)
         try:
             return first.pop() if first and index == 0 else open_stamped(job, runner)
@@ -172,7 +167,7 @@ def run_jobs(
             if isinstance(read, Exception):
                 raise read
             picture, stamp = read
-            check_inside(job, root)
+            require_inside(job.target, root)
             if watcher is not None:
                 watcher.begin(job, picture)
             return partial(finished, job, runner.restore(job, picture, watcher), stamp)
@@ -181,7 +176,7 @@ def run_jobs(
 
     def finished(job: RestoreJob, finish: Finish, stamp: Stamp | None) -> Outcome:
         try:
-            check_inside(job, root)  # again: a link may have come meanwhile
+            require_inside(job.target, root)  # again: a link may have come meanwhile
             outcome = Outcome(job, "done", result=finish())
         except (PictureError, OutputError) as error:
             outcome = failed(job, error)
@@ -193,7 +188,7 @@ def run_jobs(
     def restore_together(runner: BatchRunner, batch: Sequence[_Ready]) -> list[Callable[[], Outcome]]:
         jobs, opened = [job for (_, job), _ in batch], [read for _, read in batch if not isinstance(read, Exception)]
         for job in jobs:
-            check_inside(job, root)
+            require_inside(job.target, root)
         finishes = runner.restore_batch(jobs, [picture for picture, _ in opened])
         return [
             partial(finished, job, finish, stamp)

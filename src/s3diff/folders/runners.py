@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from s3diff.folders.jobs import RestoreJob, check_inside
+from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.formats import format_of
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.result import Degrees, Result
@@ -29,7 +29,7 @@ class PictureWatcher(Protocol):
         """Begin a picture; ``opened``: what :meth:`JobRunner.open` returned."""
 
     def stage(self, name: str, part: int, num_parts: int) -> None:
-        """Begin a stage; see :data:`s3diff.restoration.stage_clock.OnBegin`."""
+        """Begin a stage; see :data:`s3diff.restoration.stage_events.OnBegin`."""
 
     def parts(self, kind: str, done: int, total: int) -> None:
         """Count finished ``tiles``, ``frames`` or ``pages`` of the picture, or tiles within the stage ``predict``."""
@@ -131,7 +131,7 @@ class LocalRunner:
         form = format_of(job.target)
         if self._signer is not None and form is not None:
             self._signer.require_fitting(form)
-        check_inside(job, self._root)
+        require_inside(job.target, self._root)
         return open_source(job.source, job.target, self._options)
 
     def restore(self, job: RestoreJob, opened: Opened | OpenedSeries, watcher: PictureWatcher | None) -> Finish:

@@ -11,7 +11,6 @@ from s3diff.atomic_write import remove_leftovers
 from s3diff.formats import PICTURE_EXTENSIONS, holds_frames, holds_pages
 from s3diff.images.files.animation_reading import MAX_FRAMES_OF_LARGEST, Animation, Frame, is_animated, open_animation
 from s3diff.images.files.animation_writing import write_animation
-from s3diff.images.files.destination import can_be_written
 from s3diff.images.files.pages import Pages, open_pages, write_pages
 from s3diff.images.files.pillow_pictures import from_pil, to_pil
 from s3diff.images.files.reading import (
@@ -23,7 +22,7 @@ from s3diff.images.files.reading import (
     stated_size,
 )
 from s3diff.images.files.tiff import silence_libtiff
-from s3diff.images.files.writing import check_writable, write_picture
+from s3diff.images.files.writing import can_be_written, check_writable, write_picture
 from s3diff.images.picture import (
     Picture,
     alpha_from_tensor,

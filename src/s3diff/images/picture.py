@@ -180,7 +180,6 @@ def from_tensor(image: torch.Tensor, like: Picture) -> np.ndarray:
 
     Args:
         image: [1, 3, H, W] float RGB in [0, 1]; values outside are clamped. Any device.
-        like: the input picture.
 
     Returns:
         [H, W, 3] or [H, W, 1], uint8, uint16 or float32.

@@ -40,6 +40,7 @@ class Provenance:
         is_compiled: whether the networks were compiled.
         is_streamed: whether the picture was restored part by part, from disk to disk.
         options: with the machine's choices filled in, without limits.
+        tiles: the tiles of each network, where no value of the option ``tile`` means them; empty elsewhere.
         blur: the used degree, in [0, 1].
         noise: the same.
         estimated_blur: the estimate, in [0, 1].
@@ -64,6 +65,7 @@ class Provenance:
     estimated_noise: float
     is_compiled: bool = False
     is_streamed: bool = False
+    tiles: str = ""
     quality: int | None = None
     input_digest: str = ""
     input_creator_tool: str = ""

@@ -43,7 +43,7 @@ class StatedColors(NamedTuple):
 
 
 def states_colors(primaries: int, curve: int) -> bool:
-    """Whether numbers of ITU-T H.273 say anything."""
+    """Check whether numbers of ITU-T H.273 state anything."""
     return primaries not in _UNSPECIFIED or curve not in _UNSPECIFIED
 
 

@@ -30,7 +30,7 @@ from s3diff.networks.one_step_generator import DEFAULT_GUIDANCE, GeneratorConfig
 from s3diff.option_changes import RestoreChanges
 from s3diff.options import Precision, RestoreOptions
 from s3diff.restoration.restorer import Restorer, Source
-from s3diff.restoration.stage_hooks import OnStage
+from s3diff.restoration.stage_events import OnStage
 from s3diff.version import __version__
 
 if TYPE_CHECKING:

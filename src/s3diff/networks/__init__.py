@@ -1,4 +1,4 @@
-"""The networks of the method as plain modules and tensor functions; nothing here downloads anything."""
+"""Define the method's networks as plain modules and tensor functions; nothing here downloads anything."""
 
 from __future__ import annotations
 

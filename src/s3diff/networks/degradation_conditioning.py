@@ -1,4 +1,4 @@
-"""Degrees and block IDs to modulation matrices (S3Diff section 3.2)."""
+"""Map degrees and block IDs to modulation matrices (S3Diff section 3.2)."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class FoldedInTurn:
         self.folded, self.modulations = folded, modulations
 
     def __call__(self, *args: Tensor) -> Tensor:
-        """Every argument has B rows, or several times B in the same order (the prompts one after the other)."""
+        """Run picture after picture; every argument has B rows, or several times B in the same order (by prompts)."""
         count = len(self.modulations)
         parts = []
         for index in range(count):
@@ -86,7 +86,7 @@ class FoldedInTurn:
 
 
 def _fold_into(buffer: Tensor, layer: LoraWeights, modulations: Tensor) -> None:
-    """``W + s * B M^T A`` in one pass over the weight; a smaller dtype is cast to after the sum."""
+    """Compute ``W + s * B M^T A`` in one pass over the weight; cast to a smaller dtype after the sum."""
     mixed = layer.lora_B.flatten(1) @ modulations[layer.row].to(layer.lora_B.dtype).T
     row_major = layer.weight.is_contiguous()
     weight, factor, out = (_as_rows(tensor, row_major) for tensor in (layer.weight, layer.lora_A, buffer))

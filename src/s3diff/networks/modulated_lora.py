@@ -1,4 +1,4 @@
-"""Degradation-guided LoRA: a small matrix per image and block mixes the LoRA channels (S3Diff section 3.2).
+"""Define the degradation-guided LoRA: a matrix per image and block mixes the LoRA channels (S3Diff section 3.2).
 
 For a layer with weight ``W``, factors ``A`` (to r channels) and ``B`` (from r channels) and a modulation ``M`` [r, r]::
 

@@ -228,7 +228,6 @@ def one_step(
         image: [B, 3, H, W] in [-1, 1], the enlarged, padded input.
         adaptation: of the encoder.
         predict: gives the UNet's prediction for the latent, for one prompt or guided by two.
-        noise: see :meth:`OneStepGenerator.encode`.
         timed: called with each stage's name, ``encode``, ``predict`` and ``decode``; the stage runs inside.
         passed: called with a name of :data:`STAGE_RESULTS` and that tensor; what it returns is used instead.
 

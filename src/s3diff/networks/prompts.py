@@ -146,7 +146,7 @@ def _import_transformers() -> Any:
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """No progress bar and no loading report: what matters is checked and raised."""
+    """Silence progress bars and loading reports: faults are checked and raised."""
     logging = transformers.utils.logging
     verbosity = logging.get_verbosity()
     had_bar = logging.is_progress_bar_enabled()

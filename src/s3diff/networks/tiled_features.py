@@ -46,7 +46,7 @@ def released_statistics(pieces: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _per_piece(pieces: Iterator[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Means and variances [pieces, B, groups, 1], and each piece's share of the positions [pieces, 1, 1, 1]."""
+    """Compute means and variances [pieces, B, groups, 1], and each piece's share of the positions [pieces, 1, 1, 1]."""
     means, variances, sizes = [], [], []
     for piece in pieces:  # [B, groups, positions]
         variance, mean = torch.var_mean(piece.to(torch.float32), dim=2, correction=0, keepdim=True)
@@ -131,7 +131,7 @@ class TiledFeatures:
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Torch's door for objects that stand for tensors."""
+        """Handle torch's functions for an object that stands for a tensor."""
         handler = _HANDLERS.get(func)
         if handler is None:
             raise NotImplementedError(f"{getattr(func, '__name__', func)} is not defined for features in tiles")
@@ -242,7 +242,7 @@ def _conv2d(
 
 
 def _pad(features: TiledFeatures, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
-    """Zeros around a picture. What lies below a band is the next band, whose rows the convolution after it needs."""
+    """Pad a picture with zeros, and a band with the rows of its neighbours, which the next convolution needs."""
     left, right, top, bottom = pad
     results = []
     for index in range(len(features.pieces)):
@@ -262,7 +262,7 @@ def _interpolate(
     align_corners: bool | None = None,
     **others: Any,
 ) -> TiledFeatures:
-    """Enlargement; a band takes a row of each neighbour along and leaves off what came of it."""
+    """Enlarge; a band takes one row of each neighbour along and drops the rows that come of them."""
     if size is not None or any(others.values()):
         raise NotImplementedError("features in tiles are enlarged by a whole factor, not to a size")
     factor, results = int(scale_factor), []

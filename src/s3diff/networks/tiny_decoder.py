@@ -1,4 +1,4 @@
-"""TAESD's decoder: from Stable Diffusion's latents to pictures, for previews.
+"""Decode Stable Diffusion's latents with TAESD's decoder, for previews.
 
 Architecture and weights: https://github.com/madebyollin/taesd (MIT), in the layout of diffusers' ``AutoencoderTiny``.
 It needs 0.14 TFLOP for 512 x 512 px, SD-Turbo's own decoder 2.5, and loses fine detail.
@@ -55,7 +55,7 @@ class TinyDecoder(nn.Module):
 
 
 def decodes_latents_of(config: AutoencoderConfig) -> bool:
-    """Whether an autoencoder of this shape makes Stable Diffusion's latents."""
+    """Check whether an autoencoder of this shape makes Stable Diffusion's latents."""
     expected = AutoencoderConfig()
     names = ("latent_channels", "downscale", "scaling_factor", "residual")
     return all(getattr(config, name) == getattr(expected, name) for name in names)

@@ -39,7 +39,6 @@ def choose_acceleration(device: torch.device, dtype: torch.dtype, *, fast: bool 
     """Choose the acceleration of networks of this number format on this device.
 
     Args:
-        device: where the networks run.
         dtype: their number format.
         fast: compile the networks where that is possible; the first picture of a size waits for it.
     """
@@ -92,7 +91,6 @@ def compile_network(network: nn.Module, device: torch.device, give_up: Callable[
     """Let the network's ``forward`` be compiled on its first run; the module itself is changed.
 
     Args:
-        network: the network to compile.
         device: the network's device; on CUDA runs are also recorded as graphs.
         give_up: called with the reason in one line if the compiler fails; the network then runs uncompiled.
     """

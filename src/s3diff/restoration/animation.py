@@ -97,9 +97,7 @@ def restore_animation(
         model: the networks on a device.
         source: the file, or a result of :func:`checked_animation`.
         target: the result's path; its extension's format has to hold frames.
-        options: for all frames.
         quality: 1 to 100, of formats that lose something.
-        overwrite: whether a file that is there may be replaced.
         provenance: whether the file states in XMP how it was made.
         degrees: for all frames, instead of the estimate and the options' degrees.
         signer: signs the file as Content Credentials (C2PA).

@@ -85,7 +85,7 @@ def fastest_backend(
 
 
 def _measured(model: LoadedModel, precision: Any, remark: Callable[[str], None]) -> dict[str, float]:
-    """The shortest of a few restorations with each backend, by turns, in seconds."""
+    """Measure the shortest of a few restorations with each backend, by turns, in seconds."""
     from s3diff.restoration.device_model import DeviceModel
     from s3diff.restoration.tensors import restore_tensors
 

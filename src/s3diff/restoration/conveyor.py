@@ -28,11 +28,9 @@ class Conveyor(Generic[Item, Ready, Made]):
 
     Args:
         read: reads an item; None drops the item.
-        write: writes a result.
         items: all items; None for an endless conveyor that :meth:`put` feeds.
         has_room: decides from the ready items whether one more may be read.
         max_unwritten: most unwritten results, including the one being written.
-        name: the threads' name.
     """
 
     def __init__(
@@ -43,7 +41,6 @@ class Conveyor(Generic[Item, Ready, Made]):
         *,
         has_room: Callable[[Sequence[Ready]], bool] = lambda ready: len(ready) < READ_AHEAD,
         max_unwritten: int = 1,
-        name: str = "s3diff",
     ) -> None:
         self._read, self._write, self._has_room, self._max_unwritten = read, write, has_room, max_unwritten
         self._is_endless = items is None
@@ -56,7 +53,7 @@ class Conveyor(Generic[Item, Ready, Made]):
         self._turn = threading.Condition()
         loops = {"read": self._read_all, "write": self._write_all}
         self._threads = [
-            threading.Thread(target=loop, name=f"{name}-{stage}", daemon=True) for stage, loop in loops.items()
+            threading.Thread(target=loop, name=f"s3diff-{stage}", daemon=True) for stage, loop in loops.items()
         ]
 
     def start(self) -> None:
@@ -213,7 +210,9 @@ class Conveyor(Generic[Item, Ready, Made]):
 
     def _read_next(self) -> bool:
         with self._turn:
-            self._turn.wait_for(lambda: self._is_over or (self._waiting and self._has_room(self._all_ready())))
+            self._turn.wait_for(
+                lambda: self._is_over or (self._waiting and self._has_room([ready for _, ready in self._ready]))
+            )
             if self._is_over:
                 return False
             item = self._waiting.popleft()
@@ -225,9 +224,6 @@ class Conveyor(Generic[Item, Ready, Made]):
                 self._ready.append((item, ready))
             self._turn.notify_all()
         return self._is_endless or bool(self._waiting)
-
-    def _all_ready(self) -> list[Ready]:
-        return [ready for _, ready in self._ready]
 
     def _write_next(self) -> bool:
         with self._turn:

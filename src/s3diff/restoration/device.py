@@ -55,9 +55,7 @@ def choose_dtype(
     predicted noise multiplies errors by 14.6, and half precisions are not measured on a GPU yet.
 
     Args:
-        precision: the requested precision.
         device: the model's device; None checks only ``precision``.
-        schedule: the model's noise schedule.
 
     Raises:
         OptionError: an unknown precision.
@@ -85,7 +83,7 @@ def autoencoder_dtypes(dtype: torch.dtype, schedule: NoiseSchedule) -> tuple[tor
 
 
 def cpu_computes_in_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 numbers itself (AVX512-BF16); elsewhere they are slower than float32."""
+    """Check whether the CPU multiplies in bfloat16 (AVX512-BF16); elsewhere bfloat16 is slower than float32."""
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return torch.backends.mkldnn.is_available() and probe is not None and bool(probe())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from s3diff.restoration.acceleration import choose_acceleration, compile_network
 from s3diff.restoration.backends import check_backend, fastest_backend
 from s3diff.restoration.device import autoencoder_dtypes, choose_dtype, turn_of
 from s3diff.restoration.runtime_stages import RuntimeStages
+from s3diff.restoration.sizes import Sizes
+from s3diff.restoration.tile_plan import TilePlan, plan_tiles
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -76,7 +79,9 @@ class DeviceModel:
         self.generator = model.generator if exclusive else copy.deepcopy(model.generator)
         self.generator.eval().requires_grad_(False)
         self._fast, self._remark = fast, remark or warnings.warn
-        self._encoded_prompts: dict[str, Tensor] = {}
+        self._encoded_prompts: dict[str, Tensor] = {}  # on the CPU, since the model may move
+        #: Held while the networks move, and by those who use them without waiting for their turn.
+        self.placed = threading.Lock()
         self._lora: list[dict[str, LoraWeights]] = [{}, {}]
         #: The stages where another runtime than torch computes them.
         self.runtime: RuntimeStages | None = None
@@ -93,10 +98,27 @@ class DeviceModel:
             OptionError: the device is not on this machine, or the backend does not run there.
         """
         chosen = check_backend(self.backend, device)
-        with turn_of(self.device):
+        with self.turn(), self.placed:
             if chosen != self.device:
                 self._place(chosen)
         return self
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until no other restoration runs on the model's device, and occupy the device."""
+        while True:
+            device = self.device
+            with turn_of(device):
+                if device == self.device:
+                    yield
+                    return
+            # Another thread has moved the model in the meantime: wait for the new device.
+
+    def plan_tiles(self, sizes: Sizes, options: RestoreOptions, num_pictures: int = 1) -> TilePlan:
+        """Choose the tiles of pictures of one size when it is the model's turn: then all memory is free that can be."""
+        width, height = sizes.padded(self.config.pad_multiple)
+        with self.turn():
+            return plan_tiles(self.config, height, width, options, self.device, self.dtype, num_pictures)
 
     def _place(self, device: torch.device) -> None:
         """Move the networks to a device, in its fast memory layout, and make the copies that are folded."""
@@ -125,7 +147,6 @@ class DeviceModel:
         self._encoder = FoldedNetwork(generator.autoencoder.encoder, self._lora[0])
         self._unet = FoldedNetwork(generator.unet, self._lora[1])
         self._unet.network.fix_timestep(self.config.schedule.timestep)
-        self._encoded_prompts.clear()
         vars(decoder).pop("forward", None)  # what was compiled for another device
         if self.acceleration.compiled:
             for compiled in (self._encoder.network, self._unet.network, decoder):
@@ -226,8 +247,8 @@ class DeviceModel:
         if text not in self._encoded_prompts:
             encoded = encode_prompts(self.model.tokenizer, self.model.text_encoder, [text])
             with torch.inference_mode(False):  # kept for calls with gradients too
-                self._encoded_prompts[text] = encoded.to(self.device).clone()
-        return self._encoded_prompts[text]
+                self._encoded_prompts[text] = encoded.cpu().clone()
+        return self._encoded_prompts[text].to(self.device)
 
     @contextmanager
     def watched(self, look: Callable[[], None]) -> Iterator[None]:

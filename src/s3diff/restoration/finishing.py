@@ -57,8 +57,6 @@ def finish(result: torch.Tensor | Canvas, picture: Picture, sizes: Sizes, option
     Args:
         result: the networks' result: [1, 3, H, W] in [0, 1] at the working size, or the canvas of a picture restored in
             parts.
-        picture: as it was read.
-        sizes: the picture's sizes.
         options: with the filter that enlarged the input.
     """
     in_grey = picture.is_grey and not becomes_color(result, options)
@@ -95,7 +93,6 @@ def finish_colors(
     Args:
         result: [B, 3, H, W] in [0, 1] at the working size.
         low_quality: [B, 3, h, w] in [0, 1].
-        sizes: of each.
         options: with the filter that enlarged the input.
     """
     colors = _resampled(result, sizes)

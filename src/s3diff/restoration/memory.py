@@ -1,13 +1,23 @@
-"""Measure a device's free memory, and recognise errors of missing memory."""
+"""Measure a device's free memory; repeat work with smaller tiles when memory runs out."""
 
 from __future__ import annotations
 
 import ctypes
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
+
+from s3diff.errors import PictureError
+
+if TYPE_CHECKING:
+    from s3diff.restoration.device_model import DeviceModel
+    from s3diff.restoration.tile_plan import TilePlan
+
+Outcome = TypeVar("Outcome")
 
 #: Messages of torch's allocators; only CUDA's has its own exception type.
 _OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory|ALLOC_FAILED", re.IGNORECASE)
@@ -40,6 +50,34 @@ def free_cached(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def attempt(
+    work: Callable[[TilePlan, tuple[str, ...]], Outcome], plan: TilePlan, model: DeviceModel, failure: str
+) -> Outcome:
+    """Run ``work`` under a plan, and under the next smaller plan whenever memory runs out.
+
+    Args:
+        work: called with the plan and the notes for its result.
+        model: the cached memory of its device is freed before the next try.
+        failure: message for the case that even the smallest tiles need more memory.
+
+    Raises:
+        PictureError: ``failure``.
+    """
+    notes: tuple[str, ...] = ()
+    smaller: TilePlan | None = plan
+    while smaller is not None:
+        try:
+            return work(smaller, notes)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler: the error holds the frames, and they hold the memory.
+        free_cached(model.device)
+        smaller = smaller.smaller()
+        notes = () if smaller is None else (f"memory ran out; restored in tiles of {smaller.tile_px} px",)
+    raise PictureError(failure)
 
 
 def _linux_free() -> int | None:

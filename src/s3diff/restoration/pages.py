@@ -101,7 +101,6 @@ def restore_pages(
         target: the result's path, a .tif.
         options: for all pages; ``options.pages`` selects them.
         quality: ignored for TIFF.
-        overwrite: whether a file that is there may be replaced.
         provenance: whether each page states in XMP how it was made.
         signer: signs the file as Content Credentials (C2PA).
         progress: called with ("pages", done, total) after every page; what it raises ends the work without a file.

@@ -49,7 +49,6 @@ def estimate_in_tiles(
         estimator: on ``device``.
         read: the low-quality picture.
         size: its (height, width).
-        device: the device to compute on.
 
     Returns:
         [B, 2], as :meth:`DegradationEstimator.forward` of the whole up to rounding.
@@ -77,7 +76,6 @@ class EnlargedInput:
         read: the low-quality picture.
         low_quality_size: its (height, width).
         size: (height, width) of the enlarged picture.
-        mode: the enlarging filter.
     """
 
     def __init__(
@@ -91,7 +89,6 @@ class EnlargedInput:
         Args:
             rows: of the picture as :func:`pad_to_multiple` continues it.
             columns: the same.
-            device: the tensors' device.
 
         Returns:
             The enlarged input in [0, 1] and in the networks' [-1, 1], both [B, 3, rows.length, columns.length].
@@ -143,7 +140,6 @@ class Canvas:
 
         Args:
             result: [1, 3, h, w] in [0, 1], the part as it was read, halo included.
-            base: the enlarged input there.
             rows: of the part, cut at the picture's edge.
             columns: the same.
         """

@@ -23,8 +23,7 @@ from s3diff.restoration.device import choose_dtype
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Size
-from s3diff.restoration.stage_clock import OnBegin
-from s3diff.restoration.stage_hooks import OnStage
+from s3diff.restoration.stage_events import OnBegin, OnStage
 from s3diff.restoration.steps import Opened, Progress, opened_picture
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The generator's stages run by OpenVINO or ONNX Runtime: the inputs and outputs of :class:`TiledStages`.
+"""Run the generator's stages on OpenVINO or ONNX Runtime: the inputs and outputs of :class:`TiledStages`.
 
 Every stage is a graph for all sizes, traced from the model once and kept in the cache. Matrices, prompts, guidance and
 noise are inputs or stay in torch, so that every option of the method has its effect. A stage may need a picture as a

@@ -1,4 +1,4 @@
-"""The one door to ONNX and OpenVINO: trace modules, write them in their formats, and run what was written."""
+"""Trace modules, write them as ONNX or OpenVINO and run them; the one door to both packages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PACKAGES: Mapping[Runtime, tuple[str, ...]] = {
 
 
 def is_installed(runtime: Runtime) -> bool:
-    """Whether a runtime and what it is fed with are installed."""
+    """Check whether a runtime and its converter are installed."""
     return all(find_spec(package) is not None for package in _PACKAGES[runtime])
 
 
@@ -128,7 +128,6 @@ def write_onnx(
 
     Args:
         program: from :func:`traced`.
-        path: the file.
         names: of inputs and outputs.
         properties: texts that the file carries.
         defaults: values of inputs that may be left out.

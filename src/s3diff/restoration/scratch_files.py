@@ -89,9 +89,7 @@ class PixelFile:
     The file is not mapped: a full disk would end the process, where a write raises an error.
 
     Args:
-        path: the file, created if missing.
         shape: (height, width, channels).
-        dtype: the values' type.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> None:

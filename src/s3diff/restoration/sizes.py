@@ -60,8 +60,6 @@ def allowed_sizes(size: Size, options: RestoreOptions, name: object = None) -> S
 
     Args:
         size: the picture's (width, height).
-        options: with the limit.
-        name: the picture's name, for the message.
 
     Raises:
         PictureError: the result would be too large.

@@ -48,7 +48,6 @@ class Speeds:
 
         Args:
             key: from :func:`speed_key`.
-            num_pixels: see :attr:`Sizes.num_working_pixels`.
         """
         entry = self._measured.get(key)
         if entry is None:

@@ -23,16 +23,15 @@ from s3diff.images.resampling import crop, from_network_range
 from s3diff.networks.degradation_estimator import DEGREE_NAMES
 from s3diff.networks.one_step_generator import one_step
 from s3diff.options import Grey, OutputOptions, RestoreAt, RestoreOptions
-from s3diff.restoration.attempt import attempt
-from s3diff.restoration.device import repeatable, turn_of
+from s3diff.restoration.device import repeatable
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.finishing import finish, is_finished_by_rounding, to_networks
+from s3diff.restoration.memory import attempt
 from s3diff.restoration.regions import Canvas, EnlargedInput, LowQuality, cut_at_edge, estimate_in_tiles, tensor_reader
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Sizes, allowed_sizes
-from s3diff.restoration.stage_clock import OnBegin, Progress, StageClock
-from s3diff.restoration.stage_hooks import OnStage, Passed, passed_to, unchanged
-from s3diff.restoration.tile_plan import TilePlan, plan_tiles
+from s3diff.restoration.stage_events import OnBegin, OnStage, Passed, Progress, StageClock, passed_to, unchanged
+from s3diff.restoration.tile_plan import TilePlan
 from s3diff.restoration.tiled_stages import TiledStages
 from s3diff.tiling import HaloSpan, Span
 from s3diff.version import __version__
@@ -78,9 +77,6 @@ def read(
     """Read a picture; check that the options allow its result and that the target's format can hold it.
 
     Args:
-        source: the file.
-        target: the result's path.
-        options: with the limits.
         known: the sizes by the file's header; ignored if the picture has another size.
         page: number, from 1, of the page to read.
 
@@ -121,14 +117,10 @@ def restore(
 
     Args:
         model: the networks on their device.
-        opened: the pictures.
         options: with the filter that enlarges the input filled in.
         progress: called after every tile.
-        in_turn: see :meth:`Restorer.restore_batch`.
         degrees: for all pictures, instead of the estimate and of the options' degrees.
         grey: replaces the options' value.
-        on_stage: see :data:`OnStage`.
-        on_begin: see :data:`OnBegin`.
 
     Raises:
         PictureError: memory does not suffice for the smallest tiles.
@@ -137,10 +129,6 @@ def restore(
     sizes, pictures = opened[0].sizes, [each.picture for each in opened]
     if grey is not None:
         options = options.with_valid(grey=grey)
-    config = model.config
-    plan = plan_tiles(
-        config, *sizes.padded(config.pad_multiple)[::-1], options, model.device, model.dtype, len(pictures)
-    )
 
     def restore_under(plan: TilePlan, notes: tuple[str, ...]) -> list[Result]:
         if len(pictures) > 1 and not plan.is_whole:
@@ -171,8 +159,8 @@ def restore(
     width, height = sizes.working
     return attempt(
         restore_under,
-        plan,
-        model.device,
+        model.plan_tiles(sizes, options, len(pictures)),
+        model,
         f"not enough memory for an output of {width} x {height} px; choose a smaller scale, size or tile, or a "
         "device with more memory",
     )
@@ -196,20 +184,15 @@ def walk(
 
     Args:
         model: the networks on their device.
-        low_quality: the pictures.
-        sizes: of each.
         options: with the filter that enlarges the input filled in.
         plan: of the working size.
         canvas: collects the parts of one picture; parts that it holds are not computed again. None if the plan has one
             part.
         progress: called after every tile.
-        in_turn: see :meth:`Restorer.restore_batch`.
         degrees: [B, 2] or, for all pictures, [1, 2], instead of the estimate and the options' degrees.
-        passed: see :data:`Passed`.
-        on_begin: see :data:`OnBegin`.
     """
     # Folded weights occupy one place until the next picture's, and a plan depends on the device's free memory.
-    with turn_of(model.device), repeatable(exactly=not model.acceleration.compiled):
+    with model.turn(), repeatable(exactly=not model.acceleration.compiled):
         generator, (read_part, size, count), (width, height) = model.generator, low_quality, sizes.working
         positive, negative = model.prompts(options, count)
         clock, part = StageClock(model.device, len(plan.regions), on_begin), 1 if in_turn else count
@@ -252,14 +235,14 @@ def walk(
                     canvas.write(decoded, base, rows, columns)
             if progress is not None:
                 progress("tiles", done + 1, len(regions))
-    seconds = clock.shared_by(count)
-    results = [
-        Result(
-            size=sizes.output, degrees=Degrees(*each), estimated=Degrees(*found), seconds=seconds, options=options,
-            provenance=_statement(model, _settled(options, sizes, plan), Degrees(*each), Degrees(*found)),
-        )
-        for each, found in zip(used.tolist(), estimated.tolist(), strict=True)
-    ]  # fmt: skip
+        seconds = clock.shared_by(count)
+        results = [
+            Result(
+                size=sizes.output, degrees=Degrees(*each), estimated=Degrees(*found), seconds=seconds, options=options,
+                provenance=_statement(model, _settled(options, sizes, plan), plan, Degrees(*each), Degrees(*found)),
+            )
+            for each, found in zip(used.tolist(), estimated.tolist(), strict=True)
+        ]  # fmt: skip
     return Walked(result, results, used)
 
 
@@ -272,9 +255,6 @@ def write(result: Result, target: Path, writing: OutputOptions, signer: ResultSi
     """Write a picture; return the result with its path and all notes.
 
     Args:
-        result: in memory.
-        target: the file.
-        writing: format and quality.
         signer: signs the file; see :class:`s3diff.images.files.credentials.ResultSigner`.
 
     Raises:
@@ -289,7 +269,7 @@ def write(result: Result, target: Path, writing: OutputOptions, signer: ResultSi
 
 def estimate(model: DeviceModel, picture: Picture) -> Degrees:
     """Estimate how degraded a picture is, as :func:`walk` would, without waiting for a running restoration."""
-    with torch.inference_mode(), repeatable(exactly=not model.acceleration.compiled):
+    with model.placed, torch.inference_mode(), repeatable(exactly=not model.acceleration.compiled):
         colors = to_networks(picture)
         found = estimate_in_tiles(
             model.generator.estimator, tensor_reader(colors), (picture.height, picture.width), model.device
@@ -321,14 +301,16 @@ def _finished(
 def _settled(options: RestoreOptions, sizes: Sizes, plan: TilePlan) -> RestoreOptions:
     """Replace ``auto`` in the options by this machine's choices, so that another machine can repeat them."""
     restore_at: RestoreAt = "output" if sizes.working == sizes.uncut else "model"
-    if plan.is_whole or not plan.is_local:
-        tile: Any = "off" if plan.is_whole else options.tile
-    else:
-        tile = plan.tile_px or options.tile
+    # A side given by hand means tiles for every stage; where only the UNet runs in tiles, the choice stays ``auto``.
+    is_in_tiles = plan.is_local or plan.autoencoder == "tiles"
+    tile: Any = "off" if plan.is_whole else plan.tile_px if is_in_tiles and plan.tile_px else options.tile
     return options.with_valid(restore_at=restore_at, tile=tile)
 
 
-def _statement(model: DeviceModel, options: RestoreOptions, degrees: Degrees, estimated: Degrees) -> Provenance:
+def _statement(
+    model: DeviceModel, options: RestoreOptions, plan: TilePlan, degrees: Degrees, estimated: Degrees
+) -> Provenance:
+    is_stated = plan.released is not None or options.tile != "auto"
     return Provenance(
         model=model.model.name,
         fingerprint=model.model.fingerprint,
@@ -338,6 +320,7 @@ def _statement(model: DeviceModel, options: RestoreOptions, degrees: Degrees, es
         device=model.runs_on,
         is_compiled=model.acceleration.compiled,
         options=options,
+        tiles="" if is_stated else f"UNet {plan.tile_px or 'whole'}, autoencoder {plan.autoencoder}",
         blur=degrees.blur,
         noise=degrees.noise,
         estimated_blur=estimated.blur,

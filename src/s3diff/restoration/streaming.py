@@ -18,9 +18,9 @@ from s3diff.images.files.provenance_xmp import with_restoration
 from s3diff.images.provenance import Provenance
 from s3diff.messages import reason_of
 from s3diff.options import ALL_PAGES, LIMITS, RestoreOptions
-from s3diff.restoration.attempt import attempt
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.finishing import becomes_color, colored_notes, in_color_profile
+from s3diff.restoration.memory import attempt
 from s3diff.restoration.regions import LowQuality, kept_depth
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.scratch_files import (
@@ -36,7 +36,7 @@ from s3diff.restoration.scratch_files import (
 )
 from s3diff.restoration.sizes import Sizes, sizes_of
 from s3diff.restoration.steps import Progress, as_tensor, walk
-from s3diff.restoration.tile_plan import LOCAL_TILE_PX, TilePlan, plan_tiles
+from s3diff.restoration.tile_plan import LOCAL_TILE_PX, TilePlan
 from s3diff.version import __version__
 
 #: Extensions of results.
@@ -76,7 +76,6 @@ def restore_file(
         source: RGB or grey, 8 or 16 bits, without transparency.
         target: the result's path, with the extension .tif or .tiff.
         options: ``max_output_pixels`` is ignored. ``restore_at`` "auto" means "output" here.
-        overwrite: whether a file that is there may be replaced.
         provenance: whether the file states in XMP how it was made.
         degrees: instead of the estimate and of the options' degrees.
         progress: called with (``tiles``, done, in all) after every tile.
@@ -194,7 +193,7 @@ def _restored_into(
                 )
             result = walked.results[0]
             result = replace(result, provenance=_streamed_statement(result) if how.provenance else None)
-            xmp, more = _xmp(picture, result.provenance)
+            xmp, more = with_restoration(None, result.provenance, picture.xmp) if result.provenance else (None, ())
             with disk_errors(place):
                 notes += (*more, *_written(canvas, pixels, picture, place, options, how.overwrite, xmp))
         except PictureError:
@@ -207,7 +206,7 @@ def _restored_into(
         return replace(result, notes=notes, num_tiles=len(plan.regions), num_resumed=canvas.num_resumed)
 
     failure = f"not enough memory for a tile of {picture.path}; use a device with more memory"
-    result = attempt(restore_under, first, model.device, failure)
+    result = attempt(restore_under, first, model, failure)
     with disk_errors(place):
         remove_scratch(target)
     return result
@@ -215,9 +214,8 @@ def _restored_into(
 
 def _plan(model: DeviceModel, sizes: Sizes, options: RestoreOptions, record: Path, header: dict[str, Any]) -> TilePlan:
     """Choose tiles by the free memory; keep an earlier run's tiles when resuming; a requested side has priority."""
-    columns, rows = sizes.padded(model.config.pad_multiple)
-    plan = plan_tiles(model.config, rows, columns, options, model.device, model.dtype)
-    if plan.tile_px is None and max(rows, columns) > LOCAL_TILE_PX:
+    plan = model.plan_tiles(sizes, options)
+    if plan.tile_px is None and max(plan.height, plan.width) > LOCAL_TILE_PX:
         plan = replace(plan, tile_px=LOCAL_TILE_PX, autoencoder="tiles")
     earlier = next(whole_lines(record), None)
     is_same = earlier is not None and {key: value for key, value in earlier.items() if key != "tile"} == header
@@ -268,11 +266,6 @@ def _streamed_statement(result: Result) -> Provenance | None:
     if options.tile == "off":  # which cannot be asked for here
         options = options.with_valid(tile=LOCAL_TILE_PX)
     return replace(result.provenance, options=options, is_streamed=True)
-
-
-def _xmp(picture: LargePicture, stated: Provenance | None) -> tuple[bytes | None, tuple[str, ...]]:
-    """Return the result's XMP packet, and a remark on the input's own statement."""
-    return (None, ()) if stated is None else with_restoration(None, stated, picture.xmp)
 
 
 def _header(

@@ -14,13 +14,13 @@ from s3diff.errors import OptionError, PictureError
 from s3diff.images.color_match import match_color
 from s3diff.options import ColorMatch, RestoreOptions
 from s3diff.restoration import steps
-from s3diff.restoration.attempt import attempt
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.finishing import finish_colors
+from s3diff.restoration.memory import attempt
 from s3diff.restoration.regions import LowQuality, tensor_reader
 from s3diff.restoration.sizes import Sizes, allowed_sizes
-from s3diff.restoration.stage_hooks import OnStage, passed_to
-from s3diff.restoration.tile_plan import TilePlan, plan_tiles
+from s3diff.restoration.stage_events import OnStage, passed_to
+from s3diff.restoration.tile_plan import TilePlan
 from s3diff.tiling import HaloSpan, Span
 
 _ALLOWED = "give [B, 3, H, W] or [B, H, W, 3] of uint8, or of floats in [0, 1]"
@@ -124,9 +124,6 @@ def restore_tensors(
     count, _, height, width = colors.shape
     sizes = allowed_sizes((width, height), options, "the tensor")
     chosen = None if degrees is None else _checked_degrees(degrees, count).to(model.device)
-    plan = plan_tiles(
-        model.config, *sizes.padded(model.config.pad_multiple)[::-1], options, model.device, model.dtype, count
-    )
     run = partial(_restored, model, sizes=sizes, options=options, on_stage=on_stage, progress=progress)
 
     def restore_under(plan: TilePlan, _: tuple[str, ...]) -> RestoredTensors:
@@ -143,9 +140,8 @@ def restore_tensors(
         )
 
     with torch.inference_mode(False), torch.set_grad_enabled(differentiable):
-        return attempt(
-            restore_under, plan, model.device, f"not enough memory for {count} tensors of {width} x {height}"
-        )
+        plan = model.plan_tiles(sizes, options, count)
+        return attempt(restore_under, plan, model, f"not enough memory for {count} tensors of {width} x {height}")
 
 
 def _restored(
@@ -173,7 +169,8 @@ def _restored(
     walked = steps.walk(
         model, low_quality, sizes, options, plan, canvas=canvas, progress=progress, degrees=degrees, passed=passed
     )
-    finished = finish_colors(canvas.matched().clamp(0, 1), colors, sizes, options).clamp(0, 1)
+    matched = canvas.matched().clamp(0, 1)
+    finished = finish_colors(matched, colors.to(matched.device), sizes, options).clamp(0, 1)
     return RestoredTensors(
         images=finished, degrees=walked.degrees, latent=canvas.latent, seconds=walked.results[0].seconds
     )

@@ -99,12 +99,9 @@ def plan_tiles(
     """Choose the tiles of a picture.
 
     Args:
-        config: the model's shapes.
         height: of the enlarged, padded picture, in pixels.
         width: the same.
         options: only ``tile`` and ``released_tiles`` count.
-        device: the model's device.
-        dtype: the model's number format.
         batch_size: number of pictures at once.
     """
     plan = TilePlan(

@@ -132,7 +132,7 @@ class TimeLeft:
         self._marked = now
 
     def _done(self) -> float:
-        """Finished work, including parts of an earlier run."""
+        """Add up finished work, including parts of an earlier run."""
         before = self._sum(FIRST)
         if self._stage in FIRST:
             earlier = FIRST[: FIRST.index(self._stage)]

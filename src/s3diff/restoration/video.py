@@ -1,4 +1,4 @@
-"""Videos: every frame restored in its turn. What is done stays, segment by segment, so that a killed run goes on.
+"""Restore videos frame by frame. Finished segments stay on the disk, so that a killed run goes on.
 
 Degrees are estimated twice a second and smoothed over time within a scene, so that they do not jump between frames. The
 result appears whole, with the source's sound, subtitles and chapters. Memory holds a few frames, whatever their number.
@@ -230,7 +230,7 @@ def _header(model: DeviceModel, video: Video, options: RestoreOptions, encoding:
 
 
 def _course_of(model: DeviceModel, video: Video, work: Path, header: dict[str, Any]) -> Course:
-    """The degrees as an earlier run of the same work found them, or by a look at the whole video."""
+    """Read the degrees that an earlier run of the same work found, or estimate them over the whole video."""
     record = work / "course.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
         found = json.loads(record.read_text("utf-8"))
@@ -268,7 +268,7 @@ def _look(model: DeviceModel, video: Video) -> Course:
 
 
 def _small(pixels: np.ndarray) -> np.ndarray:
-    """Means of a few fields, [h, w, 3] in [0, 1]."""
+    """Average a few fields, [h, w, 3] in [0, 1]."""
     height, width, _ = pixels.shape
     columns, rows = (
         np.arange(min(count, side)) * side // min(count, side)
@@ -281,7 +281,7 @@ def _small(pixels: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _read_ahead(video: Video, skipped: int, count: int) -> Iterator[Iterator[VideoFrame]]:
-    """The frames after ``skipped`` ones, each decoded while the one before it is restored."""
+    """Yield the frames after ``skipped`` ones, each decoded while the one before it is restored."""
     frames = islice(frames_of(video), skipped, None)
     with Conveyor[int, VideoFrame, None](lambda _: next(frames, None), lambda _: None, range(count)) as conveyor:
 

@@ -1,4 +1,4 @@
-"""What services that share their jobs write down about each, in a folder or an object store.
+"""Record the jobs that several services share, in a folder or an object store.
 
     kept/JOB.source      the picture, until the job has ended
     kept/JOB.job         what is made of it, for whom
@@ -44,9 +44,6 @@ class NoRecordError(StoreError):
 
 class JobRecords:
     """The records of all jobs at one place.
-
-    Args:
-        store: the place.
 
     Raises:
         StoreError: from every method: the place cannot be reached, or holds something else.
@@ -107,7 +104,7 @@ class JobRecords:
         self._put(f"live/{job.id}.cancel", _FORGET if job.is_forgotten else b"", replace=True)
 
     def is_to_be_forgotten(self, job_id: str) -> bool:
-        """Whether a job whose end is asked for is to go with its end."""
+        """Check whether a cancelled job is to be forgotten at its end."""
         return self._store.read(f"live/{job_id}.cancel") == _FORGET
 
     def write_end(self, job_id: str, status: JobStatus) -> None:
@@ -138,7 +135,7 @@ class JobRecords:
             self.clear(job_id)
 
     def has_ended(self, job_id: str) -> bool:
-        """Whether it is written down how a job has ended."""
+        """Check whether a job's end is recorded."""
         return self._store.find(f"kept/{job_id}.end") is not None
 
     def read_end(self, job: Job) -> dict[str, Any] | None:
@@ -254,7 +251,6 @@ def job_of(job_id: str, told: dict[str, Any], folder: Path, kind: type[Job] = Jo
         job_id: of the job.
         told: what was read.
         folder: holds the job's own.
-        kind: the class.
 
     Raises:
         OptionError: it has options that this version does not know.

@@ -188,7 +188,7 @@ class JobWorker(Protocol):
     """What works on jobs, as a store that shares them needs it."""
 
     def has_room(self, model: str) -> bool:
-        """Whether another service's job for this model would be taken on now."""
+        """Check whether there is room for another service's job for this model."""
 
     def take_over(self, job: Job) -> bool:
         """Work on a job of a service that has died; returns whether it is taken on."""

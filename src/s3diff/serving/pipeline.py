@@ -67,7 +67,6 @@ class Pipeline:
 
     Args:
         limits: batch sizes and the time limit of a picture.
-        models: the models.
         times: collects the time of pictures.
         before_end: called with every job that ends and its last status, before anybody sees that.
         on_end: called with every job that has ended.

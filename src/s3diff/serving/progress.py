@@ -56,7 +56,6 @@ class JobMonitor:
     """Watch one running job for cancellation, its time limit and its progress.
 
     Args:
-        job: the running job.
         limits: its time limit.
         expected_seconds: time of pictures of its size; None while unknown.
     """

@@ -48,11 +48,7 @@ class RestorationService:
     Args:
         models: names (``compact``, ``s3diff``) or model folders; the first is the default and is loaded by
             :meth:`start`, the others when they are first asked for.
-        device: see :class:`Restorer`.
-        precision: see :class:`Restorer`.
-        fast: see :class:`Restorer`.
         signer: signs results as Content Credentials, if their format holds them and the client wants a statement.
-        limits: the service's limits.
         folder: parent of the private folder for pictures and results; None for the system's temporary folder.
         job_store: a folder or address that several services share: each answers for the jobs of all, and goes on with
             those of one that has died. None keeps jobs in this process.

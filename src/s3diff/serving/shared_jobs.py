@@ -1,4 +1,4 @@
-"""Jobs that several services share at one place: any of them answers for any job, and goes on with those of a dead one.
+"""Share jobs between services at one place: each answers for any job, and goes on with those of a dead service.
 
 Each service works on the jobs that it has taken in, and writes down what :mod:`s3diff.serving.job_records` lists. It
 writes its own record again every few seconds; one whose record stands still for longer, by the reader's own clock, is

@@ -1,4 +1,4 @@
-"""Training of the degradation estimator without labels: rankings and anchors (MM-RealSR, arXiv 2205.05065)."""
+"""Train the degradation estimator without labels, by rankings and anchors (MM-RealSR, arXiv 2205.05065)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ class EstimatorTrainer(Loop):
     """Train the estimator.
 
     Args:
-        config: the run.
         crops: ground-truth crops by position.
-        output: folder of the run.
         accelerator: processes and devices; None for this process on the best device.
     """
 

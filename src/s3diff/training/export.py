@@ -24,8 +24,6 @@ def delivered_model(start: InitialModel, model: TrainableModel, average: Mapping
     """Assemble the model with averaged weights, in memory; frozen float32 tensors are shared with ``model``.
 
     Args:
-        start: the run's start.
-        model: the model in training.
         average: averaged tensors by the model's names; may be empty.
     """
     return LoadedModel(

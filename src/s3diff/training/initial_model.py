@@ -65,7 +65,6 @@ def prepare_initial_model(
     """Build the model that a run starts from; deterministic for the configuration's seed.
 
     Args:
-        config: the run.
         source: what ``--from`` was given: a model's name or folder, SD-Turbo's folder, ``random``, or None.
         estimator: a model folder, a folder of ``train-estimator`` or a ``de_net.pth``; None for the start's own.
         changes: what ``--set`` was given, and ``config`` has already; networks that come from the source take none.

@@ -80,7 +80,6 @@ class Loop(ABC):
         optimiser: AdamW or Muon, and its schedule.
         run: seed, checkpoints, logs.
         crops: ground-truth crops by position.
-        output: folder of the run.
         accelerator: processes and devices; None for this process on the best device.
     """
 
@@ -161,7 +160,9 @@ class Loop(ABC):
                             report(StepReport(self.step, last_step, values))
                     if is_last or (self.validate_every and self.step % self.validate_every == 0):
                         self.validate(tracker)
-                    signal_number = self._agreed_signal(received)
+                    signal_number = int(
+                        self._largest(float(received[0] if received else 0))
+                    )  # the same in all processes
                     if is_last or signal_number or self.step % self._run.checkpoint_every == 0:
                         self._save_unless_broken()
                     if signal_number and not is_last:
@@ -270,7 +271,7 @@ class Loop(ABC):
         return size * self.accelerator.process_index, size * (self.accelerator.process_index + 1)
 
     def _batches(self) -> Generator[list[Tensor], None, None]:
-        """This process's crops of each step from the present one on, a list of accumulated batches."""
+        """Yield this process's crops of each step from the present one on, as a list of accumulated batches."""
         data = self._data
         size = data.batch_size * self.accelerator.num_processes
         named: set[str] = set()
@@ -302,10 +303,6 @@ class Loop(ABC):
         means = self.accelerator.reduce(stacked, reduction="mean").tolist()
         rate = next(iter(self.optimisers.values())).param_groups[0]["lr"]
         return dict(zip(names, means, strict=True)) | {"learning_rate": rate}
-
-    def _agreed_signal(self, received: list[int]) -> int:
-        """Return a signal that any process received, the same in all of them."""
-        return int(self._largest(float(received[0] if received else 0)))
 
     def _largest(self, value: float) -> float:
         """Return the largest of all processes' values."""
@@ -375,7 +372,7 @@ class _Recent:
 
 @contextmanager
 def _noticed_signals() -> Iterator[list[int]]:
-    """SIGTERM and Ctrl-C are noted once instead of ending the process; a second one ends it as usual."""
+    """Note SIGTERM or Ctrl-C instead of ending the process; a second one ends it as usual."""
     received: list[int] = []
     before: dict[int, Any] = {}
 

@@ -16,7 +16,6 @@ class ReconstructionLoss(nn.Module):
     """Weighted sum of the terms that the configuration asks for.
 
     Args:
-        config: the weights.
         lpips_vgg: with other weights than the published ones.
 
     Raises:
@@ -97,13 +96,13 @@ def _distance(metric: Any, result: Tensor, target: Tensor, count: float | None =
 
 
 def _shifted(result: Tensor, target: Tensor, max_shift_px: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Both images without a random margin of up to ``max_shift_px`` at the top and the left."""
+    """Cut a random margin of up to ``max_shift_px`` from the top and the left of both images."""
     top, left = (int(torch.randint(max_shift_px + 1, (), generator=generator)) for _ in range(2))
     return result[..., top:, left:], target[..., top:, left:]
 
 
 def _random_square(result: Tensor, target: Tensor, side_px: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Both images' same square; the whole images for a side of 0."""
+    """Cut the same random square from both images; a side of 0 keeps them whole."""
     if side_px == 0:
         return result, target
     height, width = result.shape[-2:]

@@ -1,4 +1,4 @@
-"""Muon: momentum made orthogonal, for matrices and convolutions; AdamW for the rest.
+"""Optimise matrices and convolutions by orthogonal momentum (Muon), the rest by AdamW.
 
 Source: K. Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024), and *Muon is scalable for
 LLM training* (arXiv 2502.16982), section 2.2, for the factor with which AdamW's learning rates fit. Own code because
@@ -30,7 +30,6 @@ class Muon(Optimizer):
     orthogonal factor of the gradient's Nesterov momentum, scaled to AdamW's usual size. All else is AdamW's.
 
     Args:
-        params: the trained parameters.
         lr: learning rate, of the order of AdamW's.
         betas: of AdamW's moments, for the rest.
         eps: of AdamW, for the rest.

@@ -1,4 +1,4 @@
-"""``--set field=value``: a configuration with one field changed, typed and checked."""
+"""Change one field of a configuration, typed and checked: ``--set field=value``."""
 
 from __future__ import annotations
 

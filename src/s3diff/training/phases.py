@@ -213,7 +213,7 @@ def reconstruction(
     *,
     pixels_alone: bool = False,
 ) -> tuple[dict[str, Tensor], Pair]:
-    """Phase 1 with online negative prompting: the terms of the loss, ``total`` among them, and what it compared.
+    """Run phase 1 with online negative prompting; return the loss's terms, with ``total``, and the compared images.
 
     ``generator``: where the perceptual terms look, drawn alike in all processes. ``pixels_alone``: without those.
     """
@@ -238,14 +238,14 @@ def paired(discriminator: nn.Module, pair: Pair) -> Tensor:
 
 
 def discriminate_pair(discriminator: nn.Module, pair: Pair) -> Tensor:
-    """That discriminator's own loss: the targets shall look more real than the results."""
+    """Compute that discriminator's own loss: the targets shall look more real than the results."""
     logits = discriminator(torch.cat([pair.target, pair.result.detach()]))
     target, result = logits.chunk(2)
     return pairing_loss(target, result, pair.is_plain, pair.num_plain)
 
 
 def adversarial(model: Model, discriminator: nn.Module, batch: Batch, real_label: float) -> tuple[Tensor, Tensor]:
-    """Phase 2: the generator's loss, and its results without gradients for phase 3."""
+    """Run phase 2: return the generator's loss, and its results without gradients for phase 3."""
     positive = torch.zeros(len(batch.image), dtype=torch.bool, device=batch.image.device)
     noise = batch.drawn.adversarial_noise.to(batch.image.device)
     result = model(batch.low_quality, batch.image, positive, noise)

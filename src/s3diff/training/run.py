@@ -1,4 +1,4 @@
-"""From a recipe's name, a data set and a folder to a run: what ``s3diff train`` and ``train-estimator`` do."""
+"""Run ``s3diff train`` and ``train-estimator``: from a recipe's name, a data set and a folder to a trained model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: everything needed to go on, written whole or not at all, the last few kept."""
+"""Write checkpoints with everything a run needs to go on, whole or not at all; keep the last few."""
 
 from __future__ import annotations
 

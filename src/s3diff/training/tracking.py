@@ -23,8 +23,6 @@ class Tracker:
     """Writes the figures of the main process; in the others it does nothing.
 
     Args:
-        output: folder of the run.
-        name: the run's name.
         config: the configuration as JSON values.
         step: where the run begins; lines of the log from later steps are of a run that was killed, and go.
         is_main: whether this process writes.

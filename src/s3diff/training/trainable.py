@@ -221,8 +221,8 @@ def _start_as_identity(layer: nn.Conv2d, num_outputs: int) -> None:
 
 
 def _keep_signal_size(network: nn.Module) -> None:
-    """torch's own start shrinks the signal by about 0.3 at every SiLU and convolution; where no norm in each branch
-    undoes it, the last of a dozen in a row sees nothing and learns nothing.
+    """Keep the signal's size. Torch's start shrinks it by about 0.3 at every SiLU and convolution; where no norm in a
+    branch undoes it, the last of a dozen in a row sees nothing and learns nothing.
     """
     for name, module in network.named_modules():
         if not isinstance(module, nn.Conv2d | nn.Linear):

@@ -1,4 +1,4 @@
-"""Training of the generator: three phases per step, an average of the weights, validation through the Restorer."""
+"""Train the generator: three phases per step, an average of the weights, validation through the Restorer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ class Trainer(Loop):
     Args:
         start: from :func:`s3diff.training.initial_model.prepare_initial_model`; its model is trained in place.
         crops: ground-truth crops by position.
-        output: folder of the run.
         source: what ``--from`` was given, stored with the checkpoints.
         accelerator: processes and devices; None for this process on the best device.
         validation: None to validate nothing.
@@ -169,7 +168,7 @@ class Trainer(Loop):
         self._update("discriminator", discriminator, values["discriminator_fake"])
 
     def _make_batch(self, crops: Tensor, generator: torch.Generator) -> phases.Batch:
-        """``crops``: this process's rows of the batch that ``generator`` draws for."""
+        """Degrade ``crops``, this process's rows of the batch that ``generator`` draws for."""
         batch_size = len(crops) * self.accelerator.num_processes
         drawn = phases.draw_batch(self.config, batch_size, generator).rows(*self._own_rows(batch_size))
         return phases.make_batch(crops.to(self.device, non_blocking=True), drawn, self.config.upsampling)

@@ -1,4 +1,4 @@
-"""Known pictures, degraded once, restored on the way and compared with the truth."""
+"""Restore known pictures, degraded once, during training and compare them with the truth."""
 
 from __future__ import annotations
 

@@ -12,9 +12,8 @@ from s3diff.atomic_write import whole_file
 from s3diff.errors import OutputError
 from s3diff.formats import ANIMATED_ENDINGS, Format, PicturePath
 from s3diff.images.files.animation_reading import Animation, Frame
-from s3diff.images.files.destination import checked_target
-from s3diff.images.files.registry import codec_of
-from s3diff.images.files.writing import as_held, copy_signed, file_settings
+from s3diff.images.files.codec import codec_of
+from s3diff.images.files.writing import as_held, checked_target, copy_signed, file_settings
 from s3diff.images.picture import Picture
 from s3diff.messages import reason_of, shown_path
 
@@ -37,9 +36,7 @@ def write_animation(
         frames: as many as ``animation`` has, all of one size, with 8 bits. Taken one by one; their exception ends the
             writing.
         animation: has the durations and the number of plays.
-        path: the target.
         quality: 1 to 100, for lossy formats.
-        overwrite: whether an existing file may be replaced.
         signer: signs the file, with what the first frame states; None leaves it unsigned.
 
     Returns:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -14,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from s3diff.errors import PictureError
-from s3diff.formats import Format
+from s3diff.formats import FORMATS, Format
 from s3diff.images.files.exif_block import ExifBlock
 from s3diff.images.files.geotiff import remove_position
 from s3diff.images.files.left_behind import attachments, left_out_note
@@ -100,7 +102,6 @@ class Codec:
 
         Args:
             file: opened.
-            path: for messages.
             limit: largest picture accepted, in pixels.
 
         Raises:
@@ -221,7 +222,6 @@ class Codec:
         """Write an animation, in formats that hold frames.
 
         Args:
-            file: to write to.
             pictures: the frames, one by one, of 8 bits, in colours that the format holds.
             animation: the durations and the number of plays.
             settings: from :meth:`settings`.
@@ -279,3 +279,15 @@ class FrameImages(Image.Image):
 
     def tell(self) -> int:
         return 0
+
+
+@cache
+def codec_of(form: Format) -> Codec:
+    """Load the codec of a format: ``CODEC`` of the module that its row names."""
+    codec: type[Codec] = import_module(f"s3diff.images.files.{form.codec}").CODEC
+    return codec(form)
+
+
+def recognised_codec(head: bytes) -> Codec | None:
+    """Find the codec of a file by its first ``HEAD_BYTES``; None for a file that is no picture."""
+    return next((codec for codec in map(codec_of, FORMATS) if codec.recognises(head)), None)

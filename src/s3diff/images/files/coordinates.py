@@ -208,7 +208,6 @@ def in_fractions(follow: Follow, of_width: bool = False) -> Follow:
     """Follow coordinates (x, y, x, y ..) that are fractions of the picture's sides.
 
     Args:
-        follow: the function for pixels.
         of_width: whether an odd last number, of a circle, is a fraction of the width; otherwise of the shorter side.
     """
 

@@ -1,4 +1,4 @@
-"""Content Credentials (C2PA): signed into a finished file, and read. The only module that knows c2pa-python (the extra
+"""Sign finished files with Content Credentials (C2PA), and read them. Only this module knows c2pa-python (the extra
 ``provenance``). Nothing is fetched over a network: no time stamps, no manifests that lie elsewhere.
 """
 
@@ -12,9 +12,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from s3diff.errors import MissingExtraError, OptionError, OutputError
 from s3diff.formats import Format, PicturePath
-from s3diff.images.files.codec import HEAD_BYTES
+from s3diff.images.files.codec import HEAD_BYTES, recognised_codec
 from s3diff.images.files.provenance_xmp import statement_fields
-from s3diff.images.files.registry import recognised_codec
 from s3diff.images.provenance import Provenance
 from s3diff.messages import install_command, reason_of, shown_path
 
@@ -86,7 +85,7 @@ class ResultSigner:
             )
 
     def fits(self, form: Format) -> bool:
-        """Whether a format holds Content Credentials."""
+        """Check whether a format holds Content Credentials."""
         return form.media_type in _library().Builder.get_supported_mime_types()
 
     def require_fitting(self, form: Format) -> None:
@@ -106,9 +105,6 @@ class ResultSigner:
         Args:
             file: a result's, opened for reading.
             target: opened for reading and writing.
-            form: of both.
-            made: what is stated.
-            title: the result's name.
             source: the input's file; None where there is none.
 
         Raises:

@@ -8,6 +8,15 @@ from __future__ import annotations
 import struct
 from fractions import Fraction
 
+from PIL import Image
+
+#: Where cameras state Adobe RGB without a profile.
+_EXIF_GROUP, _INTEROPERABILITY_GROUP = 0x8769, 0xA005
+_COLOR_SPACE, _INTEROPERABILITY_INDEX = 0xA001, 1
+_ADOBE_RGB = 2
+#: DCF option file (CIPA DC-009, section 5.3): Adobe RGB.
+_ADOBE_RGB_INDEX = b"R03"
+
 EXIF_PREFIX = b"Exif\x00\x00"
 #: Directories that an entry of another one leads to (CIPA DC-008, section 4.6.3).
 _LINKS = {"ExifIFD": ("IFD0", 0x8769), "GPS": ("IFD0", 0x8825), "InteropIFD": ("ExifIFD", 0xA005)}
@@ -185,3 +194,22 @@ def _ratio(number: float | Fraction, limit: int) -> tuple[int, int]:
     largest = limit if value <= 1 else max(1, int(limit / value))
     value = value.limit_denominator(largest)
     return value.numerator, value.denominator
+
+
+def states_adobe_rgb(exif: Image.Exif | bytes | None) -> bool:
+    """Check whether an EXIF block, with its prefix, or the tags of a TIFF state Adobe RGB."""
+    if exif is None:
+        return False
+    if isinstance(exif, bytes):
+        block = ExifBlock(exif)
+        if block.numbers("ExifIFD", _COLOR_SPACE) == (_ADOBE_RGB,):
+            return True
+        begin, count = block.bytes_of("InteropIFD", _INTEROPERABILITY_INDEX) or (0, 0)
+        return bytes(block.data[begin : begin + count]).rstrip(b"\0 ") == _ADOBE_RGB_INDEX
+    try:
+        if exif.get_ifd(_EXIF_GROUP).get(_COLOR_SPACE) == _ADOBE_RGB:
+            return True
+        index = exif.get_ifd(_INTEROPERABILITY_GROUP).get(_INTEROPERABILITY_INDEX)  # KeyError where there is none
+        return isinstance(index, str) and index.encode("latin-1", "replace").rstrip(b"\0 ") == _ADOBE_RGB_INDEX
+    except Exception:  # noqa: BLE001 - tags of any content must not cost the picture
+        return False

@@ -13,7 +13,7 @@ import numpy as np
 
 from s3diff.errors import OutputError, PictureError
 from s3diff.images.files.codec import Codec
-from s3diff.images.files.exif_colors import states_adobe_rgb
+from s3diff.images.files.exif_block import states_adobe_rgb
 from s3diff.images.files.left_behind import attachments
 from s3diff.images.files.metadata import EXIF_PREFIX, QUARTER_TURNS, Metadata, take_orientation, upright
 from s3diff.images.picture import Picture, split_alpha

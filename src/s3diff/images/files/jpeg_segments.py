@@ -78,7 +78,7 @@ def joined_exif(payloads: Iterable[bytes]) -> tuple[bytes | None, bool]:
 
 
 def has_second_packet(payloads: Iterable[bytes]) -> bool:
-    """Whether APP1 segments hold two packets of XMP that differ."""
+    """Check whether APP1 segments hold two packets of XMP that differ."""
     return len({payload for payload in payloads if payload.startswith(_XMP_PREFIX)}) > 1
 
 

@@ -1,4 +1,4 @@
-"""Pictures that do not fit in memory: read part by part, written from a file of raw pixels. The only module that knows
+"""Read pictures larger than memory part by part, and write them from a file of raw pixels. Only this module knows
 libvips (``pyvips``, the extra ``large``).
 """
 
@@ -40,9 +40,6 @@ class LargePicture:
 
     Tiled TIFF is read where it is needed. Other files are decoded once, by libvips, into memory up to 100 MB and beyond
     that into a temporary file (in ``TMPDIR``). Use it from the thread that opened it.
-
-    Args:
-        path: the file.
 
     Raises:
         MissingExtraError: pyvips is not installed.
@@ -207,6 +204,6 @@ def _pyvips() -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """libvips' own words on one line."""
+    """Put libvips' own words on one line."""
     lines = str(getattr(error, "detail", "") or error).split("\n")
     return " ".join(next((line for line in lines if line.strip()), "no reason given").split())

@@ -204,7 +204,9 @@ def _beside_jpeg(data: bytes) -> list[str]:
             kinds.append(CREDENTIALS)
         elif segment.marker == _APP2 and payload.startswith(b"MPF\0"):
             num_further, has_index = _num_further(payload[4:]), True
-        elif 0xE0 <= segment.marker <= 0xEF and not _is_known(segment.marker, payload):
+        elif 0xE0 <= segment.marker <= 0xEF and not any(
+            segment.marker == known and payload.startswith(start) for known, start in _KNOWN_SEGMENTS
+        ):
             unknown.append(f"APP{segment.marker - 0xE0} {_signature(payload)}".strip())
     behind = data[end:]
     if behind.strip(b"\0\xff \t\r\n"):
@@ -218,10 +220,6 @@ def _beside_jpeg(data: bytes) -> list[str]:
     if unknown:
         kinds.append(f"JPEG segments ({', '.join(dict.fromkeys(unknown))})")
     return kinds
-
-
-def _is_known(marker: int, payload: bytes) -> bool:
-    return any(marker == known and payload.startswith(start) for known, start in _KNOWN_SEGMENTS)
 
 
 def _num_further(index: bytes) -> int:

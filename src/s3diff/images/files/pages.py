@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 from s3diff.atomic_write import whole_file
 from s3diff.errors import OutputError, PictureError
 from s3diff.formats import PAGED_ENDINGS, PicturePath
-from s3diff.images.files.destination import checked_target
+from s3diff.images.files.codec import codec_of
 from s3diff.images.files.origin import with_origin_of_credentials
 from s3diff.images.files.reading import opened_file, recognised
-from s3diff.images.files.registry import codec_of
 from s3diff.images.files.tiff_writing import TiffPages
-from s3diff.images.files.writing import copy_signed, encoded
+from s3diff.images.files.writing import checked_target, copy_signed, encoded
 from s3diff.images.picture import Picture
 from s3diff.messages import reason_of, shown_path
 from s3diff.options import ALL_PAGES, MAX_FILE_BYTES, MAX_PICTURE_PIXELS
@@ -73,7 +72,6 @@ def open_pages(
     """Find the wanted pages of a file without decoding. Formats other than TIFF have one page.
 
     Args:
-        path: the file.
         wanted: ``all``, or numbers and ranges from 1 such as ``1,3-5``; see ``RestoreOptions.pages``.
         max_pixels: largest page accepted.
         max_bytes: largest file accepted.
@@ -122,9 +120,7 @@ def write_pages(
 
     Args:
         pictures: taken one by one; their exception ends the writing.
-        path: the target.
         quality: ignored for TIFF; see :func:`write_picture`.
-        overwrite: whether an existing file may be replaced.
         signer: signs the file, with what the first page states; None leaves it unsigned.
 
     Returns:

@@ -102,7 +102,7 @@ def metadata_of(image: Image.Image) -> tuple[Metadata, list[str], tuple[str, ...
 def _of_png(
     image: PngImagePlugin.PngImageFile,
 ) -> tuple[bytes | None, bytes | None, bytes | None, tuple[Text, ...], list[str]]:
-    """EXIF, XMP and IPTC, the other texts, and the titles of what is left behind."""
+    """Read EXIF, XMP, IPTC and the other texts; name the fields that are left behind."""
     chunks: ReadChunks | None = getattr(image, "chunks", None)
     lost: list[str] = []
     if chunks is None:  # opened by Pillow
@@ -176,7 +176,7 @@ def _lost_sizes(exif: Image.Exif) -> list[str]:
 
 
 def _says_the_usual(tag: int, value: Any, page: tuple[int, int], bits: int) -> bool:
-    """Whether a tag states only what holds without it; see :func:`_lost_tags`."""
+    """Check whether a tag states only what holds without it; see :func:`_lost_tags`."""
     white = 2**bits - 1
     usual: dict[int, tuple[tuple[int, ...], ...]] = {
         _SMALLEST: ((0,),),
@@ -249,7 +249,7 @@ def _aspect_note(info: dict[Any, Any]) -> tuple[str, ...]:
 
 
 def _has_assumed_dpi(image: Image.Image) -> bool:
-    """Whether a JPEG states no resolution, where Pillow says 72 if there is EXIF."""
+    """Check whether a JPEG states no resolution, where Pillow says 72 if there is EXIF."""
     if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.info.get("jfif_unit") in (1, 2):
         return False
     try:
@@ -309,15 +309,11 @@ def png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
     for text in texts:
         is_long = len(text.text) > _COMPRESSED_TEXT and text.keyword != XMP_KEYWORD
         is_international = text.keyword == XMP_KEYWORD or text.language or text.translated_keyword
-        if is_international or not _is_latin(text.text):
+        if is_international or any(ord(sign) > 255 for sign in text.text):
             chunks.add_itxt(text.keyword, text.text, text.language, text.translated_keyword, zip=is_long)
         else:
             chunks.add_text(text.keyword, text.text, zip=is_long)
     return chunks
-
-
-def _is_latin(text: str) -> bool:
-    return all(ord(sign) < 256 for sign in text)
 
 
 def tiff_tags(exif: bytes | None, xmp: bytes | None, iptc: bytes | None) -> Image.Exif:
@@ -348,7 +344,6 @@ def deep_tiff(
     Args:
         pixels: [H, W, 1 to 4] uint16: grey or RGB and, as the last channel, opacity that is not premultiplied.
         tags: from :func:`tiff_tags`.
-        icc_profile: the pixels' profile.
         dpi: pixels per inch, across and down.
     """
     height, width, channels = pixels.shape

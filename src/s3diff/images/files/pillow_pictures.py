@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from s3diff.errors import PictureError
-from s3diff.images.files.exif_colors import states_adobe_rgb
+from s3diff.images.files.exif_block import states_adobe_rgb
 from s3diff.images.files.exif_resolution import agreed_resolution
 from s3diff.images.files.metadata import QUARTER_TURNS, for_result, take_orientation, upright
 from s3diff.images.files.pillow_metadata import dpi_of, metadata_of
@@ -80,7 +80,6 @@ def picture_of(
 
     Args:
         image: opened; it is loaded here.
-        path: the file.
         notes: notes so far, one sentence each.
         deep: the pixels [H, W, C], if Pillow's own have fewer bits or another meaning; of a TIFF upright.
         stated: otherwise stated colours; they have priority over the profile that Pillow finds.

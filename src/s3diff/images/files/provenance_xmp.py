@@ -31,7 +31,7 @@ _TEXTS = {"model": "Model", "fingerprint": "Fingerprint", "version": "Version", 
           "device": "Device"}  # fmt: skip
 _NUMBERS = {"blur": "Blur", "noise": "Noise", "estimated_blur": "EstimatedBlur", "estimated_noise": "EstimatedNoise"}
 _TRUTHS = {"is_generative": "Generative", "is_compiled": "Compiled", "is_streamed": "Streamed"}
-_OF_INPUT = {"input_digest": "InputDigest", "input_creator_tool": "InputCreatorTool",
+_OPTIONAL = {"tiles": "Tiles", "input_digest": "InputDigest", "input_creator_tool": "InputCreatorTool",
              "input_source_type": "InputDigitalSourceType"}  # fmt: skip
 _OPTIONS, _QUALITY = "Options", "Quality"
 
@@ -57,7 +57,6 @@ def with_restoration(
 
     Args:
         xmp: the result's packet; None if it has none.
-        made: the statement.
         earlier: the input's packet, if the result has lost it.
     """
     if xmp is not None and earlier is None and is_plain_packet(xmp, _NAMES) and xmp.count(_END) == 1:
@@ -97,7 +96,7 @@ def statement_fields(made: Provenance) -> dict[str, str]:
     fields[_OPTIONS] = options_as_json(made.options)
     if made.quality is not None:
         fields[_QUALITY] = str(made.quality)
-    return fields | {name: value for field, name in _OF_INPUT.items() if (value := getattr(made, field))}
+    return fields | {name: value for field, name in _OPTIONAL.items() if (value := getattr(made, field))}
 
 
 def statement_of(xmp: bytes | None) -> Statement:
@@ -197,7 +196,7 @@ def _restoration(packet: XmpPacket, item: XmlElement) -> Provenance:
     quality = packet.get(item, NAMESPACE, _QUALITY)
     values: dict[str, Any] = {field: text(name) for field, name in _TEXTS.items()}
     values |= {field: number(name) for field, name in _NUMBERS.items()}
-    values |= {field: (packet.get(item, NAMESPACE, name) or [""])[0] for field, name in _OF_INPUT.items()}
+    values |= {field: (packet.get(item, NAMESPACE, name) or [""])[0] for field, name in _OPTIONAL.items()}
     return Provenance(
         options=options_of_json(text(_OPTIONS)),
         quality=None if quality is None else int(quality[0]),

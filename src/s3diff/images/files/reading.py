@@ -16,13 +16,12 @@ from PIL import Image, ImageFile
 from s3diff.errors import PictureError
 from s3diff.foreign_formats import foreign_kind
 from s3diff.formats import FORMAT_TITLES, PicturePath, format_of
-from s3diff.images.files.codec import HEAD_BYTES, Codec
-from s3diff.images.files.exif_colors import states_adobe_rgb
+from s3diff.images.files.codec import HEAD_BYTES, Codec, recognised_codec
+from s3diff.images.files.exif_block import states_adobe_rgb
 from s3diff.images.files.left_behind import attachments, left_out_note
 from s3diff.images.files.origin import with_origin_of_credentials
 from s3diff.images.files.pillow_metadata import metadata_of
 from s3diff.images.files.png_chunks import ReadChunks
-from s3diff.images.files.registry import recognised_codec
 from s3diff.images.picture import Picture
 from s3diff.images.stated_colors import StatedColors, adobe_rgb_profile
 from s3diff.messages import reason_of, shown_path
@@ -49,7 +48,6 @@ def read_picture(
     ``heif``.
 
     Args:
-        path: the file.
         max_pixels: largest picture accepted, judged by the header before anything is decoded. Where the process has
             changed Pillow's own ``Image.MAX_IMAGE_PIXELS``, that holds as well.
         max_bytes: largest file accepted.
@@ -93,11 +91,6 @@ def opened_file(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[
 
 def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PICTURE_PIXELS) -> Picture:
     """Read a picture from a file's whole content, as :func:`read_picture` would read the file.
-
-    Args:
-        data: the content.
-        name: its name, for messages.
-        max_pixels: see :func:`read_picture`.
 
     Raises:
         PictureError: it is no picture, damaged, cut off or too large.

@@ -189,7 +189,6 @@ class PatchedTiff:
 
     Args:
         file: opened.
-        directories: the file's directories.
         directory: the one that becomes the first.
     """
 

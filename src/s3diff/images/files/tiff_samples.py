@@ -80,7 +80,6 @@ class SampleReader:
 
     Args:
         file: opened.
-        directories: the file's directories.
         page: one of them.
     """
 

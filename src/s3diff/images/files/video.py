@@ -1,4 +1,4 @@
-"""Video files by PyAV: frames as pictures, and pictures as encoded segments.
+"""Read frames of videos as pictures and encode pictures as segments of videos, with PyAV.
 
 Frames are decoded when they are asked for. Results are encoded in segments of their own, in NUT, which keeps every time
 stamp exactly; :mod:`s3diff.images.files.video_joining` makes a whole video of them.
@@ -282,7 +282,7 @@ _RGB = {"uint8": "rgb24", "uint16": "rgb48le"}
 
 
 def _chroma(form: Any) -> str:
-    """The sampling of colour, of what is not YUV 444."""
+    """Name the sampling of colour: 420, 422 or 444."""
     return next((each for each in ("420", "422") if each in form.name or form.name == {"420": "nv12"}.get(each)), "444")
 
 
@@ -294,7 +294,7 @@ def _pixel_formats(codec: str) -> list[str]:
 
 
 def _timed(packets: list[Any], durations: dict[int, int]) -> list[Any]:
-    """Packets with the durations of their frames, which encoders lose."""
+    """Give packets the durations of their frames, which encoders lose."""
     for packet in packets:
         packet.duration = durations.pop(packet.pts, 0) or packet.duration
     return packets

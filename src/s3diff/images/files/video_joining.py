@@ -1,4 +1,4 @@
-"""A whole video of encoded segments and of the streams that are copied from the source, by PyAV."""
+"""Join encoded segments and the streams copied from the source into a video, with PyAV."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def join_segments(segments: Iterable[Path], video: Video, target: Path, comment:
 
 
 def _beside(source: Any) -> list[Any]:
-    """The streams that are copied."""
+    """List the streams that are copied."""
     return [each for each in source.streams if each.type in ("audio", "subtitle", "attachment")]
 
 
@@ -96,7 +96,7 @@ def _copied(container: Any, stream: Any) -> Any:
 def _interleave(
     container: Any, moving: Any, segments: list[Path], packets: Iterator[Any], copied: Mapping[int, Any]
 ) -> None:
-    """Packets of the moving picture and of the copied streams, in the order of their times."""
+    """Yield the packets of the moving picture and of the copied streams, in the order of their times."""
     waiting = (each for each in packets if each.dts is not None)
     beside = next(waiting, None)
     for packet in _packets_of(segments):

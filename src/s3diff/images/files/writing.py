@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from s3diff.atomic_write import write_atomically
+from s3diff.atomic_write import require_free, write_atomically
 from s3diff.errors import OptionError, OutputError
-from s3diff.formats import Format, PicturePath
+from s3diff.formats import ENDINGS, Format, PicturePath, format_of, format_of_extension
 from s3diff.images.color_profiles import color_space
-from s3diff.images.files.destination import checked_target
+from s3diff.images.files.codec import codec_of
 from s3diff.images.files.metadata import for_result
 from s3diff.images.files.pillow_metadata import held_by
 from s3diff.images.files.provenance_xmp import completed, with_restoration
-from s3diff.images.files.registry import codec_of
 from s3diff.images.icc_profiles import fits_channels, fitting_profile
 from s3diff.images.picture import Picture, in_whole_numbers
 from s3diff.images.provenance import Provenance
@@ -46,10 +47,7 @@ def write_picture(
     interruption leaves the old file.
 
     Args:
-        picture: the picture.
-        path: the target.
         quality: 1 to 100, for lossy formats.
-        overwrite: whether an existing file may be replaced.
         signer: signs the file, with what a restored picture states and its input's file; None leaves it unsigned.
 
     Returns:
@@ -93,9 +91,6 @@ def copy_signed(
         unsigned: opened for reading.
         target: opened for writing.
         first: its first picture, whose statement is signed.
-        form: of both files.
-        title: the result's name.
-        signer: the signer.
 
     Raises:
         OutputError: the file cannot be signed.
@@ -182,7 +177,6 @@ def check_writable(
         path: the target; its folder need not exist yet.
         size: (width, height) of the picture in pixels, where known: JPEG and WebP have a largest side.
         transparent: whether the picture will have transparency, which JPEG cannot hold.
-        overwrite: whether a file that is there may be replaced.
 
     Raises:
         OutputError: the target cannot be written; the message says why.
@@ -196,3 +190,41 @@ def check_writable(
         raise OutputError(
             f"{shown_path(path)} cannot be written ({reason_of(error)}); choose another folder"
         ) from error
+
+
+def checked_target(
+    path: PicturePath, size: tuple[int, int] | None, transparent: bool, overwrite: bool
+) -> tuple[Path, Format]:
+    """Return the file to write, links followed, and its format; make all checks that need no writing."""
+    shown = shown_path(path)
+    form = format_of(path)
+    if form is None:
+        raise OutputError(f"{shown} has no picture extension that can be written; end the name in {ENDINGS}")
+    try:
+        codec_of(form).require_encoder()
+    except OutputError as error:
+        raise OutputError(f"{shown}: {error}") from error
+    if transparent and not form.has_alpha:
+        raise OutputError(f"{shown}: {form.title} cannot hold the picture's transparency; write .png, .webp or .tif")
+    if size is not None and max(size) > form.largest_side_px:
+        limit = f"a {form.title} side has at most {form.largest_side_px}"
+        raise OutputError(f"{shown} would be {size[0]} x {size[1]} pixels, {limit}; write .png or .tif")
+    mode = None
+    try:
+        target = Path(path).resolve()  # a link stays a link: its target is replaced
+        with suppress(FileNotFoundError):
+            mode = os.stat(target).st_mode
+    except (OSError, RuntimeError, ValueError) as error:  # of a link to itself; of a null character
+        raise OutputError(f"{shown} cannot be written ({reason_of(error)}); choose another name") from error
+    if mode is not None and not stat.S_ISREG(mode):
+        raise OutputError(f"{shown} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}; give another name")
+    if mode is not None and not os.access(target, os.W_OK):
+        raise OutputError(f"{shown} is write-protected; choose another name or make it writable")
+    require_free(target, overwrite)
+    return target, form
+
+
+def can_be_written(extension: str) -> bool:
+    """Check whether results can have this extension here: HEIC needs its encoder."""
+    form = format_of_extension(extension)
+    return form is not None and codec_of(form).can_write

@@ -50,6 +50,6 @@ class AskAgain:
 
 
 def _is_rays(start: Message) -> bool:
-    """Whether Ray answers itself: every error of the application is JSON."""
+    """Check whether Ray answers itself: every error of the application is JSON."""
     kinds = [value for name, value in start.get("headers", []) if bytes(name).lower() == b"content-type"]
     return not any(bytes(kind).startswith(b"application/json") for kind in kinds)

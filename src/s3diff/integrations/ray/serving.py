@@ -1,4 +1,4 @@
-"""The service of ``s3diff serve`` in replicas on a Ray cluster (Ray Serve): the same application, in each of them.
+"""Run the service of ``s3diff serve`` in replicas on a Ray cluster (Ray Serve): the same application in each of them.
 
 Ray starts replicas, passes requests on and starts a dead one again; jobs and results lie where all replicas see them
 (:mod:`s3diff.serving.shared_jobs`), so that any replica answers for any job.

@@ -92,10 +92,8 @@ def error_answer(
     Args:
         code: of :data:`s3diff.service_errors.SERVICE_ERRORS`.
         message: one line for people.
-        field: the option at fault.
         retry_seconds: wait before the next try; None takes the table's.
         status: HTTP status, for a code that is not in the table.
-        headers: the answer's headers.
         facts: more members of the error, where a program can use them.
     """
     kind = SERVICE_ERRORS.get(code)

@@ -155,7 +155,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         openapi_extra=form_body(service),
     )
     async def restore(request: Request) -> Response:
-        """The result is the answer. With `Accept: application/json` the answer is a job (202), to be asked for later.
+        """Restore a picture and answer with it; with `Accept: application/json` answer with a job (202) to ask for.
 
         A client that goes away ends the work.
         """
@@ -184,7 +184,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         openapi_extra=form_body(service),
     )
     async def hand_in(request: Request) -> Response:
-        """The job's progress is at `/api/v1/jobs/{id}`, its result at `/api/v1/jobs/{id}/result`."""
+        """Queue a picture: its progress is at `/api/v1/jobs/{id}`, its result at `/api/v1/jobs/{id}/result`."""
         return _accepted(request, service, await submitted(request))
 
     @app.get("/api/v1/jobs/{id}", tags=["jobs"], summary="Where a job stands", responses=errors_for(401, 404, 422))
@@ -195,7 +195,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
             float, Query(ge=0, le=_LONGEST_WAIT_SECONDS, description="Seconds to wait for the job's end.")
         ] = 0,
     ) -> JobView:
-        """Answers at once, or, with `wait`, when the job has ended or the time is over."""
+        """Answer at once or, with `wait`, when the job has ended or the time is over."""
         job = await run_in_threadpool(service.job, id, _owner(request))
         if wait and not job.status.is_final:
             await has_ended(request, job, wait)
@@ -209,7 +209,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         responses={**picture_answer(), **errors_for(401, 404, 409)},
     )
     async def result(request: Request, id: str) -> Response:
-        """The picture, as long as it is kept; 409 while, or because, there is none."""
+        """Send the picture, as long as it is kept; 409 while, or because, there is none."""
         job = await run_in_threadpool(service.job, id, _owner(request))
         made = job.status.result
         if made is None:
@@ -236,7 +236,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         openapi_extra=form_body(service, with_options=False),
     )
     async def estimate(request: Request) -> EstimateView:
-        """What restoring it would find; does not wait for the queue."""
+        """Estimate how degraded the picture is, without waiting for the queue."""
         async with form_of(request) as (picture, texts):
             model = texts.pop("model", None) or None
             if texts:
@@ -254,7 +254,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         openapi_extra=form_body(service, with_options=False, with_model=False),
     )
     async def inspect(request: Request) -> InspectionView:
-        """The statement in its XMP and its Content Credentials, which are checked; does not wait for the queue."""
+        """Read the statement in a picture's XMP and check its Content Credentials, without waiting for the queue."""
         async with form_of(request) as (picture, texts):
             if texts:
                 raise OptionError(f"{next(iter(texts))[:60]} is no field of an inspection; there is picture")
@@ -263,12 +263,12 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
 
     @app.get("/api/v1/models", tags=["restore"], summary="The models", responses=errors_for(401))
     async def models() -> ModelsView:
-        """Those that `model` may name, the default first."""
+        """List the models that `model` may name, the default first."""
         return ModelsView(models=[model_view(model) for model in service.models])
 
     @app.get("/healthz", tags=["operation"], summary="Whether the process lives", response_model=HealthView)
     async def healthz() -> HealthView:
-        """Needs no token."""
+        """Answer while the process runs. Needs no token."""
         return HealthView(status="ok")
 
     @app.get(
@@ -279,7 +279,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         responses={503: {"model": HealthView}},
     )
     async def readyz() -> Response:
-        """503 while the service is starting or ending. Needs no token."""
+        """Answer 503 while the service is starting or ending. Needs no token."""
         status = "ok" if service.is_ready else "ending" if service.is_ending else "not ready"
         return JSONResponse({"status": status}, 200 if service.is_ready else 503)
 
@@ -291,7 +291,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **errors_for(401)},
     )
     async def figures() -> Response:
-        """Requests, jobs, queue, room, process."""
+        """Count requests, jobs, queue, room and the process's resources."""
         return Response(await run_in_threadpool(metrics.text), media_type=metrics.content_type)
 
 

@@ -20,11 +20,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class Metrics:
-    """Collect the metrics of one service.
-
-    Args:
-        service: read when metrics are requested.
-    """
+    """Collect the metrics of one service."""
 
     content_type = CONTENT_TYPE_LATEST
 

@@ -48,7 +48,6 @@ class ProxyPrefix:
     """Accept requests with or without the proxy's prefix, and make redirects relative to the proxy's scheme and host.
 
     Args:
-        app: the application.
         root_path: the prefix, without a slash at its end; empty takes the server's.
     """
 
@@ -82,11 +81,7 @@ class ProxyPrefix:
 
 
 class HeadAsGet:
-    """Answer HEAD like GET, with the same headers and no body.
-
-    Args:
-        app: the application.
-    """
+    """Answer HEAD like GET, with the same headers and no body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -117,7 +112,6 @@ class RequestLog:
     """Give every request an id, which the answer carries, and log one line.
 
     Args:
-        app: what answers.
         observe: called with every answered request.
     """
 
@@ -168,7 +162,6 @@ class SiteGuard:
     headers about their origin. A foreign name that resolves to this machine is refused by the ``Host`` header.
 
     Args:
-        app: what answers.
         allowed_hosts: names without ports that ``Host`` may hold; None for any.
     """
 
@@ -200,12 +193,7 @@ class SiteGuard:
 
 
 class TokenGuard:
-    """Require a token on every path but the open ones; store its holder in ``scope["state"]``: ``owner``, ``client``.
-
-    Args:
-        app: what answers.
-        auth: the tokens.
-    """
+    """Require a token except on open paths; store its holder in ``scope["state"]``: ``owner``, ``client``."""
 
     def __init__(self, app: ASGIApp, auth: Auth) -> None:
         self.app, self.auth = app, auth
@@ -234,7 +222,6 @@ class BodyLimits:
     """End requests whose body is too large (413), too slow (408) or cut off (499), and answers that are not read.
 
     Args:
-        app: what answers.
         limits: ``upload_bytes``, ``upload_seconds`` and ``idle_seconds`` count.
     """
 

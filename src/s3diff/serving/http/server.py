@@ -60,7 +60,6 @@ class Server(uvicorn.Server):
     """End in two steps: at the first signal refuse new pictures and finish the others, then stop.
 
     Args:
-        app: the application.
         service: behind it.
         grace_seconds: how long the end may take.
         on_start: called when requests are answered.

@@ -83,7 +83,6 @@ def page_controls(models: list[str], model: str) -> list[Control]:
 
     Args:
         models: names of the service's models.
-        model: the preselected one.
     """
     formats = {form.extensions[0][1:]: form.title for form in FORMATS if can_be_written(form.extensions[0])}
     controls = [

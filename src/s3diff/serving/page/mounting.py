@@ -47,7 +47,6 @@ def mount_page(app: FastAPI, service: RestorationService) -> FastAPI:
 
     Args:
         app: of :func:`s3diff.serving.http.api.create_app`; its middleware stands before the page.
-        service: the service.
     """
     auth: Auth = app.state.auth
     if auth.is_required:

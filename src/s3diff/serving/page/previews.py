@@ -40,9 +40,6 @@ def piece(path: Path, max_pixels: int, max_bytes: int, box: Sequence[int]) -> by
     """Cut out a part of a picture, without scaling, as PNG.
 
     Args:
-        path: the picture.
-        max_pixels: see :func:`preview`.
-        max_bytes: see :func:`preview`.
         box: left, top, right and bottom edge in pixels, cut at the picture's edges.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Discriminators, their frozen backbones, and the augmentation in front of them."""
+"""Define discriminators, their frozen backbones, and the augmentation in front of them."""

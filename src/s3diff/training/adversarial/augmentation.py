@@ -1,4 +1,4 @@
-"""Differentiable augmentation for a discriminator: colour, translation, cutout (DiffAugment, arXiv 2006.10738).
+"""Augment a discriminator's images differentiably: colour, translation, cutout (DiffAugment, arXiv 2006.10738).
 
 Real and generated images go through the same kinds of change, and the gradient flows through them to the generator, so
 the discriminator cannot learn a small data set by heart and the generator does not learn the changes. Every random
@@ -77,7 +77,6 @@ def draw_augmentation(
     """Draw the random numbers for a batch of images of ``height`` x ``width`` pixels.
 
     Args:
-        batch_size: images.
         height: of the images that will be augmented, in pixels.
         width: the same.
         generator: on the CPU; its state afterwards depends on ``names``, ``batch_size``, ``height`` and ``width`` only.
@@ -151,7 +150,7 @@ def _recoloured(images: Tensor, draw: AugmentationDraw) -> Tensor:
 
 
 def _translated(images: Tensor, shift_px: Tensor) -> Tensor:
-    """Zeros come in on one side, the same number of pixels is cut off (negative padding) on the other.
+    """Translate images: zeros come in on one side, as many pixels are cut off (negative padding) on the other.
 
     Image by image: a copy each, where gathering all at once takes 14 times as long (8 x 3 x 512 x 512, one CPU core).
     """

@@ -1,4 +1,4 @@
-"""Frozen networks whose features a discriminator judges, and where the weights of DINO come from.
+"""Load the frozen networks whose features a discriminator judges, and fetch DINO's weights.
 
 Each returns a few patch maps and one vector per image. ``dino`` is what S3Diff trains with; ``vgg16`` needs no hub;
 ``random`` reads nothing at all.

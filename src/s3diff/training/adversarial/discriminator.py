@@ -147,7 +147,7 @@ class Discriminator(nn.Module):
             return [head(level.float()) for head, level in zip(self.heads, [*maps, vector], strict=True)]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Every move and cast of a module comes through here."""
+        """Move or cast the backbone too: every move and cast of a module calls this method."""
         if recurse:
             self.backbone._apply(fn)
         return super()._apply(fn, recurse)

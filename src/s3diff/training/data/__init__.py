@@ -1,1 +1,1 @@
-"""Ground-truth crops: pictures found in folders and shards, decoded and cut by worker processes."""
+"""Find ground-truth pictures in folders and shards; decode and crop them in worker processes."""

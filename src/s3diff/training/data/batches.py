@@ -1,4 +1,4 @@
-"""Batches of ground-truth crops for the trainer, decoded by worker processes.
+"""Make batches of ground-truth crops for the trainer in worker processes.
 
 ``open_source`` finds the pictures, ``CropDataset`` says which crop comes when, ``crop_batches`` brings them.
 """

@@ -1,4 +1,4 @@
-"""Shapes with clean outlines over a training crop, filled from the photographs themselves.
+"""Lay shapes with clean outlines over a training crop, filled from the photographs themselves.
 
 Photographs of landscapes and animals hold few straight edges, stripes, letters and even surfaces, which street scenes
 and print are made of. A network that never saw them frays outlines and draws grain onto walls. Shapes that cover each
@@ -54,7 +54,7 @@ def _fill(other: np.ndarray, numbers: Iterator[float]) -> np.ndarray:
 
 
 def _turned(down: np.ndarray, across: np.ndarray, numbers: Iterator[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates from a random centre along a random direction and at a right angle to it, in pixels."""
+    """Compute coordinates from a random centre along a random direction and at a right angle to it, in pixels."""
     angle = math.pi * next(numbers)
     if next(numbers) < 1 / 3:  # upright ones are common where people build
         nearest = round(angle / (math.pi / 2)) * (math.pi / 2)
@@ -64,7 +64,7 @@ def _turned(down: np.ndarray, across: np.ndarray, numbers: Iterator[float]) -> t
 
 
 def _between(low: float, high: float, number: float) -> float:
-    """Evenly in the logarithm: small and large ones are equally common."""
+    """Draw evenly in the logarithm: small and large values are equally common."""
     return low * (high / low) ** number
 
 

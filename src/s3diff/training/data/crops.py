@@ -52,7 +52,7 @@ def _random_words(seed: int, purpose: int, number: int, part: int, num_words: in
 
 
 def _below(bound: int, word: int) -> int:
-    """0 to bound - 1 from 64 random bits; the chances differ by less than bound / 2^64."""
+    """Draw 0 to bound - 1 from 64 random bits; the chances differ by less than bound / 2^64."""
     return int(word) * bound >> 64
 
 
@@ -68,7 +68,6 @@ def epoch_order(group_sizes: Sequence[int], seed: int, epoch: int) -> np.ndarray
 
     Args:
         group_sizes: numbers of pictures that lie together.
-        seed: of the run.
         epoch: from 0.
 
     Returns:
@@ -257,7 +256,7 @@ class CropDataset(Dataset[Crop]):
 
 
 def _mean_difference(crop: np.ndarray) -> float:
-    """Mean absolute difference of neighbouring luma values in levels of 255, of [H, W, 3] uint8.
+    """Compute the mean absolute difference of neighbouring luma values of [H, W, 3] uint8, in levels of 255.
 
     In whole numbers: a floating-point sum depends on the number of threads, and with it would the crops.
     """

@@ -109,7 +109,7 @@ def open_source(path: str, held_out: tuple[str, ...] = (), cache_folder: Path | 
 
 
 def _list_folder(place: str) -> tuple[list[str], list[str]]:
-    """Names of the pictures, relative, and addresses of the tar files that lie directly in the folder."""
+    """List the pictures' relative names and the addresses of the tar files that lie directly in the folder."""
     if is_remote(place):
         found = list_remote_files(place)
         start = place.rstrip("/")
@@ -193,7 +193,7 @@ class ShardSource:
 
 
 def _kept(names: Sequence[str], held_out: tuple[str, ...]) -> np.ndarray:
-    """Numbers of the names that are trained on."""
+    """List the numbers of the names that are trained on."""
     if not held_out:
         return np.arange(len(names))
     kept = [index for index, name in enumerate(names) if not is_named(name, held_out)]

@@ -1,4 +1,4 @@
-"""Files of a training set on the local disk or in an object store. The only file that imports fsspec.
+"""Read files of a training set from the local disk or an object store. The only file that imports fsspec.
 
 An address with ``://`` (``s3://``, ``gs://``, ``https://``, ``memory://``) goes through fsspec; anything else, and
 ``file://``, is a local path. Other modules see names and bytes, and one-line errors that carry the address.
@@ -189,15 +189,14 @@ def read_headers(path: str, body: Callable[[BinaryIO], _Result]) -> _Result:
 
 
 class RangeReader:
-    """Reads pieces of files; local files stay open, the least recently used is closed first.
+    """Read pieces of files; local files stay open, the least recently used is closed first.
 
     A remote piece is one request for exactly its bytes: pictures are drawn at random, so a block cache would fetch
     several times what it serves. Copies that reach another process, by fork or by pickle, open files of their own:
     a shared handle would share its reading position.
     """
 
-    def __init__(self, max_open_files: int = MAX_OPEN_FILES) -> None:
-        self.max_open_files = max_open_files
+    def __init__(self) -> None:
         self._open: OrderedDict[str, BinaryIO] = OrderedDict()
         self._process = os.getpid()
 
@@ -228,12 +227,12 @@ class RangeReader:
             self._open, self._process = OrderedDict(), os.getpid()
         file = self._open.pop(path, None) or open(path, "rb")  # noqa: SIM115 - closed when it is the oldest
         self._open[path] = file
-        while len(self._open) > self.max_open_files:
+        while len(self._open) > MAX_OPEN_FILES:
             self._open.popitem(last=False)[1].close()
         return file
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"max_open_files": self.max_open_files}
+        return {"max_open_files": MAX_OPEN_FILES}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]

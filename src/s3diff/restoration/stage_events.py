@@ -1,4 +1,4 @@
-"""Report when the stages of a restoration begin, and measure their time."""
+"""Report a restoration's stages to the caller: their beginnings, their tensors, their time."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
+from torch import Tensor
+
+from s3diff.errors import OptionError
+from s3diff.tiling import HaloSpan
 
 #: Called with the stage (``tiles``, ``predict`` or ``frames``), the finished number and the total. Its exception ends
 #: the work.
@@ -16,6 +21,9 @@ Progress = Callable[[str, int, int], None]
 #: stages are ``estimate`` and ``fold``, for every part ``prepare``, ``encode``, ``predict``, ``decode`` and ``color``,
 #: at the end ``finish``.
 OnBegin = Callable[[str, int, int], None]
+#: Called for every tile with a name of :data:`s3diff.networks.one_step_generator.STAGE_RESULTS` and that tensor; a
+#: tensor of the same shape that it returns is used instead. Its exception ends the work.
+OnStage = Callable[[str, Tensor], Tensor | None]
 
 
 @dataclass
@@ -53,3 +61,32 @@ class StageClock:
         """Divide the seconds between the pictures of a batch, and add their ``total``."""
         shared = {name: seconds / num_pictures for name, seconds in self.seconds.items()}
         return {**shared, "total": sum(shared.values())}
+
+
+class Passed(Protocol):
+    """Call a stage hook with the tensor's rows and columns in the padded picture."""
+
+    def __call__(self, name: str, tensor: Tensor, rows: HaloSpan, columns: HaloSpan) -> Tensor:
+        """Return the tensor to use."""
+
+
+def unchanged(name: str, tensor: Tensor, rows: HaloSpan, columns: HaloSpan) -> Tensor:
+    """Return the tensor unchanged."""
+    return tensor
+
+
+def passed_to(on_stage: OnStage | None) -> Passed:
+    """Make the hook that :func:`walk` calls from a caller's function; check the tensors that it returns."""
+    if on_stage is None:
+        return unchanged
+
+    def passed(name: str, tensor: Tensor, rows: HaloSpan, columns: HaloSpan) -> Tensor:
+        changed = on_stage(name, tensor)
+        if changed is None:
+            return tensor
+        if not isinstance(changed, Tensor) or changed.shape != tensor.shape:
+            given = list(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
+            raise OptionError(f"on_stage returned {given} for {name}; give a tensor {list(tensor.shape)}, or nothing")
+        return changed.to(tensor)
+
+    return passed
