@@ -118,7 +118,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush a folder's names to the disk; Windows does this by itself and cannot open folders."""
+    """Flush a folder's names to the disk; Windows does so without a request and cannot open folders."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -79,7 +79,7 @@ class ServedResult:
         name: the service's name for it: the input's name in the result's format.
         media_type: such as ``image/jpeg``.
         facts: width, height, blur, noise, estimated_blur, estimated_noise and seconds.
-        notes: what was lost, left out or unusual, one sentence each.
+        notes: everything lost, left out or unusual, one sentence each.
     """
 
     content: bytes
@@ -341,7 +341,7 @@ def _error_class(code: str) -> type[S3DiffError]:
 
 
 def _passing_seconds(answer: httpx.Response) -> float | None:
-    """Read when to ask again, of a refusal that passes by itself; None for any other answer."""
+    """Read when to ask again, of a refusal that passes with time; None for any other answer."""
     if answer.status_code not in (429, 503):
         return None
     with suppress(ValueError, KeyError, TypeError):

@@ -6,7 +6,7 @@ class S3DiffError(Exception):
 
 
 class OptionError(S3DiffError, ValueError):
-    """An option has a value outside what it allows."""
+    """An option has a value that is not allowed."""
 
 
 class PictureError(S3DiffError, ValueError):
@@ -62,7 +62,7 @@ class QueueFullError(ServiceError):
 
 
 class QuotaError(QueueFullError):
-    """A client has used up what it may hand in; the service has room for others."""
+    """A client has used up its quota; the service has room for others."""
 
 
 class ServiceClosedError(ServiceError):

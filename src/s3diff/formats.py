@@ -27,7 +27,7 @@ class Format:
         extensions: endings of its file names; results get the first one.
         media_type: of the files.
         largest_side_px: the largest side that a file can state.
-        bits: per channel, of what is written.
+        bits: per channel, of written files.
         has_alpha: whether transparency is held.
         has_profile: whether a colour profile is held.
         has_exif: whether EXIF is held.

@@ -72,7 +72,7 @@ def options_from_texts(texts: Mapping[str, str]) -> tuple[RestoreOptions, Output
     """Make options from a form's fields; an empty text means a missing field, except for the prompts.
 
     Raises:
-        OptionError: a field that does not exist, or a value outside what it allows.
+        OptionError: a field that does not exist, or a value that is not allowed.
     """
     offered = option_fields()
     for name in texts:

@@ -86,7 +86,7 @@ class Range(NamedTuple):
     Attributes:
         low: the smallest.
         high: the largest.
-        words: what is allowed, for messages; empty for whole numbers.
+        words: the allowed values, for messages; empty for whole numbers.
         is_open: whether ``low`` itself is not allowed.
     """
 
@@ -163,7 +163,7 @@ class RestoreOptions:
         max_file_bytes: largest file read into memory, in bytes (the command takes millions).
 
     Raises:
-        OptionError: a value is outside what it allows.
+        OptionError: a value is not allowed.
     """
 
     scale: float = 4.0
@@ -297,7 +297,7 @@ class OutputOptions:
             what the input states of an earlier restoration stays.
 
     Raises:
-        OptionError: a value is outside what it allows.
+        OptionError: a value is not allowed.
     """
 
     format: str | None = None

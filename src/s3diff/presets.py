@@ -58,7 +58,7 @@ class RestorePreset:
             given: fields of ``RestoreOptions`` that were given by hand.
 
         Raises:
-            OptionError: a given value is outside what it allows.
+            OptionError: a given value is not allowed.
         """
         return RestoreOptions(**self.merged(RestoreOptions, given))
 
@@ -66,7 +66,7 @@ class RestorePreset:
         """Make the output options of the preset; ``given``: fields of ``OutputOptions`` that were given by hand.
 
         Raises:
-            OptionError: a given value is outside what it allows.
+            OptionError: a given value is not allowed.
         """
         return OutputOptions(**self.merged(OutputOptions, given))
 

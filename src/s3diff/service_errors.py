@@ -63,7 +63,7 @@ class ServiceErrorKind:
         retry_seconds: after which a client may try again, where the error itself does not say; None for never.
         field: the field of the form at fault, where it is always the same.
         text: sent instead of the error's own message.
-        is_passing: whether a client asks again by itself.
+        is_passing: whether a client asks again without its user.
     """
 
     code: str

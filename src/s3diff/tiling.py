@@ -56,7 +56,7 @@ def blended_spans(length: int, tile: int, overlap: int) -> list[Span]:
         overlap: of neighbours, at most half of ``tile``.
 
     Raises:
-        ValueError: a value is outside what it allows.
+        ValueError: a value is not allowed.
     """
     if length < 1 or overlap < 0 or tile < 1 or 2 * overlap > tile:
         raise ValueError(
@@ -94,7 +94,7 @@ def halo_spans(length: int, tile: int, halo: int, multiple: int = 1) -> list[Hal
     Args:
         length: of the axis, at least 1.
         tile: largest side of a tile as read, more than two halos.
-        halo: what an inner tile reads beyond what it keeps, on each side.
+        halo: margin that an inner tile reads and does not keep, on each side.
         multiple: every boundary is a multiple of this (the ends of the axis apart).
 
     Raises:

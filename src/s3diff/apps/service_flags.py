@@ -102,7 +102,7 @@ def service_settings(
     """Check the flags and make the settings of them.
 
     Raises:
-        OptionError: a value outside what it allows.
+        OptionError: a value that is not allowed.
         OutputError: the folder cannot be written to.
         MissingExtraError: the extra web is not installed.
     """

@@ -2,8 +2,8 @@
 
 That rule is also why :func:`fetch_single_file`, for weights outside the release, is here.
 
-Three steps, each callable by itself: :func:`plan_download` lists the files, their sizes and licences; :func:`fetch`
-transfers what is missing; :func:`fetch_release` does both and remembers the commits.
+Three steps, each a function: :func:`plan_download` lists the files, their sizes and licences; :func:`fetch`
+transfers missing files; :func:`fetch_release` does both and remembers the commits.
 
 **Pinned revisions.** ``release.RELEASE`` names one commit of each repository. This project was written on machines
 that cannot reach the hub: the commits come from public copies of the hub's pages and from public projects that pin

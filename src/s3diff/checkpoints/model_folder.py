@@ -60,7 +60,7 @@ class StoredPrompts:
 
     Attributes:
         positive: [T, C] float32, describes what the result should be.
-        negative: [T, C] float32, describes what it should not be.
+        negative: [T, C] float32, describes an unwanted picture.
         positive_text: the text it was encoded from; None for an embedding that was learned.
         negative_text: the same for the negative prompt.
     """

@@ -122,7 +122,7 @@ def write_official_pickle(generator: OneStepGenerator, path: Path) -> None:
     """Write a model's trained part as ``s3diff.pkl``, in the release's layout and types.
 
     Args:
-        generator: the model; what it has from its base model is not written.
+        generator: the model; tensors of its base model are not written.
         path: where to; the file appears whole or not at all.
 
     Raises:

@@ -69,7 +69,7 @@ class Repository:
         revision_variable: environment variable that replaces ``revision``.
         licence: name of the licence, shown before anything is downloaded.
         licence_file: path of its text inside the repository; None when the repository only names it.
-        files: what is needed.
+        files: the needed files.
     """
 
     name: str
@@ -150,7 +150,7 @@ class PlannedRepository:
         asked_revision: the commit, tag or branch that led to ``commit``.
         commit: 40 hexadecimal digits.
         listing: everything the repository holds at that commit, as far as it is known.
-        files: what is needed of it.
+        files: the needed files of the repository.
         folder: the repository's folder in the hub's cache (``blobs/`` and ``snapshots/`` lie there).
     """
 
@@ -254,8 +254,8 @@ def select_files(release: Release, repository: Repository, listing: Listing, wei
     """Select the files that the release needs from a repository's listing.
 
     Args:
-        repository: what is needed of it.
-        listing: what it holds.
+        repository: the needed files.
+        listing: the repository's files.
         weights: number format wanted; the other one is taken where only that is listed.
 
     Raises:

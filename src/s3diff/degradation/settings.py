@@ -311,7 +311,7 @@ class DegradeOptions:
         seed: of all draws.
 
     Raises:
-        OptionError: an option is outside what it allows.
+        OptionError: an option has a value that is not allowed.
     """
 
     preset: str

@@ -118,10 +118,10 @@ def register_measure(measure: Measure) -> Measure:
 
     Args:
         measure: with a ``load`` that gives, for a device, a function of results and truths ([B, 3, H, W] float RGB in
-            [0, 1] each; of results alone for ``single``) to [B].
+            [0, 1] each; only of results for ``single``) to [B].
 
     Raises:
-        OptionError: the name is taken, or a field is outside what it allows.
+        OptionError: the name is taken, or a field has a value that is not allowed.
     """
     if measure.name in MEASURES:
         raise OptionError(f"the measure {measure.name!r} is there already; give yours another name")

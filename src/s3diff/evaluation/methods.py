@@ -125,7 +125,7 @@ class Model(_Maker):
 
     def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Score:
         picture = _input_of(item)
-        if not self._is_warm:  # what a first picture alone pays for is no part of its seconds
+        if not self._is_warm:  # the warm-up, which only a first picture pays for, is no part of its seconds
             corner = Picture(np.ascontiguousarray(picture.pixels[:WARM_UP_PX, :WARM_UP_PX]))
             self.restorer.restore(corner, self.options)
             self._is_warm = True
@@ -255,7 +255,7 @@ def parse_methods(
     Args:
         given: each ``WHAT`` or ``NAME=WHAT``. WHAT is ``bicubic`` or ``lanczos``, a model's name or folder, a folder of
             results, a function as ``FILE.py:FUNCTION``, or a command with ``{input}`` and ``{output}``.
-        precision: what they compute in.
+        precision: their number format.
         partial: folders of results may lack pictures.
         announce: see ``Restorer.from_pretrained``.
 

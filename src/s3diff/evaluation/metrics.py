@@ -85,7 +85,7 @@ def ssim_y(result: torch.Tensor, truth: torch.Tensor, *, as_published: bool = Tr
         result: [B, 3, H, W] float, RGB in [0, 1], at least 11 x 11 pixels.
         truth: the same shape.
         as_published: round luma to whole 255ths and clip the structure term at 0, as the published figures do. False
-            for the textbook value, which alone is differentiable.
+            for the textbook value, the only differentiable one.
 
     Returns:
         [B] float64.

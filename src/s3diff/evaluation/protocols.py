@@ -18,9 +18,9 @@ class Protocol:
 
     Attributes:
         name: what ``--protocol`` takes.
-        version: raised with every change of what is computed.
+        version: raised with every change of the computation.
         metrics: names of ``MEASURES``, in the order of the table.
-        source: what it was taken from.
+        source: the publication that it was taken from.
         caution: where figures of others can differ although they go by the same names.
     """
 

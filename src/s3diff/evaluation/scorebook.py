@@ -87,7 +87,7 @@ class ScoreBook:
         """Write the file anew: these lines first, then those of methods that are not part of this run."""
         if self.path is None:
             return
-        self._lines.close()  # what is replaced is not appended to
+        self._lines.close()  # the file is replaced, and nothing may be appended to the old one
         methods = {score.method for score in scores}
         others = [score for score in self.scores.values() if score.method not in methods]
         write_atomically(b"".join(encode_line(_line(score)) for score in (*scores, *others)), self.path)

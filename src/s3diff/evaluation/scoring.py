@@ -35,9 +35,9 @@ from s3diff.restoration.device import choose_device
 from s3diff.version import __version__
 
 RESULTS_NAME = "results"
-#: Called with one line on what is left out or has failed.
+#: Called with one line for everything that is left out or has failed.
 Remark = Callable[[str], None]
-#: Called with (pictures done, pictures in all, what was done last).
+#: Called with (pictures done, pictures in all, the last piece of work).
 Progress = Callable[[int, int, str], None]
 
 
@@ -187,7 +187,7 @@ class _Work:
     paths: dict[tuple[str, str], Path] = field(default_factory=dict)
 
     def restore_all(self, method: Method) -> dict[str, Path]:
-        """Make what is not there yet; returns each picture's result."""
+        """Make missing results; return each picture's result."""
         paths = {}
         results = (self.folder or Path()) / RESULTS_NAME
         for number, item in enumerate(self.evaluation_set.items):
@@ -207,7 +207,7 @@ class _Work:
         return paths
 
     def score_all(self, method: Method, paths: dict[str, Path]) -> None:
-        """Compute what is not in the book yet, results of one size together."""
+        """Compute the scores that the book lacks, results of one size together."""
         items = {item.name: item for item in self.evaluation_set.items}
         waiting: list[tuple[Score, torch.Tensor, torch.Tensor | None]] = []
         done = 0

@@ -152,7 +152,7 @@ def match_results(folder: Path, items: Sequence[SetItem], *, partial: bool) -> d
 
     Args:
         folder: of results.
-        partial: only what is on both sides is taken, instead of refusing the rest.
+        partial: take only pictures that are on both sides, instead of refusing the rest.
 
     Raises:
         PictureError: the folder holds no pictures, a result belongs to no picture, or pictures have no result; with

@@ -109,7 +109,7 @@ def _require_graph_options(options: RestoreOptions) -> None:
     plain = RestoreOptions(guidance=options.guidance, color_match=options.color_match, upsampling=options.upsampling)
     for name in vars(plain):
         if getattr(options, name) != getattr(plain, name):
-            raise OptionError(f"{name} is {getattr(options, name)!r}; an exported graph has its default alone")
+            raise OptionError(f"{name} is {getattr(options, name)!r}; an exported graph has only its default")
 
 
 def _properties(model: LoadedModel, options: RestoreOptions, size: Sequence[int] | None) -> dict[str, str]:
@@ -135,7 +135,7 @@ def _written(
     *,
     half: bool,
 ) -> list[Path]:
-    """Write beside the target, then move: the file that names the others comes last."""
+    """Write next to the target, then move: the file that names the others comes last."""
     names: Any = (INPUTS, OUTPUTS)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -164,7 +164,7 @@ def degrade_picture(job: DegradeJob, options: DegradeOptions) -> tuple[dict[str,
     """Make one low-quality picture; the draw depends only on the seed and the picture's relative path.
 
     Returns:
-        Its entry in the record, and notes on what was left out.
+        Its entry in the record, and notes on omissions.
 
     Raises:
         PictureError: it cannot be read, or is too small.
@@ -191,7 +191,7 @@ def degrade_picture(job: DegradeJob, options: DegradeOptions) -> tuple[dict[str,
 
 
 def rebuild_picture(job: DegradeJob) -> tuple[str, ...]:
-    """Make one low-quality picture again from its record; return notes on what was left out.
+    """Make one low-quality picture again from its record; return notes on omissions.
 
     Raises:
         PictureError: the source is missing or changed, or the result's pixels differ from the recorded ones.

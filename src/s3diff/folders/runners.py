@@ -77,7 +77,7 @@ class BatchRunner(JobRunner, Protocol):
         """Name what opened pictures that run together have in common; None for one that runs without others."""
 
     def is_enough(self, opened: Sequence[Any]) -> bool:
-        """Whether no more pictures are read ahead."""
+        """Check whether no more pictures are read ahead."""
 
     def restore_batch(self, jobs: Sequence[RestoreJob], opened: Sequence[Any]) -> list[Finish]:
         """Restore opened pictures of one key; return the functions that write the results.

@@ -54,7 +54,7 @@ class Picture:
         dpi: pixels per inch, across and down.
         format: the name of one of :data:`s3diff.formats.FORMATS`; None for a picture that comes from no file.
         path: the file it was read from.
-        notes: what was lost or left out on reading, one sentence each.
+        notes: losses and omissions on reading, one sentence each.
         iptc: captions and keywords, as image resources of Photoshop.
         texts: keywords and texts of PNG, comments of JPEG and GIF.
         metadata_size: (width, height) that sizes and coordinates in ``exif`` and ``xmp`` refer to; that of ``pixels``

@@ -49,7 +49,7 @@ class AutoencoderConfig:
         lora_rank: rank of the encoder's modulated LoRA; 0 for none.
 
     Raises:
-        ValueError: a value is outside what it allows. What several fields must agree on is checked by
+        ValueError: a value is not allowed. Agreement between several fields is checked by
             :class:`Autoencoder`.
     """
 

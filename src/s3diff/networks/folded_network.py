@@ -21,7 +21,7 @@ Network = TypeVar("Network", bound=ModulatedNetwork)
 
 
 class FoldedNetwork(Generic[Network]):
-    """The network of one picture at a time. What is not modulated is shared with the network that it is made from, and
+    """Run one picture at a time with folded weights. All other modules are shared with the original network, and
     so are the hooks of all layers, whenever they are registered.
 
     Args:

@@ -1,6 +1,6 @@
 """Wrap the generator's stages as modules of tensors only, for any size, for ``torch.export`` and other runtimes.
 
-The LoRA stays beside the weights, per sample: runtimes arrange weights that never change once, when they load them.
+The LoRA is computed per sample, not folded: runtimes arrange constant weights once, when they load them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PredictGraph(nn.Module):
 
 
 class EncoderGraph(nn.Module):
-    """The encoder by itself: what :meth:`OneStepGenerator.latent_from` takes."""
+    """Run only the encoder; :meth:`OneStepGenerator.latent_from` takes its result."""
 
     def __init__(self, generator: OneStepGenerator) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """The decoder by itself: what :meth:`OneStepGenerator.picture_from` takes."""
+    """Run only the decoder; :meth:`OneStepGenerator.picture_from` takes its result."""
 
     def __init__(self, generator: OneStepGenerator) -> None:
         super().__init__()

@@ -44,7 +44,7 @@ class _ModulatedLora:
         if rank == 0:
             return
         self.lora_scale = LORA_ALPHA / rank
-        # Gaussian of std 1/r and zeros: at the start the layer computes W x alone.
+        # Gaussian of std 1/r and zeros: at the start the layer computes only W x.
         self.lora_A = nn.Parameter(torch.randn(shape_a) / rank)
         self.lora_B = nn.Parameter(torch.zeros(shape_b))
 

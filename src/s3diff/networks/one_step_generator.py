@@ -1,4 +1,4 @@
-"""Run the whole method on tensors: encode, predict for two prompts, one step, decode. Stages can be called singly."""
+"""Run the method on tensors. :func:`one_step` holds the order: encode, predict for two prompts, step to x0, decode."""
 
 from __future__ import annotations
 
@@ -182,14 +182,14 @@ class OneStepGenerator(nn.Module):
         guidance: float,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Run the stages in their order; what they need is made.
+        """Run the stages in their order, given the modulations and the prompts' context.
 
         Args:
             image: [B, 3, H, W] in [-1, 1], the enlarged, padded input.
             for_encoder: the encoder's modulations or folded weights.
             for_unet: the UNet's.
             context: from :meth:`guidance_context`; for guidance 1, one prompt [B, T, context_channels] per image.
-            guidance: the weight of the positive prompt's prediction; 1 for that prediction by itself.
+            guidance: the weight of the positive prompt's prediction; 1 for only that prediction.
             noise: standard normal of the latent's shape to draw a sample; None for the mean.
 
         Returns:
@@ -229,7 +229,7 @@ def one_step(
         adaptation: of the encoder.
         predict: gives the UNet's prediction for the latent, for one prompt or guided by two.
         timed: called with each stage's name, ``encode``, ``predict`` and ``decode``; the stage runs inside.
-        passed: called with a name of :data:`STAGE_RESULTS` and that tensor; what it returns is used instead.
+        passed: called with a name of :data:`STAGE_RESULTS` and that tensor; its result is used instead.
 
     Returns:
         [B, 3, H, W] in [-1, 1].

@@ -1,7 +1,7 @@
 """Encode a prompt's text to the embedding that the UNet attends to. Only this module imports transformers, when
 needed.
 
-The two prompts of the method are stored beside the weights; other texts are encoded here.
+The two prompts of the method are stored with the weights; other texts are encoded here.
 """
 
 from __future__ import annotations

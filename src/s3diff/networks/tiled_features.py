@@ -28,7 +28,7 @@ from torch.nn import functional as F
 Prepared = TypeVar("Prepared")
 #: Mean and variance, [B, groups, 1] in float32, of a map whose pieces the first argument makes one by one.
 Statistics = Callable[[Iterator[Tensor]], tuple[Tensor, Tensor]]
-#: A band holds about this many positions: large enough for fast convolutions, small beside the whole map.
+#: A band holds about this many positions: large enough for fast convolutions, small compared with the whole map.
 BAND_POSITIONS = 512 * 512
 
 
@@ -126,7 +126,7 @@ class TiledFeatures:
         return torch.cat(values, dim=2)
 
     def values(self) -> list[Tensor]:
-        """Compute all pieces, with what was pending."""
+        """Compute all pieces, pending functions included."""
         return [self._value(index) for index in range(len(self.pieces))]
 
     @classmethod

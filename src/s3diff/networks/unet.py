@@ -50,7 +50,7 @@ class UNetConfig:
         lora_rank: rank of the modulated LoRA; 0 for none.
 
     Raises:
-        ValueError: a value is outside what it allows. What several fields must agree on is checked by :class:`UNet`.
+        ValueError: a value is not allowed. Agreement between several fields is checked by :class:`UNet`.
     """
 
     latent_channels: int = 4

@@ -20,7 +20,7 @@ _TRITON_CAPABILITY = (7, 0)
 
 @dataclass(frozen=True, kw_only=True)
 class Acceleration:
-    """Hold what is switched on for a model on a device.
+    """Hold the accelerations that are switched on for a model on a device.
 
     Attributes:
         channels_last: convolutions keep a pixel's channels side by side in memory.

@@ -101,7 +101,7 @@ def restore_animation(
         provenance: whether the file states in XMP how it was made.
         degrees: for all frames, instead of the estimate and the options' degrees.
         signer: signs the file as Content Credentials (C2PA).
-        progress: called with ("frames", done, total) after every frame; what it raises ends the work without a file.
+        progress: called with ("frames", done, total) after every frame; its exception ends the work without a file.
 
     Raises:
         PictureError: the source cannot be read, is not animated, or its result would be too large.

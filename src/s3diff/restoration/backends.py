@@ -61,7 +61,7 @@ def fastest_backend(
     Args:
         model: in float32, on the CPU.
         device: where torch would run it.
-        dtype: what it is to compute in.
+        dtype: the number format of the computation.
         fast: whether torch is to compile the networks, which is not compared.
         remark: called with one line before the measurement.
     """
@@ -100,7 +100,7 @@ def _measured(model: LoadedModel, precision: Any, remark: Callable[[str], None])
         for backend, each in models.items():
             started = time.perf_counter()
             restore_tensors(each, picture, each.resolved(RestoreOptions()))
-            if trial:  # the first one makes and loads what is needed
+            if trial:  # the first one makes and loads the graphs
                 taken = time.perf_counter() - started
                 shortest[backend] = min(taken, shortest.get(backend, taken))
     return shortest

@@ -55,8 +55,8 @@ class DeviceModel:
             where it is installed and faster, which is measured once on each machine.
 
     Raises:
-        OptionError: the device is not on this machine, the precision is unknown, or the backend cannot do what is
-            asked for.
+        OptionError: the device is not on this machine, the precision is unknown, or the backend cannot run
+            the model like this.
         MissingExtraError: the backend is not installed.
     """
 
@@ -124,7 +124,7 @@ class DeviceModel:
         """Move the networks to a device, in its fast memory layout, and make the copies that are folded."""
         generator, self.device = self.generator, device
         self._tiny_decoder: TinyDecoder | None = None
-        #: What is switched on for this device, with the reasons.
+        #: The accelerations that are switched on for this device, with the reasons.
         self.acceleration = choose_acceleration(device, self.dtype, fast=self._fast)
         if self.runtime is not None:
             return

@@ -103,7 +103,7 @@ def restore_pages(
         quality: ignored for TIFF.
         provenance: whether each page states in XMP how it was made.
         signer: signs the file as Content Credentials (C2PA).
-        progress: called with ("pages", done, total) after every page; what it raises ends the work without a file.
+        progress: called with ("pages", done, total) after every page; its exception ends the work without a file.
 
     Returns:
         The size of the first page; degrees are the medians of all pages, seconds their sums.

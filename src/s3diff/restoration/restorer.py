@@ -164,7 +164,7 @@ class Restorer(DeviceModel):
 
         Raises:
             PictureError: another shape or type, values outside [0, 1] or not finite, or a result too large.
-            OptionError: an option or the degrees are outside what they allow.
+            OptionError: an option or the degrees are not allowed.
             ModelError: the options ask for a prompt that the model cannot encode.
             TypeError: a change that is no option.
         """
@@ -308,7 +308,7 @@ class Restorer(DeviceModel):
                 except S3DiffError as error:
                     if on_error == "raise":
                         raise
-                    restored = [error] * len(part)  # of one size: what was too large was so for each
+                    restored = [error] * len(part)  # all have one size: if one is too large, each is
                 results.update(zip(members[start:], restored, strict=False))
         return [results[index] for index in range(len(opened))]
 
@@ -331,7 +331,7 @@ def _is_one_picture(source: Any) -> bool:
 
 
 def as_picture(source: Source, options: RestoreOptions) -> codecs.Picture:
-    """Convert a source to a ``Picture``; ``options`` limits what is read from a file.
+    """Convert a source to a ``Picture``; ``options`` holds the limits of files.
 
     Raises:
         PictureError: the file cannot be read, or the object is of another type.

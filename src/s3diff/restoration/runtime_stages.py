@@ -66,7 +66,7 @@ class RuntimeStages:
         announce: called with one line before graphs are made, which takes up to a minute.
 
     Attributes:
-        look: called before every stage; what it raises ends the work.
+        look: called before every stage; its exception ends the work.
 
     Raises:
         MissingExtraError: the runtime is not installed.
@@ -140,7 +140,7 @@ class RuntimeStages:
 
     @contextmanager
     def watched(self, look: Callable[[], None]) -> Iterator[None]:
-        """Call ``look`` before every stage; what it raises ends the work."""
+        """Call ``look`` before every stage; its exception ends the work."""
         before, self.look = self.look, look
         try:
             yield

@@ -124,7 +124,7 @@ def write_onnx(
     *,
     half: bool = False,
 ) -> None:
-    """Write an ONNX file; weights that one file cannot hold (2 GB) go into ``NAME.onnx.data`` beside it.
+    """Write an ONNX file; weights that one file cannot hold (2 GB) go into ``NAME.onnx.data`` next to it.
 
     Args:
         program: from :func:`traced`.

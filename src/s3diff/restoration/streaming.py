@@ -46,7 +46,7 @@ _RECORD_VERSION = 2
 
 
 class _How(NamedTuple):
-    """Hold a caller's arguments besides the options; see :func:`restore_file`."""
+    """Hold a caller's arguments other than the options; see :func:`restore_file`."""
 
     overwrite: bool
     provenance: bool

@@ -313,7 +313,7 @@ def _result_bytes(job: Job) -> int:
 
 
 def beyond_limits(ended: Iterable[tuple[float, int, Kept]], limits: ServiceLimits) -> list[Kept]:
-    """Choose what is no longer kept: what is old, and the oldest where room or records run out.
+    """Choose the jobs to forget: old ones, and the oldest ones where room or records run out.
 
     Args:
         ended: seconds since its end, bytes of its result, and itself, of everything that has ended.

@@ -46,7 +46,7 @@ class ServiceLimits:
         result_seconds: how long a job and its result are kept after its end.
         result_bytes: room for results; when it is full the oldest ones are removed.
         job_records: ended jobs remembered at most.
-        batch_size: small pictures of one size that are restored together; 1 restores each by itself.
+        batch_size: small pictures of one size that are restored together; 1 restores each of them singly.
         batch_pixels: largest output in pixels that counts as small.
         batch_wait_seconds: how long a small picture waits for others of its size.
         estimates_at_once: pictures whose degrees are estimated at the same time, in addition to the jobs.

@@ -50,7 +50,7 @@ def _changed(config: Any, names: list[str], text: str, path: str) -> Any:
 
 
 def _as_json(text: str, hint: Any) -> Any:
-    """Read a text as what it would be in JSON for a field of this type; what does not fit stays what it is."""
+    """Read a text as JSON for a field of this type; return a text that does not fit unchanged."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         inner = next(kind for kind in arguments if kind is not type(None))

@@ -34,9 +34,9 @@ class TrainableModel(nn.Module):
         generator: the networks, whose weights are trained in place; the estimator stays frozen.
         positive: [T, C], the positive prompt's embedding.
         negative: [T, C], the negative prompt's.
-        trained: see :class:`s3diff.training.config.TrainConfig`. ``modulation`` leaves the prompts alone.
+        trained: see :class:`s3diff.training.config.TrainConfig`. ``modulation`` does not train the prompts.
         precision: what the networks compute in; the weights stay as they are.
-        keeps_prompts: leave the prompts alone whatever else is trained: a text encoder made them, and encodes others.
+        keeps_prompts: do not train the prompts, whatever else is trained: a text encoder made them, and encodes others.
     """
 
     def __init__(

@@ -49,7 +49,7 @@ class Animation:
         num_plays: number of plays; 0 for ever, as for AVIF, whose number Pillow does not report.
         is_grey: whether every frame is grey; frames have one channel then, and else three.
         is_transparent: whether any pixel of any frame is not opaque; every frame has alpha then, and else none.
-        notes: what was left out, one sentence each.
+        notes: omissions, one sentence each.
         max_pixels: largest frame accepted by :meth:`frames`.
         max_bytes: largest file accepted by :meth:`frames`.
     """

@@ -38,7 +38,7 @@ class Credentials(NamedTuple):
         signer: name in the certificate.
         organisation: the same.
         failures: codes of the specification for what does not hold.
-        actions: what was done, such as ``c2pa.enhanced``.
+        actions: the stated actions, such as ``c2pa.enhanced``.
         source_type: of IPTC's vocabulary, as the actions state it; empty where they do not.
         restoration: our statement in the actions, its fields as texts.
         inputs: titles of what the file was made of.

@@ -58,7 +58,7 @@ class LargePicture:
             loader = image.get("vips-loader")
             self.num_pages = int(image.get("n-pages")) if image.get_typeof("n-pages") else 1
             self.icc_profile: bytes | None = bytes(image.get(_PROFILE)) if image.get_typeof(_PROFILE) else None
-            #: The input's packet, of which a result takes over what is stated of the input's making.
+            #: The input's packet, whose statement of the input's making a result takes over.
             self.xmp: bytes | None = bytes(image.get(_XMP)) if image.get_typeof(_XMP) else None
             is_turned = bool(image.get_typeof("orientation")) and image.get("orientation") in QUARTER_TURNS
             image = image.autorot()
@@ -84,7 +84,7 @@ class LargePicture:
         #: Pixels per inch, across and down. One pixel per mm is libvips' word for a file that states nothing.
         across, down = (image.yres, image.xres) if is_turned else (image.xres, image.yres)
         self.dpi = None if across == down == 1 else (across * _MM_PER_INCH, down * _MM_PER_INCH)
-        #: What is lost, one sentence each.
+        #: Losses, one sentence each.
         self.notes: tuple[str, ...] = stated.notes
         if self.num_pages > 1:
             self.notes += (f"the file holds {self.num_pages} pages; the first one is used",)

@@ -112,7 +112,7 @@ _HEIF_HEAD_BYTES = 1 << 16
 
 
 def left_out_note(kinds: Iterable[str]) -> tuple[str, ...]:
-    """Return a remark on what was left out; none for nothing."""
+    """Return a remark that names omissions; none if there are none."""
     titles = list(dict.fromkeys(kind for kind in kinds if kind))
     return (f"left out: {', '.join(titles)}",) if titles else ()
 

@@ -289,7 +289,7 @@ def held_by(form: Format, metadata: Metadata) -> tuple[Metadata, tuple[str, ...]
 
 
 def tiff_exif(exif: bytes) -> tuple[bytes | None, tuple[str, ...]]:
-    """Return the EXIF block as a TIFF can hold it, and notes on what it cannot."""
+    """Return the EXIF block as a TIFF can hold it, and notes on losses."""
     tags = Image.Exif()
     try:
         tags.load(exif)

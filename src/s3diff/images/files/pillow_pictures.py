@@ -174,7 +174,7 @@ def rgb_from_cmyk(image: Image.Image, icc_profile: bytes | None) -> tuple[Image.
 
 
 def _has_loading_turned(image: Image.Image) -> bool:
-    """Check whether loading turned a TIFF by a quarter; False for square images that Pillow opened by itself.
+    """Check whether loading turned a TIFF by a quarter; False for square images that Pillow has opened.
 
     After the turn the tags still hold the stored sides, but no longer the orientation.
     """

@@ -12,7 +12,7 @@ from s3diff.images.files.geotiff import follow_position
 
 _WITH_XMP, _WITHOUT_XMP = (", ".join(each.title for each in FORMATS if each.has_xmp == has) for has in (True, False))
 _COORDINATES_HERE = "(the table of coordinates)\n"
-_BEFORE = """# Pictures: what is kept
+_BEFORE = """# Pictures: what a result keeps
 
 Made by `python -m s3diff.images.files.preservation > docs/pictures.md`; do not edit by hand.
 
@@ -26,7 +26,7 @@ GIF holds 256 colours. A picture of wide colours that goes into BMP or GIF, whic
 - **16 bits** per channel of grey, RGB and both with transparency are read from PNG and TIFF, restored in floats and
   written into these formats; the others get 8, rounded. CMYK of 16 bits and the frames of an animation are read with 8.
 - **Grey** stays grey, unless the model put real colour into it (`--grey`). A palette becomes RGB, 1 bit becomes 8-bit
-  grey, CMYK becomes RGB through its profile, which is then dropped. A remark says what was lost. WebP knows no grey,
+  grey, CMYK becomes RGB through its profile, which is then dropped. A remark names every loss. WebP knows no grey,
   AVIF (with older Pillow) and HEIC none with transparency: what comes back has three channels, equal or nearly so.
 - **Orientation** is applied once; the tag says upright afterwards, in EXIF and in XMP. The **thumbnail** of the small
   picture is dropped. TIFF takes over descriptive tags, EXIF, GPS and the place of a GeoTIFF, which other formats do not
@@ -40,7 +40,7 @@ GIF holds 256 colours. A picture of wide colours that goes into BMP or GIF, whic
   TIFF, Adobe RGB in EXIF
   (ColorSpace 2, or Interoperability R03). HDR (PQ, HLG) is refused. A profile for other channels than those written
   (RGB in a grey PNG, grey in WebP) is replaced by one with the same curve, and a remark says so.
-- **Raw files** (DNG, CR2, NEF, ARW ...) are refused: what they show is a preview. Of a TIFF whose first page is a
+- **Raw files** (DNG, CR2, NEF, ARW ...) are refused: decoders show only their preview. Of a TIFF whose first page is a
   reduced copy, the full picture is read.
 - **TIFF** of grey, RGB, CMYK and Lab, with or without transparency, of 1 to 64 bits per channel or floats (cut to the
   range from 0 to 1), in strips, tiles or planes is read, with 16 bits where it has more than 8; Lab is converted to
@@ -68,7 +68,7 @@ inch are stated.
   0x83BB, Windows' tags (XPTitle ..), ratings, document and computer names.
 - **Texts** of PNG (title, author, generation parameters), several of one keyword too, and the comments of JPEG and GIF
   are kept; a JPEG or GIF takes the text of the keyword Comment.
-- **What lies beside the picture** is left behind and named: gain maps (Ultra HDR, Apple, ISO 21496-1), the video of
+- **Further contents of the file** are left behind and named: gain maps (Ultra HDR, Apple, ISO 21496-1), the video of
   motion pictures, depth, sound, further pictures, Content Credentials, segments and chunks that are not read
   (tIME, bKGD, sBIT ..), second blocks of EXIF or XMP, tags of a TIFF's page, Photoshop's paths, layers and other
   resources. XMP's claims about them are dropped with them. Previews and thumbnails go without a remark.
@@ -94,7 +94,7 @@ place, so that equal inputs give equal bytes.
   pixels. A picture that is restored again keeps the entry of its first restoration before the new one.
   Each page of a TIFF states its own.
 - **What the input stated** is never replaced by something weaker: AI (`trainedAlgorithmicMedia`), composites, drawings
-  and types that are not known stay, a capture becomes the model's type. What is replaced (CreatorTool, a capture's
+  and types that are not known stay, a capture becomes the model's type. A replaced statement (CreatorTool, a capture's
   type) stands in the structure (`InputCreatorTool`, `InputDigitalSourceType`), and a remark says so. The input's
   Content Credentials hold for its own bytes and are left behind; AI that they state becomes the DigitalSourceType.
 
@@ -139,7 +139,7 @@ restored.tif`, in a folder without further ado. `--pages 1,3-5` takes some of th
 `Restorer.restore_pages(source, target, options, progress=...)`, `RestoreOptions(pages="1,3-5")`.
 
 - **Each page** is a picture of its own: its size, depth, colours, transparency, profile, DPI and metadata stay its own,
-  and blur and noise are estimated for each. What is printed of the whole are the medians.
+  and blur and noise are estimated for each. The printed values are the medians of all pages.
 - The result is compressed without loss; beyond 4 GB it is a BigTIFF. One page at a time is in memory; all pages
   together may have 16 times the pixels of `--max-megapixels`. An interruption leaves no file.
 - Reduced copies and masks that a file marks as such are no pages. `--stream` takes the first page, and a remark says
@@ -150,12 +150,12 @@ restored.tif`, in a folder without further ado. `--pages 1,3-5` takes some of th
 The extra `heif`, `pip install -c constraints.txt ".[heif]"`, reads and writes HEIC. More than 8 bits are read with all
 of them and written with 10. The extra's package, pillow-heif, is BSD-3-Clause, but its wheels bundle x265
 (GPL-2.0), libheif and libde265 (LGPL-3.0): mind this before you pass them on.
-For reading alone, `pip install pi-heif` is enough, whose wheels hold the last two only; results then go into another
+For reading only, `pip install pi-heif` is enough, whose wheels hold just the last two; results then go into another
 format, in a folder PNG.
 
 ## Larger than memory
 
-`s3diff restore scan.tif -o large.tif --stream` (the extra `large`; without `--stream` by itself where a `.tif` would
+`s3diff restore scan.tif -o large.tif --stream` (the extra `large`; automatic where a `.tif` would
 have more pixels than `--max-megapixels`) reads a TIFF, PNG or JPEG part by part and writes a tiled, losslessly
 compressed BigTIFF. Tiled TIFF is read where it is needed; libvips decodes the others once, beyond 100 MB into a
 temporary file (`TMPDIR`). At a scale of 4 and above the result is the one that memory would have given, within one
@@ -167,9 +167,9 @@ progress=...)`.
 - Refused in one line: transparency, CMYK, other formats; `--strength` below 1, `--size-mode fill` that cuts,
   `--restore-at model` at another scale than 4, `--latent sample`; a model with attention or group norm (`s3diff`),
   which needs the whole picture. The networks work at the output's size, also below a scale of 4.
-- The pixels lie beside the target meanwhile, hidden, uncompressed; finished tiles are written down one by one. After an
-  interruption or a power cut the same command goes on with the next tile and gives the same bytes. Another source,
-  model or option begins anew. To give up, delete `.NAME.s3diff-*`.
+- During the work the pixels lie in a hidden, uncompressed file next to the target; finished tiles are recorded one by
+  one. After an interruption or a power cut the same command goes on with the next tile and gives the same bytes.
+  Another source, model or option begins anew. To give up, delete `.NAME.s3diff-*`.
 
 ## Folders
 
@@ -178,8 +178,8 @@ progress=...)`.
 `--format` every result gets that format; where two would get one name (`a.png`, `a.jpg`), the one that changes keeps
 its old ending inside: `a.jpg.png`.
 
-What is done stands in `OUT/.s3diff-journal.jsonl` (elsewhere: `--journal`). The same command goes on after an
-interruption, a killed process or a power cut. A picture counts as done if its result is there and its source has the
+Finished pictures are recorded in `OUT/.s3diff-journal.jsonl` (elsewhere: `--journal`). The same command goes on after
+an interruption, a killed process or a power cut. A picture counts as done if its result is there and its source has the
 size and time of change that it had; a run with another model or other options does not count, and replaces results only
 with `--overwrite`. To restore everything again, remove the journal and give `--overwrite`. One process at a time may
 use a journal. A full disk stops the run.

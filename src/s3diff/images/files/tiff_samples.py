@@ -66,7 +66,7 @@ class Samples(NamedTuple):
         image: loaded, with the file's metadata; its pixels are unused.
         array: [H, W, 1 to 4], grey or RGB and opacity, upright; uint8 or uint16.
         is_srgb: whether colours were converted to sRGB, so that the file's profile does not apply.
-        notes: what was lost.
+        notes: losses, one sentence each.
     """
 
     image: TiffImage

@@ -69,7 +69,7 @@ def plan(service: RestorationService, settings: Settings) -> Plan:
     """Validate settings and describe their effect.
 
     Raises:
-        OptionError: a value is outside what it allows.
+        OptionError: a value is not allowed.
         TooLargeHereError: it makes a result larger than the service's.
     """
     options, writing = options_from_texts(settings.options)
