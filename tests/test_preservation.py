@@ -21,7 +21,7 @@ from s3diff.images.files.metadata import Metadata, for_result
 from s3diff.images.files.preservation import page
 from s3diff.images.transparency import enlarge_alpha_guided, without_hidden_colors
 from s3diff.options import RestoreOptions
-from s3diff.restoration.finishing import finish
+from s3diff.restoration.finishing import finish, is_finished_by_rounding
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.sizes import sizes_of
 
@@ -232,7 +232,10 @@ def test_colours_that_nobody_sees_reach_no_visible_pixel(strength: float, space:
         pixels = np.full((32, 32, 4), (128, 128, 128, 255), np.uint8)
         pixels[:, 16:] = (*hidden, 0)
         picture = replace(from_array(pixels), icc_profile=profile_of(space) if space else None)
-        finished.append(finish(torch.full((1, 3, 128, 128), 128 / 255), picture, sizes_of((32, 32), options), options))
+        sizes = sizes_of((32, 32), options)
+        is_final = is_finished_by_rounding(picture, sizes, options)
+        result = torch.full((1, 3, 128, 128), 128 / 255)
+        finished.append(finish(result, picture, sizes, options, is_final=is_final))
     tainted, clean = finished
     assert clean.alpha is not None
     assert np.array_equal(tainted.alpha, clean.alpha)

@@ -18,7 +18,6 @@ from s3diff.messages import install_command
 
 if TYPE_CHECKING:
     from s3diff.training.loop import StepReport
-    from s3diff.training.run import TrainRequest
 
 Data = Annotated[
     str, typer.Option(help="Ground-truth pictures: a folder, tar shards (a{000..012}.tar, *.tar), local or remote.")
@@ -77,7 +76,10 @@ def train(
             cpu=cpu,
         )
         if dry_run:
-            _print_plan(request)
+            from s3diff.training.dry_run import dry_run as plan
+
+            for line in plan(request).lines():
+                typer.echo(line)
         else:
             _print_result(run.train(request, report))
 
@@ -117,7 +119,8 @@ def train_estimator(
 def _training(output: Path) -> Iterator[Callable[[StepReport], None]]:
     """Print errors in one line, the log on stderr, a bar on a terminal; end by a signal with its usual exit code."""
     with one_line_errors():
-        _require_accelerate()
+        if importlib.util.find_spec("accelerate") is None:
+            raise MissingExtraError(f"training needs the extra train; install it: {install_command('train')}")
         from s3diff.training.loop import Stopped
 
         logger = logging.getLogger("s3diff")
@@ -170,21 +173,9 @@ def _figures(report: StepReport) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in report.values.items())
 
 
-def _print_plan(request: TrainRequest) -> None:
-    from s3diff.training.dry_run import dry_run
-
-    for line in dry_run(request).lines():
-        typer.echo(line)
-
-
 def _print_result(path: Path) -> None:
     if _is_main_process():
         typer.echo(str(path))
-
-
-def _require_accelerate() -> None:
-    if importlib.util.find_spec("accelerate") is None:
-        raise MissingExtraError(f"training needs the extra train; install it: {install_command('train')}")
 
 
 def _is_main_process() -> bool:

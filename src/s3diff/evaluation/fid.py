@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from s3diff.errors import ModelError, PictureError
+from s3diff.errors import PictureError
+from s3diff.evaluation.perceptual import load_frozen
 from s3diff.evaluation.perceptual_weights import load_inception_weights
 
 #: Length of a feature vector.
@@ -71,17 +72,7 @@ class InceptionFeatures(nn.Module):
         with torch.device("meta"):
             self._build()
         self.to_empty(device="cpu")
-        wanted = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        if wanted != given:
-            odd = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
-            raise ModelError(
-                f"weights do not fit Inception: {odd[0]} (and {len(odd) - 1} more) is {given.get(odd[0])}, "
-                f"not {wanted.get(odd[0])}; prepare them again"
-            )
-        self.load_state_dict(dict(weights))
-        self.requires_grad_(False)
-        self.eval()
+        load_frozen(self, weights, "Inception", "prepare them again")
 
     def _build(self) -> None:
         self.Conv2d_1a_3x3 = _Convolution(3, 32, 3, stride=2)

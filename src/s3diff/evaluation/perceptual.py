@@ -49,6 +49,7 @@ _POOLING_EPSILON = 1e-12
 
 #: Index of the last convolution of each of the five VGG16 stages: the features are taken after its ReLU.
 _VGG16_STAGE_ENDS = (1, 3, 6, 9, 12)
+_ADVICE = "use those of load_perceptual_weights"
 
 
 def _normalised(images: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -72,14 +73,19 @@ def _check_same_shapes(first: Sequence[torch.Tensor], second: Sequence[torch.Ten
         )
 
 
-def _load_frozen(module: nn.Module, weights: Mapping[str, torch.Tensor], measure: str) -> None:
+def load_frozen(module: nn.Module, weights: Mapping[str, torch.Tensor], measure: str, advice: str) -> None:
+    """Load weights of exactly the module's names and shapes, and freeze the module.
+
+    Raises:
+        ModelError: the weights do not fit; the message ends with ``advice``.
+    """
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if wanted != given:
         odd = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
         raise ModelError(
             f"weights do not fit {measure}: {odd[0]} (and {len(odd) - 1} more) is {given.get(odd[0])}, "
-            f"not {wanted.get(odd[0])}; use those of load_perceptual_weights"
+            f"not {wanted.get(odd[0])}; {advice}"
         )
     module.load_state_dict(dict(weights))
     module.requires_grad_(False)
@@ -164,10 +170,11 @@ class LPIPS(nn.Module):
         self.linear = nn.ParameterList([nn.Parameter(torch.empty(count)) for count in channels])
         self.register_buffer("shift", torch.tensor(LPIPS_SHIFT).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(LPIPS_SCALE).view(1, 3, 1, 1), persistent=False)
-        _load_frozen(
+        load_frozen(
             self,
             weights if weights is not None else load_perceptual_weights("lpips_alex" if net == "alex" else "lpips_vgg"),
             f"LPIPS({net})",
+            _ADVICE,
         )
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -265,7 +272,7 @@ class DISTS(nn.Module):
         self.register_buffer("scale", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         hann = torch.tensor([0.25, 0.5, 0.25])  # Hann window of five without its zero ends, sum 1
         self.register_buffer("window", torch.outer(hann, hann).view(1, 1, 3, 3), persistent=False)
-        _load_frozen(self, weights if weights is not None else load_perceptual_weights("dists"), "DISTS")
+        load_frozen(self, weights if weights is not None else load_perceptual_weights("dists"), "DISTS", _ADVICE)
 
     def features(self, images: torch.Tensor) -> list[FeatureStatistics]:
         """Compute statistics of the picture itself and of five depths.

@@ -7,7 +7,6 @@ median of the estimates for some frames), with the same seed, and either all in 
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from s3diff.images.codecs import (
 from s3diff.images.provenance import Provenance
 from s3diff.messages import in_megapixels
 from s3diff.options import Grey, RestoreOptions
-from s3diff.restoration.conveyor import Conveyor
+from s3diff.restoration.conveyor import read_ahead
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Sizes, sizes_of
@@ -122,7 +121,7 @@ def restore_animation(
     def restored_frames() -> Iterator[Frame]:
         nonlocal stated
         grey: Grey | None = None
-        for index, frame in enumerate(_read_ahead(animation)):
+        for index, frame in enumerate(read_ahead(animation.frames(), animation.num_frames)):
             opened = Opened(frame.picture, sizes)
             restored = restore(model, [opened], options, degrees=degrees, grey=grey)[0]
             if index == 0 and animation.is_grey:
@@ -150,18 +149,8 @@ def restore_animation(
     )
 
 
-def _read_ahead(animation: Animation) -> Iterator[Frame]:
-    """Yield the frames; decode each while the caller restores the one before it."""
-    frames = animation.frames()
-    with Conveyor[int, Frame, None](
-        lambda _: next(frames, None), lambda _: None, range(animation.num_frames), has_room=lambda ready: not ready
-    ) as conveyor:
-        while (taken := conveyor.take()) is not None:
-            yield taken[1]
-
-
 def _estimated(model: DeviceModel, animation: Animation) -> Degrees:
     count = min(_ESTIMATED_FRAMES, animation.num_frames)
     wanted = {round((index + 0.5) * animation.num_frames / count - 0.5) for index in range(count)}
-    found = [estimate(model, frame.picture) for index, frame in enumerate(animation.frames()) if index in wanted]
-    return Degrees(*(statistics.median(values) for values in zip(*found, strict=True)))
+    frames = enumerate(animation.frames())
+    return Degrees.median(estimate(model, frame.picture) for index, frame in frames if index in wanted)

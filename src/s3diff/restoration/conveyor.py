@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -237,3 +237,12 @@ class Conveyor(Generic[Item, Ready, Made]):
             self._is_writing = False
             self._turn.notify_all()
         return True
+
+
+def read_ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
+    """Yield ``count`` items; read each while the caller works on the one before it."""
+    with Conveyor[int, Item, None](
+        lambda _: next(items, None), lambda _: None, range(count), has_room=lambda ready: not ready
+    ) as conveyor:
+        while (taken := conveyor.take()) is not None:
+            yield taken[1]

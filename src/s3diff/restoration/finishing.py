@@ -51,17 +51,20 @@ def is_finished_by_rounding(picture: Picture, sizes: Sizes, options: RestoreOpti
     )
 
 
-def finish(result: torch.Tensor | Canvas, picture: Picture, sizes: Sizes, options: RestoreOptions) -> Picture:
+def finish(
+    result: torch.Tensor | Canvas, picture: Picture, sizes: Sizes, options: RestoreOptions, *, is_final: bool
+) -> Picture:
     """Convert the networks' result to the output's size and to the colours, depth and transparency of ``picture``.
 
     Args:
         result: the networks' result: [1, 3, H, W] in [0, 1] at the working size, or the canvas of a picture restored in
             parts.
         options: with the filter that enlarged the input.
+        is_final: from :func:`is_finished_by_rounding`.
     """
     in_grey = picture.is_grey and not becomes_color(result, options)
     like = picture if in_grey or not picture.is_grey else in_color(picture, options)
-    if is_finished_by_rounding(picture, sizes, options):
+    if is_final:
         pixels = result.finished(in_grey=in_grey) if isinstance(result, Canvas) else from_tensor(result, like)
         return replace(like, pixels=pixels)
     colors = _resampled(_plain_colors(result, in_grey=in_grey), sizes)

@@ -6,7 +6,6 @@ Each page has its own size, depth, and degrees of blur and noise.
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from s3diff.images.codecs import (
 )
 from s3diff.messages import in_megapixels
 from s3diff.options import ALL_PAGES, RestoreOptions
-from s3diff.restoration.conveyor import Conveyor
+from s3diff.restoration.conveyor import read_ahead
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Sizes, allowed_sizes
@@ -128,7 +127,7 @@ def restore_pages(
     seconds: dict[str, float] = {}
 
     def restored() -> Iterator[Picture]:
-        for picture in _read_ahead(source.pages):
+        for picture in read_ahead(source.pages.pictures(), len(source.pages.numbers)):
             result = restore(model, [opened_picture(picture, options)], options)[0]
             for stage, value in result.seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + value
@@ -142,11 +141,10 @@ def restore_pages(
                 progress("pages", len(used), len(source.sizes))
 
     lost = write_pages(restored(), target, quality=quality, overwrite=overwrite, signer=signer)
-
     return Result(
         size=source.sizes[0].output,
-        degrees=_median(used),
-        estimated=_median(estimated),
+        degrees=Degrees.median(used),
+        estimated=Degrees.median(estimated),
         seconds=seconds,
         options=options,
         notes=(*notes, *lost),
@@ -154,17 +152,3 @@ def restore_pages(
         in_file=Path(target),
         provenance=stated[0],
     )
-
-
-def _median(degrees: list[Degrees]) -> Degrees:
-    return Degrees(*(statistics.median(values) for values in zip(*degrees, strict=True)))
-
-
-def _read_ahead(pages: Pages) -> Iterator[Picture]:
-    """Yield the pages; decode each while the caller restores the one before it."""
-    coming = pages.pictures()
-    with Conveyor[int, Picture, None](
-        lambda _: next(coming, None), lambda _: None, range(len(pages.numbers)), has_room=lambda ready: not ready
-    ) as conveyor:
-        while (taken := conveyor.take()) is not None:
-            yield taken[1]

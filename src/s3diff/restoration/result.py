@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +25,11 @@ class Degrees(NamedTuple):
 
     blur: float
     noise: float
+
+    @classmethod
+    def median(cls, found: Iterable[Degrees]) -> Degrees:
+        """Compute the medians of blur and of noise."""
+        return cls(*(statistics.median(values) for values in zip(*found, strict=True)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

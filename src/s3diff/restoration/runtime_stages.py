@@ -118,14 +118,12 @@ class RuntimeStages:
             )
 
     def encode(self, image: Tensor, adaptation: Adaptation, noise: Tensor | None = None) -> Tensor:
-        """See :meth:`OneStepGenerator.encode`."""
         moments = self._run("encoder", zip(image.split(1), _matrices(adaptation), strict=True))
         return self._generator.latent_from(moments, noise)
 
     def predict_guided(
         self, latent: Tensor, positive: Tensor, negative: Tensor, guidance: float, adaptation: Adaptation
     ) -> Tensor:
-        """See :meth:`OneStepGenerator.predict_guided`."""
         adapted = zip(latent.split(1), _matrices(adaptation), strict=True)
         if guidance == 1:
             return self._run(
@@ -135,7 +133,6 @@ class RuntimeStages:
         return self._run("unet_guided", ((*each, own, weight) for each, own in zip(adapted, contexts, strict=True)))
 
     def decode(self, latent: Tensor, image: Tensor) -> Tensor:
-        """See :meth:`OneStepGenerator.decode`."""
         return self._generator.picture_from(self._run("decoder", zip(latent.split(1))), image)
 
     @contextmanager
@@ -238,7 +235,6 @@ class _Positive(nn.Module):
         self.generator = generator
 
     def forward(self, latent: Tensor, modulation: Tensor, context: Tensor) -> Tensor:
-        """See :class:`PredictGraph`."""
         return self.generator.predict(latent, context, modulation).float()
 
 

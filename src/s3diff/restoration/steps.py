@@ -136,7 +136,8 @@ def restore(
             return [one([each], progress=progress)[0] for each in opened]
         colors = torch.cat([to_networks(picture) for picture in pictures])
         low_quality = LowQuality(tensor_reader(colors), sizes.input[::-1], len(pictures))
-        canvas = _canvas(pictures[0], sizes, options) if len(plan.regions) > 1 else None
+        is_final = [is_finished_by_rounding(picture, sizes, options) for picture in pictures]
+        canvas = _canvas(pictures[0], sizes, options, is_final[0]) if len(plan.regions) > 1 else None
         made = walk(
             model,
             low_quality,
@@ -153,8 +154,8 @@ def restore(
         if on_begin is not None:
             on_begin("finish", len(plan.regions), len(plan.regions))
         images = [canvas] if made.images is None else made.images.split(1)
-        each_of = zip(made.results, images, pictures, strict=True)
-        return [_finished(result, image, picture, sizes, options, notes) for result, image, picture in each_of]
+        each_of = zip(made.results, images, pictures, is_final, strict=True)
+        return [_finished(*each, sizes, options, notes) for each in each_of]
 
     width, height = sizes.working
     return attempt(
@@ -239,7 +240,7 @@ def walk(
         results = [
             Result(
                 size=sizes.output, degrees=Degrees(*each), estimated=Degrees(*found), seconds=seconds, options=options,
-                provenance=_statement(model, _settled(options, sizes, plan), plan, Degrees(*each), Degrees(*found)),
+                provenance=_statement(model, options, sizes, plan, Degrees(*each), Degrees(*found)),
             )
             for each, found in zip(used.tolist(), estimated.tolist(), strict=True)
         ]  # fmt: skip
@@ -281,16 +282,17 @@ def _finished(
     result: Result,
     image: Tensor | Canvas | None,
     picture: Picture,
+    is_final: bool,
     sizes: Sizes,
     options: RestoreOptions,
     notes: tuple[str, ...],
 ) -> Result:
-    """Put the finished picture into its result; measure the time unless only rounding is needed."""
+    """Put the finished picture into its result; measure the time unless only rounding is needed (``is_final``)."""
     assert image is not None  # the walk gave it, or took the canvas
     started = time.perf_counter()
-    finished = finish(image, picture, sizes, options)
+    finished = finish(image, picture, sizes, options, is_final=is_final)
     seconds = dict(result.seconds)
-    if not is_finished_by_rounding(picture, sizes, options):
+    if not is_final:
         seconds["finish"] = time.perf_counter() - started
         seconds["total"] = sum(value for stage, value in seconds.items() if stage != "total")
     stated = None if result.provenance is None else replace(result.provenance, input_digest=picture.digest())
@@ -298,19 +300,15 @@ def _finished(
     return replace(result, in_memory=finished, seconds=seconds, notes=notes, provenance=stated)
 
 
-def _settled(options: RestoreOptions, sizes: Sizes, plan: TilePlan) -> RestoreOptions:
-    """Replace ``auto`` in the options by this machine's choices, so that another machine can repeat them."""
+def _statement(
+    model: DeviceModel, options: RestoreOptions, sizes: Sizes, plan: TilePlan, degrees: Degrees, estimated: Degrees
+) -> Provenance:
+    """State how a result was made; this machine's choices replace ``auto``, so that another machine can repeat them."""
     restore_at: RestoreAt = "output" if sizes.working == sizes.uncut else "model"
     # A side given by hand means tiles for every stage; where only the UNet runs in tiles, the choice stays ``auto``.
     is_in_tiles = plan.is_local or plan.autoencoder == "tiles"
     tile: Any = "off" if plan.is_whole else plan.tile_px if is_in_tiles and plan.tile_px else options.tile
-    return options.with_valid(restore_at=restore_at, tile=tile)
-
-
-def _statement(
-    model: DeviceModel, options: RestoreOptions, plan: TilePlan, degrees: Degrees, estimated: Degrees
-) -> Provenance:
-    is_stated = plan.released is not None or options.tile != "auto"
+    is_stated = plan.released is not None or tile != "auto"
     return Provenance(
         model=model.model.name,
         fingerprint=model.model.fingerprint,
@@ -319,7 +317,7 @@ def _statement(
         precision=model.precision,
         device=model.runs_on,
         is_compiled=model.acceleration.compiled,
-        options=options,
+        options=options.with_valid(restore_at=restore_at, tile=tile),
         tiles="" if is_stated else f"UNet {plan.tile_px or 'whole'}, autoencoder {plan.autoencoder}",
         blur=degrees.blur,
         noise=degrees.noise,
@@ -328,9 +326,8 @@ def _statement(
     )
 
 
-def _canvas(picture: Picture, sizes: Sizes, options: RestoreOptions) -> Canvas:
-    is_last = is_finished_by_rounding(picture, sizes, options)
-    is_kept = is_last or picture.pixels.dtype.kind == "f"
+def _canvas(picture: Picture, sizes: Sizes, options: RestoreOptions, is_final: bool) -> Canvas:
+    is_kept = is_final or picture.pixels.dtype.kind == "f"
     depth = picture.pixels.dtype if is_kept else np.dtype(np.uint16)
     return Canvas(sizes.working[::-1], depth, options.color_match, is_grey=picture.is_grey)
 

@@ -65,7 +65,6 @@ class TiledStages:
         self._downscale = generator.config.autoencoder.downscale
 
     def encode(self, image: Tensor, adaptation: Adaptation, noise: Tensor | None = None) -> Tensor:
-        """See :meth:`OneStepGenerator.encode`."""
         generator, released = self.generator, self.plan.released
         encoder = partial(call_adapted, generator.autoencoder.encoder, adaptation)
         image = image.to(dtype_of(generator.autoencoder))
@@ -88,7 +87,6 @@ class TiledStages:
     def predict_guided(
         self, latent: Tensor, positive: Tensor, negative: Tensor, guidance: float, adaptation: Adaptation
     ) -> Tensor:
-        """See :meth:`OneStepGenerator.predict_guided`."""
         context = self.generator.guidance_context(positive, negative, guidance, adaptation)
         predict = partial(self._predict, context=context, guidance=guidance, adaptation=adaptation)
         height, width = latent.shape[2:]
@@ -117,7 +115,6 @@ class TiledStages:
         return self._blended(predict, latent, tiles)
 
     def decode(self, latent: Tensor, image: Tensor) -> Tensor:
-        """See :meth:`OneStepGenerator.decode`."""
         if self._tiny_decoder is not None:
             return self._with_tiny_decoder(self._tiny_decoder, latent, image)
         generator, released = self.generator, self.plan.released

@@ -33,7 +33,6 @@ class PlainFormatter(logging.Formatter):
     """Format a record for a terminal: ``14:03:22  POST /api/v1/restore  200  1.42 s``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """See :class:`logging.Formatter`."""
         parts = [time.strftime("%H:%M:%S", time.localtime(record.created))]
         if (status := getattr(record, "status", None)) is not None:
             facts = (getattr(record, name, None) for name in ("method", "route", "client"))
@@ -53,7 +52,6 @@ class JsonFormatter(logging.Formatter):
     """Format a record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """See :class:`logging.Formatter`."""
         when = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {"time": when, "level": record.levelname.lower(), "logger": record.name}
         line["message"] = record.getMessage()

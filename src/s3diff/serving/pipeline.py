@@ -115,12 +115,10 @@ class Pipeline:
         return self._conveyor.put(job, self.limits.queue_length)
 
     def has_room(self, model: str) -> bool:
-        """See :class:`s3diff.serving.jobs.JobWorker`."""
         is_offered = model in [offered.name for offered in self._models.offered()]
         return is_offered and self.is_open and self.is_alive and self.num_waiting < self.limits.queue_length
 
     def take_over(self, job: Job) -> bool:
-        """See :class:`s3diff.serving.jobs.JobWorker`."""
         job.options = within_limits(job.options, self.limits)
         self._guarded(job, partial(check_header, job, self.limits))
         return job.status.is_final or self.put(job)

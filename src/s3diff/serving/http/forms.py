@@ -89,7 +89,6 @@ class _FormParser(MultiPartParser):
     """Parse a form whose file name may be given only as ``filename*``, which RFC 7578 forbids and programs send."""
 
     def on_header_end(self) -> None:
-        """See :class:`MultiPartParser`."""
         if self._current_partial_header_name.lower() == b"content-disposition":
             self._current_partial_header_value = _with_plain_name(self._current_partial_header_value)
         super().on_header_end()

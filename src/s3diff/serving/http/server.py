@@ -34,7 +34,6 @@ class PatientProtocol(H11Protocol):
     max_connections = _MAX_CONNECTIONS
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See :class:`asyncio.Protocol`."""
         super().connection_made(transport)  # type: ignore[arg-type]
         if len(self.connections) > self.max_connections:
             self.transport.abort()
@@ -98,7 +97,6 @@ class Server(uvicorn.Server):
         self._drain_until: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See :class:`uvicorn.Server`."""
         await super().startup(sockets)
         self._on_start()
 
@@ -112,7 +110,6 @@ class Server(uvicorn.Server):
         self._on_drain(len(self._service.store.live()))
 
     async def on_tick(self, counter: int) -> bool:
-        """See :class:`uvicorn.Server`."""
         if await super().on_tick(counter):
             return True
         if self._drain_until is None:

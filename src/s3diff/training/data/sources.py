@@ -145,7 +145,6 @@ class FolderSource:
         return self.name(index)
 
     def read(self, index: int) -> np.ndarray:
-        """See :class:`PictureSource`."""
         path = f"{self._folder}/{self._names[index]}"
         if self.is_remote:
             return rgb_8_bits(decode_picture(self._reader.read(path), shown_path(path)))
@@ -187,7 +186,6 @@ class ShardSource:
         return shown_path(f"{shard}/{self._names[index].removeprefix('./')}")
 
     def read(self, index: int) -> np.ndarray:
-        """See :class:`PictureSource`."""
         data = self._reader.read(self._url(index), int(self._offsets[index]), int(self._sizes[index]))
         return rgb_8_bits(decode_picture(data, self.name(index)))
 
