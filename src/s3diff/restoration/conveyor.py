@@ -146,7 +146,7 @@ class Conveyor(Generic[Item, Ready, Made]):
 
         def is_settled() -> bool:
             is_done = not (self._is_endless or self._waiting or self._is_reading)
-            is_full = not self._is_reading and not self._has_room(self._all_ready())
+            is_full = not self._is_reading and not self._has_room([ready for _, ready in self._ready])
             return self._is_over or is_done or is_full or self._read_error is not None
 
         if most == 1:
