@@ -91,9 +91,8 @@ place, so that equal inputs give equal bytes.
 - `xmp:CreatorTool`: s3diff and its version.
 - `s3diff:Restorations` (namespace `urn:s3diff:restoration:1/`): a list of structures with model, fingerprint, version,
   every option (prompts too), degrees used and estimated, precision, device, quality, the SHA-256 of the input's
-  pixels and, where no value of `--tile` means them, each network's tiles. A picture that is restored again keeps the entry of
-  its first restoration before the new one.
-  Each page of a TIFF states its own.
+  pixels and, where no value of `--tile` means them, each network's tiles. A picture that is restored again keeps the
+  entry of its first restoration before the new one. Each page of a TIFF states its own.
 - **What the input stated** is never replaced by something weaker: AI (`trainedAlgorithmicMedia`), composites, drawings
   and types that are not known stay, a capture becomes the model's type. A replaced statement (CreatorTool, a capture's
   type) stands in the structure (`InputCreatorTool`, `InputDigitalSourceType`), and a remark says so. The input's
