@@ -116,7 +116,8 @@ def plan_jobs(
     if shard is not None:
         index, count = shard
         jobs = [job for job in jobs if _part(job.target.relative_to(target) if root else job.target, count) == index]
-    _check_places(jobs, is_one_file=root is None)
+    if is_many:  # a single picture's target is checked when the picture is read, before a model is loaded
+        _check_places(jobs)
     failed = [(RestoreJob(source, target / place), reason) for source, place, reason in found.failed]
     return RestorePlan(jobs, root, is_many, failed, found.left_out)
 
@@ -166,13 +167,9 @@ def _part(relative: Path, count: int) -> int:
     return int.from_bytes(digest[:8], "big") % count
 
 
-def _check_places(jobs: list[RestoreJob], is_one_file: bool) -> None:
-    """Check that the output can be written. Of several folders or names, one that cannot be written fails on its own
-    later.
-    """
+def _check_places(jobs: list[RestoreJob]) -> None:
+    """Check that a folder of the output can be written; one of several that cannot fails on its own later."""
     probes = {job.target.parent: job.target.with_name(f"0{job.target.suffix}") for job in jobs}
-    if is_one_file:
-        probes = {job.target.parent: job.target for job in jobs}
     refusals = []
     for probe in probes.values():
         try:
