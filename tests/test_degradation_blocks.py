@@ -90,13 +90,19 @@ def sinc_kernels(side_px: int, cutoff: torch.Tensor, padded_side_px: int) -> tor
 def test_kernels_match_the_release(index: int) -> None:
     side, sigma_x, sigma_y, rotation, beta, plateau = GOLDEN_KERNELS[index]
     first, second, turn = one(sigma_x), one(sigma_y), one(rotation)
+
+    def kernels_of(family: str, **others: torch.Tensor) -> torch.Tensor:
+        plain = pulse_parameters(1, side)
+        number = torch.full_like(plain.family, KERNEL_FAMILIES.index(family))
+        return replace(plain, family=number, sigma_x_px=first, **others).kernels(side)
+
     kernels = {
         "iso": gaussian_kernels(side, first),
-        "aniso": gaussian_kernels(side, first, second, turn),
-        "giso": gaussian_kernels(side, first, kind="generalised_", beta=one(beta)),
-        "ganiso": gaussian_kernels(side, first, second, turn, kind="generalised_", beta=one(beta)),
-        "piso": gaussian_kernels(side, first, kind="plateau_", beta=one(plateau)),
-        "paniso": gaussian_kernels(side, first, second, turn, kind="plateau_", beta=one(plateau)),
+        "aniso": kernels_of("anisotropic", sigma_y_px=second, rotation=turn),
+        "giso": kernels_of("generalised_isotropic", beta=one(beta)),
+        "ganiso": kernels_of("generalised_anisotropic", sigma_y_px=second, rotation=turn, beta=one(beta)),
+        "piso": kernels_of("plateau_isotropic", beta=one(plateau)),
+        "paniso": kernels_of("plateau_anisotropic", sigma_y_px=second, rotation=turn, beta=one(plateau)),
     }
     with np.load(goldens_path("degr_kernels.npz")) as golden:
         for name, kernel in kernels.items():

@@ -84,35 +84,11 @@ class KernelParameters:
         return values / values.sum(dim=(1, 2), keepdim=True)
 
 
-def gaussian_kernels(
-    side_px: int,
-    sigma_x_px: Tensor,
-    sigma_y_px: Tensor | None = None,
-    rotation: Tensor | None = None,
-    *,
-    kind: str = "",
-    beta: Tensor | None = None,
-) -> Tensor:
-    """Compute kernels [B, side, side] float64 of q, the squared Mahalanobis distance from the centre.
-
-    Args:
-        side_px: odd side in pixels.
-        sigma_x_px: [B] standard deviation in pixels, of both axes where ``sigma_y_px`` is None (isotropic).
-        sigma_y_px: [B] standard deviation in pixels along the second axis.
-        rotation: [B] radians from the horizontal to the first axis; None for 0.
-        kind: ``""``: exp(-q / 2); ``generalised_``: exp(-q^beta / 2); ``plateau_``: 1 / (1 + q^beta).
-        beta: [B].
-    """
-    parameters = pulse_parameters(sigma_x_px.shape[0], side_px)
-    family = KERNEL_FAMILIES.index(f"{kind}{'isotropic' if sigma_y_px is None else 'anisotropic'}")
-    return replace(
-        parameters,
-        family=torch.full_like(parameters.family, family),
-        sigma_x_px=sigma_x_px.double(),
-        sigma_y_px=(sigma_x_px if sigma_y_px is None else sigma_y_px).double(),
-        rotation=parameters.rotation if rotation is None else rotation.double(),
-        beta=parameters.beta if beta is None else beta.double(),
-    ).kernels(side_px)
+def gaussian_kernels(side_px: int, sigma_px: Tensor) -> Tensor:
+    """Compute isotropic Gaussian kernels [B, side, side] float64; ``side_px`` is odd, ``sigma_px``: [B], in pixels."""
+    parameters = pulse_parameters(len(sigma_px), side_px)
+    family = torch.full_like(parameters.family, KERNEL_FAMILIES.index("isotropic"))
+    return replace(parameters, family=family, sigma_x_px=sigma_px.double()).kernels(side_px)
 
 
 def pulse_parameters(batch_size: int, side_px: int = PADDED_SIDE_PX) -> KernelParameters:
