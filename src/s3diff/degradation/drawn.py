@@ -50,7 +50,7 @@ class StageDraw:
 
 @dataclass(frozen=True)
 class DegradationDraw:
-    """Every random number of one batch.
+    """Hold every random number of one batch.
 
     Attributes:
         settings: what the numbers were drawn from.

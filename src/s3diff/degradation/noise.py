@@ -114,7 +114,7 @@ def sample_poisson(rows: Tensor, uniform: Tensor, fewest: int = 0) -> Tensor:
 
 
 class PoissonTables(NamedTuple):
-    """Alias tables of all means at which photons are counted, each a row of ``_ALIAS_CELLS`` cells.
+    """Hold alias tables of all means at which photons are counted, each a row of ``_ALIAS_CELLS`` cells.
 
     Attributes:
         share: [rows * cells] float32, the part of a cell that belongs to its own count.

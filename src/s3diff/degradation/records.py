@@ -25,7 +25,7 @@ _LARGEST_SEED = 2**63 - 3
 
 
 class _Number(NamedTuple):
-    """What one entry of a record may be."""
+    """Describe the allowed values of one entry of a record."""
 
     dtype: torch.dtype
     low: float

@@ -12,7 +12,7 @@ from s3diff.errors import ModelError
 
 
 class _RecordedDtype:
-    """Stands in for ``numpy.dtype`` while a pickle is read: remembers, does nothing."""
+    """Replace ``numpy.dtype`` while a pickle is read: keep the arguments, do nothing."""
 
     def __init__(self, code: object = None, *_: object) -> None:
         self.code = code
@@ -23,7 +23,7 @@ class _RecordedDtype:
 
 
 class _RecordedArray:
-    """Stands in for ``numpy.ndarray`` while a pickle is read."""
+    """Replace ``numpy.ndarray`` while a pickle is read."""
 
     def __init__(self, *_: object) -> None:
         self.state: tuple[Any, ...] = ()

@@ -56,7 +56,7 @@ class SetItem:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Pictures to evaluate on, in the order of their names.
+    """Hold the pictures to evaluate on, in the order of their names.
 
     Attributes:
         items: at least one.

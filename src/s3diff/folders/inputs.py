@@ -113,7 +113,7 @@ def find_pictures(
 
 
 class _Search:
-    """One search over all inputs."""
+    """Run one search over all inputs."""
 
     def __init__(self, recursive: bool, output: Path | None, is_among_others: bool) -> None:
         self.found = Found()

@@ -30,7 +30,7 @@ _SAME = 0.002
 
 
 class StatedColors(NamedTuple):
-    """What a file states about its colours in other words than an ICC profile that Pillow finds.
+    """Hold a file's statement of its colours, other than an ICC profile that Pillow finds.
 
     Attributes:
         profile: a profile that says the same and is stronger than an ICC profile of the file; None where nothing is

@@ -31,7 +31,7 @@ from s3diff.networks.modulated_lora import MAX_LORA_RANK, ModulatedConv2d, Modul
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    """Shape of the autoencoder. The defaults are SD-Turbo's.
+    """Hold the shape of the autoencoder. The defaults are SD-Turbo's.
 
     Attributes:
         image_channels: always 3, RGB.

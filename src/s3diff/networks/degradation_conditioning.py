@@ -78,7 +78,7 @@ class NetworkConditioning(nn.Module):
 
 
 class DegradationConditioning(nn.Module):
-    """Both networks' halves over the shared Fourier features of the degrees."""
+    """Hold both networks' halves over the shared Fourier features of the degrees."""
 
     frequencies: Tensor
 

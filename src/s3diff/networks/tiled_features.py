@@ -82,7 +82,7 @@ class Recorded:
 
 
 class TiledFeatures:
-    """See the module. Make it with :meth:`in_bands` or :meth:`independent`.
+    """Hold a picture's features in pieces; see the module. Make them with :meth:`in_bands` or :meth:`independent`.
 
     Attributes:
         pieces: [B, C, h, w] each.

@@ -37,7 +37,7 @@ from s3diff.networks.modulated_lora import MAX_LORA_RANK, ModulatedConv2d, Modul
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """Shape of the UNet. The defaults are SD-Turbo's.
+    """Hold the shape of the UNet. The defaults are SD-Turbo's.
 
     Attributes:
         block_out_channels: widths of the down blocks, finest first; the up blocks mirror them.
@@ -126,7 +126,7 @@ class DownBlock(_UNetBlock):
     def forward(
         self, x: Tensor, time: Tensor | None, contexts: Iterator[Context], modulation: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Returns the block's output and everything that the up blocks will take from it, in order."""
+        """Return the block's output and everything that the up blocks will take from it, in order."""
         skips = []
         for index in range(len(self.resnets)):
             x = self._layer(index, x, time, contexts, modulation)

@@ -159,7 +159,7 @@ class DeviceModel:
 
     @property
     def backend(self) -> Backend:
-        """What runs the networks: ``torch``, ``openvino`` or ``onnxruntime``."""
+        """The runtime of the networks: ``torch``, ``openvino`` or ``onnxruntime``."""
         return "torch" if self.runtime is None else self.runtime.runtime
 
     @property

@@ -21,7 +21,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSettings:
-    """What a service is started with.
+    """Hold the settings of a service.
 
     Attributes:
         host: the address that it listens on.

@@ -185,7 +185,7 @@ class Job:
 
 
 class JobWorker(Protocol):
-    """What works on jobs, as a store that shares them needs it."""
+    """Describe a worker on jobs, as a store that shares them needs it."""
 
     def has_room(self, model: str) -> bool:
         """Check whether there is room for another service's job for this model."""

@@ -72,7 +72,7 @@ class Stopped(Exception):
 
 
 class Loop(ABC):
-    """Steps of a run until its end. What a step does is the subclass's.
+    """Run steps until the end of a training. A subclass defines the step.
 
     Args:
         config: of the run; a dataclass with ``name``.
@@ -344,7 +344,7 @@ def add_means(values: dict[str, Tensor], losses: Mapping[str, Tensor], count: in
 
 
 class _Recent:
-    """Means of the scalars since the last report, kept on the device until asked for."""
+    """Average the scalars since the last report, on the device until they are taken."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size

@@ -13,7 +13,7 @@ from s3diff.training.config import LossConfig
 
 
 class ReconstructionLoss(nn.Module):
-    """Weighted sum of the terms that the configuration asks for.
+    """Compute the weighted sum of the configuration's terms.
 
     Args:
         lpips_vgg: with other weights than the published ones.

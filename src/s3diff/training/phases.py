@@ -36,7 +36,7 @@ Model = nn.Module
 
 @dataclass(frozen=True)
 class BatchDraw:
-    """Every random number of a batch. Every process draws those of the whole batch and takes its rows.
+    """Hold every random number of a batch. Every process draws those of the whole batch and takes its rows.
 
     Attributes:
         degradation: how low quality is made.

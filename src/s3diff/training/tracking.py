@@ -20,7 +20,7 @@ _STEP = re.compile(r'\{"step": (\d+),.*\}\n')
 
 
 class Tracker:
-    """Writes the figures of the main process; in the others it does nothing.
+    """Write the figures of the main process; do nothing in the others.
 
     Args:
         config: the configuration as JSON values.

@@ -39,7 +39,7 @@ _ANY: Condition = ("", ("",))
 
 
 class Unit(Enum):
-    """What coordinates are counted in; the last number of a circle may be a fraction of the width."""
+    """Name the unit of coordinates; the last number of a circle may be a fraction of the width."""
 
     PIXELS = 1
     FRACTIONS = 2

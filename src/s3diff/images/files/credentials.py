@@ -30,7 +30,7 @@ _PARAMETER = "s3diff.restoration"
 
 
 class Credentials(NamedTuple):
-    """What a file's newest Content Credentials say, and whether they hold.
+    """Hold a file's newest Content Credentials, and whether they hold.
 
     Attributes:
         holds: whether signature and file are as they were when they were signed.
@@ -56,7 +56,7 @@ class Credentials(NamedTuple):
 
 
 class ResultSigner:
-    """Signs files of results.
+    """Sign files of results.
 
     Args:
         certificate: a file of PEM certificates, the signer's first, then those that vouch for it. Its key usage must be

@@ -39,7 +39,7 @@ Degree = Annotated[float, Field(ge=0, le=1)]
 
 
 class ErrorFacts(BaseModel):
-    """What went wrong."""
+    """The fault."""
 
     code: str = Field(description="A word for programs.", examples=["option", "queue_full"])
     message: str = Field(examples=["scale is -1.0; give a number above 0, such as 4 or 2.5"])
@@ -127,7 +127,7 @@ class ModelsView(BaseModel):
 
 
 class EstimateView(BaseModel):
-    """What is known of a picture before it is restored."""
+    """A picture's facts before it is restored."""
 
     width: int
     height: int
@@ -136,7 +136,7 @@ class EstimateView(BaseModel):
 
 
 class InspectionView(BaseModel):
-    """What a picture says of its making."""
+    """A picture's statement of its making."""
 
     digital_source_type: str | None = Field(description="A term of IPTC's vocabulary.", examples=["digitalCapture"])
     creator_tool: str | None

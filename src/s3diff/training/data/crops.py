@@ -100,7 +100,7 @@ class Crop:
 
 
 class CropDataset(Dataset[Crop]):
-    """Random crops and horizontal flips; ``dataset[position]`` for any position from 0, without end.
+    """Give random crops and horizontal flips; ``dataset[position]`` for any position from 0, without end.
 
     A picture that cannot be read or is smaller than the crop is replaced by another one, drawn for this position.
     Decoded pictures are kept, the least recently used dropped first, so that a small set is decoded once.

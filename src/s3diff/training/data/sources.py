@@ -34,7 +34,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class PictureSource(Protocol):
-    """Numbered pictures. Can be pickled; a copy in another process opens its own files.
+    """Offer numbered pictures. Can be pickled; a copy in another process opens its own files.
 
     Attributes:
         location: what the user gave, for messages.
