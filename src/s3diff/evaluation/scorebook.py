@@ -49,7 +49,7 @@ class Score:
 
 
 class ScoreBook:
-    """Read and append ``scores.jsonl``: a picture's last line counts; a line cut off by the end of a run is passed over."""
+    """Read and append ``scores.jsonl``: a picture's last line counts; a line that was cut off is passed over."""
 
     def __init__(self, folder: Path | None) -> None:
         self.path = None if folder is None else folder / SCORES_NAME

@@ -28,7 +28,7 @@ Upsample = Literal["nearest", "bilinear"]
 
 
 class ChannelNorm(nn.Module):
-    """Divide each pixel's channels by their root mean square, times a weight (arXiv 1910.07467); no other pixel counts."""
+    """Divide each pixel's channels by their root mean square, times a weight (arXiv 1910.07467)."""
 
     def __init__(self, channels: int, eps: float) -> None:
         super().__init__()
