@@ -185,7 +185,7 @@ class PictureProgress:
             return f"{self._detail or 'waiting'}, {known}"
 
     def _left_of_run(self, left: float) -> float:
-        """Estimate seconds of this picture, and of those after it by their work and the time that the work so far took."""
+        """Estimate the seconds of this picture, and of later ones by their work and the time that earlier work took."""
         before, current, rest = self._work_shares()
         elapsed = 0.0 if self._first_began is None else self._now() - self._first_began
         return left + rest * (elapsed + left) / max(before + current, 1e-9)

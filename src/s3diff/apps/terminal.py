@@ -80,7 +80,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _is_reader_gone() -> bool:
-    """Whether nobody reads this command's output any longer: what is left of it cannot be written."""
+    """Check whether nobody reads this command's output any longer: the rest of it cannot be written."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

@@ -1,4 +1,4 @@
-"""Know the work of a run's pictures before they are opened: the pixels that the networks produce for each."""
+"""Estimate the work of a run's pictures before they are opened: the pixels that the networks produce for each."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class TimeLeft:
         return self._fraction
 
     def _speed_by_first_stages(self, since: float) -> float:
-        """Guess from the stages before the networks how many times the measured seconds the networks will take.
+        """Estimate from the stages before the networks how many times the measured seconds the networks will take.
 
         Slower stages may mean a busy machine or cold memory: their square root is a mistake of less than 1.5 times in
         both cases. Faster ones mean that memory is warm now.
