@@ -252,7 +252,11 @@ def restore(
         )
         if replay is not None:
             require_one_picture(is_many=plan.is_many, is_at_server=False)
-        signer = None if sign is None else _signer(*sign)
+        signer = None
+        if sign is not None:
+            from s3diff.images.files.credentials import ResultSigner
+
+            signer = ResultSigner(*sign)
         if server is None and _streams(stream, plan, options):
             if signer is not None:
                 raise OptionError(
@@ -389,9 +393,3 @@ def _streams(asked: bool, plan: RestorePlan, options: RestoreOptions) -> bool:
     from s3diff.apps.restore_streamed import is_too_large_for_memory
 
     return is_too_large_for_memory(plan, options)
-
-
-def _signer(certificate: str, key: str) -> ResultSigner:
-    from s3diff.images.files.credentials import ResultSigner
-
-    return ResultSigner(certificate, key)

@@ -290,7 +290,14 @@ class Restorer(DeviceModel):
                 "call restore for one"
             )
         self.check(options)  # an error in the options is no picture's error
-        opened = [self._opened_or_error(source, options, on_error) for source in sources]
+        opened: list[Opened | S3DiffError] = []
+        for source in sources:
+            try:
+                opened.append(self._opened(source, options))
+            except S3DiffError as error:
+                if on_error == "raise":
+                    raise
+                opened.append(error)
         groups: dict[Size, list[int]] = {}
         for index, each in enumerate(opened):
             if isinstance(each, Opened):
@@ -311,14 +318,6 @@ class Restorer(DeviceModel):
                     restored = [error] * len(part)  # all have one size: if one is too large, each is
                 results.update(zip(members[start:], restored, strict=False))
         return [results[index] for index in range(len(opened))]
-
-    def _opened_or_error(self, source: Source, options: RestoreOptions, on_error: str) -> Opened | S3DiffError:
-        try:
-            return self._opened(source, options)
-        except S3DiffError as error:
-            if on_error == "raise":
-                raise
-            return error
 
     def _opened(self, source: Source, options: RestoreOptions) -> Opened:
         return source if isinstance(source, Opened) else opened_picture(as_picture(source, options), options)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s3diff.images.codecs import check_writable, holds_frames, is_animated
+from s3diff.images.codecs import check_writable, holds_frames, is_animated, read_picture
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.animation import OpenedAnimation, checked_animation, restore_animation
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.pages import OpenedPages, checked_pages, restore_pages
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Sizes
-from s3diff.restoration.steps import Opened, Progress, read
+from s3diff.restoration.steps import Opened, Progress, opened_picture
 
 if TYPE_CHECKING:
     from s3diff.images.files.credentials import ResultSigner
@@ -26,14 +26,25 @@ def open_source(
 ) -> Opened | OpenedSeries:
     """Read a picture, or open an animation or pages if the target's format holds them.
 
-    Args and errors are those of :func:`s3diff.restoration.steps.read`; a missing page is a PictureError.
+    Args:
+        options: with the limits.
+        known: the sizes by the file's header; ignored if the picture has another size.
+
+    Raises:
+        PictureError: the file cannot be read, has no such page, or its result would be too large.
+        OutputError: the target's format cannot hold the result, or its place cannot be written.
     """
     if holds_frames(target) and is_animated(source, options.max_input_pixels, options.max_file_bytes):
         opened = checked_animation(source, options)
         check_writable(target, size=opened.sizes.output, transparent=opened.animation.is_transparent)
         return opened
     pages = checked_pages(source, target, options)
-    return pages if isinstance(pages, OpenedPages) else read(source, target, options, known, page=pages)
+    if isinstance(pages, OpenedPages):
+        return pages
+    picture = read_picture(source, options.max_input_pixels, options.max_file_bytes, page=pages)
+    still = opened_picture(picture, options, known)
+    check_writable(target, size=still.sizes.output, transparent=picture.is_transparent)
+    return still
 
 
 def restore_series(

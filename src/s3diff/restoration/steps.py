@@ -1,4 +1,6 @@
-"""Write down the order of a restoration's steps: read, to networks, walk, finish, write.
+"""Write down the order of a restoration's steps: to the networks, walk, finish, write.
+
+:mod:`s3diff.restoration.sources` reads a file before, in another thread.
 
 Colours are float from the first step to the last; a picture restored in tiles keeps its finished parts in 16 bits.
 """
@@ -16,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3diff.images.codecs import Picture, check_writable, read_picture
+from s3diff.images.codecs import Picture
 from s3diff.images.color_match import match_color
 from s3diff.images.provenance import Provenance
 from s3diff.images.resampling import crop, from_network_range
@@ -69,25 +71,6 @@ class Opened(NamedTuple):
 
     picture: Picture
     sizes: Sizes
-
-
-def read(
-    source: Path, target: Path, options: RestoreOptions, known: Sizes | None = None, page: int | None = None
-) -> Opened:
-    """Read a picture; check that the options allow its result and that the target's format can hold it.
-
-    Args:
-        known: the sizes by the file's header; ignored if the picture has another size.
-        page: number, from 1, of the page to read.
-
-    Raises:
-        PictureError: the picture cannot be read, or its result would be too large.
-        OutputError: the target's format cannot hold the result, or its place cannot be written.
-    """
-    picture = read_picture(source, options.max_input_pixels, options.max_file_bytes, page)
-    opened = opened_picture(picture, options, known)
-    check_writable(target, size=opened.sizes.output, transparent=opened.picture.is_transparent)
-    return opened
 
 
 def opened_picture(picture: Picture, options: RestoreOptions, known: Sizes | None = None) -> Opened:
