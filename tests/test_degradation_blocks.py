@@ -86,23 +86,23 @@ def sinc_kernels(side_px: int, cutoff: torch.Tensor, padded_side_px: int) -> tor
     return replace(parameters, cutoff=cutoff, family=family).kernels(padded_side_px)
 
 
+def kernels_of(family: str, side_px: int, sigma_x_px: Tensor, **others: Tensor) -> Tensor:
+    plain = pulse_parameters(1, side_px)
+    number = torch.full_like(plain.family, KERNEL_FAMILIES.index(family))
+    return replace(plain, family=number, sigma_x_px=sigma_x_px, **others).kernels(side_px)
+
+
 @pytest.mark.parametrize("index", range(len(GOLDEN_KERNELS)))
 def test_kernels_match_the_release(index: int) -> None:
     side, sigma_x, sigma_y, rotation, beta, plateau = GOLDEN_KERNELS[index]
     first, second, turn = one(sigma_x), one(sigma_y), one(rotation)
-
-    def kernels_of(family: str, **others: torch.Tensor) -> torch.Tensor:
-        plain = pulse_parameters(1, side)
-        number = torch.full_like(plain.family, KERNEL_FAMILIES.index(family))
-        return replace(plain, family=number, sigma_x_px=first, **others).kernels(side)
-
     kernels = {
         "iso": gaussian_kernels(side, first),
-        "aniso": kernels_of("anisotropic", sigma_y_px=second, rotation=turn),
-        "giso": kernels_of("generalised_isotropic", beta=one(beta)),
-        "ganiso": kernels_of("generalised_anisotropic", sigma_y_px=second, rotation=turn, beta=one(beta)),
-        "piso": kernels_of("plateau_isotropic", beta=one(plateau)),
-        "paniso": kernels_of("plateau_anisotropic", sigma_y_px=second, rotation=turn, beta=one(plateau)),
+        "aniso": kernels_of("anisotropic", side, first, sigma_y_px=second, rotation=turn),
+        "giso": kernels_of("generalised_isotropic", side, first, beta=one(beta)),
+        "ganiso": kernels_of("generalised_anisotropic", side, first, sigma_y_px=second, rotation=turn, beta=one(beta)),
+        "piso": kernels_of("plateau_isotropic", side, first, beta=one(plateau)),
+        "paniso": kernels_of("plateau_anisotropic", side, first, sigma_y_px=second, rotation=turn, beta=one(plateau)),
     }
     with np.load(goldens_path("degr_kernels.npz")) as golden:
         for name, kernel in kernels.items():
@@ -150,7 +150,7 @@ def test_filter_matches_the_release() -> None:
 
 def test_a_kernel_cut_to_what_counts_filters_alike() -> None:
     images = torch.rand(1, 3, 40, 33, generator=generator())
-    plateau = gaussian_kernels(21, one(1), kind="plateau_", beta=one(1))
+    plateau = kernels_of("plateau_isotropic", 21, one(1), beta=one(1))
     kernels = torch.cat([sinc_kernels(9, one(1.7), 21), gaussian_kernels(21, one(0.5)), plateau])
     radii = needed_radii(kernels)
     assert radii == [4, 2, 10]
