@@ -196,7 +196,8 @@ class RangeReader:
     a shared handle would share its reading position.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_open_files: int = MAX_OPEN_FILES) -> None:
+        self.max_open_files = max_open_files
         self._open: OrderedDict[str, BinaryIO] = OrderedDict()
         self._process = os.getpid()
 
@@ -227,12 +228,12 @@ class RangeReader:
             self._open, self._process = OrderedDict(), os.getpid()
         file = self._open.pop(path, None) or open(path, "rb")  # noqa: SIM115 - closed when it is the oldest
         self._open[path] = file
-        while len(self._open) > MAX_OPEN_FILES:
+        while len(self._open) > self.max_open_files:
             self._open.popitem(last=False)[1].close()
         return file
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"max_open_files": MAX_OPEN_FILES}
+        return {"max_open_files": self.max_open_files}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
