@@ -13,6 +13,8 @@ from s3diff.messages import install_command
 
 #: Memory of a Ray started here: names and outcomes of pictures pass through it, never pixels.
 _OBJECT_STORE_BYTES = 128 * 2**20
+#: How often a Ray is started here: it gives up after 30 s, which a busy machine may need for more than that.
+_STARTS = 4
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,17 @@ def connected(address: str | None = None, *, cpus: int | None = None, dashboard:
     settings: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         settings |= {"num_cpus": cpus, "object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": dashboard}
-    try:
-        ray.init(**settings)
-    except Exception as error:  # Ray raises plain ones, too: a node that was slow to start, say
-        reason = " ".join(str(error).split())[:300]
-        raise ServiceError(
-            f"no Ray cluster answers at {address} ({reason}); start one, or leave out --address"
-        ) from error
+    for num_failed in range(1, _STARTS + 1):
+        try:
+            ray.init(**settings)
+            break
+        except Exception as error:  # Ray raises plain ones, too
+            ray.shutdown()
+            reason = " ".join(str(error).split())[:300]
+            if address == "local" and "timed out" in reason and num_failed < _STARTS:
+                continue
+            advice = "try again" if address == "local" else "start one, or leave out --address"
+            raise ServiceError(f"no Ray cluster answers at {address} ({reason}); {advice}") from error
     try:
         yield
     finally:
