@@ -117,7 +117,7 @@ def test_the_bits_of_an_avif() -> None:
         changed = bytearray(data.getvalue())
         changed[place] = changed[place] & 0x9F | flags
         assert bits_of_av1(io.BytesIO(changed)) == bits
-        (note,) = codec_of(FORMATS[4]).depth_notes(io.BytesIO(changed)) or ("",)
+        (note,) = codec_of(FORMATS[4]).header_notes(io.BytesIO(changed)) or ("",)
         assert note.startswith(f"{bits} bits" if bits > 8 else "")
 
 

@@ -7,18 +7,20 @@ and where it lies then is where the field has to point.
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from metadata_probes import enlarged, exiftool, fields_of, needs_exiftool
-from s3diff.images.codecs import decode_picture, read_picture, write_picture
+from s3diff.images.codecs import Picture, decode_picture, read_picture, write_picture
 from s3diff.images.files.coordinate_fields import FIELDS, NAMESPACES
 from s3diff.images.files.coordinates import Transform, edges, point
 from s3diff.images.files.following import follow_xmp
+from s3diff.images.files.iptc import resources_of
 from s3diff.images.files.xmp_packet import XmpPacket
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
@@ -324,3 +326,42 @@ def test_a_geotiff_that_is_turned_loses_its_place(tmp_path: Path) -> None:
     write_picture(picture, tmp_path / "a.tif")
     with Image.open(tmp_path / "a.tif") as image:
         assert 0x830E not in image.tag_v2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".tif", "16 bits.tif", ".avif"])
+def test_every_container_turns_coordinates_as_a_jpeg_does(tmp_path: Path, extension: str, orientation: int) -> None:
+    """The decoders differ in who turns the pixels, and in which size they state before."""
+    if extension == ".avif" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    source, target = tmp_path / f"a{extension}", tmp_path / f"b{extension}"
+    if extension.endswith(".tif"):
+        tiff, depth = Tiff(), np.uint16 if "16" in extension else np.uint8
+        group = tiff.entries({0x9214: (3, [*CENTER, *SIZE])})
+        place = tiff.directory(np.zeros((HEIGHT, WIDTH, 3), depth), {274: (3, [orientation]), 0x8769: (4, [group])})
+        source.write_bytes(tiff.begin_at(place))
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        exif[0x8769] = {0x9214: (*CENTER, *SIZE)}
+        Image.new("RGB", (WIDTH, HEIGHT), (90, 120, 150)).save(source, exif=exif)
+    left, top, right, bottom = marked(BOX, (WIDTH, HEIGHT), orientation)
+    picture = read_picture(source)
+    assert (*picture.notes, *write_picture(enlarged(picture, 2, 2), target)) == ()
+    written = Image.open(target).getexif().get_ifd(0x8769)[0x9214]
+    assert written == (left + right, top + bottom, 2 * (right - left), 2 * (bottom - top))
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".tif", ".png"])
+def test_the_layout_of_iptc_follows(tmp_path: Path, extension: str) -> None:
+    """2:131 says landscape, portrait or square."""
+
+    def datasets(letter: bytes) -> bytes:
+        return resources_of(b"\x1c\2\x19\0\4bird" + b"\x1c\2\x83\0\2A" + letter) or b""
+
+    digest = b"8BIM\x04\x25\0\0" + struct.pack(">I", 16) + bytes(16)
+    for size, letter in (((3, 2), b"L"), ((2, 3), b"P"), ((4, 4), b"S")):
+        picture = Picture(np.zeros((size[1], size[0], 3), np.uint8), iptc=datasets(b"L") + digest)
+        write_picture(picture, tmp_path / f"a{extension}")
+        kept = digest if letter == b"L" else b""
+        assert read_picture(tmp_path / f"a{extension}").iptc == datasets(letter) + kept

@@ -16,6 +16,7 @@ from s3diff.images.codecs import Picture, decode_picture, read_picture, write_pi
 from s3diff.images.files.exif_block import EXIF_PREFIX
 from s3diff.images.files.gif_blocks import with_extension
 from s3diff.images.files.jpeg_segments import joined_exif, joined_xmp
+from s3diff.images.files.left_behind import attachments
 from s3diff.images.files.xmp_packet import XmpError, XmpPacket
 from s3diff.images.stated_colors import profile_of_code_points
 
@@ -40,10 +41,14 @@ DIRECTORY = (
 GCAMERA = 'xmlns:GCamera="http://ns.google.com/photos/1.0/camera/" GCamera:{}'
 
 
-def jpeg() -> bytes:
+def saved(format_name: str) -> bytes:
     data = io.BytesIO()
-    Image.new("RGB", (48, 32), (90, 120, 150)).save(data, "JPEG")
+    Image.new("RGB", (48, 32), (90, 120, 150)).save(data, format_name)
     return data.getvalue()
+
+
+def jpeg() -> bytes:
+    return saved("JPEG")
 
 
 def segment(marker: int, payload: bytes) -> bytes:
@@ -139,6 +144,23 @@ CASES: dict[str, tuple[str, bytes, str]] = {
     "bytes behind the end": (".jpg", with_segments(behind=b"something else"), "data behind the picture (14 bytes)"),
     "a picture behind the end": (".jpg", with_segments(behind=jpeg()), "a further picture"),
     "zeros behind the end": (".jpg", with_segments(behind=bytes(100)), ""),
+    "Apple's depth in XMP": (
+        ".jpg",
+        with_segments(xmp_segment('xmlns:D="http://ns.apple.com/depthData/1.0/" D:Accuracy="absolute"')),
+        "depth",
+    ),
+    **{
+        f"a video behind the end, {extension}": (extension, saved(name) + VIDEO, "the video of a motion")
+        for name, extension in (("PNG", ".png"), ("WEBP", ".webp"), ("GIF", ".gif"), ("BMP", ".bmp"))
+    },
+    **{
+        f"bytes behind the end, {extension}": (extension, saved(name) + b"something", "behind the picture (9 bytes)")
+        for name, extension in (("PNG", ".png"), ("WEBP", ".webp"), ("GIF", ".gif"), ("BMP", ".bmp"))
+    },
+    **{
+        f"zeros behind the end, {extension}": (extension, saved(name) + bytes(9), "")
+        for name, extension in (("PNG", ".png"), ("WEBP", ".webp"), ("GIF", ".gif"), ("BMP", ".bmp"))
+    },
     "heat of a thermal camera": (".jpg", with_segments(segment(0xE1, b"FLIR\0\1\0\0")), "APP1 FLIR"),
     "content credentials, JPEG": (".jpg", with_segments(segment(0xEB, b"JP\0\1\0\0\0\1\0\0\0\x20jumbc2pa")), "C2PA"),
     "content credentials, PNG": (".png", png(b"caBX"), "C2PA"),
@@ -336,7 +358,8 @@ def box(kind: bytes, content: bytes) -> bytes:
         (box(b"free", bytes(99)), ""),
         (box(b"uuid", bytes.fromhex("d8fec3d61b0e483c92975828877ec481") + bytes(9)), "C2PA"),
         (box(b"sefd", b"....MotionPhoto_Data"), "the video of a motion"),
-        (box(b"abcd", bytes(9)), "data behind the picture (9 bytes)"),
+        (box(b"abcd", b"x" * 9), "data behind the picture (9 bytes)"),
+        (b"no box at all", "data behind the picture (13 bytes)"),
         (struct.pack(">I4sQ", 1, b"mpvd", 116) + bytes(100), "the video of a motion"),
         (struct.pack(">I4s", 0, b"mpvd") + bytes(100), "the video of a motion"),
     ],
@@ -357,3 +380,8 @@ def test_a_packet_that_needs_no_change_stays_to_the_byte() -> None:
     assert enlarged(picture, 2, 2).xmp == stored
     for encoding in ("utf-16", "utf-32"):
         assert XmpPacket(packet("").decode().encode(encoding)).descriptions()
+
+
+@pytest.mark.parametrize("header", [b"\xff" * 80, b"\x0c" + bytes(79), bytes(8), b"\x7f" * 80])
+def test_sizes_of_a_bmp_that_make_no_sense_find_nothing(header: bytes) -> None:
+    assert attachments(io.BytesIO(b"BM" + struct.pack("<III", 90, 0, 26) + header)) == []

@@ -16,6 +16,7 @@ from s3diff.errors import PictureError
 from s3diff.images.codecs import read_picture
 from s3diff.images.files.exif_block import EXIF_PREFIX
 from s3diff.images.files.gif_blocks import with_extension, xmp
+from s3diff.images.files.maker_notes import can_move
 from s3diff.images.files.reading import decode_picture
 from s3diff.images.picture import Text
 from s3diff.images.stated_colors import profile_of_code_points, srgb_profile
@@ -280,3 +281,62 @@ def test_resources_of_photoshop_are_kept(tmp_path: Path) -> None:
     assert through(tmp_path / "a.jpg", tmp_path / "b.webp") == (
         "WebP holds no IPTC; left out: resources of Photoshop (GlobalAngle, ICC_Untagged, GlobalAltitude)",
     )
+
+
+@pytest.mark.parametrize("payload", [b"Adobe_Photoshop2.5:" + resource(b"\x1c\2\x19\0\4bird"), b"\x1c\2\x19\0\4bird"])
+def test_iptc_of_older_programs_is_kept(payload: bytes) -> None:
+    picture = decode_picture(jpeg((0xED, payload)), "a.jpg")
+    assert (picture.iptc, picture.notes) == (resource(b"\x1c\2\x19\0\4bird"), ())
+
+
+def test_a_profile_that_is_none_is_called_damaged(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(saved("JPEG", icc_profile=b"no profile " * 20))
+    assert through(tmp_path / "a.jpg", tmp_path / "b.jpg") == ("the colour profile is damaged and was left out",)
+
+
+def test_the_software_of_exif_goes_into_a_tiff(tmp_path: Path) -> None:
+    block = Image.Exif()
+    block[0x000B] = "a program"
+    (tmp_path / "a.jpg").write_bytes(saved("JPEG", exif=block))
+    assert through(tmp_path / "a.jpg", tmp_path / "b.tif") == ()
+    assert Image.open(tmp_path / "b.tif").getexif()[0x000B] == "a program"
+
+
+def with_maker_note(header: bytes, is_own_beginning: bool, order: str = "<") -> bytes:
+    """An EXIF block whose maker note holds one text, at an offset from its own beginning or from that of the block."""
+    text = b"the name of the owner\0"
+    note_at = 8 + 2 + 12 + 4 + 2 + 12 + 4
+    text_at = len(header) + 2 + 12 + 4 + (0 if is_own_beginning else note_at)
+    note = header + struct.pack(f"{order}HHHIII", 1, 9, 2, len(text), text_at, 0) + text
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    group = struct.pack(f"{order}HHHIII", 1, 0x927C, 7, len(note), note_at, 0)
+    return mark + struct.pack(f"{order}IHHHIII", 8, 1, 0x8769, 4, 1, 26, 0) + group + note
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("header", "is_own_beginning"), [(b"", False), (b"Panasonic\0\0\0", False), (b"FUJIFILM\x0c\0\0\0", True)]
+)
+def test_maker_notes_survive_in_place_and_are_named_where_they_cannot_move(
+    tmp_path: Path, header: bytes, is_own_beginning: bool, order: str
+) -> None:
+    block = with_maker_note(header, is_own_beginning, order)
+    (tmp_path / "a.jpg").write_bytes(jpeg((0xE1, EXIF_PREFIX + block)))
+    assert through(tmp_path / "a.jpg", tmp_path / "b.png") == ()
+    assert read_picture(tmp_path / "b.png").exif == EXIF_PREFIX + block
+    note = Image.open(tmp_path / "a.jpg").getexif().get_ifd(0x8769)[0x927C]
+    notes = through(tmp_path / "a.jpg", tmp_path / "b.tif")
+    kept = Image.open(tmp_path / "b.tif").getexif().get_ifd(0x8769)
+    if is_own_beginning:
+        assert (notes, kept[0x927C]) == ((), note)
+    else:
+        assert "MakerNote" in notes[0]
+        assert 0x927C not in kept
+
+
+def test_maker_notes_of_any_content_are_judged() -> None:
+    nikon = b"Nikon\0\2\x10\0\0MM\0*\0\0\0\x08" + struct.pack(">HHHIII", 1, 1, 2, 9, 26, 0) + b"something"
+    assert can_move(nikon)
+    assert not can_move(nikon[:-1])
+    for note in (b"", b"\0", b"a text without a directory", bytes(100), b"\xff" * 100):
+        assert can_move(note)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from s3diff.errors import PictureError
 from s3diff.images.codecs import Picture, picture_header, read_picture, write_picture
@@ -38,12 +38,18 @@ def test_raw_files_are_refused_by_name(order: str, maker: str) -> None:
         decode_picture(data, "a.dng")
 
 
-def test_canon_raw_is_refused(tmp_path: Path) -> None:
-    tiff = Tiff()
-    tiff.data += b"CR\x02\0" + bytes(4)
-    (tmp_path / "a.cr2").write_bytes(tiff.begin_at(tiff.directory(SMALL, {})))
-    with pytest.raises(PictureError, match="raw file"):
-        read_picture(tmp_path / "a.cr2")
+@pytest.mark.parametrize("mark", [b"CR\x02\0" + bytes(4), b"IIIITwaR", b"MMMMRawT"])
+def test_raw_files_with_a_mark_behind_the_header_are_refused(tmp_path: Path, mark: bytes) -> None:
+    """Canon's CR2 and Phase One's IIQ; grey pixels may stand there, too."""
+    for data, is_raw in ((mark, True), (b"IIIIIIII", False)):
+        tiff = Tiff()
+        tiff.data += data
+        (tmp_path / "a.tif").write_bytes(tiff.begin_at(tiff.directory(SMALL, {})))
+        if is_raw:
+            with pytest.raises(PictureError, match="raw file"):
+                read_picture(tmp_path / "a.tif")
+        else:
+            assert read_picture(tmp_path / "a.tif").notes == ()
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -148,13 +154,14 @@ def test_lab_becomes_srgb(tmp_path: Path) -> None:
     assert picture.notes == ("Lab was converted to sRGB",)
 
 
-@pytest.mark.parametrize("kind", ["colours of a palette of 16 bits", "signed", "ITU Lab"])
+@pytest.mark.parametrize("kind", ["colours of a palette of 16 bits", "signed", "ITU Lab", "YCbCr"])
 def test_kinds_that_are_not_read_are_not_called_damaged(kind: str) -> None:
     tiff = Tiff()
     place = {
         "colours of a palette of 16 bits": lambda: tiff.directory(np.zeros((2, 2, 1), np.uint16), {262: (3, [3])}),
         "signed": lambda: tiff.directory(np.zeros((2, 2, 1), np.int8), {339: (3, [2])}),
         "ITU Lab": lambda: tiff.directory(np.zeros((2, 2, 3), np.uint8), {262: (3, [10])}),
+        "YCbCr": lambda: tiff.directory(np.zeros((2, 2, 3), np.uint8), {262: (3, [6]), 530: (3, [1, 1])}),
     }[kind]()
     with pytest.raises(PictureError) as error:
         decode_picture(tiff.begin_at(place), "a.tif")
@@ -203,7 +210,7 @@ def test_compressions_that_are_not_read_are_not_called_damaged() -> None:
             decode_picture(data, "a.tif")
 
 
-@pytest.mark.parametrize("format_name", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.parametrize("format_name", ["PNG", "JPEG", "TIFF", "GIF"])
 def test_pixels_that_are_not_square(format_name: str) -> None:
     def file(across: int, down: int) -> bytes:
         if format_name == "TIFF":
@@ -212,6 +219,8 @@ def test_pixels_that_are_not_square(format_name: str) -> None:
         data = io.BytesIO()
         Image.fromarray(FULL).save(data, format_name)
         content = data.getvalue()
+        if format_name == "GIF":  # the shape of a pixel in 64ths: half as wide as high
+            return content[:12] + bytes([64 * down // across - 15]) + content[13:]
         if format_name == "JPEG":
             at = content.index(b"JFIF\0") + 7
             return content[:at] + struct.pack(">BHH", 0, across, down) + content[at + 5 :]
@@ -221,4 +230,29 @@ def test_pixels_that_are_not_square(format_name: str) -> None:
 
     assert decode_picture(file(1, 1), "a").notes == ()
     (note,) = decode_picture(file(2, 1), "a").notes
-    assert note == "the pixels are not square (2 to 1 in a length), which is left out"
+    shape = "64 to 32" if format_name == "GIF" else "2 to 1"
+    assert note == f"the pixels are not square ({shape} in a length), which is left out"
+
+
+@pytest.mark.parametrize("extension", [".avif", ".heic"])
+def test_properties_that_decoders_leave_out_are_named(extension: str) -> None:
+    """Another property of the same length is renamed: pixels' depth to their shape, a profile to a cut."""
+    data = io.BytesIO()
+    if extension == ".heic":
+        pillow_heif = pytest.importorskip("pillow_heif")
+        pillow_heif.from_pillow(Image.fromarray(FULL)).save(data)
+    elif not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    else:
+        Image.fromarray(FULL).save(data, "AVIF", icc_profile=bytes(28))
+    content = data.getvalue()
+    at = content.index(b"pixi")
+    content = content[:at] + b"pasp" + struct.pack(">II", 4, 3) + content[at + 12 :]
+    expected = ["the pixels are not square (3 to 4 in a length), which is left out"]
+    if extension == ".avif":
+        at = content.index(b"colrprof")
+        content = content[:at] + b"clap" + struct.pack(">8I", 4, 1, 4, 1, 0, 1, 0, 1) + content[at + 36 :]
+        expected.insert(
+            0, "the AVIF states a cut (clean aperture), which its decoder leaves out; the whole picture is used"
+        )
+    assert [note for note in decode_picture(content, f"a{extension}").notes if "profile" not in note] == expected

@@ -36,6 +36,8 @@ class Text(NamedTuple):
     translated_keyword: str = ""
 
 
+#: A remark; of the pixels in one length, across and down.
+NOT_SQUARE = "the pixels are not square ({:g} to {:g} in a length), which is left out"
 #: Types of a picture's pixels.
 _DEPTHS = (np.uint8, np.uint16, np.float32)
 

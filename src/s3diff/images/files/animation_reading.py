@@ -143,7 +143,7 @@ def open_animation(
             notes += ("the picture for viewers that show no animation is left out",)
         if image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile):
             notes += ("16 bits per channel were reduced to 8: animations are read with 8",)
-        notes += codec.depth_notes(file) + left_out_note(attachments(file))
+        notes += codec.header_notes(file) + left_out_note(attachments(file))
     for frame in _frames(path, max_pixels, max_bytes):
         picture = frame.picture
         size = (picture.width, picture.height)

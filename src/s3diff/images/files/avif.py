@@ -10,7 +10,7 @@ from PIL import ImageFile, features
 
 from s3diff.errors import PictureError
 from s3diff.images.files.codec import Codec, FrameImages
-from s3diff.images.files.iso_boxes import bits_of_av1, code_points
+from s3diff.images.files.iso_boxes import aspect_notes, bits_of_av1, code_points, states_cut
 from s3diff.images.files.metadata import Metadata, without_orientation
 from s3diff.images.picture import Picture
 from s3diff.images.stated_colors import StatedColors, profile_of_code_points
@@ -42,9 +42,16 @@ class AvifCodec(Codec):
         is_grey = image.mode in ("L", "LA")
         return StatedColors(None if stated is None else profile_of_code_points(*stated, is_grey=is_grey))
 
-    def depth_notes(self, file: BinaryIO) -> tuple[str, ...]:
+    def header_notes(self, file: BinaryIO) -> tuple[str, ...]:
         bits = bits_of_av1(file)
-        return (f"{bits} bits per channel were reduced to 8: AVIF is read with 8",) if bits > 8 else ()
+        notes: tuple[str, ...] = ()
+        if bits > 8:
+            notes += (f"{bits} bits per channel were reduced to 8: AVIF is read with 8",)
+        if states_cut(file):
+            notes += (
+                "the AVIF states a cut (clean aperture), which its decoder leaves out; the whole picture is used",
+            )
+        return notes + aspect_notes(file)
 
     def num_channels(self, picture: Picture) -> int:
         return 1 if picture.is_grey and picture.alpha is None and _KNOWS_GREY else 3

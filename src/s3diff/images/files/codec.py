@@ -119,11 +119,11 @@ class Codec:
         """Read the first picture, upright; the arguments and errors are those of :meth:`opened`."""
         image = self.opened(file, path, limit)
         stated = self.stated_colors(file, image)
-        notes = (*frame_notes(image), *self.depth_notes(file))
+        notes = (*frame_notes(image), *self.header_notes(file))
         return picture_of(image, path, notes, None, stated, attachments(file))
 
-    def depth_notes(self, file: BinaryIO) -> tuple[str, ...]:
-        """Note that a file has more bits per channel than are read; the file's position is not restored."""
+    def header_notes(self, file: BinaryIO) -> tuple[str, ...]:
+        """Note what a file's header states and its decoder leaves out; the file's position is not restored."""
         return ()
 
     def page_sizes(self, file: BinaryIO) -> list[tuple[int, int]]:

@@ -193,5 +193,9 @@ FIELDS: tuple[Field, ...] = (
         "Camera", ("PrincipalPoint", "PerspectiveDistortion", "FisheyeAffineMatrix"), follow.only_scaled,
         "the lens's center",
     ),
-    *_each("aas", ("CropX", "CropY", "CropW", "CropH"), follow.never, "a crop of Apple's adjustments"),
+    *_each(
+        "aas",
+        ("CropX", "CropY", "CropW", "CropH", "AffineA", "AffineB", "AffineC", "AffineD", "AffineX", "AffineY"),
+        follow.never, "a crop of Apple's adjustments",
+    ),
 )  # fmt: skip

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Allowed factor of mean error for reusing the palette of the frame before.
 _SAME_PALETTE_ERROR = 1.25
+#: Place of the pixels' shape in 64ths, less 15 (GIF89a, section 18).
+_ASPECT_PLACE = 12
 
 
 class GifCodec(Codec):
@@ -38,6 +40,9 @@ class GifCodec(Codec):
         image = GifImagePlugin.GifImageFile(file)
         named = {"xmp": found.get(gif_blocks.XMP), "icc_profile": found.get(gif_blocks.PROFILE)}
         image.info |= {name: data for name, data in named.items() if data}
+        file.seek(_ASPECT_PLACE)
+        if aspect := file.read(1)[0]:  # the shape of a pixel; info's are pixels in a length
+            image.info["aspect"] = (64, aspect + 15)
         return image
 
     def require_whole(self, file: BinaryIO) -> None:

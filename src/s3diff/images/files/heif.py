@@ -14,6 +14,7 @@ import numpy as np
 from s3diff.errors import OutputError, PictureError
 from s3diff.images.files.codec import Codec
 from s3diff.images.files.exif_block import states_adobe_rgb
+from s3diff.images.files.iso_boxes import aspect_notes
 from s3diff.images.files.left_behind import attachments
 from s3diff.images.files.metadata import EXIF_PREFIX, QUARTER_TURNS, Metadata, take_orientation, upright
 from s3diff.images.picture import Picture, split_alpha
@@ -60,6 +61,7 @@ class HeifCodec(Codec):
             raise PictureError(too_many_pixels(path, (width, height), limit))
         if len(opened) > 1:
             notes.append(f"the file holds {len(opened)} pictures; the primary one is used")
+        notes += aspect_notes(file)
         pixels, alpha = _pixels(image)
         exif, orientation = image.info.get("exif") or None, 1
         if exif is not None:

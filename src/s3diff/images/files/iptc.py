@@ -34,6 +34,7 @@ _SIGNATURES = (b"8BIM", b"PHUT", b"AgHg", b"DCSR", b"MeSa")
 _DATASET_MARK, _LONG_LENGTH = 0x1C, 0x8000
 #: Records of IIM: 3 describes the raster of one file, 2:200 to 2:202 hold a preview, 7 to 9 the object itself.
 _NEWS_PHOTO, _APPLICATION, _PREVIEW, _OBJECT = 3, 2, (200, 201, 202), (7, 8, 9)
+_LAYOUT = 131
 
 
 def descriptive_resources(data: bytes) -> tuple[bytes | None, list[str]]:
@@ -75,6 +76,29 @@ def titles_of(resources: bytes) -> list[str]:
 def resources_of(iptc: bytes) -> bytes | None:
     """Return IPTC's datasets as an image resource."""
     return _resource(b"8BIM", _IPTC_ID, b"\0\0", iptc) if iptc else None
+
+
+def with_layout(resources: bytes, size: tuple[int, int]) -> bytes:
+    """Set the letter (dataset 2:131), where it is stated, to the result's: landscape, portrait or square."""
+    width, height = size
+    letter = b"L" if width > height else b"P" if width < height else b"S"
+    found = list(_resources(resources))
+    changed = [
+        (signature, identifier, name, _with_letter(body, letter) if identifier == _IPTC_ID else body)
+        for signature, identifier, name, body in found
+    ]
+    if changed == found:
+        return resources
+    return b"".join(_resource(*each) for each in changed if each[1] != _DIGEST_ID)
+
+
+def _with_letter(iptc: bytes, letter: bytes) -> bytes:
+    parts, place = [], 0
+    for record, number, dataset in _datasets(iptc):
+        place += len(dataset)
+        is_layout = (record, number) == (_APPLICATION, _LAYOUT) and dataset[-1:] in (b"L", b"P", b"S")
+        parts.append(dataset[:-1] + letter if is_layout else dataset)
+    return b"".join(parts) + iptc[place:]
 
 
 def split_resources(resources: bytes) -> tuple[bytes, bytes]:

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
+from s3diff.images.picture import NOT_SQUARE
+
 #: Bytes read of a box of properties, which is small.
 _LARGEST_BOX_BYTES = 1 << 24
 #: Bytes read of any other box, enough to identify it.
 _LOOKED_AT_BYTES = 1 << 16
+_PIXELS = b"mdat"
 _HIGH_DEPTH, _TWELVE_BITS = 0x40, 0x20
 
 
@@ -40,6 +43,18 @@ def bits_of_av1(file: BinaryIO) -> int:
     body = next((body for kind, body in _properties(file) if kind == b"av1C"), b"")
     flags = body[2] if len(body) > 2 else 0
     return (12 if flags & _TWELVE_BITS else 10) if flags & _HIGH_DEPTH else 8
+
+
+def states_cut(file: BinaryIO) -> bool:
+    """Check whether only a part of the primary picture is to be shown (ISO/IEC 14496-12, ``clap``)."""
+    return any(kind == b"clap" for kind, _ in _properties(file))
+
+
+def aspect_notes(file: BinaryIO) -> tuple[str, ...]:
+    """Note that the primary picture's pixels are not square (``pasp``)."""
+    shape = next((body for kind, body in _properties(file) if kind == b"pasp" and len(body) >= 8), bytes(8))
+    across, down = struct.unpack_from(">II", shape)  # of one pixel
+    return () if across == down else (NOT_SQUARE.format(down, across),)
 
 
 def _properties(file: BinaryIO) -> list[tuple[bytes, bytes]]:
@@ -76,7 +91,10 @@ def _first(data: bytes, wanted: bytes) -> bytes:
 
 
 def top_boxes(file: BinaryIO) -> Iterator[TopBox]:
-    """Yield the boxes of an opened file; its position is not restored."""
+    """Yield the boxes of an opened file, and what is no box behind them, without a kind.
+
+    The file's position is not restored.
+    """
     file.seek(0, os.SEEK_END)
     end, place = file.tell(), 0
     while place + 8 <= end:
@@ -87,11 +105,14 @@ def top_boxes(file: BinaryIO) -> Iterator[TopBox]:
             length, begin = int.from_bytes(file.read(8), "big"), begin + 8
         elif length == 0:  # the last box extends to the end
             length = end - place
-        if length < begin - place:
-            return
+        if length < begin - place or (place + length > end and kind != _PIXELS):
+            break
         place = min(place + length, end)
         looked_at = _LARGEST_BOX_BYTES if kind == b"meta" else _LOOKED_AT_BYTES
         yield TopBox(kind, file.read(min(place - begin, looked_at)), place - begin)
+    if place < end:
+        file.seek(place)
+        yield TopBox(b"", file.read(_LOOKED_AT_BYTES), end - place)
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:

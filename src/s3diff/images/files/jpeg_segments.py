@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from s3diff.images.files.exif_block import EXIF_PREFIX
+from s3diff.images.files.iptc import resources_of
 from s3diff.images.files.xmp_packet import XMP_NOTE, XmpError, XmpPacket
 
 #: Within compressed data, the next marker that ends it: not an escaped 0xFF, a fill byte or a restart.
@@ -17,7 +18,9 @@ START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 _STANDALONE_MARKERS = (0x01, *range(0xD0, 0xD9))
 _APP0, _APP1, _APP13, _COMMENT = 0xE0, 0xE1, 0xED, 0xFE
 _XMP_PREFIX, _EXTENSION_PREFIX = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
-PHOTOSHOP_PREFIX = b"Photoshop 3.0\0"
+PHOTOSHOP_PREFIX, OLD_PHOTOSHOP_PREFIX = b"Photoshop 3.0\0", b"Adobe_Photoshop2.5:"
+#: Records 1 and 2 of IPTC, which some programs write without Photoshop's resources around them.
+IPTC_STARTS = (b"\x1c\1", b"\x1c\2")
 #: Bytes of a segment without its length field.
 _MAX_PAYLOAD_BYTES = 65533
 #: Length of an extended packet's name, MD5 in hexadecimal digits, and of the two numbers behind it.
@@ -125,8 +128,15 @@ def joined_xmp(payloads: Iterable[bytes]) -> tuple[bytes | None, bool]:
 
 
 def joined_photoshop(payloads: Iterable[bytes]) -> bytes:
-    """Join the image resources of APP13 segments."""
-    return b"".join(each[len(PHOTOSHOP_PREFIX) :] for each in payloads if each.startswith(PHOTOSHOP_PREFIX))
+    """Join the image resources of APP13 segments; datasets of IPTC may also stand there as they are."""
+    joined = b""
+    for payload in payloads:
+        prefix = next((each for each in (PHOTOSHOP_PREFIX, OLD_PHOTOSHOP_PREFIX) if payload.startswith(each)), None)
+        if prefix is not None:
+            joined += payload[len(prefix) :]
+        elif payload.startswith(IPTC_STARTS):
+            joined += resources_of(payload) or b""
+    return joined
 
 
 def with_metadata(

@@ -9,11 +9,18 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
 from s3diff.images.files import gif_blocks, iso_boxes
 from s3diff.images.files.exif_block import EXIF_PREFIX, ExifBlock
-from s3diff.images.files.jpeg_segments import END_OF_IMAGE, segments
+from s3diff.images.files.jpeg_segments import (
+    END_OF_IMAGE,
+    IPTC_STARTS,
+    OLD_PHOTOSHOP_PREFIX,
+    PHOTOSHOP_PREFIX,
+    segments,
+)
 from s3diff.images.files.png_chunks import PNG_START
 from s3diff.images.files.xmp_packet import XMP_NOTE, XmpPacket
 
@@ -40,6 +47,9 @@ _ITEM = "http://ns.google.com/photos/1.0/container/item/"
 _CLAIMS = (
     _Claim("http://ns.adobe.com/hdr-gain-map/1.0/", "", GAIN_MAP),
     _Claim("http://ns.apple.com/HDRGainMap/1.0/", "", GAIN_MAP),
+    _Claim("http://ns.apple.com/depthData/1.0/", "", DEPTH),
+    _Claim("http://ns.apple.com/portraitEffectsMatte/1.0/", "", DEPTH),
+    _Claim("http://ns.apple.com/semanticSegmentationMatte/1.0/", "", DEPTH),
     _Claim("http://ns.google.com/photos/1.0/camera/", "MotionPhoto", VIDEO),
     _Claim("http://ns.google.com/photos/1.0/camera/", "MicroVideo", VIDEO),
     _Claim("http://ns.oplus.com/photos/1.0/camera/", "MotionPhoto", VIDEO),
@@ -77,7 +87,8 @@ _SIGNS = (
 _KNOWN_SEGMENTS = (
     (0xE0, b"JFIF\0"), (0xE0, b"JFXX\0"), (0xE1, b"Exif\0"), (0xE1, b"http://ns.adobe.com/xap/1.0/\0"),
     (0xE1, b"http://ns.adobe.com/xmp/extension/\0"), (0xE2, b"ICC_PROFILE\0"), (0xE2, b"MPF\0"),
-    (0xE2, b"urn:iso:std:iso:ts:21496:-1"), (0xEC, b"Ducky"), (0xED, b"Photoshop 3.0\0"), (0xEE, b"Adobe"),
+    (0xE2, b"urn:iso:std:iso:ts:21496:-1"), (0xEC, b"Ducky"), (0xEE, b"Adobe"),
+    *((0xED, start) for start in (PHOTOSHOP_PREFIX, OLD_PHOTOSHOP_PREFIX, *IPTC_STARTS)),
 )  # fmt: skip
 _APP2, _APP11 = 0xE2, 0xEB
 _MP_ENTRIES, _MP_ENTRY_BYTES, _MP_PREVIEWS = 0xB002, 16, (0x010001, 0x010002)
@@ -106,6 +117,9 @@ _GIF_CREDENTIALS = b"C2PA_GIF"
 #: Boxes of HEIC and AVIF that are read, or hold nothing; a box of ``uuid`` with the manifests of C2PA.
 _KNOWN_BOXES = {b"ftyp", b"meta", b"mdat", b"free", b"skip", b"wide", b"pdin", b"idat", b"styp"}
 _C2PA_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+#: Lengths of the headers of BMP: of OS/2, which states sizes otherwise, and of version 5; kinds of compression.
+_OLD_BMP_HEADER_BYTES, _BMP_WITH_PROFILE_BYTES, _RUN_LENGTHS = 12, 124, (1, 2)
+_BEYOND_ANY_FILE = 1 << 48
 _ANIMATED_BRAND, _BRANDS_BYTES, _SEQUENCE = b"avis", 64, "the sequence of pictures"
 #: Bytes that contain the properties of HEIC and AVIF, which precede the pictures' data.
 _HEIF_HEAD_BYTES = 1 << 16
@@ -163,14 +177,49 @@ def attachments(file: BinaryIO) -> list[str]:
     if head.startswith(b"\xff\xd8\xff"):
         return _beside_jpeg(head + file.read())
     if head.startswith(PNG_START):
-        return _beside_chunks("PNG", _png_chunks(file), _KNOWN_CHUNKS)
+        return _beside_chunks("PNG", _png_chunks(file), _KNOWN_CHUNKS) + _behind(file)
     if head.startswith(b"RIFF"):
-        return _beside_chunks("WebP", _webp_chunks(file), _KNOWN_WEBP_CHUNKS)
+        return _beside_chunks("WebP", _webp_chunks(file), _KNOWN_WEBP_CHUNKS) + _behind(file)
     if head[4:8] == b"ftyp":
         return _signs_in(head) + ([GAIN_MAP] if _TONE_MAPPED in head else []) + _beside_boxes(file, head)
     if head.startswith(b"GIF8"):
-        return _beside_gif(gif_blocks.applications(file)) + gif_blocks.unread(file)
+        return _beside_gif(gif_blocks.applications(file)) + gif_blocks.unread(file) + _behind(file)
+    if head.startswith(b"BM"):
+        file.seek(_end_of_bmp(head))
+        return _behind(file)
     return []
+
+
+def _behind(file: BinaryIO) -> list[str]:
+    """Find contents behind the end of a file's structure.
+
+    Args:
+        file: at that end.
+    """
+    data, place = file.read(_HEIF_HEAD_BYTES), file.tell()
+    num_bytes = len(data) + file.seek(0, os.SEEK_END) - place
+    return _named_data(data, num_bytes)
+
+
+def _named_data(data: bytes, num_bytes: int) -> list[str]:
+    """Name data behind a picture by its beginning; none for padding."""
+    if not data.strip(b"\0\xff \t\r\n"):
+        return []
+    return _signs_in(data) or [f"data behind the picture ({num_bytes} bytes)"]
+
+
+def _end_of_bmp(head: bytes) -> int:
+    """Return the end of a BMP: what its header says, or of its pixels or its profile where that is further."""
+    ends = [0]
+    with suppress(struct.error):
+        ends.append(struct.unpack_from("<I", head, 2)[0])
+        pixels, header_bytes, width, height, _, bits, compression, num_bytes = struct.unpack_from("<IIiiHHII", head, 10)
+        if header_bytes > _OLD_BMP_HEADER_BYTES:
+            of_rows = (width * bits + 31) // 32 * 4 * abs(height)
+            ends.append(pixels + (num_bytes if compression in _RUN_LENGTHS else of_rows))
+        if header_bytes >= _BMP_WITH_PROFILE_BYTES:
+            ends.append(14 + sum(struct.unpack_from("<II", head, 14 + 112)))
+    return min(max(ends), _BEYOND_ANY_FILE)
 
 
 def _beside_boxes(file: BinaryIO, head: bytes) -> list[str]:
@@ -184,7 +233,7 @@ def _beside_boxes(file: BinaryIO, head: bytes) -> list[str]:
         elif kind == b"moov":  # of AVIF its frames, which are read
             found += [] if _ANIMATED_BRAND in head[:_BRANDS_BYTES] else [_SEQUENCE]
         elif kind not in _KNOWN_BOXES:
-            found += _signs_in(body) or [f"data behind the picture ({num_bytes} bytes)"]
+            found += _named_data(body, num_bytes)
     return found
 
 
@@ -272,14 +321,14 @@ def _png_chunks(file: BinaryIO) -> Iterator[str]:
         yield header[4:].decode("latin-1")
         file.seek(int.from_bytes(header[:4], "big") + 4, os.SEEK_CUR)
         if header[4:] == b"IEND":
-            if file.read(_HEIF_HEAD_BYTES).strip(b"\0\r\n"):
-                yield "behind IEND"
             return
 
 
 def _webp_chunks(file: BinaryIO) -> Iterator[str]:
+    file.seek(4)
+    end = 8 + int.from_bytes(file.read(4), "little")
     file.seek(12)
-    while len(header := file.read(8)) == 8:
+    while file.tell() < end and len(header := file.read(8)) == 8:
         yield header[:4].decode("latin-1")
         size = int.from_bytes(header[4:], "little")
         file.seek(size + size % 2, os.SEEK_CUR)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from s3diff.images.files.coordinates import QUARTER_TURNS, Transform
 from s3diff.images.files.exif_block import EXIF_PREFIX, ExifBlock
 from s3diff.images.files.following import follow_exif, follow_xmp, mentions_of_fields
+from s3diff.images.files.iptc import with_layout
 from s3diff.images.files.left_behind import drop_claims, drop_exif_claims, left_out_note, mentions_of_claims
 from s3diff.images.files.xmp_packet import DC, XmpError, XmpPacket, is_plain_packet
 from s3diff.images.picture import Picture, Text
@@ -139,7 +140,8 @@ def for_result(picture: Picture, media_type: str = "") -> tuple[Metadata, tuple[
                     packet.set(element, DC, "format", [media_type])
             xmp = packet.to_bytes()
     notes = _lost_note(lost, "cut" if transform.is_cut else "new size")
-    return Metadata(exif, xmp, picture.iptc, picture.texts), notes
+    iptc = None if picture.iptc is None else with_layout(picture.iptc, (picture.width, picture.height))
+    return Metadata(exif, xmp, iptc, picture.texts), notes
 
 
 def _lost_note(titles: list[str], change: str) -> tuple[str, ...]:

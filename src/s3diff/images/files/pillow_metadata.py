@@ -11,20 +11,20 @@ import numpy as np
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from s3diff.formats import Format
-from s3diff.images.files import geotiff
+from s3diff.images.files import geotiff, maker_notes
 from s3diff.images.files.iptc import descriptive_resources, resources_of, split_resources, titles_of
 from s3diff.images.files.jpeg_segments import has_second_packet, joined_exif, joined_photoshop, joined_xmp
 from s3diff.images.files.left_behind import CREDENTIALS, left_out_note
 from s3diff.images.files.metadata import EXIF_PREFIX, Metadata
 from s3diff.images.files.png_chunks import ReadChunks
 from s3diff.images.files.png_texts import XMP_KEYWORD, decoded_texts, iptc_text, sorted_texts
-from s3diff.images.picture import Text
+from s3diff.images.picture import NOT_SQUARE, Text
 from s3diff.images.stated_colors import DAMAGED_PROFILE
 
-#: TIFF tags about the scene: description, maker, resolution, software, times, names, Windows' tags.
+#: TIFF tags about the scene: software, description, maker, resolution, times, names, Windows' tags.
 _DESCRIPTIVE_TAGS = (
-    0x010D, 0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x011D, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749,
-    0x8298, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F, *geotiff.TAGS,
+    0x000B, 0x010D, 0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x011D, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746,
+    0x4749, 0x8298, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F, *geotiff.TAGS,
 )  # fmt: skip
 _TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP, _TIFF_PROFILE = 0x02BC, 0x83BB, 0x8649, 0x8773
 _EXIF_GROUP, _GPS_GROUP, _INTEROPERABILITY_GROUP = 0x8769, 0x8825, 0xA005
@@ -84,7 +84,7 @@ def metadata_of(image: Image.Image) -> tuple[Metadata, list[str], tuple[str, ...
         bits = getattr(image, "stored_bits", 0) or max(image.tag_v2.get(_BITS, (1,)))
         lost = _lost_tags(image.tag_v2, getattr(image, "place_among_pages", (0, 1)), bits)
         with suppress(Exception):  # tags of any content must not cost the picture
-            lost += _lost_sizes(image.getexif())
+            lost += _lost_parts(image.getexif())
     elif isinstance(image, GifImagePlugin.GifImageFile) and image.info.get("comment"):
         texts = (_comment(image.info["comment"]),)
     notes += _aspect_note(image.info)
@@ -167,12 +167,17 @@ def _tag_bytes(image: TiffImagePlugin.TiffImageFile, tag: int) -> bytes:
     return data
 
 
-def _lost_sizes(exif: Image.Exif) -> list[str]:
-    """Return the title of the directory that no TIFF gets, if it holds more than the usual index and version."""
-    if _INTEROPERABILITY_GROUP not in exif.get_ifd(_EXIF_GROUP):
-        return []
-    more = set(exif.get_ifd(_INTEROPERABILITY_GROUP)) - {1, 2}
-    return ["EXIF's interoperability directory (RelatedImageWidth ..)"] if more else []
+def _lost_parts(exif: Image.Exif) -> list[str]:
+    """Return the titles of the parts that a block written anew does not hold."""
+    group = exif.get_ifd(_EXIF_GROUP)
+    titles = [] if _can_move_notes(group) else [maker_notes.TITLE]
+    more = set(exif.get_ifd(_INTEROPERABILITY_GROUP)) - {1, 2} if _INTEROPERABILITY_GROUP in group else set()
+    return titles + (["EXIF's interoperability directory (RelatedImageWidth ..)"] if more else [])
+
+
+def _can_move_notes(group: Mapping[int, Any]) -> bool:
+    note = group.get(maker_notes.MAKER_NOTE, b"")
+    return not isinstance(note, bytes) or maker_notes.can_move(note)
 
 
 def _says_the_usual(tag: int, value: Any, page: tuple[int, int], bits: int) -> bool:
@@ -219,8 +224,10 @@ def descriptive_exif(exif: Image.Exif) -> bytes | None:
         if tag in exif:
             kept[tag] = _as_stored(exif[tag])
     for group in (_EXIF_GROUP, _GPS_GROUP):
-        # Pillow writes a wrong offset of the directory below the group.
-        entries = {tag: value for tag, value in exif.get_ifd(group).items() if tag != _INTEROPERABILITY_GROUP}
+        entries = dict(exif.get_ifd(group))
+        entries.pop(_INTEROPERABILITY_GROUP, None)  # Pillow writes a wrong offset of it
+        if not _can_move_notes(entries):
+            del entries[maker_notes.MAKER_NOTE]
         if entries:
             kept[group] = _as_stored(entries)
     return kept.tobytes() if len(kept) else None
@@ -245,7 +252,7 @@ def _aspect_note(info: dict[Any, Any]) -> tuple[str, ...]:
         return ()
     if across == down or not (across > 0 and down > 0):
         return ()
-    return (f"the pixels are not square ({across:g} to {down:g} in a length), which is left out",)
+    return (NOT_SQUARE.format(across, down),)
 
 
 def _has_assumed_dpi(image: Image.Image) -> bool:
@@ -293,7 +300,7 @@ def tiff_exif(exif: bytes) -> tuple[bytes | None, tuple[str, ...]]:
     tags = Image.Exif()
     try:
         tags.load(exif)
-        return descriptive_exif(tags), left_out_note([*_lost_tags(tags), *_lost_sizes(tags)])
+        return descriptive_exif(tags), left_out_note([*_lost_tags(tags), *_lost_parts(tags)])
     except Exception:  # noqa: BLE001 - as in reading
         return None, ("the EXIF block is damaged and was left out",)
 

@@ -116,6 +116,8 @@ def _places(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
         length = int.from_bytes(head[:4], "big")
         yield head[4:], place + 8, length
         place += 12 + length
+        if head[4:] == b"IEND":
+            return
 
 
 def header(array: np.ndarray) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from s3diff.formats import ANIMATED_TITLES, FORMATS, Format
 from s3diff.images.files.coordinate_fields import FIELDS
 from s3diff.images.files.geotiff import follow_position
+from s3diff.images.files.iptc import with_layout
 
 _WITH_XMP, _WITHOUT_XMP = (", ".join(each.title for each in FORMATS if each.has_xmp == has) for has in (True, False))
 _COORDINATES_HERE = "(the table of coordinates)\n"
@@ -59,7 +60,9 @@ inch are stated.
 ## Metadata
 
 - **EXIF** is changed in place, so that maker notes stay valid; they describe the exposure and are not changed, but for
-  Apple's link to the video of a live picture. A block of several JPEG segments is joined and written so again.
+  Apple's link to the video of a live picture. From and into a TIFF the block is written anew: maker notes that point
+  to places in the old one (Canon, Sony, Panasonic ..) are left out, and a remark says so; others are kept. A block of
+  several JPEG segments is joined and written so again.
 - **XMP** is read as a tree, and stays to the byte where nothing has to change. Extended XMP is merged, and split again
   where a JPEG needs it. A packet that is damaged or declares entities is left out, and a remark says so.
 - **IPTC** captions and keywords are kept with their stated character set, together with Photoshop's copyright flag and
@@ -70,8 +73,9 @@ inch are stated.
   are kept; a JPEG or GIF takes the text of the keyword Comment.
 - **Further contents of the file** are left behind and named: gain maps (Ultra HDR, Apple, ISO 21496-1), the video of
   motion pictures, depth, sound, further pictures, Content Credentials, segments and chunks that are not read
-  (tIME, bKGD, sBIT ..), second blocks of EXIF or XMP, tags of a TIFF's page, Photoshop's paths, layers and other
-  resources. XMP's claims about them are dropped with them. Previews and thumbnails go without a remark.
+  (tIME, bKGD, sBIT ..), data behind the end (not of a TIFF, which has none), second blocks of EXIF or XMP, tags of a
+  TIFF's page, Photoshop's paths, layers and other resources. XMP's claims about them are dropped with them. Previews
+  and thumbnails go without a remark.
 
 Coordinates and sizes follow the picture: its turn upright, a cut (`--size-mode fill`) and its scale. A field that
 cannot follow is left out, and a remark says so.
@@ -212,6 +216,8 @@ def _coordinates() -> str:
         found += [name for name in names if name not in found]
     ground = (follow_position.__doc__ or "").split("\n")[0].rstrip(".")
     lines["IFD0", "", ground] = ["ModelPixelScale, ModelTiepoint and ModelTransformation of a GeoTIFF"]
+    layout = (with_layout.__doc__ or "").rstrip(".")
+    lines["IPTC", "", layout] = ["ImageOrientation"]
     rows = [f"| {place} | {', '.join(names)} | {how} |\n" for (place, _, how), names in lines.items()]
     return "| place | field | what happens |\n|---|---|---|\n" + "".join(rows)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import struct
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -24,6 +25,9 @@ _REDUCED, _MASK = 1, 4
 _OLD_REDUCED = 2
 _LONG = 4
 _CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+#: Behind the header: Canon's CR2, Phase One's IIQ.
+_MARKS_OF_RAW = re.compile(rb"CR\x02|.{0,16}?(?:IIII.waR|MMMMRaw)", re.S)
+_HEADER_BYTES, _HEAD_BYTES = 16, 32
 #: Limits above what any program writes for these tags.
 _MAX_VALUES = 64
 #: Types of bytes; of an entry of these no more is read.
@@ -72,14 +76,18 @@ class TiffDirectories:
 
     def __init__(self, file: BinaryIO, max_directories: int) -> None:
         file.seek(0)
-        head = file.read(16)
+        head = file.read(_HEAD_BYTES)
         self._file = file
         #: ``<`` or ``>``; and whether it is a BigTIFF.
         self.order, self.is_big = "<" if head.startswith(b"II") else ">", head[2:4] in (b"+\0", b"\0+")
         #: The chain of directories, up to a loop or the end of the file.
         self.pages: list[Directory] = []
-        self.is_canon_raw = head[8:11] == b"CR\x02"
-        place = self._unpack("Q" if self.is_big else "I", head, 8 if self.is_big else 4) if len(head) >= 16 else 0
+        self._is_marked_raw = _MARKS_OF_RAW.match(head, 8) is not None
+        place = (
+            self._unpack("Q" if self.is_big else "I", head, 8 if self.is_big else 4)
+            if len(head) >= _HEADER_BYTES
+            else 0
+        )
         seen: set[int] = set()
         while place and place not in seen and len(seen) <= max_directories:
             seen.add(place)
@@ -99,7 +107,7 @@ class TiffDirectories:
             PictureError: the file is raw.
         """
         children = self._children(self.pages[:1])
-        if self.is_canon_raw or any(each.is_raw for each in (*self.pages[:_MAX_VALUES], *children)):
+        if self._is_marked_raw or any(each.is_raw for each in (*self.pages[:_MAX_VALUES], *children)):
             raise PictureError(f"the file is {RAW.name}; {RAW.advice}")
         full = [page for page in self.pages if not page.is_reduced]
         if full and full[0] is self.pages[0]:

@@ -17,14 +17,15 @@ from s3diff.images.color_profiles import srgb_from_lab
 from s3diff.images.files.pillow_pictures import rgb_from_cmyk, turned_upright
 from s3diff.images.files.tiff_directories import Directory, PatchedTiff, TiffDirectories
 
-_WIDTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _ORIENTATION = 0x0100, 0x0102, 0x0103, 0x0106, 0x0111, 0x0112
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS = 0x0100, 0x0101, 0x0102, 0x0103, 0x0106, 0x0111
+_ORIENTATION = 0x0112
 _SAMPLES, _STRIP_BYTES, _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILES = 0x0115, 0x0117, 0x011C, 0x013D, 0x0142, 0x0144
 _TILE_BYTES, _INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 0x0145, 0x014C, 0x0152, 0x0153
 #: A tag near ``_EXTRA_SAMPLES`` without meaning.
 _MEANINGLESS = 0x014F
 #: Compressions of bytes of any kind: none, LZW, deflate, PackBits, LZMA, Zstandard.
 _OF_BYTES = (1, 5, 8, 32773, 32946, 34925, 50000)
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK, _CIE_LAB, _ICC_LAB = 0, 1, 2, 5, 8, 9
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK, _YCBCR, _CIE_LAB, _ICC_LAB = 0, 1, 2, 5, 6, 8, 9
 _NUM_COLORS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _CMYK: 4, _CIE_LAB: 3, _ICC_LAB: 3}
 _PREMULTIPLIED, _OPACITY = 1, 2
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED, _COMPLEX = 1, 2, 3, 4, (5, 6)
@@ -56,7 +57,8 @@ class TiffImage(TiffImagePlugin.TiffImageFile):
         orientation = self.tag_v2.get(_ORIENTATION, 1)
         self.stored_orientation = orientation if orientation in range(1, 9) else 1
         super()._setup()
-        self.stored_size = self.size
+        # Pillow's own size is already that of the turned picture.
+        self.stored_size = self.tag_v2[_WIDTH], self.tag_v2[_HEIGHT]
 
 
 class Samples(NamedTuple):
@@ -124,11 +126,15 @@ class SampleReader:
         return (f"{what} of the TIFF (masks, spot colours) {'is' if num_lost == 1 else 'are'} left out",)
 
     def require_numbers(self) -> None:
-        """Refuse signed and complex numbers, which Pillow would misread.
+        """Refuse signed and complex numbers and YCbCr that is not compressed, which Pillow would misread.
 
         Raises:
             PictureError: the page has such numbers.
         """
+        if self.photometric == _YCBCR and self.compression == 1:
+            raise PictureError(
+                "the TIFF's kind of pixels is not supported (YCbCr that is not compressed); save it as RGB or grey"
+            )
         if self.formats & {_SIGNED, *_COMPLEX}:
             raise PictureError("the TIFF holds signed or complex numbers; save it as RGB or grey of 8 or 16 bits")
 

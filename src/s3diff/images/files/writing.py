@@ -24,11 +24,14 @@ from s3diff.images.files.provenance_xmp import completed, with_restoration
 from s3diff.images.icc_profiles import fits_channels, fitting_profile
 from s3diff.images.picture import Picture, in_whole_numbers
 from s3diff.images.provenance import Provenance
-from s3diff.images.stated_colors import srgb_profile
+from s3diff.images.stated_colors import DAMAGED_PROFILE, srgb_profile
 from s3diff.messages import reason_of, shown_path
 
 if TYPE_CHECKING:
     from s3diff.images.files.credentials import ResultSigner
+
+#: In the header of every ICC profile (ICC.1:2010, section 7.2.9).
+_PROFILE_SIGNATURE = b"acsp"
 
 
 def write_picture(
@@ -162,6 +165,8 @@ def _with_fitting_profile(picture: Picture, num_channels: int, form: Format) -> 
     profile, kind = picture.icc_profile, "grey" if num_channels == 1 else "RGB"
     if profile is None or fits_channels(profile, num_channels):
         return picture, ()
+    if profile[36:40] != _PROFILE_SIGNATURE:
+        return replace(picture, icc_profile=None), (DAMAGED_PROFILE,)
     profile = fitting_profile(profile, num_channels)
     how = "left out" if profile is None else f"replaced by one for {kind} with the same curve"
     note = f"the colour profile is not one for {kind}, which the {form.title} file is written in; it was {how}"
