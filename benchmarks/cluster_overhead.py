@@ -117,6 +117,7 @@ def main() -> None:
                 output = Path(scratch, f"{way}-{index}")
                 words = [*COMMAND, *ways[way], Path(scratch, "in"), "-o", output]
                 rounds[way].append(run(words, output, given.pictures))
+                print(way, rounds[way][-1], file=sys.stderr)
                 found = {path.name: path.read_bytes() for path in output.glob("[!.]*.png")}
                 expected = expected or found
                 if found != expected:
