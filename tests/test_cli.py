@@ -771,6 +771,7 @@ def test_the_help_lists_every_command_in_a_whole_line(command: Command) -> None:
     assert listed[0] == ("restore", "Make pictures larger and clearer.")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot tell a reader that has gone from another broken pipe")
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ConnectionResetError(104, "Connection reset")])
 def test_a_connection_that_breaks_is_said(
     command: Command, monkeypatch: pytest.MonkeyPatch, error: ConnectionError

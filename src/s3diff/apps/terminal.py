@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import select
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
@@ -80,13 +81,15 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _is_reader_gone() -> bool:
-    """Check whether nobody reads this command's output any longer: the rest of it cannot be written."""
+    """Check whether nobody reads this command's output any longer; true where the system cannot say, as on Windows."""
+    if not hasattr(select, "poll"):
+        return True
     for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except (BrokenPipeError, ValueError):
-            return True
+        with suppress(AttributeError, OSError, ValueError):  # no stream, or none with a file
+            poll = select.poll()
+            poll.register(stream.fileno(), 0)
+            if poll.poll(0):  # an error of the other end is told without being asked for
+                return True
     return False
 
 
