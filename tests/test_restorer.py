@@ -197,7 +197,7 @@ def test_results_larger_than_allowed(tiny: Restorer, photo: np.ndarray) -> None:
             (RestoreOptions(max_output_pixels=48 * 56 - 1), r"56 x 48 px, 0\.00269 megapixels; at most 0\.00269"),
             (RestoreOptions(scale=1e6), "raise the limit"),
             (RestoreOptions(size=(10**400, 3)), "larger than any picture"),
-            (RestoreOptions(size=(10**9, 10**9)), "1e[+]12 megapixels"),
+            (RestoreOptions(size=(10**9, 10**9)), "1000000000000 megapixels"),
         ):
             with pytest.raises(PictureError, match=message) as error:
                 tiny.restore(photo, options)
