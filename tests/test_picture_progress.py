@@ -60,6 +60,20 @@ def test_one_picture_names_its_stages_and_tiles(state: Path) -> None:
     shown.close()
 
 
+def test_a_video_is_looked_through_first(state: Path) -> None:
+    shown = PictureProgress(1, quiet=False)
+    shown.begin(job("a.mp4"), None)
+    shown.parts("resumed", 0, 40)
+    assert shown.line == "waiting, time not known yet"
+    shown.parts("look", 30, 40)
+    assert shown.line.startswith("looking through the video first, 30 of 40 frames, ")
+    shown.parts("resumed", 20, 40)
+    assert shown.line == "going on after 20 of 40 frames, time not known yet"
+    shown.parts("frames", 21, 40)
+    assert re.fullmatch(r"21 of 40 frames, \d+%, about \d+ s left", shown.line)
+    shown.close()
+
+
 def test_a_folder_names_the_picture_at_work(state: Path) -> None:
     """The results of pictures before it may still be written, and some cannot be read at all."""
     shown = PictureProgress(4, quiet=False)

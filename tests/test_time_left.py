@@ -132,6 +132,20 @@ def test_stages_that_are_not_told() -> None:
         assert left.fraction == pytest.approx(done / 10, abs=0.02)
 
 
+def test_parts_that_an_earlier_run_made() -> None:
+    """A resumed video: the time left is of the frames that are missing, and the bar begins where it was."""
+    clock = Clock()
+    left = TimeLeft(None, clock)
+    clock.seconds = 500.0  # the model is loaded, finished frames are passed over
+    left.resume(80, 100)
+    assert left.seconds_left is None
+    for done in range(81, 101):
+        clock.seconds += 2
+        left.part(done, 100)
+        assert left.seconds_left == pytest.approx(2 * (100 - done), abs=0.5)
+        assert left.fraction == pytest.approx(done / 100, abs=0.02)
+
+
 def test_a_stage_that_does_not_end_keeps_its_time() -> None:
     clock = Clock()
     left = TimeLeft({"encode": 10, "predict": 10, "decode": 80}, clock)

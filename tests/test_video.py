@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,26 @@ from command_runs import Command
 from conftest import REPOSITORY
 from s3diff import OptionError, OutputError, PictureError, RestoreOptions, Restorer
 from s3diff.errors import MissingExtraError
-from s3diff.restoration import video
+from s3diff.images.picture import Picture
+from s3diff.restoration import video, video_course
 from s3diff.restoration.result import Degrees
 from s3diff.restoration.scratch_files import only_one
+from s3diff.restoration.sizes import allowed_sizes
+from s3diff.restoration.steps import Opened, restore
 from s3diff.restoration.video import VideoOptions, restore_video
+from s3diff.restoration.video_course import Course, Estimate, course_of
 
 PAGE = REPOSITORY / "docs/builders.md"
 av = pytest.importorskip("av", reason="the extra video is not installed")
 WIDTH, HEIGHT = 32, 24
 #: Time stamps of a variable frame rate, in thousandths of a second.
 TIMES = [0, 40, 80, 200, 240, 280, 320, 500, 540, 580]
+
+#: The command, which keeps what it finds after every frame.
+KEEPING = (
+    "from s3diff.restoration import video_course; video_course.KEEP_SECONDS = 0.0; "
+    "from s3diff.apps.cli import main; main()"
+)
 
 
 def picture(index: int, scene: int = 0) -> np.ndarray:
@@ -197,7 +208,7 @@ def test_a_killed_run_goes_on(restorer: Restorer, tmp_path: Path, monkeypatch: p
         pass
 
     def kill(stage: str, done: int, total: int) -> None:
-        if done == 8:
+        if stage == "frames" and done == 8:
             raise KilledError
 
     target = tmp_path / "out.mp4"
@@ -205,38 +216,117 @@ def test_a_killed_run_goes_on(restorer: Restorer, tmp_path: Path, monkeypatch: p
         restore_video(restorer, source, target, progress=kill)
     assert not target.exists()
     kept = sorted(path.name for path in (tmp_path / ".s3diff-out.mp4.video").iterdir())
-    assert kept == ["000000.nut", "000001.nut", "course.json"]
-    seen: list[int] = []
-    result = restore_video(restorer, source, target, progress=lambda _, done, total: seen.append(done))
-    assert seen == [7, 8, 9, 10]
+    assert kept == ["000000.npy", "000000.nut", "000001.npy", "000001.nut", "course.json"]
+    seen: list[tuple[str, int]] = []
+
+    def tell(stage: str, done: int, total: int) -> None:
+        assert total == 10
+        seen.append((stage, done))
+
+    result = restore_video(restorer, source, target, progress=tell)
+    assert seen == [("resumed", 6), ("resumed", 6), ("frames", 7), ("frames", 8), ("frames", 9), ("frames", 10)]
     assert "6 of 10 frames were there from an earlier run" in result.notes
     times, made = frames(target)
     assert times == TIMES
     assert all(np.array_equal(*pair) for pair in zip(made, frames(tmp_path / "whole.mp4")[1], strict=True))
+    assert target.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
     assert whole.degrees == result.degrees
     # Other options are other work: nothing of the old one is used.
     with pytest.raises(KilledError):
         restore_video(restorer, source, target, progress=kill)
     seen.clear()
-    restore_video(
-        restorer, source, target, RestoreOptions(strength=0.5), progress=lambda _, done, total: seen.append(done)
-    )
-    assert seen[0] == 1
+    restore_video(restorer, source, target, RestoreOptions(strength=0.5), progress=tell)
+    assert seen[:2] == [("resumed", 0), ("look", 1)]
+
+
+def test_a_run_killed_in_the_first_pass_goes_on(
+    restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video_course, "KEEP_SECONDS", 0.0)
+    times = list(range(0, 2000, 100))
+    source = write_clip(tmp_path / "in.mp4", times, cut=9)
+    whole = restore_video(restorer, source, tmp_path / "whole.mp4")
+
+    class KilledError(Exception):
+        pass
+
+    def kill(stage: str, done: int, total: int) -> None:
+        if done == 12:
+            raise KilledError
+
+    target, seen = tmp_path / "out.mp4", []
+    with pytest.raises(KilledError):
+        restore_video(restorer, source, target, progress=kill)
+    result = restore_video(restorer, source, target, progress=lambda *told: seen.append(told))
+    looks = [("look", done, 20) for done in range(13, 21)]
+    assert seen[:9] == [("resumed", 12, 20), *looks]
+    assert seen[9:12] == [("resumed", 0, 20), ("resumed", 0, 20), ("frames", 1, 20)]
+    assert result.estimated == whole.estimated
+    (_, made), (_, expected) = frames(target), frames(tmp_path / "whole.mp4")
+    assert all(np.array_equal(*pair) for pair in zip(made, expected, strict=True))
+
+
+@pytest.mark.slow
+def test_the_command_killed_in_the_first_pass(small: Path, here: Path) -> None:
+    """kill -9 while the command looks through the video: what it found is used by the same command."""
+    write_clip(Path("film.mkv"), list(range(0, 40 * 1500, 40)))
+    words = [sys.executable, "-c", KEEPING, "restore", "film.mkv", "-m", str(small), "--codec", "ffv1"]
+    record = Path(".s3diff-film_restored.mkv.video/course.json")
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 120
+        while not record.is_file() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    kept = json.loads(record.read_text("utf-8"))["look"]
+    assert 0 < kept["num_frames"] < 1500
+    assert not kept["is_whole"]
+    model, seen = Restorer.from_pretrained(small, device="cpu"), []
+
+    def stop(*told: Any) -> None:
+        seen.append(told)
+        if told[0] == "frames":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore_video(model, "film.mkv", "film_restored.mkv", None, VideoOptions(codec="ffv1"), progress=stop)
+    assert seen[0] == ("resumed", kept["num_frames"], 1500)
+    assert ("look", 1500, 1500) in seen
+
+
+def test_frames_in_batches_are_the_same(restorer: Restorer, tmp_path: Path) -> None:
+    """Within one level, of the planes that are encoded; each frame has its own degrees."""
+    source, planes = write_clip(tmp_path / "in.mkv", list(range(0, 4000, 400)), cut=6), []
+    for batch in (1, 3):
+        options = VideoOptions(codec="ffv1", pixel_format="yuv444p", batch=batch, steady=0)
+        target = tmp_path / f"{batch}.mkv"
+        restore_video(restorer, source, target, None, options)
+        with av.open(str(target)) as container:
+            planes.append([each.to_ndarray() for each in container.decode(video=0)])
+    assert [len(each) for each in planes] == [10, 10]
+    assert max(np.abs(a.astype(int) - b).max() for a, b in zip(*planes, strict=True)) <= 1
+    both = [restorer.restore_batch([picture(0), picture(9, 1)], blur=blur, noise=0.2) for blur in (0.1, 0.8)]
+    opened = [Opened(Picture(each), allowed_sizes((WIDTH, HEIGHT), both[0][0].options)) for each in (picture(0),) * 2]
+    each_own = restore(restorer, opened, both[0][0].options, degrees=[Degrees(0.1, 0.2), Degrees(0.8, 0.2)])
+    for made, expected in zip(each_own, (both[0][0], both[1][0]), strict=True):
+        assert np.abs(made.array.astype(int) - expected.array).max() <= 1
 
 
 def test_degrees_are_smooth_and_change_at_a_cut(restorer: Restorer, tmp_path: Path) -> None:
     times = list(range(0, 4000, 200))
     source = write_clip(tmp_path / "in.mp4", times, cut=9)
-    course = video._look(restorer, video.open_video(source))
+    course = course_of(restorer, video.open_video(source), tmp_path / "work", {})
     assert course.num_frames == len(times)
     base = video.open_video(source).time_base
     assert [round(float(cut * base) * 1000) for cut in course.cuts] == [1800]
     assert {each.scene for each in course.estimates} == {0, 1}
     rough = [
-        video._Estimate(second / 2, int(second >= 5), Degrees(0.2 + 0.2 * (second % 2), 0.9 * (second >= 5)))
+        Estimate(second / 2, int(second >= 5), Degrees(0.2 + 0.2 * (second % 2), 0.9 * (second >= 5)))
         for second in range(10)
     ]
-    made = video.Course([2500], rough, 50)
+    made = Course([2500], rough, 50)
     values = [made.at(time, time / 1000) for time in range(0, 5000, 100)]
     assert {round(each.noise, 6) for each in values[:25]} == {0}
     assert {round(each.noise, 6) for each in values[25:]} == {0.9}
@@ -260,6 +350,8 @@ def test_what_does_not_go_together(restorer: Restorer, tmp_path: Path) -> None:
         ("out.webm", {"codec": "h264"}, {}, OptionError, ".webm takes vp9 and av1"),
         ("out.mp4", {"codec": "ffv1"}, {}, OptionError, "write .mkv"),
         ("out.mp4", {"codec": "divx"}, {}, OptionError, "give auto, h264"),
+        ("out.mp4", {"steady": 1.0}, {}, OptionError, "steady is 1.0; give a share from 0 to 0.9"),
+        ("out.mp4", {"batch": 0}, {}, OptionError, "batch is 0; give a whole number from 1 to 64"),
         ("out.mp4", {"pixel_format": "rgb0"}, {}, OptionError, "h264 takes"),
         ("out.mp4", {"pixel_format": "yuv420p"}, {"size": (33, 25)}, OptionError, "needs even sides"),
         ("out.mp4", {}, {"max_output_pixels": 100}, PictureError, "would become 128 x 96 px"),
@@ -304,6 +396,7 @@ def test_the_command(command: Command, small: Path, here: Path) -> None:
     )  # fmt: skip
     assert "film.mp4 is a video, and --server is for pictures" in command("film.mp4", "--server", "http://a").error
     assert "--codec is for a video" in command("film.png", "--codec", "h264").error
+    assert "--batch is for a video" in command("film.png", "--batch", "2").error
     assert "would overwrite the input" in command("restore", "film.mp4", "-o", "film.mp4", "--overwrite").error
 
 

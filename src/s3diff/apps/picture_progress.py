@@ -117,12 +117,22 @@ class PictureProgress:
             self._detail = where + _STAGES[name]
 
     def parts(self, kind: str, done: int, total: int) -> None:
-        """Count finished tiles, frames or pages."""
+        """Count finished tiles, frames or pages; ``look`` counts those of a video that were only looked at, and
+        ``resumed`` begins a pass over a video, with what an earlier run has done of it.
+        """
         with self._turn:
+            if kind == "resumed":
+                self._left = TimeLeft()
+                self._left.resume(done, total)
+                self._detail = f"going on after {done} of {total} frames" if done else self._detail
+                return
             if kind == "predict":
                 self._left.within(done, total)
             else:
                 self._left.part(done, total)
+            if kind == "look":
+                self._detail = f"looking through the video first, {done} of {total} frames"
+                return
             if kind == "predict":
                 self._detail = f"{_STAGES[kind]}, tile {done} of {total}"
             elif total > 1:

@@ -16,7 +16,7 @@ from s3diff.apps.model_loading import load_model
 from s3diff.apps.option_flags import takes_options
 from s3diff.apps.replay import Replay, model_of, read_replay, require_one_picture
 from s3diff.apps.restore_outcomes import show_outcome, show_sums
-from s3diff.apps.restore_video import check_for_video, restore_video, video_of
+from s3diff.apps.restore_video import Batch, Codec, PixelFormat, SteadyShare, check_for_video, restore_video, video_of
 from s3diff.apps.terminal import (
     BACKEND_HELP,
     DEVICE_HELP,
@@ -29,8 +29,8 @@ from s3diff.apps.terminal import (
     remark,
 )
 from s3diff.errors import OptionError
-from s3diff.formats import VideoCodec
 from s3diff.options import Backend, OutputOptions, Precision, RestoreOptions
+from s3diff.video_options import VideoOptions
 
 if TYPE_CHECKING:
     from s3diff.apps.picture_progress import PictureProgress
@@ -113,13 +113,10 @@ def restore(
         ),
     ] = False,
     backend: Annotated[Backend, typer.Option(help=BACKEND_HELP)] = "torch",
-    codec: Annotated[
-        VideoCodec, typer.Option(help="Codec of a restored video; auto is h264, h265 above 8 bits, vp9 in .webm.")
-    ] = "auto",
-    pixel_format: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Pixel format of a restored video, such as yuv420p; auto is the input's."),
-    ] = "auto",
+    codec: Codec = "auto",
+    pixel_format: PixelFormat = "auto",
+    steady: SteadyShare = VideoOptions.steady,
+    batch: Batch = VideoOptions.batch,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Restore the pictures in subfolders too.")
     ] = False,
@@ -185,8 +182,9 @@ def restore(
                 f"name is {writing.name!r}, but a size gives each picture its own scale; leave out {{scale}}"
             )
         video = video_of(inputs or []) if listed is None and listed_null is None else None
+        video_flags = {"codec": codec, "pixel_format": pixel_format, "steady": steady, "batch": batch}
         check_for_video(
-            video, codec, pixel_format, format=writing.format is not None, name=writing.name != OutputOptions.name,
+            video, video_flags, format=writing.format is not None, name=writing.name != OutputOptions.name,
             server=server is not None, stream=stream, from_result=from_result is not None, sign=sign is not None,
             skip_existing=skip_existing, shard=shard is not None, journal=journal is not None,
         )  # fmt: skip
@@ -223,10 +221,7 @@ def restore(
             precision = cast(Precision, replay.made.precision) if precision == "auto" else precision
         load = partial(load_model, name_of_model, device, precision, quiet, fast=fast, backend=backend, replay=replay)
         if video is not None:
-            restore_video(
-                video, output, options, writing,
-                codec=codec, pixel_format=pixel_format, load=load, report=report, quiet=quiet,
-            )  # fmt: skip
+            restore_video(video, output, options, writing, video_flags, load=load, report=report, quiet=quiet)
             return
         part = parse_shard(shard)
         names = {"model": Path(name_of_model).name, "scale": f"{options.scale:g}"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,9 +17,31 @@ from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.foreign_formats import VIDEO, foreign_kind
 from s3diff.formats import VideoCodec
 from s3diff.options import OutputOptions, RestoreOptions
+from s3diff.video_options import MAX_BATCH, MAX_STEADY, VideoOptions
 
 if TYPE_CHECKING:
     from s3diff.restoration.restorer import Restorer
+
+Codec = Annotated[
+    VideoCodec, typer.Option(help="Codec of a restored video; auto is h264, h265 above 8 bits, vp9 in .webm.")
+]
+PixelFormat = Annotated[
+    str, typer.Option(metavar="NAME", help="Pixel format of a restored video, such as yuv420p; auto is the input's.")
+]
+SteadyShare = Annotated[
+    float,
+    typer.Option(
+        "--steady", min=0, max=MAX_STEADY,
+        help="How much a video's frame takes over of the result before, where both inputs show the same; 0 is nothing.",
+    ),
+]  # fmt: skip
+Batch = Annotated[
+    int,
+    typer.Option(
+        "--batch", min=1, max=MAX_BATCH, metavar="N",
+        help="Frames of a video that go through the networks together: faster on a GPU, with more memory.",
+    ),
+]  # fmt: skip
 
 
 def video_of(inputs: list[str]) -> Path | None:
@@ -34,16 +56,16 @@ def video_of(inputs: list[str]) -> Path | None:
     return Path(inputs[0]) if foreign_kind(inputs[0], head) is VIDEO else None
 
 
-def check_for_video(source: Path | None, codec: str, pixel_format: str, **given: bool) -> None:
+def check_for_video(source: Path | None, flags: Mapping[str, Any], **given: bool) -> None:
     """Refuse what a video, or a picture, has no use for.
 
     Raises:
         OptionError: it is given.
     """
     if source is None:
-        for name, value in (("codec", codec), ("pixel-format", pixel_format)):
-            if value != "auto":
-                raise OptionError(f"--{name} is for a video, given by itself; leave it out")
+        for name, value in flags.items():
+            if value != getattr(VideoOptions, name):
+                raise OptionError(f"--{name.replace('_', '-')} is for a video, given by itself; leave it out")
         return
     for name, is_given in given.items():
         if is_given:
@@ -55,9 +77,8 @@ def restore_video(
     output: str | None,
     options: RestoreOptions,
     writing: OutputOptions,
+    flags: Mapping[str, Any],
     *,
-    codec: VideoCodec,
-    pixel_format: str,
     load: Callable[[], Restorer],
     report: str | None,
     quiet: bool,
@@ -82,7 +103,7 @@ def restore_video(
 
         def tell(stage: str, done: int, total: int) -> None:
             nonlocal num_done
-            num_done = done
+            num_done = done if stage == "frames" else num_done
             shown.parts(stage, done, total)
 
         try:
@@ -94,9 +115,8 @@ def restore_video(
             shown.begin(job, None)
             result = video.restore_video(
                 restorer, source, job.target, options,
-                video.VideoOptions(
-                    codec=codec, pixel_format=pixel_format, quality=writing.quality, overwrite=writing.overwrite,
-                    provenance=writing.provenance,
+                VideoOptions(
+                    quality=writing.quality, overwrite=writing.overwrite, provenance=writing.provenance, **flags
                 ),
                 progress=tell,
             )  # fmt: skip

@@ -91,7 +91,7 @@ def restore(
     progress: Progress | None = None,
     *,
     in_turn: bool = False,
-    degrees: Degrees | None = None,
+    degrees: Degrees | Sequence[Degrees] | None = None,
     grey: Grey | None = None,
     on_stage: OnStage | None = None,
     on_begin: OnBegin | None = None,
@@ -102,7 +102,7 @@ def restore(
         model: the networks on their device.
         options: with the filter that enlarges the input filled in.
         progress: called after every tile.
-        degrees: for all pictures, instead of the estimate and of the options' degrees.
+        degrees: for all or each of the pictures, instead of the estimate and of the options' degrees.
         grey: replaces the options' value.
 
     Raises:
@@ -115,8 +115,9 @@ def restore(
 
     def restore_under(plan: TilePlan, notes: tuple[str, ...]) -> list[Result]:
         if len(pictures) > 1 and not plan.is_whole:
-            one = partial(restore, model, options=options, degrees=degrees, on_stage=on_stage, on_begin=on_begin)
-            return [one([each], progress=progress)[0] for each in opened]
+            one = partial(restore, model, options=options, progress=progress, on_stage=on_stage, on_begin=on_begin)
+            own = [degrees] * len(opened) if degrees is None or isinstance(degrees, Degrees) else degrees
+            return [one([each], degrees=its)[0] for each, its in zip(opened, own, strict=True)]
         colors = torch.cat([to_networks(picture) for picture in pictures])
         low_quality = LowQuality(tensor_reader(colors), sizes.input[::-1], len(pictures))
         is_final = [is_finished_by_rounding(picture, sizes, options) for picture in pictures]
@@ -230,9 +231,9 @@ def walk(
     return Walked(result, results, used)
 
 
-def as_tensor(degrees: Degrees | None) -> Tensor | None:
-    """Convert one picture's degrees to [1, 2]."""
-    return None if degrees is None else torch.tensor([degrees], dtype=torch.float32)
+def as_tensor(degrees: Degrees | Sequence[Degrees] | None) -> Tensor | None:
+    """Convert one picture's degrees to [1, 2], those of several to [B, 2]."""
+    return None if degrees is None else torch.tensor(degrees, dtype=torch.float32).view(-1, 2)
 
 
 def write(result: Result, target: Path, writing: OutputOptions, signer: ResultSigner | None = None) -> Result:

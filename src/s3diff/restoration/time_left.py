@@ -46,6 +46,12 @@ class TimeLeft:
         """The current stage; empty before the first."""
         return self._stage
 
+    def resume(self, done: int, total: int) -> None:
+        """Begin with parts that are there from an earlier run; the time before this moment does not count."""
+        self._started = self._marked = self._now()
+        self._part = self._num_skipped = done
+        self._num_parts, self._stage, self._within, self._took = max(1, total), "", 0.0, {}
+
     def begin(self, stage: str, part: int = 0, num_parts: int = 1) -> None:
         """Begin a stage of a part, which ends the stage before."""
         self._mark()
@@ -104,10 +110,12 @@ class TimeLeft:
 
     @property
     def fraction(self) -> float:
-        """Share of the time that has passed, in [0, 1]; it never falls."""
+        """Share of the time that has passed, in [0, 1]; it never falls. Parts of an earlier run count as the others."""
         left = self.seconds_left
         if left is not None:
-            self._fraction = max(self._fraction, min(1.0, self.elapsed / max(self.elapsed + left, 1e-9)))
+            rest = max(sum(self._work.values()) - self._done(), 1e-9)
+            passed = self.elapsed + left * self._share_of_skipped() / rest
+            self._fraction = max(self._fraction, min(1.0, passed / max(passed + left, 1e-9)))
         return self._fraction
 
     def _speed_by_first_stages(self, since: float) -> float:

@@ -1,7 +1,8 @@
 """Restore videos frame by frame. Finished segments stay on the disk, so that a killed run goes on.
 
-Degrees are estimated twice a second and smoothed over time within a scene, so that they do not jump between frames. The
-result appears whole, with the source's sound, subtitles and chapters. Memory holds a few frames, whatever their number.
+Degrees are estimated twice a second and smoothed over time within a scene, so that they do not jump between frames, and
+a frame takes over in part what the one before it showed. The result appears whole, with the source's sound, subtitles
+and chapters. Memory holds a few frames, whatever their number.
 """
 
 from __future__ import annotations
@@ -9,19 +10,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import statistics
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from s3diff.atomic_write import require_free, whole_path, write_atomically
+from s3diff.atomic_write import require_free, whole_file, whole_path
 from s3diff.errors import OutputError, PictureError
-from s3diff.formats import VideoCodec
 from s3diff.images.files.video import (
     Encoding,
     Video,
@@ -35,81 +34,19 @@ from s3diff.images.files.video_joining import join_segments, require_streams
 from s3diff.images.picture import Picture
 from s3diff.messages import reason_of, shown_path, too_many_pixels
 from s3diff.options import LIMITS, RestoreOptions
-from s3diff.restoration.conveyor import Conveyor
+from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.scratch_files import only_one
-from s3diff.restoration.sizes import allowed_sizes
-from s3diff.restoration.steps import Opened, Progress, estimate, restore
+from s3diff.restoration.sizes import Sizes, allowed_sizes
+from s3diff.restoration.steady import Steady
+from s3diff.restoration.steps import Opened, Progress, restore
+from s3diff.restoration.video_course import Course, course_of
 from s3diff.version import __version__
+from s3diff.video_options import VideoOptions as VideoOptions
 
 #: Frames of a segment: what a killed run loses at most.
 SEGMENT_FRAMES = 48
-#: Time between two estimates, and the width of the Gaussian that smooths them, in seconds.
-_ESTIMATE_SECONDS, _SMOOTHING_SECONDS = 0.5, 1.0
-#: (width, height) of the small frames that cuts are found in.
-_SMALL = (32, 18)
-#: A cut changes a small frame by this share of the full scale, and by so many times what the frames before changed.
-_CUT_CHANGE, _CUT_RATIO = 0.08, 4.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoOptions:
-    """How a restored video is encoded.
-
-    Attributes:
-        codec: ``auto`` is h264, h265 for more than 8 bits, and vp9 for .webm.
-        pixel_format: FFmpeg's name; ``auto`` keeps depth and sampling of the source.
-        quality: 1 to 100.
-        overwrite: whether a file that is there may be replaced.
-        provenance: whether the file's comment states how it was made.
-    """
-
-    codec: VideoCodec = "auto"
-    pixel_format: str = "auto"
-    quality: int = 95
-    overwrite: bool = True
-    provenance: bool = True
-
-
-class _Estimate(NamedTuple):
-    """Degrees at a time, in seconds, in a scene by its number."""
-
-    seconds: float
-    scene: int
-    degrees: Degrees
-
-
-class Course(NamedTuple):
-    """The degrees of a whole video over time.
-
-    Attributes:
-        cuts: time stamps of the first frames of all scenes but the first.
-        estimates: a few of each scene.
-        num_frames: of the video.
-    """
-
-    cuts: list[int]
-    estimates: list[_Estimate]
-    num_frames: int
-
-    def at(self, time: int, seconds: float) -> Degrees:
-        """Smooth the estimates of the frame's scene; nothing passes over a cut."""
-        scene = sum(cut <= time for cut in self.cuts)
-        own = [each for each in self.estimates if each.scene == scene]
-        offsets = np.array([each.seconds - seconds for each in own])
-        # The nearest one counts 1: far from all of them the others would vanish.
-        weights = np.exp((np.min(offsets**2) - offsets**2) / (2 * _SMOOTHING_SECONDS**2))
-        values = np.array([each.degrees for each in own])
-        blur, noise = (weights[:, None] * values).sum(axis=0) / weights.sum()
-        return Degrees(float(blur), float(noise))
-
-    @property
-    def median(self) -> Degrees:
-        """Of all estimates."""
-        return Degrees(
-            *(statistics.median(each) for each in zip(*(one.degrees for one in self.estimates), strict=True))
-        )
 
 
 def restore_video(
@@ -132,9 +69,11 @@ def restore_video(
         source: a video that FFmpeg reads, of SDR.
         target: .mp4, .mov, .m4v, .mkv or .webm.
         options: for all frames.
-        video_options: how it is encoded.
-        progress: called with ("frames", done, total) after every frame; what it raises ends the work, which the next
-            call goes on with.
+        video_options: how it is made and encoded.
+        progress: called with ("look", done, total) after every frame of the first pass, which finds cuts and degrees,
+            and with ("frames", done, total) after every frame that is restored; before either begins with ("resumed",
+            done, total), where ``done`` frames are there from an earlier run. What it raises ends the work, which the
+            next call goes on with.
 
     Raises:
         PictureError: the source cannot be read, is HDR, or its frames would be too large.
@@ -168,51 +107,146 @@ def _restored_into(
     require_streams(video, target)
     model.prompts(options)
     work = target.with_name(f".s3diff-{target.name}.video")
-    course = _course_of(model, video, work, _header(model, video, options, encoding))
-    seconds: dict[str, float] = {}
-    notes = dict.fromkeys(video.notes)
-    done = 0
-
-    def restored(frame: VideoFrame) -> VideoFrame:
-        nonlocal done
-        found = course.at(frame.time, float(frame.time * video.time_base))
-        degrees = Degrees(options.degree("blur", found.blur), options.degree("noise", found.noise))
-        made = restore(model, [Opened(Picture(frame.pixels), sizes)], options, degrees=degrees)[0]
-        for stage, value in made.seconds.items():
-            seconds[stage] = seconds.get(stage, 0.0) + value
-        notes.update(dict.fromkeys((*made.picture.notes, *made.notes)))
-        done += 1
-        if progress is not None:
-            progress("frames", done, course.num_frames)
-        return VideoFrame(made.picture.pixels, frame.time, frame.duration)
-
-    segments = [work / f"{index:06}.nut" for index in range(-(-course.num_frames // SEGMENT_FRAMES))]
-    num_there = next((index for index, path in enumerate(segments) if not path.is_file()), len(segments))
+    course = course_of(model, video, work, _header(model, video, options, writing, encoding), progress)
+    segments = _Segments(work, course.num_frames, has_states=writing.steady > 0)
+    num_there = segments.num_there()
     done = min(num_there * SEGMENT_FRAMES, course.num_frames)
+    maker = _Maker(model, video, options, writing, sizes, course, progress, done)
+    maker.notes.update(dict.fromkeys(video.notes))
     if num_there:
-        notes[f"{done} of {course.num_frames} frames were there from an earlier run"] = None
-    with _read_ahead(video, done, course.num_frames - done) as frames:
-        for path in segments[num_there:]:
-            with whole_path(path) as temporary:
-                write_segment(map(restored, islice(frames, SEGMENT_FRAMES)), temporary, video, sizes.output, encoding)
+        maker.notes[f"{done} of {course.num_frames} frames were there from an earlier run"] = None
+    if num_there < len(segments.paths):
+        with maker.frames(segments.last_result(num_there)) as frames:
+            for index in range(num_there, len(segments.paths)):
+                with whole_path(segments.paths[index]) as temporary:
+                    made = maker.restored(islice(frames, SEGMENT_FRAMES))
+                    write_segment(made, temporary, video, sizes.output, encoding)
+                    segments.keep_last_result(index, maker.last_result)
     comment = _comment(model, course) if writing.provenance else ""
     with whole_path(target, writing.overwrite, temporary=work / f"whole{target.suffix.lower()}") as temporary:
-        join_segments(segments, video, temporary, comment)
+        join_segments(segments.paths, video, temporary, comment)
     shutil.rmtree(work, ignore_errors=True)
     median = course.median
     return Result(
         size=sizes.output,
         degrees=Degrees(options.degree("blur", median.blur), options.degree("noise", median.noise)),
         estimated=median,
-        seconds=seconds or {"total": 0.0},
+        seconds=maker.seconds or {"total": 0.0},
         options=options,
-        notes=tuple(notes),
+        notes=tuple(maker.notes),
         num_frames=course.num_frames,
         in_file=target,
     )
 
 
-def _header(model: DeviceModel, video: Video, options: RestoreOptions, encoding: Encoding) -> dict[str, Any]:
+@dataclass
+class _Maker:
+    """Restore frames in their order.
+
+    Attributes:
+        done: number of finished frames.
+        seconds: of each stage, all frames together.
+        notes: each once, in their order.
+        last_result: the frame before, as it is encoded.
+    """
+
+    model: DeviceModel
+    video: Video
+    options: RestoreOptions
+    writing: VideoOptions
+    sizes: Sizes
+    course: Course
+    progress: Progress | None
+    done: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)
+    last_result: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        self._steady = Steady(self.writing.steady, self.model.device)
+
+    @contextmanager
+    def frames(self, before: np.ndarray | None) -> Iterator[Iterator[VideoFrame]]:
+        """Yield the frames that are still to be restored, each decoded while the ones before it are restored.
+
+        Args:
+            before: the result of the last finished frame, which the next one is blended with.
+        """
+        num_read = self.course.num_frames - self.done + (before is not None)
+        self._tell("resumed")  # again when the first frame is decoded: what is passed over takes a time of its own
+        with _read_ahead(self.video, self.course.num_frames - num_read, num_read, self.writing.batch) as frames:
+            if before is not None:
+                self._steady.go_on(next(frames).pixels, before)
+            yield frames
+
+    def restored(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+        """Restore some frames, a batch at a time."""
+        while batch := list(islice(frames, self.writing.batch)):
+            if self.seconds == {}:
+                self._tell("resumed")
+            opened = [Opened(Picture(frame.pixels), self.sizes) for frame in batch]
+            made = restore(self.model, opened, self.options, degrees=[self._degrees(frame) for frame in batch])
+            for frame, result in zip(batch, made, strict=True):
+                for stage, value in result.seconds.items():
+                    self.seconds[stage] = self.seconds.get(stage, 0.0) + value
+                self.notes.update(dict.fromkeys((*result.picture.notes, *result.notes)))
+                if frame.time in self.course.cuts:
+                    self._steady.forget()
+                self.last_result = self._steady.steadied(frame.pixels, result.picture.pixels)
+                self.done += 1
+                self._tell("frames")
+                yield VideoFrame(self.last_result, frame.time, frame.duration)
+
+    def _degrees(self, frame: VideoFrame) -> Degrees:
+        found = self.course.at(frame.time, float(frame.time * self.video.time_base))
+        return Degrees(self.options.degree("blur", found.blur), self.options.degree("noise", found.noise))
+
+    def _tell(self, what: str) -> None:
+        if self.progress is not None:
+            self.progress(what, self.done, self.course.num_frames)
+
+
+class _Segments:
+    """The encoded segments of a video, and beside the newest one its last frame before it was encoded.
+
+    Args:
+        work: their folder.
+        num_frames: of the video.
+        has_states: whether last frames are kept, since the next one is blended with it.
+    """
+
+    def __init__(self, work: Path, num_frames: int, *, has_states: bool) -> None:
+        self.paths = [work / f"{index:06}.nut" for index in range(-(-num_frames // SEGMENT_FRAMES))]
+        self._has_states = has_states
+
+    def num_there(self) -> int:
+        """Count the segments that need not be made again."""
+        there = next((index for index, path in enumerate(self.paths) if not path.is_file()), len(self.paths))
+        if there == len(self.paths) or not self._has_states:
+            return there
+        while there and not self._state(there - 1).is_file():
+            there -= 1
+        return there
+
+    def last_result(self, num_there: int) -> np.ndarray | None:
+        """Read the last frame of the segments that are there; None without one, or where it is of no use."""
+        return np.load(self._state(num_there - 1), allow_pickle=False) if num_there and self._has_states else None
+
+    def keep_last_result(self, index: int, pixels: np.ndarray | None) -> None:
+        """Keep the last frame of a segment, before the segment itself is in its place, and drop the one before."""
+        if self._has_states and pixels is not None and index + 1 < len(self.paths):
+            with whole_file(self._state(index), overwrite=True) as file:
+                np.save(file, pixels, allow_pickle=False)
+            if index > 1:
+                self._state(index - 2).unlink(missing_ok=True)
+
+    def _state(self, index: int) -> Path:
+        return self.paths[index].with_suffix(".npy")
+
+
+def _header(
+    model: DeviceModel, video: Video, options: RestoreOptions, writing: VideoOptions, encoding: Encoding
+) -> dict[str, Any]:
     """Describe what decides every byte of the segments."""
     try:
         status = os.stat(video.path)
@@ -224,66 +258,20 @@ def _header(model: DeviceModel, video: Video, options: RestoreOptions, encoding:
         "model": [model.model.name, model.model.fingerprint, model.precision, model.runs_on],
         "options": {name: value for name, value in asdict(options).items() if name not in LIMITS},
         "encoding": asdict(encoding),
+        "frames": [writing.steady, writing.batch],
         "frames_of_a_segment": SEGMENT_FRAMES,
     }
     return json.loads(json.dumps(header))  # as it will be read again
 
 
-def _course_of(model: DeviceModel, video: Video, work: Path, header: dict[str, Any]) -> Course:
-    """Read the degrees that an earlier run of the same work found, or estimate them over the whole video."""
-    record = work / "course.json"
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        found = json.loads(record.read_text("utf-8"))
-        if found["header"] == header:
-            estimates = [_Estimate(at, scene, Degrees(*degrees)) for at, scene, degrees in found["estimates"]]
-            return Course(found["cuts"], estimates, found["num_frames"])
-    shutil.rmtree(work, ignore_errors=True)  # of other work: nothing of it fits
-    course = _look(model, video)
-    content = {"header": header, "cuts": course.cuts, "estimates": course.estimates, "num_frames": course.num_frames}
-    write_atomically(json.dumps(content), record)
-    return course
-
-
-def _look(model: DeviceModel, video: Video) -> Course:
-    """Find the cuts, and estimate the degrees of some frames of every scene."""
-    cuts: list[int] = []
-    estimates: list[_Estimate] = []
-    before: np.ndarray | None = None
-    usual, next_estimate, num_frames = 0.0, 0.0, 0
-    for frame in frames_of(video):
-        seconds, small = float(frame.time * video.time_base), _small(frame.pixels)
-        if before is not None:
-            change = float(np.abs(small - before).mean())
-            if change > _CUT_CHANGE and change > _CUT_RATIO * usual:
-                cuts.append(frame.time)
-                usual = 0.0
-            else:
-                usual = 0.8 * usual + 0.2 * change
-        if not estimates or estimates[-1].scene != len(cuts) or seconds >= next_estimate:
-            estimates.append(_Estimate(seconds, len(cuts), estimate(model, Picture(frame.pixels))))
-            next_estimate = seconds + _ESTIMATE_SECONDS
-        before = small
-        num_frames += 1
-    return Course(cuts, estimates, num_frames)
-
-
-def _small(pixels: np.ndarray) -> np.ndarray:
-    """Average a few fields, [h, w, 3] in [0, 1]."""
-    height, width, _ = pixels.shape
-    columns, rows = (
-        np.arange(min(count, side)) * side // min(count, side)
-        for count, side in zip(_SMALL, (width, height), strict=True)
-    )
-    colors = pixels / np.float32(np.iinfo(pixels.dtype).max)
-    sums = np.add.reduceat(np.add.reduceat(colors, rows, axis=0), columns, axis=1)
-    return sums / np.outer(np.diff([*rows, height]), np.diff([*columns, width]))[..., None]
-
-
 @contextmanager
-def _read_ahead(video: Video, skipped: int, count: int) -> Iterator[Iterator[VideoFrame]]:
-    """Yield the frames after ``skipped`` ones, each decoded while the one before it is restored."""
-    frames = islice(frames_of(video), skipped, None)
-    with Conveyor[int, VideoFrame, None](lambda _: next(frames, None), lambda _: None, range(count)) as conveyor:
+def _read_ahead(video: Video, first: int, count: int, batch: int) -> Iterator[Iterator[VideoFrame]]:
+    """Yield the frames from ``first`` on, decoded while those before them are restored."""
+    frames = frames_of(video, first)
+    with Conveyor[int, VideoFrame, None](
+        lambda _: next(frames, None), lambda _: None, range(count),
+        has_room=lambda ready: len(ready) < max(READ_AHEAD, batch),
+    ) as conveyor:  # fmt: skip
 
         def taken() -> Iterator[VideoFrame]:
             for _ in range(count):

@@ -58,7 +58,7 @@ class Video:
         time_base: the unit of its time stamps, in seconds.
         frame_rate: the mean; None where it is not known.
         colors: AVColor values of primaries, transfer, matrix and range, as stated.
-        num_frames: as the file states; 0 where it does not.
+        num_frames: as the file states, or about as many as its length and rate make; 0 where neither is known.
         notes: what is left out, one sentence each.
     """
 
@@ -154,17 +154,17 @@ def open_video(path: Path) -> Video:
             path=path, width=width, height=height, quarter_turns=turns,
             bits=max(part.bits for part in first.format.components), chroma=_chroma(first.format),
             pixel_aspect=1 / aspect if turns % 2 else aspect, time_base=stream.time_base,
-            frame_rate=stream.average_rate, colors=colors, num_frames=stream.frames,  # type: ignore[arg-type]
-            notes=tuple(notes),
+            frame_rate=stream.average_rate, colors=colors, notes=tuple(notes),  # type: ignore[arg-type]
+            num_frames=stream.frames or _frames_by_length(container, stream),
         )  # fmt: skip
 
 
-def frames_of(video: Video, size: tuple[int, int] | None = None) -> Iterator[VideoFrame]:
+def frames_of(video: Video, first: int = 0) -> Iterator[VideoFrame]:
     """Decode every frame in its turn.
 
     Args:
         video: from :func:`open_video`.
-        size: (width, height) to which frames are reduced; None for their own.
+        first: number of frames that are decoded and left out; they take a part of the others' time.
 
     Raises:
         PictureError: the file is damaged, or changes its size within.
@@ -187,9 +187,10 @@ def frames_of(video: Video, size: tuple[int, int] | None = None) -> Iterator[Vid
             if before is not None and time <= before:
                 raise PictureError(f"{shown}: frame {index + 1} is not later than the one before it; repair the file")
             before = time
-            width, height = size or turned
-            converted = frame.reformat(width, height, depth, src_colorspace=_MATRICES.get(video.matrix, 5))
-            pixels = np.rot90(converted.to_ndarray(), video.quarter_turns) if size is None else converted.to_ndarray()
+            if index < first:
+                continue
+            converted = frame.reformat(*turned, depth, src_colorspace=_MATRICES.get(video.matrix, 5))
+            pixels = np.rot90(converted.to_ndarray(), video.quarter_turns)
             yield VideoFrame(np.ascontiguousarray(pixels), time, int(frame.duration or 0))
 
 
@@ -275,6 +276,11 @@ def write_segment(
             container.mux(_timed(stream.encode(None), durations))
     except av.FFmpegError as error:
         raise OutputError(f"the video cannot be encoded ({error.strerror}); choose another codec") from error
+
+
+def _frames_by_length(container: Any, stream: Any) -> int:
+    seconds = stream.duration * stream.time_base if stream.duration else Fraction(container.duration or 0, 1_000_000)
+    return round(seconds * (stream.average_rate or 0))
 
 
 _COLOR_NAMES = ("color_primaries", "color_trc", "colorspace", "color_range")

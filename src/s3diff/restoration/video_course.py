@@ -1,0 +1,168 @@
+"""Find the course of a video before a frame is restored: where its cuts are, and its degrees over time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from s3diff.atomic_write import write_atomically
+from s3diff.images.files.video import Video, VideoFrame, frames_of
+from s3diff.images.picture import Picture
+from s3diff.restoration.device_model import DeviceModel
+from s3diff.restoration.result import Degrees
+from s3diff.restoration.steps import Progress, estimate
+
+#: Time between two estimates, and the width of the Gaussian that smooths them, in seconds of the video.
+_ESTIMATE_SECONDS, _SMOOTHING_SECONDS = 0.5, 1.0
+#: (width, height) of the small frames that cuts are found in.
+_SMALL = (32, 18)
+#: A cut changes a small frame by this share of the full scale, and by so many times what the frames before changed.
+_CUT_CHANGE, _CUT_RATIO = 0.08, 4.0
+#: What is found is kept so often: what a killed run loses of the look at most, in seconds of work.
+KEEP_SECONDS = 5.0
+
+
+class Estimate(NamedTuple):
+    """Degrees at a time, in seconds, in a scene by its number."""
+
+    seconds: float
+    scene: int
+    degrees: Degrees
+
+
+class Course(NamedTuple):
+    """The degrees of a whole video over time.
+
+    Attributes:
+        cuts: time stamps of the first frames of all scenes but the first.
+        estimates: a few of each scene.
+        num_frames: of the video.
+    """
+
+    cuts: list[int]
+    estimates: list[Estimate]
+    num_frames: int
+
+    def at(self, time: int, seconds: float) -> Degrees:
+        """Smooth the estimates of the frame's scene; nothing passes over a cut."""
+        scene = sum(cut <= time for cut in self.cuts)
+        own = [each for each in self.estimates if each.scene == scene]
+        offsets = np.array([each.seconds - seconds for each in own])
+        # The nearest one counts 1: far from all of them the others would vanish.
+        weights = np.exp((np.min(offsets**2) - offsets**2) / (2 * _SMOOTHING_SECONDS**2))
+        values = np.array([each.degrees for each in own])
+        blur, noise = (weights[:, None] * values).sum(axis=0) / weights.sum()
+        return Degrees(float(blur), float(noise))
+
+    @property
+    def median(self) -> Degrees:
+        """Of all estimates."""
+        return Degrees(
+            *(statistics.median(each) for each in zip(*(one.degrees for one in self.estimates), strict=True))
+        )
+
+
+@dataclass
+class Look:
+    """What is found so far; all that the next frame is compared with, so that a killed look goes on.
+
+    Attributes:
+        num_frames: seen so far.
+        cuts: as :class:`Course` has them.
+        estimates: as :class:`Course` has them.
+        before: the small frame before, [h, w, 3] in [0, 1]; empty before the first.
+        usual_change: between small frames of this scene.
+        next_estimate: the time, in seconds, from which a frame's degrees are estimated.
+        is_whole: whether the last frame was seen.
+    """
+
+    num_frames: int = 0
+    cuts: list[int] = field(default_factory=list)
+    estimates: list[Estimate] = field(default_factory=list)
+    before: list[Any] = field(default_factory=list)
+    usual_change: float = 0.0
+    next_estimate: float = 0.0
+    is_whole: bool = False
+
+    def see(self, model: DeviceModel, frame: VideoFrame, seconds: float) -> None:
+        """Compare a frame with the one before it, and estimate its degrees where it is time."""
+        small = _small(frame.pixels)
+        if self.num_frames:
+            change = float(np.abs(small - np.asarray(self.before, np.float32)).mean())
+            if change > _CUT_CHANGE and change > _CUT_RATIO * self.usual_change:
+                self.cuts.append(frame.time)
+                self.usual_change = 0.0
+            else:
+                self.usual_change = 0.8 * self.usual_change + 0.2 * change
+        scene = len(self.cuts)
+        if not self.estimates or self.estimates[-1].scene != scene or seconds >= self.next_estimate:
+            self.estimates.append(Estimate(seconds, scene, estimate(model, Picture(frame.pixels))))
+            self.next_estimate = seconds + _ESTIMATE_SECONDS
+        self.before = small.tolist()
+        self.num_frames += 1
+
+
+def course_of(
+    model: DeviceModel, video: Video, work: Path, header: dict[str, Any], progress: Progress | None = None
+) -> Course:
+    """Find the course of the whole video, or take over what an earlier run of the same work has found.
+
+    Args:
+        model: estimates the degrees.
+        video: from :func:`open_video`.
+        work: the folder of the work in hand; whatever belongs to other work is removed from it.
+        header: describes the work.
+        progress: called with ("resumed", done, total) before the first frame and ("look", done, total) after each.
+    """
+    record = work / "course.json"
+    look = _kept(record, header)
+    if look is None:
+        shutil.rmtree(work, ignore_errors=True)  # of other work: nothing of it fits
+        look = Look()
+    if not look.is_whole:
+        tell = progress or (lambda *_: None)
+        tell("resumed", look.num_frames, max(video.num_frames, look.num_frames))
+        kept_at = time.monotonic()
+        for frame in frames_of(video, first=look.num_frames):
+            look.see(model, frame, float(frame.time * video.time_base))
+            if time.monotonic() - kept_at >= KEEP_SECONDS:
+                _keep(look, record, header)
+                kept_at = time.monotonic()
+            tell("look", look.num_frames, max(video.num_frames, look.num_frames))
+        look.is_whole = True
+        _keep(look, record, header)
+    return Course(look.cuts, look.estimates, look.num_frames)
+
+
+def _kept(record: Path, header: dict[str, Any]) -> Look | None:
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        found = json.loads(record.read_text("utf-8"))
+        if found["header"] == header:
+            look = Look(**found["look"])
+            look.estimates = [Estimate(at, scene, Degrees(*degrees)) for at, scene, degrees in look.estimates]
+            return look
+    return None
+
+
+def _keep(look: Look, record: Path, header: dict[str, Any]) -> None:
+    write_atomically(json.dumps({"header": header, "look": asdict(look)}), record)
+
+
+def _small(pixels: np.ndarray) -> np.ndarray:
+    """Average a few fields, [h, w, 3] in [0, 1]."""
+    height, width, _ = pixels.shape
+    columns, rows = (
+        np.arange(min(count, side)) * side // min(count, side)
+        for count, side in zip(_SMALL, (width, height), strict=True)
+    )
+    colors = pixels / np.float32(np.iinfo(pixels.dtype).max)
+    sums = np.add.reduceat(np.add.reduceat(colors, rows, axis=0), columns, axis=1)
+    return (sums / np.outer(np.diff([*rows, height]), np.diff([*columns, width]))[..., None]).astype(np.float32)
