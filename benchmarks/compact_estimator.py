@@ -35,6 +35,8 @@ CROP_PX = 64
 #: Cut after JPEG, so that its blocks begin anywhere.
 _MARGIN_PX = 8
 _DRAWN_SHARE, _GREY_SHARE, _SHARPENED_SHARE = 0.15, 0.06, 0.12
+#: Pictures without noise and JPEG, beyond those that chance gives: fine texture is told from noise by them.
+_CLEAN_SHARE = 0.15
 #: Photographs have noise, JPEG and blur of their own until they are reduced.
 _FACTORS = (2, 3, 4, 4)
 _FINE_BLUR_PX = 1.2
@@ -78,11 +80,11 @@ def example(
     choice = rng.random()
     blur_px = 0.0 if choice < 0.25 else float(rng.uniform(*((0.05, 1.0) if choice < 0.75 else (1.0, 3.6))))
     image = torch.from_numpy(crop_of(rng, paths, fonts, blur_px).copy()).permute(2, 0, 1)[None].float() / 255
-    noise_levels = 0.0
-    if rng.random() < 0.5:
+    noise_levels, is_clean = 0.0, rng.random() < _CLEAN_SHARE
+    if not is_clean and rng.random() < 0.5:
         noise_levels = float(25 * rng.random() ** 1.5 + 0.5) if rng.random() < 0.9 else float(rng.uniform(25, 40))
     quality = 100
-    if rng.random() >= 0.4:
+    if not is_clean and rng.random() >= 0.4:
         quality = int(rng.integers(6, 60)) if rng.random() < 0.5 else int(rng.integers(40, 99))
         if quality < 60 and rng.random() < 0.6:
             noise_levels = min(noise_levels, float(rng.uniform(0, 4)))

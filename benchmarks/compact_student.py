@@ -6,7 +6,8 @@ Every crop has two anchors: the teacher's picture with the truth's colours, and 
 it. One image of a batch teaches the dial: its blur and noise are known, its degrees are set by hand, and its target
 keeps what those degrees leave. Some images get the negative prompt and the enlarged input as their target (S3Diff,
 section 3.3). Terms: L1; LPIPS (VGG16) and DISTS by turns; a discriminator that compares each result with its target;
-two terms against what repeats with the low-quality pixels. LPIPS (AlexNet) is no term: it judges.
+two terms against what repeats with the low-quality pixels; one against values that the target has nowhere near. LPIPS
+(AlexNet) is no term: it judges.
 
 All random numbers of a step follow from its number. ``RUN/state.pt`` is what a stopped run goes on from, ``RUN/model``
 the averaged model.
@@ -36,7 +37,7 @@ from torch.utils.data import DataLoader, Dataset
 from s3diff.checkpoints.model_folder import LoadedModel, load_model, save_model
 from s3diff.evaluation.perceptual import DISTS, LPIPS
 from s3diff.images.resampling import enlarge, to_network_range
-from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
+from s3diff.networks.one_step_generator import OneStepGenerator
 from s3diff.training.adversarial.patch_discriminator import PatchDiscriminator
 from s3diff.training.muon import Muon
 from s3diff.training.recipes import compact_generator
@@ -49,10 +50,16 @@ NEGATIVE_SHARE = 0.05
 FULL_NOISE_LEVELS, BLUR_SCALE_PX = 25.0, 0.8
 #: Crops that are turned grey: colours must not come from nowhere.
 _GREY_SHARE = 0.12
+#: Mild crops and those at their own size that get JPEG or noise of their own: the teacher saw them without.
+_DAMAGED_SHARE = 0.2
 #: Colours are what a mean over so many pixels leaves.
 _COLOUR_PX = 16
 #: The teacher's weight falls to 1/e where it is, smoothed, so many levels from the truth.
 _TRUST_LEVELS, _TRUST_SIGMA_PX = 26.0, 3.0
+#: The teacher keeps to the truth's range within so many pixels, but for this share of it.
+_TEACHER_RANGE_PX, _SPARE_RANGE = 4, 0.03
+#: The result is held to its target's range within so many.
+_RESULT_RANGE_PX = 2
 #: The pattern term averages over squares of so many periods.
 _PATTERN_PERIODS = 12
 #: The stairs term compares jumps within squares of this side.
@@ -60,15 +67,6 @@ _STAIRS_PX = 6 * SCALE
 _CLIP_NORM = 1.0
 _WARMUP_STEPS, _ADVERSARIAL_WARMUP_STEPS = 50, 200
 _LOG_EVERY, _SAVE_EVERY = 25, 100
-
-
-def next_generator() -> GeneratorConfig:
-    """Configure the networks to train: the shipped ones, whose decoder also works at twice the input's size.
-
-    A pixel shuffle by 4 draws stairs along edges, one by 2 behind five blocks far fewer. 3.25 M parameters, 102 GFLOP.
-    """
-    shipped = compact_generator()
-    return replace(shipped, autoencoder=replace(shipped.autoencoder, decoder_channels=(32, 64), pixel_shuffle=2))
 
 
 class Crop(NamedTuple):
@@ -253,6 +251,18 @@ def dial_example(truth: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tenso
     return low_quality[0], target[0].clamp(0, 1) * 2 - 1, (blur, noise_degree)
 
 
+def damaged(low_quality: Tensor, rng: np.random.Generator) -> Tensor:
+    """Add noise, JPEG or both to [3, h, w] in [0, 1]."""
+    choice = rng.random()
+    if choice < 0.5:
+        noise = rng.standard_normal(low_quality.shape).astype(np.float32) * float(rng.uniform(2, 20)) / 255
+        low_quality = (low_quality + torch.from_numpy(noise)).clamp(0, 1)
+    levels = (low_quality * 255).round().to(torch.uint8)
+    if choice > 0.25:
+        levels = compressed(levels, int(rng.integers(8, 60)))
+    return levels.float() / 255
+
+
 def _set_degree(true_degree: float, rng: np.random.Generator) -> float:
     """0 or 1 (a fifth each), anything between (two fifths), or the truth."""
     choice = rng.random()
@@ -278,6 +288,9 @@ class DrawnBatches(Dataset[DrawnBatch]):
         rng = rng_of(step)
         crops = [self._shards.draw(rng) for _ in range(self._num_images)]
         low_quality = torch.stack([crop.low_quality for crop in crops]).float() / 255
+        for row, crop in enumerate(crops):
+            if (crop.is_mild or crop.is_own_size) and rng.random() < _DAMAGED_SHARE:
+                low_quality[row] = damaged(low_quality[row], rng)
         examples = [dial_example(crop.truth, rng) for crop in crops[self._num_images - self._num_dial :]]
         targets = torch.zeros(0, *crops[0].truth.shape)
         for row, example in enumerate(examples, self._num_images - self._num_dial):
@@ -303,6 +316,9 @@ def batch_on(device: torch.device, drawn: DrawnBatch, estimator: nn.Module) -> B
     is_mild, is_drawn, is_own_size = drawn.flags.to(device)[..., None, None, None]
     coloured = torch.where(is_own_size, to_network_range(enlarged(low_quality)), truth)
     teacher = teacher - colours_of(teacher) + colours_of(coloured)
+    lower, upper = local_range(coloured, _TEACHER_RANGE_PX)
+    spare = _SPARE_RANGE * (upper - lower)
+    teacher = teacher.clamp(lower - spare, upper + spare)
     truth = torch.where(is_own_size, teacher, truth)
     apart = blurred((teacher - truth).abs().mean(dim=1, keepdim=True), _TRUST_SIGMA_PX) * 127.5
     trust = torch.exp(-(apart / _TRUST_LEVELS).square())
@@ -329,6 +345,23 @@ def pattern_loss(difference: Tensor) -> Tensor:
     folded = difference[..., :side, :side].unflatten(-2, (-1, _PATTERN_PERIODS, SCALE))
     folded = folded.unflatten(-1, (-1, _PATTERN_PERIODS, SCALE))  # B C square period row square period column
     return folded.mean(dim=(3, 6)).var(dim=(3, 5), unbiased=False).add(1e-8).sqrt().mean()
+
+
+def local_range(images: Tensor, radius_px: int) -> tuple[Tensor, Tensor]:
+    """Find the least and the greatest value of [B, C, H, W] near every pixel."""
+
+    def greatest(values: Tensor) -> Tensor:
+        side = 2 * radius_px + 1
+        rows = F.max_pool2d(values, (1, side), stride=1, padding=(0, radius_px))
+        return F.max_pool2d(rows, (side, 1), stride=1, padding=(radius_px, 0))
+
+    return -greatest(-images), greatest(images)
+
+
+def rims_loss(result: Tensor, target: Tensor) -> Tensor:
+    """By how much [B, C, H, W] leaves the range that the target has nearby: pale and dark rims, cracks."""
+    lower, upper = local_range(target, _RESULT_RANGE_PX)
+    return (F.relu(result - upper) + F.relu(lower - result)).mean()
 
 
 def tint_loss(result: Tensor, given: Tensor) -> Tensor:
@@ -395,7 +428,7 @@ class Stage:
         start = {name: value.float() for name, value in self.start.generator.state_dict().items()}
         if self.given.estimator:
             start |= {f"estimator.{name}": value for name, value in load_file(self.given.estimator).items()}
-        generator = OneStepGenerator(next_generator())
+        generator = OneStepGenerator(compact_generator())
         state = generator.state_dict()
         fitting = {name: value for name, value in start.items() if name in state and state[name].shape == value.shape}
         for name in sorted(state.keys() - fitting.keys()):
@@ -468,8 +501,9 @@ class Stage:
             "l1": (weight * (result - batch.teacher).abs() + (1 - weight) * (result - batch.truth).abs()).mean(),
             "pattern": pattern_loss(result - batch.leading),
             "stairs": stairs_loss(result - batch.leading),
+            "rims": rims_loss(result, batch.leading),
         }
-        loss = given.l1 * terms["l1"] + given.pattern * terms["pattern"] + given.stairs * terms["stairs"]
+        loss = sum((getattr(given, name) * term for name, term in terms.items()), result.new_zeros(()))
         # The windows meet every phase of the low-quality grid.
         side = given.perceptual_px
         top, left = (int(value) for value in rng_of(self.step, 1).integers(0, result.shape[-1] - side + 1, 2))
@@ -564,6 +598,7 @@ def main() -> None:
     add("--pattern", type=float, default=0.3)
     add("--tint", type=float, default=1.0)
     add("--stairs", type=float, default=1.5)
+    add("--rims", type=float, default=0.0)
     add("--adversarial", type=float, default=0.0)
     add("--discriminator", type=Path, help="state.pt of an earlier stage, whose discriminator goes on")
     add("--discriminator-channels", type=int, default=24)

@@ -4,10 +4,11 @@
 #     sh benchmarks/train_compact.sh DATA OUTPUT [START]
 #
 # DATA is a folder with photos/ and more/ (../shared/data/train), START a model folder: what fits of its networks is
-# taken, the rest begins anew; without it one is trained from scratch first. Version 10, which is shipped, was made by
-# this file at commit 8b84ad6; from it these stages made benchmarks/results/compact-training/next (its `sharp` on truths
-# that were sharpened, its shards of mild crops with the teacher from `crisp` on). Stopped and called again, everything
-# goes on where it was; the model is OUTPUT/gan/model. DEVICE=cuda WORKERS=14 in the environment puts it on a GPU.
+# taken, the rest begins anew; without it one is trained from scratch first. Version 10 was made by this file at commit
+# 8b84ad6; from it these stages made version 11, by programs that grew on the way: `sharp` on truths that were sharpened,
+# shards of mild crops with the teacher from `crisp` on, the teacher kept to the truth's range in `rims` (whose term had
+# the weight 4 and a range of 4 px to step 1,100). Stopped and called again, everything goes on where it was; the model is
+# OUTPUT/rims/model. DEVICE=cuda WORKERS=14 in the environment puts it on a GPU.
 # docs/training.md says what the stages are for.
 set -eu
 data=$1
@@ -22,7 +23,7 @@ for kind in "--shards 58" "--shards 14 --own-size"; do
     python "$here/teacher_shards.py" "$data/photos" "$data/more" --output "$output/shards" $kind \
         --device "${DEVICE:-cpu}" --workers "${WORKERS:-1}"
 done
-# The one in next/ went on from version 10's, by 1,400 steps (--start).
+# Version 11's went on from version 10's, by 2,400 steps (--start).
 python "$here/compact_estimator.py" "$data/photos" "$data/more" --run "$output/estimator" --steps 6000 $device
 if [ -z "$start" ]; then
     start=$output/base/model
@@ -49,3 +50,5 @@ stage clean "$output/sharp/model" --steps 260 --decay 240 --l1 2 --lpips-vgg 1 -
 stage crisp "$output/clean/model" --steps 1200 --l1 1.5 --lpips-vgg 1 --dists 0.3 --pattern 0.5 --stairs 2 --average 0.995
 stage gan "$output/crisp/model" --steps 700 --decay 200 --l1 1 --lpips-vgg 1 --dists 0.4 --adversarial 0.08 \
     --discriminator "$output/sharp/state.pt" --pattern 0.7 --stairs 3 --average 0.99 --learning-rate 6e-4
+stage rims "$output/gan/model" --steps 1800 --decay 500 --l1 1.2 --lpips-vgg 1 --dists 0.4 --adversarial 0.05 \
+    --pattern 0.8 --stairs 3 --rims 8 --average 0.995 --learning-rate 6e-4

@@ -436,8 +436,8 @@ def test_accumulated_batches_equal_one_large_batch(photos: Path, tmp_path: Path)
 
     one, two = weights(whole, [(0, 4)]), weights(parts, [(0, 2), (2, 4)])
     assert one.keys() == two.keys()
-    # AdamW's first step is the gradient's sign times the rate: a rounding near zero may turn it.
-    wrong = [n for n in one if float(((one[n] - two[n]).abs() > 1e-5).double().mean()) > 0.02]
+    # AdamW's first step is the gradient's sign times the rate of 1e-3: a rounding near zero may turn or shorten it.
+    wrong = [n for n in one if float(((one[n] - two[n]).abs() > 5e-5).double().mean()) > 0.02]
     assert not wrong
 
 

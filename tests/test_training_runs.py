@@ -335,7 +335,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(photos: Path, tmp_path: Pa
         "train", "compact", "--data", photos, "--output", tmp_path / "run", "--dry-run", "--set", "data.crop_px=64"
     )
     assert code == 0, error
-    assert "trained 2,810,549" in out
+    assert "trained 2,927,222" in out
     assert "unet_lora_A" in out
     assert "frozen" in out
     assert "5 pictures: 2.5 steps per epoch" in out

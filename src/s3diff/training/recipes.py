@@ -75,8 +75,9 @@ def compact_generator() -> GeneratorConfig:
     """Describe the embedded model's networks: the method's blocks at low-quality resolution.
 
     Norms over the channels of each pixel, only in residual branches, and no attention over the picture: nothing
-    depends on the whole picture, so tiles with a halo are exact. The decoder makes a residual to the enlarged input,
-    by a pixel-shuffle head. Most blocks stand in the encoder and the decoder, which guidance does not double.
+    depends on the whole picture, so tiles with a halo are exact. The decoder makes a residual to the enlarged input; it
+    also works at twice the input's size and ends in a pixel shuffle by 2, as one by 4 draws stairs along edges. Most
+    blocks stand in the encoder and the decoder, which guidance does not double.
     """
     return GeneratorConfig(
         unet=UNetConfig(
@@ -94,10 +95,10 @@ def compact_generator() -> GeneratorConfig:
         autoencoder=AutoencoderConfig(
             latent_channels=64,
             block_out_channels=(64,),
-            decoder_channels=(64,),
+            decoder_channels=(32, 64),
             layers_per_block=4,
             pixel_unshuffle=4,
-            pixel_shuffle=4,
+            pixel_shuffle=2,
             norm="branch",
             attention=False,
             upsample="bilinear",
@@ -212,7 +213,7 @@ def debug() -> TrainConfig:
                 networks.autoencoder,
                 latent_channels=4,
                 block_out_channels=(8,),
-                decoder_channels=(8,),
+                decoder_channels=(8, 8),
                 layers_per_block=1,
                 lora_rank=2,
             ),
