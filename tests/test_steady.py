@@ -68,6 +68,21 @@ def test_what_is_new_leaves_no_trail(dtype: type) -> None:
 
 
 @needs_photo
+def test_the_middle_part_moves_as_the_whole() -> None:
+    """Results of ``fill`` are the middle of the input's: a pan is followed there, and nothing comes from outside."""
+    distances = {}
+    for height in (SIDE, 32):
+        steady, top = Steady(0.9, torch.device("cpu"), (SIDE, SIDE)), (SIDE - height) // 2
+        for step in range(3):
+            truth = photo(60 + 8 * step, 60 + 4 * step)
+            fresh = truth[top : top + height]
+            made = steady.steadied(small(truth), fresh)
+        distances[height] = np.abs(made.astype(int) - fresh).mean(axis=(1, 2))
+    assert distances[32].mean() < 1.1 * distances[SIDE][32:64].mean()
+    assert distances[32][-4:].mean() < 0.3 * distances[32].mean()
+
+
+@needs_photo
 def test_nothing_agrees_with_another_scene() -> None:
     new, old = tensor(photo(0, 0)), tensor(255 - photo(140, 140))
     motion = find_motion(new.mean(dim=1, keepdim=True), old.mean(dim=1, keepdim=True))

@@ -30,10 +30,11 @@ class Steady:
     Args:
         share: of the result before where both inputs agree, in [0, 1).
         device: computes.
+        uncut: (width, height) of a result of the whole input where results are only its middle part.
     """
 
-    def __init__(self, share: float, device: torch.device) -> None:
-        self._share, self._device = share, device
+    def __init__(self, share: float, device: torch.device, uncut: tuple[int, int] | None = None) -> None:
+        self._share, self._device, self._uncut = share, device, uncut
         self._before: tuple[np.ndarray, np.ndarray] | None = None
 
     def forget(self) -> None:
@@ -57,9 +58,12 @@ class Steady:
             motion = find_motion(new.mean(dim=1, keepdim=True), old.mean(dim=1, keepdim=True))
             share = self._share * agreement(new, old, motion)
             height, width = result.shape[:2]
-            along = _enlarged(motion, height, width) * _ratio(motion, height, width)
+            whole_width, whole_height = self._uncut or (width, height)
+            motion = _enlarged(motion, whole_height, whole_width) * _ratio(motion, whole_height, whole_width)
+            along = _middle(motion, height, width)
+            share = _middle(_enlarged(share, whole_height, whole_width), height, width) * _is_inside(along)
             moved, fresh = move(self._tensor(self._before[1]), along), self._tensor(result)
-            blended = torch.lerp(fresh, moved, _enlarged(share, height, width)).clamp(0, 1)[0].permute(1, 2, 0)
+            blended = torch.lerp(fresh, moved, share).clamp(0, 1)[0].permute(1, 2, 0)
             full = np.iinfo(result.dtype).max
             result = (blended * full).round().cpu().numpy().astype(result.dtype)
         self.go_on(given, result)
@@ -108,14 +112,10 @@ def agreement(new: Tensor, old: Tensor, motion: Tensor) -> Tensor:
         old: the frame before.
         motion: from :func:`find_motion`.
     """
-    height, width = new.shape[-2:]
     difference = _mean((move(old, motion) - new).abs().mean(dim=1, keepdim=True), 1)
     across, down = _slopes(new.mean(dim=1, keepdim=True))
     tolerance = _TOLERANCE + _TOLERANCE_OF_SLOPE * _mean(across.abs() + down.abs(), 1)
-    places = _places(motion)
-    limits = torch.tensor([width - 1, height - 1], device=new.device).view(1, 2, 1, 1)
-    is_inside = ((places >= -0.5) & (places <= limits + 0.5)).all(dim=1, keepdim=True)
-    return torch.exp(-((difference / tolerance) ** 2)) * is_inside
+    return torch.exp(-((difference / tolerance) ** 2)) * _is_inside(motion)
 
 
 def move(image: Tensor, motion: Tensor) -> Tensor:
@@ -129,6 +129,19 @@ def move(image: Tensor, motion: Tensor) -> Tensor:
 def _places(motion: Tensor) -> Tensor:
     rows, columns = (torch.arange(side, device=motion.device) for side in motion.shape[-2:])
     return motion + torch.stack(torch.meshgrid(columns, rows, indexing="xy"))[None]
+
+
+def _is_inside(motion: Tensor) -> Tensor:
+    """Check, [1, 1, H, W], whether a place is moved from within the image."""
+    height, width = motion.shape[-2:]
+    places, limits = _places(motion), torch.tensor([width - 1, height - 1], device=motion.device).view(1, 2, 1, 1)
+    return ((places >= -0.5) & (places <= limits + 0.5)).all(dim=1, keepdim=True)
+
+
+def _middle(image: Tensor, height: int, width: int) -> Tensor:
+    """Cut out the middle part, as :func:`s3diff.restoration.finishing.finish` does."""
+    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
+    return image[..., top : top + height, left : left + width]
 
 
 def _ratio(image: Tensor, height: int, width: int) -> Tensor:

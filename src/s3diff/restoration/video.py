@@ -163,7 +163,7 @@ class _Maker:
     last_result: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        self._steady = Steady(self.writing.steady, self.model.device)
+        self._steady = Steady(self.writing.steady, self.model.device, self.sizes.uncut)
 
     @contextmanager
     def frames(self, before: np.ndarray | None) -> Iterator[Iterator[VideoFrame]]:
