@@ -102,6 +102,15 @@ def test_the_smallest_frames(size: tuple[int, int]) -> None:
         assert made.shape == (4 * size[0], 4 * size[1], 3)
 
 
+def test_apples_devices_are_left_out() -> None:
+    """Not every torch samples bicubically there: the result is the CPU's, also on a machine without one."""
+    random = np.random.default_rng(0)
+    pairs = [[random.integers(0, 256, (side, side, 3), np.uint8) for side in (16, 32)] for _ in range(2)]
+    by_cpu, by_apple = (Steady(0.5, torch.device(name)) for name in ("cpu", "mps"))
+    for pair in pairs:
+        assert np.array_equal(by_apple.steadied(*pair), by_cpu.steadied(*pair))
+
+
 def test_a_new_scene_and_no_share() -> None:
     random = np.random.default_rng(0)
     given, one, two = (random.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(3))

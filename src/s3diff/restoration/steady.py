@@ -29,12 +29,13 @@ class Steady:
 
     Args:
         share: of the result before where both inputs agree, in [0, 1).
-        device: computes.
+        device: computes; the CPU in place of Apple's, for which many versions of torch have no bicubic sampling.
         uncut: (width, height) of a result of the whole input where results are only its middle part.
     """
 
     def __init__(self, share: float, device: torch.device, uncut: tuple[int, int] | None = None) -> None:
-        self._share, self._device, self._uncut = share, device, uncut
+        self._share, self._uncut = share, uncut
+        self._device = torch.device("cpu") if device.type == "mps" else device
         self._before: tuple[np.ndarray, np.ndarray] | None = None
 
     def forget(self) -> None:
