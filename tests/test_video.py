@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -19,6 +20,7 @@ from command_runs import Command
 from conftest import REPOSITORY
 from s3diff import OptionError, OutputError, PictureError, RestoreOptions, Restorer
 from s3diff.errors import MissingExtraError
+from s3diff.images.files.video import VideoFrame
 from s3diff.images.picture import Picture
 from s3diff.restoration import video, video_course
 from s3diff.restoration.result import Degrees
@@ -333,6 +335,23 @@ def test_degrees_are_smooth_and_change_at_a_cut(restorer: Restorer, tmp_path: Pa
     steps = np.abs(np.diff([each.blur for each in values]))
     assert np.delete(steps, 24).max() < 0.02  # the estimates jump by 0.2
     assert made.at(10**6, 1000.0).noise == pytest.approx(0.9)
+
+
+def test_quick_motion_is_no_cut(restorer: Restorer) -> None:
+    """A strong pan is one scene, whatever came before; a cut is found from the second change of a scene on."""
+    stripes = np.tile(np.repeat(np.array([0, 255], np.uint8), 32), 8)
+    panned = [np.broadcast_to(np.roll(stripes, 8 * step)[None, :, None], (18, 512, 3)) for step in range(8)]
+    changes = [np.abs(a.astype(int) - b).mean() / 255 for a, b in itertools.pairwise(panned)]
+    assert min(changes) > 2 * video_course._CUT_CHANGE
+    still = [np.full((18, 512, 3), level, np.uint8) for level in (0, 0, 200, 200, 60, 60)]
+    look = video_course.Look()
+    for time, pixels in enumerate(panned):
+        look.see(restorer, VideoFrame(pixels, time, 1), time / 25)
+    assert look.cuts == []
+    look = video_course.Look()
+    for time, pixels in enumerate([*still, *panned]):
+        look.see(restorer, VideoFrame(pixels, time, 1), time / 25)
+    assert look.cuts == [2, 4, 6]
 
 
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])

@@ -79,7 +79,7 @@ class Look:
         cuts: as :class:`Course` has them.
         estimates: as :class:`Course` has them.
         before: the small frame before, [h, w, 3] in [0, 1]; empty before the first.
-        usual_change: between small frames of this scene.
+        usual_change: between small frames of this scene; None before its second frame.
         next_estimate: the time, in seconds, from which a frame's degrees are estimated.
         is_whole: whether the last frame was seen.
     """
@@ -88,7 +88,7 @@ class Look:
     cuts: list[int] = field(default_factory=list)
     estimates: list[Estimate] = field(default_factory=list)
     before: list[Any] = field(default_factory=list)
-    usual_change: float = 0.0
+    usual_change: float | None = None
     next_estimate: float = 0.0
     is_whole: bool = False
 
@@ -97,9 +97,11 @@ class Look:
         small = _small(frame.pixels)
         if self.num_frames:
             change = float(np.abs(small - np.asarray(self.before, np.float32)).mean())
-            if change > _CUT_CHANGE and change > _CUT_RATIO * self.usual_change:
+            if self.usual_change is None:
+                self.usual_change = change  # or quick motion would be a cut at every frame
+            elif change > _CUT_CHANGE and change > _CUT_RATIO * self.usual_change:
                 self.cuts.append(frame.time)
-                self.usual_change = 0.0
+                self.usual_change = None
             else:
                 self.usual_change = 0.8 * self.usual_change + 0.2 * change
         scene = len(self.cuts)
