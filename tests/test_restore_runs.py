@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from command_runs import Command, environment
+from s3diff.atomic_write import whole_path
 from s3diff.errors import OutputError
 from s3diff.folders.jobs import plan_jobs
 from s3diff.folders.journal import Journal, stamp_of
@@ -65,6 +66,24 @@ def test_killed_at_random_moments_and_resumed(here: Path, small: Path) -> None:
         assert Path("out", name).read_bytes() == Path("whole", name).read_bytes()
     ended = [line["ended"] for line in lines_of("out/.s3diff-journal.jsonl") if "ended" in line]
     assert len(ended) == len(set(ended)), "none whose end was written down was restored again"
+
+
+def test_a_result_with_two_names_loses_the_unfinished_one(here: Path, small: Path, command: Command) -> None:
+    """A file that must replace nothing gets its name beside the unfinished one's, which goes then: unless killed."""
+    folder_of(3)
+    run = ("restore", "in", "-o", "out", "-m", small, "--journal", "j.jsonl")
+    assert command(*run).code == 0
+    journal, result = Path("j.jsonl"), Path("out/02.png")
+    kept = [line for line in journal.read_text().splitlines(True) if '"ended": "02.png"' not in line]
+    assert len(kept) == len(journal.read_text().splitlines()) - 1
+    journal.write_text("".join(kept))
+    with whole_path(result.with_name("02.png"), overwrite=True) as unfinished:
+        name = unfinished.name
+        unfinished.touch()
+    os.link(result, result.with_name(name))
+    outcome = command(*run)
+    assert (outcome.code, os.listdir("out").count(name)) == (0, 0)
+    assert names_in("out") == names_in("in")
 
 
 def test_a_line_that_was_cut_off_costs_one_picture(here: Path) -> None:

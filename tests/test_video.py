@@ -68,7 +68,7 @@ def write_clip(
         context.width, context.height, context.pix_fmt = WIDTH, HEIGHT, pixel_format
         context.time_base, context.sample_aspect_ratio = Fraction(1, 1000), aspect
         context.color_primaries, context.color_trc, context.colorspace, context.color_range = colors
-        context.options = {"x265-params": "log-level=error"} if "10" in pixel_format else {}
+        context.options = {"x265-params": "log-level=error:bframes=0"} if "10" in pixel_format else {}
         if rotation:
             stream.set_display_rotation(rotation)
         sounds = []

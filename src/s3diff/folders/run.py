@@ -16,7 +16,7 @@ from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.folders.journal import Journal, Stamp, stamp_of
 from s3diff.folders.runners import BatchRunner, Finish, JobRunner, PictureWatcher
-from s3diff.images.codecs import remove_leftovers
+from s3diff.images.codecs import remove_leftovers, require_regular
 from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.result import Result
 
@@ -90,6 +90,8 @@ def select_jobs(
         if not os.path.exists(job.target):
             pending.append(job)
         elif journal is not None and journal.is_own(key_of(job, root), stamp_of(job.source)):
+            if key_of(job, root) not in journal.done:  # a process may have died when its result had two names
+                remove_leftovers(job.target)
             skipped.append(Outcome(job, "skipped", RESUMED))
         elif skip_existing:
             skipped.append(Outcome(job, "skipped", "its output is there"))
@@ -97,6 +99,7 @@ def select_jobs(
             pending.append(job)
             in_the_way.append(job.target)
     if in_the_way and not overwrite:
+        require_regular(in_the_way[0])
         more = f" and {len(in_the_way) - 1} more outputs are" if len(in_the_way) > 1 else " is"
         raise OutputError(
             f"{in_the_way[0]}{more} there already; give --overwrite to replace, --skip-existing to leave alone, or "

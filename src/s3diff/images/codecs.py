@@ -22,7 +22,7 @@ from s3diff.images.files.reading import (
     stated_size,
 )
 from s3diff.images.files.tiff import silence_libtiff
-from s3diff.images.files.writing import can_be_written, check_writable, write_picture
+from s3diff.images.files.writing import can_be_written, check_writable, require_regular, write_picture
 from s3diff.images.picture import (
     Picture,
     alpha_from_tensor,
@@ -57,6 +57,7 @@ __all__ = [
     "picture_header",
     "read_picture",
     "remove_leftovers",
+    "require_regular",
     "silence_libtiff",
     "stated_size",
     "to_pil",

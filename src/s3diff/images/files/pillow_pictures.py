@@ -19,7 +19,7 @@ from s3diff.images.picture import Picture, in_whole_numbers, split_alpha
 from s3diff.images.stated_colors import StatedColors, adobe_rgb_profile
 from s3diff.messages import reason_of
 
-_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_PHOTOMETRIC = 0x0100, 0x0101, 0x0106
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_PHOTOMETRIC, _TIFF_ORIENTATION = 0x0100, 0x0101, 0x0106, 0x0112
 
 
 def from_pil(image: Image.Image) -> Picture:
@@ -87,8 +87,9 @@ def picture_of(
         is_srgb: whether ``deep`` was converted to sRGB, so that the file's profile does not apply.
     """
     source_format = "JPEG" if image.format == "MPO" else image.format
+    turned_by = _turned_by_loading(image)
     image.load()  # profile and EXIF may stand behind the pixels, and a TIFF is turned upright by it
-    is_turned = _has_loading_turned(image)
+    is_turned = turned_by in QUARTER_TURNS or _was_turned(image)
     stated = StatedColors() if stated is None else stated
     notes += stated.notes
     icc_profile = stated.profile or image.info.get("icc_profile") or None
@@ -100,7 +101,7 @@ def picture_of(
         is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)  # whose own tags are EXIF's
         icc_profile = adobe_rgb_profile() if states_adobe_rgb(image.getexif() if is_tiff else found.exif) else None
     orientation, exif = take_orientation(found.exif) if found.exif else (1, None)
-    turned_by = orientation if orientation != 1 else getattr(image, "stored_orientation", 1)
+    turned_by = orientation if orientation != 1 else turned_by
     stored_size = getattr(image, "stored_size", image.size[::-1] if is_turned else image.size)
     metadata, more = upright(found._replace(exif=exif), stored_size, turned_by, [*beside, *lost])
     notes += more
@@ -173,13 +174,19 @@ def rgb_from_cmyk(image: Image.Image, icc_profile: bytes | None) -> tuple[Image.
     return image.convert("RGB"), "without a colour profile"
 
 
-def _has_loading_turned(image: Image.Image) -> bool:
-    """Check whether loading turned a TIFF by a quarter; False for square images that Pillow has opened.
+def _turned_by_loading(image: Image.Image) -> int:
+    """Return the orientation that loading takes from a TIFF's tags and applies to its pixels, 1 to 8."""
+    stated = getattr(image, "stored_orientation", None)
+    if stated is None and isinstance(image, TiffImagePlugin.TiffImageFile):
+        stated = image.tag_v2.get(_TIFF_ORIENTATION, 1)  # 1 where the image is loaded already
+    return stated if stated in range(1, 9) else 1
+
+
+def _was_turned(image: Image.Image) -> bool:
+    """Check whether a TIFF was turned by a quarter before it came here; False for square images.
 
     After the turn the tags still hold the stored sides, but no longer the orientation.
     """
-    if hasattr(image, "stored_orientation"):
-        return image.stored_orientation in QUARTER_TURNS
     if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.width == image.height:
         return False
     return (image.tag_v2.get(_TIFF_HEIGHT), image.tag_v2.get(_TIFF_WIDTH)) == image.size

@@ -214,7 +214,18 @@ def checked_target(
     if size is not None and max(size) > form.largest_side_px:
         limit = f"a {form.title} side has at most {form.largest_side_px}"
         raise OutputError(f"{shown} would be {size[0]} x {size[1]} pixels, {limit}; write .png or .tif")
-    mode = None
+    target = require_regular(path)
+    require_free(target, overwrite)
+    return target, form
+
+
+def require_regular(path: PicturePath) -> Path:
+    """Return a target, links followed, at which nothing stands, or a file that may be written.
+
+    Raises:
+        OutputError: a folder, a pipe or a write-protected file is there, or a link leads nowhere.
+    """
+    shown, mode = shown_path(path), None
     try:
         target = Path(path).resolve()  # a link stays a link: its target is replaced
         with suppress(FileNotFoundError):
@@ -225,8 +236,7 @@ def checked_target(
         raise OutputError(f"{shown} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}; give another name")
     if mode is not None and not os.access(target, os.W_OK):
         raise OutputError(f"{shown} is write-protected; choose another name or make it writable")
-    require_free(target, overwrite)
-    return target, form
+    return target
 
 
 def can_be_written(extension: str) -> bool:
