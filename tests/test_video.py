@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -218,7 +219,7 @@ def test_a_killed_run_goes_on(restorer: Restorer, tmp_path: Path, monkeypatch: p
         restore_video(restorer, source, target, progress=kill)
     assert not target.exists()
     kept = sorted(path.name for path in (tmp_path / ".s3diff-out.mp4.video").iterdir())
-    assert kept == ["000000.npy", "000000.nut", "000001.npy", "000001.nut", "course.json"]
+    assert kept == ["000000.npy", "000000.nut", "000001.npy", "000001.nut", "course.json", "segments.json"]
     seen: list[tuple[str, int]] = []
 
     def tell(stage: str, done: int, total: int) -> None:
@@ -233,12 +234,44 @@ def test_a_killed_run_goes_on(restorer: Restorer, tmp_path: Path, monkeypatch: p
     assert all(np.array_equal(*pair) for pair in zip(made, frames(tmp_path / "whole.mp4")[1], strict=True))
     assert target.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
     assert whole.degrees == result.degrees
-    # Other options are other work: nothing of the old one is used.
-    with pytest.raises(KilledError):
-        restore_video(restorer, source, target, progress=kill)
-    seen.clear()
-    restore_video(restorer, source, target, RestoreOptions(strength=0.5), progress=tell)
-    assert seen[:2] == [("resumed", 0), ("look", 1)]
+
+
+def test_what_other_options_keep_of_a_killed_run(
+    restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another batch keeps all, other options the first pass, another source nothing; a remark says what is dropped."""
+    monkeypatch.setattr(video, "SEGMENT_FRAMES", 3)
+    said: list[str] = []
+    monkeypatch.setattr(restorer, "remark", said.append)
+    source, target = write_clip(tmp_path / "in.mkv"), tmp_path / "out.mkv"
+
+    def seen(options: RestoreOptions | None, stop: int, **writing: Any) -> list[tuple[str, int]]:
+        told: list[tuple[str, int]] = []
+
+        def tell(stage: str, done: int, total: int) -> None:
+            told.append((stage, done))
+            if told[-1] == ("frames", stop):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            restore_video(restorer, source, target, options, VideoOptions(**writing), progress=tell)
+        return told
+
+    assert seen(None, 4)[:2] == [("resumed", 0), ("look", 1)]
+    assert seen(None, 8, batch=2)[0] == ("resumed", 3)
+    assert said == []
+    other = RestoreOptions(strength=0.5)
+    for options, writing in ((None, {"quality": 50}), (other, {"quality": 50}), (other, {"steady": 0.0})):
+        assert seen(options, 5, **writing)[:3] == [("resumed", 0), ("resumed", 0), ("frames", 1)]
+        assert said == ["the frames that an earlier run has restored are dropped: their options differ"]
+        said.clear()
+    os.utime(source, (0, 0))
+    assert seen(other, 5, steady=0.0)[:2] == [("resumed", 0), ("look", 1)]
+    assert said == ["what an earlier run kept for this result is dropped: it is of another video, model or version"]
+    os.utime(source, (1, 1))
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as where another program reads one of its files
+    with pytest.raises(OutputError, match=r"\.s3diff-out\.mkv\.video is in use; close what reads it"):
+        restore_video(restorer, source, target)
 
 
 def test_a_run_killed_in_the_first_pass_goes_on(
@@ -345,12 +378,12 @@ def test_quick_motion_is_no_cut(restorer: Restorer) -> None:
     assert min(changes) > 2 * video_course._CUT_CHANGE
     still = [np.full((18, 512, 3), level, np.uint8) for level in (0, 0, 200, 200, 60, 60)]
     look = video_course.Look()
-    for time, pixels in enumerate(panned):
-        look.see(restorer, VideoFrame(pixels, time, 1), time / 25)
+    for index, pixels in enumerate(panned):
+        look.see(restorer, VideoFrame(pixels, index, 1), index / 25)
     assert look.cuts == []
     look = video_course.Look()
-    for time, pixels in enumerate([*still, *panned]):
-        look.see(restorer, VideoFrame(pixels, time, 1), time / 25)
+    for index, pixels in enumerate([*still, *panned]):
+        look.see(restorer, VideoFrame(pixels, index, 1), index / 25)
     assert look.cuts == [2, 4, 6]
 
 

@@ -49,7 +49,8 @@ class DeviceModel:
         exclusive: use and change the model's own networks instead of a copy, which saves their memory.
         fast: compile the networks, on CUDA with recorded graphs, where the machine can; see ``acceleration``. The first
             picture of every size takes minutes, and results need not be the same to the bit again.
-        remark: called with one line when the compiler fails after all, or a backend's graphs are made; None to warn.
+        remark: called with one line when the compiler fails after all, a backend's graphs are made, or kept work is
+            dropped; None to warn.
         backend: what runs the networks: ``torch``; ``openvino`` or ``onnxruntime``, the extras of these names, on the
             CPU, for models such as ``compact`` whose pixels depend only on their surroundings; ``auto`` for OpenVINO
             where it is installed and faster, which is measured once on each machine.
@@ -78,7 +79,7 @@ class DeviceModel:
         self.dtype = choose_dtype(precision, chosen, model.config.schedule)
         self.generator = model.generator if exclusive else copy.deepcopy(model.generator)
         self.generator.eval().requires_grad_(False)
-        self._fast, self._remark = fast, remark or warnings.warn
+        self._fast, self.remark = fast, remark or warnings.warn
         self._encoded_prompts: dict[str, Tensor] = {}  # on the CPU, since the model may move
         #: Held while the networks move, and by those who use them without waiting for their turn.
         self.placed = threading.Lock()
@@ -86,9 +87,9 @@ class DeviceModel:
         #: The stages where another runtime than torch computes them.
         self.runtime: RuntimeStages | None = None
         if backend == "auto":
-            backend = fastest_backend(model, chosen, self.dtype, fast=fast, remark=self._remark)
+            backend = fastest_backend(model, chosen, self.dtype, fast=fast, remark=self.remark)
         if backend != "torch":
-            self.runtime = RuntimeStages(model, self.generator, backend, self.dtype, self._remark)
+            self.runtime = RuntimeStages(model, self.generator, backend, self.dtype, self.remark)
         self._place(chosen)
 
     def to(self, device: str | torch.device) -> Self:
@@ -150,7 +151,7 @@ class DeviceModel:
         vars(decoder).pop("forward", None)  # what was compiled for another device
         if self.acceleration.compiled:
             for compiled in (self._encoder.network, self._unet.network, decoder):
-                compile_network(compiled, device, self._remark)
+                compile_network(compiled, device, self.remark)
 
     @property
     def precision(self) -> str:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from s3diff.atomic_write import require_free, whole_file, whole_path
+from s3diff.atomic_write import require_free, whole_file, whole_path, write_atomically
 from s3diff.errors import OutputError, PictureError
 from s3diff.images.files.video import (
     Encoding,
@@ -107,8 +107,10 @@ def _restored_into(
     require_streams(video, target)
     model.prompts(options)
     work = target.with_name(f".s3diff-{target.name}.video")
-    course = course_of(model, video, work, _header(model, video, options, writing, encoding), progress)
+    course = course_of(model, video, work, _header_of_course(model, video), progress)
     segments = _Segments(work, course.num_frames, has_states=writing.steady > 0)
+    if segments.keep_only(_header_of_segments(options, writing, encoding)):
+        model.remark("the frames that an earlier run has restored are dropped: their options differ")
     num_there = segments.num_there()
     done = min(num_there * SEGMENT_FRAMES, course.num_frames)
     maker = _Maker(model, video, options, writing, sizes, course, progress, done)
@@ -217,7 +219,28 @@ class _Segments:
 
     def __init__(self, work: Path, num_frames: int, *, has_states: bool) -> None:
         self.paths = [work / f"{index:06}.nut" for index in range(-(-num_frames // SEGMENT_FRAMES))]
-        self._has_states = has_states
+        self._record, self._has_states = work / "segments.json", has_states
+
+    def keep_only(self, header: dict[str, Any]) -> bool:
+        """Remove the segments of other work; return whether there were some.
+
+        Args:
+            header: describes what they depend on, besides the course.
+
+        Raises:
+            OutputError: one cannot be removed.
+        """
+        with suppress(OSError, ValueError):
+            if json.loads(self._record.read_text("utf-8")) == header:
+                return False
+        there = [each for path in self.paths for each in (path, path.with_suffix(".npy")) if os.path.lexists(each)]
+        for path in there:
+            try:
+                path.unlink()
+            except OSError as error:
+                raise OutputError(f"{shown_path(path)} is in use ({reason_of(error)}); close what reads it") from error
+        write_atomically(json.dumps(header), self._record)
+        return bool(there)
 
     def num_there(self) -> int:
         """Count the segments that need not be made again."""
@@ -244,21 +267,29 @@ class _Segments:
         return self.paths[index].with_suffix(".npy")
 
 
-def _header(
-    model: DeviceModel, video: Video, options: RestoreOptions, writing: VideoOptions, encoding: Encoding
-) -> dict[str, Any]:
-    """Describe what decides every byte of the segments."""
+def _header_of_course(model: DeviceModel, video: Video) -> dict[str, Any]:
+    """Describe what decides where cuts are and how degraded frames are."""
+    return {
+        "software": __version__,
+        "source": _source_of(video),
+        "model": [model.model.name, model.model.fingerprint, model.precision, model.runs_on],
+    }
+
+
+def _source_of(video: Video) -> list[Any]:
     try:
         status = os.stat(video.path)
     except OSError as error:
         raise PictureError(f"{shown_path(video.path)} cannot be read any more ({reason_of(error)})") from error
+    return [os.path.realpath(video.path), status.st_size, status.st_mtime_ns]
+
+
+def _header_of_segments(options: RestoreOptions, writing: VideoOptions, encoding: Encoding) -> dict[str, Any]:
+    """Describe what else decides the frames; not the batch, which they depend on within one grey level only."""
     header = {
-        "software": __version__,
-        "source": [os.path.realpath(video.path), status.st_size, status.st_mtime_ns],
-        "model": [model.model.name, model.model.fingerprint, model.precision, model.runs_on],
         "options": {name: value for name, value in asdict(options).items() if name not in LIMITS},
         "encoding": asdict(encoding),
-        "frames": [writing.steady, writing.batch],
+        "steady": writing.steady,
         "frames_of_a_segment": SEGMENT_FRAMES,
     }
     return json.loads(json.dumps(header))  # as it will be read again

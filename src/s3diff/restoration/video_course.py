@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,8 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from s3diff.atomic_write import write_atomically
+from s3diff.errors import OutputError
 from s3diff.images.files.video import Video, VideoFrame, frames_of
 from s3diff.images.picture import Picture
+from s3diff.messages import shown_path
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees
 from s3diff.restoration.steps import Progress, estimate
@@ -121,13 +125,16 @@ def course_of(
         model: estimates the degrees.
         video: from :func:`open_video`.
         work: the folder of the work in hand; whatever belongs to other work is removed from it.
-        header: describes the work.
+        header: describes what the course depends on.
         progress: called with ("resumed", done, total) before the first frame and ("look", done, total) after each.
+
+    Raises:
+        OutputError: other work cannot be removed.
     """
     record = work / "course.json"
     look = _kept(record, header)
     if look is None:
-        shutil.rmtree(work, ignore_errors=True)  # of other work: nothing of it fits
+        _drop(work, model.remark)
         look = Look()
     if not look.is_whole:
         tell = progress or (lambda *_: None)
@@ -142,6 +149,15 @@ def course_of(
         look.is_whole = True
         _keep(look, record, header)
     return Course(look.cuts, look.estimates, look.num_frames)
+
+
+def _drop(work: Path, remark: Callable[[str], None]) -> None:
+    if not os.path.lexists(work):
+        return
+    remark("what an earlier run kept for this result is dropped: it is of another video, model or version")
+    shutil.rmtree(work, ignore_errors=True)
+    if os.path.lexists(work):  # what is left of it would count as this work's
+        raise OutputError(f"{shown_path(work)} is in use; close what reads it")
 
 
 def _kept(record: Path, header: dict[str, Any]) -> Look | None:
