@@ -301,6 +301,18 @@ def test_a_run_killed_in_the_first_pass_goes_on(
     assert all(np.array_equal(*pair) for pair in zip(made, expected, strict=True))
 
 
+def test_a_source_that_changes_meanwhile(restorer: Restorer, tmp_path: Path) -> None:
+    source, target = write_clip(tmp_path / "in.mkv", TIMES[:3]), tmp_path / "out.mkv"
+
+    def change(stage: str, done: int, total: int) -> None:
+        if (stage, done) == ("frames", 2):
+            write_clip(source, TIMES[:3], cut=0)
+
+    with pytest.raises(PictureError, match=r"in\.mkv changed while it was read; try again"):
+        restore_video(restorer, source, target, progress=change)
+    assert not target.exists()
+
+
 @pytest.mark.slow
 def test_the_command_killed_in_the_first_pass(small: Path, here: Path) -> None:
     """kill -9 while the command looks through the video: what it found is used by the same command."""

@@ -107,7 +107,8 @@ def _restored_into(
     require_streams(video, target)
     model.prompts(options)
     work = target.with_name(f".s3diff-{target.name}.video")
-    course = course_of(model, video, work, _header_of_course(model, video), progress)
+    header = _header_of_course(model, video)
+    course = course_of(model, video, work, header, progress)
     segments = _Segments(work, course.num_frames, has_states=writing.steady > 0)
     if segments.keep_only(_header_of_segments(options, writing, encoding)):
         model.remark("the frames that an earlier run has restored are dropped: their options differ")
@@ -124,6 +125,8 @@ def _restored_into(
                     made = maker.restored(islice(frames, SEGMENT_FRAMES))
                     write_segment(made, temporary, video, sizes.output, encoding)
                     segments.keep_last_result(index, maker.last_result)
+    if _source_of(video) != header["source"]:  # the sound would be the new one's
+        raise _changed(video)
     comment = _comment(model, course) if writing.provenance else ""
     with whole_path(target, writing.overwrite, temporary=work / f"whole{target.suffix.lower()}") as temporary:
         join_segments(segments.paths, video, temporary, comment)
@@ -284,6 +287,10 @@ def _source_of(video: Video) -> list[Any]:
     return [os.path.realpath(video.path), status.st_size, status.st_mtime_ns]
 
 
+def _changed(video: Video) -> PictureError:
+    return PictureError(f"{shown_path(video.path)} changed while it was read; try again")
+
+
 def _header_of_segments(options: RestoreOptions, writing: VideoOptions, encoding: Encoding) -> dict[str, Any]:
     """Describe what else decides the frames; not the batch, which they depend on within one grey level only."""
     header = {
@@ -308,7 +315,7 @@ def _read_ahead(video: Video, first: int, count: int, batch: int) -> Iterator[It
             for _ in range(count):
                 found = conveyor.take()
                 if found is None:
-                    raise PictureError(f"{shown_path(video.path)} changed while it was read; try again")
+                    raise _changed(video)
                 yield found[1]
 
         yield taken()
