@@ -9,7 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from command_runs import Command
 from conftest import REPOSITORY
 from s3diff import OptionError, OutputError, PictureError, RestoreOptions, Restorer
 from s3diff.errors import MissingExtraError
+from s3diff.images.files import video as video_files
 from s3diff.images.files.video import VideoFrame
 from s3diff.images.picture import Picture
 from s3diff.restoration import video, video_course
@@ -311,6 +314,26 @@ def test_a_source_that_changes_meanwhile(restorer: Restorer, tmp_path: Path) -> 
     with pytest.raises(PictureError, match=r"in\.mkv changed while it was read; try again"):
         restore_video(restorer, source, target, progress=change)
     assert not target.exists()
+
+
+def test_an_interruption_ends_the_way_to_the_first_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while finished frames are passed over does not wait until all are."""
+    clip, num_decoded, is_begun = video.open_video(write_clip(tmp_path / "in.mkv")), 0, threading.Event()
+    decoded = video_files._decoded
+
+    def slowly(*arguments: Any) -> Iterator[Any]:
+        nonlocal num_decoded
+        for frame in decoded(*arguments):
+            num_decoded += 1
+            is_begun.set()
+            time.sleep(0.2)
+            yield frame
+
+    monkeypatch.setattr(video_files, "_decoded", slowly)
+    with pytest.raises(KeyboardInterrupt), video._read_ahead(clip, 9, 1, 1):
+        is_begun.wait(60)
+        raise KeyboardInterrupt
+    assert num_decoded < 5
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -305,7 +306,8 @@ def _header_of_segments(options: RestoreOptions, writing: VideoOptions, encoding
 @contextmanager
 def _read_ahead(video: Video, first: int, count: int, batch: int) -> Iterator[Iterator[VideoFrame]]:
     """Yield the frames from ``first`` on, decoded while those before them are restored."""
-    frames = frames_of(video, first)
+    is_over = threading.Event()
+    frames = frames_of(video, first, is_over.is_set)
     with Conveyor[int, VideoFrame, None](
         lambda _: next(frames, None), lambda _: None, range(count),
         has_room=lambda ready: len(ready) < max(READ_AHEAD, batch),
@@ -318,7 +320,10 @@ def _read_ahead(video: Video, first: int, count: int, batch: int) -> Iterator[It
                     raise _changed(video)
                 yield found[1]
 
-        yield taken()
+        try:
+            yield taken()
+        finally:
+            is_over.set()  # the conveyor waits for its reader, who may have thousands of frames to pass over
 
 
 def _comment(model: DeviceModel, course: Course) -> str:

@@ -6,7 +6,7 @@ stamp exactly; :mod:`s3diff.images.files.video_joining` makes a whole video of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -159,12 +159,15 @@ def open_video(path: Path) -> Video:
         )  # fmt: skip
 
 
-def frames_of(video: Video, first: int = 0) -> Iterator[VideoFrame]:
+def frames_of(
+    video: Video, first: int = 0, is_over: Callable[[], bool] = lambda: False
+) -> Iterator[VideoFrame]:
     """Decode every frame in its turn.
 
     Args:
         video: from :func:`open_video`.
         first: number of frames that are decoded and left out; they take a part of the others' time.
+        is_over: asked before each of those; ends the decoding.
 
     Raises:
         PictureError: the file is damaged, or changes its size within.
@@ -188,6 +191,8 @@ def frames_of(video: Video, first: int = 0) -> Iterator[VideoFrame]:
                 raise PictureError(f"{shown}: frame {index + 1} is not later than the one before it; repair the file")
             before = time
             if index < first:
+                if is_over():
+                    return
                 continue
             converted = frame.reformat(*turned, depth, src_colorspace=_MATRICES.get(video.matrix, 5))
             pixels = np.rot90(converted.to_ndarray(), video.quarter_turns)
