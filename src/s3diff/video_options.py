@@ -10,8 +10,8 @@ from s3diff.formats import VideoCodec
 
 #: The largest share of the result before: above it a frame hardly shows anything of its own.
 MAX_STEADY = 0.9
-#: Most frames that are restored together.
-MAX_BATCH = 64
+#: Most frames that are restored together: those of a segment, which is restored batch by batch.
+MAX_BATCH = 48
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,8 @@ class VideoOptions:
         quality: 1 to 100.
         steady: share, 0 to 0.9, that a frame takes over of the result before where both inputs show the same; 0
             restores every frame by its own.
-        batch: frames that go through the networks together, 1 to 64; results are the same within a grey level.
+        batch: frames that go through the networks together, 1 to 48; results are the same within a grey level.
+            A divisor of 48, the frames of a segment, leaves no small batch.
         overwrite: whether a file that is there may be replaced.
         provenance: whether the file's comment states how it was made.
 

@@ -44,10 +44,11 @@ from s3diff.restoration.steady import Steady
 from s3diff.restoration.steps import Opened, Progress, restore
 from s3diff.restoration.video_course import Course, course_of
 from s3diff.version import __version__
+from s3diff.video_options import MAX_BATCH
 from s3diff.video_options import VideoOptions as VideoOptions
 
 #: Frames of a segment: what a killed run loses at most.
-SEGMENT_FRAMES = 48
+SEGMENT_FRAMES = MAX_BATCH
 
 
 def restore_video(
@@ -72,7 +73,7 @@ def restore_video(
         options: for all frames.
         video_options: how it is made and encoded.
         progress: called with ("look", done, total) after every frame of the first pass, which finds cuts and degrees,
-            and with ("frames", done, total) after every frame that is restored; before either begins with ("resumed",
+            and with ("frames", done, total) after every batch that is restored; before either begins with ("resumed",
             done, total), where ``done`` frames are there from an earlier run. What it raises ends the work, which the
             next call goes on with.
 
@@ -200,7 +201,8 @@ class _Maker:
                     self._steady.forget()
                 self.last_result = self._steady.steadied(frame.pixels, result.picture.pixels)
                 self.done += 1
-                self._tell("frames")
+                if frame is batch[-1]:  # once: the others took no time of their own
+                    self._tell("frames")
                 yield VideoFrame(self.last_result, frame.time, frame.duration)
 
     def _degrees(self, frame: VideoFrame) -> Degrees:

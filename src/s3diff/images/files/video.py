@@ -159,9 +159,7 @@ def open_video(path: Path) -> Video:
         )  # fmt: skip
 
 
-def frames_of(
-    video: Video, first: int = 0, is_over: Callable[[], bool] = lambda: False
-) -> Iterator[VideoFrame]:
+def frames_of(video: Video, first: int = 0, is_over: Callable[[], bool] = lambda: False) -> Iterator[VideoFrame]:
     """Decode every frame in its turn.
 
     Args:
