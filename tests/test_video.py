@@ -22,10 +22,12 @@ import pytest
 from command_runs import Command
 from conftest import REPOSITORY
 from s3diff import OptionError, OutputError, PictureError, RestoreOptions, Restorer
+from s3diff.apps import restore_video as restore_video_command
 from s3diff.errors import MissingExtraError
 from s3diff.images.files import video as video_files
 from s3diff.images.files.video import VideoFrame
 from s3diff.images.picture import Picture
+from s3diff.options import OutputOptions
 from s3diff.restoration import video, video_course
 from s3diff.restoration.result import Degrees
 from s3diff.restoration.scratch_files import only_one
@@ -338,6 +340,31 @@ def test_an_interruption_ends_the_way_to_the_first_frame(tmp_path: Path, monkeyp
     with pytest.raises(KeyboardInterrupt), video._read_ahead(clip, 9, 1, 1):
         stop_after(is_begun)
     assert num_decoded < 5
+
+
+def test_what_a_run_killed_at_its_end_leaves(
+    restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hidden folder goes with the next run if its result is in its place, and stays if another file is there."""
+    source, target = write_clip(tmp_path / "in.mkv", TIMES[:3]), tmp_path / "in_restored.mkv"
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda *_, **__: None)
+        restore_video(restorer, source, target)
+    work, made = tmp_path / ".s3diff-in_restored.mkv.video", tmp_path / "made.mkv"
+    assert (work / "000000.nut").is_file()
+    target.rename(made)
+    target.write_bytes(b"another")
+    with pytest.raises(OutputError, match="already there"):
+        restore_video(restorer, source, target, None, VideoOptions(overwrite=False))
+    assert (work / "000000.nut").is_file()
+    made.replace(target)
+    shutil.copytree(work, tmp_path / "kept")
+    with pytest.raises(OutputError, match="already there"):
+        restore_video(restorer, source, target, None, VideoOptions(overwrite=False))
+    assert not work.exists()
+    (tmp_path / "kept").rename(work)
+    assert restore_video_command._target(source, None, OutputOptions()).name == "in_restored_2.mkv"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "in_restored.mkv"]
 
 
 @pytest.mark.slow

@@ -135,11 +135,18 @@ def restore_video(
 
 def _target(source: Path, output: str | None, writing: OutputOptions) -> Path:
     from s3diff.images.files.video import VIDEO_EXTENSIONS
+    from s3diff.restoration.video import remove_work_of_whole
 
     extension = source.suffix if source.suffix.lower() in VIDEO_EXTENSIONS else ".mp4"
     if output is None:
         numbered = (source.with_name(f"{source.stem}_restored{each}{extension}") for each in _numbers())
-        return next(path for path in numbered if writing.overwrite or not os.path.lexists(path))
+
+        def is_free(path: Path) -> bool:
+            if not writing.overwrite:
+                remove_work_of_whole(path)
+            return writing.overwrite or not os.path.lexists(path)
+
+        return next(path for path in numbered if is_free(path))
     target = Path(output)
     if target.is_dir() or output.endswith(("/", os.sep)):
         target /= f"{source.stem}{extension}"

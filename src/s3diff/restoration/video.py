@@ -50,6 +50,9 @@ from s3diff.video_options import VideoOptions as VideoOptions
 #: Frames of a segment: what a killed run loses at most.
 SEGMENT_FRAMES = MAX_BATCH
 
+#: File of the work folder with size and time of the whole result, so that it is known again at its place.
+_WHOLE = "whole.json"
+
 
 def restore_video(
     model: DeviceModel,
@@ -84,6 +87,8 @@ def restore_video(
     """
     source, target, writing = Path(source), Path(target), video_options or VideoOptions()
     options = model.resolved(options)
+    if not writing.overwrite:
+        remove_work_of_whole(target)
     require_free(target, writing.overwrite)
     if os.path.realpath(source) == os.path.realpath(target):
         raise OutputError(f"{shown_path(target)} would overwrite the input; choose another output")
@@ -91,6 +96,23 @@ def restore_video(
     target.parent.mkdir(parents=True, exist_ok=True)
     with only_one(target):
         return _restored_into(model, video, target, options, writing, progress)
+
+
+def remove_work_of_whole(target: Path) -> None:
+    """Remove the work folder next to its result: a run was killed after it had moved the result to its place."""
+    work = _work_of(target)
+    with suppress(OSError, ValueError):
+        if json.loads((work / _WHOLE).read_text("utf-8")) == _state_of(target):
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _work_of(target: Path) -> Path:
+    return target.with_name(f".s3diff-{target.name}.video")
+
+
+def _state_of(path: Path) -> list[int]:
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _restored_into(
@@ -108,7 +130,7 @@ def _restored_into(
     encoding = choose_encoding(video, target, sizes.output, writing.codec, writing.pixel_format, writing.quality)
     require_streams(video, target)
     model.prompts(options)
-    work = target.with_name(f".s3diff-{target.name}.video")
+    work = _work_of(target)
     header = _header_of_course(model, video)
     course = course_of(model, video, work, header, progress)
     segments = _Segments(work, course.num_frames, has_states=writing.steady > 0)
@@ -132,6 +154,7 @@ def _restored_into(
     comment = _comment(model, course) if writing.provenance else ""
     with whole_path(target, writing.overwrite, temporary=work / f"whole{target.suffix.lower()}") as temporary:
         join_segments(segments.paths, video, temporary, comment)
+        write_atomically(json.dumps(_state_of(temporary)), work / _WHOLE)
     shutil.rmtree(work, ignore_errors=True)
     median = course.median
     return Result(
@@ -284,10 +307,10 @@ def _header_of_course(model: DeviceModel, video: Video) -> dict[str, Any]:
 
 def _source_of(video: Video) -> list[Any]:
     try:
-        status = os.stat(video.path)
+        state = _state_of(video.path)
     except OSError as error:
         raise PictureError(f"{shown_path(video.path)} cannot be read any more ({reason_of(error)})") from error
-    return [os.path.realpath(video.path), status.st_size, status.st_mtime_ns]
+    return [os.path.realpath(video.path), *state]
 
 
 def _changed(video: Video) -> PictureError:
