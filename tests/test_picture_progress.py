@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -23,7 +25,8 @@ from s3diff.folders.run_work import RunWork, pixels_by_header
 from s3diff.options import RestoreOptions
 from s3diff.restoration import speed
 from s3diff.restoration.sizes import Sizes
-from s3diff.restoration.speed import Speeds
+from s3diff.restoration.sources import open_source
+from s3diff.restoration.speed import EACH_PIXELS, Speeds
 
 
 @pytest.fixture
@@ -61,17 +64,128 @@ def test_one_picture_names_its_stages_and_tiles(state: Path) -> None:
 
 
 def test_a_video_is_looked_through_first(state: Path) -> None:
-    shown = PictureProgress(1, quiet=False)
+    clock = SimpleNamespace(seconds=0.0)
+    shown = PictureProgress(1, quiet=False, now=lambda: clock.seconds)
+
+    def after(seconds: float, kind: str, done: int, total: int) -> str:
+        clock.seconds += seconds
+        shown.parts(kind, done, total)
+        return shown.line
+
     shown.begin(job("a.mp4"), None)
-    shown.parts("resumed", 0, 40)
-    assert shown.line == "waiting, time not known yet"
-    shown.parts("look", 30, 40)
-    assert shown.line.startswith("looking through the video first, 30 of 40 frames, ")
-    shown.parts("resumed", 20, 40)
-    assert shown.line == "going on after 20 of 40 frames, time not known yet"
-    shown.parts("frames", 21, 40)
-    assert re.fullmatch(r"21 of 40 frames, \d+%, about \d+ s left", shown.line)
+    assert after(0, "resumed", 0, 40) == "beginning, time not known yet"
+    looks = [after(1, "look", done, 40) for done in range(1, 41)]
+    assert looks[29] == "looking through the video first, 30 of 40 frames, 75%, about 10 s left"
+    assert looks[-1].startswith("looking through the video first, 40 of 40 frames, 100%")
+    assert shown.fraction == pytest.approx(1, abs=0.03)
+    assert after(5, "resumed", 0, 40) == "beginning, time not known yet"
+    assert shown.fraction == 0, "the second pass has a bar of its own"
+    restored = [after(20, "frames", done, 40) for done in range(1, 11)]
+    assert restored[-1] == "10 of 40 frames, 25%, about 10 min left"
+    assert shown.fraction == pytest.approx(0.25, abs=0.02)
     shown.close()
+    shown = PictureProgress(1, quiet=False, now=lambda: clock.seconds)
+    shown.begin(job("a.mp4"), None)
+    assert after(0, "resumed", 20, 40) == "going on after 20 of 40 frames, time not known yet"
+    assert after(20, "frames", 21, 40).startswith("21 of 40 frames, ")
+    shown.close()
+
+
+def test_pictures_that_begin_within_one_tick_of_the_clock(state: Path) -> None:
+    """No time has passed yet, which says nothing about the speed of this run."""
+    speeds = Speeds()
+    speeds.add("here", 16_000_000, {"fold": 0.0, "encode": 60.0})
+    speeds.save()
+    shown = PictureProgress(2, True, lambda: "here", now=lambda: 0.0)
+    shown.begin(job("a.jpg"), opened())
+    shown.begin(job("b.jpg"), opened())
+    shown.stage("fold", 0, 1)
+    assert shown.line == "2 of 2, b.jpg: 0%, about 60 s left"
+    shown.close()
+
+
+def test_a_video_whose_length_is_not_known(state: Path) -> None:
+    """Also one that has more frames than it states: neither a share nor a time is told."""
+    shown = PictureProgress(1, quiet=False)
+    shown.begin(job("a.mkv"), None)
+    shown.parts("resumed", 7, 0)
+    assert shown.line == "going on after 7 frames, time not known yet"
+    shown.parts("look", 8, 0)
+    assert shown.line == "looking through the video first, 8 frames, time not known yet"
+    shown.parts("look", 9, 9)
+    assert shown.fraction > 0.9
+    shown.parts("look", 10, 0)
+    assert shown.line == "looking through the video first, 10 frames, time not known yet"
+    assert shown.fraction == 0
+    shown.close()
+
+
+def test_an_animation_counts_all_its_frames(tmp_path: Path, state: Path) -> None:
+    """The header tells the size of one frame or page; the opened file tells their number."""
+    frames = [Image.new("RGB", (64, 64), color) for color in ("red", "green", "blue", "white")]
+    jobs = [RestoreJob(tmp_path / name, tmp_path / "out" / name) for name in ("a.png", "b.gif", "c.tif")]
+    frames[0].save(jobs[0].source)
+    for each in jobs[1:]:
+        frames[0].save(each.source, save_all=True, append_images=frames[1:])
+    by_header = partial(pixels_by_header, options=RestoreOptions())
+    work = RunWork(3)
+    shown = PictureProgress(3, True, lambda: "here", work)
+    still, *series = (open_source(each.source, each.target, RestoreOptions()) for each in jobs)
+    shown.begin(jobs[0], still)
+    for each, opened_series in zip(jobs[1:], series, strict=True):
+        shown.begin(each, opened_series)
+        work.learn(each, by_header(each), is_by_header=True)  # the thread that reads headers is late
+        assert work.of(each) - EACH_PIXELS == 4 * (work.of(jobs[0]) - EACH_PIXELS)
+    shown.parts("pages", 2, 4)
+    for each in jobs:
+        seconds = {"encode": 1.0, "total": 1.0}
+        shown.ended(Outcome(each, "done", result=cast(Any, SimpleNamespace(num_resumed=0, seconds=seconds))))
+    shown.close()
+    assert json.loads(state.read_text())["here"]["pictures"] == 1, "only the still picture's speed is kept"
+
+
+def test_sums_of_work(tmp_path: Path) -> None:
+    """They are kept up to date: those of the pictures one by one are the same, whatever is learned when."""
+    rng, jobs = random.Random(0), [job(f"{index}.png") for index in range(60)]
+    work, begun, failed = RunWork(60), [], []
+    for _ in range(400):
+        each = rng.choice(jobs)
+        if rng.random() < 0.5:
+            work.learn(each, rng.choice([0, 1_000, 5_000_000]))
+        elif not work.has_begun(each) and each not in failed:
+            (kept, count) = rng.choice([(begun, work.begin), (failed, work.fail)])
+            kept.append(each)
+            count(each)
+        assert work.begun_sum == pytest.approx(sum(map(work.of, begun)))
+        assert work.failed_sum == pytest.approx(sum(map(work.of, failed)))
+        assert work.total == pytest.approx(sum(map(work.of, jobs)))
+    assert (work.num_begun, work.num_failed) == (len(begun), len(failed))
+    assert begun
+    assert failed
+
+
+def test_a_picture_costs_the_same_in_a_run_of_any_length(state: Path) -> None:
+    """Function calls for one picture, and for one look at the bar."""
+    jobs, num_calls = [job(f"{index}.png") for index in range(600)], []
+    shown = PictureProgress(len(jobs), True, lambda: "here", now=lambda: 0.0)
+    for index, each in enumerate(jobs):
+        before, calls = sys.getprofile(), 0
+
+        def count(frame: Any, event: str, argument: Any) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        sys.setprofile(count)
+        if index % 3:
+            shown.begin(each, opened(64))
+        assert shown.fraction <= 1
+        assert shown.line
+        result = cast(Any, SimpleNamespace(num_resumed=0, seconds={"encode": 1.0}))
+        shown.ended(Outcome(each, "done", result=result) if index % 3 else Outcome(each, "failed", "why"))
+        sys.setprofile(before)
+        num_calls.append(calls)
+    shown.close()
+    assert max(num_calls[-30:]) <= 1.1 * max(num_calls[10:40])
 
 
 def test_a_folder_names_the_picture_at_work(state: Path) -> None:

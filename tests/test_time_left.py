@@ -155,6 +155,14 @@ def test_a_stage_that_does_not_end_keeps_its_time() -> None:
     assert left.seconds_left > 500
 
 
+@pytest.mark.parametrize("expected", [{}, {"fold": 0.0, "encode": 0.0}])
+def test_measurements_without_a_second(expected: dict[str, float]) -> None:
+    """Of a clock that stood still."""
+    left = TimeLeft(expected, Clock())
+    left.begin("fold")
+    assert left.seconds_left == 0
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [

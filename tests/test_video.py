@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from s3diff import OptionError, OutputError, PictureError, RestoreOptions, Resto
 from s3diff.apps import restore_video as restore_video_command
 from s3diff.errors import MissingExtraError
 from s3diff.images.files import video as video_files
-from s3diff.images.files.video import VideoFrame
+from s3diff.images.files.video import Video, VideoFrame
 from s3diff.images.picture import Picture
 from s3diff.options import OutputOptions
 from s3diff.restoration import video, video_course
@@ -66,8 +67,9 @@ def write_clip(
     colors: tuple[int, int, int, int] = (1, 1, 1, 1),
     aspect: Fraction = Fraction(1),
     rotation: int = 0,
+    states_length: bool = True,
 ) -> Path:
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options={} if states_length else {"live": "1"}) as container:
         container.metadata["title"] = "A title"
         stream = container.add_stream("libx265" if "10" in pixel_format else "libx264", rate=25)
         context: Any = stream.codec_context
@@ -365,6 +367,22 @@ def test_what_a_run_killed_at_its_end_leaves(
     (tmp_path / "kept").rename(work)
     assert restore_video_command._target(source, None, OutputOptions()).name == "in_restored_2.mkv"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "in_restored.mkv"]
+
+
+def test_progress_of_a_look_without_a_stated_length(restorer: Restorer, tmp_path: Path) -> None:
+    """A stream of a pipe states none; another file states fewer frames than there are."""
+    seen: list[Any] = []
+    opened = video.open_video(write_clip(tmp_path / "in.mkv", states_length=False))
+    assert opened.num_frames == 0
+
+    def told(video: Video) -> list[Any]:
+        seen.clear()
+        course_of(restorer, video, tmp_path / "work", {"frames": video.num_frames}, lambda *each: seen.append(each))
+        return seen
+
+    assert told(opened) == [("resumed", 0, 0), *(("look", done, 0) for done in range(1, 11))]
+    short = told(replace(opened, num_frames=9))
+    assert short == [("resumed", 0, 9), *(("look", done, 9) for done in range(1, 10)), ("look", 10, 0)]
 
 
 @pytest.mark.slow

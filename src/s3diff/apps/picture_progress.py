@@ -61,8 +61,6 @@ class PictureProgress:
         self._work = RunWork(num_pictures) if work is None else work
         self._current: RestoreJob | None = None
         self._fraction = 0.0
-        self._begun: set[RestoreJob] = set()
-        self._failed_early: list[RestoreJob] = []
         self._speeds = Speeds()
         self._pixels: dict[RestoreJob, int] = {}
         self._name, self._detail = "", ""
@@ -85,23 +83,24 @@ class PictureProgress:
         """Begin a picture, and announce a long run."""
         sizes = opened.sizes if hasattr(opened, "picture") else None  # of a still picture that is restored here
         pixels = None if sizes is None else sizes.num_working_pixels
+        work = pixels if sizes is not None else getattr(opened, "num_working_pixels", None)  # of all frames or pages
         expected = None
-        if pixels is not None:
-            self._work.learn(job, pixels)
+        if work is not None:
+            self._work.learn(job, work)
         if pixels is not None and self._speed_of is not None:
             self._pixels[job] = pixels
             expected = self._speeds.expected(self._speed_of(), pixels)
         if expected is not None:
             expected = self._as_in_this_run(job, expected)
         with self._turn:
-            self._begun.add(job)
+            self._work.begin(job)
             self._current = job
             self._first_began = self._now() if self._first_began is None else self._first_began
             self._name, self._detail, self._told = on_one_line(job.source.name), "", None
             self._left = TimeLeft(expected, self._now)
         if self._quiet:
             return
-        if sizes is not None and len(self._begun) == 1:
+        if sizes is not None and self._work.num_begun == 1:
             self._announce(job, sizes, pixels, expected)
         if self._bar is not None and not self._bar.live.is_started:
             self._bar.start()
@@ -118,20 +117,23 @@ class PictureProgress:
 
     def parts(self, kind: str, done: int, total: int) -> None:
         """Count finished tiles, frames or pages; ``look`` counts those of a video that were only looked at, and
-        ``resumed`` begins a pass over a video, with what an earlier run has done of it.
+        ``resumed`` begins a pass over a video, with what an earlier run has done of it. The total is 0 while a video's
+        number of frames is not known.
         """
         with self._turn:
+            of_total = f"{done} of {total}" if total else f"{done}"
+            if kind == "resumed" or not total:
+                self._left, self._fraction = TimeLeft(None, self._now), 0.0
             if kind == "resumed":
-                self._left = TimeLeft()
                 self._left.resume(done, total)
-                self._detail = f"going on after {done} of {total} frames" if done else self._detail
+                self._detail = f"going on after {of_total} frames" if done else "beginning"
                 return
             if kind == "predict":
                 self._left.within(done, total)
-            else:
+            elif total:
                 self._left.part(done, total)
             if kind == "look":
-                self._detail = f"looking through the video first, {done} of {total} frames"
+                self._detail = f"looking through the video first, {of_total} frames"
                 return
             if kind == "predict":
                 self._detail = f"{_STAGES[kind]}, tile {done} of {total}"
@@ -147,8 +149,8 @@ class PictureProgress:
         """Count a picture, and record this machine's speed."""
         if outcome.state == "skipped":
             return
-        if outcome.job not in self._begun:
-            self._failed_early.append(outcome.job)
+        if not self._work.has_begun(outcome.job):
+            self._work.fail(outcome.job)
         pixels = self._pixels.pop(outcome.job, None)
         result = outcome.result
         if result is not None and pixels is not None and self._speed_of is not None and not result.num_resumed:
@@ -160,7 +162,7 @@ class PictureProgress:
         self._work.close()
         if self._bar is not None and self._bar.live.is_started:
             self._bar.stop()
-        if self._begun and self._speed_of is not None:
+        if self._work.num_begun and self._speed_of is not None:
             self._speeds.save()
 
     # What is seen.
@@ -168,11 +170,13 @@ class PictureProgress:
     @property
     def _num_before(self) -> int:
         """Number of pictures before the current one, some of whose results may still be written."""
-        return max(0, len(self._begun) - 1) + len(self._failed_early)
+        return max(0, self._work.num_begun - 1) + self._work.num_failed
 
     @property
     def fraction(self) -> float:
-        """Finished share of the run's work, with the current picture's, in [0, 1]; it never falls."""
+        """Finished share of the run's work, with the current picture's, in [0, 1]; it falls only where a video's pass
+        begins or its number of frames proves to be unknown.
+        """
         with self._turn:
             own = self._left.fraction if self._told is None else self._told[0]
             before, current, rest = self._work_shares()
@@ -202,16 +206,16 @@ class PictureProgress:
 
     def _as_in_this_run(self, job: RestoreJob, expected: dict[str, float]) -> dict[str, float]:
         """Scale a picture's expected seconds to what this run's pictures took for their work."""
-        begun, whole = sum(self._work.of(each) for each in self._begun), sum(expected.values())
-        if self._first_began is None or not begun or not whole:
+        begun, whole = self._work.begun_sum, sum(expected.values())
+        took = 0.0 if self._first_began is None else self._now() - self._first_began
+        if not took or not begun or not whole:
             return expected
-        factor = (self._now() - self._first_began) / begun * self._work.of(job) / whole
+        factor = took / begun * self._work.of(job) / whole
         return {stage: seconds * factor for stage, seconds in expected.items()}
 
     def _work_shares(self) -> tuple[float, float, float]:
         """Return the work of the pictures before the current one, of that one, and of those after it."""
-        begun = sum(self._work.of(job) for job in self._begun)
-        failed = sum(self._work.of(job) for job in self._failed_early)
+        begun, failed = self._work.begun_sum, self._work.failed_sum
         current = 0.0 if self._current is None else self._work.of(self._current)
         return begun - current + failed, current, max(0.0, self._work.total - begun - failed)
 

@@ -126,7 +126,7 @@ class TimeLeft:
         """
         begun = [stage for stage in FIRST if stage in self._took or stage == self._stage]
         first = sum(self._work.get(stage, 0.0) for stage in begun)
-        if not self._is_measured or first < _ENOUGH * sum(self._work.values()):
+        if not self._is_measured or first <= _ENOUGH * sum(self._work.values()):
             return 1.0
         took = sum(self._took.get(stage, 0.0) for stage in begun)
         if self._stage in FIRST:

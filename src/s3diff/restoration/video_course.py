@@ -126,7 +126,8 @@ def course_of(
         video: from :func:`open_video`.
         work: the folder of the work in hand; whatever belongs to other work is removed from it.
         header: describes what the course depends on.
-        progress: called with ("resumed", done, total) before the first frame and ("look", done, total) after each.
+        progress: called with ("resumed", done, total) before the first frame and ("look", done, total) after each;
+            ``total`` is 0 while the number of frames is not known.
 
     Raises:
         OutputError: other work cannot be removed.
@@ -138,14 +139,14 @@ def course_of(
         look = Look()
     if not look.is_whole:
         tell = progress or (lambda *_: None)
-        tell("resumed", look.num_frames, max(video.num_frames, look.num_frames))
+        tell("resumed", look.num_frames, _total(video, look))
         kept_at = time.monotonic()
         for frame in frames_of(video, first=look.num_frames):
             look.see(model, frame, float(frame.time * video.time_base))
             if time.monotonic() - kept_at >= KEEP_SECONDS:
                 _keep(look, record, header)
                 kept_at = time.monotonic()
-            tell("look", look.num_frames, max(video.num_frames, look.num_frames))
+            tell("look", look.num_frames, _total(video, look))
         look.is_whole = True
         _keep(look, record, header)
     return Course(look.cuts, look.estimates, look.num_frames)
@@ -158,6 +159,11 @@ def _drop(work: Path, remark: Callable[[str], None]) -> None:
     shutil.rmtree(work, ignore_errors=True)
     if os.path.lexists(work):  # what is left of it would count as this work's
         raise OutputError(f"{shown_path(work)} is in use; close what reads it")
+
+
+def _total(video: Video, look: Look) -> int:
+    """Return the number of frames that the file states; 0 if it states none, or fewer than there are."""
+    return video.num_frames if look.num_frames <= video.num_frames else 0
 
 
 def _kept(record: Path, header: dict[str, Any]) -> Look | None:
