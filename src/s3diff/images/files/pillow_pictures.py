@@ -179,7 +179,7 @@ def _turned_by_loading(image: Image.Image) -> int:
     stated = getattr(image, "stored_orientation", None)
     if stated is None and isinstance(image, TiffImagePlugin.TiffImageFile):
         stated = image.tag_v2.get(_TIFF_ORIENTATION, 1)  # 1 where the image is loaded already
-    return stated if stated in range(1, 9) else 1
+    return stated if isinstance(stated, int) and 1 <= stated <= 8 else 1
 
 
 def _was_turned(image: Image.Image) -> bool:
