@@ -220,3 +220,14 @@ def test_a_folder_that_takes_nothing(tmp_path: Path) -> None:
     speeds = Speeds(tmp_path / "file" / "speed.json")
     speeds.add("key", 10, {"encode": 1.0})
     speeds.save()  # nothing depends on it
+
+
+def test_parts_that_are_made_several_at_a_time_count_all() -> None:
+    """Frames of a video come in batches; its parts of an earlier run are told first."""
+    seconds = 0.0
+    left = TimeLeft(None, lambda: seconds)
+    left.resume(8, 48)
+    for done in (12, 16, 20):
+        seconds += 8.0
+        left.part(done, 48)
+    assert left.seconds_left == pytest.approx(28 * 2.0, rel=0.05)

@@ -37,6 +37,7 @@ class TimeLeft:
         self._started = self._marked = now()
         self._stage, self._within = "", 0.0
         self._part = self._num_skipped = 0
+        self._is_resumed = False
         self._num_parts = 1
         self._took: dict[str, float] = {}
         self._fraction = 0.0
@@ -50,6 +51,7 @@ class TimeLeft:
         """Begin with parts that are there from an earlier run; the time before this moment does not count."""
         self._started = self._marked = self._now()
         self._part = self._num_skipped = done
+        self._is_resumed = True
         self._num_parts, self._stage, self._within, self._took = max(1, total), "", 0.0, {}
 
     def begin(self, stage: str, part: int = 0, num_parts: int = 1) -> None:
@@ -69,7 +71,8 @@ class TimeLeft:
     def part(self, done: int, total: int) -> None:
         """Record the number of finished parts of the picture."""
         self._mark()
-        self._num_skipped += max(0, done - self._part - 1)  # there from an earlier run
+        if not self._is_resumed:  # else several are made at once
+            self._num_skipped += max(0, done - self._part - 1)  # there from an earlier run
         self._part, self._num_parts, self._stage, self._within = done, total, "", 0.0
         num_made = done - self._num_skipped
         if num_made > 0:
