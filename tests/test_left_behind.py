@@ -382,6 +382,15 @@ def test_a_packet_that_needs_no_change_stays_to_the_byte() -> None:
         assert XmpPacket(packet("").decode().encode(encoding)).descriptions()
 
 
+@pytest.mark.parametrize(("behind", "named"), [(b"", []), (b"more", ["data behind the picture (4 bytes)"])])
+def test_the_end_of_a_bmp_of_os2_is_that_of_its_pixels(behind: bytes, named: list[str]) -> None:
+    """Its header has 12 bytes and states sizes as 16 bits; some programs leave the file's size at 0."""
+    rows = bytes(range(1, 13)) * 2  # 2 rows of 3 pixels of 24 bits, each filled up to 12 bytes
+    data = struct.pack("<2sIIIIHHHH", b"BM", 0, 0, 26, 12, 3, 2, 1, 24) + rows + behind
+    assert decode_picture(data, "a.bmp").pixels.shape == (2, 3, 3)
+    assert attachments(io.BytesIO(data)) == named
+
+
 @pytest.mark.parametrize("header", [b"\xff" * 80, b"\x0c" + bytes(79), bytes(8), b"\x7f" * 80])
 def test_sizes_of_a_bmp_that_make_no_sense_find_nothing(header: bytes) -> None:
     assert attachments(io.BytesIO(b"BM" + struct.pack("<III", 90, 0, 26) + header)) == []

@@ -87,7 +87,7 @@ class Codec:
         return image.width, image.height
 
     def stated_size(self, file: BinaryIO) -> tuple[int, int]:
-        """Read (width, height) as stored, and of the file no more than that needs; its structure is not checked."""
+        """Read (width, height) as stored; a format whose :meth:`check` reads the whole file leaves the check out."""
         return self.size(file)
 
     def checked_header(self, file: BinaryIO) -> ImageFile.ImageFile:

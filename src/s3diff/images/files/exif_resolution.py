@@ -10,8 +10,9 @@ _RESOLUTIONS, _UNIT = (0x011A, 0x011B), 0x0128
 #: Units of EXIF's resolution in inches; without a unit it is inches (CIPA DC-008, section 4.6.2).
 _INCH, _CM = 2, 3
 _PER_INCH = {_INCH: Fraction(1), _CM: Fraction(254, 100)}
-#: What EXIF asks writers to state where no resolution is known, and what libraries write into JFIF.
-_UNKNOWN = 72
+#: What EXIF asks writers to state where no resolution is known, and what libraries write into JFIF; 1 is a number that
+#: stands for none, as for :func:`s3diff.images.files.pillow_metadata.dpi_of`.
+_UNKNOWN, _PLACEHOLDER = 72, 1
 #: JFIF holds whole numbers and PNG whole pixels per metre: what is closer is the same number.
 _ROUNDING = 1.0
 
@@ -21,7 +22,7 @@ def agreed_resolution(
 ) -> tuple[tuple[float, float] | None, bytes | None]:
     """Return pixels per inch and the EXIF block of a picture, of which both say the same.
 
-    EXIF wins, unless it says 72, the number for "not known"; then its block is changed.
+    EXIF wins, unless it says "not known": 72 per inch in whatever spelling, or 1. Then its block is changed.
 
     Args:
         dpi: what the format states, across and down; None if it states nothing.
@@ -35,11 +36,13 @@ def agreed_resolution(
     factor = _PER_INCH.get(int(unit[0]))
     if factor is None or not all(found):
         return dpi, exif
-    across, down = (float(numbers[0] * factor) for numbers in found if numbers)
+    stated = [numbers[0] for numbers in found if numbers]
+    across, down = (float(number * factor) for number in stated)
+    is_unknown = all(abs(each - _UNKNOWN) <= _ROUNDING for each in (across, down)) or stated == [_PLACEHOLDER] * 2
     is_usable = 0 < across < 1e6 and 0 < down < 1e6
     if abs(across - dpi[0]) <= _ROUNDING and abs(down - dpi[1]) <= _ROUNDING:
         return dpi, exif
-    if is_usable and (across, down) != (_UNKNOWN, _UNKNOWN):
+    if is_usable and not is_unknown:
         return (across, down), exif
     for tag, value in zip(_RESOLUTIONS, dpi, strict=True):
         if not block.set_numbers("IFD0", tag, (Fraction(value).limit_denominator(1000) / factor,)):

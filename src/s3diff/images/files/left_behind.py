@@ -213,10 +213,14 @@ def _end_of_bmp(head: bytes) -> int:
     ends = [0]
     with suppress(struct.error):
         ends.append(struct.unpack_from("<I", head, 2)[0])
-        pixels, header_bytes, width, height, _, bits, compression, num_bytes = struct.unpack_from("<IIiiHHII", head, 10)
-        if header_bytes > _OLD_BMP_HEADER_BYTES:
-            of_rows = (width * bits + 31) // 32 * 4 * abs(height)
-            ends.append(pixels + (num_bytes if compression in _RUN_LENGTHS else of_rows))
+        pixels, header_bytes = struct.unpack_from("<II", head, 10)
+        if header_bytes == _OLD_BMP_HEADER_BYTES:
+            width, height, _, bits = struct.unpack_from("<HHHH", head, 18)
+            compression, num_bytes = 0, 0
+        else:
+            width, height, _, bits, compression, num_bytes = struct.unpack_from("<iiHHII", head, 18)
+        of_rows = (width * bits + 31) // 32 * 4 * abs(height)
+        ends.append(pixels + (num_bytes if compression in _RUN_LENGTHS else of_rows))
         if header_bytes >= _BMP_WITH_PROFILE_BYTES:
             ends.append(14 + sum(struct.unpack_from("<II", head, 14 + 112)))
     return min(max(ends), _BEYOND_ANY_FILE)
