@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from metadata_corpus import exif, iptc, jpeg, png, raw_profile, resource, saved
 from metadata_probes import EMPTY_PACKET, exiftool, needs_exiftool, through
@@ -89,11 +89,11 @@ CASES: dict[str, tuple[bytes, tuple[str, ...]]] = {
     ),
     "PNG, a text that is no UTF-8": (
         png((b"iTXt", b"Title\0\0\0\0\0\xff\xfe")),
-        ("left out: the text 'Title' of the PNG, which is damaged",),
+        ("left out: the text 'Title' of the PNG (damaged)",),
     ),
     "PNG, a text that is cut off": (
         png((b"zTXt", b"Title\0\0" + zlib.compress(b"a title")[:-5])),
-        ("left out: the text 'Title' of the PNG, which is damaged",),
+        ("left out: the text 'Title' of the PNG (damaged)",),
     ),
     "JPEG, damaged profile": (
         jpeg((0xE2, b"ICC_PROFILE\0\1\2" + DISPLAY_P3)),  # the second part of two is missing
@@ -252,6 +252,31 @@ def test_both_resolutions_of_a_result_agree(
         assert [round(float(image.getexif()[tag])) for tag in (0x011A, 0x011B)] == [agreed, agreed]
 
 
+@pytest.mark.parametrize(
+    ("of_exif", "unit", "agreed"),
+    [
+        ((2834646, 100000), 3, 300),
+        ((72009, 1000), 2, 300),
+        ((1, 1), 2, 300),
+        ((1, 1), 3, 300),
+        ((1181102, 10000), 3, 300),
+    ],
+)
+def test_an_unknown_resolution_of_exif_has_many_spellings(
+    tmp_path: Path, of_exif: tuple[int, int], unit: int, agreed: int
+) -> None:
+    """72 pixels per inch in centimetres, or 1; the last one is the 300 of the format."""
+    block = Image.Exif()
+    block[0x011A] = block[0x011B] = TiffImagePlugin.IFDRational(*of_exif)
+    block[0x0128] = unit
+    (tmp_path / "a.jpg").write_bytes(saved("JPEG", exif=block, dpi=(300, 300)))
+    through(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    with Image.open(tmp_path / "b.jpg") as image:
+        assert image.info["dpi"] == (agreed, agreed)
+        per_inch = 1 if unit == 2 else 2.54
+        assert [round(float(image.getexif()[tag]) * per_inch) for tag in (0x011A, 0x011B)] == [agreed, agreed]
+
+
 def test_the_chunk_of_exif_is_stronger_than_a_text() -> None:
     picture = decode_picture(CASES["PNG, two blocks of EXIF"][0], "a.png")
     assert b"Anna" in (picture.exif or b"")
@@ -338,5 +363,16 @@ def test_maker_notes_of_any_content_are_judged() -> None:
     nikon = b"Nikon\0\2\x10\0\0MM\0*\0\0\0\x08" + struct.pack(">HHHIII", 1, 1, 2, 9, 26, 0) + b"something"
     assert can_move(nikon)
     assert not can_move(nikon[:-1])
+    # Entries: a text inside, and one whose type or size is of nobody.
+    text, number = (2, 9, 52), (3, 1, 0)
+    for odd, can in (((0, 1, 0), True), ((99, 1, 0), True), ((7, 1 << 20, 8), False)):
+        for place in range(3):
+            entries = [text, number, number]
+            entries.insert(place, odd)
+            directory = struct.pack("<H", 4) + b"".join(
+                struct.pack("<HHII", tag, *each) for tag, each in enumerate(entries)
+            )
+            assert can_move(directory + b"\0\0something") is can, (odd, place)
+            assert not can_move(directory + b"\0\0some"), (odd, place)
     for note in (b"", b"\0", b"a text without a directory", bytes(100), b"\xff" * 100):
         assert can_move(note)

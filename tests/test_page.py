@@ -21,6 +21,7 @@ from PIL import Image
 from conftest import REPOSITORY
 from page_server import page_server
 from s3diff.errors import OptionError
+from s3diff.images.files import coordinate_fields, geotiff, left_behind, maker_notes, pillow_metadata
 from s3diff.option_texts import describe_option, option_fields, options_from_texts
 from s3diff.options import LIMITS, RANGES
 from s3diff.presets import PRESETS
@@ -152,8 +153,26 @@ def test_remarks_are_translated_by_words_that_the_code_says() -> None:
             assert set(re.findall(r"{(\w+)}", text)) <= set(re.findall(r"{(\w+)}", pattern)), name
             said = pattern.replace("RGB through", "RGB {how}through").replace("RGB without", "RGB {how}without")
             said = re.sub(r"(picture's) (turn|cut|new size) is", r"\1 {change} is", said)
+            said = re.sub(r"^(\w{4}): ", r'\1": "', said)  # a chunk of PNG, in the table of their titles
             for piece in re.split(r"{\w+}", said):
                 assert piece.strip() in code, (name, piece)
+
+
+def test_every_part_that_is_left_out_has_a_text_in_every_language() -> None:
+    """A part without one keeps the whole remark English; tests/test_page_features.py translates them all."""
+    titles = {field.title for field in coordinate_fields.FIELDS} | {claim.kind for claim in left_behind._CLAIMS}
+    titles |= {
+        *left_behind._SEMANTICS.values(),
+        *left_behind._APPLE_TAGS.values(),
+        *pillow_metadata._NAMED_TAGS.values(),
+    }
+    titles |= {f"{kind}: {title}" for kind, title in left_behind._CHUNK_TITLES.items()}
+    titles |= {maker_notes.TITLE, geotiff.POSITION, left_behind.SOUND, left_behind._SEQUENCE}
+    for title in titles:
+        assert len(re.split(r", (?![^(]*\))", title)) == 1, f"{title}: the page splits a remark at commas"
+    _, *others = texts().values()
+    for each in others:
+        assert {f"part.{title}" for title in titles if " " in title} <= each.keys()
 
 
 def test_what_a_control_says_is_what_the_option_says(server: tuple[str, Any]) -> None:

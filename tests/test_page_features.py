@@ -4,6 +4,7 @@ languages, presets, window sizes, accessibility.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from page_server import page_for_browsers
+from s3diff.serving.page.layout import STATIC
 from test_page_browser import PATIENCE_MS, PHOTOS, Seen, photograph
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra test")
@@ -247,6 +249,8 @@ def test_presets_set_what_they_name(seen: Seen) -> None:
     assert page.locator(".presets [aria-pressed=true]").count() == 0
     page.fill("#control-scale input", "1")
     assert page.get_attribute(".presets button >> nth=1", "aria-pressed") == "true", "its settings, by hand"
+    page.click(".follow")
+    assert page.locator(".presets [aria-pressed=true]").count() == 0, "its noise has gone"
     page.click("#defaults")
     seen.until("!document.querySelector('.command code').textContent.includes('--noise')")
     assert page.get_attribute(".presets button >> nth=0", "aria-pressed") == "true"
@@ -273,17 +277,22 @@ def test_remarks_are_german_on_the_german_page(page_of: Open) -> None:
         ".remarked(note)"
     )
     assert page.evaluate(remarked, "left out: MakerNote, the gain map (HDR), JPEG segments (APP3, APP9)") == {
-        "text": "Weggelassen: MakerNote, die Gain Map (HDR), JPEG segments (APP3, APP9).",
+        "text": "Weggelassen: MakerNote, die Gain Map (HDR), JPEG-Segmente (APP3, APP9).",
         "lang": "de",
     }
     assert page.evaluate(remarked, "the file holds 3 pages; the first one is used") == {
         "text": "Die Datei enth\u00e4lt 3 Seiten; genommen wird die erste.",
         "lang": "de",
     }
-    assert page.evaluate(remarked, "what nobody has translated") == {
-        "text": "What nobody has translated.",
-        "lang": "en",
-    }
+    for words in ("what nobody has translated", "left out: MakerNote, what nobody has translated"):
+        assert page.evaluate(remarked, words) == {"text": f"{words[0].upper()}{words[1:]}.", "lang": "en"}, "all of it"
+    german = json.loads((STATIC / "texts.json").read_text(encoding="utf-8"))["de"]
+    for name, text in german.items():
+        kind, _, part = name.partition(".")
+        if kind == "part":
+            part, text = ("tIME".join(re.split(r"{\w+}", each)) for each in (part, text))
+            made = page.evaluate(remarked, f"left out: {part}, the sound, {part}")
+            assert made == {"text": f"Weggelassen: {text}, der Ton, {text}.", "lang": "de"}, part
 
 
 def test_refusals_are_german_on_the_german_page(page_of: Open, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def with_metadata(
     if xmp is not None:
         packets = _split_xmp(xmp)
         parts += packets
-        lost += [] if packets else [f"the XMP packet of {len(xmp)} bytes, which cannot be split"]
+        lost += [] if packets else [f"the XMP packet of {len(xmp)} bytes (it cannot be split)"]
     if photoshop:
         room = _MAX_PAYLOAD_BYTES - len(PHOTOSHOP_PREFIX)
         parts += [

@@ -10,7 +10,7 @@ import re
 import struct
 
 MAKER_NOTE = 0x927C
-TITLE = "the maker's notes (MakerNote), whose entries point to places in the input's EXIF"
+TITLE = "the maker's notes (MakerNote; its entries point to places in the input's EXIF)"
 #: Bytes of one value, by type (TIFF 6.0, section 2); 13 is a directory.
 _SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4)
 _ENTRY_BYTES, _INSIDE_BYTES, _MOST_ENTRIES = 12, 4, 1024
@@ -21,22 +21,19 @@ _INNER_HEADER = re.compile(rb"II\*\0|MM\0\*")
 
 def can_move(note: bytes) -> bool:
     """Check that no entry of the notes' directory points outside them, counted from a beginning of their own."""
-    found = [
-        entries
-        for start in range(min(_LONGEST_HEADER_BYTES, len(note)))
-        for order in "<>"
-        if (entries := _directory(note, start, order))
-    ]
-    if not found:
-        return True
-    outside = [(offset, size) for offset, size in max(found, key=len) if size > _INSIDE_BYTES]
+    found = [_directory(note, start, order) for start in range(min(_LONGEST_HEADER_BYTES, len(note))) for order in "<>"]
+    entries = max(found, key=lambda each: sum(size <= len(note) for _, size in each), default=[])
+    outside = [(offset, size) for offset, size in entries if size > _INSIDE_BYTES]
     inner = _INNER_HEADER.search(note, 0, _LONGEST_HEADER_BYTES)
     beginning = inner.start() if inner else 0
     return all(beginning + offset + size <= len(note) for offset, size in outside)
 
 
 def _directory(note: bytes, start: int, order: str) -> list[tuple[int, int]]:
-    """Return offset and number of bytes of each entry of a directory; none if there is no directory at that place."""
+    """Return offset and number of bytes of each entry of a directory; none if there is no directory at that place.
+
+    Makers write entries of types of their own, which are skipped; most entries of a directory fit into the notes.
+    """
     if start + 2 > len(note):
         return []
     (count,) = struct.unpack_from(f"{order}H", note, start)
@@ -45,7 +42,7 @@ def _directory(note: bytes, start: int, order: str) -> list[tuple[int, int]]:
     entries = []
     for index in range(count):
         _, kind, number, offset = struct.unpack_from(f"{order}HHII", note, start + 2 + _ENTRY_BYTES * index)
-        if not 0 < kind < len(_SIZES) or number * _SIZES[kind] > len(note):
-            return []
-        entries.append((offset, number * _SIZES[kind]))
-    return entries
+        if 0 < kind < len(_SIZES):
+            entries.append((offset, number * _SIZES[kind]))
+    num_fitting = sum(size <= len(note) for _, size in entries)
+    return entries if 2 * num_fitting > count else []

@@ -59,7 +59,7 @@ def decoded_texts(chunks: Iterable[tuple[bytes, bytes]]) -> tuple[list[Text], li
         try:
             text = _decoded(kind, name, rest)
         except (UnicodeError, ValueError, zlib.error):
-            lost.append(f"the text {name!r} of the PNG, which is damaged")
+            lost.append(f"the text {name!r} of the PNG (damaged)")
             continue
         num_bytes += len(text.text)
         if num_bytes > _LARGEST_TEXTS_BYTES:  # Pillow refuses the picture
@@ -106,7 +106,7 @@ def sorted_texts(texts: Iterable[Text]) -> PngTexts:
             name = text.keyword[len(_PROFILE_KEYWORD) :].lower()
             data = _profile_bytes(text.text)
             if data is None:
-                lost.append(f"the {name} profile in a text of the PNG, which is damaged")
+                lost.append(f"the {name} profile in a text of the PNG (damaged)")
             elif data.startswith(EXIF_PREFIX) or (name == "exif" and data.startswith((b"II*\0", b"MM\0*"))):
                 take("exif", EXIF_PREFIX + data.removeprefix(EXIF_PREFIX))
             elif data.startswith(_XMP_PREFIX) or name == "xmp":

@@ -183,6 +183,7 @@ class Page {
     this.#pictures = [];
     keepResults([]);
     this.#settings.follow();
+    this.#markPreset();
     this.#view.problem("");
     this.#select(null);
     this.#settingsChanged();
@@ -193,7 +194,7 @@ class Page {
 
   #changed(field, value) {
     if (field === "blur" || field === "noise") this.#settings.turn(field, value, this.#current?.found);
-    this.#presets.markLike(() => this.#settings.options(this.#isSeveral));
+    this.#markPreset();
     if (field === "model") {
       // Every model has an estimator of its own.
       for (const picture of this.#pictures) {
@@ -206,15 +207,19 @@ class Page {
     this.#settingsChanged();
   }
 
+  #markPreset() {
+    this.#presets.markLike(() => this.#settings.options(this.#isSeveral));
+  }
+
   #follow() {
     this.#settings.follow();
+    this.#markPreset();
     this.#moveDial();
     this.#settingsChanged();
   }
 
   #defaults() {
     this.#controls.reset();
-    this.#presets.mark(this.#told.presets[0].name);
     this.#follow();
   }
 

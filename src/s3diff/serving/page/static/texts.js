@@ -26,12 +26,17 @@ export function t(name, values = {}) {
 const patterns = (prefix) => Object.keys(all[language]).filter((name) => name.startsWith(prefix)).map((name) => ({ name, pattern: name.slice(prefix.length) }));
 const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 
-/** What the service says, in this language; null where `texts.json` has no text for it. */
-export function translated(prefix, words) {
+/**
+ * What the service says, in this language; null where `texts.json` has no text for it, or `own` none for a value.
+ * @param {function(string, string): string|null} own the value of a key in this language
+ */
+export function translated(prefix, words, own = (key, value) => value) {
   for (const { name, pattern } of patterns(prefix)) {
     const keys = [...pattern.matchAll(/\{(\w+)\}/g)].map(([, key]) => key);
     const found = words.match(new RegExp(`^${pattern.split(/\{\w+\}/).map(escaped).join("(.+)")}$`));
-    if (found) return t(name, Object.fromEntries(keys.map((key, index) => [key, found[index + 1]])));
+    if (!found) continue;
+    const values = keys.map((key, index) => [key, own(key, found[index + 1])]);
+    return values.some(([, value]) => value === null) ? null : t(name, Object.fromEntries(values));
   }
   return null;
 }

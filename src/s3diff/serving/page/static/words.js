@@ -67,10 +67,15 @@ export const sentence = (text) => {
   return start + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 };
 
-/** A remark on a result: its text, and the language that it is in. */
+/** `{parts}` of a remark in the page's language, null where one has no text; a single word is the name of a field. */
+function ownParts(key, value) {
+  if (key !== "parts") return value;
+  const own = value.split(/, (?![^(]*\))/).map((part) => translated("part.", part, ownParts) ?? (/\s/.test(part) ? null : part));
+  return own.includes(null) ? null : own.join(", ");
+}
+
+/** A remark on a result: its text, and the language that it is in; never half of it in another. */
 export function remarked(note) {
-  const parts = note.match(/left out: (.+)$/)?.[1];
-  const own = parts?.split(/, (?![^(]*\))/).map((part) => translated("part.", part) ?? part).join(", ");
-  const text = translated("note.", parts ? note.slice(0, -parts.length) + own : note);
+  const text = translated("note.", note, ownParts);
   return text ? { text, lang: currentLanguage() } : { text: sentence(note), lang: "en" };
 }
