@@ -28,7 +28,7 @@ from command_runs import Command, Outcome, environment
 from conftest import goldens_path
 from golden_models import official_files, tiny_model_folder
 from s3diff.apps import cli, diagnosis
-from s3diff.checkpoints.registry import NAMED_MODELS
+from s3diff.checkpoints.registry import NAMED_MODELS, NamedModel
 from s3diff.images.codecs import read_picture
 from s3diff.options import LIMITS, ReleasedTiles, RestoreOptions
 from s3diff.restoration.restorer import Restorer
@@ -790,8 +790,28 @@ def test_doctor_without_a_package_of_the_core(command: Command, monkeypatch: pyt
     version = diagnosis._version
     monkeypatch.setattr(diagnosis, "_version", lambda package: None if package == "typer" else version(package))
     lines = command("doctor").out.splitlines()
-    assert lines[1] == "Something is wrong: typer missing; install s3diff again."
-    assert "  typer            missing: install s3diff again" in lines
+    assert lines[1] == "Something is wrong: typer is missing; install s3diff again."
+    assert "  typer            missing; install s3diff again" in lines
+
+
+@pytest.mark.parametrize(
+    ("content", "state"),
+    [
+        (None, "missing; install s3diff again"),
+        ("version https://git-lfs.github.com/spec/v1\n", "there only as pointers of Git LFS; run git lfs pull"),
+    ],
+)
+def test_doctor_without_the_embedded_model(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, state: str
+) -> None:
+    folder = Path(shutil.copytree(NAMED_MODELS["compact"].folder(), tmp_path / "compact"))
+    (folder / "unet.safetensors").unlink()
+    if content is not None:
+        (folder / "unet.safetensors").write_text(content)
+    monkeypatch.setattr(NamedModel, "folder", lambda named: folder if named.kind == "embedded" else tmp_path / "none")
+    lines = command("doctor").out.splitlines()
+    assert lines[1].startswith(f"Something is wrong: the model compact is {state}")
+    assert any(line.startswith(f"  compact          {state}") for line in lines)
 
 
 def test_doctor_lists_every_extra_of_the_project(command: Command) -> None:

@@ -73,7 +73,7 @@ def test_a_video_is_looked_through_first(state: Path) -> None:
         return shown.line
 
     shown.begin(job("a.mp4"), None)
-    assert after(0, "resumed", 0, 40) == "beginning, time not known yet"
+    assert after(0, "look_resumed", 0, 40) == "beginning, time not known yet"
     looks = [after(1, "look", done, 40) for done in range(1, 41)]
     assert looks[29] == "looking through the video first, 30 of 40 frames, 75%, about 10 s left"
     assert looks[-1].startswith("looking through the video first, 40 of 40 frames, 100%")
@@ -108,7 +108,7 @@ def test_a_video_whose_length_is_not_known(state: Path) -> None:
     """Also one that has more frames than it states: neither a share nor a time is told."""
     shown = PictureProgress(1, quiet=False)
     shown.begin(job("a.mkv"), None)
-    shown.parts("resumed", 7, 0)
+    shown.parts("look_resumed", 7, 0)
     assert shown.line == "going on after 7 frames, time not known yet"
     shown.parts("look", 8, 0)
     assert shown.line == "looking through the video first, 8 frames, time not known yet"

@@ -24,6 +24,7 @@ from command_runs import Command
 from conftest import REPOSITORY
 from s3diff import OptionError, OutputError, PictureError, RestoreOptions, Restorer
 from s3diff.apps import restore_video as restore_video_command
+from s3diff.apps.picture_progress import PictureProgress
 from s3diff.errors import MissingExtraError
 from s3diff.images.files import video as video_files
 from s3diff.images.files.video import Video, VideoFrame
@@ -264,7 +265,7 @@ def test_what_other_options_keep_of_a_killed_run(
             restore_video(restorer, source, target, options, VideoOptions(**writing), progress=tell)
         return told
 
-    assert seen(None, 4)[:2] == [("resumed", 0), ("look", 1)]
+    assert seen(None, 4)[:2] == [("look_resumed", 0), ("look", 1)]
     assert seen(None, 8, batch=2)[0] == ("resumed", 3)
     assert said == []
     other = RestoreOptions(strength=0.5)
@@ -273,7 +274,7 @@ def test_what_other_options_keep_of_a_killed_run(
         assert said == ["the frames that an earlier run has restored are dropped: their options differ"]
         said.clear()
     os.utime(source, (0, 0))
-    assert seen(other, 5, steady=0.0)[:2] == [("resumed", 0), ("look", 1)]
+    assert seen(other, 5, steady=0.0)[:2] == [("look_resumed", 0), ("look", 1)]
     assert said == ["what an earlier run kept for this result is dropped: it is of another video, model or version"]
     os.utime(source, (1, 1))
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as where another program reads one of its files
@@ -301,7 +302,7 @@ def test_a_run_killed_in_the_first_pass_goes_on(
         restore_video(restorer, source, target, progress=kill)
     result = restore_video(restorer, source, target, progress=lambda *told: seen.append(told))
     looks = [("look", done, 20) for done in range(13, 21)]
-    assert seen[:9] == [("resumed", 12, 20), *looks]
+    assert seen[:9] == [("look_resumed", 12, 20), *looks]
     assert seen[9:12] == [("resumed", 0, 20), ("resumed", 0, 20), ("frames", 1, 20)]
     assert result.estimated == whole.estimated
     (_, made), (_, expected) = frames(target), frames(tmp_path / "whole.mp4")
@@ -380,9 +381,9 @@ def test_progress_of_a_look_without_a_stated_length(restorer: Restorer, tmp_path
         course_of(restorer, video, tmp_path / "work", {"frames": video.num_frames}, lambda *each: seen.append(each))
         return seen
 
-    assert told(opened) == [("resumed", 0, 0), *(("look", done, 0) for done in range(1, 11))]
+    assert told(opened) == [("look_resumed", 0, 0), *(("look", done, 0) for done in range(1, 11))]
     short = told(replace(opened, num_frames=9))
-    assert short == [("resumed", 0, 9), *(("look", done, 9) for done in range(1, 10)), ("look", 10, 0)]
+    assert short == [("look_resumed", 0, 9), *(("look", done, 9) for done in range(1, 10)), ("look", 10, 0)]
 
 
 @pytest.mark.slow
@@ -411,7 +412,7 @@ def test_the_command_killed_in_the_first_pass(small: Path, here: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         restore_video(model, "film.mkv", "film_restored.mkv", None, VideoOptions(codec="ffv1"), progress=stop)
-    assert seen[0] == ("resumed", kept["num_frames"], 1500)
+    assert seen[0] == ("look_resumed", kept["num_frames"], 1500)
     assert ("look", 1500, 1500) in seen
 
 
@@ -536,9 +537,33 @@ def test_the_command(command: Command, small: Path, here: Path) -> None:
         1, "s3diff: film_restored.mp4 is already there; choose another name or allow overwriting",
     )  # fmt: skip
     assert "film.mp4 is a video, and --server is for pictures" in command("film.mp4", "--server", "http://a").error
-    assert "--codec is for a video" in command("film.png", "--codec", "h264").error
-    assert "--batch is for a video" in command("film.png", "--batch", "2").error
+    assert "--codec is only for one video as the input" in command("film.png", "--codec", "h264").error
+    assert "--batch is only for one video as the input" in command("film.png", "--batch", "2").error
     assert "would overwrite the input" in command("restore", "film.mp4", "-o", "film.mp4", "--overwrite").error
+
+
+@pytest.mark.parametrize(
+    ("stage", "done", "where"),
+    [
+        ("look_resumed", 0, " in the first pass"),
+        ("look", 2, " in the first pass"),
+        ("resumed", 0, " after 0 of 3 frames"),
+        ("frames", 2, " after 2 of 3 frames"),
+    ],
+)
+def test_an_interruption_says_where_it_was(
+    command: Command, small: Path, here: Path, monkeypatch: pytest.MonkeyPatch, stage: str, done: int, where: str
+) -> None:
+    write_clip(Path("film.mp4"), TIMES[:3])
+
+    def interrupt(_: PictureProgress, kind: str, num_done: int, total: int) -> None:
+        if (kind, num_done) == (stage, done):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(PictureProgress, "parts", interrupt)
+    outcome = command("film.mp4", "-m", small)
+    assert outcome.code == 130
+    assert outcome.err.splitlines()[-1] == f"s3diff: stopped{where}; the same command goes on"
 
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="needs the documents of the repository")

@@ -8,9 +8,14 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
+from s3diff.git_lfs import is_pointer
 from s3diff.messages import install_command
 from s3diff.version import __version__
+
+if TYPE_CHECKING:
+    from s3diff.checkpoints.registry import NamedModel
 
 _CORE = ("torch", "numpy", "pillow", "safetensors", "huggingface_hub", "transformers", "typer", "rich")
 #: Every extra of ``pyproject.toml``: what it enables, and its packages, each with the module that shows that it is
@@ -99,30 +104,49 @@ _EXTRAS = {
         {"ruff": "ruff", "mypy": "mypy", "import-linter": "importlinter"},
     ),
 }
+#: What makes the core or the embedded model useless.
+_MISSING = "missing; install s3diff again"
+_POINTERS = "there only as pointers of Git LFS; run git lfs pull, then install s3diff again"
 
 
 def diagnose() -> Iterator[str]:
     """Write whether all is well, and lines on versions, devices, models, extras and perceptual weights."""
     yield f"s3diff {__version__}  Python {platform.python_version()}  {platform.platform()}"
-    missing = [package for package in _CORE if _version(package) is None]
+    wrong = [f"{package} is {_MISSING}" for package in _CORE if _version(package) is None]
+    if not wrong:  # without torch no model can be looked at
+        wrong = [f"the model {name} is {state}" for name, state in _models().items() if state in (_MISSING, _POINTERS)]
     yield (
-        f"Something is wrong: {', '.join(missing)} missing; install s3diff again."
-        if missing
-        else 'All is well: pictures can be restored. Whatever is called "not installed" or "not fetched" below is '
-        "needed only for what stands with it."
+        f"Something is wrong: {'; '.join(wrong)}."
+        if wrong
+        else "All is well: pictures can be restored. What may be absent below without harm: "
+        '"not installed" is an extra without any of its packages, "not whole" an extra with only some of them, '
+        '"not fetched" a model or weights that were not downloaded yet.'
     )
     for package in _CORE:
-        yield f"  {package:16} {_version(package) or 'missing: install s3diff again'}"
+        yield f"  {package:16} {_version(package) or _MISSING}"
     yield from _devices()
-    from s3diff.checkpoints.registry import NAMED_MODELS
-
     yield "models"
-    for named in NAMED_MODELS.values():
-        embedded = named.kind == "embedded"
-        absent = "missing: install s3diff again" if embedded else "not fetched yet; fetched on first use"
-        yield f"  {named.name:16} {'ready' if named.is_present else absent}"
+    yield from (f"  {name:16} {state}" for name, state in _models().items())
     yield from _extras()
     yield from _perceptual_weights()
+
+
+def _models() -> dict[str, str]:
+    """Say of each named model whether it can be used."""
+    from s3diff.checkpoints.registry import NAMED_MODELS
+
+    return {named.name: _state_of(named) for named in NAMED_MODELS.values()}
+
+
+def _state_of(named: NamedModel) -> str:
+    """Say whether a model can be used, or what to do."""
+    from s3diff.checkpoints.model_folder import COMPONENTS
+
+    weights = [named.folder() / f"{name}.safetensors" for name in (*COMPONENTS, "prompts")]
+    is_embedded = named.kind == "embedded"
+    if not named.is_present or (is_embedded and not all(path.is_file() for path in weights)):
+        return _MISSING if is_embedded else "not fetched yet; fetched on first use"
+    return _POINTERS if any(map(is_pointer, weights)) else "ready"
 
 
 def _devices() -> Iterator[str]:

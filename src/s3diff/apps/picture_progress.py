@@ -117,14 +117,14 @@ class PictureProgress:
 
     def parts(self, kind: str, done: int, total: int) -> None:
         """Count finished tiles, frames or pages; ``look`` counts those of a video that were only looked at, and
-        ``resumed`` begins a pass over a video, with what an earlier run has done of it. The total is 0 while a video's
-        number of frames is not known.
+        ``look_resumed`` and ``resumed`` begin a pass over a video, with what an earlier run has done of it. The total
+        is 0 while a video's number of frames is not known.
         """
         with self._turn:
             of_total = f"{done} of {total}" if total else f"{done}"
-            if kind == "resumed" or not total:
+            if kind in ("look_resumed", "resumed") or not total:
                 self._left, self._fraction = TimeLeft(None, self._now), 0.0
-            if kind == "resumed":
+            if kind in ("look_resumed", "resumed"):
                 self._left.resume(done, total)
                 self._detail = f"going on after {of_total} frames" if done else "beginning"
                 return

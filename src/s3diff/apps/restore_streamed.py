@@ -111,7 +111,7 @@ def _restored(
                 overwrite=writing.overwrite, provenance=writing.provenance, degrees=degrees, progress=tell,
             )  # fmt: skip
         except KeyboardInterrupt:
-            remark(f"s3diff: stopped after {num_done} tiles; the same command goes on from there")
+            remark(f"s3diff: stopped{f' after {num_done} tiles' if num_done else ''}; the same command goes on")
             raise typer.Exit(EXIT_INTERRUPTED) from None
     resumed = f"{restored.num_resumed} of {restored.num_tiles} tiles were there from an earlier run"
     notes = (*restored.notes, *((resumed,) if restored.num_resumed else ()))

@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from s3diff.restoration.restorer import Restorer
 
 Codec = Annotated[
-    VideoCodec, typer.Option(help="Codec of a restored video; auto is h264, h265 above 8 bits, vp9 in .webm.")
+    VideoCodec, typer.Option(help="Of a video: its codec; auto is h264, h265 above 8 bits, vp9 in .webm.")
 ]
 PixelFormat = Annotated[
-    str, typer.Option(metavar="NAME", help="Pixel format of a restored video, such as yuv420p; auto is the input's.")
+    str, typer.Option(metavar="NAME", help="Of a video: its pixel format, such as yuv420p; auto is the input's.")
 ]
 SteadyShare = Annotated[
     float,
     typer.Option(
         "--steady", min=0, max=MAX_STEADY,
-        help="How much a video's frame takes over of the result before, where both inputs show the same; 0 is nothing.",
+        help="Of a video: how much a frame takes over of the result before, where both inputs show the same; 0: none.",
     ),
 ]  # fmt: skip
 Batch = Annotated[
     int,
     typer.Option(
         "--batch", min=1, max=MAX_BATCH, metavar="N",
-        help="Frames of a video that go through the networks together: faster on a GPU, with more memory.",
+        help="Of a video: frames that go through the networks together: faster on a GPU, with more memory.",
     ),
 ]  # fmt: skip
 
@@ -65,7 +65,7 @@ def check_for_video(source: Path | None, flags: Mapping[str, Any], **given: bool
     if source is None:
         for name, value in flags.items():
             if value != getattr(VideoOptions, name):
-                raise OptionError(f"--{name.replace('_', '-')} is for a video, given by itself; leave it out")
+                raise OptionError(f"--{name.replace('_', '-')} is only for one video as the input; leave it out")
         return
     for name, is_given in given.items():
         if is_given:
@@ -96,14 +96,15 @@ def restore_video(
     from s3diff.folders.run import Outcome, failed
     from s3diff.images.files.video import open_video
     from s3diff.restoration import video
+    from s3diff.restoration.video_course import FIRST_PASS
 
     job = RestoreJob(source, _target(source, output, writing))
-    num_done = 0
+    reached = ""
     with closing(Report(report)) as written, closing(PictureProgress(1, quiet)) as shown:
 
         def tell(stage: str, done: int, total: int) -> None:
-            nonlocal num_done
-            num_done = done if stage == "frames" else num_done
+            nonlocal reached
+            reached = " in the first pass" if stage in FIRST_PASS else f" after {done} of {total} frames"
             shown.parts(stage, done, total)
 
         try:
@@ -125,7 +126,7 @@ def restore_video(
             outcome = failed(job, error)
         except KeyboardInterrupt:
             shown.close()  # its bar would be drawn below the last line
-            remark(f"s3diff: stopped after {num_done} frames; the same command goes on from there")
+            remark(f"s3diff: stopped{reached}; the same command goes on")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         written.add(outcome)
     show_outcome(outcome, quiet)

@@ -14,8 +14,8 @@ from torch import Tensor
 from s3diff.errors import OptionError
 from s3diff.tiling import HaloSpan
 
-#: Called with the stage (``tiles``, ``predict`` or ``frames``; of a video also ``look`` and ``resumed``), the finished
-#: number and the total. Its exception ends the work.
+#: Called with the stage (``tiles``, ``predict`` or ``frames``; of a video also ``look``, ``look_resumed`` and
+#: ``resumed``), the finished number and the total. Its exception ends the work.
 Progress = Callable[[str, int, int], None]
 #: Called when a stage begins: its name, the part of the picture, counted from 0, and how many parts there are. The
 #: stages are ``estimate`` and ``fold``, for every part ``prepare``, ``encode``, ``predict``, ``decode`` and ``color``,

@@ -76,9 +76,10 @@ def restore_video(
         options: for all frames.
         video_options: how it is made and encoded.
         progress: called with ("look", done, total) after every frame of the first pass, which finds cuts and degrees,
-            and with ("frames", done, total) after every batch that is restored; before either begins with ("resumed",
-            done, total), where ``done`` frames are there from an earlier run. In the first pass ``total`` is 0 while
-            the number of frames is not known. What it raises ends the work, which the next call goes on with.
+            and with ("frames", done, total) after every batch that is restored; before they begin with
+            ("look_resumed", done, total) and ("resumed", done, total), where ``done`` frames are there from an earlier
+            run. In the first pass ``total`` is 0 while the number of frames is not known. What it raises ends the
+            work, which the next call goes on with.
 
     Raises:
         PictureError: the source cannot be read, is HDR, or its frames would be too large.

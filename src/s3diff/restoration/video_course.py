@@ -32,6 +32,8 @@ _SMALL = (32, 18)
 _CUT_CHANGE, _CUT_RATIO = 0.08, 4.0
 #: What is found is kept so often: what a killed run loses of the look at most, in seconds of work.
 KEEP_SECONDS = 5.0
+#: Stages that the first pass reports: its beginning, after an earlier run or not, and its frames.
+FIRST_PASS = ("look_resumed", "look")
 
 
 class Estimate(NamedTuple):
@@ -126,7 +128,7 @@ def course_of(
         video: from :func:`open_video`.
         work: the folder of the work in hand; whatever belongs to other work is removed from it.
         header: describes what the course depends on.
-        progress: called with ("resumed", done, total) before the first frame and ("look", done, total) after each;
+        progress: called with ("look_resumed", done, total) before the first frame and ("look", done, total) after each;
             ``total`` is 0 while the number of frames is not known.
 
     Raises:
@@ -139,7 +141,7 @@ def course_of(
         look = Look()
     if not look.is_whole:
         tell = progress or (lambda *_: None)
-        tell("resumed", look.num_frames, _total(video, look))
+        tell("look_resumed", look.num_frames, _total(video, look))
         kept_at = time.monotonic()
         for frame in frames_of(video, first=look.num_frames):
             look.see(model, frame, float(frame.time * video.time_base))
