@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from figures import show_and_keep
 from PIL import Image
+from ray_environment import set_up_ray
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -222,10 +223,7 @@ def main() -> None:
     parser.add_argument("--expected", type=Path, help="results of an earlier run's s3diff restore, kept there by it")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    os.environ |= {
-        "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT / "src"), **CREDENTIALS,
-    }  # fmt: skip
+    set_up_ray(RAY_AUTH_MODE="disabled", **CREDENTIALS)
     from ray.cluster_utils import Cluster
 
     with tempfile.TemporaryDirectory(prefix="s3diff-chaos-") as scratch:

@@ -25,6 +25,7 @@ from typing import Any
 from figures import show_and_keep
 from hardware import machine
 from PIL import Image
+from ray_environment import set_up_ray
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = [ROOT / "assets" / "photos" / name for name in ("kitten.jpg", "budgerigar.jpg")]
@@ -92,10 +93,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    os.environ |= {
-        "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT / "src"),
-    }  # fmt: skip
+    set_up_ray()
     import torch
 
     torch.set_num_threads(1)

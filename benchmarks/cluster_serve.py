@@ -30,6 +30,7 @@ import httpx
 import numpy as np
 from figures import show_and_keep
 from PIL import Image
+from ray_environment import set_up_ray
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -113,10 +114,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    os.environ |= {
-        "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT / "src"),
-    }  # fmt: skip
+    set_up_ray()
     with tempfile.TemporaryDirectory(prefix="s3diff-crowd-") as scratch:
         here = Path(scratch)
         model = given.model or str(here / "tiny")

@@ -1,4 +1,4 @@
-"""What ``s3diff serve`` costs until it takes pictures, and what its extra installs, beside the Gradio demo.
+"""Measure the start of ``s3diff serve`` and the packages of its extra, against the Gradio demo.
 
     python benchmarks/service_start.py [--runs 3] [--json FILE]
 

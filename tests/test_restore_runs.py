@@ -69,7 +69,7 @@ def test_killed_at_random_moments_and_resumed(here: Path, small: Path) -> None:
 
 
 def test_a_result_with_two_names_loses_the_unfinished_one(here: Path, small: Path, command: Command) -> None:
-    """A file that must replace nothing gets its name beside the unfinished one's, which goes then: unless killed."""
+    """For a moment a new file has two names, its own and the unfinished one; a kill then leaves both."""
     folder_of(3)
     run = ("restore", "in", "-o", "out", "-m", small, "--journal", "j.jsonl")
     assert command(*run).code == 0

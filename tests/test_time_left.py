@@ -223,11 +223,11 @@ def test_a_folder_that_takes_nothing(tmp_path: Path) -> None:
 
 
 def test_parts_that_are_made_several_at_a_time_count_all() -> None:
-    """Frames of a video come in batches; its parts of an earlier run are told first."""
-    seconds = 0.0
-    left = TimeLeft(None, lambda: seconds)
+    """Frames of a video come in batches, those of an earlier run first."""
+    clock = Clock()
+    left = TimeLeft(None, clock)
     left.resume(8, 48)
     for done in (12, 16, 20):
-        seconds += 8.0
+        clock.seconds += 8.0
         left.part(done, 48)
     assert left.seconds_left == pytest.approx(28 * 2.0, rel=0.05)

@@ -239,7 +239,7 @@ class _Maker:
 
 
 class _Segments:
-    """The encoded segments of a video, and beside the newest one its last frame before it was encoded.
+    """Keep the encoded segments of a video, and the last frame of the newest one as it was before encoding.
 
     Args:
         work: their folder.
