@@ -29,6 +29,7 @@ import torch
 from gaussian import blurred
 from safetensors import safe_open
 from safetensors.torch import load_file
+from teacher import fast_format
 from teacher_shards import DEGRADATIONS, MILD_DEGRADATIONS, OWN_SIZE, SCALE, compressed
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -397,9 +398,7 @@ class Stage:
         self.batches = DrawnBatches(TeacherShards(given.shards, given.crop), given.batch, given.dial)
         self.start: LoadedModel = load_model(given.start)
         generator, prompts = self._generator(), self.start.prompts
-        self.model = TrainableModel(
-            generator, prompts.positive.float(), prompts.negative.float(), trained="everything", precision="bfloat16"
-        )
+        self.model = TrainableModel(generator, prompts.positive.float(), prompts.negative.float(), trained="everything")
         self.model.to(given.device).to(memory_format=torch.channels_last)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.average = {name: value.detach().clone() for name, value in self.trained.items()}
@@ -408,7 +407,7 @@ class Stage:
         for measure in (self.lpips, self.dists):
             measure.requires_grad_(False)
             measure.to(given.device)
-            measure.convolutions.to(torch.bfloat16).to(memory_format=torch.channels_last)
+            measure.convolutions.to(fast_format(given.device)).to(memory_format=torch.channels_last)
         self.discriminator = PatchDiscriminator(given.discriminator_channels) if given.adversarial else None
         if self.discriminator is not None:
             self.discriminator.to(given.device)
@@ -468,7 +467,7 @@ class Stage:
             group["lr"] = given.learning_rate * self._rate_factor()
         for_encoder, for_unet = generator.conditioning(batch.degrees)
         context = torch.where(batch.negative[:, None, None], self.model.negative, self.model.positive)
-        with torch.autocast(given.device.type, torch.bfloat16):
+        with torch.autocast(given.device.type, torch.bfloat16, fast_format(given.device) == torch.bfloat16):
             latent = generator.encode(image.contiguous(memory_format=torch.channels_last), for_encoder)
             prediction = generator.predict(latent, context, for_unet)
             result = generator.decode(generator.config.schedule.clean_latent(latent, prediction), image)

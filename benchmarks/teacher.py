@@ -15,12 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s3diff.restoration.device import cpu_computes_in_bfloat16
+
 _CHANNELS, _GROWTH, _NUM_BLOCKS = 64, 32, 23
 #: Each block's output is scaled by this before it is added to its input (ESRGAN, section 3.1).
 _RESIDUAL_SCALE = 0.2
 _LEAKY_SLOPE = 0.2
 #: ncnn marks weights in float16 with these four bytes.
 _FLOAT16_TAG = 0x01306B47
+
+
+def fast_format(device: torch.device) -> torch.dtype:
+    """Choose the number format of a training: bfloat16 except on CPUs that do not multiply in it."""
+    return torch.bfloat16 if device.type != "cpu" or cpu_computes_in_bfloat16() else torch.float32
 
 
 class _DenseBlock(nn.Module):

@@ -25,7 +25,7 @@ from drawn_crops import drawn_crop
 from PIL import Image
 from real_esrgan import weights_file
 from safetensors.torch import save_file
-from teacher import load_teacher
+from teacher import fast_format, load_teacher
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -166,9 +166,9 @@ def _stacked(rows: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
 def with_teacher(crops: dict[str, Tensor], teacher: torch.nn.Module, device: torch.device) -> dict[str, Tensor]:
     """Add ``teacher`` [50, 3, 256, 256] uint8: its pictures, of what is drawn the truth."""
     batch = 1 if device.type == "cpu" else CROPS_PER_SHARD
-    pictures = []
+    pictures, dtype = [], fast_format(device)
     for part in crops["low_quality"].split(batch):
-        given = (part.to(device).float() / 255).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        given = (part.to(device).float() / 255).to(dtype).contiguous(memory_format=torch.channels_last)
         pictures.append((teacher(given).float().clamp(0, 1) * 255).round().to(torch.uint8).cpu())
     made, is_drawn = torch.cat(pictures).contiguous(), crops["drawn"].bool()[:, None, None, None]
     is_own_size = (crops["kind"] == OWN_SIZE)[:, None, None, None]
@@ -223,7 +223,7 @@ def main() -> None:
     with multiprocessing.get_context("spawn").Pool(given.workers) as pool:
         all_crops = pool.imap(drawn, missing)
         teacher = load_teacher(weights)
-        teacher.to(given.device, torch.bfloat16).to(memory_format=torch.channels_last)
+        teacher.to(given.device, fast_format(given.device)).to(memory_format=torch.channels_last)
         for number, crops in zip(missing, all_crops, strict=True):
             path = given.output / name.format(number)
             save_file(with_teacher(crops, teacher, given.device), path.with_suffix(".tmp"))

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -404,6 +405,29 @@ def test_grey_stays_grey_where_the_model_adds_no_colour(tiny: Restorer) -> None:
     assert restored.picture.is_grey
     assert restored.picture.notes == ()
     assert restored.array.tolist() == [[[100]]]
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": 384}, {"scale": 3}, {"strength": 0.5, "size": (400, 300)}])
+@pytest.mark.parametrize("profile", [None, srgb_profile()])
+def test_three_equal_channels_are_restored_as_one(
+    compact: Restorer, options: dict[str, Any], profile: bytes | None
+) -> None:
+    """Grey scans are often stored in three channels; a fringe of colour on their print would come from the model."""
+    grey = noise(100, 110, 1)
+    given = Picture(grey.repeat(3, axis=2), icc_profile=profile)
+    found = compact.restore(given, RestoreOptions(**options)).array
+    assert np.array_equal(found, found[..., :1].repeat(3, axis=2))
+    expected = compact.restore(grey, RestoreOptions(grey="keep", **options)).array
+    assert np.abs(found[..., :1].astype(int) - expected.astype(int)).max() <= (1 if profile else 0)
+    as_released = compact.restore(given, RestoreOptions(grey="color", **options)).array
+    assert not np.array_equal(as_released, found)
+
+
+def test_one_coloured_pixel_makes_a_picture_coloured() -> None:
+    pixels = noise(40, 50, 1).repeat(3, axis=2)
+    assert Picture(pixels).is_neutral
+    pixels[17, 19, 2] ^= 1
+    assert not Picture(pixels).is_neutral
 
 
 def test_16_bit_grey_stays_16_bit(tiny: Restorer, tmp_path: Path) -> None:

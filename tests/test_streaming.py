@@ -77,6 +77,15 @@ def test_a_streamed_picture_is_the_restored_picture(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({name, "out.tif"})  # nothing beside it
 
 
+def test_three_equal_channels_stay_equal(compact: Restorer, tmp_path: Path) -> None:
+    source = written(tmp_path / "a.png", drawn(*SIZE, 1).repeat(3, axis=2))
+    compact.restore_file(source, tmp_path / "out.tif", TILED)
+    found = opened(tmp_path / "out.tif")
+    assert found.shape == (260, 400, 3)
+    assert np.array_equal(found, found[..., :1].repeat(3, axis=2))
+    assert np.abs(found.astype(int) - compact.restore(source, TILED).array.astype(int)).max() <= 1
+
+
 def test_16_bits_profile_and_dpi_are_kept_in_a_tiled_bigtiff(compact: Restorer, tmp_path: Path) -> None:
     pixels = drawn(*SIZE, 3, np.uint16)
     image = pyvips.Image.new_from_array(pixels).copy(interpretation="rgb16", xres=300 / 25.4, yres=300 / 25.4)
@@ -302,7 +311,7 @@ def test_the_pixels_of_a_streamed_result_are_not_in_memory(tmp_path: Path) -> No
         size,
         np.dtype(np.uint8),
         RestoreOptions(color_match="adain"),
-        is_grey=False,
+        in_grey=False,
         pixels=pixels,
         record=tmp_path / "tiles",
         header={},

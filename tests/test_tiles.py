@@ -356,7 +356,7 @@ def test_the_estimate_in_tiles(model: LoadedModel, monkeypatch: pytest.MonkeyPat
 def test_the_canvas_rounds_as_the_whole_picture_does(how: str, depth: type, in_grey: bool) -> None:
     torch.manual_seed(8)
     result, base = torch.rand(1, 3, 150, 130), torch.rand(1, 3, 150, 130) * 0.7
-    canvas = Canvas((150, 130), np.dtype(depth), how, is_grey=in_grey)  # type: ignore[arg-type]
+    canvas = Canvas((150, 130), np.dtype(depth), how, in_grey=in_grey)  # type: ignore[arg-type]
     for rows in halo_spans(150, 100, 32):
         for columns in halo_spans(130, 90, 32):
             part = (..., slice(*rows.read), slice(*columns.read))

@@ -147,7 +147,7 @@ class RestoreOptions:
         upsampling: filter that enlarges the input for the networks; nothing for the one that the model was made for
             (the S3Diff release restores with ``bilinear`` and trains with ``bicubic``).
         grey: what a grey input becomes: ``keep`` grey, ``color`` as the S3Diff release writes it, or ``auto``: grey
-            unless the result has visible colour.
+            unless the result has visible colour. Three equal channels are grey too, and stay three.
         tile: largest side, in pixels of the output, of the pieces that a picture is restored in; ``auto`` chooses by
             the free memory, ``off`` restores the picture at once.
         released_tiles: use the tiles of the authors' released code, seams included, to get its results.

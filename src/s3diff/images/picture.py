@@ -111,6 +111,12 @@ class Picture:
         """Whether the picture has one channel."""
         return self.pixels.shape[2] == 1
 
+    @property
+    def is_neutral(self) -> bool:
+        """Whether no pixel has colour: one channel, or three equal ones."""
+        # Few pixels tell most pictures in colour.
+        return self.is_grey or all(is_neutral(pixels) for pixels in (self.pixels[::16, ::16], self.pixels))
+
     def digest(self) -> str:
         """Return ``sha256:...`` of size, depth, pixels and opacity."""
         found = hashlib.sha256(f"{self.pixels.shape} {self.pixels.dtype.str}".encode())
@@ -123,6 +129,11 @@ class Picture:
     def is_transparent(self) -> bool:
         """Whether any pixel is less than fully opaque."""
         return self.alpha is not None and bool((self.alpha < full_scale(self.alpha.dtype)).any())
+
+
+def is_neutral(pixels: np.ndarray) -> bool:
+    """Check whether all channels of [H, W, C] are equal."""
+    return bool((pixels == pixels[..., :1]).all())
 
 
 def full_scale(depth: np.dtype[Any]) -> float:

@@ -62,11 +62,13 @@ def finish(
         options: with the filter that enlarged the input.
         is_final: from :func:`is_finished_by_rounding`.
     """
-    in_grey = picture.is_grey and not becomes_color(result, options)
-    like = picture if in_grey or not picture.is_grey else in_color(picture, options)
+    in_grey = picture.is_neutral and not becomes_color(result, options)
+    like = in_color(picture, options) if picture.is_grey and not in_grey else picture
+    if is_final and isinstance(result, Canvas):
+        pixels = result.finished(in_grey=in_grey)
+        return replace(like, pixels=np.repeat(pixels, like.pixels.shape[2] // pixels.shape[2], axis=2))
     if is_final:
-        pixels = result.finished(in_grey=in_grey) if isinstance(result, Canvas) else from_tensor(result, like)
-        return replace(like, pixels=pixels)
+        return replace(like, pixels=from_tensor(_in_grey(result) if in_grey else result, like))
     colors = _resampled(_plain_colors(result, in_grey=in_grey), sizes)
     upsampling = options.upsampling
     assert upsampling is not None, "for_model fills it in"
@@ -79,6 +81,8 @@ def finish(
             colors = _as_tensor(space.from_srgb(_as_array(colors + outside)))
         if options.strength < 1:
             colors = _weakened(colors, base, options)
+    if in_grey:  # whose channels the profile's curves may have rounded apart
+        colors = _in_grey(colors)
     return replace(
         like,
         pixels=from_tensor(colors, like),
@@ -142,7 +146,12 @@ def _plain_colors(result: torch.Tensor | Canvas, *, in_grey: bool) -> torch.Tens
     if isinstance(result, Canvas):
         return to_tensor(Picture(result.finished(in_grey=in_grey)))
     colors = result.to("cpu", torch.float32).clamp(0, 1)
-    return colors.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1).contiguous() if in_grey else colors
+    return _in_grey(colors) if in_grey else colors
+
+
+def _in_grey(colors: torch.Tensor) -> torch.Tensor:
+    """Replace the channels of [1, 3, H, W] by their mean."""
+    return colors.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
 
 
 def _space_of(picture: Picture) -> ColorSpace | None:

@@ -101,9 +101,9 @@ class EnlargedInput:
         return base, to_network_range(base)
 
 
-def kept_depth(depth: np.dtype, color_match: ColorMatch, *, is_grey: bool) -> np.dtype:
+def kept_depth(depth: np.dtype, color_match: ColorMatch, *, in_grey: bool) -> np.dtype:
     """Choose the type in which a :class:`Canvas` keeps its pixels until all parts are written."""
-    is_coarse = np.dtype(depth).kind != "f" and (is_grey or color_match == "adain")
+    is_coarse = np.dtype(depth).kind != "f" and (in_grey or color_match == "adain")
     return np.dtype(np.uint16) if is_coarse else np.dtype(depth)
 
 
@@ -117,7 +117,7 @@ class Canvas:
         size: (height, width).
         depth: uint8, uint16, or float32 in [0, 1].
         color_match: how colours are taken from the enlarged input.
-        is_grey: whether the picture has one channel.
+        in_grey: whether the channels may be averaged at the end.
         pixels: an array of the result's shape and type to write to, such as one on disk; None creates one.
     """
 
@@ -127,11 +127,11 @@ class Canvas:
         depth: np.dtype,
         color_match: ColorMatch,
         *,
-        is_grey: bool,
+        in_grey: bool,
         pixels: Pixels | None = None,
     ) -> None:
         self._color_match, self._depth = color_match, np.dtype(depth)
-        kept_in = kept_depth(self._depth, color_match, is_grey=is_grey)
+        kept_in = kept_depth(self._depth, color_match, in_grey=in_grey)
         self._pixels: Pixels = np.empty((*size, 3), kept_in) if pixels is None else pixels
         self._moments = np.zeros((2, 2, 3))  # of result and base: sums and sums of squares, by channel
 
@@ -167,9 +167,9 @@ class Canvas:
         """Return [H, W, 3], or [H, W, 1] the mean of the channels, in the picture's depth.
 
         Args:
-            in_grey: whether to return one channel.
-            pixels: an array of that shape and type to write to; None creates one. Not used, and not returned, if
-                nothing is left to compute.
+            in_grey: whether to average the channels.
+            pixels: an array of that shape and type to write to; None creates one. With three channels it gets the mean
+                in each. Not used, and not returned, if nothing is left to compute.
         """
         if self.is_finished(in_grey=in_grey):
             return self._pixels
@@ -178,7 +178,8 @@ class Canvas:
         top = 0
         for part in self._matched():
             values = part.mean(axis=2, keepdims=True) if in_grey else part
-            finished[top : top + len(part)] = _levels(values, self._depth)
+            levels = _levels(values, self._depth)
+            finished[top : top + len(part)] = np.broadcast_to(levels, (len(part), width, finished.shape[2]))
             top += len(part)
         return finished
 

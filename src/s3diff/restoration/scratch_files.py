@@ -137,7 +137,7 @@ class RecordedCanvas(Canvas):
             were cut off do not count.
         header: input, model and options; equal headers give equal bytes.
         place: the result's, for messages.
-        size, depth, options, is_grey: as of :class:`Canvas`.
+        size, depth, options, in_grey: as of :class:`Canvas`.
 
     Raises:
         OSError: the record cannot be written.
@@ -149,13 +149,13 @@ class RecordedCanvas(Canvas):
         depth: np.dtype,
         options: RestoreOptions,
         *,
-        is_grey: bool,
+        in_grey: bool,
         pixels: PixelFile,
         record: Path,
         header: dict[str, Any],
         place: Place,
     ) -> None:
-        super().__init__(size, depth, options.color_match, is_grey=is_grey, pixels=pixels)
+        super().__init__(size, depth, options.color_match, in_grey=in_grey, pixels=pixels)
         self._file_of_pixels, self._place = pixels, place
         self._held: set[tuple[int, int]] = set()
         lines = list(whole_lines(record))

@@ -313,7 +313,7 @@ def _statement(
 def _canvas(picture: Picture, sizes: Sizes, options: RestoreOptions, is_final: bool) -> Canvas:
     is_kept = is_final or picture.pixels.dtype.kind == "f"
     depth = picture.pixels.dtype if is_kept else np.dtype(np.uint16)
-    return Canvas(sizes.working[::-1], depth, options.color_match, is_grey=picture.is_grey)
+    return Canvas(sizes.working[::-1], depth, options.color_match, in_grey=picture.is_neutral)
 
 
 def _estimated(model: DeviceModel, low_quality: LowQuality, in_turn: bool) -> Tensor:

@@ -162,9 +162,9 @@ def _restored_into(
     width, height = sizes.output
     record, held = beside(target, "tiles"), beside(target, "pixels")
     header = _header(model, picture, options, how.degrees)
-    kept = kept_depth(picture.depth, options.color_match, is_grey=picture.is_grey)
+    kept = kept_depth(picture.depth, options.color_match, in_grey=picture.is_neutral)
     result_bytes = height * width * picture.num_channels * picture.depth.itemsize
-    has_second_pass = options.color_match == "adain" or picture.is_grey  # which writes its pixels to a file of its own
+    has_second_pass = options.color_match == "adain" or picture.is_neutral  # which writes its pixels to a file of its own
     pixels_bytes = height * width * 3 * kept.itemsize
     place = Place(target, pixels_bytes + result_bytes * (2 if has_second_pass else 1))
     with disk_errors(place):
@@ -178,7 +178,7 @@ def _restored_into(
             pixels = PixelFile(held, (height, width, 3), kept)
             try:
                 canvas = RecordedCanvas(
-                    (height, width), picture.depth, options, is_grey=picture.is_grey, pixels=pixels, record=record,
+                    (height, width), picture.depth, options, in_grey=picture.is_neutral, pixels=pixels, record=record,
                     header={**header, "tile": plan.tile_px}, place=place,
                 )  # fmt: skip
             except OSError:
@@ -235,9 +235,9 @@ def _written(
 ) -> tuple[str, ...]:
     """Finish the colours, write the BigTIFF next to its place and move it there; return notes."""
     target = place.target
-    in_color = picture.is_grey and becomes_color(canvas, options)
-    in_grey, finished = picture.is_grey and not in_color, pixels
-    shape = (*pixels.shape[:2], 1 if in_grey else 3)
+    in_grey, finished = picture.is_neutral and not becomes_color(canvas, options), pixels
+    in_color = picture.is_grey and not in_grey
+    shape = (*pixels.shape[:2], 1 if picture.is_grey and in_grey else 3)
     if not canvas.is_finished(in_grey=in_grey):
         finished = PixelFile(beside(target, "finished"), shape, picture.depth)
         try:

@@ -151,7 +151,7 @@ def open_animation(
         durations.append(frame.milliseconds)
         if check is not None:
             check(*size, len(durations))
-        is_grey = is_grey and (picture.is_grey or bool((picture.pixels == picture.pixels[..., :1]).all()))
+        is_grey = is_grey and picture.is_neutral
         is_transparent = is_transparent or picture.is_transparent
     if len(durations) < 2:
         raise PictureError(f"{shown} is not animated; read it as a picture")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from s3diff.images.files.metadata import QUARTER_TURNS
 from s3diff.images.files.origin import origin_of_credentials
 from s3diff.images.files.provenance_xmp import source_type_of, with_source_type
 from s3diff.images.files.reading import left_by_streaming, stated_colors_of_file
+from s3diff.images.picture import is_neutral
 from s3diff.images.provenance import COMPOSITE, GENERATED, SOURCE_TYPES, term_of
 from s3diff.messages import install_command
 from s3diff.tiling import Span
@@ -31,6 +33,8 @@ _PROFILE, _XMP = "icc-profile-data", "xmp-data"
 _MM_PER_INCH = 25.4
 #: Operations that libvips keeps unless told otherwise.
 _USUAL_CACHE = 100
+#: Pixels that are looked at for colour at once.
+_STRIP_PIXELS = 1 << 22
 #: Side of a tile of the written file.
 TIFF_TILE_PX = 256
 
@@ -104,20 +108,36 @@ class LargePicture:
         """Whether the picture has one channel."""
         return self.num_channels == 1
 
+    @cached_property
+    def is_neutral(self) -> bool:
+        """Whether no pixel has colour: one channel, or three equal ones; reads the file up to the first that has.
+
+        Raises:
+            PictureError: the file is damaged.
+        """
+        if self.is_grey:
+            return True
+        rows = max(1, _STRIP_PIXELS // self.width)
+        strips = (Span(top, min(top + rows, self.height)) for top in range(0, self.height, rows))
+        return all(is_neutral(self._pixels(strip, Span(0, self.width))) for strip in strips)
+
     def read(self, rows: Span, columns: Span) -> torch.Tensor:
         """Read a part as [1, 3, h, w] float32 RGB in [0, 1]; grey is repeated.
 
         Raises:
             PictureError: the file is damaged there.
         """
+        pixels = self._pixels(rows, columns).transpose(2, 0, 1)[None]
+        image = torch.from_numpy(np.ascontiguousarray(pixels).astype(np.float32))
+        return image.div_(float(np.iinfo(self.depth).max)).expand(-1, 3, -1, -1).contiguous()
+
+    def _pixels(self, rows: Span, columns: Span) -> np.ndarray:
+        """Read a part as [h, w, C] of the file's depth."""
         try:
             data = self._region.fetch(columns.start, rows.start, columns.length, rows.length)
         except self._vips.Error as error:
             raise self._unreadable(error) from error
-        shape = (rows.length, columns.length, self.num_channels)
-        pixels = np.frombuffer(data, self.depth).reshape(shape).transpose(2, 0, 1)[None]
-        image = torch.from_numpy(np.ascontiguousarray(pixels).astype(np.float32))
-        return image.div_(float(np.iinfo(self.depth).max)).expand(-1, 3, -1, -1).contiguous()
+        return np.frombuffer(data, self.depth).reshape(rows.length, columns.length, self.num_channels)
 
     def _unreadable(self, error: Exception) -> PictureError:
         if os.strerror(errno.ENOSPC) in str(error):
