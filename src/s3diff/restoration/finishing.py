@@ -64,11 +64,11 @@ def finish(
     """
     in_grey = picture.is_neutral and not becomes_color(result, options)
     like = in_color(picture, options) if picture.is_grey and not in_grey else picture
-    if is_final and isinstance(result, Canvas):
+    if is_final:
+        if not isinstance(result, Canvas):
+            return replace(like, pixels=from_tensor(_in_grey(result) if in_grey else result, like))
         pixels = result.finished(in_grey=in_grey)
         return replace(like, pixels=np.repeat(pixels, like.pixels.shape[2] // pixels.shape[2], axis=2))
-    if is_final:
-        return replace(like, pixels=from_tensor(_in_grey(result) if in_grey else result, like))
     colors = _resampled(_plain_colors(result, in_grey=in_grey), sizes)
     upsampling = options.upsampling
     assert upsampling is not None, "for_model fills it in"

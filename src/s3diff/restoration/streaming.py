@@ -164,7 +164,8 @@ def _restored_into(
     header = _header(model, picture, options, how.degrees)
     kept = kept_depth(picture.depth, options.color_match, in_grey=picture.is_neutral)
     result_bytes = height * width * picture.num_channels * picture.depth.itemsize
-    has_second_pass = options.color_match == "adain" or picture.is_neutral  # which writes its pixels to a file of its own
+    # A second pass writes its pixels to a file of its own.
+    has_second_pass = options.color_match == "adain" or picture.is_neutral
     pixels_bytes = height * width * 3 * kept.itemsize
     place = Place(target, pixels_bytes + result_bytes * (2 if has_second_pass else 1))
     with disk_errors(place):
