@@ -158,11 +158,15 @@ def test_every_format_keeps_its_metadata(tmp_path: Path, restorer: Restorer, ext
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_wide_colours_neither_shift_nor_clip(compact: Restorer, name: str) -> None:
-    """Delta E (CIE 1976) below 1.5 between the low frequencies of the result and of the enlarged input.
+def test_wide_colours_neither_shift_nor_clip(
+    compact: Restorer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Delta E (CIE 1976) below 0.5 between the low frequencies of the result and of the enlarged input.
 
-    The embedded model itself moves colours by up to 1; a clipped channel moves them by far more.
+    With networks that add nothing, as the embedded model's own move colours, too.
     """
+    last_layer = compact.generator.autoencoder.decoder.conv_out
+    monkeypatch.setattr(last_layer, "forward", lambda x: 0 * type(last_layer).forward(last_layer, x))
     profile = profile_of(name)
     y, x = np.mgrid[0:24, 0:24] / 23
     encoded = np.stack([1 - 0.9 * y, 0.02 + 0.96 * x, 0.05 + 0.9 * y * (1 - x)], axis=-1)
@@ -180,7 +184,7 @@ def test_wide_colours_neither_shift_nor_clip(compact: Restorer, name: str) -> No
     result = torch.from_numpy(restored.pixels / 255.0).permute(2, 0, 1)[None]
     low = [torch.nn.functional.avg_pool2d(each, 32)[0].permute(1, 2, 0).numpy() for each in (base, result)]
     first, second = (lab(each, name) for each in low)
-    assert np.sqrt(((first - second) ** 2).sum(axis=-1)).max() < 1.5
+    assert np.sqrt(((first - second) ** 2).sum(axis=-1)).max() < 0.5
 
 
 def lab(encoded: np.ndarray, name: str) -> np.ndarray:
