@@ -158,9 +158,7 @@ def test_every_format_keeps_its_metadata(tmp_path: Path, restorer: Restorer, ext
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_wide_colours_neither_shift_nor_clip(
-    compact: Restorer, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wide_colours_neither_shift_nor_clip(compact: Restorer, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Delta E (CIE 1976) below 0.5 between the low frequencies of the result and of the enlarged input.
 
     With networks that add nothing, as the embedded model's own move colours, too.

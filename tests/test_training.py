@@ -437,11 +437,12 @@ def test_accumulated_batches_equal_one_large_batch(photos: Path, tmp_path: Path)
             for index, values in optimiser["state"].items()
         }
 
-    parts_of_the_run = {"generator", "discriminator"}
     one, two = gradients(whole, [(0, 4)]), gradients(parts, [(0, 2), (2, 4)])
     assert one.keys() == two.keys()
-    assert {name.split()[0] for name in one} == parts_of_the_run
-    largest = {part: max(float(v.abs().max()) for n, v in one.items() if n.startswith(part)) for part in parts_of_the_run}
+    largest = {
+        part: max(float(value.abs().max()) for name, value in one.items() if name.startswith(part))
+        for part in ("generator", "discriminator")
+    }
     for name, value in one.items():  # what is zero but for rounding has nothing of its own to be compared with
         allowed = 0.02 * float(value.abs().max()) + 1e-5 * largest[name.split()[0]]
         assert float((value - two[name]).abs().max()) <= allowed, name
