@@ -16,6 +16,7 @@ from s3diff.checkpoints.official_pickle import official_names
 from s3diff.checkpoints.sd_turbo import read_sd_turbo_config
 from s3diff.checkpoints.sd_turbo_config import autoencoder_config, unet_config
 from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian
+from s3diff.networks.blocks import ChannelNorm, channel_norm_reference
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
 from s3diff.networks.modulated_lora import (
     ModulatedConv2d,
@@ -90,7 +91,7 @@ def small_generator(dtype: torch.dtype) -> OneStepGenerator:
 
 def assert_relatively_close(found: Tensor, expected: Tensor) -> None:
     assert found.shape == expected.shape
-    difference = float((found - expected).abs().max() / expected.abs().max())
+    difference = float((found - expected).detach().abs().max() / expected.detach().abs().max())
     print(f"relative difference {difference:.1e}")
     assert difference <= RELATIVE_TOLERANCE
 
@@ -350,3 +351,43 @@ def test_shapes_on_meta_are_the_real_ones() -> None:
     real, meta = OneStepGenerator(SMALL).state_dict(), generator_on_meta(SMALL, "small").state_dict()
     assert {n: (t.shape, t.dtype) for n, t in real.items()} == {n: (t.shape, t.dtype) for n, t in meta.items()}
     assert all(tensor.device.type == "meta" for tensor in meta.values())
+
+
+def channel_norm(channels: int, dtype: torch.dtype) -> ChannelNorm:
+    norm = ChannelNorm(channels, 1e-5).to(dtype)
+    fill_with_noise(norm, 3)
+    return norm
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_channel_norm_is_its_readable_twin(layout: torch.memory_format) -> None:
+    norm, upstream = channel_norm(6, torch.float32), draw(2, 6, 5, 4, seed=2).to(memory_format=layout)
+    x = draw(2, 6, 5, 4).to(memory_format=layout)
+    x[0, :, 1, 2] = 0  # no contrast: eps decides
+    x.requires_grad_()
+    made, expected = norm(x), channel_norm_reference(x, norm.weight, norm.eps)
+    assert_relatively_close(made, expected)
+    found, wanted = (torch.autograd.grad(each, (x, norm.weight), upstream) for each in (made, expected))
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert_relatively_close(mine, theirs)
+    assert found[0].is_contiguous(memory_format=layout)
+    assert made.is_contiguous(memory_format=layout)
+    with torch.inference_mode():
+        assert torch.equal(norm(x), made)
+
+
+def test_channel_norm_has_the_gradients_of_its_differences() -> None:
+    norm = channel_norm(5, torch.float64)
+    assert torch.autograd.gradcheck(norm, (draw(2, 5, 3, 2, dtype=torch.float64).requires_grad_(),))
+
+
+@torch.inference_mode()
+def test_channel_norm_in_half_precision() -> None:
+    norm, x = channel_norm(64, torch.float32), draw(1, 64, 8, 8)
+    expected = channel_norm_reference(x, norm.weight, norm.eps)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = norm(x.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert float((found.float() - expected).abs().max() / expected.abs().max()) < 0.01
+    large = norm.half()(x.half() * 1000)  # squares beyond float16
+    assert float((large.float() - expected).abs().max() / expected.abs().max()) < 0.01
