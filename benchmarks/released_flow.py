@@ -66,6 +66,7 @@ class ReleasedFlow:
             for_encoder, for_unet = generator.conditioning(generator.estimator(low_quality))
         with self._timed(seconds, "encode"):
             latent = stages.encode(image, for_encoder)
+        assert options.guidance is not None, "for_model fills it in"
         with self._timed(seconds, "predict"):
             # Guidance 1 is one prompt alone.
             positive, negative = (

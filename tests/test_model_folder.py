@@ -55,6 +55,18 @@ def test_save_and_load(tmp_path: Path, dtype: torch.dtype) -> None:
     assert model.generator(torch.zeros(1, 3, 16, 16), torch.ones(1, 2), *_contexts(model)).shape == (1, 3, 16, 16)
 
 
+def test_the_guidance_counts_in_the_fingerprint_where_it_is_not_the_release_s(tmp_path: Path) -> None:
+    for name, changes in {"plain": {}, "same": {"guidance": 1.07}, "other": {"guidance": 1.0}}.items():
+        save_compact(tmp_path / name, **changes)
+    plain, same, other = (load_model(tmp_path / name, verify=True) for name in ("plain", "same", "other"))
+    assert plain.fingerprint == same.fingerprint != other.fingerprint
+    assert (plain.guidance, other.guidance) == (1.07, 1)
+    edit_json(tmp_path / "other" / "config.json", guidance=1.07)
+    with pytest.raises(ModelError, match="fingerprint") as error:
+        load_model(tmp_path / "other")
+    one_line(error)
+
+
 def _contexts(model: Any) -> tuple[Tensor, Tensor]:
     return model.prompts.positive[None], model.prompts.negative[None]
 

@@ -29,7 +29,7 @@ ALLOWED: dict[str, list[Any]] = {
     "decoder": ["model", "tiny"],
     "alpha": ["guided", "bicubic"],
     "pages": ["all", "1", "1,3-5", "2-"],
-    "guidance": [1.07, 1, 0, -3.5, 12, np.float16(1.5)],
+    "guidance": [None, 1.07, 1, 0, -3.5, 12, np.float16(1.5)],
     "positive_prompt": [None, "", "a photograph", "日本"],
     "negative_prompt": [None, "", "blur"],
     "color_match": ["wavelet", "adain", "none"],
@@ -48,7 +48,7 @@ ALLOWED: dict[str, list[Any]] = {
 REFUSED: dict[str, list[Any]] = {
     "scale": [0, -1, -0.0, math.nan, math.inf, -math.inf, 1e308, 10**400, "4", None, True, (4, 4), np.float32(0)],
     "size": [(0, 5), (5, -1), (5,), (5, 5, 5), (5.0, 5), (True, 5), [5, 0], [5], "5x5", "55", b"55", 5, {5, 6}],
-    "guidance": [math.nan, math.inf, 1e38, -(10**400), "1", None, False, np.True_, 2j],
+    "guidance": [math.nan, math.inf, 1e38, -(10**400), "1", False, np.True_, 2j],
     "positive_prompt": [3, b"text", ["text"]],
     "negative_prompt": [3, b"text", ["text"]],
     "color_match": ["", "Wavelet", None, 1, []],
@@ -128,7 +128,7 @@ def test_an_option_error_is_a_value_error_and_an_s3diff_error() -> None:
 
 def test_defaults_are_the_methods() -> None:
     options = RestoreOptions()
-    assert (options.scale, options.guidance, options.color_match, options.latent) == (4.0, 1.07, "wavelet", "mean")
+    assert (options.scale, options.guidance, options.color_match, options.latent) == (4.0, None, "wavelet", "mean")
     assert options.max_output_pixels == MAX_OUTPUT_PIXELS == 268_435_456
     assert options.blur is options.noise is options.upsampling is options.size is None
 

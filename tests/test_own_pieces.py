@@ -207,4 +207,7 @@ def test_tuning_a_model_with_a_base(tiny: Path, caplog: pytest.LogCaptureFixture
     assert not everything.model.positive.requires_grad
     assert everything.model.generator.unet.conv_out.weight.requires_grad
     assert "the recipe tune_lora trains what" in caplog.text
-    assert prepare_initial_model(tune(), "compact", None).model.positive.requires_grad, "learned, no text's"
+    assert everything.config.guidance == 1.07
+    of_compact = prepare_initial_model(tune(), "compact", None)
+    assert of_compact.model.positive.requires_grad, "learned, no text's"
+    assert of_compact.config.guidance == 1

@@ -102,7 +102,8 @@ def test_the_result_and_what_it_tells(tiny: Restorer, default: Restored) -> None
     assert default.degrees == default.estimated
     assert all(0 <= degree <= 1 for degree in default.degrees)
     assert (default.degrees.blur, default.degrees.noise) == tuple(default.degrees)
-    assert default.options == RestoreOptions(upsampling="bilinear"), "resolved: the filter is the model's"
+    own = RestoreOptions(upsampling="bilinear", guidance=1.07)
+    assert default.options == own, "resolved: filter and guidance are the model's"
     assert (tiny.precision, str(tiny.device), tiny.model.name) == ("float32", "cpu", "s3diff")
 
 
@@ -245,6 +246,20 @@ def test_a_sampled_latent_is_the_seeds(tiny: Restorer, photo: np.ndarray, defaul
     assert difference(first, other).mean() > 1
     assert difference(first, default.array).mean() > 1
     assert np.array_equal(tiny.restore(photo, RestoreOptions(seed=5)).array, default.array), "mean needs no seed"
+
+
+def test_the_guidance_is_the_models_unless_chosen(tiny: Restorer, photo: np.ndarray, own_model: Path) -> None:
+    model = load_model(own_model)
+    assert model.guidance == 1.07
+    save_model(own_model, model.generator, model.prompts, name="one pass", guidance=1.0)
+    restorer = Restorer.from_pretrained(own_model, device="cpu")
+    with unet_batches(restorer) as batches:
+        of_model = restorer.restore(photo)
+        chosen = restorer.restore(photo, guidance=1.07)
+    assert batches == [1, 2]
+    assert of_model.options.guidance == 1
+    assert np.array_equal(chosen.array, tiny.restore(photo).array)
+    assert np.array_equal(of_model.array, tiny.restore(photo, guidance=1).array)
 
 
 def test_the_filter_is_the_models_unless_chosen(
@@ -661,9 +676,10 @@ def test_compact_sizes_batches_and_guidance(gradient: np.ndarray) -> None:
     compact = Restorer.from_pretrained("compact", device="cpu", precision="float32")
     assert compact.restore(gradient, RestoreOptions(size=(37, 51))).array.shape == (51, 37, 3)
     with unet_batches(compact) as batches:
-        compact.restore(gradient, RestoreOptions(guidance=1))
+        compact.restore(gradient)
+        compact.restore(gradient, RestoreOptions(guidance=1.07))
         one, other = compact.restore_batch([gradient, gradient[::-1].copy()])
-    assert batches == [1, 4]
+    assert batches == [1, 2, 2], "the embedded model's own guidance is 1"
     assert difference(one.array, compact.restore(gradient).array).max() <= 1
     assert difference(one.array, other.array).max() > 1
 

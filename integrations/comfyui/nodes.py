@@ -78,7 +78,14 @@ class RestoreWithS3Diff(io.ComfyNode):
                 io.Float.Input("blur", tooltip="How blurred the image is, 0 to 1; -1 estimates it.", **dial),
                 io.Float.Input("noise", tooltip="How noisy the image is, 0 to 1; -1 estimates it.", **dial),
                 io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.05),
-                io.Float.Input("guidance", default=RestoreOptions.guidance, min=0.0, max=10.0, step=0.01),
+                io.Float.Input(
+                    "guidance",
+                    default=0.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="0 takes the model's own; 1 is fastest.",
+                ),
                 io.Combo.Input("color_match", options=["wavelet", "adain", "none"], default="wavelet"),
                 io.Mask.Input("alpha", optional=True, tooltip="Enlarged with the image, such as LoadImage's mask."),
             ],
@@ -112,7 +119,7 @@ class RestoreWithS3Diff(io.ComfyNode):
             blur: in [0, 1], or -1.
             noise: in [0, 1], or -1.
             strength: of the restoration.
-            guidance: of the positive prompt.
+            guidance: of the positive prompt; 0 for the model's own.
             color_match: how colours are taken from the input.
             alpha: [B or 1, H, W] in [0, 1].
         """
@@ -121,7 +128,7 @@ class RestoreWithS3Diff(io.ComfyNode):
             blur=None if blur < 0 else blur,
             noise=None if noise < 0 else noise,
             strength=strength,
-            guidance=guidance,
+            guidance=guidance or None,
             color_match=color_match,
         )
         bar, made, degrees = comfy.utils.ProgressBar(len(image)), [], []

@@ -16,7 +16,7 @@ class RestoreChanges(TypedDict, total=False):
     long_side: int | None
     megapixels: float | None
     restore_at: RestoreAt
-    guidance: float
+    guidance: float | None
     positive_prompt: str | None
     negative_prompt: str | None
     color_match: ColorMatch

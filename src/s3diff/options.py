@@ -101,7 +101,7 @@ RANGES: Mapping[str, Range] = {
     "scale": Range(0, _LARGEST, "a number above 0, such as 4 or 2.5", is_open=True),
     "long_side": Range(1, int(_LARGEST)),
     "megapixels": Range(0, _LARGEST, "a number above 0, such as 24", is_open=True),
-    "guidance": Range(-_LARGEST, _LARGEST, "a finite number; 1.07 is the method's, 1 skips the negative pass"),
+    "guidance": Range(-_LARGEST, _LARGEST, "a finite number; 1.07 is the S3Diff release's, 1 skips the negative pass"),
     "blur": Range(0, 1, _DEGREE),
     "noise": Range(0, 1, _DEGREE),
     "strength": Range(0, 1, "a number from 0, the enlarged input, to 1"),
@@ -129,7 +129,8 @@ class RestoreOptions:
             for, and the result is resampled to the output's size; ``output``, the output's own, which is faster below
             a scale of 4 and worse; ``auto``, the larger of both, as long as the limit of the output's pixels allows.
         guidance: weight of the positive against the negative prompt (classifier-free guidance): more is crisper and
-            less true; 1 leaves out the pass for the negative prompt, and its time.
+            less true; 1 leaves out the pass for the negative prompt, and its time. Nothing for the model's own: 1.07 of
+            the S3Diff release, 1 of ``compact``.
         positive_prompt: text of what is wanted, for models with a text encoder; nothing for the model's own prompt.
         negative_prompt: text of what is not wanted, for models with a text encoder; nothing for the model's own prompt.
         color_match: how the colours of the enlarged input are kept: by ``wavelet`` (lowest band), ``adain`` (mean and
@@ -172,7 +173,7 @@ class RestoreOptions:
     long_side: int | None = None
     megapixels: float | None = None
     restore_at: RestoreAt = "auto"
-    guidance: float = 1.07
+    guidance: float | None = None
     positive_prompt: str | None = None
     negative_prompt: str | None = None
     color_match: ColorMatch = "wavelet"
@@ -255,9 +256,11 @@ class RestoreOptions:
         covering = _rounded(width, height, self._factor(width, height))
         return max(covering[0], self.size[0]), max(covering[1], self.size[1])
 
-    def for_model(self, upsampling: Upsampling) -> RestoreOptions:
-        """Fill in the model's own enlarging filter."""
-        return self if self.upsampling is not None else self.with_valid(upsampling=upsampling)
+    def for_model(self, upsampling: Upsampling, guidance: float) -> RestoreOptions:
+        """Fill in the model's own enlarging filter and guidance where the options give none."""
+        own = {"upsampling": upsampling, "guidance": guidance}
+        missing = {name: value for name, value in own.items() if getattr(self, name) is None}
+        return self.with_valid(**missing) if missing else self
 
     def with_valid(self, **changes: Any) -> RestoreOptions:
         """Copy with changes that are known to be valid, without validating again."""

@@ -28,7 +28,7 @@ def export(
         bool,
         typer.Option("--need-degrees", help="ONNX: degrees must be given, as runtimes like onnxruntime-web want it."),
     ] = False,
-    guidance: Annotated[float, typer.Option(help=describe_option("guidance"))] = RestoreOptions.guidance,
+    guidance: Annotated[float | None, typer.Option(help=describe_option("guidance"))] = RestoreOptions.guidance,
     color_match: Annotated[
         ColorMatch, typer.Option(help=describe_option("color_match").replace("`", ""))
     ] = RestoreOptions.color_match,

@@ -64,7 +64,7 @@ def demo(restorer: Restorer) -> Any:
             gr.Slider(-1, 1, 0, step=0.05, label="Blur: more sharpens more", info="added to the estimate"),
             gr.Slider(-1, 1, 0, step=0.05, label="Noise: more smooths more", info="added to the estimate"),
             gr.Slider(0, 1, plain.strength, step=0.05, label="Strength"),
-            gr.Slider(1, 4, plain.guidance, step=0.01, label="Guidance"),
+            gr.Slider(1, 4, restorer.model.guidance, step=0.01, label="Guidance"),
         ],
         outputs=[gr.Image(label="Restored", format="png"), gr.Text(label="Degrees")],
         title="s3diff",

@@ -330,7 +330,11 @@ def _speed_of(runner: JobRunner, options: RestoreOptions) -> Callable[[], str] |
     from s3diff.folders.runners import LocalRunner
     from s3diff.restoration.speed import speed_key
 
-    return (lambda: speed_key(runner.restorer, options)) if isinstance(runner, LocalRunner) else None
+    return (
+        (lambda: speed_key(runner.restorer, runner.restorer.resolved(options)))
+        if isinstance(runner, LocalRunner)
+        else None
+    )
 
 
 def _check_for_server(**given: bool) -> None:

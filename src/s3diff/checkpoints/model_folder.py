@@ -35,7 +35,7 @@ from s3diff.checkpoints.weights_file import (
     write_safetensors,
 )
 from s3diff.errors import ModelError, OutputError
-from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
+from s3diff.networks.one_step_generator import DEFAULT_GUIDANCE, GeneratorConfig, OneStepGenerator
 from s3diff.options import Upsampling
 
 FORMAT_NAME = "s3diff-model"
@@ -81,11 +81,13 @@ class ModelDescription:
         positive_prompt: text of the stored positive prompt; None where the embedding was learned.
         negative_prompt: text of the stored negative prompt.
         upsampling: filter that enlarges the input unless the user asks for another.
+        guidance: weight of the positive against the negative prompt unless the user asks for another.
         licences: one line per part: what it is, whose, under which licence.
         is_generative: whether the model can invent lost detail; results state it as their source type. An unstated
             value counts as true.
-        fingerprint: ``sha256:...`` over the tensors of the safetensors files, ``generator`` and ``upsampling``. The
-            files of tokenizer and text encoder are not covered, nor are names, prompts' texts and licences.
+        fingerprint: ``sha256:...`` over the tensors of the safetensors files, ``generator``, ``upsampling`` and
+            ``guidance``. The files of tokenizer and text encoder are not covered, nor are names, prompts' texts and
+            licences.
     """
 
     name: str
@@ -93,6 +95,7 @@ class ModelDescription:
     positive_prompt: str | None = None
     negative_prompt: str | None = None
     upsampling: Upsampling = "bilinear"
+    guidance: float = DEFAULT_GUIDANCE
     licences: tuple[str, ...] = ()
     is_generative: bool = True
     fingerprint: str = ""
@@ -138,6 +141,11 @@ class LoadedModel:
         """Filter that enlarges the input unless the user asks for another."""
         return self.description.upsampling
 
+    @property
+    def guidance(self) -> float:
+        """Weight of the positive against the negative prompt unless the user asks for another."""
+        return self.description.guidance
+
 
 def save_model(
     folder: Path,
@@ -146,6 +154,7 @@ def save_model(
     *,
     name: str,
     upsampling: Upsampling = "bilinear",
+    guidance: float = DEFAULT_GUIDANCE,
     licences: tuple[str, ...] = (),
     is_generative: bool = True,
     dtype: torch.dtype = torch.float32,
@@ -183,9 +192,10 @@ def save_model(
         positive_prompt=prompts.positive_text,
         negative_prompt=prompts.negative_text,
         upsampling=upsampling,
+        guidance=guidance,
         licences=licences,
         is_generative=is_generative,
-        fingerprint=fingerprint(components, _settings(generator.config, upsampling)),
+        fingerprint=fingerprint(components, _settings(generator.config, upsampling, guidance)),
     )
     with whole_folder(folder) as temporary:
         for component, tensors in components.items():
@@ -218,7 +228,7 @@ def load_model(folder: str | Path, *, verify: bool | None = None) -> LoadedModel
     }
     num_bytes = sum(tensor.nbytes for tensors in components.values() for tensor in tensors.values())
     if verify or (verify is None and num_bytes < MAX_BYTES_VERIFIED):
-        found = fingerprint(components, _settings(description.generator, description.upsampling))
+        found = fingerprint(components, _settings(description.generator, description.upsampling, description.guidance))
         if found != description.fingerprint:
             raise ModelError(
                 f"{folder} has the fingerprint {found[:19]}..., its {_CONFIG_FILE} states "
@@ -269,9 +279,11 @@ def read_description(folder: str | Path) -> ModelDescription:
     return from_json(ModelDescription, {**content, "licences": licences}, str(path))
 
 
-def _settings(generator: GeneratorConfig, upsampling: Upsampling) -> str:
+def _settings(generator: GeneratorConfig, upsampling: Upsampling, guidance: float) -> str:
     """Return the settings that the fingerprint covers besides the tensors."""
-    return f'{{"generator":{canonical_json(generator)},"upsampling":"{upsampling}"}}'
+    # Folders from before the guidance was a model's own state none, and keep their fingerprints.
+    stated = "" if guidance == DEFAULT_GUIDANCE else f',"guidance":{guidance:g}'
+    return f'{{"generator":{canonical_json(generator)},"upsampling":"{upsampling}"{stated}}}'
 
 
 def _require_fitting_prompts(generator: OneStepGenerator, prompts: StoredPrompts) -> None:

@@ -72,12 +72,14 @@ def export_model(
     if form != "torch":
         require_installed("openvino" if form == "openvino" else "onnxruntime", f"the format {form}")
     loaded = load_model(model_folder(model))
-    chosen = (options or RestoreOptions()).for_model(loaded.upsampling)
+    chosen = (options or RestoreOptions()).for_model(loaded.upsampling, loaded.guidance)
     _require_graph_options(chosen)
+    assert chosen.upsampling is not None, "for_model fills it in"
+    assert chosen.guidance is not None, "for_model fills it in"
     graph = PictureGraph(
         loaded.generator,
         loaded.prompts,
-        upsampling=chosen.upsampling or loaded.upsampling,
+        upsampling=chosen.upsampling,
         guidance=chosen.guidance,
         color_match=chosen.color_match,
     )

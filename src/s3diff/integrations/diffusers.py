@@ -26,7 +26,7 @@ from s3diff.errors import MissingExtraError, ModelError, OptionError, OutputErro
 from s3diff.images.codecs import to_tensor
 from s3diff.messages import install_command
 from s3diff.networks.modulated_lora import ModulatedNetwork, fold
-from s3diff.networks.one_step_generator import DEFAULT_GUIDANCE, GeneratorConfig
+from s3diff.networks.one_step_generator import GeneratorConfig
 from s3diff.option_changes import RestoreChanges
 from s3diff.options import Precision, RestoreOptions
 from s3diff.restoration.restorer import Restorer, Source
@@ -109,7 +109,7 @@ class S3DiffPipeline:
         image: Source | Tensor | Sequence[Source],
         prompt: str | None = None,
         negative_prompt: str | None = None,
-        guidance_scale: float = DEFAULT_GUIDANCE,
+        guidance_scale: float | None = None,
         generator: torch.Generator | None = None,
         output_type: OutputType = "pil",
         callback_on_step_end: StepEnd | None = None,
@@ -121,7 +121,8 @@ class S3DiffPipeline:
             image: what :meth:`Restorer.restore` takes, a list of it, or a tensor [B, 3, H, W] float in [0, 1].
             prompt: the positive prompt, for models with a text encoder; None for the model's own.
             negative_prompt: the negative prompt; None for the model's own.
-            guidance_scale: weight of the positive against the negative prompt; 1 leaves the negative one out.
+            guidance_scale: weight of the positive against the negative prompt; 1 leaves the negative one out; None for
+                the model's own.
             generator: its initial seed draws a sample of the latent; None for the mean.
             output_type: ``pil``; ``np``, [B, H, W, 3] float32 in [0, 1]; ``pt``, [B, 3, H, W]; or ``latent``, the clean
                 latents, of a tensor.

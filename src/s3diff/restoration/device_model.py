@@ -169,7 +169,7 @@ class DeviceModel:
         return self.device.type if self.runtime is None else f"{self.device.type} with {self.backend}"
 
     def resolved(self, options: RestoreOptions | None, changes: RestoreChanges | None = None) -> RestoreOptions:
-        """Fill in the defaults for None, the changed options, and the model's enlarging filter.
+        """Fill in the defaults for None, the changed options, and the model's enlarging filter and guidance.
 
         Raises:
             OptionError: the argument has another type, or a changed value is not allowed or of no use to the model.
@@ -187,7 +187,7 @@ class DeviceModel:
             )
         if self.runtime is not None:
             self.runtime.check(options)
-        return options.for_model(self.model.upsampling)
+        return options.for_model(self.model.upsampling, self.model.guidance)
 
     def check(self, options: RestoreOptions | None = None) -> None:
         """Check that the options fit the model, whatever the picture; encode and keep their prompts.

@@ -113,7 +113,7 @@ class Restorer(DeviceModel):
         Args:
             source: a path, a ``Picture``, a Pillow image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]
                 (uint8, uint16, or float in [0, 1], which gives float32).
-            options: None for the defaults: four times as large, guidance 1.07, wavelet colour matching.
+            options: None for the defaults: four times as large, the model's own guidance, wavelet colour matching.
             degrees: instead of the estimate and the options' degrees.
             progress: called after every tile.
             on_stage: called for every tile with (name, tensor) of each stage: ``latent``, the encoded input;

@@ -180,6 +180,7 @@ def walk(
     with model.turn(), repeatable(exactly=not model.acceleration.compiled):
         generator, (read_part, size, count), (width, height) = model.generator, low_quality, sizes.working
         positive, negative = model.prompts(options, count)
+        assert options.guidance is not None, "for_model fills it in"
         clock, part = StageClock(model.device, len(plan.regions), on_begin), 1 if in_turn else count
         with clock.stage("estimate"):
             estimated = _estimated(model, low_quality, in_turn)
@@ -204,7 +205,7 @@ def walk(
                 stages.predict_guided,
                 positive=positive,
                 negative=negative,
-                guidance=float(options.guidance),
+                guidance=options.guidance,
                 adaptation=unet_adaptation,
             )
             seen = partial(passed, rows=rows, columns=columns)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from s3diff.errors import OptionError
 from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
-from s3diff.networks.one_step_generator import GeneratorConfig
+from s3diff.networks.one_step_generator import DEFAULT_GUIDANCE, GeneratorConfig
 from s3diff.options import Upsampling
 from s3diff.training.adversarial.discriminator import DiscriminatorConfig
 
@@ -290,6 +290,8 @@ class TrainConfig:
         gradient_checkpointing: compute the blocks' activations anew in the backward pass: less memory, a third more
             time.
         upsampling: filter that enlarges the low-quality image, also the model's default.
+        guidance: of the prompts when the model restores, its default; training uses one prompt for each image. A run
+            that starts from a model takes that model's.
         export_precision: what the exported tensors are stored in.
         is_generative: whether the model can make up what an input has lost, which its results state; a run that starts
             from a model takes that model's.
@@ -314,6 +316,7 @@ class TrainConfig:
     frozen_precision: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
     upsampling: Upsampling = "bicubic"
+    guidance: float = DEFAULT_GUIDANCE
     export_precision: Literal["float32", "float16"] = "float16"
     is_generative: bool = True
 

@@ -170,8 +170,11 @@ def _from_model(config: TrainConfig, loaded: LoadedModel, changes: Sequence[str]
     embeddings = prompts.positive, prompts.negative
     _require_no_change(loaded.config, changes)
     config = _with_networks(config, loaded.config)
-    if not any(change.partition("=")[0].strip() == "upsampling" for change in changes):
+    changed = {change.partition("=")[0].strip() for change in changes}
+    if "upsampling" not in changed:
         config = replace(config, upsampling=loaded.upsampling)
+    if "guidance" not in changed:
+        config = replace(config, guidance=loaded.guidance)
     has_texts = loaded.text_encoder is not None
     model = TrainableModel(
         loaded.generator,

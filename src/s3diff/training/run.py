@@ -252,6 +252,7 @@ def _save_copy(description: ModelDescription, model: Any, folder: Path) -> None:
         model.prompts,
         name=description.name,
         upsampling=description.upsampling,
+        guidance=description.guidance,
         licences=description.licences,
         is_generative=description.is_generative,
         tokenizer=model.tokenizer,

@@ -97,7 +97,7 @@ def page_controls(models: list[str], model: str) -> list[Control]:
         Control(field="noise", kind="slider", group="dial"),
         _control("strength", "slider", "look"),
         Control(field="model", kind="menu", group="method", start=model, choices=tuple(models)),
-        _control("guidance", "slider", "method", high=4),
+        _control("guidance", "number", "method", start="", step=0.01),
         _control("lora_scale", "slider", "method", high=2),
         _control("restore_at", "choice", "method", choices=get_args(RestoreAt), of=RestoreAt),
         _control("upsampling", "menu", "method", start="", choices=("", *get_args(Upsampling)), of=Upsampling),
