@@ -53,10 +53,9 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "Restorer": "s3diff.restoration.restorer",
-        "Restored": "s3diff.restoration.result",
-        "RestoredTensors": "s3diff.restoration.tensors",
-        "Degrees": "s3diff.restoration.result",
-        "restore": "s3diff.restoration.shortcut",
+        "s3diff.restoration.restorer": ("Restorer",),
+        "s3diff.restoration.result": ("Degrees", "Restored"),
+        "s3diff.restoration.shortcut": ("restore",),
+        "s3diff.restoration.tensors": ("RestoredTensors",),
     },
 )

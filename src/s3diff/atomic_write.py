@@ -129,7 +129,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def remove_leftovers(path: str | os.PathLike[str], *, older_than_seconds: float | None = None) -> None:
-    """Remove what a killed process left unfinished, of one output or of all in a folder.
+    """Remove unfinished files of killed processes, of one output or of all in a folder.
 
     Args:
         path: the output, or the folder.

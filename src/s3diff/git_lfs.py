@@ -17,5 +17,5 @@ def is_pointer(path: Path) -> bool:
 
 
 def fetch_advice(path: Path) -> str:
-    """Explain in one line what a pointer is and how to get its file."""
+    """Write one line that names the pointer and says how to get its file."""
     return f"{path} is a pointer of Git LFS and not the file itself; fetch it with git lfs pull, or download it again"

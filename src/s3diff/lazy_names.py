@@ -8,13 +8,16 @@ from importlib import import_module
 from typing import Any
 
 
-def lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy_names(
+    package: str, names: Mapping[str, tuple[str, ...]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Make a package's ``__getattr__`` and ``__dir__``.
 
     Args:
         package: its ``__name__``.
-        modules: the module of each public name.
+        names: the public names of each module.
     """
+    modules = {name: module for module, here in names.items() for name in here}
 
     def get(name: str) -> Any:
         if name not in modules:

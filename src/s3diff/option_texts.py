@@ -240,7 +240,7 @@ def _value(name: str, text: str) -> Any:
     try:
         return float(text)
     except ValueError:
-        return text  # the dataclass says what is allowed
+        return text  # the dataclass names the allowed values
 
 
 def _truth(name: str, text: str) -> bool:

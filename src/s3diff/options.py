@@ -120,7 +120,7 @@ class RestoreOptions:
         scale: how many times larger each side becomes, any number above 0, such as 2.5; 1 keeps the size.
         size: output size in pixels, (width, height), such as 3840x2160; replaces the scale.
         size_mode: how a picture of other proportions comes to that size: ``stretch`` changes its proportions, ``fit``
-            keeps them inside that size (one side may become smaller), ``fill`` cuts what stands over, evenly on both
+            keeps them inside that size (one side may become smaller), ``fill`` cuts the excess, evenly on both
             sides.
         long_side: longer side of the output in pixels, such as 4096; replaces the scale.
         megapixels: area of the output in millions of pixels, such as 24, met as nearly as whole sides allow; replaces
@@ -131,8 +131,8 @@ class RestoreOptions:
         guidance: weight of the positive against the negative prompt (classifier-free guidance): more is crisper and
             less true; 1 leaves out the pass for the negative prompt, and its time. Nothing for the model's own: 1.07 of
             the S3Diff release, 1 of ``compact``.
-        positive_prompt: text of what is wanted, for models with a text encoder; nothing for the model's own prompt.
-        negative_prompt: text of what is not wanted, for models with a text encoder; nothing for the model's own prompt.
+        positive_prompt: description of a good result, for models with a text encoder; nothing for the model's own.
+        negative_prompt: description of a bad result, for models with a text encoder; nothing for the model's own.
         color_match: how the colours of the enlarged input are kept: by ``wavelet`` (lowest band), ``adain`` (mean and
             standard deviation), or not at all (``none``).
         blur: how blurred the input is, from 0, sharp, to 1, in place of the estimate; or, with a sign such as +0.2 or
@@ -147,13 +147,13 @@ class RestoreOptions:
         seed: which variation a latent sample is; a mean has none.
         upsampling: filter that enlarges the input for the networks; nothing for the one that the model was made for
             (the S3Diff release restores with ``bilinear`` and trains with ``bicubic``).
-        grey: what a grey input becomes: ``keep`` grey, ``color`` as the S3Diff release writes it, or ``auto``: grey
-            unless the result has visible colour. Three equal channels are grey too, and stay three.
+        grey: colour of a grey input's result: ``keep`` grey, ``color`` as the S3Diff release writes it, or ``auto``:
+            grey unless the result has visible colour. Three equal channels are grey too, and stay three.
         tile: largest side, in pixels of the output, of the pieces that a picture is restored in; ``auto`` chooses by
             the free memory, ``off`` restores the picture at once.
         released_tiles: use the tiles of the authors' released code, seams included, to get its results.
-        decoder: what makes the picture of the latents: the ``model``'s own decoder, or TAESD's ``tiny`` one for a quick
-            preview with less detail, of models on Stable Diffusion such as ``s3diff``.
+        decoder: network that makes the picture of the latents: the ``model``'s own decoder, or TAESD's ``tiny`` one for
+            a quick preview with less detail, of models on Stable Diffusion such as ``s3diff``.
         alpha: how transparency is enlarged: ``guided`` by the edges of the restored colours, or ``bicubic``.
         pages: which pages of a TIFF of several are restored: ``all``, where the result is a TIFF too (into another
             format the first one goes), or numbers and ranges from 1 such as 1,3-5.

@@ -31,7 +31,7 @@ class RestorePreset:
     Attributes:
         name: the value of ``--preset``.
         title: a few words for a menu.
-        summary: a sentence on what the preset is for.
+        summary: a sentence on the preset's purpose.
         values: fields of ``RestoreOptions`` and ``OutputOptions`` with their values; all others keep their defaults.
     """
 

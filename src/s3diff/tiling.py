@@ -151,7 +151,7 @@ def released_blend_weights(side: int) -> np.ndarray:
 
 
 class ReleasedBox(NamedTuple):
-    """A tile of the release's autoencoder: what it reads, and where its part of the result lies."""
+    """Hold a tile of the release's autoencoder: the part it reads, and the part of the result it writes."""
 
     read: tuple[Span, Span]
     written: tuple[Span, Span]

@@ -25,7 +25,7 @@ def load_function(kind: str, text: str, description: str) -> Callable[..., Any]:
     """Load the function of ``FILE.py:FUNCTION``.
 
     Args:
-        kind: what the function is, for messages, such as ``recipe``.
+        kind: the function's role, for messages, such as ``recipe``.
         text: file and function.
         description: what such a function does, such as ``that returns a TrainConfig``.
 

@@ -39,7 +39,7 @@ _COMMANDS = {
     "presets": "List settings for kinds of pictures: scans, text, ...",
     "inspect": "Show how a result was made.",
     "models": "List the models, and where they lie.",
-    "doctor": "Show what is installed and what is not.",
+    "doctor": "Show which parts are installed.",
     "cluster": "Restore and serve on many machines.",
     "train": "Train a model on your own photographs.",
     "train-estimator": "Train the network that finds blur and noise.",
@@ -186,7 +186,7 @@ def models(
 
 @app.command()
 def presets() -> None:
-    """List the presets of s3diff restore: what each is for and which options it sets; and how to add your own."""
+    """List the presets of s3diff restore with their purposes and options, and explain how to add your own."""
     with one_line_errors():
         for preset in all_presets().values():
             texts = {flag_of(name): option_text(name, value) for name, value in preset.values.items()}
@@ -202,7 +202,7 @@ def presets() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Print whether all is well, versions, devices, models, and the extras with what each would bring."""
+    """Check the installation: print versions, devices, models, and the extras with their purposes."""
     with one_line_errors(), warnings.catch_warnings():
         warnings.simplefilter("default")  # why a device is not found is said in warnings
         from s3diff.apps.diagnosis import diagnose

@@ -45,9 +45,9 @@ def degrade(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
-    """Make low-quality pictures (PNG, 8 bits, RGB) of good ones, and write down what was drawn for each.
+    """Make low-quality pictures (PNG, 8 bits, RGB) of good ones, and record the drawn parameters of each.
 
-    The drawn parameters go to OUTPUT/degradations.json, or beside a single OUTPUT.png to OUTPUT.json; existing files
+    The drawn parameters go to OUTPUT/degradations.json, or for a single OUTPUT.png to OUTPUT.json; existing files
     are replaced.
     """
     with one_line_errors():

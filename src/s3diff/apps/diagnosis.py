@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from importlib import metadata
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from s3diff.git_lfs import is_pointer
@@ -18,92 +18,27 @@ if TYPE_CHECKING:
     from s3diff.checkpoints.registry import NamedModel
 
 _CORE = ("torch", "numpy", "pillow", "safetensors", "huggingface_hub", "transformers", "typer", "rich")
-#: Every extra of ``pyproject.toml``: what it enables, and its packages, each with the module that shows that it is
-#: there.
+#: Every extra of ``pyproject.toml``, and what it enables.
 _EXTRAS = {
-    "train": (
-        "s3diff train and s3diff train-estimator",
-        {"accelerate": "accelerate", "fsspec": "fsspec", "tensorboard": "tensorboard"},
-    ),
-    "large": (
-        "s3diff restore --stream: pictures larger than memory (libvips: LGPL)",
-        {"pyvips": "pyvips", "pyvips-binary": "_libvips"},
-    ),
-    "video": (
-        "s3diff restore of videos (its wheels bundle FFmpeg with x264 and x265: GPL)",
-        {"av": "av"},
-    ),
-    "heif": (
-        "HEIC pictures (its wheels bundle x265: GPL)",
-        {"pillow-heif": "pillow_heif"},
-    ),
-    "provenance": (
-        "s3diff restore --sign, and the check of signatures by s3diff inspect",
-        {"c2pa-python": "c2pa"},
-    ),
-    "onnxruntime": (
-        "s3diff export to ONNX, and --backend onnxruntime",
-        {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
-    ),
-    "openvino": (
-        "s3diff export to OpenVINO, and --backend openvino",
-        {"openvino": "openvino"},
-    ),
-    "diffusers": (
-        "s3diff.integrations.diffusers: a pipeline of diffusers",
-        {"diffusers": "diffusers"},
-    ),
-    "iqa": (
-        "MUSIQ, MANIQA and CLIPIQA (pyiqa's licence: only non-commercial use)",
-        {"pyiqa": "pyiqa"},
-    ),
-    "client": (
-        "s3diff restore --server and s3diff.client",
-        {"httpx": "httpx"},
-    ),
-    "web": (
-        "s3diff serve: the HTTP service and the web page",
-        {
-            "fastapi": "fastapi",
-            "prometheus-client": "prometheus_client",
-            "python-multipart": "python_multipart",
-            "uvicorn": "uvicorn",
-        },
-    ),
-    "cluster": (
-        "s3diff cluster: Ray, and object stores (s3://, gs://, az://)",
-        {"obstore": "obstore", "ray": "ray"},
-    ),
-    "demo": (
-        "python -m s3diff.apps.gradio_demo: a small page to share",
-        {"gradio": "gradio"},
-    ),
-    "test": (
-        "the tests, some of which compare with diffusers and scipy",
-        {
-            "pytest": "pytest",
-            "pytest-xdist": "xdist",
-            "hypothesis": "hypothesis",
-            "scipy": "scipy",
-            "playwright": "playwright",
-            "axe-playwright-python": "axe_playwright_python",
-            "schemathesis": "schemathesis",
-            "obstore": "obstore",
-        },
-    ),
-    "docs": (
-        "the documentation site, from Python 3.11 on: zensical serve",
-        {
-            "zensical": "zensical",
-            "mkdocstrings-python": "mkdocstrings_handlers",
-            "markdown-exec": "markdown_exec",
-        },
-    ),
-    "dev": (
-        "the checks that every change has to pass",
-        {"ruff": "ruff", "mypy": "mypy", "import-linter": "importlinter"},
-    ),
+    "train": "s3diff train and s3diff train-estimator",
+    "large": "s3diff restore --stream: pictures larger than memory (libvips: LGPL)",
+    "video": "s3diff restore of videos (its wheels bundle FFmpeg with x264 and x265: GPL)",
+    "heif": "HEIC pictures (its wheels bundle x265: GPL)",
+    "provenance": "s3diff restore --sign, and the check of signatures by s3diff inspect",
+    "onnxruntime": "s3diff export to ONNX, and --backend onnxruntime",
+    "openvino": "s3diff export to OpenVINO, and --backend openvino",
+    "diffusers": "s3diff.integrations.diffusers: a pipeline of diffusers",
+    "iqa": "MUSIQ, MANIQA and CLIPIQA (pyiqa's licence: only non-commercial use)",
+    "client": "s3diff restore --server and s3diff.client",
+    "web": "s3diff serve: the HTTP service and the web page",
+    "cluster": "s3diff cluster: Ray, and object stores (s3://, gs://, az://)",
+    "demo": "python -m s3diff.apps.gradio_demo: a small page to share",
+    "test": "the tests, some of which compare with diffusers and scipy",
+    "docs": "the documentation site, from Python 3.11 on: zensical serve",
+    "dev": "the checks that every change has to pass",
 }
+#: A requirement of an extra in a package's metadata.
+_OF_EXTRA = re.compile(r"""(?P<package>[\w.-]+).*;.*\bextra *== *['"](?P<extra>\w+)['"]""")
 #: What makes the core or the embedded model useless.
 _MISSING = "missing; install s3diff again"
 _POINTERS = "there only as pointers of Git LFS; run git lfs pull, then install s3diff again"
@@ -168,10 +103,11 @@ def _devices() -> Iterator[str]:
 
 def _extras() -> Iterator[str]:
     yield "extras"
-    for extra, (purpose, packages) in _EXTRAS.items():
-        versions = {
-            package: _version(package) or "installed" for package, module in packages.items() if find_spec(module)
-        }
+    listed: set[str] = set()
+    for extra, purpose in _EXTRAS.items():
+        packages = [package for package in packages_of(extra) if package not in listed]
+        listed.update(packages)
+        versions = {package: version for package in packages if (version := _version(package)) is not None}
         if len(versions) == len(packages):
             yield f"  {extra:16} ready: {purpose}"
             yield from (f"    {package:14} {version}" for package, version in versions.items())
@@ -180,6 +116,12 @@ def _extras() -> Iterator[str]:
         state = "not installed" if not versions else f"not whole ({', '.join(absent)} missing)"
         yield f"  {extra:16} {state}: {purpose}"
         yield f"    to have it     {install_command(extra)}"
+
+
+def packages_of(extra: str) -> list[str]:
+    """List the packages of an extra, also those of extras that it contains, as the installed package states them."""
+    found = (_OF_EXTRA.match(requirement) for requirement in metadata.requires("s3diff") or ())
+    return [each["package"] for each in found if each and each["extra"] == extra and each["package"] != "s3diff"]
 
 
 def _perceptual_weights() -> Iterator[str]:

@@ -22,7 +22,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A picture, such as a result of s3diff restore.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Print what a picture says of its making, and whether its Content Credentials hold (extra provenance).
+    """Print a picture's statement of its making, and check its Content Credentials (extra provenance).
 
     Exit code: 0, 1 when a signature does not hold or the file cannot be read.
     """

@@ -72,12 +72,12 @@ class PictureProgress:
         self._bar: Progress | None = None
         if not quiet and remarks.is_terminal:
             columns = (BarColumn(bar_width=_BAR_COLUMNS), _Told(self))
-            # On a terminal a line has to go above the bar; in a file it must stay what it is.
+            # On a terminal a line has to go above the bar; in a file it must stay unchanged.
             is_shared = sys.stdout is not None and sys.stdout.isatty()
             self._bar = Progress(*columns, console=remarks, redirect_stdout=is_shared, transient=True)
         self._ticks = threading.Thread(target=self._tick, name="s3diff-progress", daemon=True)
 
-    # What the run tells.
+    # Calls of the run.
 
     def begin(self, job: RestoreJob, opened: Any) -> None:
         """Begin a picture, and announce a long run."""
@@ -165,7 +165,7 @@ class PictureProgress:
         if self._work.num_begun and self._speed_of is not None:
             self._speeds.save()
 
-    # What is seen.
+    # The shown line and bar.
 
     @property
     def _num_before(self) -> int:
@@ -205,7 +205,7 @@ class PictureProgress:
         return left + rest * (elapsed + left) / max(before + current, 1e-9)
 
     def _as_in_this_run(self, job: RestoreJob, expected: dict[str, float]) -> dict[str, float]:
-        """Scale a picture's expected seconds to what this run's pictures took for their work."""
+        """Scale a picture's expected seconds by this run's speed so far."""
         begun, whole = self._work.begun_sum, sum(expected.values())
         took = 0.0 if self._first_began is None else self._now() - self._first_began
         if not took or not begun or not whole:

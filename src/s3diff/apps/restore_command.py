@@ -58,7 +58,7 @@ def restore(
             "--output",
             "-o",
             help="Where the result goes: a file for one picture, a folder (made when missing) for several. [default: "
-            "photo_restored.jpg beside photo.jpg, photos_restored/ beside the folder photos, restored/ for several]",
+            "photo_restored.jpg next to photo.jpg, photos_restored/ next to the folder photos, restored/ for several]",
         ),
     ] = None,
     listed: Annotated[

@@ -32,7 +32,7 @@ SteadyShare = Annotated[
     float,
     typer.Option(
         "--steady", min=0, max=MAX_STEADY,
-        help="Of a video: how much a frame takes over of the result before, where both inputs show the same; 0: none.",
+        help="Of a video: share of the previous result in each frame, where both inputs show the same; 0: none.",
     ),
 ]  # fmt: skip
 Batch = Annotated[
@@ -57,7 +57,7 @@ def video_of(inputs: list[str]) -> Path | None:
 
 
 def check_for_video(source: Path | None, flags: Mapping[str, Any], **given: bool) -> None:
-    """Refuse what a video, or a picture, has no use for.
+    """Refuse options that a video, or a picture, has no use for.
 
     Raises:
         OptionError: it is given.

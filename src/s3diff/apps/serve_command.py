@@ -33,13 +33,13 @@ def serve(
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help=THREADS_HELP)] = None,
-    grace: Annotated[float, typer.Option(help="Seconds to finish what is running when the service is ended.")] = 30,
+    grace: Annotated[float, typer.Option(help="Seconds to finish running pictures when the service is ended.")] = 30,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Serve the web page and the HTTP service until Ctrl-C; the HTTP service's description is at /api/openapi.json.
 
-    Needs the extra web. Ending takes nothing new, finishes what is running, and removes every picture. Logs go to
-    stderr: plain lines on a terminal, JSON elsewhere.
+    Needs the extra web. At its end the service takes no new pictures, finishes running ones, and removes every picture.
+    Logs go to stderr: plain lines on a terminal, JSON elsewhere.
     """
     with one_line_errors(), signals_as_exceptions():
         from s3diff.serving.http.server import Server, addresses_of, listen

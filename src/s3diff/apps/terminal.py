@@ -24,16 +24,16 @@ from s3diff.errors import OptionError, S3DiffError
 remarks = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
 
 DEVICE_HELP = (
-    "What computes: cuda (a graphics card of NVIDIA or AMD; cuda:1 is the second one), mps (Apple) or cpu; auto takes "
-    "the first of these that is there."
+    "Device that computes: cuda (a graphics card of NVIDIA or AMD; cuda:1 is the second one), mps (Apple) or cpu; auto "
+    "takes the first of these that is there."
 )
 BACKEND_HELP = (
-    "What runs the networks: torch; openvino or onnxruntime, on the CPU (extras of these names; the first run "
+    "Package that runs the networks: torch; openvino or onnxruntime, on the CPU (extras of these names; the first run "
     "makes their graphs, about a minute); auto takes OpenVINO where it was measured to be faster on this machine."
 )
 THREADS_HELP = (
-    "Threads that compute on the CPU. [default: what the machine grants: the cores that this process may use, the CPU "
-    "quota of its container, or SLURM_CPUS_PER_TASK; OMP_NUM_THREADS where it is set]"
+    "Threads that compute on the CPU. [default: as many as the machine grants: the cores that this process may use, "
+    "the CPU quota of its container, or SLURM_CPUS_PER_TASK; OMP_NUM_THREADS where it is set]"
 )
 SIGN_HELP = (
     "Sign results as Content Credentials (C2PA) with a certificate and its private key, PEM files. Needs the extra "
@@ -88,7 +88,7 @@ def _is_reader_gone() -> bool:
         with suppress(AttributeError, OSError, ValueError):  # no stream, or none with a file
             poll = select.poll()
             poll.register(stream.fileno(), 0)
-            if poll.poll(0):  # an error of the other end is told without being asked for
+            if poll.poll(0):  # poll reports an error of the other end without a request
                 return True
     return False
 

@@ -59,12 +59,12 @@ def convert(
         s3diff_pickle: ``s3diff.pkl``.
         estimator_file: ``de_net.pth``.
         output_folder: where to; see :func:`save_model`.
-        dtype: ``torch.float16`` halves the base model on disk; what the authors trained always stays float32, so that
-            :func:`to_official` gives it back bit for bit.
+        dtype: ``torch.float16`` halves the base model on disk; the tensors that the authors trained stay float32, and
+            :func:`to_official` gives them back bit for bit.
         with_text_encoder: copy tokenizer and text encoder, so that other prompts than the two stored can be used.
 
     Returns:
-        What was written into ``config.json``.
+        The content of ``config.json``.
 
     Raises:
         ModelError: a file is missing, damaged, unsafe or does not fit; names are given.

@@ -67,7 +67,7 @@ def plan_download(
     endpoint: str | None = None,
     hub_cache: Path | None = None,
 ) -> DownloadPlan:
-    """List what the release needs, with sizes and licences. Transfers no file.
+    """List the files that the release needs, with sizes and licences; transfer none.
 
     The hub is asked only for a repository whose revision is not in the record of ``cache_folder``. When it cannot be
     asked, needed files that all lie in the hub's cache are taken as they are.
@@ -276,7 +276,7 @@ def _ask_hub(repository: Repository, asked: str, endpoint: str) -> tuple[str, Li
 
 
 def _ask_cache(repository: Repository, asked: str, hub_cache: Path) -> tuple[str, Listing] | None:
-    """Return what the hub's cache holds of a revision; None if nothing."""
+    """Return commit and files of a revision in the hub's cache; None if the cache lacks some."""
     from huggingface_hub import try_to_load_from_cache
 
     listing: Listing = {}

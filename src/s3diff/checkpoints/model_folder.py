@@ -59,7 +59,7 @@ class StoredPrompts:
     """Hold the two prompts' embeddings.
 
     Attributes:
-        positive: [T, C] float32, describes what the result should be.
+        positive: [T, C] float32, describes a good result.
         negative: [T, C] float32, describes an unwanted picture.
         positive_text: the text it was encoded from; None for an embedding that was learned.
         negative_text: the same for the negative prompt.
@@ -73,7 +73,7 @@ class StoredPrompts:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
-    """Hold what ``config.json`` states about a model.
+    """Hold the content of a model's ``config.json``.
 
     Attributes:
         name: the model's name.
@@ -82,7 +82,7 @@ class ModelDescription:
         negative_prompt: text of the stored negative prompt.
         upsampling: filter that enlarges the input unless the user asks for another.
         guidance: weight of the positive against the negative prompt unless the user asks for another.
-        licences: one line per part: what it is, whose, under which licence.
+        licences: one line per part: its name, its owner, its licence.
         is_generative: whether the model can invent lost detail; results state it as their source type. An unstated
             value counts as true.
         fingerprint: ``sha256:...`` over the tensors of the safetensors files, ``generator``, ``upsampling`` and
@@ -107,7 +107,7 @@ class LoadedModel:
 
     Attributes:
         folder: where it was loaded from.
-        description: what its ``config.json`` states.
+        description: the content of its ``config.json``.
         generator: the networks in eval mode, float32, on the CPU.
         prompts: the stored prompts.
         tokenizer: folder that encodes other prompts; None where the model has only its stored ones.
@@ -165,17 +165,17 @@ def save_model(
     """Write a model folder, whole or not at all.
 
     Args:
-        folder: where to; an older model folder there is replaced, anything else is left alone, and so is a model
+        folder: the target; an older model folder there is replaced, anything else is left unchanged, and so is a model
             folder with other files in it.
         licences: one line per part.
-        is_generative: whether it can make up what the input has lost.
+        is_generative: whether it can invent lost detail.
         dtype: ``torch.float32`` or ``torch.float16``, of the stored tensors.
         float32_names: tensors that stay float32 whatever ``dtype`` is, by the generator's names.
         tokenizer: a tokenizer folder to copy.
         text_encoder: a text encoder folder to copy.
 
     Returns:
-        What was written into ``config.json``.
+        The content of ``config.json``.
 
     Raises:
         ModelError: the dtype is another one, a tensor does not fit into float16, or the prompts do not fit the UNet.
@@ -249,7 +249,7 @@ def load_model(folder: str | Path, *, verify: bool | None = None) -> LoadedModel
 
 
 def read_description(folder: str | Path) -> ModelDescription:
-    """Read what a model folder's ``config.json`` states, and no weights.
+    """Read a model folder's ``config.json``, and no weights.
 
     Raises:
         ModelError: no such folder, no model folder, another format or version, or a damaged ``config.json``.
@@ -350,7 +350,7 @@ def _copy_text_encoder(source: Path, target: Path) -> None:
         for file, name in ((index, "model.safetensors.index.json"), *((file, file.name) for file in files)):
             shutil.copyfile(file, target / name)
         return
-    # Under the plain name, whatever variant it was: that is what the loader looks for.
+    # Under the plain name, whatever variant it was: the loader looks for that name.
     shutil.copyfile(files[0], target / "model.safetensors")
 
 

@@ -172,13 +172,13 @@ class DownloadPlan:
     """Describe a download before it starts.
 
     Attributes:
-        release: what is wanted.
+        release: the weights to fetch.
         method: the authors' repository, resolved.
         base: the base model's repository, resolved.
         endpoint: address of the hub or of a mirror.
         hub_cache: cache folder of huggingface_hub.
         cache_folder: s3diff's own cache, which gets the converted model.
-        note: something that the user should know besides; one line, or empty.
+        note: a further remark for the user; one line, or empty.
     """
 
     release: Release

@@ -22,7 +22,7 @@ _SCHEDULER_WITHOUT_EFFECT = (
     *("variance_type", "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value"),
 )
 
-#: Fields with one supported value; it is also what the field means where it is left out, but for the marked ones.
+#: Fields with one supported value, which is also the default of a missing field, except for the marked ones.
 _UNET_FIXED: dict[str, tuple[Any, ...]] = {
     "act_fn": ("silu",),
     "attention_type": ("default",),

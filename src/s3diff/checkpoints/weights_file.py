@@ -147,7 +147,7 @@ def check_tensors(found: Mapping[str, Any], expected: Mapping[str, tuple[int, ..
     """Require exactly the expected names, each a dense tensor of real numbers of the expected shape.
 
     Args:
-        found: what the file holds, by name.
+        found: the file's tensors by name.
         expected: shape by name.
 
     Raises:

@@ -18,12 +18,10 @@ __all__ = ["PRESETS", "DegradationDraw", "DegradationSettings", "Degrade", "Stag
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "PRESETS": "s3diff.degradation.settings",
-        "DegradationDraw": "s3diff.degradation.drawn",
-        "DegradationSettings": "s3diff.degradation.settings",
-        "Degrade": "s3diff.degradation.degrade",
-        "StageSettings": "s3diff.degradation.settings",
-        "apply": "s3diff.degradation.application",
-        "draw": "s3diff.degradation.synthesis",
+        "s3diff.degradation.application": ("apply",),
+        "s3diff.degradation.degrade": ("Degrade",),
+        "s3diff.degradation.drawn": ("DegradationDraw",),
+        "s3diff.degradation.settings": ("PRESETS", "DegradationSettings", "StageSettings"),
+        "s3diff.degradation.synthesis": ("draw",),
     },
 )

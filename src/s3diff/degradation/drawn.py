@@ -53,7 +53,7 @@ class DegradationDraw:
     """Hold every random number of one batch.
 
     Attributes:
-        settings: what the numbers were drawn from.
+        settings: the ranges that the numbers were drawn from.
         ground_truth_size_px: height and width of the ground truth.
         low_quality_size_px: height and width of the result.
         stages: the first and the second stage. The second one's JPEG comes after or before the final sinc.
@@ -61,7 +61,7 @@ class DegradationDraw:
         final_sinc: the last filter; family ``pulse`` where there is none.
         jpeg_is_last: [B] bool: resize and sinc then JPEG, or JPEG then resize and sinc.
         noise_seeds: [B] int64, at least 0: seed of the noise of every pixel; each stage adds its number, 0 or 1.
-        shared_noise_seed: the same for what all images share with ``like_release``: grey Gaussian noise.
+        shared_noise_seed: the same for grey Gaussian noise, which all images share with ``like_release``.
     """
 
     settings: DegradationSettings

@@ -62,7 +62,7 @@ def poisson_noise(
         scale: [B] factor on the noise.
         grey: [B] bool; True for the noise of the image's grey value in all channels.
         generator: source of the random numbers, on the images' device.
-        min_photons: lower bound of n, a power of two, see ``MIN_PHOTONS``; 1 for what the release does.
+        min_photons: lower bound of n, a power of two, see ``MIN_PHOTONS``; 1 for the release's behaviour.
 
     Returns:
         [B, 3, H, W], to be added to the images.
@@ -74,7 +74,7 @@ def poisson_noise(
     if any_grey:
         red, green, blue = (images[:, i : i + 1] * weight for i, weight in enumerate(_GREY_WEIGHTS))
         source = red.add_(green).add_(blue)
-        if len(images) > 1:  # one image alone has one field for its channels: a third of the numbers
+        if len(images) > 1:  # a single image has one field for its channels: a third of the numbers
             source = torch.where(_per_image(grey, images), source, images)
     whole = source.clamp(0, 1).mul_(255).round_()
     levels = whole.to(torch.int32)
@@ -148,7 +148,7 @@ def _alias_table(photons: int) -> PoissonTables:
         rest = is_low[every, high] - (1 - share[every, low])
         is_low[every, high], is_high[every, high] = rest, rest
         is_low[every, low], is_high[every, low] = math.inf, -math.inf
-    share[is_low < math.inf] = 1.0  # what is left but for rounding
+    share[is_low < math.inf] = 1.0  # the rest, except for rounding
     # A uniform number of 24 bits has 16 left within a cell, and is exactly 0 there once in 2^16: a share that is only
     # just above 0 would let counts through that never occur.
     share = np.rint(share * _PLACES_IN_A_CELL) / _PLACES_IN_A_CELL

@@ -98,7 +98,7 @@ def from_records(records: Sequence[Any], settings: DegradationSettings) -> Degra
 
     Args:
         records: one for each image, all of one size.
-        settings: what the numbers were drawn from.
+        settings: the ranges that the numbers were drawn from.
 
     Raises:
         OptionError: names the field that is missing, unknown, no such value or out of range.
@@ -192,7 +192,7 @@ def _require_fields(record: Any, names: tuple[str, ...], where: str) -> Mapping[
     if not isinstance(record, Mapping):
         raise OptionError(f"{where} is {record!r}; give an object with the fields {', '.join(names)}")
     if missing := [name for name in names if name not in record]:
-        raise OptionError(f"{where} lacks {', '.join(missing)}; give what was recorded")
+        raise OptionError(f"{where} lacks {', '.join(missing)}; give the record as it was written")
     if unknown := [str(name) for name in record if name not in names]:
         raise OptionError(f"{where} has the unknown field {', '.join(unknown)}; a newer s3diff may be needed")
     return record

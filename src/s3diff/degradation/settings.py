@@ -74,7 +74,7 @@ class DegradationSettings:
         sharpening_sigma_px: standard deviation of that blur, in pixels.
         clean_probability: of an image that is reduced and nothing else.
         clean_modes: resizes drawn from for those images.
-        like_release: repeat what is wrong in the S3Diff release: resize, kind of noise, second blur and order of the
+        like_release: repeat the faults of the S3Diff release: resize, kind of noise, second blur and order of the
             last steps drawn once for the batch, the same grey noise in all its images, Poisson noise without a lower
             bound on the photons, and JPEG as in ``compress_jpeg(convention="release")``.
     """
@@ -303,7 +303,7 @@ _LOWEST_SEED, _HIGHEST_SEED = -(2**63), 2**64 - 1
 
 @dataclass(frozen=True)
 class DegradeOptions:
-    """Hold what a set is made with.
+    """Hold the options of a set of degraded pictures.
 
     Attributes:
         preset: a name of ``PRESETS``.

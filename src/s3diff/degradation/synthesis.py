@@ -1,7 +1,7 @@
 """Degrade ground truth in the two stages of Real-ESRGAN (arXiv 2107.10833, section 3 and figure 2).
 
 ``draw`` makes every random choice of a batch, each one for each image; ``apply`` is a function of the ground truth
-and that draw alone. The ranges of ``PRESETS["s3diff"]`` are those that S3Diff (arXiv 2409.17058) was released with.
+and only on that draw. The ranges of ``PRESETS["s3diff"]`` are those that S3Diff (arXiv 2409.17058) was released with.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from s3diff.degradation.synthesis import (
     draw,
 )
 
-#: A stronger degradation goes at least this part of the way from what was drawn to the strongest of the settings.
+#: A stronger degradation goes at least this part of the way from the drawn value to the strongest of the settings.
 _LEAST_STEP = 0.5
 
 
@@ -125,7 +125,7 @@ def _wider(blur: KernelParameters, settings: StageSettings, step: Tensor, switch
     return replace(
         blur,
         family=family,
-        # A short kernel would cut a wide blur off; a sinc's strength is its cut-off alone.
+        # A short kernel would cut a wide blur off; a sinc's strength is only its cut-off.
         side_px=torch.where(family == SINC, blur.side_px, PADDED_SIDE_PX),
         sigma_x_px=blur.sigma_x_px + step * (widest - blur.sigma_x_px),
         sigma_y_px=blur.sigma_y_px + step * (widest - blur.sigma_y_px),

@@ -27,14 +27,9 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "MEASURES": "s3diff.evaluation.measures",
-        "PROTOCOLS": "s3diff.evaluation.protocols",
-        "Evaluation": "s3diff.evaluation.scoring",
-        "Measure": "s3diff.evaluation.measures",
-        "Method": "s3diff.evaluation.methods",
-        "Protocol": "s3diff.evaluation.protocols",
-        "evaluate": "s3diff.evaluation.scoring",
-        "register_measure": "s3diff.evaluation.measures",
-        "register_protocol": "s3diff.evaluation.protocols",
+        "s3diff.evaluation.measures": ("MEASURES", "Measure", "register_measure"),
+        "s3diff.evaluation.methods": ("Method",),
+        "s3diff.evaluation.protocols": ("PROTOCOLS", "Protocol", "register_protocol"),
+        "s3diff.evaluation.scoring": ("Evaluation", "evaluate"),
     },
 )

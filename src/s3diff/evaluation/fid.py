@@ -120,7 +120,7 @@ def features_of(batches: Iterable[torch.Tensor], network: InceptionFeatures) -> 
 
 
 def load_fid(device: torch.device) -> Callable[[Iterable[torch.Tensor], Iterable[torch.Tensor]], float]:
-    """Load what compares a set of results with a set of truths, batches [B, 3, H, W] float, RGB in [0, 1] each.
+    """Load a function that compares results with truths, both batches [B, 3, H, W] float, RGB in [0, 1].
 
     Raises:
         MissingExtraError: the weights were not prepared yet.

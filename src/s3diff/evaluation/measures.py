@@ -34,8 +34,8 @@ class Measure:
     """Describe a measure without loading anything.
 
     Attributes:
-        name: what options, protocols and result files call it.
-        label: what tables call it.
+        name: in options, protocols and result files.
+        label: in tables.
         better: ``higher``, ``lower``, or ``one``: 1 is best.
         compares: ``pair``: result with truth; ``single``: only the result; ``set``: all results with all truths.
         num_decimals: in tables.
@@ -43,7 +43,7 @@ class Measure:
         load: for a device, a function of results and truths (``pair``), of results (``single``), or of their batches
             (``set``). Raises MissingExtraError, DownloadError or ModelError where it cannot be had.
         aggregate: how pictures' figures become the set's; a ``set`` measure needs none.
-        parts: what score files call the parts of a picture's figure; empty where it is one number.
+        parts: name, in score files, of the parts of a picture's figure; empty where it is one number.
     """
 
     name: str
@@ -114,7 +114,7 @@ _registered: set[str] = set()
 
 
 def register_measure(measure: Measure) -> Measure:
-    """Add a measure of one's own; ``--metrics``, protocols, tables and reports then know its name. Returns it.
+    """Add a user's measure, which ``--metrics``, protocols, tables and reports then know by name; return it.
 
     Args:
         measure: with a ``load`` that gives, for a device, a function of results and truths ([B, 3, H, W] float RGB in

@@ -43,7 +43,7 @@ class Method(ABC):
 
     Attributes:
         name: in tables and in the names of folders.
-        identity: what makes its results; results of another identity are made again.
+        identity: everything that decides its results, as a text; results of another identity are made again.
     """
 
     name: str

@@ -17,7 +17,7 @@ class Protocol:
     their own size, nothing is cropped or resized before the measures, and a result belongs to the truth of its name.
 
     Attributes:
-        name: what ``--protocol`` takes.
+        name: the value of ``--protocol``.
         version: raised with every change of the computation.
         metrics: names of ``MEASURES``, in the order of the table.
         source: the publication that it was taken from.
@@ -62,7 +62,7 @@ PROTOCOLS: dict[str, Protocol] = {
             name="realesrgan",
             version=1,
             metrics=("niqe_bt601", "psnr_rgb_border4"),
-            source="the Real-ESRGAN paper (NIQE alone) and its training options (PSNR on RGB, border of 4 px), BasicSR",
+            source="the Real-ESRGAN paper (only NIQE) and its training options (PSNR on RGB, border of 4 px), BasicSR",
             caution="BasicSR's NIQE takes BT.601 luma; the one of pyiqa differs by about 0.2.",
         ),
     )
@@ -70,7 +70,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def register_protocol(protocol: Protocol) -> Protocol:
-    """Add a protocol of one's own, which ``--protocol`` then takes. Returns it.
+    """Add a user's protocol, which ``--protocol`` then takes; return it.
 
     Raises:
         OptionError: the name is taken, or a measure does not exist.

@@ -33,9 +33,9 @@ NUM_CASES = 4
 _THUMBNAIL_PX = 160
 #: Of WebP: little is lost, and the figures come from the files themselves.
 _QUALITY = 90
-#: What the page is given of a measure.
+#: Fields of a measure that the page needs.
 _SHOWN_OF_MEASURES = ("name", "label", "better", "compares", "num_decimals", "definition")
-#: What the low-quality picture and the truth are called among the methods.
+#: Names of the low-quality picture and the truth in the list of methods.
 INPUT_LAYER, TRUTH_LAYER = "input", "truth"
 
 

@@ -29,7 +29,7 @@ class Score:
         degrees: (blur, noise) of the method's own models, else None.
         size_px: (width, height) of the result.
         has_alpha: whether the result has transparency, which no measure looks at.
-        parts: what figures are made of that sets do not simply average, by the name that their measure gives them
+        parts: parts of figures that sets do not simply average, by the name that their measure gives them
             (``grid_contrasts``: six numbers); members of the line.
         made_by: the method's identity.
         sha256: of the files it depends on: ``result``, and where there are any ``low_quality`` and ``truth``.

@@ -49,7 +49,7 @@ class Evaluation:
         protocol: name and version stand in every report.
         metrics: those of the protocol that could be computed.
         methods: names, in the order of the table.
-        identities: what each of them is: a model's fingerprint and precision, a program's command.
+        identities: description of each method: a model's fingerprint and precision, a program's command.
         scores: of every picture of every method that has them.
         of_sets: the figures of measures that compare whole sets, by method and measure.
         left_out: why a measure of the protocol is not there.

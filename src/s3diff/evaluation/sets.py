@@ -33,7 +33,7 @@ NAMED_SETS = {
 }
 #: The environment variable with the folder of named sets.
 SETS_VARIABLE = "S3DIFF_SETS"
-#: What the two folders of a set of pairs are called, in whatever case.
+#: Names of the two folders of a set of pairs, in any case.
 LOW_QUALITY_NAMES = ("lr", "lq", "low_quality", "test_lr")
 TRUTH_NAMES = ("hr", "gt", "hq", "truth", "test_hr")
 _SHOWN_NAMES = 3
@@ -44,7 +44,7 @@ class SetItem:
     """Describe one picture of a set.
 
     Attributes:
-        name: the path inside the set's folder, with ``/`` and without extension; what results are paired by.
+        name: the path inside the set's folder, with ``/`` and without extension; results are paired by it.
         low_quality: the input; None where only results are scored.
         truth: the true picture, None where there is none.
     """
@@ -59,8 +59,8 @@ class EvaluationSet:
     """Hold the pictures to evaluate on, in the order of their names.
 
     Attributes:
-        items: at least one.
-        description: what reports say of the set: its kind, folders and, of a degraded one, preset, scale and seed.
+        items: at least one picture.
+        description: facts for reports: the set's kind, folders and, of a degraded one, preset, scale and seed.
     """
 
     items: tuple[SetItem, ...]

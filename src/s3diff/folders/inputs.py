@@ -27,7 +27,7 @@ from s3diff.messages import reason_of
 SYSTEM_FOLDERS = frozenset(
     ("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information", ".trash", ".trashes")
 )
-#: Names that a line about what was left out holds.
+#: Most names in one line about entries that were left out.
 _NAMES_SHOWN = 5
 
 _SYSTEM, HIDDEN = "folders of the system", "hidden"

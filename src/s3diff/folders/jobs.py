@@ -203,7 +203,7 @@ def name_results(
 
     Args:
         sources: pictures, each with its path below the input.
-        names: what a name's template may use besides ``stem`` and ``extension``.
+        names: fields of a name's template other than ``stem`` and ``extension``.
     """
     named: list[tuple[str | Path, Place, Place]] = []
     for source, relative in sources:

@@ -180,7 +180,7 @@ class Journal:
 
 
 def _is_rest_of_header(line: Line) -> bool:
-    """Check whether bytes are what a power cut leaves of a first line: a beginning of it, zeros, or both."""
+    """Check whether bytes are the remains of a first line after a power cut: a beginning of it, zeros, or both."""
     start = json.dumps({"journal": _KIND})[:-1].encode()
     kept = line.raw.strip(b"\0\n")
     return start.startswith(kept) or kept.startswith(start)

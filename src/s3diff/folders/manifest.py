@@ -126,18 +126,18 @@ class Manifest:
                     "move it away"
                 )
             if header != last:
-                self._done.clear()
-                self._begun.clear()
-                self._only_in_flights.clear()
+                self._forget()
                 last = header
             is_flight = "-flight-" in key
             if is_flight:
                 self._flights.add(key)
             self._take(lines[1:], is_flight)
         if last != self._header:
-            self._done.clear()
-            self._begun.clear()
-            self._only_in_flights.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        for known in (self._done, self._begun, self._only_in_flights):
+            known.clear()
 
     def _take(self, entries: list[Any], is_flight: bool) -> None:
         for entry in entries:

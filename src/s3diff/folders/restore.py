@@ -235,7 +235,7 @@ def restore_folder(
 def describe_run(
     model: str, options: RestoreOptions, writing: OutputOptions, *, is_signed: bool = False
 ) -> dict[str, Any]:
-    """Describe what decides results, for a journal; limits and tiles do not change pixels."""
+    """Describe everything that results depend on, for a journal; limits and tiles do not change pixels."""
     decisive = {name: value for name, value in dataclasses.asdict(options).items() if name not in (*LIMITS, "tile")}
     told = ({} if writing.provenance else {"provenance": False}) | ({"signed": True} if is_signed else {})
     return {"model": model, "options": decisive, "quality": writing.quality, **told}

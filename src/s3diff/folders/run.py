@@ -31,9 +31,9 @@ RESUMED = "done by an earlier run"
 State = Literal["done", "skipped", "failed"]
 #: An opened source, and its stamp just before it was opened.
 OpenedPicture = tuple[Any, Stamp | None]
-#: What was read ahead of its turn, or why it could not be read.
+#: A picture that was read ahead, or the error of reading it.
 _Read: TypeAlias = "OpenedPicture | PictureError | OutputError"
-#: A job with its number, and what was read.
+#: A job with its number, and its picture or error.
 _Ready: TypeAlias = "tuple[tuple[int, RestoreJob], _Read]"
 
 
@@ -102,7 +102,7 @@ def select_jobs(
         require_regular(in_the_way[0])
         more = f" and {len(in_the_way) - 1} more outputs are" if len(in_the_way) > 1 else " is"
         raise OutputError(
-            f"{in_the_way[0]}{more} there already; give --overwrite to replace, --skip-existing to leave alone, or "
+            f"{in_the_way[0]}{more} there already; give --overwrite to replace, --skip-existing to keep it, or "
             "another output"
         )
     return Selection(pending, skipped)
@@ -160,7 +160,7 @@ def run_jobs(
     def note(job: RestoreJob, stamp: Stamp | None, outcome: Outcome) -> Outcome:
         if journal is not None:
             # Without its line a failed picture is restored again, as with it: on a full disk that takes no line either,
-            # what is said must be why the picture failed.
+            # the reported reason must be the picture's own.
             with suppress(*((OutputError,) if outcome.state == "failed" else ())):
                 journal.finish(key_of(job, root), stamp, outcome.as_json())
         return outcome
@@ -228,7 +228,7 @@ def run_jobs(
 
 
 def _may_read_ahead(batching: BatchRunner | None, ready: Sequence[_Read]) -> bool:
-    """Allow a few ready pictures, or what a batch of small ones may be taken from."""
+    """Allow a few ready pictures, or enough small ones for a batch."""
     if batching is None or len(ready) < READ_AHEAD:
         return len(ready) < READ_AHEAD
     opened = [read[0] for read in ready if not isinstance(read, Exception)]

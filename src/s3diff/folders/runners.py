@@ -1,4 +1,4 @@
-"""Read, restore and write one picture, or a batch of them: what runs over many pictures are made of."""
+"""Read, restore and write one picture, or a batch: the unit of work of runs over many pictures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PictureWatcher(Protocol):
     """Receive the progress of pictures; an exception raised here ends the run."""
 
     def begin(self, job: RestoreJob, opened: Any) -> None:
-        """Begin a picture; ``opened``: what :meth:`JobRunner.open` returned."""
+        """Begin a picture; ``opened``: the result of :meth:`JobRunner.open`."""
 
     def stage(self, name: str, part: int, num_parts: int) -> None:
         """Begin a stage; see :data:`s3diff.restoration.stage_events.OnBegin`."""
@@ -42,7 +42,7 @@ class JobRunner(Protocol):
     """Read and restore pictures for :func:`run_jobs`."""
 
     def prepare(self) -> None:
-        """Prepare what all pictures need.
+        """Prepare everything that all pictures share, such as the model.
 
         Raises:
             S3DiffError: no picture can be restored.
@@ -74,7 +74,7 @@ class BatchRunner(JobRunner, Protocol):
     batch: int
 
     def batch_key(self, opened: Any) -> Hashable | None:
-        """Name what opened pictures that run together have in common; None for one that runs without others."""
+        """Return the key that pictures of one batch share; None for a picture that runs without others."""
 
     def is_enough(self, opened: Sequence[Any]) -> bool:
         """Check whether no more pictures are read ahead."""

@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
-    """Hold what every worker of a run needs, as plain values that can be sent to other machines.
+    """Hold the settings of every worker of a run, as plain values that can be sent to other machines.
 
     Attributes:
         output: folder or address of the results.

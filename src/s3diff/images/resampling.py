@@ -196,6 +196,12 @@ def crop(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return image[..., :height, :width]
 
 
+def crop_middle(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Cut out the middle ``height x width`` pixels of [..., H, W], as a view."""
+    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
+    return image[..., top : top + height, left : left + width]
+
+
 def _mirrored_index(side: int, length: int, device: torch.device) -> torch.Tensor:
     """Return the source of each of ``length`` positions: 0, 1, .., side-1, side-2, .., 1, 0, 1, .."""
     period = max(1, 2 * (side - 1))
@@ -210,7 +216,7 @@ BASELINE_KERNELS = {"bicubic": 2, "lanczos": 3}
 def resample(image: torch.Tensor, height: int, width: int, kernel: str) -> torch.Tensor:
     """Resize as Pillow and MATLAB do for published baselines, with a filter where a side shrinks.
 
-    Not what the method itself enlarges with: torch's bicubic (:func:`enlarge`) has a = -0.75.
+    The method itself enlarges with another filter: torch's bicubic (:func:`enlarge`) has a = -0.75.
 
     Args:
         image: [B, C, h, w] float in [0, 1].

@@ -1,4 +1,4 @@
-"""Turn what a file states about its colours, other than by an ICC profile, into an ICC profile."""
+"""Make ICC profiles of other statements about a file's colours: gamma, primaries, code points."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StatedColors(NamedTuple):
     Attributes:
         profile: a profile that says the same and is stronger than an ICC profile of the file; None where nothing is
             stated.
-        notes: what of it cannot be understood and is left out, one sentence each.
+        notes: statements that cannot be understood and are left out, one sentence each.
     """
 
     profile: bytes | None = None

@@ -31,16 +31,11 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "Autoencoder": "s3diff.networks.autoencoder",
-        "AutoencoderConfig": "s3diff.networks.autoencoder",
-        "ConditioningConfig": "s3diff.networks.degradation_conditioning",
-        "DegradationConditioning": "s3diff.networks.degradation_conditioning",
-        "DegradationEstimator": "s3diff.networks.degradation_estimator",
-        "DegradationEstimatorConfig": "s3diff.networks.degradation_estimator",
-        "GeneratorConfig": "s3diff.networks.one_step_generator",
-        "NoiseSchedule": "s3diff.networks.noise_schedule",
-        "OneStepGenerator": "s3diff.networks.one_step_generator",
-        "UNet": "s3diff.networks.unet",
-        "UNetConfig": "s3diff.networks.unet",
+        "s3diff.networks.autoencoder": ("Autoencoder", "AutoencoderConfig"),
+        "s3diff.networks.degradation_conditioning": ("ConditioningConfig", "DegradationConditioning"),
+        "s3diff.networks.degradation_estimator": ("DegradationEstimator", "DegradationEstimatorConfig"),
+        "s3diff.networks.noise_schedule": ("NoiseSchedule",),
+        "s3diff.networks.one_step_generator": ("GeneratorConfig", "OneStepGenerator"),
+        "s3diff.networks.unet": ("UNet", "UNetConfig"),
     },
 )

@@ -132,7 +132,7 @@ def norm_layer(kind: Norm, num_groups: int, channels: int, eps: float) -> nn.Mod
 
 
 def stream_norm(kind: Norm, num_groups: int, channels: int, eps: float) -> nn.Module:
-    """Make the norm of what runs from block to block: GroupNorm, or nothing.
+    """Make the norm of the features between blocks: GroupNorm, or nothing.
 
     A norm over channels would divide every pixel's contrast away, and no later layer could give it back: networks with
     such norms at these places learned next to nothing (docs/training.md).
@@ -185,7 +185,7 @@ class ResnetBlock(nn.Module):
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x, modulation))
 
     def fix_time(self, time: Tensor) -> None:
-        """Put what a time embedding [1, time_channels] adds into the bias of ``conv1``, a new tensor, for good."""
+        """Add the effect of a time embedding [1, time_channels] to the bias of ``conv1`` for good, as a new tensor."""
         if self.time_emb_proj is not None and self.conv1.bias is not None:
             added = self.time_emb_proj(F.silu(time))[0]
             self.conv1.bias = nn.Parameter(self.conv1.bias + added, requires_grad=False)
@@ -235,7 +235,7 @@ class KeysAndValues(NamedTuple):
     values: Tensor
 
 
-#: A prompt's embedding [B, T, context_channels], or what one attention layer makes of it.
+#: A prompt's embedding [B, T, context_channels], or one attention layer's keys and values of it.
 Context = Tensor | KeysAndValues
 
 

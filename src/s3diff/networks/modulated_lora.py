@@ -180,7 +180,7 @@ def fold(weights: Mapping[str, LoraWeights], modulation: Tensor, dtype: torch.dt
     Args:
         weights: from :meth:`ModulatedNetwork.lora_weights`.
         modulation: [1, rows, r, r], the matrices of one image.
-        dtype: what the folded weights are cast to after the sum; None keeps the dtype of the base weights.
+        dtype: number format of the folded weights, cast after the sum; None keeps the dtype of the base weights.
 
     Raises:
         ValueError: the batch holds more than one image; mixed batches run per sample.

@@ -22,7 +22,7 @@ class NoiseSchedule:
 
     Attributes:
         timestep: where the network is asked, 0 to num_train_timesteps - 1.
-        prediction_type: what the UNet predicts: the noise, the clean latent or the velocity.
+        prediction_type: the UNet's prediction: the noise, the clean latent or the velocity.
     """
 
     num_train_timesteps: int = 1000

@@ -91,7 +91,7 @@ class OneStepGenerator(nn.Module):
         return self.latent_from(moments, noise)
 
     def latent_from(self, moments: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Run the second half of :meth:`encode`; ``moments``: what the encoder gives."""
+        """Run the second half of :meth:`encode`; ``moments``: the encoder's output."""
         mean, log_variance = self.autoencoder.latent_gaussian(moments)
         return sample_gaussian(mean, log_variance, noise) * self.config.autoencoder.scaling_factor
 
@@ -151,7 +151,7 @@ class OneStepGenerator(nn.Module):
         return self.picture_from(self.autoencoder.decode(latent.to(dtype_of(self.autoencoder))), image)
 
     def picture_from(self, decoded: Tensor, image: Tensor) -> Tensor:
-        """Run the second half of :meth:`decode`; ``decoded``: what the decoder gives."""
+        """Run the second half of :meth:`decode`; ``decoded``: the decoder's output."""
         decoded = decoded.to(torch.float32)
         if self.config.autoencoder.residual:
             decoded = decoded + image.to(torch.float32)

@@ -237,7 +237,7 @@ class UNet(ModulatedNetwork):
 
     @torch.no_grad()
     def fix_timestep(self, timestep: int) -> None:
-        """Compute what follows from the timestep once and for all: the biases of the ResNet blocks take it up.
+        """Compute the timestep's effect once and store it in the biases of the ResNet blocks.
 
         Afterwards the timestep that :meth:`forward` gets is not looked at, and the time embedding is gone. Biases are
         replaced, never changed: a network that shares them stays as it is.

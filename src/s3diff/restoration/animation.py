@@ -26,7 +26,7 @@ from s3diff.messages import in_megapixels
 from s3diff.options import Grey, RestoreOptions
 from s3diff.restoration.conveyor import read_ahead
 from s3diff.restoration.device_model import DeviceModel
-from s3diff.restoration.result import Degrees, Result
+from s3diff.restoration.result import Degrees, Result, add_seconds
 from s3diff.restoration.sizes import Sizes, sizes_of
 from s3diff.restoration.steps import Opened, Progress, estimate, restore
 
@@ -126,8 +126,7 @@ def restore_animation(
             restored = restore(model, [opened], options, degrees=degrees, grey=grey)[0]
             if index == 0 and animation.is_grey:
                 grey = "keep" if restored.picture.is_grey else "color"
-            for stage, value in restored.seconds.items():
-                seconds[stage] = seconds.get(stage, 0.0) + value
+            add_seconds(seconds, restored.seconds)
             notes.update(dict.fromkeys((*restored.picture.notes, *restored.notes)))
             if index == 0 and provenance and restored.provenance is not None:
                 stated = replace(restored.provenance, estimated_blur=estimated.blur, estimated_noise=estimated.noise)

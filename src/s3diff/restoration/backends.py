@@ -1,4 +1,4 @@
-"""Choose what runs the networks."""
+"""Choose the backend: the package that runs the networks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_backend(backend: Backend, device: str | torch.device, *, fast: bool = 
     """Choose the device for a backend; one without a device of its own runs on the CPU.
 
     Args:
-        backend: what runs the networks.
+        backend: ``auto``, ``torch``, ``openvino`` or ``onnxruntime``.
         device: ``auto`` or a torch device.
         fast: whether torch is to compile the networks.
 

@@ -51,9 +51,9 @@ class DeviceModel:
             picture of every size takes minutes, and results need not be the same to the bit again.
         remark: called with one line when the compiler fails after all, a backend's graphs are made, or kept work is
             dropped; None to warn.
-        backend: what runs the networks: ``torch``; ``openvino`` or ``onnxruntime``, the extras of these names, on the
-            CPU, for models such as ``compact`` whose pixels depend only on their surroundings; ``auto`` for OpenVINO
-            where it is installed and faster, which is measured once on each machine.
+        backend: the runtime of the networks: ``torch``; ``openvino`` or ``onnxruntime``, the extras of these names, on
+            the CPU, for models such as ``compact`` whose pixels depend only on their surroundings; ``auto`` for
+            OpenVINO where it is installed and faster, which is measured once on each machine.
 
     Raises:
         OptionError: the device is not on this machine, the precision is unknown, or the backend cannot run
@@ -148,7 +148,7 @@ class DeviceModel:
         self._encoder = FoldedNetwork(generator.autoencoder.encoder, self._lora[0])
         self._unet = FoldedNetwork(generator.unet, self._lora[1])
         self._unet.network.fix_timestep(self.config.schedule.timestep)
-        vars(decoder).pop("forward", None)  # what was compiled for another device
+        vars(decoder).pop("forward", None)  # compiled for another device
         if self.acceleration.compiled:
             for compiled in (self._encoder.network, self._unet.network, decoder):
                 compile_network(compiled, device, self.remark)

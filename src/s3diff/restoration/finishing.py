@@ -10,7 +10,7 @@ import torch
 from s3diff.images.codecs import Picture, alpha_from_tensor, alpha_to_tensor, from_tensor, to_tensor
 from s3diff.images.color_profiles import ColorSpace, color_space
 from s3diff.images.icc_profiles import fits_channels, fitting_profile
-from s3diff.images.resampling import enlarge
+from s3diff.images.resampling import crop_middle, enlarge
 from s3diff.images.transparency import enlarge_alpha_guided, without_hidden_colors
 from s3diff.options import RestoreOptions, Upsampling
 from s3diff.restoration.regions import Canvas
@@ -176,9 +176,7 @@ def _resampled(image: torch.Tensor, sizes: Sizes) -> torch.Tensor:
 
 def _cut(image: torch.Tensor, sizes: Sizes) -> torch.Tensor:
     """Cut out the middle part of the output's size."""
-    width, height = sizes.output
-    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
-    return image[..., top : top + height, left : left + width]
+    return crop_middle(image, *reversed(sizes.output))
 
 
 def _kept_part(picture: Picture, sizes: Sizes) -> tuple[float, float, float, float] | None:

@@ -26,7 +26,7 @@ from s3diff.messages import in_megapixels
 from s3diff.options import ALL_PAGES, RestoreOptions
 from s3diff.restoration.conveyor import read_ahead
 from s3diff.restoration.device_model import DeviceModel
-from s3diff.restoration.result import Degrees, Result
+from s3diff.restoration.result import Degrees, Result, add_seconds
 from s3diff.restoration.sizes import Sizes, allowed_sizes
 from s3diff.restoration.steps import Progress, opened_picture, restore
 
@@ -129,8 +129,7 @@ def restore_pages(
     def restored() -> Iterator[Picture]:
         for picture in read_ahead(source.pages.pictures(), len(source.pages.numbers)):
             result = restore(model, [opened_picture(picture, options)], options)[0]
-            for stage, value in result.seconds.items():
-                seconds[stage] = seconds.get(stage, 0.0) + value
+            add_seconds(seconds, result.seconds)
             number = source.pages.numbers[len(used)]
             notes.update(dict.fromkeys(f"page {number}: {note}" for note in result.notes))
             used.append(result.degrees)

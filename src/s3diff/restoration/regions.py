@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -107,7 +108,26 @@ def kept_depth(depth: np.dtype, color_match: ColorMatch, *, in_grey: bool) -> np
     return np.dtype(np.uint16) if is_coarse else np.dtype(depth)
 
 
-class Canvas:
+class PartCanvas(ABC):
+    """Collect the parts of pictures that are restored part by part."""
+
+    def holds(self, rows: HaloSpan, columns: HaloSpan) -> bool:
+        """Check whether an earlier run has finished this part."""
+        return False
+
+    @abstractmethod
+    def write(self, result: Tensor, base: Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
+        """Match the colours of one part and keep it without its halo.
+
+        Args:
+            result: [B, 3, h, w] in [0, 1], the part as it was read, halo included.
+            base: the enlarged input of the same part.
+            rows: of the part, cut at the picture's edge.
+            columns: the same.
+        """
+
+
+class Canvas(PartCanvas):
     """Collect the result of a picture that is restored in several parts, in its own depth.
 
     ``adain`` needs the means and deviations of the whole picture, so it is applied after the last part. Until then,
@@ -136,13 +156,7 @@ class Canvas:
         self._moments = np.zeros((2, 2, 3))  # of result and base: sums and sums of squares, by channel
 
     def write(self, result: Tensor, base: Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
-        """Match the colours of one part and keep it without its halo.
-
-        Args:
-            result: [1, 3, h, w] in [0, 1], the part as it was read, halo included.
-            rows: of the part, cut at the picture's edge.
-            columns: the same.
-        """
+        """See :class:`PartCanvas`; of one picture."""
         inside = (..., rows.kept_in_read, columns.kept_in_read)
         if self._color_match != "adain":
             kept = match_color(result, base, self._color_match)[inside].clamp(0, 1)
@@ -153,10 +167,6 @@ class Canvas:
                 moments += np.stack([values.sum((1, 2)).cpu().numpy(), values.square().sum((1, 2)).cpu().numpy()])
         place = (slice(*rows.kept), slice(*columns.kept))
         self._pixels[place] = _rounded(kept, self._pixels.dtype)
-
-    def holds(self, rows: HaloSpan, columns: HaloSpan) -> bool:
-        """Check whether this part was written by an earlier run; a canvas in memory begins empty."""
-        return False
 
     def chroma(self) -> float:
         """Compute the mean distance of the channels from their mean, in [0, 1]."""

@@ -180,55 +180,9 @@ class Restorer(DeviceModel):
             on_stage=on_stage,
         )
 
-    def restore_file(
-        self,
-        source: str | os.PathLike[str],
-        target: str | os.PathLike[str],
-        options: RestoreOptions | None = None,
-        *,
-        overwrite: bool = True,
-        provenance: bool = True,
-        degrees: Degrees | None = None,
-        progress: Progress | None = None,
-    ) -> Result:
-        """Restore a file of any size into a tiled BigTIFF; see :func:`s3diff.restoration.streaming.restore_file`."""
-        return streaming.restore_file(
-            self, source, target, options,
-            overwrite=overwrite, provenance=provenance, degrees=degrees, progress=progress,
-        )  # fmt: skip
-
-    def restore_animation(
-        self,
-        source: str | os.PathLike[str],
-        target: str | os.PathLike[str],
-        options: RestoreOptions | None = None,
-        *,
-        quality: int = 95,
-        overwrite: bool = True,
-        provenance: bool = True,
-        degrees: Degrees | None = None,
-        progress: Progress | None = None,
-    ) -> Result:
-        """Restore an animated picture; see :func:`s3diff.restoration.animation.restore_animation`."""
-        return animation.restore_animation(
-            self, source, target, options,
-            quality=quality, overwrite=overwrite, provenance=provenance, degrees=degrees, progress=progress,
-        )  # fmt: skip
-
-    def restore_pages(
-        self,
-        source: str | os.PathLike[str],
-        target: str | os.PathLike[str],
-        options: RestoreOptions | None = None,
-        *,
-        overwrite: bool = True,
-        provenance: bool = True,
-        progress: Progress | None = None,
-    ) -> Result:
-        """Restore a TIFF of several pages; see :func:`s3diff.restoration.pages.restore_pages`."""
-        return pages.restore_pages(
-            self, source, target, options, overwrite=overwrite, provenance=provenance, progress=progress
-        )
+    restore_file = streaming.restore_file
+    restore_animation = animation.restore_animation
+    restore_pages = pages.restore_pages
 
     @overload
     def restore_batch(

@@ -45,7 +45,7 @@ class Result:
             Reading and writing files, encoding a new prompt and rounding to the picture's depth are in none. A batch
             shares its time evenly; an animation's frames are added up; a resumed file counts only this run.
         options: the options, with the filter that enlarged the input filled in.
-        notes: what was unusual about the restoration or left out, one sentence each.
+        notes: remarks on losses and on anything unusual, one sentence each.
         num_frames: frames of an animation or pages of a TIFF; None for a still picture.
         in_memory: the picture, if its pixels are in memory; see :attr:`picture`.
         in_file: the written file; see :attr:`path`.
@@ -146,7 +146,7 @@ class Result:
         provenance: bool = True,
         signer: ResultSigner | None = None,
     ) -> tuple[str, ...]:
-        """Write the picture in the format of the extension; return notes on what the format cannot hold.
+        """Write the picture in the format of the extension; return notes on losses that the format causes.
 
         Args:
             path: where to.
@@ -163,6 +163,12 @@ class Result:
 
         picture = self.picture if provenance else replace(self.picture, provenance=None)
         return write_picture(picture, path, quality=quality, overwrite=overwrite, signer=signer)
+
+
+def add_seconds(total: dict[str, float], seconds: Mapping[str, float]) -> None:
+    """Add one picture's seconds of each stage to those of a series."""
+    for stage, value in seconds.items():
+        total[stage] = total.get(stage, 0.0) + value
 
 
 #: The name under which :mod:`s3diff` offers it.

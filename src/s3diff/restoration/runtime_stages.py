@@ -43,7 +43,7 @@ from s3diff.version import __version__
 if TYPE_CHECKING:
     from s3diff.checkpoints.model_folder import LoadedModel
 
-#: What runs a graph: arrays in the order of its inputs to its one output.
+#: Runs a graph: takes arrays in the order of its inputs, returns its one output.
 Run = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
@@ -61,7 +61,7 @@ class RuntimeStages:
     Args:
         model: whose stages they are.
         generator: its own or a copy, in float32, on the CPU.
-        runtime: what runs it.
+        runtime: the package that runs it.
         dtype: what OpenVINO computes in, float32 or bfloat16; ONNX Runtime computes in float32.
         announce: called with one line before graphs are made, which takes up to a minute.
 
@@ -101,7 +101,7 @@ class RuntimeStages:
         self.folder = cache_folder() / "graphs" / hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
     def check(self, options: RestoreOptions) -> None:
-        """Make sure that a backend can do what the options ask for.
+        """Refuse options that a backend cannot fulfil.
 
         Raises:
             OptionError: it cannot.

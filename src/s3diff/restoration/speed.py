@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: The stage with a fixed time.
 _FIXED = "fold"
-#: What every picture costs besides its pixels, in pixels: reading, estimating, colours. By the seconds of nine pictures
+#: Fixed work of every picture, as a number of pixels: reading, estimating, colours. By the seconds of nine pictures
 #: of 256 x 256 to 960 x 720 px (`compact`, two cores): 1.9 s, and 20 s for a million pixels.
 EACH_PIXELS = 100_000
 #: Weight of earlier measurements against a new picture.

@@ -1,4 +1,4 @@
-"""Keep texture of a video from shimmering: a frame takes over in part what the one before it showed.
+"""Keep texture of a video from shimmering: blend each frame with the result before it.
 
 The network draws the same texture a little differently in every frame: sampling, noise and compression of the input
 differ. So the motion between two frames of the input is found, the result before is moved along it, and blended with
@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from s3diff.images.resampling import crop_middle
 
 #: Difference of the moved input and the new one, over a few pixels, at which a third of the share is left, in [0, 1];
 #: and what is added to it for each unit of slope: where there is texture, a pixel's samples differ by a part of it.
@@ -61,8 +63,8 @@ class Steady:
             height, width = result.shape[:2]
             whole_width, whole_height = self._uncut or (width, height)
             motion = _enlarged(motion, whole_height, whole_width) * _ratio(motion, whole_height, whole_width)
-            along = _middle(motion, height, width)
-            share = _middle(_enlarged(share, whole_height, whole_width), height, width) * _is_inside(along)
+            along = crop_middle(motion, height, width)
+            share = crop_middle(_enlarged(share, whole_height, whole_width), height, width) * _is_inside(along)
             moved, fresh = move(self._tensor(self._before[1]), along), self._tensor(result)
             blended = torch.lerp(fresh, moved, share).clamp(0, 1)[0].permute(1, 2, 0)
             full = np.iinfo(result.dtype).max
@@ -106,7 +108,7 @@ def find_motion(new: Tensor, old: Tensor) -> Tensor:
 
 
 def agreement(new: Tensor, old: Tensor, motion: Tensor) -> Tensor:
-    """Measure how far the moved frame before is the new one, [1, 1, h, w] in [0, 1]; 0 for what was outside.
+    """Measure how well the moved old frame agrees with the new one, [1, 1, h, w] in [0, 1]; 0 for pixels from outside.
 
     Args:
         new: [1, 3, h, w] in [0, 1].
@@ -137,12 +139,6 @@ def _is_inside(motion: Tensor) -> Tensor:
     height, width = motion.shape[-2:]
     places, limits = _places(motion), torch.tensor([width - 1, height - 1], device=motion.device).view(1, 2, 1, 1)
     return ((places >= -0.5) & (places <= limits + 0.5)).all(dim=1, keepdim=True)
-
-
-def _middle(image: Tensor, height: int, width: int) -> Tensor:
-    """Cut out the middle part, as :func:`s3diff.restoration.finishing.finish` does."""
-    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
-    return image[..., top : top + height, left : left + width]
 
 
 def _ratio(image: Tensor, height: int, width: int) -> Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +29,15 @@ from s3diff.restoration.device import repeatable
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.finishing import finish, is_finished_by_rounding, to_networks
 from s3diff.restoration.memory import attempt
-from s3diff.restoration.regions import Canvas, EnlargedInput, LowQuality, cut_at_edge, estimate_in_tiles, tensor_reader
+from s3diff.restoration.regions import (
+    Canvas,
+    EnlargedInput,
+    LowQuality,
+    PartCanvas,
+    cut_at_edge,
+    estimate_in_tiles,
+    tensor_reader,
+)
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Sizes, allowed_sizes
 from s3diff.restoration.stage_events import OnBegin, OnStage, Passed, Progress, StageClock, passed_to, unchanged
@@ -40,16 +48,6 @@ from s3diff.version import __version__
 
 if TYPE_CHECKING:
     from s3diff.images.files.credentials import ResultSigner
-
-
-class PartCanvas(Protocol):
-    """Collect the parts of pictures that are restored part by part."""
-
-    def holds(self, rows: HaloSpan, columns: HaloSpan) -> bool:
-        """Check whether this part is finished already."""
-
-    def write(self, result: Tensor, base: Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
-        """Write one part; see :meth:`Canvas.write`."""
 
 
 class Walked(NamedTuple):

@@ -17,7 +17,7 @@ from s3diff.restoration import steps
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.finishing import finish_colors
 from s3diff.restoration.memory import attempt
-from s3diff.restoration.regions import LowQuality, tensor_reader
+from s3diff.restoration.regions import LowQuality, PartCanvas, tensor_reader
 from s3diff.restoration.sizes import Sizes, allowed_sizes
 from s3diff.restoration.stage_events import OnStage, passed_to
 from s3diff.restoration.tile_plan import TilePlan
@@ -56,7 +56,7 @@ class _Given(NamedTuple):
         return (images * 255).round().to(torch.uint8) if self.dtype == torch.uint8 else images.to(self.dtype)
 
 
-class TensorCanvas:
+class TensorCanvas(PartCanvas):
     """Collect the parts of pictures that are tensors; gradients pass through.
 
     Args:
@@ -74,12 +74,8 @@ class TensorCanvas:
         self._base: Tensor | None = None
         self._latent: Tensor | None = None
 
-    def holds(self, rows: HaloSpan, columns: HaloSpan) -> bool:
-        """Return False: no part comes from an earlier run."""
-        return False
-
     def write(self, result: Tensor, base: Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
-        """Keep one part; see :meth:`s3diff.restoration.regions.Canvas.write`."""
+        """See :class:`PartCanvas`."""
         if self._color_match == "adain":
             self._base = _placed(self._base, base, self._size, rows, columns)
         else:

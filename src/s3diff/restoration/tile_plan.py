@@ -13,6 +13,7 @@ Two kinds of models:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -66,7 +67,7 @@ class TilePlan:
     autoencoder: AutoencoderTiling = "whole"
     released: ReleasedTiles | None = None
 
-    @property
+    @cached_property
     def regions(self) -> list[tuple[HaloSpan, HaloSpan]]:
         """(rows, columns) of the regions in the order of the work, in padded pixels."""
         tile = self.tile_px if self.is_local and self.tile_px else max(self.height, self.width)

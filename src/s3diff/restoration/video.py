@@ -37,7 +37,7 @@ from s3diff.messages import reason_of, shown_path, too_many_pixels
 from s3diff.options import LIMITS, RestoreOptions
 from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.device_model import DeviceModel
-from s3diff.restoration.result import Degrees, Result
+from s3diff.restoration.result import Degrees, Result, add_seconds
 from s3diff.restoration.scratch_files import only_one
 from s3diff.restoration.sizes import Sizes, allowed_sizes
 from s3diff.restoration.steady import Steady
@@ -47,7 +47,7 @@ from s3diff.version import __version__
 from s3diff.video_options import MAX_BATCH
 from s3diff.video_options import VideoOptions as VideoOptions
 
-#: Frames of a segment: what a killed run loses at most.
+#: Frames of a segment; a killed run loses at most one segment.
 SEGMENT_FRAMES = MAX_BATCH
 
 #: File of the work folder with size and time of the whole result, so that it is known again at its place.
@@ -63,11 +63,11 @@ def restore_video(
     *,
     progress: Progress | None = None,
 ) -> Result:
-    """Restore a video; what an earlier call has done of the same work is used.
+    """Restore a video; continue an interrupted call with the same arguments.
 
     Time stamps, also of a variable frame rate, the shape of the pixels, colour tags and the depth are kept; a rotation
-    is carried out; sound, subtitles, attachments and chapters are copied. The work in hand lies in a hidden folder
-    beside the target and goes when the target is whole.
+    is applied; sound, subtitles, attachments and chapters are copied. Unfinished work lies in a hidden folder
+    next to the target, which is removed when the target is complete.
 
     Args:
         model: the networks on a device.
@@ -218,8 +218,7 @@ class _Maker:
             opened = [Opened(Picture(frame.pixels), self.sizes) for frame in batch]
             made = restore(self.model, opened, self.options, degrees=[self._degrees(frame) for frame in batch])
             for frame, result in zip(batch, made, strict=True):
-                for stage, value in result.seconds.items():
-                    self.seconds[stage] = self.seconds.get(stage, 0.0) + value
+                add_seconds(self.seconds, result.seconds)
                 self.notes.update(dict.fromkeys((*result.picture.notes, *result.notes)))
                 if frame.time in self.course.cuts:
                     self._steady.forget()
@@ -255,7 +254,7 @@ class _Segments:
         """Remove the segments of other work; return whether there were some.
 
         Args:
-            header: describes what they depend on, besides the course.
+            header: describes everything that they depend on except the course.
 
         Raises:
             OutputError: one cannot be removed.
@@ -298,7 +297,7 @@ class _Segments:
 
 
 def _header_of_course(model: DeviceModel, video: Video) -> dict[str, Any]:
-    """Describe what decides where cuts are and how degraded frames are."""
+    """Describe everything that the cuts and the degrees of frames depend on."""
     return {
         "software": __version__,
         "source": _source_of(video),
@@ -319,7 +318,7 @@ def _changed(video: Video) -> PictureError:
 
 
 def _header_of_segments(options: RestoreOptions, writing: VideoOptions, encoding: Encoding) -> dict[str, Any]:
-    """Describe what else decides the frames; not the batch, which they depend on within one grey level only."""
+    """Describe everything else that the frames depend on, but not the batch, which changes a grey level at most."""
     header = {
         "options": {name: value for name, value in asdict(options).items() if name not in LIMITS},
         "encoding": asdict(encoding),

@@ -30,7 +30,7 @@ _ESTIMATE_SECONDS, _SMOOTHING_SECONDS = 0.5, 1.0
 _SMALL = (32, 18)
 #: A cut changes a small frame by this share of the full scale, and by so many times what the frames before changed.
 _CUT_CHANGE, _CUT_RATIO = 0.08, 4.0
-#: What is found is kept so often: what a killed run loses of the look at most, in seconds of work.
+#: Seconds of work between two writes of the findings: a killed run loses at most this much of the first pass.
 KEEP_SECONDS = 5.0
 #: Stages that the first pass reports: its beginning, after an earlier run or not, and its frames.
 FIRST_PASS = ("look_resumed", "look")
@@ -78,7 +78,7 @@ class Course(NamedTuple):
 
 @dataclass
 class Look:
-    """What is found so far; all that the next frame is compared with, so that a killed look goes on.
+    """Hold the findings so far and the values that the next frame is compared with, so that a killed pass continues.
 
     Attributes:
         num_frames: seen so far.
@@ -121,13 +121,13 @@ class Look:
 def course_of(
     model: DeviceModel, video: Video, work: Path, header: dict[str, Any], progress: Progress | None = None
 ) -> Course:
-    """Find the course of the whole video, or take over what an earlier run of the same work has found.
+    """Find the course of the whole video; continue from an earlier run of the same work.
 
     Args:
         model: estimates the degrees.
         video: from :func:`open_video`.
-        work: the folder of the work in hand; whatever belongs to other work is removed from it.
-        header: describes what the course depends on.
+        work: the folder of unfinished work; files of other work are removed from it.
+        header: describes everything that the course depends on.
         progress: called with ("look_resumed", done, total) before the first frame and ("look", done, total) after each;
             ``total`` is 0 while the number of frames is not known.
 
@@ -157,9 +157,9 @@ def course_of(
 def _drop(work: Path, remark: Callable[[str], None]) -> None:
     if not os.path.lexists(work):
         return
-    remark("what an earlier run kept for this result is dropped: it is of another video, model or version")
+    remark("the work that an earlier run kept for this result is dropped: it is of another video, model or version")
     shutil.rmtree(work, ignore_errors=True)
-    if os.path.lexists(work):  # what is left of it would count as this work's
+    if os.path.lexists(work):  # its remains would count as this work's
         raise OutputError(f"{shown_path(work)} is in use; close what reads it")
 
 

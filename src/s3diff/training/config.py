@@ -89,7 +89,7 @@ class LossConfig:
         perceptual_crop_px: the VGG terms see a random square of this side; 0 for the whole crop.
         vgg_images: the VGG terms see only so many images of a batch over all processes; 0 for all. On a CPU they cost
             more than the generator.
-        vgg_precision: what the convolutions of the VGG terms compute in; their features are compared in float32.
+        vgg_precision: number format of the VGG terms' convolutions; their features are compared in float32.
         max_shift_px: LPIPS on AlexNet sees the crop shifted by a random offset up to this many pixels, as the random
             square of the VGG terms is. Their strides (2 to 16 px) would otherwise meet the same phase of the
             low-quality grid in every step and print themselves into the result.
@@ -146,7 +146,7 @@ class OptimiserConfig:
         kind: ``adamw``, or ``muon`` (:mod:`s3diff.training.muon`), whose learning rates are of the same order.
         momentum: Muon's.
         clip_norm: largest norm of all gradients together.
-        ema_decay: of the average of the trained weights, which is what a run delivers; 0 for none.
+        ema_decay: of the average of the trained weights, which the run exports; 0 for none.
         max_skipped: an update whose loss or gradients are not finite is left out; after so many in a row of one
             network the run ends.
     """
@@ -199,7 +199,7 @@ class OptimiserConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """Restoring known pictures on the way, through :class:`~s3diff.restoration.restorer.Restorer`.
+    """Describe the validation, which restores known pictures by :class:`~s3diff.restoration.restorer.Restorer`.
 
     Attributes:
         every: steps between validations; 0 for none but the first and the last.
@@ -285,15 +285,15 @@ class TrainConfig:
         dial_probability: share of images that teach the dial: their degrees are turned, and their target keeps as much
             blur and noise as a turn down asks for. Without it a network may look only at the picture and ignore the
             degrees, as the paper's training leaves it free to do.
-        precision: what the generator computes in; trained weights and optimiser state are float32 in any case.
-        frozen_precision: what the frozen weights of linear layers and convolutions are stored in.
+        precision: number format of the generator's computation; trained weights and optimiser state are always float32.
+        frozen_precision: number format of the stored frozen weights of linear layers and convolutions.
         gradient_checkpointing: compute the blocks' activations anew in the backward pass: less memory, a third more
             time.
         upsampling: filter that enlarges the low-quality image, also the model's default.
         guidance: of the prompts when the model restores, its default; training uses one prompt for each image. A run
             that starts from a model takes that model's.
-        export_precision: what the exported tensors are stored in.
-        is_generative: whether the model can make up what an input has lost, which its results state; a run that starts
+        export_precision: number format of the exported tensors.
+        is_generative: whether the model can invent lost detail, which its results state; a run that starts
             from a model takes that model's.
     """
 
@@ -336,12 +336,12 @@ class EstimatorTrainConfig:
     Attributes:
         name: the recipe's name.
         estimator: shape of the network; the default is the release's.
-        data: what a batch is made of; ``degradations`` names one preset. MM-RealSR's ranges are wider than those that
+        data: the batches; ``degradations`` names one preset. MM-RealSR's ranges are wider than those that
             the generator trains on, so that the degrees have room at both ends.
         margin: of the ranking losses.
         ranking_weight: weight of both rankings.
         anchor_weight: weight of both anchors. MM-RealSR trains the estimator jointly with a restoration network at
-            0.01 and 1e-4; alone, both terms weigh 1.
+            0.01 and 1e-4; without that network both terms weigh 1.
         optimiser: Adam (no weight decay) and its schedule.
         run: seed, checkpoints and logs.
     """
@@ -371,6 +371,6 @@ class EstimatorTrainConfig:
 
 
 def require_at_least(name: str, value: float, least: int) -> None:
-    """Refuse a value that is too small in one line."""
+    """Refuse a value that is too small."""
     if value < least:
         raise OptionError(f"{name} is {value}; give {least} or more")

@@ -29,7 +29,7 @@ class DryRun:
         trained: number of trained parameters by group.
         num_frozen: frozen parameters.
         weight_bytes: all weights, gradients, moments and the average.
-        activation_bytes: what the generator keeps for one backward pass of one process's batch.
+        activation_bytes: memory that the generator keeps for one backward pass of one process's batch.
         num_pictures: of the data set.
         batch_size: crops per step of one process, accumulated ones included.
     """
@@ -43,7 +43,7 @@ class DryRun:
     batch_size: int
 
     def lines(self) -> list[str]:
-        """Write the plan as a person reads it."""
+        """Write the plan for people, one fact a line."""
         num_trained = sum(self.trained.values())
         config = self.config
         groups = ", ".join(f"{name} {count:,}" for name, count in sorted(self.trained.items()))
@@ -60,7 +60,7 @@ class DryRun:
 
 
 def dry_run(request: TrainRequest) -> DryRun:
-    """Work the plan out; raises as :func:`s3diff.training.run.train` would at its start."""
+    """Compute the plan; raise the errors that :func:`s3diff.training.run.train` would raise at its start."""
     config = resolve_config(request)
     require_output_outside(request)
     start = prepare_initial_model(config, request.source, request.estimator, request.changes)

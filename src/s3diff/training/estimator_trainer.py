@@ -101,8 +101,8 @@ def draw_versions(
     """Draw the low-quality versions of every crop.
 
     ``a``; ``b`` = a with larger blur; ``c`` = a with stronger noise; the merely reduced one (anchor 0 for both);
-    the one with every parameter at its maximum (anchor 1). Ours are two more anchors that hold the degrees apart: the
-    reduced one with only blur (1, 0) and with only noise (0, 1). Without them a small estimator calls blur what is
+    the one with every parameter at its maximum (anchor 1). Two more anchors are ours and keep the degrees apart: the
+    reduced one with only blur (1, 0) and with only noise (0, 1). Without them a small estimator reports blur for
     noise.
     """
     settings = synthesis.PRESETS[config.data.degradations[0]]

@@ -27,7 +27,7 @@ from s3diff.training.trainable import TrainableModel, fresh_prompts, initialise_
 
 _LOGGER = logging.getLogger(__name__)
 
-#: What ``--from`` takes besides models and folders: fresh weights in place of a pretrained base, to measure speed.
+#: Value of ``--from`` for fresh weights in place of a pretrained base, to measure speed.
 RANDOM_BASE = "random"
 #: File that ``train-estimator`` writes into its output folder.
 ESTIMATOR_FILE = "estimator.safetensors"
@@ -41,7 +41,7 @@ class InitialModel:
     """Hold a run's first state.
 
     Attributes:
-        config: the run's configuration; ``generator`` is what the networks really are.
+        config: the run's configuration; ``generator`` describes the networks as they are.
         model: on the CPU, float32.
         prompts: texts of the two prompts; embeddings of a learned pair change with training.
         tokenizer: folder that encodes other prompts, None where there is none.
@@ -65,9 +65,9 @@ def prepare_initial_model(
     """Build the model that a run starts from; deterministic for the configuration's seed.
 
     Args:
-        source: what ``--from`` was given: a model's name or folder, SD-Turbo's folder, ``random``, or None.
+        source: the value of ``--from``: a model's name or folder, SD-Turbo's folder, ``random``, or None.
         estimator: a model folder, a folder of ``train-estimator`` or a ``de_net.pth``; None for the start's own.
-        changes: what ``--set`` was given, and ``config`` has already; networks that come from the source take none.
+        changes: the values of ``--set``, already applied to ``config``; networks of the source accept none.
 
     Raises:
         OptionError: the recipe needs a source, or takes none; a change asks for other networks than the source's.

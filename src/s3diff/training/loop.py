@@ -76,7 +76,7 @@ class Loop(ABC):
 
     Args:
         config: of the run; a dataclass with ``name``.
-        data: what a batch is made of.
+        data: the batches.
         optimiser: AdamW or Muon, and its schedule.
         run: seed, checkpoints, logs.
         crops: ground-truth crops by position.
@@ -240,7 +240,7 @@ class Loop(ABC):
     def _update(self, name: str, module: nn.Module, loss: Tensor) -> Tensor:
         """Clip, check, step, clear; returns the gradients' norm before clipping.
 
-        ``loss``: what the gradients are of. Both are looked at on the device, and one flag is read from it.
+        ``loss``: the loss that the gradients belong to. Both are checked on the device, which returns one flag.
         """
         optimiser = self.optimisers[name]
         trained = [parameter for parameter in module.parameters() if parameter.grad is not None]

@@ -93,7 +93,7 @@ class Batch:
         low_quality: [B, 3, h, w] in [0, 1].
         image: [B, 3, H, W] in [-1, 1], the enlarged low quality.
         ground_truth: [B, 3, H, W] in [-1, 1].
-        kept: [B, 3, H, W], what of blur and noise the degrees' turn leaves in the target of phase 1; None for nothing.
+        kept: [B, 3, H, W], the blur and noise that the turned degrees leave in the target of phase 1; None for none.
         drawn: the batch's random numbers.
     """
 
@@ -122,7 +122,7 @@ class Pair:
 
 
 def draw_batch(config: TrainConfig, batch_size: int, generator: torch.Generator) -> BatchDraw:
-    """Draw what a batch of ``batch_size`` images needs; ``generator``: on the CPU."""
+    """Draw all random numbers of a batch of ``batch_size`` images; ``generator``: on the CPU."""
     data, autoencoder = config.data, config.generator.autoencoder
     preset = data.degradations[int(torch.randint(len(data.degradations), (), generator=generator))]
     settings = degradation_settings(preset, like_release=config.faults.degradation_like_release)

@@ -30,7 +30,7 @@ HELD_OUT_PHOTOS = ("budgie-budgie-branch.jpg", "budgie-kitten-on-lawn.jpg")
 
 
 def paper() -> TrainConfig:
-    """S3Diff on SD-Turbo (arXiv 2409.17058, section 4.1, and the released configuration): LoRA, three phases.
+    """Train S3Diff on SD-Turbo (arXiv 2409.17058, section 4.1, and the released configuration): LoRA, three phases.
 
     The release's 64 crops per step came of four GPUs: fewer processes take more accumulation.
     """
@@ -53,7 +53,7 @@ def paper() -> TrainConfig:
 def as_released() -> TrainConfig:
     """``paper`` with the release's faults, for comparison; docs/training.md lists them.
 
-    What is not reproduced: gradient accumulation that mixes the phases, updates with values that are not finite, a
+    Not reproduced: gradient accumulation that mixes the phases, updates with values that are not finite, a
     ``max_train_steps`` that stops nothing, and checkpoints that cannot be resumed.
     """
     config = paper()
@@ -183,9 +183,9 @@ def tune() -> TrainConfig:
 
 
 def tune_lora() -> TrainConfig:
-    """Released weights on one's own photographs: LoRA, conditioning and the UNet's ``conv_in``, nothing of the base.
+    """Train released weights on own photographs: LoRA, conditioning and the UNet's ``conv_in``, nothing of the base.
 
-    What it trains is what ``s3diff convert --to-official`` can write back. No discriminator: it would have to be
+    ``s3diff convert --to-official`` can write back everything it trains. No discriminator: it would have to be
     fetched and would start from nothing.
     """
     config = paper()

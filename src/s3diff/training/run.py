@@ -109,7 +109,7 @@ def train(request: TrainRequest, report: Report | None = None) -> Path:
 
 
 def prepare_trainer(request: TrainRequest, report: Report | None = None) -> Trainer:
-    """Do everything before the first step; raises as :func:`train`, before anything is written.
+    """Prepare everything before the first step; raise the errors of :func:`train` before anything is written.
 
     A resumed run goes on from its newest checkpoint, or from its estimator's where it got no further than that.
     """
@@ -325,7 +325,7 @@ def _check_degradations(names: tuple[str, ...]) -> None:
 
 
 def _write_config(request: TrainRequest, trainer: Trainer | EstimatorTrainer) -> None:
-    """Write what the run is next to its results: the request, the pictures it draws from, the full configuration."""
+    """Write a run's description next to its results: the request, its pictures, the full configuration."""
     if not trainer.accelerator.is_main_process:
         return
     request.output.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{8})\.pt")
 _FORMAT = "s3diff-run 3"
 
-#: Fields that a resumed run may change without a word: they decide how it is driven, not what it computes.
+#: Fields that a resumed run may change without a remark: its results do not depend on them.
 _DRIVING_FIELDS = re.compile(
     r"run\.(checkpoint_every|keep_checkpoints|log_every|stop_step)|validation\..*|data\.num_workers|gradient_checkpointing"
     r"|estimator_steps|export_precision|optimiser\.(max_skipped|max_steps)"
@@ -42,7 +42,7 @@ class RunState:
         config: the run's configuration as JSON values.
         step: updates made so far; with the seed it decides every later random number and the position in the data.
         batch_size: crops of one step over all processes.
-        source: what ``--from`` was given; None for a start from scratch.
+        source: the value of ``--from``; None for a start from scratch.
         base: fingerprint of the frozen base weights, which are not stored.
         pictures: digest of the names of the data set's pictures.
         model: tensors by name.
@@ -171,7 +171,7 @@ def require_same_run(
     fixed = [line for line in differences if _FIXED_FIELDS.fullmatch(line.split(" ", 1)[0])]
     if not state.heads:  # a discriminator starts afresh
         fixed = [line for line in fixed if not line.startswith("adversarial.")]
-    # Another base model may have other networks; other fields decide by themselves what is frozen.
+    # Another base model may have other networks; which weights are frozen depends on other fields.
     if state.base != base and all(line.startswith("generator.") for line in fixed):
         raise OptionError("the run was made on another base model; give the --from that it was started with")
     if state.pictures != pictures:
@@ -201,7 +201,7 @@ def _completed(before: dict[str, Any], config: Any) -> dict[str, Any]:
 
 
 def differing_fields(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """List ``field before -> now`` for every field that decides what a run computes."""
+    """List ``field before -> now`` for every field that a run's results depend on."""
     old, new = _flat(before), _flat(now)
     # The rate falls towards the end of the run, so its length decides what is computed.
     has_decay = bool(new.get("optimiser.decay_steps"))

@@ -35,7 +35,7 @@ class TrainableModel(nn.Module):
         positive: [T, C], the positive prompt's embedding.
         negative: [T, C], the negative prompt's.
         trained: see :class:`s3diff.training.config.TrainConfig`. ``modulation`` does not train the prompts.
-        precision: what the networks compute in; the weights stay as they are.
+        precision: number format of the computation; the weights keep theirs.
         keeps_prompts: do not train the prompts, whatever else is trained: a text encoder made them, and encodes others.
     """
 
@@ -97,7 +97,7 @@ class TrainableModel(nn.Module):
         return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
 
     def small_state(self) -> dict[str, Tensor]:
-        """Collect what a checkpoint stores of the model: all but the frozen weights of a pretrained base model."""
+        """Collect the tensors that a checkpoint stores: all but the frozen weights of a pretrained base model."""
         base = {
             name
             for name, value in self.named_parameters()

@@ -36,7 +36,7 @@ class Trainer(Loop):
     Args:
         start: from :func:`s3diff.training.initial_model.prepare_initial_model`; its model is trained in place.
         crops: ground-truth crops by position.
-        source: what ``--from`` was given, stored with the checkpoints.
+        source: the value of ``--from``, stored with the checkpoints.
         accelerator: processes and devices; None for this process on the best device.
         validation: None to validate nothing.
 

@@ -37,10 +37,10 @@ def write_animation(
             writing.
         animation: has the durations and the number of plays.
         quality: 1 to 100, for lossy formats.
-        signer: signs the file, with what the first frame states; None leaves it unsigned.
+        signer: signs the file, with the first frame's statement; None leaves it unsigned.
 
     Returns:
-        Notes on what the format could not hold, one sentence each.
+        Notes on losses that the format causes, one sentence each.
 
     Raises:
         OutputError: the extension, the place or the disk does not allow it.
@@ -62,7 +62,7 @@ def write_animation(
             if next(pictures, None) is not None:  # asked for in any case: it lets the source's file be closed
                 raise ValueError(f"more than {animation.num_frames} frames were given")
         except Exception as error:
-            if failures:  # of what makes the frames, not of the encoder
+            if failures:  # of the frames' source, not of the encoder
                 raise failures[0] from None
             if isinstance(error, OSError) and error.errno is not None:
                 raise

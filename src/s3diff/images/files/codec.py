@@ -54,7 +54,7 @@ class Codec:
         raise NotImplementedError
 
     def check(self, file: BinaryIO, head: bytes) -> None:
-        """Refuse what no program writes and no decoder should get: small files can keep one busy for hours.
+        """Refuse structures that no program writes and that keep a decoder busy for hours.
 
         A decoder in C cannot be stopped from Python. Pixels themselves are limited by the header, texts and profiles
         by Pillow.
@@ -123,7 +123,7 @@ class Codec:
         return picture_of(image, path, notes, None, stated, attachments(file))
 
     def header_notes(self, file: BinaryIO) -> tuple[str, ...]:
-        """Note what a file's header states and its decoder leaves out; the file's position is not restored."""
+        """List what the decoder leaves out although the header states it; the file's position is not restored."""
         return ()
 
     def page_sizes(self, file: BinaryIO) -> list[tuple[int, int]]:
@@ -196,7 +196,7 @@ class Codec:
         return {**settings, "quality": quality} if self.form.has_quality else settings
 
     def encode(self, picture: Picture, settings: dict[str, Any]) -> tuple[bytes, tuple[str, ...]]:
-        """Return a file's bytes, and notes on what the format cannot hold.
+        """Return a file's bytes, and notes on losses that the format causes.
 
         Args:
             picture: in a depth and colours that the format holds.
@@ -228,7 +228,7 @@ class Codec:
             size: (width, height) of every frame.
 
         Returns:
-            Notes on what the format cannot hold.
+            Notes on losses that the format causes.
         """
         raise NotImplementedError
 

@@ -172,7 +172,7 @@ FIELDS: tuple[Field, ...] = (
         follow.only_scaled, "the panorama's angles",
     ),
     Field("GFocus", ("FocalPointX", "FocalPointY"), follow.point, "the point of focus", _FRACTIONS),
-    # Camera Raw: what a developer still has to do
+    # Camera Raw: steps that a raw developer still has to carry out
     Field("crs", ("CropLeft", "CropTop", "CropRight", "CropBottom"), follow.edges, _CROP, _FRACTIONS, _NOT_OBLIQUE),
     Field("crs", ("CropLeft", "CropTop", "CropRight", "CropBottom"), follow.only_scaled, _CROP),
     Field("crs", ("CropWidth", "CropHeight"), follow.only_uncut, "the size of a crop", _PIXELS, _CROP_IN_PIXELS),

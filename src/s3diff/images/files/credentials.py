@@ -41,7 +41,7 @@ class Credentials(NamedTuple):
         actions: the stated actions, such as ``c2pa.enhanced``.
         source_type: of IPTC's vocabulary, as the actions state it; empty where they do not.
         restoration: our statement in the actions, its fields as texts.
-        inputs: titles of what the file was made of.
+        inputs: titles of the file's sources.
     """
 
     holds: bool

@@ -13,7 +13,7 @@ _PER_INCH = {_INCH: Fraction(1), _CM: Fraction(254, 100)}
 #: What EXIF asks writers to state where no resolution is known, and what libraries write into JFIF; 1 is a number that
 #: stands for none, as for :func:`s3diff.images.files.pillow_metadata.dpi_of`.
 _UNKNOWN, _PLACEHOLDER = 72, 1
-#: JFIF holds whole numbers and PNG whole pixels per metre: what is closer is the same number.
+#: JFIF holds whole numbers and PNG whole pixels per metre: closer numbers count as equal.
 _ROUNDING = 1.0
 
 
@@ -25,7 +25,7 @@ def agreed_resolution(
     EXIF wins, unless it says "not known": 72 per inch in whatever spelling, or 1. Then its block is changed.
 
     Args:
-        dpi: what the format states, across and down; None if it states nothing.
+        dpi: the format's own statement, across and down; None if there is none.
         exif: the block with its prefix, upright as ``dpi`` is.
     """
     if dpi is None or exif is None:

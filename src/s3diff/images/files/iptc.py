@@ -15,8 +15,8 @@ _KEPT = {
     0x040B: "URL", 0x040D: "GlobalAngle", 0x0410: "Watermark", 0x0411: "ICC_Untagged", 0x0419: "GlobalAltitude",
     0x041E: "URL_List", _DIGEST_ID: "IPTCDigest", 0x043A: "PrintInfo", 0x043B: "PrintStyle", 0x2710: "PrintFlagsInfo",
 }  # fmt: skip
-#: Resources that concern only this file, or repeat what is read elsewhere: resolution, quality, thumbnails, profile,
-#: seed of layers' numbers, version, EXIF, XMP.
+#: Resources that concern only this file, or repeat facts that are read elsewhere: resolution, quality, thumbnails,
+#: profile, seed of layers' numbers, version, EXIF, XMP.
 _OF_ONE_FILE = (0x03ED, 0x0406, 0x0409, 0x040C, 0x040F, 0x0414, 0x0421, 0x0422, 0x0423, 0x0424)
 #: Names of resources that are left out: they are in pixels of this file, or about its layers and channels. Resources of
 #: other numbers are left out, too.

@@ -91,7 +91,7 @@ def _first(data: bytes, wanted: bytes) -> bytes:
 
 
 def top_boxes(file: BinaryIO) -> Iterator[TopBox]:
-    """Yield the boxes of an opened file, and what is no box behind them, without a kind.
+    """Yield the boxes of an opened file, and data behind them that is no box, without a kind.
 
     The file's position is not restored.
     """

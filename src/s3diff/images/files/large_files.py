@@ -181,7 +181,7 @@ def write_tiled_tiff(
     except vips.Error as error:
         raise OutputError(f"{target} cannot be written ({_reason(error)}); choose another place") from error
     finally:
-        # libvips keeps what it has opened for later, and a removed file that is open takes its room on the disk.
+        # libvips keeps files open for later, and a removed file that is open still occupies the disk.
         before = vips.cache_get_max() if hasattr(vips, "cache_get_max") else _USUAL_CACHE
         vips.cache_set_max(0)
         vips.cache_set_max(before)

@@ -209,7 +209,7 @@ def _named_data(data: bytes, num_bytes: int) -> list[str]:
 
 
 def _end_of_bmp(head: bytes) -> int:
-    """Return the end of a BMP: what its header says, or of its pixels or its profile where that is further."""
+    """Return the end of a BMP: the largest of the header's statement, the end of the pixels and that of the profile."""
     ends = [0]
     with suppress(struct.error):
         ends.append(struct.unpack_from("<I", head, 2)[0])

@@ -121,10 +121,10 @@ def write_pages(
     Args:
         pictures: taken one by one; their exception ends the writing.
         quality: ignored for TIFF; see :func:`write_picture`.
-        signer: signs the file, with what the first page states; None leaves it unsigned.
+        signer: signs the file, with the first page's statement; None leaves it unsigned.
 
     Returns:
-        Notes on what the format could not hold, one sentence each.
+        Notes on losses that the format causes, one sentence each.
 
     Raises:
         OutputError: the extension, the place or the disk does not allow it.

@@ -181,7 +181,7 @@ def _can_move_notes(group: Mapping[int, Any]) -> bool:
 
 
 def _says_the_usual(tag: int, value: Any, page: tuple[int, int], bits: int) -> bool:
-    """Check whether a tag states only what holds without it; see :func:`_lost_tags`."""
+    """Check whether a tag states its default; see :func:`_lost_tags`."""
     white = 2**bits - 1
     usual: dict[int, tuple[tuple[int, ...], ...]] = {
         _SMALLEST: ((0,),),

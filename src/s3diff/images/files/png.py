@@ -163,7 +163,7 @@ def _as_png(image: ImageFile.ImageFile) -> PngImage:
 
 
 def _require_full_range_rgb(coded: bytes) -> None:
-    """Refuse values that are not what the colours of a PNG are (section 11.3.2.6).
+    """Refuse values that contradict the colours of a PNG (section 11.3.2.6).
 
     Raises:
         PictureError: cICP states a matrix, or narrow range.

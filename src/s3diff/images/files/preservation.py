@@ -1,4 +1,4 @@
-"""List what a result keeps of its picture, by format: the table of ``docs/pictures.md``.
+"""Write the table of ``docs/pictures.md``: which contents of a picture its result keeps, by format.
 
 ``python -m s3diff.images.files.preservation`` prints that file. One test compares it with the one in the tree, another
 one proves the rows with files.

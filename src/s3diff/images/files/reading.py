@@ -151,7 +151,7 @@ def stated_colors_of_file(path: PicturePath) -> StatedColors:
 
 
 def left_by_streaming(path: PicturePath) -> tuple[bool, tuple[str, ...]]:
-    """Find what a result that keeps no metadata lacks of a file; pixels are not read.
+    """List the contents of a file that a result without metadata loses; pixels are not read.
 
     Returns:
         Whether the file holds EXIF, XMP, IPTC or texts; and notes on its other contents.

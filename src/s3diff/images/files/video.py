@@ -45,7 +45,7 @@ _LIMITED, _FULL = 1, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """What is known of a video before its frames are decoded.
+    """Hold a video's facts, known before its frames are decoded.
 
     Attributes:
         path: the file.
@@ -59,7 +59,7 @@ class Video:
         frame_rate: the mean; None where it is not known.
         colors: AVColor values of primaries, transfer, matrix and range, as stated.
         num_frames: as the file states, or about as many as its length and rate make; 0 where neither is known.
-        notes: what is left out, one sentence each.
+        notes: losses, one sentence each.
     """
 
     path: Path

@@ -12,12 +12,12 @@ from s3diff.images.files.video import Video, opened_container, tag_colors
 from s3diff.messages import shown_path
 
 _MOVIES = (".mp4", ".mov", ".m4v")
-#: FFmpeg's name of the container of each extension that is none by itself.
+#: FFmpeg's name of the container, for extensions that are no such name.
 _CONTAINERS = {".mkv": "matroska", ".m4v": "mp4"}
 
 
 def require_streams(video: Video, target: Path) -> None:
-    """Make sure that the target's container can hold what is copied.
+    """Refuse a target whose container cannot hold the copied streams.
 
     Raises:
         OutputError: it cannot.

@@ -51,10 +51,10 @@ def write_picture(
 
     Args:
         quality: 1 to 100, for lossy formats.
-        signer: signs the file, with what a restored picture states and its input's file; None leaves it unsigned.
+        signer: signs the file, with a restored picture's statement and its input's file; None leaves it unsigned.
 
     Returns:
-        Notes on what the format could not hold, one sentence each; mostly none.
+        Notes on losses that the format causes, one sentence each; mostly none.
 
     Raises:
         OutputError: the extension, the place or the disk does not allow it, or transparency would be lost (JPEG).
@@ -78,7 +78,7 @@ def write_picture(
 
 
 def encoded(picture: Picture, form: Format, quality: int) -> tuple[bytes, tuple[str, ...]]:
-    """Encode a file; return its bytes, and notes on what the format cannot hold."""
+    """Encode a file; return its bytes, and notes on losses that the format causes."""
     picture, notes = as_held(picture, form)
     settings, more = file_settings(picture, form, quality)
     data, lost = codec_of(form).encode(picture, settings)
@@ -118,7 +118,7 @@ def _signed_statement(picture: Picture) -> tuple[Provenance, Path | None]:
 
 
 def file_settings(picture: Picture, form: Format, quality: int) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Make Pillow's settings for everything but the pixels, and notes on what the format cannot hold."""
+    """Make Pillow's settings for everything but the pixels, and notes on losses that the format causes."""
     codec = codec_of(form)
     metadata, notes = for_result(picture, form.media_type)
     metadata, more = held_by(form, metadata)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from s3diff.errors import OptionError
 
-#: What can be asked for, in the order in which it is applied.
+#: Available augmentations, in the order in which they are applied.
 AUGMENTATIONS = ("color", "translation", "cutout")
 
 #: Brightness is shifted by up to half of a range of 1, whatever the images' own range: the released training applies
@@ -38,7 +38,7 @@ class AugmentationDraw:
         brightness: [B] added to every value.
         saturation: [B] factor on the distance from the pixel's mean over its channels.
         contrast: [B] factor on the distance from the image's mean.
-        shift_px: [B, 2] int64, pixels down and right by which the content moves; what comes in is 0 (mid grey).
+        shift_px: [B, 2] int64, pixels down and right by which the content moves; uncovered pixels are 0 (mid grey).
         cutout_px: [B, 4] int64, box set to 0: top, bottom, left, right, the ends excluded; may reach beyond the edges.
     """
 

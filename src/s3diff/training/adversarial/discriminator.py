@@ -41,7 +41,7 @@ from s3diff.training.adversarial.backbones import (
 
 BackboneName = Literal["dino", "vgg16", "random", "pixels", "none"]
 
-#: What the discriminator is taught to answer for real images (one-sided smoothing), and the generator strives for.
+#: The discriminator's target for real images (one-sided smoothing), also the generator's target for its results.
 RELEASED_REAL_LABEL = 0.8
 
 _LEAKY_SLOPE = 0.2

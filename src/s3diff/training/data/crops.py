@@ -1,8 +1,8 @@
 """Choose the order and the content of training crops.
 
 **A crop is a pure function of (data set, seed, position)**; the position is the running number of the crop in the whole
-run: step ``s``, row ``r`` of a global batch of ``n`` is position ``s * n + r``. So a run goes on from its step alone,
-any number of workers gives the same bits, and two processes with batch ``n`` see what one with ``2 n`` sees.
+run: step ``s``, row ``r`` of a global batch of ``n`` is position ``s * n + r``. So a run resumes from its step's
+number, any number of workers gives the same bits, and two processes with batch ``n`` see the crops of one with ``2 n``.
 
 Position ``p`` takes picture ``p % N`` of epoch ``p // N``; each epoch goes through all ``N`` pictures once. All random
 numbers are raw output of the Philox counter generator (Salmon et al., SC 2011), keyed by seed and purpose with the
@@ -39,7 +39,7 @@ WINDOW_SHARDS = 8
 
 DEFAULT_CACHE_BYTES = 1 << 30
 
-#: The second half of Philox's key: what the numbers are for.
+#: The second half of Philox's key: the purpose of the numbers.
 _FOR_ORDER, _FOR_PLACE, _FOR_REPLACEMENT, _FOR_COLLAGE, _FOR_OTHER_PLACE = 1, 2, 3, 4, 5
 _WORD = (1 << 64) - 1
 

@@ -37,7 +37,7 @@ class PictureSource(Protocol):
     """Offer numbered pictures. Can be pickled; a copy in another process opens its own files.
 
     Attributes:
-        location: what the user gave, for messages.
+        location: as the user gave it, for messages.
         is_remote: whether reading goes over the network.
         group_sizes: numbers of pictures that lie together (one group per shard; a folder is one group); their sum is
             the number of pictures.

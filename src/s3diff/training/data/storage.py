@@ -24,7 +24,7 @@ from s3diff.messages import reason_of, shown_path
 _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
-#: What has to be installed for a protocol that fsspec knows but does not bring along.
+#: Packages for protocols that fsspec knows but does not implement.
 _PACKAGES = {
     "s3": "s3fs",
     "s3a": "s3fs",
@@ -121,7 +121,7 @@ def _expand_braces(pattern: str) -> Iterator[str]:
 
 
 def kind_of(path: str) -> Literal["file", "folder", "nothing"]:
-    """Find out what lies at a path.
+    """Check whether a path is a file, a folder, or missing.
 
     Raises:
         MissingExtraError: the protocol needs a package that is not installed.
@@ -151,7 +151,7 @@ def list_remote_files(folder: str) -> list[str]:
 
 
 def size_and_fingerprint(path: str) -> tuple[int, str]:
-    """Find a file's bytes, and a text that changes when the file does (time of change, or what the store tells).
+    """Find a file's bytes, and a text that changes when the file does (time of change, or the store's own tag).
 
     Raises:
         PictureError: there is no such file, or its size is unknown.
