@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import struct
 import subprocess
@@ -15,10 +16,10 @@ import torch
 from PIL import Image, ImageCms, PngImagePlugin, features
 
 from conftest import REPOSITORY
+from s3diff.formats import ANIMATED_TITLES, FORMATS
 from s3diff.images.codecs import Picture, from_array, read_picture
 from s3diff.images.color_profiles import color_space
 from s3diff.images.files.metadata import Metadata, for_result
-from s3diff.images.files.preservation import page
 from s3diff.images.transparency import enlarge_alpha_guided, without_hidden_colors
 from s3diff.options import RestoreOptions
 from s3diff.restoration.finishing import finish, is_finished_by_rounding
@@ -192,8 +193,14 @@ def lab(encoded: np.ndarray, name: str) -> np.ndarray:
     return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1)
 
 
-def test_the_page_is_the_table() -> None:
-    assert (REPOSITORY / "docs/pictures.md").read_text(encoding="utf-8") == page()
+def test_the_page_has_the_tables_and_names_of_the_code() -> None:
+    page = (REPOSITORY / "docs/pictures.md").read_text(encoding="utf-8")
+    tables = runpy.run_path(str(REPOSITORY / "docs/picture_tables.py"))
+    assert tables["with_tables"](page) == page
+    text = " ".join(page.split())
+    with_xmp, without_xmp = (", ".join(each.title for each in FORMATS if each.has_xmp == has) for has in (True, False))
+    for names in (f"holds it: {with_xmp}.", f"does not ({without_xmp})", f"{ANIMATED_TITLES} (APNG is a PNG)"):
+        assert names in text
 
 
 def test_srgb_and_damaged_profiles_are_left_alone() -> None:
