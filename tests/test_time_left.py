@@ -38,16 +38,23 @@ def worst_factor(
     num_skipped: int = 0,
     told_from: float = 0.2,
     fold: float = 0.2,
+    bend: float | None = None,
 ) -> float:
-    """How far an estimate is from the truth at worst, from ``told_from`` of the time on to four fifths."""
+    """How far an estimate is from the truth at worst, from ``told_from`` of the time on to four fifths.
+
+    Args:
+        bend: share of a network's work that its blocks report, as a power of its share of time; None for no report.
+    """
     rng, clock = random.Random(seed), Clock()
     left = TimeLeft(expected, clock)
     told: list[tuple[float, float | None]] = []
     fractions = []
 
-    def work(seconds: float) -> None:
-        for _ in range(10):
+    def work(seconds: float, tile: int = 0, num_tiles: int = 1, is_network: bool = False) -> None:
+        for step in range(10):
             clock.seconds += seconds / 10
+            if is_network and bend is not None:
+                left.within((tile + ((step + 1) / 10) ** bend) / num_tiles)
             told.append((clock.seconds, left.seconds_left))
             fractions.append(left.fraction)
 
@@ -58,10 +65,11 @@ def worst_factor(
         speed = rng.uniform(0.85, 1.15)
         for name in PER_PART:
             left.begin(name, part, num_parts)
-            for tile in range(tiles if name == "predict" else 1):
-                work(stages[name] * speed / (tiles if name == "predict" else 1))
-                if name == "predict" and tiles > 1:
-                    left.within(tile + 1, tiles)
+            num_tiles = tiles if name == "predict" else 1
+            for tile in range(num_tiles):
+                work(stages[name] * speed / num_tiles, tile, num_tiles, name in ("encode", "predict", "decode"))
+                if num_tiles > 1:
+                    left.within((tile + 1) / num_tiles)
         left.part(part + 1, num_parts)
     left.begin("finish", num_parts, num_parts)
     work(0.1)
@@ -105,6 +113,15 @@ def test_folding_says_little_about_the_networks(fold_before: float, fold: float,
     before = whole(LARGE, 1) | {"fold": fold_before}
     stages = {name: seconds * slower for name, seconds in LARGE.items()}
     assert worst_factor(stages, 1, before, fold=fold, tiles=9) < 1.5
+
+
+@pytest.mark.parametrize("bend", [0.75, 1.0, 1.3])
+@pytest.mark.parametrize("factor", [0.33, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("num_parts", [1, 2, 4])
+def test_within_a_stage(num_parts: int, factor: float, bend: float) -> None:
+    """Blocks tell how far a stage is: also on a machine that is three times as slow as it was, or twice as fast."""
+    assert worst_factor(LARGE, num_parts, whole(LARGE, num_parts, factor), seed=1, bend=bend) < 1.5
+    assert worst_factor(LARGE, num_parts, None, seed=1, bend=bend) < 1.5
 
 
 @pytest.mark.parametrize("num_parts", [1, 2, 4, 30])

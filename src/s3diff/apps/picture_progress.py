@@ -115,6 +115,11 @@ class PictureProgress:
             where = f"tile {part + 1} of {num_parts}, " if num_parts > 1 and name in PER_PART else ""
             self._detail = where + _STAGES[name]
 
+    def stage_share(self, share: float) -> None:
+        """Record the finished share of the current stage."""
+        with self._turn:
+            self._left.within(share)
+
     def parts(self, kind: str, done: int, total: int) -> None:
         """Count finished tiles, frames or pages; ``look`` counts those of a video that were only looked at, and
         ``look_resumed`` and ``resumed`` begin a pass over a video, with what an earlier run has done of it. The total
@@ -129,7 +134,7 @@ class PictureProgress:
                 self._detail = f"going on after {of_total} frames" if done else "beginning"
                 return
             if kind == "predict":
-                self._left.within(done, total)
+                self._left.within(done / max(1, total))
             elif total:
                 self._left.part(done, total)
             if kind == "look":

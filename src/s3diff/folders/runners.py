@@ -34,6 +34,9 @@ class PictureWatcher(Protocol):
     def parts(self, kind: str, done: int, total: int) -> None:
         """Count finished ``tiles``, ``frames`` or ``pages`` of the picture, or tiles within the stage ``predict``."""
 
+    def stage_share(self, share: float) -> None:
+        """Receive the current stage's finished share; see :data:`s3diff.restoration.stage_events.OnShare`."""
+
     def share(self, fraction: float, seconds_left: float | None) -> None:
         """Receive a service's estimate: the finished share in [0, 1], and the seconds left."""
 
@@ -140,13 +143,20 @@ class LocalRunner:
         from s3diff.restoration.steps import Opened, write
 
         options, writing = self._options, self._writing
-        progress, on_begin = (None, None) if watcher is None else (watcher.parts, watcher.stage)
+        progress = None if watcher is None else watcher.parts
         if not isinstance(opened, Opened):
             made = restore_series(
                 self.restorer, opened, job.target, options, writing, progress, self._degrees, self._signer
             )
             return lambda: made
-        restored = self.restorer.restore(opened, options, degrees=self._degrees, progress=progress, on_begin=on_begin)
+        restored = self.restorer.restore(
+            opened,
+            options,
+            degrees=self._degrees,
+            progress=progress,
+            on_begin=None if watcher is None else watcher.stage,
+            on_share=None if watcher is None else watcher.stage_share,
+        )
         return lambda: write(restored, job.target, writing, self._signer)
 
     def batch_key(self, opened: Opened | OpenedSeries) -> Hashable | None:

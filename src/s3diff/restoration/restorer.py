@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
@@ -23,7 +24,7 @@ from s3diff.restoration.device import choose_dtype
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Size
-from s3diff.restoration.stage_events import OnBegin, OnStage
+from s3diff.restoration.stage_events import OnBegin, OnShare, OnStage
 from s3diff.restoration.steps import Opened, Progress, opened_picture
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class Restorer(DeviceModel):
         progress: Progress | None = None,
         on_stage: OnStage | None = None,
         on_begin: OnBegin | None = None,
+        on_share: OnShare | None = None,
         **changes: Unpack[RestoreChanges],
     ) -> Result:
         """Restore one picture.
@@ -121,6 +123,8 @@ class Restorer(DeviceModel):
                 [1, 3, H, W] in [-1, 1] before colours are matched. A tensor of the same shape that it returns is used
                 instead.
             on_begin: called when a stage begins, with its name, the part of the picture and the number of parts.
+            on_share: called within the stages of the networks with the stage's finished share, in [0, 1]; on a CPU,
+                where the networks are not compiled.
             changes: fields that replace those of the options, such as ``scale=2``.
 
         Raises:
@@ -131,7 +135,8 @@ class Restorer(DeviceModel):
         """
         options = self.resolved(options, changes)
         opened = [self._opened(source, options)]
-        return steps.restore(self, opened, options, progress, degrees=degrees, on_stage=on_stage, on_begin=on_begin)[0]
+        hooked = partial(steps.restore, on_stage=on_stage, on_begin=on_begin, on_share=on_share)
+        return hooked(self, opened, options, progress, degrees=degrees)[0]
 
     def restore_tensor(
         self,

@@ -21,6 +21,9 @@ Progress = Callable[[str, int, int], None]
 #: stages are ``estimate`` and ``fold``, for every part ``prepare``, ``encode``, ``predict``, ``decode`` and ``color``,
 #: at the end ``finish``.
 OnBegin = Callable[[str, int, int], None]
+#: Called within ``encode``, ``predict`` and ``decode`` of a part with the stage's finished share, in [0, 1]; on a CPU,
+#: where the networks are not compiled.
+OnShare = Callable[[float], None]
 #: Called for every tile with a name of :data:`s3diff.networks.one_step_generator.STAGE_RESULTS` and that tensor; a
 #: tensor of the same shape that it returns is used instead. Its exception ends the work.
 OnStage = Callable[[str, Tensor], Tensor | None]

@@ -40,7 +40,16 @@ from s3diff.restoration.regions import (
 )
 from s3diff.restoration.result import Degrees, Result
 from s3diff.restoration.sizes import Sizes, allowed_sizes
-from s3diff.restoration.stage_events import OnBegin, OnStage, Passed, Progress, StageClock, passed_to, unchanged
+from s3diff.restoration.stage_events import (
+    OnBegin,
+    OnShare,
+    OnStage,
+    Passed,
+    Progress,
+    StageClock,
+    passed_to,
+    unchanged,
+)
 from s3diff.restoration.tile_plan import TilePlan
 from s3diff.restoration.tiled_stages import TiledStages
 from s3diff.tiling import HaloSpan, Span
@@ -93,6 +102,7 @@ def restore(
     grey: Grey | None = None,
     on_stage: OnStage | None = None,
     on_begin: OnBegin | None = None,
+    on_share: OnShare | None = None,
 ) -> list[Result]:
     """Restore pictures of one size, together if memory allows it, otherwise one by one and in tiles.
 
@@ -113,9 +123,10 @@ def restore(
 
     def restore_under(plan: TilePlan, notes: tuple[str, ...]) -> list[Result]:
         if len(pictures) > 1 and not plan.is_whole:
-            one = partial(restore, model, options=options, progress=progress, on_stage=on_stage, on_begin=on_begin)
+            one = partial(restore, model, options=options, progress=progress)
+            hooked = partial(one, on_stage=on_stage, on_begin=on_begin, on_share=on_share)
             own = [degrees] * len(opened) if degrees is None or isinstance(degrees, Degrees) else degrees
-            return [one([each], degrees=its)[0] for each, its in zip(opened, own, strict=True)]
+            return [hooked([each], degrees=its)[0] for each, its in zip(opened, own, strict=True)]
         colors = torch.cat([to_networks(picture) for picture in pictures])
         low_quality = LowQuality(tensor_reader(colors), sizes.input[::-1], len(pictures))
         is_final = [is_finished_by_rounding(picture, sizes, options) for picture in pictures]
@@ -132,6 +143,7 @@ def restore(
             degrees=as_tensor(degrees),
             passed=passed_to(on_stage),
             on_begin=on_begin,
+            on_share=on_share,
         )
         if on_begin is not None:
             on_begin("finish", len(plan.regions), len(plan.regions))
@@ -162,6 +174,7 @@ def walk(
     degrees: Tensor | None = None,
     passed: Passed = unchanged,
     on_begin: OnBegin | None = None,
+    on_share: OnShare | None = None,
 ) -> Walked:
     """Run the method on opaque sRGB pictures of one size; gradients pass where they are enabled.
 
@@ -190,12 +203,14 @@ def walk(
         # On the CPU: not every device has the filter against aliasing, and all enlarge alike.
         enlarged = EnlargedInput(read_part, size, (height, width), options.upsampling or model.upsampling)
         regions, result = plan.regions, None
+        # Elsewhere a block has not ended when its call returns.
+        share = on_share if model.device.type == "cpu" and not model.acceleration.compiled else None
         for done, (rows, columns) in enumerate(regions):
             if canvas is not None and canvas.holds(rows, columns):
                 continue
             clock.part = done
             in_tiles = partial(progress, "predict") if progress else None
-            stages = model.runtime or TiledStages(generator, plan, in_tiles, model.decoder_for(options))
+            stages = model.runtime or TiledStages(generator, plan, in_tiles, model.decoder_for(options), share)
             with clock.stage("prepare"):
                 base, image = enlarged.region(rows.read, columns.read, model.device)
                 noise = _latent_noise(model, plan, rows, columns, options)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from s3diff.networks.blocks import KeysAndValues
 from s3diff.networks.modulated_lora import Adaptation, call_adapted
 from s3diff.networks.one_step_generator import OneStepGenerator, dtype_of
 from s3diff.networks.tiled_features import Recorded, TiledFeatures, released_statistics, whole_statistics
 from s3diff.networks.tiny_decoder import RECEPTIVE_LATENTS, TinyDecoder
+from s3diff.restoration.stage_events import OnShare
+from s3diff.restoration.stage_shares import shares_reported
 from s3diff.restoration.tile_plan import AUTOENCODER_HALO, AUTOENCODER_TILE, UNET_OVERLAP, TilePlan
 from s3diff.tiling import (
     RELEASED_DECODER_PADDING,
@@ -51,6 +54,7 @@ class TiledStages:
         progress: called after every tile.
         tiny_decoder: decodes in place of the generator's decoder; in tiles with its receptive field around them, so
             that they do not show.
+        on_share: called after every block with the stage's finished share.
     """
 
     def __init__(
@@ -59,12 +63,20 @@ class TiledStages:
         plan: TilePlan,
         progress: Progress | None = None,
         tiny_decoder: TinyDecoder | None = None,
+        on_share: OnShare | None = None,
     ) -> None:
         self.generator, self.plan, self._progress, self._tiny_decoder = generator, plan, progress, tiny_decoder
+        self._on_share = on_share
+        self._num_done, self._num_tiles = 0, 1.0
         self.config = generator.config
         self._downscale = generator.config.autoencoder.downscale
 
     def encode(self, image: Tensor, adaptation: Adaptation, noise: Tensor | None = None) -> Tensor:
+        tile = self._autoencoder_tile * self._downscale if self._in_tiles(image, self._downscale) else None
+        with self._shares(self.generator.autoencoder.encoder, image, tile):
+            return self._encode(image, adaptation, noise)
+
+    def _encode(self, image: Tensor, adaptation: Adaptation, noise: Tensor | None) -> Tensor:
         generator, released = self.generator, self.plan.released
         encoder = partial(call_adapted, generator.autoencoder.encoder, adaptation)
         image = image.to(dtype_of(generator.autoencoder))
@@ -89,6 +101,12 @@ class TiledStages:
     ) -> Tensor:
         context = self.generator.guidance_context(positive, negative, guidance, adaptation)
         predict = partial(self._predict, context=context, guidance=guidance, adaptation=adaptation)
+        tile_px, released = self.plan.tile_px, self.plan.released
+        tile = max(latent.shape[2:]) if tile_px is None or self.plan.is_local else tile_px // self._downscale
+        with self._shares(self.generator.unet, latent, tile if released is None else released.latent):
+            return self._predict_in_tiles(predict, latent, tile)
+
+    def _predict_in_tiles(self, predict: Callable[[Tensor], Tensor], latent: Tensor, tile: int) -> Tensor:
         height, width = latent.shape[2:]
         released = self.plan.released
         if released is not None:
@@ -98,8 +116,6 @@ class TiledStages:
             weights = torch.from_numpy(released_blend_weights(spans[0][0].length))
             # Like the release, in float32: sums of weights and their order are part of its result.
             return self._blended(predict, latent, [(*span, weights.to(torch.float32)) for span in spans])
-        tile_px = self.plan.tile_px
-        tile = max(height, width) if tile_px is None or self.plan.is_local else tile_px // self._downscale
         if tile >= max(height, width):
             return predict(latent)
         overlap = min(UNET_OVERLAP, tile // 2)
@@ -117,6 +133,11 @@ class TiledStages:
     def decode(self, latent: Tensor, image: Tensor) -> Tensor:
         if self._tiny_decoder is not None:
             return self._with_tiny_decoder(self._tiny_decoder, latent, image)
+        tile = self._autoencoder_tile if self._in_tiles(latent, 1) else None
+        with self._shares(self.generator.autoencoder.decoder, latent, tile):
+            return self._decode(latent, image)
+
+    def _decode(self, latent: Tensor, image: Tensor) -> Tensor:
         generator, released = self.generator, self.plan.released
         autoencoder = generator.autoencoder
         height, width = latent.shape[2:]
@@ -183,6 +204,7 @@ class TiledStages:
         """Return the weighted mean of the tiles' predictions, in float32; tiles of one size run in batches."""
         total = torch.zeros_like(latent, dtype=torch.float32)
         weight_sum = torch.zeros(latent.shape[2:], dtype=torch.float32, device=latent.device)
+        self._num_tiles = len(tiles)
         per_batch = 1 if latent.device.type == "cpu" else TILES_PER_BATCH_ON_GPU
         for start in range(0, len(tiles), per_batch):
             part = tiles[start : start + per_batch]
@@ -205,7 +227,9 @@ class TiledStages:
         tile, halo = self._autoencoder_tile * unit, AUTOENCODER_HALO * unit
         rows, columns = (halo_spans(length, tile, halo, unit) for length in features.shape[2:])
         recorded = Recorded(whole_statistics)
+        self._num_tiles = math.inf  # the sample is no share of the stage
         network(TiledFeatures.independent(list(_samples(features, tile, unit)), recorded, _SAMPLE_MARGIN))
+        self._num_tiles = len(rows) * len(columns)
         height, width = (round(length * scale) for length in features.shape[2:])
         result: Tensor | None = None
         for index, (row, column) in enumerate((row, column) for row in rows for column in columns):
@@ -236,7 +260,22 @@ class TiledStages:
             result[:, :, rows.start : rows.stop, columns.start : columns.stop] = own
         return result
 
+    def _shares(self, network: nn.Module, features: Tensor, tile: int | None) -> AbstractContextManager[None]:
+        """Report the stage's finished share after every block of a network.
+
+        Args:
+            features: what the network gets.
+            tile: side of the tiles that they are cut into; None for the whole.
+        """
+        on_share = self._on_share
+        self._num_done, self._num_tiles = 0, 1.0
+        if on_share is None:
+            return nullcontext()
+        positions = math.prod(min(side, tile or side) for side in features.shape[2:])
+        return shares_reported(network, positions, lambda share: on_share((self._num_done + share) / self._num_tiles))
+
     def _report(self, done: int, total: int) -> None:
+        self._num_done = done
         if self._progress is not None:
             self._progress(done, total)
 

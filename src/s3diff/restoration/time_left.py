@@ -16,7 +16,7 @@ _TYPICAL = {"estimate": 0.04, "prepare": 0.02, "encode": 1.12, "predict": 1.61, 
 #: Share of the work from which a time is estimated without earlier measurements.
 _ENOUGH = 0.1
 #: Weight of earlier measurements, as a share of this picture's work.
-_TRUST = 0.15
+_TRUST = 0.05
 #: A stage that has not ended yet takes longer by at least this share of its time so far.
 _MORE = 0.2
 #: Below, minutes are too coarse: "2 min" for 91 s is a third off.
@@ -63,10 +63,10 @@ class TimeLeft:
         self._part, self._num_parts = max(part, self._part), num_parts
         self._stage, self._within = stage, 0.0
 
-    def within(self, done: int, total: int) -> None:
+    def within(self, share: float) -> None:
         """Record the finished share of the current stage."""
         self._mark()
-        self._within = done / max(1, total)
+        self._within = share
 
     def part(self, done: int, total: int) -> None:
         """Record the number of finished parts of the picture."""
