@@ -487,7 +487,12 @@ def test_the_service_forgets_what_the_page_leaves(seen: Seen, server: tuple[str,
 def test_a_file_that_is_no_picture_is_refused_in_plain_words(seen: Seen, tmp_path: Path) -> None:
     bad = tmp_path / "notes.jpg"
     bad.write_bytes(b"these are only words")
-    seen.give(bad)
+    held: list[Any] = []
+    seen.page.route("**/api/v1/estimate", lambda route: held.append(route))
+    with seen.page.expect_request("**/api/v1/estimate"):
+        seen.give(bad)
+    assert seen.page.is_disabled("#run"), "nobody knows yet what it is"
+    held[0].continue_()
     seen.page.wait_for_selector(".frame .broken", state="visible")
     words = str(seen.page.text_content(".broken"))
     assert "notes.jpg" in words

@@ -46,6 +46,7 @@ export class Picture {
     this.width = 0;
     this.height = 0;
     this.found = null; // {blur, noise}
+    this.isLookedAt = false;
     this.results = []; // {number, job, key, command, fit, isSaved}, the newest last
     this.result = null; // the one that is shown
     this.against = null; // another one that is shown in place of the input
@@ -57,9 +58,14 @@ export class Picture {
     this.running = null; // the id of the job that is under way
   }
 
-  /** Whether it can be restored. */
+  /** Whether it can be restored, as far as is known. */
   get isUsable() {
     return Boolean(this.file) && this.state !== "broken";
+  }
+
+  /** Whether it was seen, or looked at as far as it goes. */
+  get isKnown() {
+    return Boolean(this.image || this.found) || this.isLookedAt;
   }
 
   /** Find out what can be known without restoring it. `changed` is called whenever something is. */
@@ -80,6 +86,7 @@ export class Picture {
         break;
       }
     }
+    this.isLookedAt = true;
     changed();
   }
 

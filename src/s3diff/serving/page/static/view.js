@@ -45,7 +45,7 @@ export class View {
     this.#find(".view").hidden = !current;
     const isUsable = pictures.some((picture) => picture.isUsable);
     document.body.dataset.phase = run.isBusy ? "busy" : isDone ? "done" : "ready";
-    this.#find("#run").disabled = run.isBusy || !isUsable;
+    this.#find("#run").disabled = run.isBusy || !pictures.some((picture) => picture.isUsable && picture.isKnown);
     this.#find(".plan").textContent = plan && isUsable ? planned(plan.results) : "";
     const command = isDone ? current.result.command : plan?.command;
     this.#find(".settings summary").textContent = t(isDone ? "command.used" : "command.title");
