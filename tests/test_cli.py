@@ -692,6 +692,21 @@ def test_help_and_version_import_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", program, *lines], env=environment(), check=True, stdout=subprocess.DEVNULL)
 
 
+def test_a_wrong_name_is_said_before_torch_is_loaded() -> None:
+    program = (
+        "import sys\n"
+        "from s3diff.apps.cli import main\n"
+        "sys.argv = ['s3diff', 'restore', 'nothing.jpg']\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    assert 'torch' not in sys.modules\n"
+    )
+    process = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
+    said = "s3diff: nothing.jpg does not exist; give a picture or a folder of pictures\n"
+    assert (process.returncode, process.stderr) == (1, said)
+
+
 def test_models(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S3DIFF_CACHE", str(tmp_path / "cache"))
     outcome = command("models")

@@ -66,7 +66,10 @@ def test_a_folder_and_several(command: Command, small: Path, here: Path) -> None
 
 
 def test_a_word_that_is_no_file_is_no_picture(command: Command, here: Path) -> None:
-    assert "No such command 'restroe'" in command("restroe", "photo.jpg").error
+    wrong = command("restroe", "photo.jpg").error
+    assert wrong == "s3diff: No such command, file or folder: 'restroe'. Did you mean 'restore'? See s3diff --help"
+    assert command("zzzz").error == "s3diff: No such command, file or folder: 'zzzz'; see s3diff --help"
+    assert "No such command 'zzzz'" in command("cluster", "zzzz").error
     assert command("photo.jpg").error == "s3diff: photo.jpg does not exist; give a picture or a folder of pictures"
     assert command("--version").code == 0
 

@@ -538,7 +538,7 @@ def test_serve_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fastapi", None)
     outcome = run("serve")
     assert (outcome.exit_code, len(outcome.stderr.strip().splitlines())) == (1, 1)
-    assert "needs the extra web" in outcome.stderr
+    assert "the service and its page need the extra web" in outcome.stderr
 
 
 def test_a_client_without_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -245,7 +245,9 @@ def main() -> None:
             typer.echo(error.ctx.get_help(), err=True)  # no arguments at all
         else:
             message = error.format_message().replace("Value error, ", "").rstrip(".")  # typer's words about a Literal
-            remark(f"s3diff: {message}; see {command} --help")
+            if command == "s3diff":  # where a picture may stand as well
+                message = message.replace("No such command", "No such command, file or folder:", 1)
+            remark(f"s3diff: {message}{' See' if message.endswith('?') else '; see'} {command} --help")
     sys.exit(code if isinstance(code, int) else 0)
 
 

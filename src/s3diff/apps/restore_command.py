@@ -205,8 +205,6 @@ def restore(
                 backend=backend != "torch",
                 threads=threads is not None,
             )
-        else:
-            load_torch(threads)
         from s3diff.apps.picture_progress import PictureProgress
         from s3diff.folders.default_output import default_output
         from s3diff.folders.jobs import parse_shard, plan_jobs
@@ -221,6 +219,7 @@ def restore(
             precision = cast(Precision, replay.made.precision) if precision == "auto" else precision
         load = partial(load_model, name_of_model, device, precision, quiet, fast=fast, backend=backend, replay=replay)
         if video is not None:
+            load_torch(threads)
             restore_video(video, output, options, writing, video_flags, load=load, report=report, quiet=quiet)
             return
         part = parse_shard(shard)
@@ -245,6 +244,8 @@ def restore(
             names=names,
             journal=None if journal is None else Path(journal),
         )
+        if server is None:  # a name that is wrong is said before
+            load_torch(threads)
         if replay is not None:
             require_one_picture(is_many=plan.is_many, is_at_server=False)
         signer = None

@@ -215,5 +215,5 @@ def _require_extra() -> None:
             import_module(package)
         except ModuleNotFoundError:
             raise MissingExtraError(
-                f"s3diff serve needs the extra web ({package} is missing): {install_command('web')}"
+                f"the service and its page need the extra web ({package} is missing): {install_command('web')}"
             ) from None
