@@ -10,11 +10,17 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 _PICTURE = re.compile(r"!\[([^\]]*)\]\((?!https?:)([^)\s]+)\)")
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)([^)\s]+)\)")
+#: The README's commands are for a copy of the repository, which a reader of an index does not have.
+_TRY = "## Try it\n"
+_FROM_INDEX = (
+    "\nFrom this index: `pip install s3diff`, then `s3diff photo.jpg`; with the page, `pip install 's3diff[web]'`, "
+    "then `s3diff app`. What follows is for a copy of the repository.\n"
+)
 _NOT_SHOWN = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 
 
 def readme_for_index(text: str, repository: str | None, version: str) -> str:
-    """Make the README's relative addresses absolute, at the version's tag.
+    """Make the README's relative addresses absolute, at the version's tag, and say how to install from the index.
 
     Args:
         text: the README.
@@ -22,7 +28,7 @@ def readme_for_index(text: str, repository: str | None, version: str) -> str:
             pictures their descriptions, so that nothing leads nowhere.
         version: without the tag's ``v``.
     """
-    text = _NOT_SHOWN.sub("", text)
+    text = _NOT_SHOWN.sub("", text).replace(_TRY, _TRY + _FROM_INDEX, 1)
     if repository is None:
         return _LINK.sub(r"\1", _PICTURE.sub(r"(Picture: \1.)", text))
     repository = repository.rstrip("/")

@@ -173,6 +173,7 @@ def test_package_indexes_get_no_relative_link(monkeypatch: pytest.MonkeyPatch) -
     for text in (shown, hook(readme, None, "1.2")):
         assert all(re.match("https?:", target) for target in re.findall(r"\]\(([^)\s]+)", text))
         assert "<!--" not in text
+        assert 0 < text.index("`pip install s3diff`") < text.index("constraints.txt"), "an index has no such file"
 
 
 def test_the_installed_description_has_no_relative_link() -> None:
