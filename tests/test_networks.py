@@ -16,8 +16,9 @@ from s3diff.checkpoints.official_pickle import official_names
 from s3diff.checkpoints.sd_turbo import read_sd_turbo_config
 from s3diff.checkpoints.sd_turbo_config import autoencoder_config, unet_config
 from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian
-from s3diff.networks.blocks import ChannelNorm, channel_norm_reference
+from s3diff.networks.blocks import ChannelNorm, Norm, channel_norm_reference
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
+from s3diff.networks.folded_network import FoldedInTurn, FoldedNetwork
 from s3diff.networks.modulated_lora import (
     ModulatedConv2d,
     ModulatedLayer,
@@ -320,19 +321,34 @@ def test_folding_refuses_a_mixed_batch() -> None:
 
 
 @pytest.mark.parametrize("guidance", [1.0, 1.07, 3.0])
+@pytest.mark.parametrize("kind", ["group", "branch", "none"])
 @torch.inference_mode()
-def test_guidance(guidance: float) -> None:
-    generator, double = small_generator(torch.float64), torch.float64
-    _, for_unet = generator.conditioning(torch.tensor([[0.3, 0.4]], dtype=double))
-    latent = draw(1, 4, 6, 4, dtype=double)
-    positive, negative = draw(1, 7, 10, seed=1, dtype=double), draw(1, 7, 10, seed=2, dtype=double)
+def test_guidance(kind: Norm, guidance: float) -> None:
+    """What is computed once for both prompts changes nothing: two passes, combined, are the readable twin."""
+    double = torch.float64
+    torch.manual_seed(0)
+    unet = dataclasses.replace(SMALL.unet, norm=kind, cross_attention=(kind == "group", True), lora_rank=3)
+    generator = OneStepGenerator(dataclasses.replace(SMALL, unet=unet)).to(double).eval()
+    fill_with_noise(generator, 5)
+    _, for_unet = generator.conditioning(torch.tensor([[0.3, 0.4], [0.8, 0.1]], dtype=double))
+    latent = draw(2, 4, 6, 4, dtype=double)
+    positive, negative = draw(2, 7, 10, seed=1, dtype=double), draw(2, 7, 10, seed=2, dtype=double)
     p, n = generator.predict(latent, positive, for_unet), generator.predict(latent, negative, for_unet)
     expected = p if guidance == 1.0 else n + guidance * (p - n)
-    folded = fold(generator.unet.lora_weights(), for_unet)
-    for adaptation in (for_unet, folded):
-        found = generator.predict_guided(latent, positive, negative, guidance, adaptation)
+    weights = generator.unet.lora_weights()
+    folded = FoldedNetwork(generator.unet, weights)
+    given = (
+        (slice(0, 2), for_unet),
+        (slice(0, 2), FoldedInTurn(folded, for_unet)),
+        (slice(0, 1), folded.fold(for_unet[:1])),
+        (slice(1, 2), fold(weights, for_unet[1:])),
+    )
+    for rows, adaptation in given:
+        if isinstance(adaptation, FoldedNetwork):
+            folded.fold(for_unet[:1])
+        found = generator.predict_guided(latent[rows], positive[rows], negative[rows], guidance, adaptation)
         assert found.dtype == torch.float32
-        assert_relatively_close(found, expected.float())
+        assert_relatively_close(found, expected[rows].float())
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])

@@ -104,6 +104,7 @@ def load_torch(threads: int | None = None) -> Any:
     try:
         threading_of = importlib.import_module("s3diff.restoration.threads")
         threading_of.let_threads_sleep()
+        importlib.import_module("s3diff.restoration.allocator").keep_freed_memory()
         torch = importlib.import_module("torch")
         threading_of.set_threads(threads)
         return torch

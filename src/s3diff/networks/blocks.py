@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3diff.errors import ModelError
-from s3diff.networks.modulated_lora import ModulatedConv2d, ModulatedLinear
+from s3diff.networks.modulated_lora import ModulatedConv2d, ModulatedLinear, repeated
 from s3diff.networks.tiled_features import TiledFeatures
 
 #: More is no network of this kind; a damaged configuration would build them for minutes.
@@ -77,6 +77,15 @@ class _ChannelNormFunction(torch.autograd.Function):
         mean = torch.matmul(product.movedim(1, -1), weight / len(weight))[:, None]
         of_x = (gradient * weight[:, None, None]).addcmul_(normed, mean, value=-1).mul_(scale)
         return of_x, of_weight, None
+
+
+def guided(both: Tensor, guidance: Tensor) -> Tensor:
+    """Combine [2 B, ...], for the positive prompt and for the negative one, to negative + g (positive - negative).
+
+    In float32 at least, then in the given number format; ``guidance``: g, [1].
+    """
+    positive, negative = both.to(torch.promote_types(both.dtype, torch.float32)).chunk(2)
+    return (negative + guidance * (positive - negative)).to(both.dtype)
 
 
 def require_within(name: str, value: float, lowest: float, highest: float) -> None:
@@ -174,15 +183,40 @@ class ResnetBlock(nn.Module):
         )
         self.branch_factor = nn.Parameter(torch.tensor(0.1)) if norm == "branch" else None
 
-    def forward(self, x: Tensor, time: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
-        """``x``: [B, in, h, w]; ``time``: [B, time_channels] or None. Returns [B, out, h, w]."""
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor | None = None,
+        modulation: Tensor | None = None,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
+        """Run the block.
+
+        Args:
+            x: [B, in, h, w].
+            time: [1, time_channels], or one for each of B; or None.
+            modulation: [B or fewer, r, r]; see :class:`ModulatedConv2d`.
+            guidance: combine the two halves of the batch by :func:`guided`; only with norm "branch", after whose
+                activation everything is linear, so that it is computed for the combination only.
+
+        Returns:
+            [B, out, h, w]; [B / 2, out, h, w] with guidance.
+        """
         hidden = self.conv1(self.activation1(self.norm1(x)), modulation)
         if self.time_emb_proj is not None and time is not None:
-            hidden = hidden + self.time_emb_proj(F.silu(time))[:, :, None, None]
-        hidden = self.conv2(F.silu(self.norm2(hidden)), modulation)
-        if self.branch_factor is not None:
-            hidden = self.branch_factor * hidden
-        return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x, modulation))
+            hidden = hidden + repeated(self.time_emb_proj(F.silu(time)), len(x))[:, :, None, None]
+        # What no gradient needs is overwritten: asking for new memory takes a CPU as long as the computation.
+        is_kept = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        hidden = F.silu(self.norm2(hidden), inplace=not is_kept)
+        if guidance is not None:
+            hidden, x = guided(hidden, guidance), guided(x, guidance)
+        hidden = self.conv2(hidden, modulation)
+        shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x, modulation)
+        if self.branch_factor is None:
+            return hidden + shortcut
+        if is_kept:
+            return self.branch_factor * hidden + shortcut
+        return hidden.mul_(self.branch_factor).add_(shortcut)
 
     def fix_time(self, time: Tensor) -> None:
         """Add the effect of a time embedding [1, time_channels] to the bias of ``conv1`` for good, as a new tensor."""

@@ -56,9 +56,9 @@ class FoldedNetwork(Generic[Network]):
             _fold_into(buffer, layer, modulation[0])
         return self
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **more: Any) -> Any:
         """Run the network with these weights."""
-        return self.network(*args)
+        return self.network(*args, **more)
 
 
 class FoldedInTurn:
@@ -74,14 +74,17 @@ class FoldedInTurn:
     def __init__(self, folded: FoldedNetwork[Any], modulations: Tensor) -> None:
         self.folded, self.modulations = folded, modulations
 
-    def __call__(self, *args: Tensor) -> Tensor:
-        """Run picture after picture; every argument has B rows, or several times B in the same order (by prompts)."""
+    def __call__(self, *args: Tensor, **more: Any) -> Tensor:
+        """Run picture after picture; every argument has B rows, or several times B in the same order (by prompts).
+
+        What is given by name serves all of them.
+        """
         count = len(self.modulations)
         parts = []
         for index in range(count):
             # Copied, as one image's own tensors lie: another alignment may mean another kernel, which rounds otherwise.
             folded = self.folded.fold(self.modulations[index : index + 1].clone())
-            parts.append(folded(*(argument[index::count].clone() for argument in args)))
+            parts.append(folded(*(argument[index::count].clone() for argument in args), **more))
         return torch.stack(parts, dim=1).flatten(0, 1)
 
 

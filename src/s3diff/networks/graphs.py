@@ -39,11 +39,8 @@ class PredictGraph(nn.Module):
 
     def forward(self, latent: Tensor, modulation: Tensor, context: Tensor, guidance: Tensor) -> Tensor:
         """``latent``: [1, C, h, w]; ``context``: [1 or 2, T, context_channels]; ``guidance``: one number, [1]."""
-        if not self.is_guided:
-            return self.generator.predict(latent, context, modulation).float()
-        both = self.generator.predict(latent.expand(2, -1, -1, -1), context, modulation.expand(2, -1, -1, -1))
-        with_positive, with_negative = both.float().chunk(2)
-        return with_negative + guidance * (with_positive - with_negative)
+        weight = guidance if self.is_guided else None
+        return self.generator.predict(latent, context, modulation, weight).float()
 
 
 class EncoderGraph(nn.Module):

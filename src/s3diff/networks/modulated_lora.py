@@ -61,12 +61,17 @@ class ModulatedLinear(nn.Linear, _ModulatedLora):
         self._add_factors(lora_rank, (lora_rank, in_features), (out_features, lora_rank))
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
-        """``x``: [B, ..., in]; ``modulation``: [B, r, r] or None for only the base weight. Returns [B, ..., out]."""
+        """``x``: [B, ..., in]; ``modulation``: [B, r, r], or None for only the base weight. Returns [B, ..., out].
+
+        Fewer matrices than B serve the batch in turn: see :func:`repeated`.
+        """
         base = F.linear(x, self.weight, self.bias)
         if modulation is None or self.lora_rank == 0:
             return base
         code = F.linear(x, self.lora_A)
-        mixed = torch.matmul(code.flatten(1, -2), modulation).view_as(code)  # row vectors: code @ M is M^T code
+        mixed = torch.matmul(code.flatten(1, -2), repeated(modulation, len(x))).view_as(
+            code
+        )  # row vectors: code @ M is M^T code
         return base + self.lora_scale * F.linear(mixed, self.lora_B)
 
 
@@ -92,13 +97,22 @@ class ModulatedConv2d(nn.Conv2d, _ModulatedLora):
         self._add_factors(lora_rank, shape_a, (out_channels, lora_rank, 1, 1))
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
-        """``x``: [B, in, h, w]; ``modulation``: [B, r, r] or None for only the base weight."""
+        """``x``: [B, in, h, w]; ``modulation``: [B, r, r], or None for only the base weight.
+
+        Fewer matrices than B serve the batch in turn: see :func:`repeated`.
+        """
         base = F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
         if modulation is None or self.lora_rank == 0:
             return base
         code = F.conv2d(x, self.lora_A, None, self.stride, self.padding)
-        mixed = torch.bmm(modulation.transpose(1, 2), code.flatten(2)).view_as(code)
+        mixed = torch.bmm(repeated(modulation, len(x)).transpose(1, 2), code.flatten(2)).view_as(code)
         return base + self.lora_scale * F.conv2d(mixed, self.lora_B)
+
+
+def repeated(tensor: Tensor, batch_size: int) -> Tensor:
+    """Repeat a batch as a whole until it has ``batch_size`` rows, a multiple of its own."""
+    times = batch_size // len(tensor)
+    return tensor if times == 1 else torch.cat([tensor] * times)
 
 
 ModulatedLayer = ModulatedLinear | ModulatedConv2d
@@ -194,12 +208,12 @@ def fold(weights: Mapping[str, LoraWeights], modulation: Tensor, dtype: torch.dt
     }
 
 
-def call_adapted(network: nn.Module, adaptation: Adaptation, *args: Any) -> Any:
-    """Run ``network(*args)`` with folded weights (a mapping, or a folded network), per-sample modulation (a tensor) or
+def call_adapted(network: nn.Module, adaptation: Adaptation, *args: Any, **more: Any) -> Any:
+    """Run the network with folded weights (a mapping, or a folded network), per-sample modulation (a tensor) or
     its base weights.
     """
     if isinstance(adaptation, Mapping):
-        return torch.func.functional_call(network, dict(adaptation), args)
+        return torch.func.functional_call(network, dict(adaptation), args, more)
     if adaptation is None or isinstance(adaptation, Tensor):
-        return network(*args, modulation=adaptation)
-    return adaptation(*args)
+        return network(*args, modulation=adaptation, **more)
+    return adaptation(*args, **more)

@@ -95,14 +95,25 @@ class OneStepGenerator(nn.Module):
         mean, log_variance = self.autoencoder.latent_gaussian(moments)
         return sample_gaussian(mean, log_variance, noise) * self.config.autoencoder.scaling_factor
 
-    def predict(self, latent: Tensor, context: Tensor | tuple[KeysAndValues, ...], adaptation: Adaptation) -> Tensor:
-        """Predict the noise at the schedule's timestep; ``context``: [B, T, context_channels], or its keys and
-        values.
+    def predict(
+        self,
+        latent: Tensor,
+        context: Tensor | tuple[KeysAndValues, ...],
+        adaptation: Adaptation,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the noise at the schedule's timestep.
+
+        Args:
+            latent: [B, latent_channels, h, w].
+            context: [B, T, context_channels], or its keys and values; of two prompts with guidance, see :class:`UNet`.
+            adaptation: of the UNet.
+            guidance: [1], or None for one prompt.
         """
         timestep = torch.full((latent.shape[0],), self.config.schedule.timestep, device=latent.device)
         dtype = dtype_of(self.unet)
         prepared = context.to(dtype) if isinstance(context, Tensor) else context
-        return call_adapted(self.unet, adaptation, latent.to(dtype), timestep, prepared)
+        return call_adapted(self.unet, adaptation, latent.to(dtype), timestep, prepared, guidance=guidance)
 
     def predict_guided(
         self, latent: Tensor, positive: Tensor, negative: Tensor, guidance: float, adaptation: Adaptation
@@ -138,13 +149,8 @@ class OneStepGenerator(nn.Module):
         num_prompts = 1 if guidance == 1.0 else 2
         if isinstance(context, Tensor) and len(context) != num_prompts * len(latent):
             context = context.repeat_interleave(num_prompts * len(latent) // len(context), dim=0)
-        if num_prompts == 1:
-            return self.predict(latent, context, adaptation).to(torch.float32)
-        if isinstance(adaptation, Tensor):
-            adaptation = torch.cat([adaptation, adaptation])
-        both = self.predict(torch.cat([latent, latent]), context, adaptation)
-        with_positive, with_negative = both.to(torch.float32).chunk(2)
-        return with_negative + guidance * (with_positive - with_negative)
+        weight = None if num_prompts == 1 else torch.tensor([float(guidance)], device=latent.device)
+        return self.predict(latent, context, adaptation, weight).to(torch.float32)
 
     def decode(self, latent: Tensor, image: Tensor) -> Tensor:
         """Decode a clean, scaled ``latent`` to [B, 3, H, W] in [-1, 1], float32; ``image``: the enlarged input."""

@@ -24,6 +24,7 @@ from s3diff.networks.blocks import (
     TransformerBlock,
     Upsample,
     Upsampler,
+    guided,
     require_choice,
     require_divisor,
     require_widths,
@@ -32,7 +33,7 @@ from s3diff.networks.blocks import (
     stream_activation,
     stream_norm,
 )
-from s3diff.networks.modulated_lora import MAX_LORA_RANK, ModulatedConv2d, ModulatedNetwork
+from s3diff.networks.modulated_lora import MAX_LORA_RANK, ModulatedConv2d, ModulatedNetwork, repeated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,20 +93,39 @@ class UNetConfig:
         return 4 * self.block_out_channels[0]
 
 
+@dataclass
+class _Contexts:
+    """Give every transformer of a pass its context, and say how many rows it has.
+
+    Attributes:
+        each: in the order of the transformers.
+        batch_size: rows behind the first transformer: one for each latent and prompt.
+    """
+
+    each: Iterator[Context]
+    batch_size: int
+
+    def __next__(self) -> Context:
+        return next(self.each)
+
+
 class _UNetBlock(nn.Module):
     """Share the code of the down, mid and up blocks: ResNet blocks, each followed by a transformer if there is one.
 
-    ``time`` is None where the timestep is fixed; ``contexts`` gives every transformer its context, in order.
+    ``time`` is None where the timestep is fixed; ``contexts`` gives every transformer its context, in order. Features
+    are the same for all prompts until the first transformer: there they become ``contexts.batch_size`` rows.
     """
 
     resnets: nn.ModuleList
     attentions: nn.ModuleList | None
 
     def _layer(
-        self, index: int, x: Tensor, time: Tensor | None, contexts: Iterator[Context], modulation: Tensor | None
+        self, index: int, x: Tensor, time: Tensor | None, contexts: _Contexts, modulation: Tensor | None
     ) -> Tensor:
         x = self.resnets[index](x, time, modulation)
-        return x if self.attentions is None else self.attentions[index](x, next(contexts), modulation)
+        if self.attentions is None:
+            return x
+        return self.attentions[index](repeated(x, contexts.batch_size), next(contexts), modulation)
 
 
 class DownBlock(_UNetBlock):
@@ -124,7 +144,7 @@ class DownBlock(_UNetBlock):
             self.downsamplers.append(Downsampler(width, asymmetric=False, lora_rank=config.lora_rank))
 
     def forward(
-        self, x: Tensor, time: Tensor | None, contexts: Iterator[Context], modulation: Tensor | None = None
+        self, x: Tensor, time: Tensor | None, contexts: _Contexts, modulation: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the block's output and everything that the up blocks will take from it, in order."""
         skips = []
@@ -146,9 +166,7 @@ class UNetMidBlock(_UNetBlock):
         self.resnets = nn.ModuleList(_resnet(width, width, config) for _ in range(2))
         self.attentions = nn.ModuleList([_transformer(config, len(config.block_out_channels) - 1)])
 
-    def forward(
-        self, x: Tensor, time: Tensor | None, contexts: Iterator[Context], modulation: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | None, contexts: _Contexts, modulation: Tensor | None = None) -> Tensor:
         """[B, C, h, w] -> [B, C, h, w]."""
         return self.resnets[1](self._layer(0, x, time, contexts, modulation), time, modulation)
 
@@ -176,12 +194,27 @@ class UpBlock(_UNetBlock):
         skips: list[Tensor],
         size_after: tuple[int, int],
         time: Tensor | None,
-        contexts: Iterator[Context],
+        contexts: _Contexts,
         modulation: Tensor | None = None,
+        guidance: Tensor | None = None,
     ) -> Tensor:
-        """``skips``: one per ResNet block, in the order of use; ``size_after``: the next block's feature size."""
+        """Run the block.
+
+        Args:
+            x: [B, in, h, w].
+            skips: one per ResNet block, in the order of use.
+            size_after: the next block's feature size.
+            time: see :class:`_UNetBlock`.
+            contexts: the same.
+            modulation: see :class:`ModulatedConv2d`.
+            guidance: for the last ResNet block, which combines two prompts; see there.
+        """
         for index, skip in enumerate(skips):
-            x = self._layer(index, torch.cat([x, skip], dim=1), time, contexts, modulation)
+            x = torch.cat([x, repeated(skip, len(x))], dim=1)
+            if guidance is not None and index == len(skips) - 1:
+                x = self.resnets[index](x, time, modulation, guidance)
+            else:
+                x = self._layer(index, x, time, contexts, modulation)
         for upsampler in self.upsamplers:
             x = upsampler(x, size_after, modulation)
         return x
@@ -267,18 +300,23 @@ class UNet(ModulatedNetwork):
         timestep: Tensor,
         context: Tensor | tuple[KeysAndValues, ...],
         modulation: Tensor | None = None,
+        guidance: Tensor | None = None,
     ) -> Tensor:
         """Predict the noise in a latent.
+
+        With guidance everything before the first transformer is computed once for both prompts, and so is, with norm
+        "branch", everything after the last activation, which is linear.
 
         Args:
             latent: [B, latent_channels, h, w].
             timestep: [B], whole numbers.
             context: [B, T, context_channels], the prompt's embedding; or its keys and values of P prompts, for B = n P
-                latents, n for each prompt.
+                latents, n for each prompt. With guidance: of 2 B rows, the positive ones first.
             modulation: [B, 2n + 2, r, r], or None for the base weights.
+            guidance: [1], combines the predictions for the two prompts, see :func:`guided`; None for one prompt.
 
         Returns:
-            [B, latent_channels, h, w].
+            [B, latent_channels, h, w]; float32 with guidance.
         """
         num_blocks = len(self.down_blocks)
         rows: tuple[Tensor | None, ...] = (None,) * self.num_modulation_rows
@@ -288,7 +326,9 @@ class UNet(ModulatedNetwork):
         if self.time_embedding is not None:
             features = sinusoidal_features(timestep, self.config.block_out_channels[0]).to(latent.dtype)
             time = self.time_embedding(features)
-        contexts: Iterator[Context] = itertools.repeat(context) if isinstance(context, Tensor) else iter(context)
+        each: Iterator[Context] = itertools.repeat(context) if isinstance(context, Tensor) else iter(context)
+        contexts = _Contexts(each, len(latent) if guidance is None else 2 * len(latent))
+        combines_early = guidance is not None and self._ends_linearly
 
         x = self.conv_in(latent)
         skips = [x]
@@ -300,8 +340,18 @@ class UNet(ModulatedNetwork):
             taken = [skips.pop() for _ in range(self.config.layers_per_block + 1)]
             # Odd sides: the enlargement must meet the next skip's size, which is not always twice as large.
             size_after = tuple(skips[-1].shape[2:]) if skips else tuple(x.shape[2:])
-            x = block(x, taken, size_after, time, contexts, rows[num_blocks + 1 + index])
-        return self.conv_out(self.activation_out(self.conv_norm_out(x)), rows[-1])
+            early = guidance if combines_early and index == num_blocks - 1 else None
+            x = block(x, taken, size_after, time, contexts, rows[num_blocks + 1 + index], early)
+        prediction: Tensor = self.conv_out(self.activation_out(self.conv_norm_out(x)), rows[-1])
+        if guidance is None:
+            return prediction
+        prediction = prediction.to(torch.float32)
+        return prediction if combines_early else guided(prediction, guidance)
+
+    @property
+    def _ends_linearly(self) -> bool:
+        """Whether nothing but the last block's activation is not linear after that block's last norm."""
+        return self.config.norm == "branch" and not self.config.cross_attention[0]
 
 
 def _require_agreement(config: UNetConfig) -> None:

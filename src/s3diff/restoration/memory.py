@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from s3diff.errors import PictureError
+from s3diff.restoration.allocator import give_back, kept_bytes
 
 if TYPE_CHECKING:
     from s3diff.restoration.device_model import DeviceModel
@@ -41,15 +42,17 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "mps":
         return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     system_free = _windows_free() if sys.platform == "win32" else _linux_free()
-    return _UNKNOWN_BYTES if system_free is None else system_free
+    return _UNKNOWN_BYTES if system_free is None else system_free + kept_bytes()
 
 
 def free_cached(device: torch.device) -> None:
-    """Free the memory that the device's allocator caches."""
+    """Give back the free memory that the device's allocator keeps."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+    else:
+        give_back()
 
 
 def attempt(

@@ -39,8 +39,8 @@ AUTOENCODER_TILE, AUTOENCODER_HALO = 128, 8
 SMALLEST_TILE_PX = 384
 #: Share of the free memory that a plan may count on.
 _USABLE = 0.6
-#: On a CPU a larger working set is not faster: local models restore larger pictures in tiles.
-_LOCAL_BYTES_ON_CPU = 2**30
+#: Above it local models restore in tiles on a CPU, whatever is free; below it that would cost 1.2 times the work.
+_LOCAL_BYTES_ON_CPU = 2 * 2**30
 #: Feature maps of the finest level that exist at a time: at once, and in bands.
 _MAPS_WHOLE, _MAPS_IN_BANDS = 4.0, 1.6
 
