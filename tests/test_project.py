@@ -9,6 +9,8 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -322,3 +324,22 @@ def test_summaries_of_modules_and_functions_begin_with_a_verb() -> None:
             if (first := summary.split()[0].rstrip(",.:;")).lower() not in VERBS:
                 others.append(f"{path.name}: {name} begins with {first!r}")
     assert not others
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Imports inside functions count as well: they only hide a circle. Those for type checkers do not."""
+    sources = REPOSITORY / "src"
+    paths = {path.relative_to(sources).with_suffix("").parts: path for path in (sources / "s3diff").rglob("*.py")}
+    modules = {".".join(parts).removesuffix(".__init__"): path for parts, path in paths.items()}
+
+    def imported(node: ast.AST) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+                continue
+            if isinstance(child, ast.ImportFrom) and child.module is not None:
+                names = [f"{child.module}.{alias.name}" for alias in child.names]
+                yield from (name if name in modules else child.module for name in names)
+            yield from imported(child)
+
+    graph = {name: set(imported(ast.parse(path.read_text("utf-8")))) & set(modules) for name, path in modules.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError with the modules of a circle

@@ -15,7 +15,7 @@ import torch
 from s3diff.atomic_write import write_atomically
 from s3diff.errors import ModelError, OptionError, OutputError
 from s3diff.messages import shown_path
-from s3diff.options import Backend, RestoreOptions
+from s3diff.options import Backend
 from s3diff.restoration.device import choose_device
 from s3diff.restoration.runtime_stages import RuntimeStages, dtypes_of
 from s3diff.restoration.runtimes import is_installed, require_installed
@@ -54,11 +54,18 @@ def check_backend(backend: Backend, device: str | torch.device, *, fast: bool = 
 
 
 def fastest_backend(
-    model: LoadedModel, device: torch.device, dtype: torch.dtype, *, fast: bool, remark: Callable[[str], None]
+    kind: type[Any],
+    model: LoadedModel,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    fast: bool,
+    remark: Callable[[str], None],
 ) -> Literal["torch", "openvino"]:
     """Choose OpenVINO where it can run the model and was measured to be faster on this machine; measure it once.
 
     Args:
+        kind: class whose restorations are timed, a :class:`~s3diff.restoration.restorer.Restorer`.
         model: in float32, on the CPU.
         device: where torch would run it.
         dtype: the number format of the computation.
@@ -76,7 +83,7 @@ def fastest_backend(
     if not isinstance(seconds, dict) or set(seconds) != {"torch", "openvino"}:
         remark(f"measuring once whether OpenVINO is faster than torch; the result is kept in {shown_path(record)}")
         try:
-            seconds = _measured(model, precision, remark)
+            seconds = _measured(kind, model, precision, remark)
         except ModelError:  # OpenVINO cannot take these networks
             seconds = {"torch": 0.0, "openvino": 1.0}
         with suppress(OSError, OutputError):
@@ -84,22 +91,18 @@ def fastest_backend(
     return "openvino" if seconds["openvino"] < seconds["torch"] else "torch"
 
 
-def _measured(model: LoadedModel, precision: Any, remark: Callable[[str], None]) -> dict[str, float]:
+def _measured(kind: type[Any], model: LoadedModel, precision: str, remark: Callable[[str], None]) -> dict[str, float]:
     """Measure the shortest of a few restorations with each backend, by turns, in seconds."""
-    from s3diff.restoration.device_model import DeviceModel
-    from s3diff.restoration.tensors import restore_tensors
-
     backends: tuple[Backend, ...] = ("torch", "openvino")
     models = {
-        backend: DeviceModel(model, device="cpu", precision=precision, backend=backend, remark=remark)
-        for backend in backends
+        backend: kind(model, device="cpu", precision=precision, backend=backend, remark=remark) for backend in backends
     }
     picture = torch.rand(1, 3, _TRIAL_SIDE, _TRIAL_SIDE, generator=torch.Generator().manual_seed(0))
     shortest: dict[str, float] = {}
     for trial in range(_NUM_TRIALS + 1):
         for backend, each in models.items():
             started = time.perf_counter()
-            restore_tensors(each, picture, each.resolved(RestoreOptions()))
+            each.restore_tensor(picture)
             if trial:  # the first one makes and loads the graphs
                 taken = time.perf_counter() - started
                 shortest[backend] = min(taken, shortest.get(backend, taken))

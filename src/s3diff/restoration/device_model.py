@@ -87,7 +87,7 @@ class DeviceModel:
         #: The stages where another runtime than torch computes them.
         self.runtime: RuntimeStages | None = None
         if backend == "auto":
-            backend = fastest_backend(model, chosen, self.dtype, fast=fast, remark=self.remark)
+            backend = fastest_backend(type(self), model, chosen, self.dtype, fast=fast, remark=self.remark)
         if backend != "torch":
             self.runtime = RuntimeStages(model, self.generator, backend, self.dtype, self.remark)
         self._place(chosen)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import os
 import re
@@ -14,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from s3diff.atomic_write import write_atomically
+from s3diff.json_lines import AppendedLines
 
 LOG_FILE = "log.jsonl"
 _STEP = re.compile(r'\{"step": (\d+),.*\}\n')
@@ -31,7 +31,7 @@ class Tracker:
     def __init__(self, output: Path, name: str, config: Mapping[str, Any], step: int, *, is_main: bool) -> None:
         if is_main:
             _cut_log(output / LOG_FILE, step)
-        self._log = open(output / LOG_FILE, "a", encoding="utf-8") if is_main else None  # noqa: SIM115
+        self._log = AppendedLines(output / LOG_FILE) if is_main else None
         self._board: Any = None
         self._wandb: Any = None
         if not is_main:
@@ -51,8 +51,7 @@ class Tracker:
         if self._log is None:
             return
         figures = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        self._log.write(json.dumps({"step": step, **figures}) + "\n")
-        self._log.flush()
+        self._log.append([{"step": step, **figures}])
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
