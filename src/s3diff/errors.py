@@ -34,11 +34,11 @@ class DownloadError(S3DiffError, OSError):
 
 
 class StoreError(S3DiffError, OSError):
-    """An object store or a folder of many pictures cannot be reached or refuses; the same call goes on later."""
+    """An object store or a folder of many pictures cannot be reached or refuses; the same call resumes later."""
 
 
 class TrainingError(S3DiffError, RuntimeError):
-    """A run cannot go on; the message says at which step and why."""
+    """A run cannot continue; the message names the step and the reason."""
 
 
 class MissingExtraError(S3DiffError, ImportError):

@@ -1,6 +1,7 @@
 """Append objects to a file, one JSON object per line, so that a killed process or a full disk costs one line at most.
 
-Journals and reports of folder runs, scores of evaluations and records of finished tiles are such files. No torch here.
+Journals and reports of folder runs, scores of evaluations, logs of trainings and records of finished tiles are such
+files. No torch here.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def released_latent_spans(height: int, width: int, tiles: ReleasedTiles) -> list
 
 
 def released_blend_weights(side: int) -> np.ndarray:
-    """Compute a [side, side] Gaussian; its centre lies half a position below the middle, as in the release."""
+    """Compute a [side, side] Gaussian; its centre is half a position below the middle, as in the release."""
     positions = np.arange(side)
 
     def bell(centre: float) -> np.ndarray:

@@ -38,7 +38,7 @@ _COMMANDS = {
     "serve": "Serve the web page and the HTTP service to others.",
     "presets": "List settings for kinds of pictures: scans, text, ...",
     "inspect": "Show how a result was made.",
-    "models": "List the models, and where they lie.",
+    "models": "List the models and their folders.",
     "doctor": "Show which parts are installed.",
     "cluster": "Restore and serve on many machines.",
     "train": "Train a model on your own photographs.",
@@ -160,7 +160,7 @@ def models(
         bool, typer.Option("--verify", help="Load every model that is there and compare it with its fingerprint.")
     ] = False,
 ) -> None:
-    """List the models that --model knows by name, and where they lie: a folder that may be removed as a whole."""
+    """List the models that --model knows by name, and their folders, which may be removed as a whole."""
     with one_line_errors():
         if verify:
             load_torch()

@@ -92,10 +92,10 @@ def restore(
     device: Annotated[str, typer.Option(help="Of the workers: auto, cuda, mps or cpu.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="Number format of the networks.")] = "auto",
     fast: Annotated[bool, typer.Option("--fast", help="Compile the networks, in each worker.")] = False,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also what lies deeper.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders too.")] = False,
     writing: OutputOptions,
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave pictures alone whose output is there.")
+        bool, typer.Option("--skip-existing", help="Skip pictures whose output is there.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print how many pictures, megapixels and hours it would be; no Ray.")
@@ -174,7 +174,7 @@ def serve(
     gpus_per_replica: Annotated[float, typer.Option(min=0, metavar="N", help="GPUs of a replica; 0.5 shares one.")] = 0,
     local_cpus: _LocalCpus = None,
     dashboard: _Dashboard = False,
-    grace: Annotated[float, typer.Option(help="Seconds for a replica that is stopped to finish what is running.")] = 30,
+    grace: Annotated[float, typer.Option(help="Seconds for a stopped replica to finish running pictures.")] = 30,
 ) -> None:
     """Serve the page and the HTTP service of `s3diff serve` by replicas on a Ray cluster, until Ctrl-C.
 

@@ -113,7 +113,7 @@ def benchmark(
     metrics: Metrics = None,
     plugins: Plugins = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the run: results, scores, reports. Runs go on there.")
+        Path, typer.Option("--output", "-o", help="Folder of the run: results, scores, reports. Runs resume there.")
     ] = Path("benchmark"),
     limit: Limit = None,
     partial: Partial = False,
@@ -124,7 +124,7 @@ def benchmark(
     batch_size: BatchSize = 1,
     quiet: Quiet = False,
 ) -> None:
-    """Restore a set with several methods and score them. An interrupted run goes on; changed files are done again.
+    """Restore a set with several methods and score them. An interrupted run resumes; changed files are done again.
 
     The table goes to stdout; OUTPUT gets results/, scores.jsonl, scores.csv, report.md and report.html.
     """

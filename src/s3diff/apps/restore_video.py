@@ -83,7 +83,7 @@ def restore_video(
     report: str | None,
     quiet: bool,
 ) -> None:
-    """Restore one video, with its progress; the same command goes on after an interruption.
+    """Restore one video, with its progress; the same command resumes after an interruption.
 
     Raises:
         S3DiffError: see :func:`s3diff.restoration.video.restore_video`.

@@ -242,7 +242,7 @@ class ReleasePaths(NamedTuple):
 
 
 def failure(release: Release, reason: str) -> DownloadError:
-    """Write the last line of every failed download: both repositories, the reason, and how to go on without the hub."""
+    """Write the last line of every failed download: both repositories, the reason, and the way without the hub."""
     return DownloadError(
         f"cannot download the model s3diff from {release.method.name} and {release.base.name}: "
         f"{' '.join(reason.split())}; with the files already on disk run `s3diff convert --base SD_TURBO_FOLDER "

@@ -220,7 +220,7 @@ def _draw_even(ends: tuple[float, float], batch_size: int, generator: torch.Gene
 
 
 def _draw_around_one(ends: tuple[float, float], batch_size: int, generator: torch.Generator) -> Tensor:
-    """Draw below 1 as often as above, however the range lies around 1."""
+    """Draw below 1 as often as above, whatever the range around 1."""
     is_below = torch.rand(batch_size, generator=generator) < 0.5
     below, above = _draw_even((ends[0], 1), batch_size, generator), _draw_even((1, ends[1]), batch_size, generator)
     return torch.where(is_below, below, above)

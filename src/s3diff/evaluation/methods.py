@@ -51,7 +51,7 @@ class Method(ABC):
 
     @abstractmethod
     def result_path(self, item: SetItem, folder: Path) -> Path | None:
-        """Find where the result of a picture lies or will lie; None where there is none (a partial folder)."""
+        """Return the path of a picture's result, also of a future one; None where there is none (a partial folder)."""
 
     @abstractmethod
     def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Score:

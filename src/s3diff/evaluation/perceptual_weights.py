@@ -112,7 +112,7 @@ _NIQE_MEMBER = _Member(
 
 
 def perceptual_folder() -> Path:
-    """Find where the converted files lie: ``perceptual`` in s3diff's cache."""
+    """Return the folder of the converted files: ``perceptual`` in s3diff's cache."""
     return cache_folder() / "perceptual"
 
 

@@ -1,4 +1,4 @@
-"""Restore and score a set with several methods; take over earlier scores.
+"""Restore and score a set with several methods; reuse earlier scores.
 
 Everything lies in one folder: ``results/METHOD/PICTURE.png``, ``scores.jsonl`` (one line for each picture of each
 method, added to while the run goes on), and for a degraded set ``low_quality/`` and ``truth/``.

@@ -1,7 +1,7 @@
 """Record the jobs that several services share, in a folder or an object store.
 
     kept/JOB.source      the picture, until the job has ended
-    kept/JOB.job         what is made of it, for whom
+    kept/JOB.job         the job's options and owner
     kept/JOB.result      the restored picture
     kept/JOB.end         how the job has ended; whoever writes it first is right
     live/JOB.0, .1, ...  who works on it: the service named in the highest number
@@ -163,7 +163,7 @@ class JobRecords:
         return None if told is None else (told["ended"], (told["result"] or {}).get("size_bytes", 0))
 
     def clear(self, job_id: str) -> None:
-        """Remove what is needed only until a job has ended."""
+        """Remove the files that are needed only until a job has ended."""
         # The highest claim goes last, so that nobody takes the job for an abandoned one meanwhile.
         for key in (f"kept/{job_id}.source", f"live/{job_id}.progress", f"live/{job_id}.cancel"):
             self._store.remove(key)
@@ -249,7 +249,7 @@ def job_of(job_id: str, told: dict[str, Any], folder: Path, kind: type[Job] = Jo
 
     Args:
         job_id: of the job.
-        told: what was read.
+        told: the text that was read.
         folder: holds the job's own.
 
     Raises:

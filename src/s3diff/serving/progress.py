@@ -13,7 +13,7 @@ from s3diff.serving.limits import ServiceLimits
 #: Least time between two reports of progress.
 _TELL_SECONDS = 0.1
 
-#: Share of what was measured before that still counts beside a new picture.
+#: Weight of earlier measurements against a new picture.
 _KEPT = 0.7
 #: Parts of a picture by the stages that report them.
 _PARTS: dict[str, Part] = {"tiles": "tile", "frames": "frame", "pages": "page"}
@@ -24,7 +24,7 @@ _LONGEST_WAIT_SECONDS = 300
 class TimeEstimator:
     """Estimate times by running means: seconds per output pixel for each model, and seconds per picture.
 
-    Large pictures weigh more, so that the first one replaces what the warm-up's small one took.
+    Large pictures weigh more, so that the first one outweighs the warm-up's small one.
     """
 
     def __init__(self) -> None:

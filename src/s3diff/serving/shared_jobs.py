@@ -1,4 +1,4 @@
-"""Share jobs between services at one place: each answers for any job, and goes on with those of a dead service.
+"""Share jobs between services at one place: each answers for any job, and takes over those of a dead service.
 
 Each service works on the jobs that it has taken in, and writes down what :mod:`s3diff.serving.job_records` lists. It
 writes its own record again every few seconds; one whose record stands still for longer, by the reader's own clock, is
@@ -25,7 +25,7 @@ from s3diff.serving.jobs import Job, JobStatus, JobStore, JobWorker, beyond_limi
 from s3diff.serving.limits import ServiceLimits
 
 _LOG = logging.getLogger("s3diff.serving")
-#: How often a service writes its record, looks at what the others have written, and looks for what is to go.
+#: Seconds between writes of a service's record, between looks at the others' records, and between clean-ups.
 _BEAT_SECONDS, _LOOK_SECONDS, _SWEEP_SECONDS = 2.0, 1.0, 60.0
 #: A service whose record stands still for so long is dead.
 _DEAD_SECONDS = 15.0
@@ -152,7 +152,7 @@ class SharedJobStore(JobStore):
         leaving.join(_LEAVE_SECONDS)
 
     def remove(self, job: Job) -> None:
-        """See :class:`JobStore`. Where the place is away, what is left there goes when it is old."""
+        """See :class:`JobStore`. If the place cannot be reached, remaining files are removed when they are old."""
         super().remove(job)
         is_known_there = job.id in self._shared or self._mirrors.pop(job.id, None) is not None
         self._shared.discard(job.id)
@@ -163,7 +163,7 @@ class SharedJobStore(JobStore):
                 _LOG.warning("a job cannot be removed: %s", error, extra={"job": job.id})
 
     def close(self) -> None:
-        """See :class:`JobStore`. What has ended stays at the place that is shared until it is old."""
+        """See :class:`JobStore`. Ended jobs stay at the shared place until they are old."""
         if not self._is_over.is_set():
             self.hand_over()
         super().close()
@@ -186,7 +186,7 @@ class SharedJobStore(JobStore):
         return mirror
 
     def _refresh(self, mirror: _Mirror) -> bool:
-        """Read where a job stands; returns whether it still exists."""
+        """Read a job's state; return whether the job still exists."""
         with mirror.turn:
             if mirror.status.is_final:
                 is_there = self._records.has_ended(mirror.id)
@@ -273,7 +273,7 @@ class SharedJobStore(JobStore):
         return service not in self._seen or self._seen[service][1] > _DEAD_SECONDS
 
     def _look_at_job(self, job_id: str, kinds: set[str]) -> None:
-        """End an own job where somebody has asked for that; go on with a job that nobody works on."""
+        """End an own job on request; take over a job that no service works on."""
         numbers = [int(kind) for kind in kinds if kind.isdigit()]
         number = max(numbers, default=-1)
         if number < 0:
@@ -338,7 +338,7 @@ class SharedJobStore(JobStore):
         return job_id in self._unwritten or self._records.has_ended(job_id)
 
     def _sweep_place(self, live: set[str]) -> None:
-        """Remove what has been kept long enough by all services, and what nobody works on and nobody has ended."""
+        """Remove jobs that are older than the services keep them, and abandoned jobs that nobody has ended."""
         kept, now = self._records.list("kept"), time.time()
         ended = []
         for job_id, kinds in kept.items():

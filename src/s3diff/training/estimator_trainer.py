@@ -85,7 +85,7 @@ class EstimatorTrainer(Loop):
         )
 
     def load(self, state: RunState) -> None:
-        """Take over a checkpoint of the same network."""
+        """Load a checkpoint of the same network."""
         self.estimator.load_state_dict(state.model)
 
     def export(self) -> Path:

@@ -113,11 +113,11 @@ class Loop(ABC):
 
     @abstractmethod
     def state(self) -> RunState:
-        """Collect everything needed to go on."""
+        """Collect everything that a resumed run needs."""
 
     @abstractmethod
     def load(self, state: RunState) -> None:
-        """Take over a state that fits."""
+        """Load a state that fits."""
 
     def validate(self, tracker: Tracker) -> None:  # noqa: B027 - nothing, unless a training has something to score
         """Score the model on known pictures, at the start, on the way and at the end."""

@@ -86,7 +86,7 @@ def resolve_config(request: TrainRequest) -> TrainConfig:
 
 
 def train(request: TrainRequest, report: Report | None = None) -> Path:
-    """Train a recipe from start to end, or go on with ``resume``.
+    """Train a recipe from start to end, or resume a run.
 
     Returns:
         The model folder that was written, with averaged weights.
@@ -149,7 +149,7 @@ def _require_consistent(request: TrainRequest) -> None:
 
 
 def require_output_outside(request: TrainRequest) -> None:
-    """Refuse an output among the pictures: the run's own would be trained on and scored when it goes on.
+    """Refuse an output among the pictures: a resumed run would train on its own output.
 
     Raises:
         OptionError: the folder of the run lies inside that of the pictures, or is it.

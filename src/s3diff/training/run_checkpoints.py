@@ -1,4 +1,4 @@
-"""Write checkpoints with everything a run needs to go on, whole or not at all; keep the last few."""
+"""Write checkpoints with everything that a resumed run needs, whole or not at all; keep the last few."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def require_new_run(output: Path) -> None:
 def require_same_run(
     state: RunState, config: Any, batch_size: int, base: str, pictures: str, *, accept_changes: bool
 ) -> list[str]:
-    """Compare a checkpoint with the run that is to go on from it.
+    """Compare a checkpoint with the run that resumes from it.
 
     Returns:
         One line for each accepted difference.

@@ -236,7 +236,7 @@ class Trainer(Loop):
         )
 
     def load(self, state: RunState) -> None:
-        """Take over a checkpoint of the same networks; a discriminator that it lacks starts afresh.
+        """Load a checkpoint of the same networks; a discriminator that it lacks starts afresh.
 
         Raises:
             OptionError: it has a discriminator and this run has none, or one has an average and the other has not.

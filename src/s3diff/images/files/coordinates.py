@@ -75,12 +75,12 @@ Follow = Callable[[Numbers, Transform], Numbers | None]
 
 
 def own_width(values: Numbers, transform: Transform) -> Numbers:
-    """Set to the result's width, whatever the field said."""
+    """Set to the result's width, whatever the field stated."""
     return (transform.result[0],)
 
 
 def own_height(values: Numbers, transform: Transform) -> Numbers:
-    """Set to the result's height, whatever the field said."""
+    """Set to the result's height, whatever the field stated."""
     return (transform.result[1],)
 
 

@@ -220,7 +220,7 @@ def checked_target(
 
 
 def require_regular(path: PicturePath) -> Path:
-    """Return a target, links followed, at which nothing stands, or a file that may be written.
+    """Return a target, links followed, that is missing or a file that may be written.
 
     Raises:
         OutputError: a folder, a pipe or a write-protected file is there, or a link leads nowhere.

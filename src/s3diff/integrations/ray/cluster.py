@@ -39,7 +39,7 @@ def import_ray() -> Any:
         MissingExtraError: Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised; Ray's log files have the rest
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors are raised; Ray's log files have the rest
     try:
         import ray
     except ImportError as error:

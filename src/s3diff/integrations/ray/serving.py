@@ -39,7 +39,7 @@ class Replicas:
         most: of ``auto``.
         cpus: of each; also its threads.
         gpus: of each; a part of one is shared.
-        grace_seconds: how long one that is stopped finishes what it works on; the rest goes to the others.
+        grace_seconds: time of a stopped replica to finish running pictures; the others take over the rest.
     """
 
     num: int | Literal["auto"] = "auto"
@@ -54,7 +54,7 @@ class Replica:
 
     Args:
         settings: of every replica.
-        replicas: what it has.
+        replicas: their number and resources.
 
     Raises:
         S3DiffError: it cannot be started.
@@ -83,7 +83,7 @@ class Replica:
             raise ServiceError("the service's threads have ended")
 
     def __del__(self) -> None:
-        """Finish what is at work and leave the rest to the other replicas, when Ray Serve stops this one."""
+        """Finish running pictures and leave the rest to the other replicas, when Ray Serve stops this one."""
         service = self.__dict__.pop("_service", None)
         if service is not None:
             service.close(self._grace)
@@ -185,7 +185,7 @@ def serve_until(
             serve.start(proxy_location="EveryNode", http_options={"host": settings.host, "port": port})
             serve.run(app, name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
-        with suppress(Exception):  # the reason is told already
+        with suppress(Exception):  # the reason is printed already
             serve.delete(APPLICATION)
         raise ServiceError(f"no replica could be started ({_reason(str(error).splitlines())})") from error
     try:

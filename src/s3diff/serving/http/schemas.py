@@ -62,11 +62,11 @@ class ResultView(BaseModel):
     height: int
     blur: Degree = Field(description="The degree that was used.")
     noise: Degree = Field(description="The degree that was used.")
-    estimated_blur: Degree = Field(description="What the estimator found.")
-    estimated_noise: Degree = Field(description="What the estimator found.")
-    seconds: float = Field(description="Time of the networks and what belongs to them.")
+    estimated_blur: Degree = Field(description="The estimate of the blur.")
+    estimated_noise: Degree = Field(description="The estimate of the noise.")
+    seconds: float = Field(description="Time of the networks, with preparation and finishing.")
     frames: int | None = Field(None, description="Of an animation.")
-    notes: list[str] = Field(description="What was lost, left out or unusual, one sentence each.")
+    notes: list[str] = Field(description="Remarks on losses and on anything unusual, one sentence each.")
 
 
 class JobView(BaseModel):
@@ -106,7 +106,7 @@ class JobView(BaseModel):
     fraction: Degree = Field(description="Of the work that is done; an estimate.")
     seconds_left: float | None = Field(description="Of the work on this picture; null while unknown.")
     error: str | None = Field(description="Why it failed, in one sentence.")
-    cause: Cause | None = Field(description="What has to change.")
+    cause: Cause | None = Field(description="The cause of a failure, by the code of the error.")
     field: str | None = Field(description="The option at fault, where it is one.")
     result: ResultView | None
 
@@ -140,7 +140,7 @@ class InspectionView(BaseModel):
 
     digital_source_type: str | None = Field(description="A term of IPTC's vocabulary.", examples=["digitalCapture"])
     creator_tool: str | None
-    restorations: list[dict[str, Any]] = Field(description="By s3diff, in their order: what each states.")
+    restorations: list[dict[str, Any]] = Field(description="Statements of restorations by s3diff, in their order.")
     credentials: dict[str, Any] | None = Field(description="Content Credentials: whether they hold, and what they say.")
     unchecked: str | None = Field(description="Why Content Credentials that are there were not checked.")
     further_pages: list[dict[str, Any]] = Field(description="Of a TIFF's other pages the first three of these fields.")
@@ -154,7 +154,7 @@ class HealthView(BaseModel):
 
 
 def job_view(service: RestorationService, job: Job) -> JobView:
-    """Describe a job as it stands now."""
+    """Describe a job's present state."""
     status = job.status
     result = None
     if status.result is not None:

@@ -161,7 +161,7 @@ def addresses_of(listener: socket.socket) -> list[str]:
 
 
 def address_at(host: str, port: int) -> str:
-    """Write the address of a host, whose IPv6 address stands in brackets."""
+    """Write the address of a host, an IPv6 address in brackets."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

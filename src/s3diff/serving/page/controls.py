@@ -73,7 +73,7 @@ class Control:
 
     @property
     def allowed(self) -> dict[str, float | bool] | None:
-        """What a number may be; None for other options."""
+        """The allowed numbers; None for other options."""
         found = RANGES.get(self.field)
         return None if found is None else {"low": found.low, "high": found.high, "isOpen": found.is_open}
 

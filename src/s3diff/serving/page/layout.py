@@ -1,4 +1,4 @@
-"""Fill the page's HTML with what the service offers."""
+"""Fill the page's HTML with the service's models, options and limits."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def pairing_loss(more_real: Tensor, less_real: Tensor, counted: Tensor, num_counted: float) -> Tensor:
-    """Average the softplus of how far the logits of ``less_real`` lie above those of ``more_real``, over all places.
+    """Average the softplus of the logits of ``less_real`` minus those of ``more_real``, over all places.
 
     The discriminator gives the targets as ``more_real`` and the results as ``less_real``, the generator the other way
     round.

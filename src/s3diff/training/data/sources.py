@@ -54,7 +54,7 @@ class PictureSource(Protocol):
         ...
 
     def own_name(self, index: int) -> str:
-        """Name a picture as it is called wherever the set lies: without the path that leads to folder or shards."""
+        """Name a picture independently of the set's place: without the path of the folder or the shards."""
         ...
 
     def read(self, index: int) -> np.ndarray:
