@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib import metadata
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from s3diff.git_lfs import is_pointer
@@ -36,6 +37,14 @@ _EXTRAS = {
     "test": "the tests, some of which compare with diffusers and scipy",
     "docs": "the documentation site, from Python 3.11 on: zensical serve",
     "dev": "the checks that every change has to pass",
+}
+#: The modules of packages whose module has another name.
+_MODULES = {
+    "c2pa-python": "c2pa",
+    "import-linter": "importlinter",
+    "mkdocstrings-python": "mkdocstrings_handlers",
+    "pytest-xdist": "xdist",
+    "pyvips-binary": "_libvips",
 }
 #: A requirement of an extra in a package's metadata.
 _OF_EXTRA = re.compile(r"""(?P<package>[\w.-]+).*;.*\bextra *== *['"](?P<extra>\w+)['"]""")
@@ -103,11 +112,15 @@ def _devices() -> Iterator[str]:
 
 def _extras() -> Iterator[str]:
     yield "extras"
-    listed: set[str] = set()
+    packages_by_extra = {extra: packages_of(extra) for extra in _EXTRAS}
+    if not any(packages_by_extra.values()):
+        yield "  not known: s3diff runs from its source code, without having been installed"
+        return
     for extra, purpose in _EXTRAS.items():
-        packages = [package for package in packages_of(extra) if package not in listed]
-        listed.update(packages)
-        versions = {package: version for package in packages if (version := _version(package)) is not None}
+        own = packages_by_extra[extra]
+        contained = {each for other in packages_by_extra.values() if set(other) < set(own) for each in other}
+        packages = [package for package in own if package not in contained]
+        versions = {package: _version(package) or "installed" for package in packages if _is_there(package)}
         if len(versions) == len(packages):
             yield f"  {extra:16} ready: {purpose}"
             yield from (f"    {package:14} {version}" for package, version in versions.items())
@@ -120,8 +133,16 @@ def _extras() -> Iterator[str]:
 
 def packages_of(extra: str) -> list[str]:
     """List the packages of an extra, also those of extras that it contains, as the installed package states them."""
-    found = (_OF_EXTRA.match(requirement) for requirement in metadata.requires("s3diff") or ())
+    try:
+        requirements = metadata.requires("s3diff") or ()
+    except metadata.PackageNotFoundError:
+        return []
+    found = map(_OF_EXTRA.match, requirements)
     return [each["package"] for each in found if each and each["extra"] == extra and each["package"] != "s3diff"]
+
+
+def _is_there(package: str) -> bool:
+    return find_spec(_MODULES.get(package, package.replace("-", "_"))) is not None
 
 
 def _perceptual_weights() -> Iterator[str]:
