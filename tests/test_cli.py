@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import re
@@ -23,11 +24,12 @@ import torch
 import torch.nn.functional as F
 from packaging.requirements import Requirement
 from PIL import Image
+from rich.console import Console
 
 from command_runs import Command, Outcome, environment
 from conftest import goldens_path
 from golden_models import official_files, tiny_model_folder
-from s3diff.apps import cli, diagnosis
+from s3diff.apps import cli, diagnosis, terminal
 from s3diff.checkpoints.registry import NAMED_MODELS, NamedModel
 from s3diff.images.codecs import read_picture
 from s3diff.options import LIMITS, ReleasedTiles, RestoreOptions
@@ -922,6 +924,18 @@ def test_both_ways_in_are_the_same_command() -> None:
         assert process.stdout == f"s3diff {__version__}\n"
 
 
+def test_a_waiting_line_is_shown_on_a_terminal_and_erased_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    shown = {}
+    for is_terminal, quiet in ((True, False), (True, True), (False, False)):
+        console = Console(file=io.StringIO(), force_terminal=is_terminal, highlight=False, legacy_windows=False)
+        monkeypatch.setattr(terminal, "remarks", console)
+        with terminal.waiting_line("loading ...", quiet) as erase:
+            erase()
+        shown[is_terminal, quiet] = console.file.getvalue()
+    assert shown == {(True, False): "loading ...\r\x1b[2K", (True, True): "", (False, False): ""}
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal")
 @pytest.mark.slow
 def test_a_real_process_with_its_results_in_a_file(command: Command, tiny: Path, place: Path) -> None:
@@ -937,7 +951,8 @@ def test_a_real_process_with_its_results_in_a_file(command: Command, tiny: Path,
     lines = Path("list.txt").read_text("ascii").splitlines()
     names = ["a.png  16x16", "b.png  16x16", "warned.tif.jpg  24x20", "\\xfc.png  24x20"]
     assert [line.partition("  blur ")[0] for line in lines] == [f"a new folder/{name}" for name in names]
-    assert screen.startswith("model s3diff  device cpu  precision float32\r\n"), "a line of its own, above the bar"
+    waiting = f"getting ready ...\r\x1b[2Kloading the model {tiny.name} ...\r\x1b[2K"
+    assert screen.startswith(f"{waiting}model s3diff  device cpu  precision float32\r\n"), "a line above the bar"
     assert "4 of 4" in screen
     assert "arn" not in screen.replace("warned.tif.jpg", ""), "no warning"
     assert "blur" not in screen, "what belongs into the file goes only there"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from s3diff.apps.terminal import remark, remarks
+from s3diff.apps.terminal import remark, remarks, waiting_line
 
 if TYPE_CHECKING:
     from s3diff.apps.replay import Replay
@@ -26,7 +27,15 @@ def load_model(
 ) -> Restorer:
     from s3diff.restoration.restorer import Restorer
 
-    with _download_bar(quiet) as (announce, progress):
+    with (
+        waiting_line(f"loading the model {Path(model).name} ...", quiet) as erase,
+        _download_bar(quiet, erase) as (announce, progress),
+    ):
+
+        def told(text: str) -> None:
+            erase()
+            remark(text)
+
         restorer = Restorer.from_pretrained(
             model,
             device=device,
@@ -34,7 +43,7 @@ def load_model(
             announce=announce,
             progress=progress,
             fast=fast,
-            remark=None if quiet else remark,
+            remark=None if quiet else told,
             backend=backend,
         )
     if replay is not None:
@@ -45,8 +54,10 @@ def load_model(
 
 
 @contextmanager
-def _download_bar(quiet: bool) -> Iterator[tuple[Callable[[DownloadPlan], None], Callable[[int, int], None]]]:
-    """Announce a download with its size and licences, then show a bar."""
+def _download_bar(
+    quiet: bool, erase: Callable[[], None]
+) -> Iterator[tuple[Callable[[DownloadPlan], None], Callable[[int, int], None]]]:
+    """Announce a download with its size and licences, then show a bar; ``erase`` clears the line before."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
@@ -54,11 +65,13 @@ def _download_bar(quiet: bool) -> Iterator[tuple[Callable[[DownloadPlan], None],
     task = None
 
     def announce(plan: DownloadPlan) -> None:
+        erase()
         remarks.print(plan.summary())
 
     def progress(done: int, total: int) -> None:
         nonlocal task
         if task is None:
+            erase()
             bar.start()
             task = bar.add_task("", total=total)
         bar.update(task, completed=done, total=total)

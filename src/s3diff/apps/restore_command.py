@@ -219,7 +219,7 @@ def restore(
             precision = cast(Precision, replay.made.precision) if precision == "auto" else precision
         load = partial(load_model, name_of_model, device, precision, quiet, fast=fast, backend=backend, replay=replay)
         if video is not None:
-            load_torch(threads)
+            load_torch(threads, quiet=quiet)
             restore_video(video, output, options, writing, video_flags, load=load, report=report, quiet=quiet)
             return
         part = parse_shard(shard)
@@ -245,7 +245,7 @@ def restore(
             journal=None if journal is None else Path(journal),
         )
         if server is None:  # a name that is wrong is said before
-            load_torch(threads)
+            load_torch(threads, quiet=quiet)
         if replay is not None:
             require_one_picture(is_many=plan.is_many, is_at_server=False)
         signer = None

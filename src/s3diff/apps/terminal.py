@@ -8,13 +8,15 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
 from rich.console import Console, Group
+from rich.control import Control
 from rich.panel import Panel
+from rich.segment import ControlType
 from rich.text import Text
 
 from s3diff.errors import OptionError, S3DiffError
@@ -93,21 +95,44 @@ def _is_reader_gone() -> bool:
     return False
 
 
-def load_torch(threads: int | None = None) -> Any:
+@contextmanager
+def waiting_line(text: str, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """Show a line on a terminal until the block ends, or until the function that it gives is called."""
+    can_erase = remarks.is_terminal and not remarks.is_dumb_terminal and not remarks.legacy_windows
+    is_shown = can_erase and not quiet
+
+    def erase() -> None:
+        nonlocal is_shown
+        if is_shown:
+            remarks.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+        is_shown = False
+
+    if is_shown:
+        remarks.print(on_one_line(text), end="")
+    try:
+        yield erase
+    finally:
+        erase()
+
+
+def load_torch(threads: int | None = None, *, quiet: bool = False) -> Any:
     """Import torch and set its number of threads; None for all that the machine grants.
 
-    Ctrl-C meanwhile ends the process at once: inside its libraries it would end in a C++ abort."""
+    A terminal shows meanwhile that the command is at work. Ctrl-C ends the process at once: inside torch's libraries it
+    would end in a C++ abort.
+    """
     before = signal.getsignal(signal.SIGINT)
     is_usual = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
     if is_usual:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        threading_of = importlib.import_module("s3diff.restoration.threads")
-        threading_of.let_threads_sleep()
-        importlib.import_module("s3diff.restoration.allocator").keep_freed_memory()
-        torch = importlib.import_module("torch")
-        threading_of.set_threads(threads)
-        return torch
+        with waiting_line("getting ready ...", quiet):
+            threading_of = importlib.import_module("s3diff.restoration.threads")
+            threading_of.let_threads_sleep()
+            importlib.import_module("s3diff.restoration.allocator").keep_freed_memory()
+            torch = importlib.import_module("torch")
+            threading_of.set_threads(threads)
+            return torch
     finally:
         if is_usual:
             signal.signal(signal.SIGINT, before)
