@@ -47,10 +47,11 @@ JUDGED = (0.2, 0.8)
 
 
 class Moment(NamedTuple):
-    """A line as it stood on the terminal, and when, in seconds from the beginning."""
+    """A line as it stood on the terminal, when, in seconds from the beginning, and the CPU seconds until then."""
 
     seconds: float
     line: str
+    cpu: float = 0.0
 
 
 def at_seconds(moment: Moment) -> float:
@@ -108,19 +109,40 @@ class Recording(NamedTuple):
         lines = [f"{moment.seconds:5.0f} s  {moment.line}" for moment in sorted(dict.fromkeys(moments), key=at_seconds)]
         return "\n".join([f"$ {self.command}", *lines])
 
-    def worst_factor(self) -> float | None:
-        """How far the time left was from the truth at worst; None where none was told or the end never came."""
+    def worst_factor(self, by_cpu: bool = False) -> float | None:
+        """How far the time left was from the truth at worst; None where none was told or the end never came.
+
+        Args:
+            by_cpu: as if the machine had granted all the time what it granted until then: CPU seconds in place of the
+                clock's.
+        """
         if not self.bar or self.is_stopped:
             return None
-        begin, end = self.bar[0].seconds, self.bar[-1].seconds
+        first, last = self.bar[0], self.bar[-1]
+        if by_cpu and last.cpu <= first.cpu:
+            return None
         factors = []
-        for seconds, line in self.bar:
-            told = LEFT.search(line)
-            if told and JUDGED[0] <= (seconds - begin) / max(end - begin, 1e-9) <= JUDGED[1]:
-                hours, minutes, rest = (int(part or 0) for part in told.groups())
-                left = 3600 * hours + 60 * minutes + rest
-                factors.append(max(left / (end - seconds), (end - seconds) / max(left, 1)))
+        for moment in self.bar:
+            told = LEFT.search(moment.line)
+            passed, rest = moment.seconds - first.seconds, last.seconds - moment.seconds
+            share = 1.0
+            if by_cpu:
+                share = (moment.cpu - first.cpu) / max(passed, 1e-9)
+                passed, rest = moment.cpu - first.cpu, last.cpu - moment.cpu
+            if told and JUDGED[0] <= passed / max(passed + rest, 1e-9) <= JUDGED[1]:
+                hours, minutes, seconds = (int(part or 0) for part in told.groups())
+                left = (3600 * hours + 60 * minutes + seconds) * share
+                factors.append(max(left / rest, rest / max(left, share)))
         return max(factors, default=None)
+
+
+def cpu_seconds(process_id: int) -> float:
+    """CPU seconds of a running process; 0 where the system does not say."""
+    try:
+        words = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def record(command: str, folder: Path, stop: Callable[[list[str], float], bool] | None = None) -> Recording:
@@ -161,7 +183,7 @@ def record(command: str, folder: Path, stop: Callable[[list[str], float], bool] 
         for row, line in enumerate(terminal.lines):
             if BAR.match(line):
                 if not bar or bar[-1].line != line:
-                    bar.append(Moment(now, line.rstrip()))
+                    bar.append(Moment(now, line.rstrip(), cpu_seconds(process.pid)))
             elif line.strip() and shown.get(row, Moment(0, "")).line != line.rstrip():
                 shown[row] = Moment(now, line.rstrip())
         if stop is not None and not is_stopped and stop(terminal.lines, now):
@@ -266,7 +288,11 @@ def main() -> None:
         section = [f"## {title}", "", *(f"{line}" for each in made for line in ("```text", each.text(), "```", ""))]
         for each in made:
             if (factor := each.worst_factor()) is not None:
-                section.append(f"Time left of `{each.command}`: at worst {factor:.2f} times off the truth ({facts}).")
+                by_cpu = each.worst_factor(by_cpu=True)
+                more = "" if by_cpu is None else f", in CPU seconds {by_cpu:.2f} times"
+                section.append(
+                    f"Time left of `{each.command}`: at worst {factor:.2f} times off the truth{more} ({facts})."
+                )
         write(given.page, title, "\n".join(section).rstrip() + "\n")
         print("\n".join(section), flush=True)
 
