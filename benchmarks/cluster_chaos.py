@@ -120,7 +120,7 @@ class Chaos:
             return
         self._next, self._turn = now + self._given.kill_every, self._turn + 1
         # One that loads its model restores nothing: on a busy machine none would ever come further.
-        workers = [pid for pid in pids() if re.match(r"ray::MapWorker(?!.*__init__)", command_of(pid))]
+        workers = [pid for pid in pids() if re.match(r"ray::MapWorker(?!.*__init__)", command_of(pid)) and is_ours(pid)]
         if workers:
             with suppress(ProcessLookupError):
                 os.kill(self._draw.choice(workers), signal.SIGKILL)
@@ -151,6 +151,15 @@ def command_of(pid: int) -> str:
     return ""
 
 
+def is_ours(pid: int) -> bool:
+    """Check whether a worker belongs to this run: another Ray may be at work on this machine."""
+    with suppress(OSError):
+        return (
+            f"S3DIFF_CHAOS_LOG={os.environ['S3DIFF_CHAOS_LOG']}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+        )
+    return False
+
+
 def memory_mib(pid: int) -> float:
     with suppress(OSError, StopIteration):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -158,26 +167,42 @@ def memory_mib(pid: int) -> float:
     return 0.0
 
 
-def lead(command: list[str], kill_after: list[float], log: Path, chaos: Chaos) -> tuple[int, int, list[float]]:
-    """Run the command until it ends; kill it after so many seconds, and start it again, once for each.
+def lead(command: list[str], kill_at: list[int], log: Path, begun: Path, chaos: Chaos) -> tuple[int, list[list[float]]]:
+    """Run the command until it ends; kill it when so many pictures were begun, and start it again, once for each.
 
     Returns:
-        The exit code, how often it was killed, and its memory in MiB at each second.
+        The exit code, and for each run its memory in MiB at each second.
     """
-    memory: list[float] = []
-    for num_kills, seconds in enumerate([*kill_after, None]):
+    memory: list[list[float]] = []
+    for num in [*kill_at, None]:
         with log.open("ab") as file:
             driver = subprocess.Popen(command, stdout=file, stderr=file)
-        until = None if seconds is None else time.monotonic() + seconds
-        while driver.poll() is None and (until is None or time.monotonic() < until):
-            memory.append(memory_mib(driver.pid))
+        memory.append([])
+        while driver.poll() is None and (num is None or num_begun(begun) < num):
+            memory[-1].append(memory_mib(driver.pid))
             chaos.step()
             time.sleep(1)
+            if len(memory[-1]) % 15 == 0:
+                print(
+                    f"run {len(memory)}, {len(memory[-1])} s: {num_begun(begun)} pictures begun, "
+                    f"{chaos.num_workers_killed} workers killed, {memory[-1][-1]:.0f} MiB",
+                    file=sys.stderr,
+                )
         if driver.poll() is not None:
-            return driver.returncode, num_kills, memory
+            return driver.returncode, memory
         driver.kill()
         driver.wait()
     raise AssertionError("the last one is not killed")
+
+
+def num_begun(log: Path) -> int:
+    """Count the pictures that workers have begun, repeated ones as well."""
+    return len(log.read_text().split()) if log.exists() else 0
+
+
+def by_tenths(samples: list[float]) -> list[float]:
+    """Take the median of each tenth."""
+    return [round(float(np.median(part)), 1) for part in np.array_split(samples, 10) if len(part)]
 
 
 def repeated_work(log: Path) -> dict[str, float]:
@@ -217,8 +242,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--kill-every", type=float, default=20.0, help="seconds between two workers that are killed")
     parser.add_argument("--store-away", type=float, default=30.0, help="seconds")
-    parser.add_argument("--driver-kills", type=int, default=3)
-    parser.add_argument("--driver-seconds", type=float, default=90.0, help="of a run that is killed")
+    parser.add_argument("--driver-kills", type=int, default=3, help="after equal shares of the pictures")
     parser.add_argument("--model", help="a model folder or name; a tiny one by default, as pictures are not the matter")
     parser.add_argument("--expected", type=Path, help="results of an earlier run's s3diff restore, kept there by it")
     parser.add_argument("--output", type=Path)
@@ -256,10 +280,11 @@ def main() -> None:
         started = time.monotonic()
         try:
             command = [*RESTORE, "cluster", "restore", SOURCE, "-o", OUTPUT, *options, "--address", cluster.address]
-            code, num_driver_kills, memory = lead(
+            code, memory = lead(
                 [*command, "--workers", str(given.nodes)],
-                [given.driver_seconds] * given.driver_kills,
+                [given.pictures * (index + 1) // (given.driver_kills + 1) for index in range(given.driver_kills)],
                 here / "run.log",
+                here / "begun",
                 chaos,
             )
             chaos.end()
@@ -270,8 +295,10 @@ def main() -> None:
                 "workers_killed": chaos.num_workers_killed,
                 "nodes_removed_and_added": chaos.num_nodes_removed,
                 "store_stops": chaos.num_stops,
-                "driver_kills": num_driver_kills,
-                "driver_mib": {"median": round(float(np.median(memory)), 1), "highest": round(max(memory), 1)},
+                "driver_kills": len(memory) - 1,
+                "seconds_of_each_run": [len(each) for each in memory],
+                "highest_mib_of_each_run": [round(max(each), 1) for each in memory],
+                "mib_of_the_last_run_by_tenths": by_tenths(memory[-1]),
                 "repeated_work": repeated_work(here / "begun"),
                 "load": os.getloadavg(),
                 **compare(here / "expected"),

@@ -3,9 +3,10 @@
     python benchmarks/cluster_overhead.py --output benchmarks/results/cluster_overhead.json
     python benchmarks/cluster_overhead.py --ways restore one batch --batch 8 --side 32      # what batches bring
 
-Needs the extra cluster, and Linux. In turn, for some rounds: ``s3diff restore`` with one thread, one worker of one
-thread, and two of them, over the same pictures. Measured from one share of the results to another one, so that starting
-counts in none; processor seconds are those of every process that the command has started, Ray's own as well.
+Needs the extra cluster, and Linux. In turn, for some rounds, on the same pictures: ``s3diff restore`` with one thread;
+two of them at once with half of the pictures each (what the machine gives to two processes); one worker of one thread;
+two of them. Measured from one share of the results to another one, so that starting counts in none; processor seconds
+are those of every process that the command has started, Ray's own as well.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ COMMAND = [sys.executable, "-m", "s3diff.apps"]
 BEGIN, END = 0.25, 0.9
 #: Names the processes of one run; children inherit it, and what they detach as well.
 MARK = "S3DIFF_BENCHMARK_RUN"
+#: Seconds between two looks at the results and the processes; each costs some milliseconds of a core.
+_LOOK_SECONDS = 0.5
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -47,30 +50,37 @@ def write_pictures(folder: Path, num: int, side: int) -> None:
         photo.crop((left, top, left + side, top + side)).save(folder / f"{index:04}.png")
 
 
-def processor_seconds(mark: str) -> float:
-    """Seconds of all processes of a run that live, and of their children that have ended."""
+def processor_seconds(mark: str, known: dict[str, bool]) -> float:
+    """Seconds of all processes of a run that live, and of their children that have ended.
+
+    Args:
+        mark: of the run.
+        known: for each process whether it is one of them; extended.
+    """
     total = 0
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                if entry.name not in known:
+                    known[entry.name] = f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0")
+                if known[entry.name]:
                     fields = (entry / "stat").read_text().rpartition(")")[2].split()
                     total += sum(int(field) for field in fields[11:15])
     return total / _TICKS
 
 
-def run(command: list[Any], output: Path, num: int) -> dict[str, float]:
-    """Run a command; return its figures between two shares of its results."""
-    mark, samples = uuid.uuid4().hex, []
+def run(commands: list[list[Any]], output: Path, num: int) -> dict[str, float]:
+    """Run commands at once; return their figures between two shares of their results."""
+    mark, samples, known = uuid.uuid4().hex, [], {str(os.getpid()): False}
     environment = {**os.environ, MARK: mark}
-    process = subprocess.Popen([str(word) for word in command], env=environment)
+    processes = [subprocess.Popen([str(word) for word in command], env=environment) for command in commands]
     started = time.monotonic()
-    while process.poll() is None:
+    while any(process.poll() is None for process in processes):
         done = len(list(output.glob("[!.]*.png"))) if output.exists() else 0
-        samples.append((done, time.monotonic(), processor_seconds(mark)))
-        time.sleep(0.25)
-    if process.returncode:
-        raise SystemExit(f"exit code {process.returncode}")
+        samples.append((done, time.monotonic(), processor_seconds(mark, known)))
+        time.sleep(_LOOK_SECONDS)
+    if codes := [process.returncode for process in processes if process.returncode]:
+        raise SystemExit(f"exit code {codes[0]}")
     first = next(sample for sample in samples if sample[0] >= BEGIN * num)
     last = next((sample for sample in samples if sample[0] >= END * num), samples[-1])
     count, seconds, processor = (b - a for a, b in zip(first, last, strict=True))
@@ -89,7 +99,10 @@ def main() -> None:
     parser.add_argument("--model", default="compact")
     parser.add_argument("--batch", type=int, default=8, help="of the way batch")
     parser.add_argument(
-        "--ways", nargs="+", default=["restore", "one", "two"], choices=["restore", "one", "two", "batch"]
+        "--ways",
+        nargs="+",
+        default=["restore", "halves", "one", "two"],
+        choices=["restore", "halves", "one", "two", "batch"],
     )
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
@@ -101,10 +114,11 @@ def main() -> None:
     shared = ["-m", given.model, "--device", "cpu", "-q"]
     on_ray = ["--cpus-per-worker", 1, "--local-cpus", 2]
     ways = {
-        "restore": ["restore", *shared],
-        "one": ["cluster", "restore", *shared, *on_ray, "--workers", 1],
-        "two": ["cluster", "restore", *shared, *on_ray, "--workers", 2],
-        "batch": ["cluster", "restore", *shared, *on_ray, "--workers", 1, "--batch", given.batch],
+        "restore": [["restore", *shared]],
+        "halves": [["restore", *shared, "--shard", "0/2"], ["restore", *shared, "--shard", "1/2"]],
+        "one": [["cluster", "restore", *shared, *on_ray, "--workers", 1]],
+        "two": [["cluster", "restore", *shared, *on_ray, "--workers", 2]],
+        "batch": [["cluster", "restore", *shared, *on_ray, "--workers", 1, "--batch", given.batch]],
     }
     rounds: dict[str, list[dict[str, float]]] = {way: [] for way in given.ways}
     with tempfile.TemporaryDirectory(prefix="s3diff-overhead-") as scratch:
@@ -113,8 +127,8 @@ def main() -> None:
         for index in range(given.rounds):
             for way in given.ways:
                 output = Path(scratch, f"{way}-{index}")
-                words = [*COMMAND, *ways[way], Path(scratch, "in"), "-o", output]
-                rounds[way].append(run(words, output, given.pictures))
+                commands = [[*COMMAND, *words, Path(scratch, "in"), "-o", output] for words in ways[way]]
+                rounds[way].append(run(commands, output, given.pictures))
                 print(way, rounds[way][-1], file=sys.stderr)
                 found = {path.name: path.read_bytes() for path in output.glob("[!.]*.png")}
                 expected = expected or found
@@ -133,13 +147,13 @@ def main() -> None:
         "rounds": given.rounds,
         "median": {way: {name: round(value, 4) for name, value in each.items()} for way, each in median.items()},
     }
-    for name, base in (("one", "restore"), ("two", "one"), ("batch", "one")):
+    for name, base in (("one", "restore"), ("halves", "restore"), ("two", "one"), ("batch", "one")):
         if name in median and base in median:
             speeds, seconds = (
                 [median[way][figure] for way in (name, base)]
                 for figure in ("pictures_per_second", "processor_seconds_per_picture")
             )
-            workers = 2 if name == "two" else 1
+            workers = 2 if name in ("two", "halves") else 1
             report[f"{name}_over_{base}"] = {
                 "by_the_clock": round(speeds[0] / speeds[1], 3),
                 "by_processor_time": round(workers * seconds[1] / seconds[0], 3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -112,22 +113,31 @@ def _answers(server: subprocess.Popen[bytes], ports: list[int]) -> bool:
 
 
 class BadConnection(threading.Thread):
-    """A way to the server that is slow and breaks: it cuts the first connections, or loses the first answers.
+    """A way to the server that is slow and breaks: it refuses or cuts connections at first, or loses the first answers.
 
     Args:
         address: of the server.
+        num_refused: so many requests are answered with 503, as a store does that gets too many of them.
         num_cut: so many connections end in the middle of what the client sends.
         num_lost: after these, so many answers are read from the server and never handed on.
         bytes_per_second: of everything.
     """
 
-    def __init__(self, address: str, *, num_cut: int = 0, num_lost: int = 0, bytes_per_second: float = 1e9) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        num_refused: int = 0,
+        num_cut: int = 0,
+        num_lost: int = 0,
+        bytes_per_second: float = 1e9,
+    ) -> None:
         super().__init__(daemon=True)
         self._server = ("127.0.0.1", int(address.rpartition(":")[2]))
-        self._num_cut, self._num_lost, self._rate = num_cut, num_lost, bytes_per_second
+        self._num_refused, self._num_cut, self._num_lost, self._rate = num_refused, num_cut, num_lost, bytes_per_second
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        #: Connections that were cut, and answers that were lost.
+        #: Requests that were refused, connections that were cut, and answers that were lost.
         self.num_broken = 0
 
     def run(self) -> None:
@@ -137,6 +147,10 @@ class BadConnection(threading.Thread):
                     client, _ = self._listener.accept()
                 except OSError:  # closed
                     return
+                if self._num_refused:
+                    self._num_refused, self.num_broken = self._num_refused - 1, self.num_broken + 1
+                    threading.Thread(target=self._refuse, args=(client,), daemon=True).start()
+                    continue
                 is_cut = self._num_cut > 0
                 is_lost = not is_cut and self._num_lost > 0
                 self._num_cut, self._num_lost = self._num_cut - is_cut, self._num_lost - is_lost
@@ -146,6 +160,23 @@ class BadConnection(threading.Thread):
     def close(self) -> None:
         """Take no connection any more."""
         self._listener.close()
+
+    def _refuse(self, client: socket.socket) -> None:
+        """Read one request, and answer as S3 does where it is asked too often."""
+        data = b""
+        while b"\r\n\r\n" not in data and (more := client.recv(1 << 14)):
+            data += more
+        head, _, body = data.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: *(\d+)", head)
+        left = int(length[1]) - len(body) if length else 0
+        while left > 0 and (more := client.recv(1 << 14)):
+            left -= len(more)
+        answer = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+        client.sendall(
+            b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(answer), answer)
+        )
+        self._end(client)
 
     def _serve(self, client: socket.socket, is_cut: bool, is_lost: bool) -> None:
         server = socket.create_connection(self._server)

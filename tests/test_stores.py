@@ -375,7 +375,9 @@ def test_a_store_that_is_away_ends_the_task_and_loses_nothing(
 
 
 @pytest.mark.parametrize(
-    "faults", [{"num_cut": 3}, {"num_lost": 1}, {"bytes_per_second": 1e6}], ids=["cut", "lost", "slow"]
+    "faults",
+    [{"num_refused": 3}, {"num_cut": 3}, {"num_lost": 1}, {"bytes_per_second": 1e6}],
+    ids=["refused", "cut", "lost", "slow"],
 )
 def test_a_connection_that_breaks_costs_nothing(
     faults: dict[str, Any], s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -396,5 +398,5 @@ def test_a_connection_that_breaks_costs_nothing(
         assert store.read(key) == data
     with pytest.raises(AlreadyThereError):
         store.write("one", b"other", replace=False)
-    assert way.num_broken == faults.get("num_cut", 0) + faults.get("num_lost", 0)
+    assert way.num_broken == sum(num for name, num in faults.items() if name.startswith("num_"))
     way.close()
