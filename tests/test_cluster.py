@@ -23,7 +23,7 @@ from PIL import Image
 
 from command_runs import run_python
 from object_store import free_ports
-from s3diff.errors import ServiceError
+from s3diff.errors import OptionError, ServiceError
 from s3diff.serving.assembly import ServiceSettings
 from serving_pictures import photo
 
@@ -140,6 +140,32 @@ def test_a_ray_that_was_slow_to_start_is_started_again(
 
 
 @pytest.mark.parametrize(
+    ("has", "given", "chosen"),
+    [
+        ({"CPU": 8.0}, (None, None, None), (8, 1, 0.0)),
+        ({"CPU": 8.0}, (None, 3, None), (2, 3, 0.0)),
+        ({"CPU": 8.0}, (20, None, None), (20, 1, 0.0)),  # a cluster may grow
+        ({"CPU": 16.0, "GPU": 2.0}, (None, None, None), (2, 4, 1.0)),
+        ({"CPU": 16.0, "GPU": 2.0}, (None, None, 0.25), (8, 2, 0.25)),  # four share a GPU, and its CPUs
+        ({"CPU": 16.0, "GPU": 2.0}, (None, None, 0.0), (16, 1, 0.0)),
+        ({"CPU": 8.0}, (None, 16, None), None),
+        ({"CPU": 8.0}, (None, None, 1.0), None),
+    ],
+)
+def test_workers_are_as_many_and_as_large_as_the_cluster_holds(
+    has: dict[str, float], given: tuple[Any, ...], chosen: tuple[Any, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from s3diff.integrations.ray.cluster import Workers, choose_workers
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(cluster_resources=lambda: has))  # type: ignore[arg-type]
+    if chosen is None:
+        with pytest.raises(OptionError, match="fits nowhere"):
+            choose_workers(*given)
+    else:
+        assert choose_workers(*given) == Workers(*chosen)
+
+
+@pytest.mark.parametrize(
     ("status", "kind", "body", "is_lost"),
     [
         (None, b"", b"", True),  # so does Ray Serve 2.60 where a replica dies under a request
@@ -176,20 +202,44 @@ def test_who_has_lost_a_replica_is_told_to_ask_again(
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """A Ray of two CPUs that takes every run of this file, so that it starts once."""
+    """A Ray of two CPUs that takes every run of this file, so that it starts once. Its GPU is only a number."""
     ray = pytest.importorskip("ray", reason="needs the extra cluster")
     from s3diff.integrations.ray.serving import prepare
 
     prepare()
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)  # of the workers
-    ray.init(num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=2, num_gpus=1, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
 
 def on_a_cluster(command: Command, *given: object) -> Any:
-    return command("cluster", "restore", *given, "--device", "cpu", "--workers", 2)
+    return command("cluster", "restore", *given, "--device", "cpu", "--workers", 2, "--gpus-per-worker", 0.5)
+
+
+@pytest.mark.slow
+def test_a_worker_has_its_cpu_and_its_share_of_a_gpu(cluster: None) -> None:
+    from s3diff.folders.store_plan import StoreJob
+    from s3diff.folders.store_run import TaskResult, WorkerOptions
+    from s3diff.integrations.ray.cluster import Workers
+    from s3diff.integrations.ray.restoration import run_tasks
+
+    def load(_: WorkerOptions) -> Any:
+        def has(jobs: Any) -> TaskResult:
+            import ray
+
+            return TaskResult([dict(ray.get_runtime_context().get_assigned_resources())] * len(jobs), None)
+
+        return has
+
+    jobs = [StoreJob(f"{index}.png", f"{index}.png", "") for index in range(5)]
+    options = WorkerOptions(output="out", run={}, run_id="1")
+    results = list(run_tasks(jobs, options, Workers(2, 1, 0.5), rows_per_task=2, load=load))
+    assert sorted(len(result.rows) for result in results) == [1, 2, 2]
+    for result in results:
+        for row in result.rows:
+            assert (row["CPU"], row["GPU"]) == (1, 0.5)
 
 
 @pytest.mark.slow
@@ -280,7 +330,7 @@ def replicas_of(model: Path, jobs: Path) -> Iterator[str]:
     port, started, is_over = free_ports(1)[0], threading.Event(), threading.Event()
     given = {"port": port, "is_over": is_over, "on_start": started.set}
     thread = threading.Thread(
-        target=serve_until, args=(settings, Replicas(num=2, cpus=0.5, grace_seconds=5)), kwargs=given
+        target=serve_until, args=(settings, Replicas(num=2, cpus=0.5, gpus=0.5, grace_seconds=5)), kwargs=given
     )
     thread.start()
     try:
@@ -308,6 +358,8 @@ def restored_at(url: str, content: bytes) -> bytes:
 def test_every_client_gets_its_picture_when_a_replica_dies(
     small: Path, restorer: Any, tmp_path: Path, cluster: None
 ) -> None:
+    import ray
+
     from s3diff.client import Client
     from s3diff.options import RestoreOptions
 
@@ -317,6 +369,7 @@ def test_every_client_gets_its_picture_when_a_replica_dies(
     with replicas_of(small, tmp_path / "jobs") as url, Client(url) as client, ThreadPoolExecutor(8) as pool:
         assert httpx.get(url).status_code == 200
         assert httpx.get(f"{url}/readyz").json() == {"status": "ok"}
+        assert not ray.available_resources().get("GPU"), "two replicas have half of the GPU each"
         assert restored_at(url, content) == expected
         jobs = [client.submit(content, name="a.png", scale=2) for _ in range(24)]
         waiting = [pool.submit(job.result) for job in jobs[:4]]

@@ -297,6 +297,29 @@ def test_a_run_goes_on_wherever_it_was_interrupted(pictures: Path, store: Store,
         planned(pictures, store, run={"model": "other"})
 
 
+def test_a_run_over_other_pictures_keeps_what_an_interrupted_one_has_written_down(
+    pictures: Path, store: Store, restorer: Restorer
+) -> None:
+    plan, manifest = planned(pictures / "a.png", store)
+    worker(store, manifest, restorer).restore(plan.jobs)  # in a flight only
+    (job,) = planned(pictures / "b.png", store)[0].jobs
+    Flight(store, RUN, manifest.run_id, [(job.target, job.stamp)], "task")
+    store.write(job.target, b"whole", replace=False)
+
+    other, manifest = planned(pictures / "deep", store)
+    done = worker(store, manifest, restorer).restore(other.jobs)
+    manifest.add(done.rows, done.flight)
+    manifest.flush()
+    assert not [entry.key for entry in store.entries(MANIFEST_FOLDER) if "flight" in entry.key]
+    for name in ("a.png", "b.png"):
+        again, manifest = planned(pictures / name, store)
+        assert again.skipped == {"done by an earlier run": 1}
+        manifest.flush()
+    rows = [row for row in read_manifest(store) if row["state"] == "done"]
+    assert sorted(row["target"] for row in rows) == ["a.png", "b.png", *sorted(job.target for job in other.jobs)]
+    assert [row["target"] for row in rows if row.get("recovered")] == ["b.png"]
+
+
 def test_what_nobody_made_here_is_in_the_way(pictures: Path, store: Store) -> None:
     store.write("a.png", b"the user's", replace=False)
     with pytest.raises(OutputError, match="--overwrite to replace, --skip-existing"):

@@ -58,12 +58,13 @@ class Manifest:
         self._store, self._header = store, _header(run)
         self._done: dict[str, str] = {}
         self._begun: dict[str, str] = {}
-        #: Outcomes that only flights of interrupted runs hold, by target.
+        #: What only flights of interrupted runs hold, by target: outcomes, and pictures that were begun.
         self._only_in_flights: dict[str, dict[str, Any]] = {}
         self._flights: set[str] = set()
-        self._rows: list[Mapping[str, Any]] = []
         self._num_parts, self._written = 0, time.monotonic()
         self._load()
+        #: Of the next part. The flights go with it, and their pictures need not be among those of this run.
+        self._rows: list[Mapping[str, Any]] = list(self._only_in_flights.values())
 
     def is_own(self, target: str, stamp: str) -> bool:
         """Check whether this run made an existing result, from the source as it is now."""
@@ -74,10 +75,9 @@ class Manifest:
         return target in self._begun
 
     def adopt(self, source: str, target: str, stamp: str) -> None:
-        """Record an existing result whose outcome is in no part: an interrupted run made it."""
-        if self._done.get(target) != stamp or target in self._only_in_flights:
-            recovered = {"state": "done", "source": source, "target": target, "stamp": stamp, "recovered": True}
-            self._rows.append(self._only_in_flights.pop(target, recovered))
+        """Record an existing result whose outcome was not written down: an interrupted run made it."""
+        if self._done.get(target) != stamp:
+            self._rows.append({"state": "done", "source": source, "target": target, "stamp": stamp, "recovered": True})
 
     def add(self, rows: Iterable[Mapping[str, Any]], flight: str | None = None) -> None:
         """Add the outcomes of one task; write a part from time to time.
@@ -143,14 +143,17 @@ class Manifest:
         for entry in entries:
             if not isinstance(entry, dict):
                 continue
-            if isinstance(entry.get("begun"), str):
-                self._begun[entry["begun"]] = entry["stamp"]
+            if isinstance(target := entry.get("begun"), str):
+                self._begun[target] = entry["stamp"]
             elif entry.get("state") == "done":
-                self._done[entry["target"]] = entry["stamp"]
-                if is_flight:
-                    self._only_in_flights[entry["target"]] = entry
-                else:
-                    self._only_in_flights.pop(entry["target"], None)
+                target = entry["target"]
+                self._done[target] = entry["stamp"]
+            else:
+                continue
+            if is_flight:
+                self._only_in_flights[target] = entry
+            else:
+                self._only_in_flights.pop(target, None)
 
 
 class Flight:

@@ -134,6 +134,15 @@ class SharedJobStore(JobStore):
             raise JobNotFoundError(NO_JOB)
         return own
 
+    def told(self, job: Job) -> JobStatus:
+        """Return what every service says of a job: a client that asks several of them sees no step back."""
+        status = job.status
+        if job.id not in self._shared or status.is_final or not self.is_reachable:
+            return status
+        with suppress(S3DiffError):
+            status = JobStatus(**(self._records.read_progress(job.id) or {}))
+        return status
+
     def before_end(self, job: Job, status: JobStatus) -> None:
         """See :class:`JobStore`."""
         if job.id not in self._shared or job.is_forgotten or self._is_over.is_set():

@@ -39,7 +39,9 @@ def import_ray() -> Any:
         MissingExtraError: Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors are raised; Ray's log files have the rest
+    # Errors are raised; Ray's log files have the rest.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # a page on stdout for each worker that dies
     try:
         import ray
     except ImportError as error:
@@ -71,7 +73,8 @@ def connected(address: str | None = None, *, cpus: int | None = None, dashboard:
         settings |= {"num_cpus": cpus, "object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": dashboard}
     for num_failed in range(1, _STARTS + 1):
         try:
-            ray.init(**settings)
+            with _without_stderr():
+                ray.init(**settings)
             break
         except Exception as error:  # Ray raises plain ones, too
             ray.shutdown()
@@ -84,6 +87,24 @@ def connected(address: str | None = None, *, cpus: int | None = None, dashboard:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Drop what Ray's libraries say as they start: how they log; failures are raised."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def choose_workers(num: int | None, cpus: int | None, gpus: float | None) -> Workers:

@@ -162,7 +162,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         is_job = wants_json(request.headers.get("accept", "*/*"))
         job = await submitted(request, is_shared=is_job)
         if is_job:
-            return _accepted(request, service, job)
+            return await _accepted(request, service, job)
         if not await has_ended(request, job):
             service.cancel(job.id, job.owner)
             return Response(status_code=CLIENT_HAS_LEFT)
@@ -185,7 +185,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
     )
     async def hand_in(request: Request) -> Response:
         """Queue a picture: its progress is at `/api/v1/jobs/{id}`, its result at `/api/v1/jobs/{id}/result`."""
-        return _accepted(request, service, await submitted(request))
+        return await _accepted(request, service, await submitted(request))
 
     @app.get("/api/v1/jobs/{id}", tags=["jobs"], summary="Where a job stands", responses=errors_for(401, 404, 422))
     async def look(
@@ -199,7 +199,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         job = await run_in_threadpool(service.job, id, _owner(request))
         if wait and not job.status.is_final:
             await has_ended(request, job, wait)
-        return job_view(service, job)
+        return await run_in_threadpool(job_view, service, job)
 
     @app.get(
         "/api/v1/jobs/{id}/result",
@@ -305,9 +305,11 @@ def _quota(request: Request) -> Quota:
     return NO_QUOTA if client is None else client.quota
 
 
-def _accepted(request: Request, service: RestorationService, job: Job) -> JSONResponse:
-    view = job_view(service, job).model_dump(mode="json")
-    return JSONResponse(view, 202, {"Location": f"{root_of(request.scope)}/api/v1/jobs/{job.id}"})
+async def _accepted(request: Request, service: RestorationService, job: Job) -> JSONResponse:
+    view = await run_in_threadpool(job_view, service, job)
+    return JSONResponse(
+        view.model_dump(mode="json"), 202, {"Location": f"{root_of(request.scope)}/api/v1/jobs/{job.id}"}
+    )
 
 
 def _methods(app: FastAPI, request: Request) -> str:

@@ -154,8 +154,8 @@ class HealthView(BaseModel):
 
 
 def job_view(service: RestorationService, job: Job) -> JobView:
-    """Describe a job's present state."""
-    status = job.status
+    """Describe a job's present state. Where jobs are shared, this reads the place that they are shared at."""
+    status = service.store.told(job)
     result = None
     if status.result is not None:
         made = status.result
