@@ -204,12 +204,14 @@ def test_who_has_lost_a_replica_is_told_to_ask_again(
 def cluster() -> Iterator[None]:
     """A Ray of two CPUs that takes every run of this file, so that it starts once. Its GPU is only a number."""
     ray = pytest.importorskip("ray", reason="needs the extra cluster")
+    from s3diff.integrations.ray.cluster import initialise
     from s3diff.integrations.ray.serving import prepare
 
     prepare()
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)  # of the workers
-    ray.init(num_cpus=2, num_gpus=1, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
+    settings = {"object_store_memory": 100 * 2**20, "include_dashboard": False, "log_to_driver": False}
+    initialise({"address": "local", "num_cpus": 2, "num_gpus": 1, **settings})
     yield
     ray.shutdown()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -71,11 +71,29 @@ def connected(address: str | None = None, *, cpus: int | None = None, dashboard:
     settings: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         settings |= {"num_cpus": cpus, "object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": dashboard}
+    initialise(settings)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def initialise(settings: Mapping[str, Any]) -> None:
+    """Connect to a cluster, or start a Ray of this machine, again if it was too slow.
+
+    Args:
+        settings: of ``ray.init``; ``address`` is among them.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        ServiceError: no cluster answers there.
+    """
+    ray, address = import_ray(), settings["address"]
     for num_failed in range(1, _STARTS + 1):
         try:
             with _without_stderr():
                 ray.init(**settings)
-            break
+            return
         except Exception as error:  # Ray raises plain ones, too
             ray.shutdown()
             reason = " ".join(str(error).split())[:300]
@@ -83,10 +101,6 @@ def connected(address: str | None = None, *, cpus: int | None = None, dashboard:
                 continue
             advice = "try again" if address == "local" else "start one, or leave out --address"
             raise ServiceError(f"no Ray cluster answers at {address} ({reason}); {advice}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager
