@@ -292,7 +292,7 @@ VERBS = re.findall(
     r"\w+",
     """
     accept access accumulate adapt add allow announce answer append apply assemble attend augment average begin
-    blur bring build call cancel change check choose clip close collect compare compress compute connect convert
+    blur bring build call cancel change check choose clip close collect combine compare compress compute connect convert
     copy correlate count cover create cut decide declare decode define degrade deliver describe discriminate
     divide do download draw drop embed encode end enlarge escape estimate evaluate explain export extend extract
     fetch fill filter find finish fit flush fold follow free give go group halve handle hash have hold import
