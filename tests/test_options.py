@@ -16,6 +16,7 @@ from s3diff.errors import OptionError, S3DiffError
 from s3diff.option_changes import RestoreChanges
 from s3diff.options import MAX_OUTPUT_PIXELS, RANGES, OutputOptions, RestoreOptions, choices_of
 from s3diff.restoration.sizes import sizes_of
+from s3diff.video_options import VideoOptions
 
 ALLOWED: dict[str, list[Any]] = {
     "scale": [4, 2.5, 1, 0.01, 1e-300, np.float64(3), np.float32(2.5), np.int64(2), Fraction(5, 2)],
@@ -85,6 +86,7 @@ def test_every_field_has_its_range_or_choices() -> None:
     for options, own in (
         (RestoreOptions, {"size", "positive_prompt", "negative_prompt", "tile", "released_tiles", "pages"}),
         (OutputOptions, {"format", "name"}),
+        (VideoOptions, {"pixel_format"}),
     ):
         names = {field.name for field in dataclasses.fields(options) if field.type != "bool"}
         assert names - set(RANGES) - set(choices_of(options)) == own

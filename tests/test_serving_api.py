@@ -20,7 +20,9 @@ from PIL import Image
 
 from s3diff.errors import OptionError, QuotaError
 from s3diff.option_texts import (
+    VIDEO_FIELDS,
     field_at_fault,
+    form_options,
     option_fields,
     option_schemas,
     options_from_texts,
@@ -34,6 +36,7 @@ from s3diff.serving.limits import Quota, ServiceLimits
 from s3diff.serving.logs import JsonFormatter, PlainFormatter
 from s3diff.serving.quotas import QuotaCounter
 from s3diff.serving.service import RestorationService
+from s3diff.video_options import VideoOptions
 from serving_pictures import jpeg_with_metadata, photo, png_claiming
 from tiny_models import one_line
 
@@ -661,14 +664,15 @@ def test_the_forms_fields_are_the_commands_options() -> None:
     command = typer.main.get_command(app).commands["restore"]  # type: ignore[attr-defined]
     flags = {parameter.name for parameter in command.params}
     renamed = {"prompt": "positive_prompt", "format_": "format"}
-    assert offered <= {renamed.get(flag, flag) for flag in flags}
+    assert offered | {*VIDEO_FIELDS} <= {renamed.get(flag, flag) for flag in flags}
+    assert {*VIDEO_FIELDS} == {field.name for field in fields(VideoOptions)} - {*every, "batch"}
 
 
 def test_the_document_shows_every_option(client: TestClient) -> None:
     document = client.get("/api/openapi.json").json()
     for path in (RESTORE, JOBS):
         form = document["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]
-        assert set(form["schema"]["properties"]) == {*option_fields(), "picture", "model"}
+        assert set(form["schema"]["properties"]) == {*option_fields(), *VIDEO_FIELDS, "picture", "model"}
         assert all("value" in example for example in form["examples"].values())
         assert all(schema.get("description") for schema in form["schema"]["properties"].values())
 
@@ -683,15 +687,15 @@ def test_the_schemas_ranges_are_the_dataclasses() -> None:
             end = schema[word]
             step = beyond * max(1, abs(end) // 10)
             inside = end if word != "exclusiveMinimum" else 1e-9
-            options_from_texts({name: str(inside)})
+            form_options({name: str(inside)})
             with pytest.raises(OptionError):
-                options_from_texts({name: str(end if word == "exclusiveMinimum" else end + step)})
+                form_options({name: str(end if word == "exclusiveMinimum" else end + step)})
             checked += 1
         for choice in schema.get("enum", ()):
-            options_from_texts({name: choice})
+            form_options({name: choice})
         if "enum" in schema:
             with pytest.raises(OptionError):
-                options_from_texts({name: "something else"})
+                form_options({name: "something else"})
     assert checked >= 10
 
 

@@ -303,7 +303,8 @@ def test_a_batch_makes_the_very_pictures_that_one_by_one_makes(make: Make) -> No
 
 def test_an_estimate_is_what_restoring_finds(make: Make) -> None:
     service = make()
-    size, degrees = service.estimate(photo(50, 40), "a.png")
+    size, degrees, num_frames = service.estimate(photo(50, 40), "a.png")
+    assert num_frames is None
     facts = service.submit(photo(50, 40), "a.png").wait(SECONDS).result.facts  # type: ignore[union-attr]
     assert size == (50, 40)
     assert [round(value, 4) for value in degrees] == [facts["estimated_blur"], facts["estimated_noise"]]

@@ -37,89 +37,15 @@ from s3diff.restoration.sizes import allowed_sizes
 from s3diff.restoration.steps import Opened, restore
 from s3diff.restoration.video import VideoOptions, restore_video
 from s3diff.restoration.video_course import Course, Estimate, course_of
+from video_clips import HEIGHT, TIMES, WIDTH, frames, picture, probed, write_clip
 
 PAGE = REPOSITORY / "docs/builders.md"
 av = pytest.importorskip("av", reason="the extra video is not installed")
-WIDTH, HEIGHT = 32, 24
-#: Time stamps of a variable frame rate, in thousandths of a second.
-TIMES = [0, 40, 80, 200, 240, 280, 320, 500, 540, 580]
-
 #: The command, which keeps what it finds after every frame.
 KEEPING = (
     "from s3diff.restoration import video_course; video_course.KEEP_SECONDS = 0.0; "
     "from s3diff.apps.cli import main; main()"
 )
-
-
-def picture(index: int, scene: int = 0) -> np.ndarray:
-    x, y = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
-    grey = 90 + 60 * np.sin((x + index) / 5) + 40 * np.cos(y / 4)
-    grey = (255 - grey) / 3 if scene else grey
-    return np.stack([grey, grey * 0.8 + 20, 255 - grey], axis=2).clip(0, 255).astype(np.uint8)
-
-
-def write_clip(
-    path: Path,
-    times: list[int] = TIMES,
-    *,
-    pixel_format: str = "yuv420p",
-    cut: int = 10**9,
-    with_sound: bool = False,
-    colors: tuple[int, int, int, int] = (1, 1, 1, 1),
-    aspect: Fraction = Fraction(1),
-    rotation: int = 0,
-    states_length: bool = True,
-) -> Path:
-    with av.open(str(path), "w", options={} if states_length else {"live": "1"}) as container:
-        container.metadata["title"] = "A title"
-        stream = container.add_stream("libx265" if "10" in pixel_format else "libx264", rate=25)
-        context: Any = stream.codec_context
-        context.width, context.height, context.pix_fmt = WIDTH, HEIGHT, pixel_format
-        context.time_base, context.sample_aspect_ratio = Fraction(1, 1000), aspect
-        context.color_primaries, context.color_trc, context.colorspace, context.color_range = colors
-        context.options = {"x265-params": "log-level=error:bframes=0"} if "10" in pixel_format else {}
-        if rotation:
-            stream.set_display_rotation(rotation)
-        sounds = []
-        if with_sound:
-            for language in ("eng", "deu"):
-                sound: Any = container.add_stream("aac", rate=48000)
-                sound.layout = "mono"
-                sound.metadata["language"] = language
-                sounds.append(sound)
-            container.set_chapters(
-                [
-                    {"id": 0, "start": 0, "end": 300, "time_base": Fraction(1, 1000), "metadata": {"title": "One"}},
-                    {"id": 1, "start": 300, "end": 620, "time_base": Fraction(1, 1000), "metadata": {"title": "Two"}},
-                ]
-            )
-        for index, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(picture(index, int(index >= cut)), "rgb24")
-            frame = frame.reformat(format=pixel_format, dst_colorspace=1)
-            frame.pts, frame.time_base = time, Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-        for sound in sounds:
-            for start in range(0, 28800, 1024):
-                tone = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-                tone.sample_rate, tone.pts = 48000, start
-                container.mux(sound.encode(tone))
-            container.mux(sound.encode(None))
-    return path
-
-
-def probed(path: Path) -> dict[str, Any]:
-    if shutil.which("ffprobe") is None:
-        pytest.skip("ffprobe is not installed")
-    command = ["ffprobe", "-v", "error", "-of", "json", "-show_streams", "-show_chapters", "-show_format"]
-    return json.loads(subprocess.run([*command, str(path)], capture_output=True, check=True, text=True).stdout)
-
-
-def frames(path: Path) -> tuple[list[int], list[np.ndarray]]:
-    """Time stamps in thousandths of a second, and pictures."""
-    with av.open(str(path)) as container:
-        found = list(container.decode(video=0))
-        return [round(each.time * 1000) for each in found], [each.to_ndarray(format="rgb24") for each in found]
 
 
 def test_every_field_by_ffprobe(restorer: Restorer, tmp_path: Path) -> None:
@@ -491,7 +417,7 @@ def test_what_does_not_go_together(restorer: Restorer, tmp_path: Path) -> None:
         ("out.avi", {}, {}, OutputError, "a video is written as .mp4, .mov"),
         ("out.webm", {"codec": "h264"}, {}, OptionError, ".webm takes vp9 and av1"),
         ("out.mp4", {"codec": "ffv1"}, {}, OptionError, "write .mkv"),
-        ("out.mp4", {"codec": "divx"}, {}, OptionError, "give auto, h264"),
+        ("out.mp4", {"codec": "divx"}, {}, OptionError, "give one of auto, h264"),
         ("out.mp4", {"steady": 1.0}, {}, OptionError, "steady is 1.0; give a share from 0 to 0.9"),
         ("out.mp4", {"batch": 0}, {}, OptionError, "batch is 0; give a whole number from 1 to 48"),
         ("out.mp4", {"pixel_format": "rgb0"}, {}, OptionError, "h264 takes"),
@@ -536,7 +462,9 @@ def test_the_command(command: Command, small: Path, here: Path) -> None:
     assert (refusal.code, refusal.error) == (
         1, "s3diff: film_restored.mp4 is already there; choose another name or allow overwriting",
     )  # fmt: skip
-    assert "film.mp4 is a video, and --server is for pictures" in command("film.mp4", "--server", "http://a").error
+    assert (
+        "--server and --batch exclude each other" in command("film.mp4", "--server", "http://a", "--batch", "2").error
+    )
     assert "--codec is only for one video as the input" in command("film.png", "--codec", "h264").error
     assert "--batch is only for one video as the input" in command("film.png", "--batch", "2").error
     assert "would overwrite the input" in command("restore", "film.mp4", "-o", "film.mp4", "--overwrite").error

@@ -1,4 +1,4 @@
-"""Send pictures to a service on another machine and get them back restored.
+"""Send pictures and videos to a service on another machine and get them back restored.
 
     from s3diff.client import Client
 
@@ -36,6 +36,7 @@ from s3diff.messages import install_command, reason_of
 from s3diff.option_texts import texts_of_options
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.service_errors import SERVICE_ERRORS
+from s3diff.video_options import VideoOptions
 
 if TYPE_CHECKING:
     import httpx
@@ -55,8 +56,9 @@ class Progress:
         state: ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``.
         stage: ``waiting``, ``reading``, ``estimating``, ``restoring``, ``writing`` or ``ended``.
         position: pictures before it in the queue; None when it is not in the queue.
-        tile: tiles that are done.
+        tile: tiles that are done; of a video frames, which its first pass (``estimating``) only looks at.
         num_tiles: tiles in all, 0 while unknown.
+        part: what these two count: ``tile``, ``frame`` or ``page``.
         fraction: of the work, in [0, 1].
         seconds_left: None while unknown.
     """
@@ -66,6 +68,7 @@ class Progress:
     position: int | None
     tile: int
     num_tiles: int
+    part: str
     fraction: float
     seconds_left: float | None
 
@@ -157,27 +160,32 @@ class Client:
         name: str | None = None,
         model: str | None = None,
         writing: OutputOptions | None = None,
+        video_options: VideoOptions | None = None,
         progress: Callable[[Progress], None] | None = None,
         **fields: Any,
     ) -> ServedResult:
-        """Restore one picture at the service. An exception or interruption also cancels the work there.
+        """Restore one picture, or one video, at the service. An exception or interruption also cancels the work there.
 
         Args:
             source: a file, or its content.
             options: None for the defaults.
             name: the picture's name; None for the file's.
             model: a name of :meth:`models`; None for the service's default.
-            writing: format and quality of the result.
+            writing: format and quality of the result; a video keeps its container.
+            video_options: codec, pixel format and ``steady`` of a video; its quality is that of ``writing``.
             progress: called about twice a second; its exception cancels the work.
             fields: of :class:`s3diff.RestoreOptions`, instead of ``options``.
 
         Raises:
-            OptionError, PictureError: as :meth:`s3diff.Restorer.restore` raises them; the service said so.
+            OptionError, PictureError, OutputError: as :meth:`s3diff.Restorer.restore` and ``restore_video`` raise
+                them; the service said so.
             QueueFullError: the service's queue stayed full, or (QuotaError) this client's part of it.
             JobTimeoutError, JobCancelledError: the work ended before its end.
             ServiceError: the service failed or cannot be reached.
         """
-        job = self.submit(source, options, name=name, model=model, writing=writing, **fields)
+        job = self.submit(
+            source, options, name=name, model=model, writing=writing, video_options=video_options, **fields
+        )
         try:
             return job.result(progress)
         finally:
@@ -192,12 +200,13 @@ class Client:
         name: str | None = None,
         model: str | None = None,
         writing: OutputOptions | None = None,
+        video_options: VideoOptions | None = None,
         **fields: Any,
     ) -> RemoteJob:
-        """Upload a picture; see :meth:`restore`."""
+        """Upload a picture or a video; see :meth:`restore`."""
         if options is not None and fields:
             raise OptionError(f"options and {', '.join(fields)} are given; give one of both")
-        texts = texts_of_options(RestoreOptions(**fields) if options is None else options, writing)
+        texts = texts_of_options(RestoreOptions(**fields) if options is None else options, writing, video_options)
         if model is not None:
             texts["model"] = model
         until, content = time.monotonic() + self.patience_seconds, _content(source)

@@ -14,7 +14,7 @@ class PictureError(S3DiffError, ValueError):
 
 
 class PictureTooLargeError(PictureError):
-    """A picture, its file or its result is larger than a service takes."""
+    """A picture, its file, its result or a video is larger than what is taken."""
 
 
 class OutputError(S3DiffError, OSError):

@@ -107,6 +107,18 @@ VIDEO = next(kind for kind in FOREIGN if kind.name == "a video")
 _BY_EXTENSION = {extension: kind for kind in FOREIGN for extension in kind.extensions}
 
 
+def is_video(path: PicturePath) -> bool:
+    """Check whether a file is a video, by its beginning and its name; False for a file that cannot be read."""
+    if not os.path.isfile(path):  # a pipe is read once only
+        return False
+    try:
+        with open(path, "rb") as file:
+            head = file.read(32)
+    except OSError:
+        return False
+    return foreign_kind(path, head) is VIDEO
+
+
 def foreign_kind(path: PicturePath, head: bytes = b"") -> Foreign | None:
     """Recognise a file that is not restored; None for an unknown kind.
 

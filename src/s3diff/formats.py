@@ -12,6 +12,15 @@ from typing import Literal
 #: Of a restored video; ``auto`` is h264, h265 for more than 8 bits, and vp9 for .webm.
 VideoCodec = Literal["auto", "h264", "h265", "av1", "vp9", "ffv1"]
 
+#: Containers of videos that are written, by extension, and their media types.
+VIDEO_TYPES = {
+    ".mp4": "video/mp4",
+    ".mov": "video/quicktime",
+    ".m4v": "video/mp4",
+    ".mkv": "video/matroska",
+    ".webm": "video/webm",
+}
+
 PicturePath = str | os.PathLike[str]
 _ANY_SIDE = 2**31 - 1
 
@@ -129,8 +138,8 @@ def format_of_extension(extension: str) -> Format | None:
 
 def media_type(path: PicturePath) -> str:
     """Return the media type of a file by its name."""
-    form = format_of(path)
-    return "application/octet-stream" if form is None else form.media_type
+    form, extension = format_of(path), os.path.splitext(os.fspath(path))[1].lower()
+    return VIDEO_TYPES.get(extension, "application/octet-stream") if form is None else form.media_type
 
 
 def holds_frames(path: PicturePath) -> bool:

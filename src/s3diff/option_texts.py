@@ -22,14 +22,19 @@ from s3diff.options import (
     RestoreOptions,
     choices_of,
 )
+from s3diff.video_options import VideoOptions
 
 #: Options that a service does not offer: it has its own limits, and never replaces a user's file.
 _NOT_OFFERED = frozenset({*LIMITS, "overwrite"})
+#: Options that only videos have, of those that a service offers; how many frames go together is its own matter.
+VIDEO_FIELDS = ("codec", "pixel_format", "steady")
 _MAY_BE_EMPTY = frozenset({"positive_prompt", "negative_prompt"})
 #: Options that are on or off.
 _SWITCHES = frozenset(
     field.name for options in (RestoreOptions, OutputOptions) for field in fields(options) if field.type == "bool"
 )
+#: Where options are, the first with a name counts.
+_CLASSES = (RestoreOptions, OutputOptions, VideoOptions)
 _YES, _NO = ("true", "1", "on", "yes"), ("false", "0", "off", "no")
 #: Signs between width and height: the letter, and the multiplication sign that phones and word processors insert.
 _TIMES = "[xX×]"
@@ -63,7 +68,7 @@ _OWN_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
 
 
 def option_fields() -> dict[str, Field[Any]]:
-    """List the fields of both dataclasses that a service offers, by name."""
+    """List the options of pictures that a service offers, by name; videos have :data:`VIDEO_FIELDS` too."""
     found = {field.name: field for options in (RestoreOptions, OutputOptions) for field in fields(options)}
     return {name: field for name, field in found.items() if name not in _NOT_OFFERED}
 
@@ -89,8 +94,21 @@ def options_from_texts(texts: Mapping[str, str]) -> tuple[RestoreOptions, Output
     return RestoreOptions(**values[0]), OutputOptions(**values[1])
 
 
-def texts_of_options(options: RestoreOptions, writing: OutputOptions | None = None) -> dict[str, str]:
-    """Write the fields that differ from their defaults, as :func:`options_from_texts` reads them.
+def form_options(texts: Mapping[str, str]) -> tuple[RestoreOptions, OutputOptions, VideoOptions]:
+    """Make options from a form's fields as :func:`options_from_texts`, those of a video as well.
+
+    Raises:
+        OptionError: a field that does not exist, or a value that is not allowed.
+    """
+    options, writing = options_from_texts({name: text for name, text in texts.items() if name not in VIDEO_FIELDS})
+    given = {name: _value(name, texts[name]) for name in VIDEO_FIELDS if texts.get(name)}
+    return options, writing, VideoOptions(**given)
+
+
+def texts_of_options(
+    options: RestoreOptions, writing: OutputOptions | None = None, video: VideoOptions | None = None
+) -> dict[str, str]:
+    """Write the fields that differ from their defaults, as :func:`form_options` reads them.
 
     Raises:
         OptionError: a value that has no text: tiles like the release's, but of other sizes.
@@ -101,6 +119,9 @@ def texts_of_options(options: RestoreOptions, writing: OutputOptions | None = No
             given = getattr(value, field.name)
             if given != field.default and field.name not in _NOT_OFFERED:
                 texts[field.name] = option_text(field.name, given)
+    for name in VIDEO_FIELDS if video is not None else ():
+        if (given := getattr(video, name)) != getattr(VideoOptions, name):
+            texts[name] = option_text(name, given)
     return texts
 
 
@@ -132,17 +153,17 @@ def describe_option(name: str) -> str:
     Raises:
         KeyError: there is no such option.
     """
-    options = next(each for each in (RestoreOptions, OutputOptions) if name in each.__dataclass_fields__)
+    options = next(each for each in _CLASSES if name in each.__dataclass_fields__)
     return _descriptions(options).get(name, "") if options.__doc__ else ""
 
 
 def option_schemas() -> dict[str, dict[str, Any]]:
-    """Describe every field by a JSON schema (OpenAPI 3.1), with default and description."""
+    """Describe every field of :func:`form_options` by a JSON schema (OpenAPI 3.1), with default and description."""
     schemas = {}
-    for options in (RestoreOptions, OutputOptions):
+    for options in _CLASSES:
         described = _descriptions(options)
         for field in fields(options):
-            if field.name in _NOT_OFFERED:
+            if field.name in _NOT_OFFERED or (options is VideoOptions and field.name not in VIDEO_FIELDS):
                 continue
             schema = dict(_OWN_SCHEMAS.get(field.name) or _schema(field.name, choices_of(options).get(field.name)))
             if field.default is not None and field.default is not MISSING:
@@ -156,7 +177,7 @@ def option_schemas() -> dict[str, dict[str, Any]]:
 def field_at_fault(message: object) -> str | None:
     """Return the option that a message is about; None for none or several."""
     first = str(message).split(" ", 1)[0]
-    return first if first in option_fields() or first == "model" else None
+    return first if first in {*option_fields(), *VIDEO_FIELDS, "model"} else None
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

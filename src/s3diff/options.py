@@ -108,6 +108,9 @@ RANGES: Mapping[str, Range] = {
     "lora_scale": Range(0, 2, "a number from 0, the base model, to 2; 1 is as trained"),
     "seed": Range(0, 2**63 - 1),
     "quality": Range(1, 100),
+    # Of a larger share of the result before a frame hardly shows anything of its own.
+    "steady": Range(0, 0.9, "a share from 0 to 0.9"),
+    "batch": Range(1, 48),
     **{name: Range(1, 2**63 - 1) for name in LIMITS},
 }
 
@@ -198,7 +201,7 @@ class RestoreOptions:
         for name in ("blur", "noise"):
             if isinstance(getattr(self, name), str):
                 self._keep_relative(name)
-        _check_fields(self)
+        check_fields(self)
         if self.size is not None:
             object.__setattr__(self, "size", _checked_size(self.size))
         if sum(value is not None for value in (self.size, self.long_side, self.megapixels)) > 1:
@@ -312,7 +315,7 @@ class OutputOptions:
     def __post_init__(self) -> None:
         if self.format is not None:
             _require_choice("format", self.format, OUTPUT_FORMATS)
-        _check_fields(self)
+        check_fields(self)
         allowed = f"give a name with {{stem}}, and no others than {', '.join(f'{{{each}}}' for each in _NAME_FIELDS)}"
         if not isinstance(self.name, str):
             raise OptionError(f"name is {self.name!r}; {allowed}")
@@ -347,8 +350,12 @@ def choices_of(options: type) -> Mapping[str, tuple[str, ...]]:
     return found
 
 
-def _check_fields(options: RestoreOptions | OutputOptions) -> None:
-    """Check numbers by range and texts by choices; convert numbers to Python's own."""
+def check_fields(options: Any) -> None:
+    """Check the numbers of a frozen dataclass by range and texts by choices; convert numbers to Python's own.
+
+    Raises:
+        OptionError: a value is not allowed.
+    """
     kind: type = type(options)
     choices = choices_of(kind)
     for name, field in options.__dataclass_fields__.items():

@@ -36,6 +36,7 @@ ENDED = "the service ended before the picture was restored; send it again"
 QUEUE_FULL = "{} pictures are waiting, which is the limit; come back later"
 TOO_MANY = "too many {}; come back in a second"
 NO_ROOM = "the service cannot store the picture ({}); come back later"
+NO_VIDEOS = "{} is a video, and this service has not installed what reads videos; whoever runs it can: {}"
 #: Paths and addresses of models are for the log.
 CANNOT_LOAD = "this model cannot be loaded here; the service's log says why"
 GIVEN_UP = "every service that restored this picture has died; restore it on its own, with more memory"

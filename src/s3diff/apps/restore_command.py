@@ -16,7 +16,16 @@ from s3diff.apps.model_loading import load_model
 from s3diff.apps.option_flags import takes_options
 from s3diff.apps.replay import Replay, model_of, read_replay, require_one_picture
 from s3diff.apps.restore_outcomes import show_outcome, show_sums
-from s3diff.apps.restore_video import Batch, Codec, PixelFormat, SteadyShare, check_for_video, restore_video, video_of
+from s3diff.apps.restore_video import (
+    Batch,
+    Codec,
+    PixelFormat,
+    ServedVideo,
+    SteadyShare,
+    check_for_video,
+    restore_video,
+    video_of,
+)
 from s3diff.apps.terminal import (
     BACKEND_HELP,
     DEVICE_HELP,
@@ -185,7 +194,7 @@ def restore(
         video_flags = {"codec": codec, "pixel_format": pixel_format, "steady": steady, "batch": batch}
         check_for_video(
             video, video_flags, format=writing.format is not None, name=writing.name != OutputOptions.name,
-            server=server is not None, stream=stream, from_result=from_result is not None, sign=sign is not None,
+            stream=stream, from_result=from_result is not None, sign=sign is not None,
             skip_existing=skip_existing, shard=shard is not None, journal=journal is not None,
         )  # fmt: skip
         replay = None
@@ -204,6 +213,7 @@ def restore(
                 fast=fast,
                 backend=backend != "torch",
                 threads=threads is not None,
+                batch=batch != VideoOptions.batch,
             )
         from s3diff.apps.picture_progress import PictureProgress
         from s3diff.folders.default_output import default_output
@@ -219,8 +229,13 @@ def restore(
             precision = cast(Precision, replay.made.precision) if precision == "auto" else precision
         load = partial(load_model, name_of_model, device, precision, quiet, fast=fast, backend=backend, replay=replay)
         if video is not None:
-            load_torch(threads, quiet=quiet)
-            restore_video(video, output, options, writing, video_flags, load=load, report=report, quiet=quiet)
+            if server is None:
+                load_torch(threads, quiet=quiet)
+            with _video_server(server, token, model) as at_server:
+                restore_video(
+                    video, output, options, writing, video_flags,
+                    load=load, at_server=at_server, report=report, quiet=quiet,
+                )  # fmt: skip
             return
         part = parse_shard(shard)
         names = {"model": Path(name_of_model).name, "scale": f"{options.scale:g}"}
@@ -384,6 +399,20 @@ def _runner(
         closing(ServerRunner(client, options, writing, model, plan.root)) as runner,
     ):
         yield runner
+
+
+@contextmanager
+def _video_server(server: str | None, token: str | None, model: str | None) -> Iterator[ServedVideo | None]:
+    if server is None:
+        yield None
+        return
+    from s3diff.apps.restore_remote import restore_video_at
+    from s3diff.client import Client
+
+    with Client(server, token or os.environ.get("S3DIFF_TOKEN") or None) as client:
+        yield lambda job, options, writing, video_options, tell: restore_video_at(
+            client, job, options, writing, video_options, model, tell
+        )
 
 
 def _streams(asked: bool, plan: RestorePlan, options: RestoreOptions) -> bool:

@@ -1,15 +1,15 @@
-"""Run ``s3diff restore --server``: a service restores the pictures; files are read, named and written here."""
+"""Run ``s3diff restore --server``: a service restores pictures or a video; files are read, named and written here."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from s3diff.client import Client, RemoteJob, ServedResult
+from s3diff.client import Client, Progress, RemoteJob, ServedResult
 from s3diff.errors import JobCancelledError, JobTimeoutError, OutputError, PictureError, S3DiffError
 from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.folders.runners import Finish, PictureWatcher
@@ -17,6 +17,7 @@ from s3diff.images.codecs import check_writable
 from s3diff.messages import reason_of
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.result import Degrees, Result
+from s3diff.video_options import VideoOptions
 
 
 class ServerRunner:
@@ -102,6 +103,45 @@ class ServerRunner:
             remote.end()
 
 
+def restore_video_at(
+    client: Client,
+    job: RestoreJob,
+    options: RestoreOptions,
+    writing: OutputOptions,
+    video_options: VideoOptions,
+    model: str | None,
+    tell: Callable[[str, int, int], None],
+) -> Result:
+    """Have a service restore a video; an exception or interruption also ends the work there.
+
+    Args:
+        tell: as ``progress`` of :func:`s3diff.restoration.video.restore_video`.
+
+    Raises:
+        PictureError, OptionError, OutputError: the service refuses it, or it cannot be read or written here.
+        ServiceError: the service cannot be reached.
+    """
+    begun: set[str] = set()
+
+    def look(at: Progress) -> None:
+        kind = {"estimating": "look", "restoring": "frames"}.get(at.stage)
+        if kind is not None and at.part == "frame":
+            if kind not in begun:
+                tell("look_resumed" if kind == "look" else "resumed", at.tile, at.num_tiles)
+                begun.add(kind)
+            tell(kind, at.tile, at.num_tiles)
+
+    content = _read(job.source, options.max_file_bytes)
+    with _named(job):
+        # The service makes the container that the name ends with, whatever the video's own is.
+        made = client.restore(
+            content, options, name=f"{job.source.stem}{job.target.suffix}", model=model,
+            writing=replace(writing, name="{stem}"), video_options=video_options, progress=look,
+        )  # fmt: skip
+    made.save(job.target, overwrite=writing.overwrite)
+    return _as_result(made, job.target, options)
+
+
 def _as_result(served: ServedResult, path: Path, options: RestoreOptions) -> Result:
     """Convert the service's result to the library's."""
     facts = served.facts
@@ -123,10 +163,11 @@ def _named(job: RestoreJob) -> Iterator[None]:
     try:
         yield
     except (PictureError, OutputError) as error:
-        text, name = str(error), job.source.name
-        if not text.startswith(name):
-            raise
-        raise type(error)(f"{job.source}{text[len(name) :]}") from error
+        text = str(error)
+        for name in (job.source.name, f"{job.source.stem}{job.target.suffix}"):
+            if text.startswith(name):
+                raise type(error)(f"{job.source}{text[len(name) :]}") from error
+        raise
 
 
 def _read(source: Path, max_bytes: int) -> bytes:

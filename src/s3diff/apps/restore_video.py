@@ -7,20 +7,28 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, remark
 from s3diff.atomic_write import require_free
 from s3diff.errors import OptionError, OutputError, PictureError
-from s3diff.foreign_formats import VIDEO, foreign_kind
+from s3diff.foreign_formats import is_video
 from s3diff.formats import VideoCodec
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.video_options import MAX_BATCH, MAX_STEADY, VideoOptions
 
 if TYPE_CHECKING:
+    from s3diff.apps.picture_progress import PictureProgress
+    from s3diff.folders.jobs import RestoreJob
     from s3diff.restoration.restorer import Restorer
+    from s3diff.restoration.result import Result
+
+#: Has a service restore a video: the job, the options, and what is told of its progress.
+ServedVideo: TypeAlias = (
+    "Callable[[RestoreJob, RestoreOptions, OutputOptions, VideoOptions, Callable[[str, int, int], None]], Result]"
+)
 
 Codec = Annotated[
     VideoCodec, typer.Option(help="Of a video: its codec; auto is h264, h265 above 8 bits, vp9 in .webm.")
@@ -46,14 +54,7 @@ Batch = Annotated[
 
 def video_of(inputs: list[str]) -> Path | None:
     """Return the one input where it is a video."""
-    if len(inputs) != 1 or not os.path.isfile(inputs[0]):
-        return None
-    try:
-        with open(inputs[0], "rb") as file:
-            head = file.read(32)
-    except OSError:
-        return None  # said in the usual way
-    return Path(inputs[0]) if foreign_kind(inputs[0], head) is VIDEO else None
+    return Path(inputs[0]) if len(inputs) == 1 and is_video(inputs[0]) else None
 
 
 def check_for_video(source: Path | None, flags: Mapping[str, Any], **given: bool) -> None:
@@ -80,10 +81,15 @@ def restore_video(
     flags: Mapping[str, Any],
     *,
     load: Callable[[], Restorer],
+    at_server: ServedVideo | None,
     report: str | None,
     quiet: bool,
 ) -> None:
-    """Restore one video, with its progress; the same command resumes after an interruption.
+    """Restore one video, with its progress; here the same command resumes after an interruption.
+
+    Args:
+        load: loads the model that restores it here.
+        at_server: has a service restore it; None for here.
 
     Raises:
         S3DiffError: see :func:`s3diff.restoration.video.restore_video`.
@@ -94,12 +100,13 @@ def restore_video(
     from s3diff.folders.jobs import RestoreJob
     from s3diff.folders.report import Report
     from s3diff.folders.run import Outcome, failed
-    from s3diff.images.files.video import open_video
-    from s3diff.restoration import video
-    from s3diff.restoration.video_course import FIRST_PASS
+    from s3diff.restoration.time_left import FIRST_PASS
 
-    job = RestoreJob(source, _target(source, output, writing))
-    reached = ""
+    job = RestoreJob(source, _target(source, output, writing, is_here=at_server is None))
+    reached, video_options = (
+        "",
+        VideoOptions(quality=writing.quality, overwrite=writing.overwrite, provenance=writing.provenance, **flags),
+    )
     with closing(Report(report)) as written, closing(PictureProgress(1, quiet)) as shown:
 
         def tell(stage: str, done: int, total: int) -> None:
@@ -109,24 +116,18 @@ def restore_video(
 
         try:
             require_free(job.target, writing.overwrite)
-            open_video(source)  # looked at before a model is loaded
-            restorer = load()
-            if not quiet:
-                remark(f"model {restorer.model.name}  device {restorer.runs_on}  precision {restorer.precision}")
-            shown.begin(job, None)
-            result = video.restore_video(
-                restorer, source, job.target, options,
-                VideoOptions(
-                    quality=writing.quality, overwrite=writing.overwrite, provenance=writing.provenance, **flags
-                ),
-                progress=tell,
-            )  # fmt: skip
+            if at_server is not None:
+                shown.begin(job, None)
+                result = at_server(job, options, writing, video_options, tell)
+            else:
+                result = _restored_here(job, options, video_options, load, tell, shown, quiet)
             outcome = Outcome(job, "done", result=result)
         except (PictureError, OutputError) as error:
             outcome = failed(job, error)
         except KeyboardInterrupt:
             shown.close()  # its bar would be drawn below the last line
-            remark(f"s3diff: stopped{reached}; the same command goes on")
+            then = "the same command goes on" if at_server is None else "the service ends the work, which begins anew"
+            remark(f"s3diff: stopped{reached}; {then}")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         written.add(outcome)
     show_outcome(outcome, quiet)
@@ -134,16 +135,37 @@ def restore_video(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _target(source: Path, output: str | None, writing: OutputOptions) -> Path:
-    from s3diff.images.files.video import VIDEO_EXTENSIONS
-    from s3diff.restoration.video import remove_work_of_whole
+def _restored_here(
+    job: RestoreJob,
+    options: RestoreOptions,
+    video_options: VideoOptions,
+    load: Callable[[], Restorer],
+    tell: Callable[[str, int, int], None],
+    shown: PictureProgress,
+    quiet: bool,
+) -> Result:
+    from s3diff.images.files.video import open_video
+    from s3diff.restoration import video
 
-    extension = source.suffix if source.suffix.lower() in VIDEO_EXTENSIONS else ".mp4"
+    open_video(job.source)  # looked at before a model is loaded
+    restorer = load()
+    if not quiet:
+        remark(f"model {restorer.model.name}  device {restorer.runs_on}  precision {restorer.precision}")
+    shown.begin(job, None)
+    return video.restore_video(restorer, job.source, job.target, options, video_options, progress=tell)
+
+
+def _target(source: Path, output: str | None, writing: OutputOptions, *, is_here: bool) -> Path:
+    from s3diff.restoration.result_names import video_extension
+
+    extension = video_extension(source.suffix)
     if output is None:
         numbered = (source.with_name(f"{source.stem}_restored{each}{extension}") for each in _numbers())
 
         def is_free(path: Path) -> bool:
-            if not writing.overwrite:
+            if is_here and not writing.overwrite:
+                from s3diff.restoration.video import remove_work_of_whole
+
                 remove_work_of_whole(path)
             return writing.overwrite or not os.path.lexists(path)
 

@@ -80,6 +80,13 @@ def service_settings(
     max_megapixels: Annotated[float, typer.Option(help="Largest result, in millions of pixels.")] = 200,
     queue: Annotated[int, typer.Option(help="Pictures that may wait; further ones are refused for a while.")] = 32,
     job_seconds: Annotated[float, typer.Option(help="Longest time that one picture may take, in seconds.")] = 600,
+    max_video_frames: Annotated[
+        int, typer.Option(help="Longest video taken, in frames; needs the extra video.")
+    ] = 1500,
+    max_video_megapixels: Annotated[
+        float, typer.Option(help="Largest result of a video, in millions of pixels a frame.")
+    ] = 9,
+    video_seconds: Annotated[float, typer.Option(help="Longest time that one video may take, in seconds.")] = 21600,
     keep_seconds: Annotated[float, typer.Option(help="How long results are kept, in seconds.")] = 3600,
     keep_mib: Annotated[int, typer.Option(help="Room for results, in MiB; the oldest are removed first.")] = 2048,
     batch: Annotated[int, typer.Option(help="Small pictures of one size that run together; 1 for never.")] = 8,
@@ -109,9 +116,11 @@ def service_settings(
     _require_extra()
     clients: tuple[str | Client, ...] = (*_tokens(token), *(read_clients(tokens) if tokens is not None else []))
     _require_auth(host, Auth(clients), no_auth)
-    for name, value in (("max-upload", max_upload), ("queue", queue), ("keep-mib", keep_mib), ("batch", batch)):
+    counts = {"max-upload": max_upload, "queue": queue, "keep-mib": keep_mib, "batch": batch}
+    for name, value in {**counts, "max-video-frames": max_video_frames}.items():
         require_number(name, value, "whole number")
-    for name, seconds in (("job-seconds", job_seconds), ("keep-seconds", keep_seconds)):
+    times = {"job-seconds": job_seconds, "video-seconds": video_seconds, "keep-seconds": keep_seconds}
+    for name, seconds in times.items():
         require_number(name, seconds, "number")
     limits = ServiceLimits(
         upload_bytes=max_upload * _MIB,
@@ -119,6 +128,9 @@ def service_settings(
         output_pixels=whole_millions("max-megapixels", max_megapixels),
         queue_length=queue,
         job_seconds=job_seconds,
+        video_frames=max_video_frames,
+        video_pixels=whole_millions("max-video-megapixels", max_video_megapixels),
+        video_seconds=video_seconds,
         result_seconds=keep_seconds,
         result_bytes=keep_mib * _MIB,
         batch_size=batch,

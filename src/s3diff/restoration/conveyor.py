@@ -102,6 +102,11 @@ class Conveyor(Generic[Item, Ready, Made]):
         with self._turn:
             return self._waiting.index(item) if item in self._waiting else None
 
+    def ready_items(self, wanted: Callable[[Ready], bool]) -> list[Item]:
+        """List the items that are ready and wanted, in their order."""
+        with self._turn:
+            return [item for item, ready in self._ready if wanted(ready)]
+
     def remove(self, item: Item) -> bool:
         """Remove an item that waits or is ready; return whether it was there."""
         with self._turn:

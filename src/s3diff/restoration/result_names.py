@@ -5,12 +5,14 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 
-from s3diff.formats import format_of_extension
+from s3diff.formats import VIDEO_TYPES, format_of_extension
 from s3diff.images.codecs import can_be_written
 from s3diff.options import OutputOptions
 
 #: Extension for pictures of formats that are only read.
 FALLBACK_EXTENSION = ".png"
+#: Extension for videos whose own container is only read.
+FALLBACK_VIDEO_EXTENSION = ".mp4"
 
 
 def result_extension(extension: str, writing: OutputOptions) -> str:
@@ -19,6 +21,11 @@ def result_extension(extension: str, writing: OutputOptions) -> str:
         wanted = f".{writing.format}"
         return extension if format_of_extension(extension) == format_of_extension(wanted) else wanted
     return extension if can_be_written(extension) else FALLBACK_EXTENSION
+
+
+def video_extension(extension: str) -> str:
+    """Return the extension with its dot of a restored video: its own, if that container is written."""
+    return extension if extension.lower() in VIDEO_TYPES else FALLBACK_VIDEO_EXTENSION
 
 
 def result_stem(writing: OutputOptions, values: Mapping[str, str]) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 
 #: Stages that come once before all parts of a picture, once for each part, and once at the end.
 FIRST, PER_PART, LAST = ("estimate", "fold"), ("prepare", "encode", "predict", "decode", "color"), ("finish",)
+#: Stages that the first pass over a video reports: its beginning, after an earlier run or not, and its frames.
+FIRST_PASS = ("look_resumed", "look")
 #: Shares of the stages without measurements: the work of the paper's networks for 512 px, in TFLOP
 #: (docs/performance.md, "The floor"), and little for all other work.
 _TYPICAL = {"estimate": 0.04, "prepare": 0.02, "encode": 1.12, "predict": 1.61, "decode": 2.51, "color": 0.05}

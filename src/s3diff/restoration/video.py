@@ -33,7 +33,7 @@ from s3diff.images.files.video import (
 )
 from s3diff.images.files.video_joining import join_segments, require_streams
 from s3diff.images.picture import Picture
-from s3diff.messages import reason_of, shown_path, too_many_pixels
+from s3diff.messages import reason_of, shown_path
 from s3diff.options import LIMITS, RestoreOptions
 from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.device_model import DeviceModel
@@ -93,7 +93,7 @@ def restore_video(
     require_free(target, writing.overwrite)
     if os.path.realpath(source) == os.path.realpath(target):
         raise OutputError(f"{shown_path(target)} would overwrite the input; choose another output")
-    video = open_video(source)  # before a folder is made for its result
+    video = open_video(source, options.max_input_pixels)  # before a folder is made for its result
     target.parent.mkdir(parents=True, exist_ok=True)
     with only_one(target):
         return _restored_into(model, video, target, options, writing, progress)
@@ -125,8 +125,6 @@ def _restored_into(
     progress: Progress | None,
 ) -> Result:
     source = video.path
-    if video.width * video.height > options.max_input_pixels:
-        raise PictureError(too_many_pixels(source, (video.width, video.height), options.max_input_pixels))
     sizes = allowed_sizes((video.width, video.height), options, shown_path(source))
     encoding = choose_encoding(video, target, sizes.output, writing.codec, writing.pixel_format, writing.quality)
     require_streams(video, target)

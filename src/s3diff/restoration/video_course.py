@@ -32,8 +32,6 @@ _SMALL = (32, 18)
 _CUT_CHANGE, _CUT_RATIO = 0.08, 4.0
 #: Seconds of work between two writes of the findings: a killed run loses at most this much of the first pass.
 KEEP_SECONDS = 5.0
-#: Stages that the first pass reports: its beginning, after an earlier run or not, and its frames.
-FIRST_PASS = ("look_resumed", "look")
 
 
 class Estimate(NamedTuple):

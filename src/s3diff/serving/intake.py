@@ -1,4 +1,4 @@
-"""Take a picture in: its file into the job's folder, its header against the limits, before it costs anything."""
+"""Take a picture or a video in: its file into the job's folder, its header against the limits, before all work."""
 
 from __future__ import annotations
 
@@ -7,14 +7,25 @@ import shutil
 from pathlib import Path
 from typing import BinaryIO
 
-from s3diff.errors import PictureError, PictureTooLargeError, QueueFullError
+from s3diff.errors import (
+    MissingExtraError,
+    OptionError,
+    OutputError,
+    PictureError,
+    PictureTooLargeError,
+    QueueFullError,
+)
+from s3diff.foreign_formats import is_video
 from s3diff.images.codecs import picture_header
-from s3diff.messages import reason_of
+from s3diff.images.files.video import Video, choose_encoding, open_video
+from s3diff.images.files.video_joining import require_streams
+from s3diff.messages import install_command, reason_of
 from s3diff.options import RestoreOptions
+from s3diff.restoration.result_names import result_stem, video_extension
 from s3diff.restoration.sizes import sizes_of
-from s3diff.service_errors import NO_ROOM
-from s3diff.serving.jobs import Job
-from s3diff.serving.limits import ServiceLimits
+from s3diff.service_errors import NO_ROOM, NO_VIDEOS
+from s3diff.serving.jobs import Job, safe_name
+from s3diff.serving.limits import ServiceLimits, require_length
 
 
 def within_limits(options: RestoreOptions, limits: ServiceLimits) -> RestoreOptions:
@@ -59,31 +70,94 @@ def take_in(picture: bytes | Path | BinaryIO, place: Path, limits: ServiceLimits
 
 
 def check_header(job: Job, limits: ServiceLimits, *, of_result: bool = True) -> None:
-    """Check size and kind of a job's picture by its header, and keep its sizes.
+    """Check size and kind of a job's picture or video by its header, and keep its sizes.
 
     Raises:
-        PictureTooLargeError: the picture or its result is larger than the limits allow.
-        PictureError: it is no picture.
+        PictureTooLargeError: the picture, the video or its result is larger than the limits allow.
+        PictureError: it is neither, or a video where the service reads none.
+        OptionError, OutputError: the options of a video do not go together, or with its streams.
     """
     try:
-        header = picture_header(job.source)
+        if is_video(job.source):
+            job.video = _checked_video(job, limits)
+            size = job.video.width, job.video.height
+            job.options = job.options.with_valid(max_output_pixels=min(limits.video_pixels, limits.output_pixels))
+        else:
+            header = picture_header(job.source)
+            size = header.width, header.height
     except PictureError as error:
-        raise PictureError(job.worded(error)) from error
-    pixels, limit = header.width * header.height, limits.input_pixels
+        raise type(error)(job.worded(error)) from error
+    pixels, limit = size[0] * size[1], limits.input_pixels
     if pixels > limit:
         raise PictureTooLargeError(
-            f"{job.name} has {header.width} x {header.height} pixels, at most {limit} are allowed; give a smaller "
-            "picture"
+            f"{job.name} has {size[0]} x {size[1]} pixels, at most {limit} are allowed; give a smaller picture"
         )
     if not of_result:
         return
     try:
-        job.sizes = sizes_of((header.width, header.height), job.options)
+        job.sizes = sizes_of(size, job.options)
         width, height = job.sizes.output
     except OverflowError:
         width, height = limit, limit
     if width * height > job.options.max_output_pixels:
+        a_frame = "" if job.video is None else " a frame"
         raise PictureTooLargeError(
             f"{job.name} would become {width} x {height} px, at most {job.options.max_output_pixels / 1e6:.4g} "
-            "megapixels are allowed; choose a smaller scale or size"
+            f"megapixels{a_frame} are allowed; choose a smaller scale or size"
         )
+    if job.video is not None:
+        _check_video_options(job, job.video)
+
+
+def result_path(job: Job, extension: str) -> Path:
+    """Name a job's result.
+
+    Args:
+        job: of a picture or a video.
+        extension: of the result, with its dot.
+    """
+    given = os.path.splitext(job.name)
+    values = {"model": job.model, "scale": f"{job.options.scale:g}", "stem": given[0]}
+    values["extension"] = (given[1] or extension)[1:]
+    return job.folder / "result" / safe_name(result_stem(job.writing, values) + extension)
+
+
+def opened_video(path: Path, limits: ServiceLimits) -> Video:
+    """Look at a client's video.
+
+    Raises:
+        PictureTooLargeError: its frames are larger than the limit.
+        PictureError: it cannot be read, or this service reads no videos.
+    """
+    try:
+        return open_video(path, limits.input_pixels)
+    except MissingExtraError as error:
+        raise PictureError(NO_VIDEOS.format(path.name, install_command("video"))) from error
+
+
+def _checked_video(job: Job, limits: ServiceLimits) -> Video:
+    video = opened_video(job.source, limits)
+    if video.is_counted:  # else the first pass counts them
+        require_length(job.name, video.num_frames, limits)
+    return video
+
+
+def _check_video_options(job: Job, video: Video) -> None:
+    """Name the result, and refuse at once what would be refused when the work begins."""
+    if job.writing.format is not None:
+        raise OptionError(
+            f"format is {job.writing.format!r}, and {job.name} is a video, which keeps its container; leave it out"
+        )
+    assert job.sizes is not None
+    own, encoding = os.path.splitext(job.name)[1], job.video_options
+    # Another container than those that are written may hold what .mp4 does not.
+    extensions = [own] if video_extension(own) == own else [video_extension(own), ".mkv"]
+    for extension in extensions:
+        job.target = target = result_path(job, extension)
+        try:
+            require_streams(video, target)
+            break
+        except OutputError as error:
+            if extension == extensions[-1]:
+                raise OutputError(job.worded(error)) from error
+    choose_encoding(video, target, job.sizes.output, encoding.codec, encoding.pixel_format, job.writing.quality)

@@ -26,7 +26,7 @@ from typing import Any
 from s3diff.atomic_write import ABANDONED_SECONDS, remove_leftovers
 from s3diff.errors import OutputError, StoreError
 from s3diff.folders.stores import AlreadyThereError, Store
-from s3diff.option_texts import options_from_texts, texts_of_options
+from s3diff.option_texts import form_options, texts_of_options
 from s3diff.restoration.result import Degrees, Result
 from s3diff.serving.jobs import Job, JobStatus, safe_name
 
@@ -56,7 +56,7 @@ class JobRecords:
         """Write down a new job with its picture."""
         told = {
             "name": job.name,
-            "options": texts_of_options(job.options, job.writing),
+            "options": texts_of_options(job.options, job.writing, job.video_options),
             "model": job.model,
             "owner": job.owner,
             "created": job.created,
@@ -255,10 +255,10 @@ def job_of(job_id: str, told: dict[str, Any], folder: Path, kind: type[Job] = Jo
     Raises:
         OptionError: it has options that this version does not know.
     """
-    options, writing = options_from_texts(told["options"])
+    options, writing, video_options = form_options(told["options"])
     job = kind(
         name=told["name"], options=options, writing=writing, model=told["model"], owner=told["owner"], folder=folder,
-        job_id=job_id, created=told["created"],
+        video_options=video_options, job_id=job_id, created=told["created"],
     )  # fmt: skip
     job.request = told["request"]
     return job

@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from s3diff.errors import JobNotFoundError
+from s3diff.images.files.video import Video
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.result import Result
 from s3diff.restoration.sizes import Sizes
 from s3diff.service_errors import NO_JOB, Cause
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.logs import request_id
+from s3diff.video_options import VideoOptions
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Stage = Literal["waiting", "reading", "estimating", "restoring", "writing", "ended"]
-#: What progress counts: the tiles of a picture, or the frames of an animation.
+#: What progress counts: the tiles of a picture, the frames of an animation or a video, the pages of a TIFF.
 Part = Literal["tile", "frame", "page"]
 
 Kept = TypeVar("Kept")
@@ -45,7 +47,8 @@ class JobStatus:
     Attributes:
         state: ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``; the last three are final.
         stage: ``waiting``, ``reading``, ``estimating``, ``restoring``, ``writing`` or ``ended``.
-        tile: finished tiles, while restoring; for an animation its frames.
+        tile: finished tiles, while restoring; for an animation its frames; for a video those that were looked at
+            (``estimating``) or restored.
         num_tiles: tiles in all, 0 while unknown.
         part: the unit of ``tile`` and ``num_tiles``.
         fraction: finished share of the work, in [0, 1]; an estimate.
@@ -82,13 +85,16 @@ class Job:
         name: the picture's file name without folders.
         options: how the picture is restored.
         writing: how the result is named and written.
+        video_options: how it is made and encoded, if it is a video.
         model: name of the model.
         owner: the client; None if the service has no tokens.
         created: in seconds since the epoch.
         folder: holds the picture and the result, and nothing else.
         request: id of the request with the picture, for logs.
         source: the picture.
-        sizes: the picture's sizes, by its header.
+        sizes: the picture's sizes, by its header; of every frame of a video.
+        video: what is known of a video; None for a picture.
+        target: the result of a video.
     """
 
     def __init__(
@@ -100,6 +106,7 @@ class Job:
         model: str,
         owner: str | None,
         folder: Path,
+        video_options: VideoOptions | None = None,
         job_id: str | None = None,
         created: float | None = None,
     ) -> None:
@@ -111,7 +118,10 @@ class Job:
         self._taken_at = time.monotonic()
         self.folder = folder / self.id
         self.source = self.folder / "source" / self.name
+        self.video_options = VideoOptions() if video_options is None else video_options
         self.sizes: Sizes | None = None
+        self.video: Video | None = None
+        self.target: Path | None = None
         #: Whether the job is removed when it ends.
         self.is_forgotten = False
         #: Whether the result was requested.

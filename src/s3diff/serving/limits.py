@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from s3diff.errors import OptionError
+from s3diff.errors import OptionError, PictureTooLargeError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,9 @@ class ServiceLimits:
         output_pixels: largest result.
         queue_length: jobs that may wait; beyond it a request is refused and may come back later.
         job_seconds: how long the work on one picture may take, without its waiting.
+        video_frames: longest video accepted, in frames.
+        video_pixels: largest result of a video, in pixels of a frame.
+        video_seconds: how long the work on one video may take, without its waiting and the pictures in between.
         result_seconds: how long a job and its result are kept after its end.
         result_bytes: room for results; when it is full the oldest ones are removed.
         job_records: ended jobs remembered at most.
@@ -63,6 +66,9 @@ class ServiceLimits:
     output_pixels: int = 200_000_000
     queue_length: int = 32
     job_seconds: float = 600.0
+    video_frames: int = 1500
+    video_pixels: int = 9_000_000
+    video_seconds: float = 6 * 3600.0
     result_seconds: float = 3600.0
     result_bytes: int = 2 * 2**30
     job_records: int = 1000
@@ -79,3 +85,15 @@ class ServiceLimits:
             if not is_number or not low <= value < math.inf or (field.type == "int" and value != int(value)):
                 kind = "whole number" if field.type == "int" else "number"
                 raise OptionError(f"{field.name} is {value!r}; give a {kind} above 0")
+
+
+def require_length(name: str, num_frames: int, limits: ServiceLimits) -> None:
+    """Make sure that a video is not too long, as far as its length is known.
+
+    Raises:
+        PictureTooLargeError: it has more frames than the limit.
+    """
+    if num_frames > limits.video_frames:
+        raise PictureTooLargeError(
+            f"{name} has at least {num_frames} frames, at most {limits.video_frames} are allowed; cut it shorter"
+        )

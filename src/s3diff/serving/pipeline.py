@@ -1,6 +1,7 @@
 """Process jobs in three threads: read ahead, restore, write.
 
-Memory holds a few pictures, however many wait: waiting ones are on the disk.
+Memory holds a few pictures, however many wait: waiting ones are on the disk. A video lets a picture go first after each
+of its frames, so that nobody waits for hours.
 """
 
 from __future__ import annotations
@@ -26,30 +27,34 @@ from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.device_model import PROMPTS
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Result
-from s3diff.restoration.result_names import result_extension, result_stem
+from s3diff.restoration.result_names import result_extension
 from s3diff.restoration.sources import OpenedSeries, open_source, restore_series
 from s3diff.restoration.steps import Opened, write
 from s3diff.service_errors import FAILED, failure_of
-from s3diff.serving.intake import check_header, within_limits
-from s3diff.serving.jobs import Job, JobStatus, safe_name
+from s3diff.serving.intake import check_header, result_path, within_limits
+from s3diff.serving.jobs import Job, JobStatus
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.models import ModelCache
-from s3diff.serving.progress import JobMonitor, TimeEstimator
+from s3diff.serving.progress import JobMonitor, TimeEstimator, VideoMonitor
 
 _LOG = logging.getLogger("s3diff.serving")
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """Hold a job whose picture is read."""
+    """Hold a job whose picture is read, or one of a video (``opened`` is None), whose frames are read one by one."""
 
     job: Job
-    opened: Opened | OpenedSeries
+    opened: Opened | OpenedSeries | None
     target: Path
 
     @property
+    def is_picture(self) -> bool:
+        return self.opened is not None
+
+    @property
     def batch_key(self) -> tuple[Any, ...] | None:
-        """Key of pictures that may run together; None for animations and pages."""
+        """Key of pictures that may run together; None for animations, pages and videos."""
         if not isinstance(self.opened, Opened):
             return None
         job, picture = self.job, self.opened.picture
@@ -57,7 +62,8 @@ class _Ready:
 
     @property
     def num_pixels(self) -> int:
-        """Number of pixels that the networks produce, for all frames or pages."""
+        """Number of pixels that the networks produce, for all frames or pages; not of a video."""
+        assert self.opened is not None
         sizes = self.opened.sizes if isinstance(self.opened, Opened) else self.opened
         return sizes.num_working_pixels
 
@@ -107,12 +113,12 @@ class Pipeline:
 
     @property
     def num_waiting(self) -> int:
-        """Jobs in the queue."""
-        return self._conveyor.num_waiting
+        """Jobs in the queue; a video waits there until its work begins."""
+        return self._conveyor.num_waiting + len(self._waiting_videos())
 
     def put(self, job: Job) -> bool:
         """Append a job, unless the queue is full; return whether it was appended."""
-        return self._conveyor.put(job, self.limits.queue_length)
+        return self._conveyor.put(job, self.limits.queue_length - len(self._waiting_videos()))
 
     def has_room(self, model: str) -> bool:
         is_offered = model in [offered.name for offered in self._models.offered()]
@@ -125,7 +131,8 @@ class Pipeline:
 
     def position(self, job: Job) -> int | None:
         """Count the jobs before this one in the queue; None if it is not in the queue."""
-        return self._conveyor.position(job)
+        videos = self._waiting_videos()
+        return videos.index(job) if job in videos else self._conveyor.position(job)
 
     def cancel(self, job: Job) -> None:
         """Cancel a job: at once while it waits, before the networks' next layer while it runs."""
@@ -143,30 +150,30 @@ class Pipeline:
     # ------------------------------------------------------------------------------------------ the threads
 
     def _may_read_ahead(self, ready: Sequence[_Ready]) -> bool:
-        """Allow a few ready pictures, or a batch of small ones."""
+        """Allow a few ready pictures, or a batch of small ones; no picture waits for a video to be read."""
+        ready = [each for each in ready if each.is_picture]
         if len(ready) < READ_AHEAD:
             return True
         pixels = sum(each.num_pixels for each in ready)
         return len(ready) < self.limits.batch_size and pixels < self.limits.batch_pixels * len(ready)
 
+    def _waiting_videos(self) -> list[Job]:
+        return self._conveyor.ready_items(lambda ready: not ready.is_picture)
+
     def _read(self, job: Job) -> _Ready:
+        if job.target is not None:
+            return _Ready(job, None, job.target)
         job.update(state="running", stage="reading")
-        values = {"model": job.model, "scale": f"{job.options.scale:g}"}
-        stem, extension = os.path.splitext(job.name)
-        if not extension:
-            extension = picture_header(job.source).extension
-        values |= {"stem": stem, "extension": extension[1:]}
-        name = safe_name(result_stem(job.writing, values) + result_extension(extension, job.writing))
-        target = job.folder / "result" / name
+        extension = os.path.splitext(job.name)[1] or picture_header(job.source).extension
+        target = result_path(job, result_extension(extension, job.writing))
         return _Ready(job, open_source(job.source, target, job.options, job.sizes), target)
 
     def _restore_loop(self) -> None:
-        while (batch := self._next_batch()) is not None:
+        while (batch := self._next_batch(self._conveyor.take())) is not None:
             self._restore(batch)
 
-    def _next_batch(self) -> list[_Ready] | None:
-        """Take the first ready picture and, if it is small, others of its size that come soon."""
-        first = self._conveyor.take()
+    def _next_batch(self, first: tuple[Job, _Ready] | None) -> list[_Ready] | None:
+        """Take with the first ready picture, if it is small, others of its size that come soon."""
         if first is None:
             return None
         batch, key = [first[1]], first[1].batch_key
@@ -204,10 +211,14 @@ class Pipeline:
             self._guarded(ready.job, partial(self._restore_one, ready))
 
     def _restore_one(self, ready: _Ready) -> None:
-        job, pixels = ready.job, ready.num_pixels
-        job.update(stage="estimating")
+        job = ready.job
+        job.update(state="running", stage="estimating")
         restorer = self._models.restorer(job.model)
         _check_prompts(restorer, job.options)
+        if ready.opened is None:
+            self._finish(ready, self._restored_video(ready, restorer))
+            return
+        pixels = ready.num_pixels
         monitor = JobMonitor(job, self.limits, self.times.expected(job.model, pixels))
         started = time.monotonic()
         with restorer.watched(monitor.look):
@@ -221,6 +232,22 @@ class Pipeline:
             restored = restorer.restore(ready.opened, job.options, progress=monitor.report)
         self.times.add(job.model, pixels, time.monotonic() - started)
         self._hand_to_writer(ready, restored)
+
+    def _restored_video(self, ready: _Ready, restorer: Restorer) -> Result:
+        from s3diff.restoration.video import restore_video
+
+        job = ready.job
+        monitor = VideoMonitor(job, self.limits)
+
+        def progress(stage: str, done: int, total: int) -> None:
+            monitor.report(stage, done, total)
+            with monitor.away():
+                if (batch := self._next_batch(self._conveyor.take(lambda each: each.is_picture, 0))) is not None:
+                    self._restore(batch)
+
+        writing = replace(job.video_options, quality=job.writing.quality, provenance=job.writing.provenance)
+        with restorer.watched(monitor.look):
+            return restore_video(restorer, job.source, ready.target, job.options, writing, progress=progress)
 
     def _hand_to_writer(self, ready: _Ready, restored: Result) -> None:
         """Pass a result to the writer; wait where the disk is slow, so that results do not pile up."""
@@ -245,8 +272,9 @@ class Pipeline:
         job = ready.job
         notes = tuple(job.worded(note) for note in written.notes)
         form = format_of(ready.target)
-        if self._signer is not None and job.writing.provenance and self._signer_of(ready) is None and form is not None:
-            notes += (f"{form.title} holds no Content Credentials; the result is not signed",)
+        if self._signer is not None and job.writing.provenance and self._signer_of(ready) is None:
+            holds_none = "videos hold" if form is None else f"{form.title} holds"
+            notes += (f"{holds_none} no Content Credentials; the result is not signed",)
         result = replace(written, notes=notes, size_bytes=ready.target.stat().st_size)
         shutil.rmtree(job.source.parent, ignore_errors=True)
         if not self._ended_by_request(job):

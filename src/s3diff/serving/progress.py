@@ -1,14 +1,17 @@
-"""Follow running jobs: their progress, their cancellation, and the time that pictures take."""
+"""Follow running jobs: their progress, their cancellation, and the time that pictures and videos take."""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from s3diff.errors import JobCancelledError, JobTimeoutError
+from s3diff.restoration.time_left import FIRST_PASS, TimeLeft
 from s3diff.serving.jobs import Job, Part
-from s3diff.serving.limits import ServiceLimits
+from s3diff.serving.limits import ServiceLimits, require_length
 
 #: Least time between two reports of progress.
 _TELL_SECONDS = 0.1
@@ -112,6 +115,74 @@ class JobMonitor:
             fraction=min(0.95, max(by_tiles, by_time, self._job.status.fraction)),
             seconds_left=None if left is None else round(left, 1),
         )
+
+
+class VideoMonitor:
+    """Watch one running video for cancellation, its time limit, its length and its progress.
+
+    The time of the pictures that are restored in between (:meth:`away`) is none of the video's.
+    """
+
+    def __init__(self, job: Job, limits: ServiceLimits) -> None:
+        self._job, self._limits = job, limits
+        self._is_away, self._seconds_away = False, 0.0
+        self._started = self._now()
+        self._left = TimeLeft(now=self._now)
+
+    def look(self) -> None:
+        """Check the job before every layer.
+
+        Raises:
+            JobCancelledError, JobTimeoutError: the work has to end.
+        """
+        if self._is_away:
+            return
+        if self._job.is_cancelled:
+            raise JobCancelledError("the job was cancelled")
+        if self._now() - self._started > self._limits.video_seconds:
+            raise JobTimeoutError(
+                f"the video took longer than the {self._limits.video_seconds:g} seconds that this service allows; "
+                "choose a smaller scale or size, or cut it shorter"
+            )
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Report progress after every frame; see :func:`s3diff.restoration.video.restore_video`.
+
+        Raises:
+            JobCancelledError, JobTimeoutError, PictureTooLargeError: the work has to end.
+        """
+        self.look()
+        if stage in FIRST_PASS:
+            require_length(self._job.name, done, self._limits)
+            self._job.update(stage="estimating", tile=done, num_tiles=total, part="frame")
+            return
+        if stage == "resumed":
+            self._left.resume(done, total)
+        else:
+            self._left.part(done, total)
+        left = self._left.seconds_left
+        self._job.update(
+            stage="restoring" if done < total else "writing",
+            tile=done,
+            num_tiles=total,
+            part="frame",
+            fraction=min(0.99, done / total),
+            seconds_left=None if left is None else round(left, 1),
+        )
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Leave the device to pictures."""
+        started = time.monotonic()
+        self._is_away = True
+        try:
+            yield
+        finally:
+            self._is_away = False
+            self._seconds_away += time.monotonic() - started
+
+    def _now(self) -> float:
+        return time.monotonic() - self._seconds_away
 
 
 def _with(before: tuple[float, float], seconds: float, amount: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Restore pictures of many clients, one after the other or in small batches, with progress and cancellation.
+"""Restore pictures and videos of many clients, one after the other or in small batches, with progress and cancellation.
 
 HTTP and the web page call this class and have no order of steps of their own.
 """
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from s3diff.errors import PictureError, QueueFullError, ServiceClosedError
 from s3diff.images.codecs import Picture, read_picture
 from s3diff.images.files.credentials import ResultSigner
 from s3diff.images.files.inspection import Inspection, inspect_file
+from s3diff.images.files.video import first_picture
 from s3diff.options import METHOD_SCALE, OutputOptions, Precision, RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Degrees
@@ -32,6 +33,7 @@ from s3diff.serving.pipeline import Pipeline
 from s3diff.serving.progress import TimeEstimator
 from s3diff.serving.quotas import QuotaCounter
 from s3diff.serving.shared_jobs import SharedJobStore
+from s3diff.video_options import VideoOptions
 
 _LOG = logging.getLogger("s3diff.serving")
 #: At its end the service waits for results younger than this to be fetched.
@@ -40,6 +42,20 @@ _FRESH_SECONDS = 60.0
 NO_QUOTA = Quota()
 #: Side of the warm-up picture, and the time of a first run below which it is restored twice.
 _WARM_UP_PX, _WARM_UP_SECONDS = 64, 2.0
+
+
+class Estimate(NamedTuple):
+    """Hold what is known of a picture or a video before it is restored.
+
+    Attributes:
+        size: (width, height) in pixels, upright.
+        degrees: of the picture, or of a video's first frame.
+        num_frames: of a video, as far as its file says; 0 if it does not. None for a picture.
+    """
+
+    size: tuple[int, int]
+    degrees: Degrees
+    num_frames: int | None
 
 
 class RestorationService:
@@ -168,12 +184,13 @@ class RestorationService:
         *,
         model: str | None = None,
         writing: OutputOptions | None = None,
+        video_options: VideoOptions | None = None,
         owner: str | None = None,
         quota: Quota = NO_QUOTA,
         move: bool = False,
         is_shared: bool = True,
     ) -> Job:
-        """Accept a picture. Its header is read here, everything else happens in the service's threads.
+        """Accept a picture or a video. Its header is read here, everything else happens in the service's threads.
 
         Args:
             picture: the file's content, the file, or the open file, read from its beginning.
@@ -181,6 +198,8 @@ class RestorationService:
             options: how it is restored.
             model: see :attr:`models`; None for the default.
             writing: how the result is named and written; ``overwrite`` is ignored.
+            video_options: how it is made and encoded, if it is a video; quality and provenance are those of
+                ``writing``.
             owner: the only client with access to the job.
             quota: limits on this owner's pictures.
             move: move the file instead of copying it.
@@ -188,8 +207,9 @@ class RestorationService:
 
         Raises:
             PictureTooLargeError: the file, the picture or its result is larger than the limits allow.
-            PictureError: the file is no picture.
-            OptionError: the model is not offered.
+            PictureError: the file is no picture, or a video where those are not read.
+            OptionError: the model is not offered, or options do not go together with a video.
+            OutputError: the container of a video cannot hold its streams.
             QueueFullError: too many wait, or the disk is full; come back later.
             QuotaError: this owner's quota is used up.
             ServiceClosedError: the service is ending.
@@ -203,6 +223,7 @@ class RestorationService:
             name=name,
             options=options,
             writing=OutputOptions() if writing is None else writing,
+            video_options=video_options,
             model=model,
             owner=owner,
             folder=self.store.folder,
@@ -255,20 +276,22 @@ class RestorationService:
 
     def estimate(
         self, picture: bytes | Path | BinaryIO, name: str = "picture", *, model: str | None = None
-    ) -> tuple[tuple[int, int], Degrees]:
+    ) -> Estimate:
         """Estimate how blurred and noisy a picture is, as restoring would, without waiting for jobs.
 
-        Returns:
-            (width, height) in pixels, upright; the degrees.
+        Of a video the first frame is estimated.
 
         Raises:
             PictureTooLargeError, PictureError, OptionError, ServiceClosedError: as :meth:`submit`.
             QueueFullError: too many pictures are being estimated; come back in a second.
         """
         with self._looking_at(picture, name, model) as (job, model):
-            seen = read_picture(job.source, self.limits.input_pixels, self.limits.upload_bytes)
+            if job.video is None:
+                seen = read_picture(job.source, self.limits.input_pixels, self.limits.upload_bytes)
+            else:
+                seen = first_picture(job.video)
             degrees = self._models.restorer(model).estimate(seen)
-            return (seen.width, seen.height), degrees
+            return Estimate((seen.width, seen.height), degrees, None if job.video is None else job.video.num_frames)
 
     def inspect(self, picture: bytes | Path | BinaryIO, name: str = "picture") -> Inspection:
         """Read a picture's statement of its making, and check its signature, without waiting for jobs.
@@ -277,6 +300,8 @@ class RestorationService:
             PictureTooLargeError, PictureError, QueueFullError, ServiceClosedError: as :meth:`estimate`.
         """
         with self._looking_at(picture, name, None) as (job, _):
+            if job.video is not None:
+                raise PictureError(f"{job.name} is a video; only pictures are inspected")
             return inspect_file(job.source)
 
     @contextmanager

@@ -6,19 +6,22 @@ stamp exactly; :mod:`s3diff.images.files.video_joining` makes a whole video of t
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError
-from s3diff.formats import VideoCodec
+from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError, PictureTooLargeError
+from s3diff.formats import VIDEO_TYPES, VideoCodec
+from s3diff.images.picture import Picture
 from s3diff.messages import install_command, shown_path
+from s3diff.options import MAX_PICTURE_PIXELS
 
 if TYPE_CHECKING:
     import av
@@ -32,7 +35,7 @@ _ENCODERS: Mapping[str, tuple[str, Mapping[str, str], tuple[int, int]]] = Mappin
     "ffv1": ("ffv1", {"level": "3", "slicecrc": "1"}, (0, 0)),
 })  # fmt: skip
 #: Containers that are written, by extension.
-VIDEO_EXTENSIONS = (".mp4", ".mov", ".m4v", ".mkv", ".webm")
+VIDEO_EXTENSIONS = tuple(VIDEO_TYPES)
 #: Values of AVColorSpace and swscale's for the same matrix; others (ICtCp, YCgCo, constant luminance) are refused.
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 _UNSTATED, _BT709, _SMPTE170M, _BT2020 = 2, 1, 6, 9
@@ -41,6 +44,11 @@ _HDR = {16: "PQ", 18: "HLG"}
 #: Frames of at least this height are BT.709 where they do not say, smaller ones BT.601, as players have it.
 _HIGH_DEFINITION_PX = 720
 _LIMITED, _FULL = 1, 2
+#: FFmpeg's names of the containers that are read. Playlists are not: a file would name others, or addresses, to read.
+_READ = (
+    "mov", "matroska", "avi", "asf", "flv", "mpeg", "mpegvideo", "mpegts", "ogg", "mxf", "nut", "dv", "rm", "ivf",
+    "yuv4mpegpipe", "h264", "hevc", "obu",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +67,8 @@ class Video:
         frame_rate: the mean; None where it is not known.
         colors: AVColor values of primaries, transfer, matrix and range, as stated.
         num_frames: as the file states, or about as many as its length and rate make; 0 where neither is known.
+        is_counted: whether the file states that number; its length and rate may mislead.
+        max_pixels: the most that a frame may have, whatever the file says later.
         notes: losses, one sentence each.
     """
 
@@ -73,6 +83,8 @@ class Video:
     frame_rate: Fraction | None
     colors: tuple[int, int, int, int]
     num_frames: int
+    is_counted: bool = False
+    max_pixels: int = MAX_PICTURE_PIXELS
     notes: tuple[str, ...] = ()
 
     @property
@@ -114,19 +126,31 @@ class Encoding:
     quality: int
 
 
-def open_video(path: Path) -> Video:
+def reads_videos() -> bool:
+    """Check whether PyAV is installed."""
+    return importlib.util.find_spec("av") is not None
+
+
+def open_video(path: Path, max_pixels: int = MAX_PICTURE_PIXELS) -> Video:
     """Look at a video's head and first frame.
 
     Raises:
         MissingExtraError: PyAV is not installed.
-        PictureError: it cannot be read, holds no moving picture, or is one that cannot be restored truly, such as HDR.
+        PictureError: it cannot be read, holds no moving picture, has larger frames, or is one that cannot be restored
+            truly, such as HDR.
     """
     shown = shown_path(path)
     with opened_container(path) as container:
         if not container.streams.video:
             raise PictureError(f"{shown} holds no moving picture; give a video")
         stream = container.streams.video[0]
-        first = next(iter(_decoded(container, stream, shown)), None)
+        stated = stream.codec_context
+        if stated.width * stated.height > max_pixels:
+            raise PictureTooLargeError(
+                f"{shown} has frames of {stated.width} x {stated.height} pixels, at most {max_pixels} are allowed; "
+                "give a smaller video"
+            )
+        first = next(iter(_decoded(container, stream, shown, max_pixels)), None)
         if first is None:
             raise PictureError(f"{shown} holds no frame; give a video")
         notes = []
@@ -155,7 +179,8 @@ def open_video(path: Path) -> Video:
             bits=max(part.bits for part in first.format.components), chroma=_chroma(first.format),
             pixel_aspect=1 / aspect if turns % 2 else aspect, time_base=stream.time_base,
             frame_rate=stream.average_rate, colors=colors, notes=tuple(notes),  # type: ignore[arg-type]
-            num_frames=stream.frames or _frames_by_length(container, stream),
+            num_frames=stream.frames or _frames_by_length(container, stream), is_counted=stream.frames > 0,
+            max_pixels=max_pixels,
         )  # fmt: skip
 
 
@@ -178,7 +203,7 @@ def frames_of(video: Video, first: int = 0, is_over: Callable[[], bool] = lambda
         before: int | None = None
         is_timed = stream.average_rate and stream.time_base
         usual = max(1, round(1 / (stream.average_rate * stream.time_base))) if is_timed else 1
-        for index, frame in enumerate(_decoded(container, stream, shown)):
+        for index, frame in enumerate(_decoded(container, stream, shown, video.max_pixels)):
             if (frame.width, frame.height) != turned:
                 raise PictureError(
                     f"{shown} changes its size at frame {index + 1}; cut it there, and restore the parts"
@@ -197,6 +222,15 @@ def frames_of(video: Video, first: int = 0, is_over: Callable[[], bool] = lambda
             yield VideoFrame(np.ascontiguousarray(pixels), time, int(frame.duration or 0))
 
 
+def first_picture(video: Video) -> Picture:
+    """Decode the first frame.
+
+    Raises:
+        PictureError: as :func:`frames_of`.
+    """
+    return Picture(next(frames_of(video)).pixels)
+
+
 def choose_encoding(
     video: Video, target: Path, size: tuple[int, int], codec: VideoCodec, pixel_format: str, quality: int
 ) -> Encoding:
@@ -209,8 +243,6 @@ def choose_encoding(
     extension = target.suffix.lower()
     if extension not in VIDEO_EXTENSIONS:
         raise OutputError(f"{shown_path(target)}: a video is written as {', '.join(VIDEO_EXTENSIONS)}; choose one")
-    if codec not in get_args(VideoCodec):
-        raise OptionError(f"codec is {codec!r}; give {', '.join(get_args(VideoCodec))}")
     if codec == "auto":
         codec = "vp9" if extension == ".webm" else "h265" if video.bits > 8 else "h264"
     if extension == ".webm" and codec not in ("vp9", "av1"):
@@ -225,7 +257,7 @@ def choose_encoding(
         pixel_format = f"yuv{chroma}p{'10le' if video.bits > 8 else ''}"
     known = _pixel_formats(codec)
     if pixel_format not in known:
-        raise OptionError(f"pixel format is {pixel_format!r}; {codec} takes {', '.join(known)}")
+        raise OptionError(f"pixel_format is {pixel_format!r}; {codec} takes {', '.join(known)}")
     if "420" in pixel_format and (size[0] % 2 or size[1] % 2):
         raise OptionError(
             f"the result has {size[0]} x {size[1]} px, and {pixel_format} needs even sides; choose another size, or "
@@ -323,16 +355,21 @@ def opened_container(path: Path) -> Iterator[av.container.InputContainer]:
         raise MissingExtraError(f"videos need PyAV: {install_command('video')}") from error
     shown = shown_path(path)
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(
+            str(path),
+            metadata_errors="replace",
+            container_options={"format_whitelist": ",".join(_READ), "protocol_whitelist": "file"},
+        )
     except (av.FFmpegError, OSError) as error:
         raise PictureError(f"{shown} cannot be read as a video ({error.strerror}); check the file") from error
     with container:
         yield container
 
 
-def _decoded(container: Any, stream: Any, shown: str) -> Iterator[Any]:
+def _decoded(container: Any, stream: Any, shown: str, max_pixels: int) -> Iterator[Any]:
     import av
 
+    stream.codec_context.options = {"max_pixels": str(max_pixels)}
     try:
         yield from container.decode(stream)
     except av.FFmpegError as error:

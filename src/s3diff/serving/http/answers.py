@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.background import BackgroundTask
-from starlette.concurrency import run_in_threadpool
 
 from s3diff.errors import JobNotFoundError
 from s3diff.restoration.result import Result
@@ -19,7 +18,6 @@ from s3diff.serving.jobs import Job, JobStatus
 
 #: How often a waiting request looks whether its client is still there.
 _LOOK_SECONDS = 0.5
-_CHUNK_BYTES = 1 << 18
 #: The status, which nobody receives, of a request whose client has left; nginx made it known.
 CLIENT_HAS_LEFT = 499
 
@@ -49,27 +47,18 @@ async def has_ended(request: Request, job: Job, seconds: float | None = None) ->
 
 
 def sent(result: Result, then: BackgroundTask | None = None) -> Response:
-    """Send a result's file, opened at once because it may be removed while it is sent."""
+    """Send a result's file, or the part of it that the request's ``Range`` asks for."""
     try:
-        file = result.path.open("rb")
+        status = result.path.stat()
     except OSError:
         raise JobNotFoundError(NOT_KEPT) from None
-
-    async def pieces() -> AsyncIterator[bytes]:
-        try:
-            while piece := await run_in_threadpool(file.read, _CHUNK_BYTES):
-                yield piece
-        finally:
-            file.close()
-
     headers = {
-        "Content-Length": str(result.size_bytes),
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(result.name, safe='')}",
         "Cache-Control": "private, no-store",
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "S3Diff-Result": json.dumps({**result.facts, "notes": list(result.notes)}),
     }
-    return StreamingResponse(pieces(), headers=headers, media_type=result.media_type, background=then)
+    return FileResponse(result.path, headers=headers, media_type=result.media_type, background=then, stat_result=status)
 
 
 def failure_answer(failure: ServiceFailure) -> JSONResponse:

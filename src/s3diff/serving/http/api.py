@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from s3diff.errors import OptionError, QueueFullError, S3DiffError
-from s3diff.option_texts import options_from_texts
+from s3diff.option_texts import form_options
 from s3diff.service_errors import ENDED, NO_RESULT, TOO_MANY, code_of_status, failure_of
 from s3diff.serving.http.answers import CLIENT_HAS_LEFT, error_answer, failure_answer, has_ended, sent, wants_json
 from s3diff.serving.http.auth import Auth
@@ -129,7 +129,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
     async def submitted(request: Request, *, is_shared: bool = True) -> Job:
         async with form_of(request, _quota(request)) as (picture, texts):
             model = texts.pop("model", None) or None
-            options, writing = options_from_texts(texts)
+            options, writing, video_options = form_options(texts)
             return await run_in_threadpool(
                 service.submit,
                 picture.file,
@@ -137,6 +137,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
                 options,
                 model=model,
                 writing=writing,
+                video_options=video_options,
                 owner=_owner(request),
                 quota=_quota(request),
                 is_shared=is_shared,
@@ -209,7 +210,10 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         responses={**picture_answer(), **errors_for(401, 404, 409)},
     )
     async def result(request: Request, id: str) -> Response:
-        """Send the picture, as long as it is kept; 409 while, or because, there is none."""
+        """Send the result, as long as it is kept; 409 while, or because, there is none.
+
+        A part of it is sent (206) where `Range` asks for one, as players do.
+        """
         job = await run_in_threadpool(service.job, id, _owner(request))
         made = job.status.result
         if made is None:
@@ -242,9 +246,9 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
             if texts:
                 raise OptionError(f"{next(iter(texts))[:60]} is no field of an estimate; there are picture and model")
             name = picture.filename or "picture"
-            size, degrees = await run_in_threadpool(service.estimate, picture.file, name, model=model)
-            blur, noise = (round(degree, 4) for degree in degrees)
-            return EstimateView(width=size[0], height=size[1], blur=blur, noise=noise)
+            found = await run_in_threadpool(service.estimate, picture.file, name, model=model)
+            (width, height), (blur, noise) = found.size, (round(degree, 4) for degree in found.degrees)
+            return EstimateView(width=width, height=height, blur=blur, noise=noise, frames=found.num_frames)
 
     @app.post(
         "/api/v1/inspect",

@@ -16,7 +16,9 @@ from s3diff.serving.service import RestorationService
 
 DESCRIPTION = """\
 Send a picture as `multipart/form-data` in the field `picture`; every other field is an option of `s3diff restore`, with
-the same name and meaning. A picture keeps its format, bit depth, transparency, colour profile and metadata.
+the same name and meaning. A picture keeps its format, bit depth, transparency, colour profile and metadata. Where the
+extra `video` is installed a video is taken too; it keeps its container, sound, subtitles and chapters. It takes hours:
+hand it in as a job.
 
     curl -F picture=@photo.jpg -F scale=2 -o restored.jpg http://127.0.0.1:8000/api/v1/restore
 
@@ -65,12 +67,12 @@ class ResultView(BaseModel):
     estimated_blur: Degree = Field(description="The estimate of the blur.")
     estimated_noise: Degree = Field(description="The estimate of the noise.")
     seconds: float = Field(description="Time of the networks, with preparation and finishing.")
-    frames: int | None = Field(None, description="Of an animation.")
+    frames: int | None = Field(None, description="Of an animation or a video; pages of a TIFF.")
     notes: list[str] = Field(description="Remarks on losses and on anything unusual, one sentence each.")
 
 
 class JobView(BaseModel):
-    """A picture on its way."""
+    """A picture or a video on its way."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -100,9 +102,12 @@ class JobView(BaseModel):
     state: State = Field(description="`done`, `failed` and `cancelled` are final.")
     stage: Stage
     position: int | None = Field(description="Pictures before it in the queue; null when it is not in the queue.")
-    tile: int = Field(description="Tiles that are done; of an animation its frames.")
+    tile: int = Field(
+        description="Tiles that are done; of an animation or a video its frames, which a video's first pass "
+        "(`estimating`) only looks at."
+    )
     num_tiles: int = Field(description="Tiles in all; 0 while unknown.")
-    part: Part = Field(description="What these two count: `frame` of an animation, `page` of a TIFF.")
+    part: Part = Field(description="What these two count: `frame` of an animation or a video, `page` of a TIFF.")
     fraction: Degree = Field(description="Of the work that is done; an estimate.")
     seconds_left: float | None = Field(description="Of the work on this picture; null while unknown.")
     error: str | None = Field(description="Why it failed, in one sentence.")
@@ -127,12 +132,13 @@ class ModelsView(BaseModel):
 
 
 class EstimateView(BaseModel):
-    """A picture's facts before it is restored."""
+    """Facts of a picture, or of a video and its first frame, before it is restored."""
 
     width: int
     height: int
     blur: Degree
     noise: Degree
+    frames: int | None = Field(description="Of a video, as its file says, 0 if it does not; null for a picture.")
 
 
 class InspectionView(BaseModel):
@@ -215,16 +221,17 @@ def form_body(service: RestorationService, *, with_options: bool = True, with_mo
 
 
 def picture_answer() -> dict[int | str, dict[str, Any]]:
-    """Describe the answer 200 with a picture."""
+    """Describe the answer 200 with a result."""
     return {
         200: {
-            "description": "The restored picture.",
-            "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+            "description": "The restored picture or video.",
+            "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("image/*", "video/*")},
             "headers": {
                 "Content-Disposition": {"schema": {"type": "string"}, "description": "The result's name."},
                 "S3Diff-Result": {
                     "schema": {"type": "string"},
-                    "description": "JSON: width, height, blur, noise, estimated_blur, estimated_noise, seconds, notes.",
+                    "description": "JSON: width, height, blur, noise, estimated_blur, estimated_noise, seconds, notes; "
+                    "frames, where there are several.",
                 },
             },
         }
