@@ -22,7 +22,7 @@ from conftest import REPOSITORY
 from page_server import page_server
 from s3diff.errors import OptionError
 from s3diff.images.files import coordinate_fields, geotiff, left_behind, maker_notes, pillow_metadata
-from s3diff.option_texts import describe_option, option_fields, options_from_texts
+from s3diff.option_texts import VIDEO_FIELDS, describe_option, form_options, option_fields
 from s3diff.options import LIMITS, RANGES
 from s3diff.presets import PRESETS
 from s3diff.service_errors import SERVICE_ERRORS
@@ -87,7 +87,7 @@ def texts() -> dict[str, dict[str, str]]:
 
 def test_every_option_of_the_service_has_a_control() -> None:
     fields = {control.field for control in page_controls(["compact"], "compact")}
-    assert fields - {"model", "size_by"} == set(option_fields()) - {*LIMITS, "name"}
+    assert fields - {"model", "size_by"} == {*option_fields(), *VIDEO_FIELDS} - {*LIMITS, "name"}
 
 
 def test_every_choice_and_every_start_is_allowed() -> None:
@@ -99,14 +99,14 @@ def test_every_choice_and_every_start_is_allowed() -> None:
             values += [control.low, control.high]
         assert control.start in values
         for value in values:
-            options_from_texts({control.field: "" if value in (None, "", False) else str(value)})
+            form_options({control.field: "" if value in (None, "", False) else str(value)})
 
 
 def test_what_a_control_does_not_send_is_the_default() -> None:
     """A control with this value is left out, so it has to be what the option has without being given."""
     for control in page_controls(["compact"], "compact"):
         if control.default and control.field != "size_by":
-            assert options_from_texts({control.field: str(control.default)}) == options_from_texts({}), control.field
+            assert form_options({control.field: str(control.default)}) == form_options({}), control.field
 
 
 def test_the_page_tells_its_scripts_the_controls_and_models(server: tuple[str, Any]) -> None:
@@ -182,7 +182,7 @@ def test_what_a_control_says_is_what_the_option_says(server: tuple[str, Any]) ->
     for language in texts().values():
         for name, text in language.items():
             kind, field, *_ = name.split(".")
-            if kind not in ("control", "choice") or field not in option_fields():
+            if kind not in ("control", "choice") or field not in {*option_fields(), *VIDEO_FIELDS}:
                 continue
             described = describe_option(field)
             left_open = set(re.findall(r"{(\w+)}", text))
@@ -204,7 +204,7 @@ def test_numbers_that_a_control_allows_are_the_options(server: tuple[str, Any]) 
             continue
         for value, is_allowed in ((allowed["low"], not allowed["isOpen"]), (allowed["low"] - 1, False)):
             try:
-                options_from_texts({control["field"]: f"{value:g}" if abs(value) < 1e9 else str(value)})
+                form_options({control["field"]: f"{value:g}" if abs(value) < 1e9 else str(value)})
             except OptionError:
                 assert not is_allowed, control["field"]
             else:
@@ -391,13 +391,14 @@ def test_a_preview_shows_what_browsers_cannot(server: tuple[str, Any], tmp_path:
 
 
 def test_a_preview_of_a_large_picture_is_small(tmp_path: Path) -> None:
+    from s3diff.images.codecs import read_picture
     from s3diff.serving.page.previews import preview
 
     place = tmp_path / "wide.png"
     pixels = np.zeros((500, 2000, 4), np.uint8)
     pixels[:, 1000:] = (255, 64, 0, 255)
     Image.fromarray(pixels, "RGBA").save(place)
-    with Image.open(io.BytesIO(preview(place, 10**7, 10**7, largest_px=300))) as seen:
+    with Image.open(io.BytesIO(preview(read_picture(place, 10**7, 10**7), largest_px=300))) as seen:
         assert seen.size == (300, 75)
         assert seen.mode == "RGBA"
         assert seen.getpixel((10, 40))[3] == 0

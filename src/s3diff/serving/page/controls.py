@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from s3diff.formats import FORMATS
+from s3diff.formats import FORMATS, VideoCodec
 from s3diff.images.codecs import can_be_written
 from s3diff.option_texts import describe_option, option_fields, option_schemas
 from s3diff.options import (
@@ -28,10 +28,12 @@ from s3diff.options import (
     SizeMode,
     Upsampling,
 )
+from s3diff.video_options import VideoOptions
 
 Kind = Literal["slider", "number", "choice", "menu", "text", "size", "switch"]
-Group = Literal["size", "dial", "look", "method", "colour", "file"]
+Group = Literal["size", "dial", "look", "method", "colour", "file", "video"]
 
+_CODEC_TITLES = {"h264": "H.264", "h265": "H.265", "av1": "AV1", "vp9": "VP9", "ffv1": "FFV1"}
 #: The controls of which exactly one sets the output's size.
 SIZE_FIELDS = ("scale", "size", "long_side", "megapixels")
 
@@ -41,8 +43,8 @@ class Control:
     """Describe one control.
 
     Attributes:
-        field: the option: of ``RestoreOptions``, of ``OutputOptions``, ``model``, or ``size_by``, which only chooses
-            among :data:`SIZE_FIELDS`.
+        field: an option of ``RestoreOptions``, ``OutputOptions`` or ``VideoOptions``, ``model``, or ``size_by``, which
+            only chooses among :data:`SIZE_FIELDS`.
         kind: its kind of element.
         group: its group on the page.
         start: its first value.
@@ -115,6 +117,9 @@ def page_controls(models: list[str], model: str) -> list[Control]:
         Control(field="format", kind="menu", group="file", start="", choices=("", *formats), titles=formats),
         _control("quality", "number", "file", step=1),
         _control("provenance", "switch", "file"),
+        _control("codec", "menu", "video", choices=get_args(VideoCodec), of=VideoCodec, titles=_CODEC_TITLES),
+        _control("steady", "slider", "video", high=RANGES["steady"].high, step=0.05),
+        _control("pixel_format", "text", "video"),
     ]
     shown = {control.field for control in controls} | {"name"}
     return controls + [_plain_control(name) for name in option_fields() if name not in shown]
@@ -130,7 +135,7 @@ def told_values() -> dict[str, str]:
 
 
 def _default(name: str) -> Any:
-    for options in (RestoreOptions, OutputOptions):
+    for options in (RestoreOptions, OutputOptions, VideoOptions):
         for field in fields(options):
             if field.name == name:
                 return field.default

@@ -11,8 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from s3diff.foreign_formats import VIDEO
 from s3diff.formats import FORMATS, PICTURE_EXTENSIONS
 from s3diff.images.codecs import can_be_written
+from s3diff.images.files.video import reads_videos
 from s3diff.option_texts import option_text
 from s3diff.presets import RestorePreset, all_presets
 from s3diff.serving.page.controls import SIZE_FIELDS, page_controls, told_values
@@ -31,10 +33,10 @@ def page_document(service: RestorationService, examples: Sequence[str], *, has_l
         examples: file names of the pictures that come with the page.
         has_login: whether to show the button for signing out.
     """
-    told = json.dumps(_told(service, examples, has_login=has_login))
+    told, videos = json.dumps(_told(service, examples, has_login=has_login)), _video_endings()
     parts = {
         "VERSION": static_version(),
-        "ENDINGS": html.escape(",".join(PICTURE_EXTENSIONS)),
+        "ENDINGS": html.escape(",".join(["image/*", *(["video/*"] if videos else []), *PICTURE_EXTENSIONS, *videos])),
         # A "<" would end the element that holds it.
         "TOLD": told.replace("<", "\\u003c"),
     }
@@ -58,15 +60,22 @@ def _told(service: RestorationService, examples: Sequence[str], *, has_login: bo
         "examples": list(examples),
         "hasLogin": has_login,
         "formats": [form.title for form in FORMATS if can_be_written(form.extensions[0])],
-        "endings": list(PICTURE_EXTENSIONS),
+        "endings": [*PICTURE_EXTENSIONS, *_video_endings()],
+        "videoEndings": _video_endings(),
         "shownTypes": [form.media_type for form in FORMATS if form.is_shown_by_browsers],
         "lossyFormats": [form.extensions[0][1:] for form in FORMATS if form.has_quality],
         "withoutPrompts": [each.name for each in models if each.takes_prompts is False],
         "withoutTinyDecoder": [each.name for each in models if each.takes_tiny_decoder is False],
         "uploadBytes": service.limits.upload_bytes,
+        "videoFrames": service.limits.video_frames,
         "outputPixels": service.limits.output_pixels,
         "keepSeconds": service.limits.result_seconds,
     }
+
+
+def _video_endings() -> list[str]:
+    """List the endings of videos' names, where this service reads videos."""
+    return list(VIDEO.extensions) if reads_videos() else []
 
 
 def _preset(preset: RestorePreset) -> dict[str, Any]:

@@ -15,10 +15,14 @@ from fastapi.responses import FileResponse, HTMLResponse, Response, StreamingRes
 from pydantic import ValidationError
 
 from s3diff.errors import JobNotFoundError, OptionError, PictureError, QueueFullError
+from s3diff.foreign_formats import is_video
+from s3diff.images.codecs import read_picture
+from s3diff.images.files.video import first_picture
 from s3diff.restoration.result import Result
 from s3diff.service_errors import TOO_MANY, failure_of
 from s3diff.serving.http.answers import error_answer
 from s3diff.serving.http.auth import Auth
+from s3diff.serving.intake import opened_video
 from s3diff.serving.jobs import Job, safe_name
 from s3diff.serving.page.archive import zip_of
 from s3diff.serving.page.headers import NOT_KEPT, PAGE_HEADERS
@@ -126,16 +130,20 @@ def _routes(service: RestorationService) -> APIRouter:
 
     @router.post("/preview")
     def input_preview(picture: UploadFile, box: Annotated[str, Form(pattern=_BOX)] = "") -> Response:
-        name, limits = safe_name(picture.filename or ""), (service.limits.input_pixels, service.limits.upload_bytes)
+        name, limits = safe_name(picture.filename or ""), service.limits
         with turn(), tempfile.TemporaryDirectory(prefix="s3diff-preview-") as folder:
             place = Path(folder) / name
             with place.open("wb") as file:
                 shutil.copyfileobj(picture.file, file)
             try:
-                if box:
-                    made, kind = piece(place, *limits, [int(edge) for edge in box.split(",")]), PIECE_TYPE
+                if is_video(place):
+                    seen = first_picture(opened_video(place, limits))
                 else:
-                    made, kind = preview(place, *limits), PREVIEW_TYPE
+                    seen = read_picture(place, limits.input_pixels, limits.upload_bytes)
+                if box:
+                    made, kind = piece(seen, [int(edge) for edge in box.split(",")]), PIECE_TYPE
+                else:
+                    made, kind = preview(seen), PREVIEW_TYPE
             except PictureError as error:
                 raise PictureError(str(error).replace(str(place), name)) from error
         return Response(made, media_type=kind, headers={**PAGE_HEADERS, **NOT_KEPT})
@@ -145,7 +153,7 @@ def _routes(service: RestorationService) -> APIRouter:
         job = service.job(job_id, owner)
         with turn():
             result = _result(job)
-            made = preview(result.path, service.limits.output_pixels, result.size_bytes)
+            made = preview(read_picture(result.path, service.limits.output_pixels, result.size_bytes))
         return Response(made, media_type=PREVIEW_TYPE, headers={**PAGE_HEADERS, **NOT_KEPT})
 
     @router.get("/results.zip")

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from s3diff.errors import OptionError, PictureError
-from s3diff.option_texts import options_from_texts
+from s3diff.option_texts import form_options
 from s3diff.options import RestoreOptions
 from s3diff.restoration.sizes import allowed_sizes
 from s3diff.serving.command_line import command_line
@@ -20,10 +20,11 @@ _Side = Annotated[int, Field(gt=0)]
 
 
 class PlannedPicture(BaseModel):
-    """Describe a picture by name and, once known, width and height."""
+    """Describe a picture by name and, once known, width and height; a video by its number of frames as well."""
 
     name: str
     size: tuple[_Side, _Side] | None = None
+    frames: Annotated[int, Field(ge=0)] | None = None
 
 
 class Settings(BaseModel):
@@ -72,29 +73,40 @@ def plan(service: RestorationService, settings: Settings) -> Plan:
         OptionError: a value is not allowed.
         TooLargeHereError: it makes a result larger than the service's.
     """
-    options, writing = options_from_texts(settings.options)
+    options, writing, video_options = form_options(settings.options)
     model = settings.model or service.models[0].name
     offered = [each.name for each in service.models]
     if model not in offered:
         raise OptionError(f"model is {model[:60]!r}; this service offers {', '.join(offered)}")
-    limited = options.with_valid(max_output_pixels=service.limits.output_pixels)
     names = [safe_name(picture.name) for picture in settings.pictures]
     results = [
-        None if picture.size is None else _result(service, model, limited, picture.size, name)
+        None if picture.size is None else _result(service, model, options, picture.size, picture.frames, name)
         for picture, name in zip(settings.pictures, names, strict=True)
     ]
-    return Plan(command=command_line(options, writing, model=model, names=names), results=results)
+    videos = [name for name, picture in zip(names, settings.pictures, strict=True) if picture.frames is not None]
+    command = command_line(options, writing, video_options, model=model, names=names, videos=videos)
+    return Plan(command=command, results=results)
 
 
 def _result(
-    service: RestorationService, model: str, options: RestoreOptions, size: tuple[int, int], name: str
+    service: RestorationService,
+    model: str,
+    options: RestoreOptions,
+    size: tuple[int, int],
+    num_frames: int | None,
+    name: str,
 ) -> PlannedResult:
+    limits = service.limits
+    most = limits.output_pixels if num_frames is None else min(limits.video_pixels, limits.output_pixels)
+    options = options.with_valid(max_output_pixels=most)
     try:
         sizes = allowed_sizes(size, options, name)
     except PictureError:
         field = next((each for each in SIZE_FIELDS[1:] if getattr(options, each) is not None), "scale")
         raise TooLargeHereError(field, _largest(field, options, size), name) from None
     seconds = service.times.expected(model, sizes.num_working_pixels)
+    if num_frames is not None:
+        seconds = seconds * num_frames if seconds is not None and num_frames else None
     width, height = sizes.output
     return PlannedResult(width=width, height=height, seconds=None if seconds is None else round(seconds, 1))
 

@@ -15,7 +15,6 @@ from s3diff.images.codecs import (
     alpha_from_tensor,
     alpha_to_tensor,
     from_tensor,
-    read_picture,
     to_tensor,
     write_picture,
 )
@@ -27,26 +26,21 @@ PREVIEW_TYPE, PIECE_TYPE = "image/webp", "image/png"
 _QUALITY = 92
 
 
-def preview(path: Path, max_pixels: int, max_bytes: int, largest_px: int = PREVIEW_PX) -> bytes:
-    """Make a WebP of at most ``largest_px`` a side, 8 bit, with profile and transparency.
-
-    Raises:
-        PictureError: it cannot be read, or is larger than ``max_pixels`` or ``max_bytes``.
-    """
-    return _written(_reduced(read_picture(path, max_pixels, max_bytes), largest_px), "preview.webp")
+def preview(picture: Picture, largest_px: int = PREVIEW_PX) -> bytes:
+    """Make a WebP of at most ``largest_px`` a side, 8 bit, with profile and transparency."""
+    return _written(_reduced(picture, largest_px), "preview.webp")
 
 
-def piece(path: Path, max_pixels: int, max_bytes: int, box: Sequence[int]) -> bytes:
+def piece(picture: Picture, box: Sequence[int]) -> bytes:
     """Cut out a part of a picture, without scaling, as PNG.
 
     Args:
+        picture: the whole.
         box: left, top, right and bottom edge in pixels, cut at the picture's edges.
 
     Raises:
-        PictureError: as :func:`preview`.
         OptionError: the box lies outside the picture.
     """
-    picture = read_picture(path, max_pixels, max_bytes)
     left, top, right, bottom = (max(0, edge) for edge in box)
     rows, columns = slice(top, bottom), slice(left, right)
     pixels = picture.pixels[rows, columns]

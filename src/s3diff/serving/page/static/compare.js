@@ -1,4 +1,4 @@
-// Two pictures in one frame: with a divider between them, side by side, or one after the other; zoom and panning.
+// Two pictures or videos in one frame: with a divider between them, side by side, or one after the other; zoom, panning.
 
 import { Gestures } from "./gestures.js";
 import { number, t } from "./texts.js";
@@ -15,7 +15,9 @@ const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 export class Compare {
   #root;
   #frame;
-  #images; // before, after
+  #stills; // before, after
+  #videos; // the same
+  #images; // what is shown of each side
   #patch;
   #divider;
   #mode = "split";
@@ -37,7 +39,8 @@ export class Compare {
   constructor(root, clicked) {
     this.#root = root;
     this.#frame = root.querySelector(".frame");
-    this.#images = [root.querySelector(".before"), root.querySelector(".after")];
+    this.#images = this.#stills = [root.querySelector(".before"), root.querySelector(".after")];
+    this.#videos = [root.querySelector(".before-video"), root.querySelector(".after-video")];
     this.#patch = root.querySelector(".patch");
     this.#divider = root.querySelector(".divider");
     for (const each of root.querySelectorAll("[data-zoom]")) each.addEventListener("click", () => this.zoom(each.dataset.zoom));
@@ -69,14 +72,17 @@ export class Compare {
    * @param {string} pair.fit how the picture before fills that size: CSS object-fit
    * @param {string} pair.name for screen readers
    * @param {string[]} pair.tags what stands on both sides
+   * @param {boolean} pair.isMoving whether both are videos
    */
   show(pair) {
-    const { before, after, width, height, fit, name, tags } = pair;
+    const { before, after, width, height, fit, name, tags, isMoving } = pair;
     const isSameShape = Math.abs((width / height) * (this.#height / this.#width) - 1) < 0.02;
     // What is looked at stays where it is when a result with more pixels takes the picture's place.
     if (isSameShape && name === this.#shown.name) this.#scale *= this.#width / width;
     else this.#isFitted = true;
     [this.#width, this.#height, this.#shown] = [width, height, pair];
+    for (const each of isMoving ? this.#stills : this.#videos) set(each, null, "");
+    this.#images = isMoving ? this.#videos : this.#stills;
     const [first, second] = this.#images;
     set(first, before || after, tags[0] ? `${tags[0]}: ${name}` : name);
     set(second, before ? after : null, `${tags[1]}: ${name}`);
@@ -85,6 +91,11 @@ export class Compare {
     for (const [index, side] of ["before", "after"].entries()) this.#frame.querySelector(`.tag-${side}`).textContent = tags[index];
     this.#frame.style.setProperty("--proportion", `${width} / ${height}`);
     this.#place();
+  }
+
+  /** What is shown of both sides. */
+  get images() {
+    return this.#images;
   }
 
   get #isPair() {
@@ -254,11 +265,19 @@ export class Compare {
 }
 
 function set(image, address, words) {
+  const isVideo = image.localName === "video";
   image.hidden = !address;
-  if (!address) image.removeAttribute("src");
-  else if (image.src !== address) image.src = address;
-  image.alt = address ? words : "";
+  if (address && image.src !== address) image.src = address;
+  if (!address && image.hasAttribute("src")) {
+    image.removeAttribute("src");
+    if (isVideo) image.load(); // or it would be held in memory
+  }
+  if (isVideo) image.setAttribute("aria-label", address ? words : "");
+  else image.alt = address ? words : "";
 }
+
+/** The sides of a picture, or of a video's frames, in their own pixels. */
+export const sidesOf = (image) => (image.localName === "video" ? [image.videoWidth, image.videoHeight] : [image.naturalWidth, image.naturalHeight]);
 
 function placeAt(image, left, top, width, height) {
   image.style.width = `${width}px`;

@@ -1,14 +1,17 @@
 // The comparison as one picture: before on the left, after on the right.
 
+import { sidesOf } from "./compare.js";
 import { element } from "./elements.js";
 
 const LARGEST_PX = 4096; // side of what is written
 const QUALITY = 0.92;
 
-/** Download both pictures of a comparison in one JPEG: cut at the middle, or side by side where they are shown so. */
-export async function exportPair(root, picture) {
-  const images = [root.querySelector(".before"), root.querySelector(".after")];
-  await Promise.all(images.map((image) => image.decode()));
+/**
+ * Download both pictures of a comparison, or the frames that are shown of two videos, in one JPEG: cut at the middle, or
+ * side by side where they are shown so.
+ */
+export async function exportPair(root, images, picture) {
+  await Promise.all(images.map((image) => image.decode?.()));
   const { width, height, fit } = picture.pair;
   const isSide = root.querySelector(".frame").classList.contains("is-side");
   const times = isSide ? 2 : 1;
@@ -38,7 +41,7 @@ export async function exportPair(root, picture) {
 }
 
 function draw(context, image, left, width, height, covers) {
-  const [across, down] = [image.naturalWidth, image.naturalHeight];
+  const [across, down] = sidesOf(image);
   const scale = covers ? Math.max(width / across, height / down) : 0;
   const part = covers ? [width / scale, height / scale] : [across, down];
   context.drawImage(image, (across - part[0]) / 2, (down - part[1]) / 2, ...part, left, 0, width, height);

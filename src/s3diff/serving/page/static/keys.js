@@ -3,7 +3,7 @@
 import { element } from "./elements.js";
 import { t } from "./texts.js";
 
-/** `?` shows the list; `does` holds the comparison, functions for loupe, full screen and the neighbour, and presses buttons. */
+/** `?` shows the list; `does` holds the comparison, the player, functions for loupe, full screen and the neighbour, and presses buttons. */
 export function setUpKeys(dialog, help, does) {
   const { compare } = does;
   const keys = {
@@ -19,6 +19,9 @@ export function setUpKeys(dialog, help, does) {
     "-": ["zoomOut", () => compare.zoom("out")],
     0: ["fit", () => compare.zoom("fit")],
     1: ["real", () => compare.zoom("full")],
+    k: ["play", () => does.player.toggle()],
+    ",": ["frameBack", () => does.player.step(-1)],
+    ".": ["frameForth", () => does.player.step(1)],
     "[": ["previous", () => does.neighbour(-1)],
     "]": ["next", () => does.neighbour(1)],
   };
@@ -35,7 +38,7 @@ export function setUpKeys(dialog, help, does) {
     const key = keys[event.key === "=" ? "+" : event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!key) return;
     event.preventDefault();
-    if (!event.repeat || "+-".includes(event.key)) key[1]();
+    if (!event.repeat || "+-,.".includes(event.key)) key[1]();
   });
   document.addEventListener("keyup", (event) => event.key.toLowerCase() === "b" && compare.hold(false));
 }

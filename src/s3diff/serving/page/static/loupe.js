@@ -1,5 +1,7 @@
 // A round magnifier under the pointer: the picture before on its left half, the result on its right.
 
+import { sidesOf } from "./compare.js";
+
 const TIMES = 3; // screen pixels per pixel of the result
 const SIDE_PX = 240; // of the canvas, in CSS pixels
 
@@ -36,15 +38,16 @@ function draw(canvas, images, [across, down], width) {
   const context = canvas.getContext("2d");
   const middle = canvas.width / 2;
   for (const [index, image] of images.entries()) {
-    if (!image.naturalWidth) continue;
-    const times = (TIMES * width) / image.naturalWidth; // canvas pixels per pixel of this image
+    const [ownWidth, ownHeight] = sidesOf(image);
+    if (!ownWidth) continue;
+    const times = (TIMES * width) / ownWidth; // canvas pixels per pixel of this image
     const part = canvas.width / times;
     context.save();
     context.beginPath();
     context.rect(index * middle, 0, middle, canvas.height);
     context.clip();
     context.imageSmoothingEnabled = index === 0; // the result's own pixels are to be seen
-    context.drawImage(image, across * image.naturalWidth - part / 2, down * image.naturalHeight - part / 2, part, part, 0, 0, canvas.width, canvas.height);
+    context.drawImage(image, across * ownWidth - part / 2, down * ownHeight - part / 2, part, part, 0, 0, canvas.width, canvas.height);
     context.restore();
   }
   if (images[0] !== images[1]) {

@@ -13,13 +13,14 @@ import { setUpKeys } from "./keys.js";
 import { setUpLoupe } from "./loupe.js";
 import { setUpOrigin } from "./origin.js";
 import { Picture } from "./pictures.js";
+import { Player } from "./player.js";
 import { Presets } from "./presets.js";
 import { Region } from "./region.js";
 import { Run } from "./run.js";
 import * as service from "./service.js";
 import { keepResults, keptPictures, setUpLeaving } from "./session.js";
 import { MissingValue, Settings } from "./settings.js";
-import { setUpLanguage, t, writeTexts } from "./texts.js";
+import { plain, setUpLanguage, t, writeTexts } from "./texts.js";
 import { setUpTheme } from "./theme.js";
 import { View } from "./view.js";
 import { duration, said } from "./words.js";
@@ -33,6 +34,7 @@ class Page {
   #controls;
   #settings;
   #compare;
+  #player;
   #region;
   #run;
   #presets;
@@ -53,8 +55,10 @@ class Page {
     this.#settings = new Settings(this.#controls);
     this.#compare = new Compare(this.#find(".compare"), (x, y) => this.#clicked(x, y));
     this.#region = new Region(this.#compare);
+    this.#player = new Player(this.#find(".compare"), () => this.#region.close());
     this.#run = new Run(this.#work);
-    this.#view = new View({ compare: this.#compare, controls: this.#controls, region: this.#region, run: this.#run }, {
+    this.#find(".videos").hidden = this.#told.videoEndings.length === 0;
+    this.#view = new View({ compare: this.#compare, controls: this.#controls, player: this.#player, region: this.#region, run: this.#run }, {
       changed: () => this.#draw(),
       pick: (picture) => this.#select(picture),
       remove: (picture) => this.#remove(picture),
@@ -93,11 +97,15 @@ class Page {
     on(".clear", () => this.#clear());
     on(".copy", (event) => void copyText(event.target, this.#find(".command code")));
     on(".zip", () => this.#fetchZip());
-    on(".export", () => exportPair(this.#find(".compare"), this.#current));
+    on(".export", () => exportPair(this.#find(".compare"), this.#compare.images, this.#current));
     on(".download", () => this.#saved([this.#current.result]));
     on(".follow", () => this.#follow());
     on(".preview", () => this.#clicked(0.5, 0.5, true));
     this.#find(".after").addEventListener("error", () => this.#view.problem(t("error.gone")));
+    for (const video of document.querySelectorAll(".frame video")) {
+      video.addEventListener("error", () => this.#cannotPlay(video));
+      video.addEventListener("loadedmetadata", () => video.videoWidth || this.#cannotPlay(video)); // only the sound
+    }
     setUpLeaving(() => this.#pictures, this.#run);
     setUpOrigin(this.#find(".about"), this.#find("dialog.origin"), {
       picture: () => this.#current,
@@ -107,6 +115,7 @@ class Page {
     setUpLanguage(this.#find(".language"), () => [turnTheme(), this.#speak()]);
     setUpKeys(this.#find("dialog.keys"), this.#find(".help"), {
       compare: this.#compare,
+      player: this.#player,
       loupe: setUpLoupe(this.#find(".compare"), this.#compare),
       fullScreen: setUpFullScreen(this.#find(".compare")),
       neighbour: (step) => this.#select(this.#pictures[this.#pictures.indexOf(this.#current) + step] ?? this.#current),
@@ -117,7 +126,9 @@ class Page {
   /** Write all texts, at the start and in another language. */
   #speak() {
     writeTexts();
-    this.#find(".formats").textContent = t("empty.formats", { formats: this.#told.formats.join(", ") });
+    const formats = t("empty.formats", { formats: this.#told.formats.join(", ") });
+    const videos = t("empty.videos", { count: plain(this.#told.videoFrames) });
+    this.#find(".formats").textContent = this.#told.videoEndings.length ? `${formats} ${videos}` : formats;
     this.#find(".kept").textContent = t("empty.kept", { time: duration(this.#told.keepSeconds) });
     this.#find(".sign-out").hidden = !this.#told.hasLogin;
     this.#nameExamples();
@@ -134,7 +145,7 @@ class Page {
   #add(files, numLeftOut = 0) {
     this.#view.problem(numLeftOut ? t("error.leftOut", { count: numLeftOut }) : "");
     for (const file of files) {
-      const picture = new Picture(file, file.name || "picture.png", this.#told.shownTypes);
+      const picture = new Picture(file, file.name || "picture.png", this.#told);
       this.#pictures.push(picture);
       if (picture.fits(this.#told.uploadBytes)) this.#lookAt(picture);
     }
@@ -155,7 +166,7 @@ class Page {
   }
 
   async #bringBack() {
-    this.#pictures.push(...(await keptPictures(this.#told.shownTypes)));
+    this.#pictures.push(...(await keptPictures(this.#told)));
     if (this.#pictures.length) this.#select(this.#pictures[0]);
     this.#work.dataset.ready = "true";
   }
@@ -270,7 +281,7 @@ class Page {
 
   #planOf() {
     const { model, ...options } = this.#fields();
-    const pictures = this.#pictures.filter((each) => each.isUsable).map(({ name, width, height }) => ({ name, size: width ? [width, height] : null }));
+    const pictures = this.#pictures.filter((each) => each.isUsable).map(({ name, width, height, frames }) => ({ name, size: width ? [width, height] : null, frames }));
     return service.plan({ options, model, pictures });
   }
 
@@ -376,7 +387,7 @@ class Page {
 
   /** Whether a piece of the picture that is shown can be restored. */
   get #canPreview() {
-    return Boolean(this.#current?.isUsable && this.#current.image) && !this.#run.isBusy && this.#settings.fit !== "cover";
+    return Boolean(this.#current?.isUsable && this.#current.hasPieces) && !this.#run.isBusy && this.#settings.fit !== "cover";
   }
 
   #draw() {
@@ -388,6 +399,14 @@ class Page {
       isDone: this.#isDone,
       canPreview: this.#canPreview,
     });
+  }
+
+  /** The browser has no decoder for a result. */
+  #cannotPlay(video) {
+    const result = this.#current?.results.find(({ job }) => service.resultAddress(job.id) === video.src);
+    if (!result) return; // its source was taken away
+    result.isUnplayable = true;
+    this.#draw();
   }
 
   #saved(results) {

@@ -32,9 +32,12 @@ export async function ended(job, signal, told = () => {}) {
 export class Picture {
   static #count = 0;
 
-  /** `file` is null for a picture whose results came back after a reload. */
-  constructor(file, name, shownTypes) {
+  /** `file` is null for a picture whose results came back after a reload; `told` is what the service offers. */
+  constructor(file, name, { shownTypes, videoEndings }) {
     this.shownTypes = shownTypes;
+    this.isVideo = (file?.type ?? "").startsWith("video/") || videoEndings.some((ending) => name.toLowerCase().endsWith(ending));
+    this.frames = null; // of a video; 0 where its file does not say
+    this.isPlayable = true; // whether this browser plays the video
     this.id = ++Picture.#count;
     this.file = file;
     this.name = name;
@@ -58,6 +61,11 @@ export class Picture {
     this.running = null; // the id of the job that is under way
   }
 
+  /** Whether pieces of it can be previewed: a browser knows the pixels of a video only where they are square. */
+  get hasPieces() {
+    return Boolean(this.image) && (!this.isVideo || (this.isPlayable && this.image.naturalWidth === this.width));
+  }
+
   /** Whether it can be restored, as far as is known. */
   get isUsable() {
     return Boolean(this.file) && this.state !== "broken";
@@ -75,7 +83,7 @@ export class Picture {
     for (let attempt = 0; !this.found && attempt < ESTIMATE_TRIES; attempt++) {
       try {
         const estimate = await service.estimate(this.file, model);
-        [this.width, this.height] = [estimate.width, estimate.height];
+        [this.width, this.height, this.frames] = [estimate.width, estimate.height, estimate.frames];
         this.found = { blur: estimate.blur, noise: estimate.noise };
       } catch (error) {
         if (error.status === 503) {
@@ -109,18 +117,21 @@ export class Picture {
       image.src = URL.createObjectURL(blob);
       await image.decode();
     };
+    let playing = null; // address of a video
     try {
-      await show(this.file);
-      this.isShownWhole = true;
+      if (this.isVideo) playing = await firstFrame(this.file, show);
+      else await show(this.file);
+      this.isShownWhole = !this.isVideo;
     } catch {
-      URL.revokeObjectURL(image.src);
+      if (image.src) URL.revokeObjectURL(image.src);
+      this.isPlayable = false;
       try {
         await show(await service.preview(this.file));
       } catch {
         return; // the estimate says why it cannot be read
       }
     }
-    [this.address, this.image] = [image.src, image];
+    [this.address, this.image] = [playing ?? image.src, image];
     [this.width, this.height] = [image.naturalWidth, image.naturalHeight];
     this.thumbnail = this.drawn(THUMBNAIL_PX);
   }
@@ -153,7 +164,7 @@ export class Picture {
     try {
       await turn;
       abort.signal.throwIfAborted();
-      job = await this.#submitted(fields, abort, changed);
+      job = await this.#submitted(this.isVideo ? withoutFormat(fields) : fields, abort, changed);
       handedIn();
       this.running = job.id;
       abort.signal.throwIfAborted();
@@ -212,7 +223,8 @@ export class Picture {
     const stages = ["waiting", "reading", "estimating", "restoring", "writing"];
     this.doing = t(`stage.${stages.includes(job.stage) ? job.stage : "restoring"}`);
     this.part = job.part;
-    this.tiles = job.stage === "restoring" && job.num_tiles > 1 ? [Math.min(job.tile + 1, job.num_tiles), job.num_tiles] : null;
+    const isCounted = job.stage === "restoring" || (job.stage === "estimating" && job.part === "frame");
+    this.tiles = isCounted && job.num_tiles > 1 ? [Math.min(job.tile + 1, job.num_tiles), job.num_tiles] : null;
     this.share = job.fraction;
     this.secondsLeft = job.seconds_left;
   }
@@ -223,8 +235,9 @@ export class Picture {
 
   /** What the comparison shows. */
   get pair() {
+    if (this.isVideo) return this.#videoPair;
     const before = this.against ? this.#addressOf(this.against) : this.address ?? "";
-    const shared = { before, name: this.name, fit: this.against ? "fill" : this.result?.fit ?? "fill" };
+    const shared = { before, name: this.name, fit: this.against ? "fill" : this.result?.fit ?? "fill", isMoving: false };
     const tags = [this.against ? resultName(this.against) : t("compare.before"), t("compare.after")];
     if (!this.result) return { ...shared, tags, after: null, width: this.width || 4, height: this.height || 3 };
     if (this.against) tags[1] = resultName(this.result);
@@ -232,7 +245,22 @@ export class Picture {
     return { ...shared, tags, after: this.#addressOf(this.result), width, height };
   }
 
+  /** Videos are compared with videos only: one that the browser does not play is left out. */
+  get #videoPair() {
+    const isKnown = Boolean(this.image);
+    const aspect = isKnown && this.isPlayable ? this.image.naturalWidth / this.image.naturalHeight / (this.width / this.height) : 1;
+    const shaped = ({ width, height }) => ({ width: Math.round(width * aspect) || 4, height: height || 3 });
+    const tags = [this.against ? resultName(this.against) : t("compare.before"), this.against ? resultName(this.result) : t("compare.after")];
+    const shared = { name: this.name, tags, fit: this.against ? "fill" : this.result?.fit ?? "fill" };
+    const own = this.isPlayable ? this.address ?? "" : "";
+    const after = this.result && !this.result.isUnplayable ? this.#addressOf(this.result) : null;
+    const before = this.against ? (this.against.isUnplayable ? "" : this.#addressOf(this.against)) : own;
+    if (!before && !after) return { ...shared, before: this.isPlayable ? "" : this.address ?? "", after: null, isMoving: false, ...shaped(this) };
+    return { ...shared, before, after, isMoving: true, ...shaped(after ? this.result.job.result : this) };
+  }
+
   #addressOf({ job }) {
+    if (this.isVideo) return service.resultAddress(job.id);
     const { width, height, media_type: type } = job.result;
     const isShown = this.shownTypes.includes(type) && width * height <= SHOWN_PIXELS;
     return isShown ? service.resultAddress(job.id) : service.previewAddress(job.id);
@@ -250,5 +278,30 @@ export class Picture {
     if (this.state === "working" && this.running) service.cancelJob(this.running, { keepalive: true }).catch(() => {});
   }
 }
+
+/** Have `show` take the first frame of a video as a picture; resolves to the address that it is played from. */
+async function firstFrame(file, show) {
+  const video = document.createElement("video");
+  Object.assign(video, { muted: true, preload: "auto", src: URL.createObjectURL(file) });
+  try {
+    await new Promise((resolve, reject) => {
+      video.addEventListener("loadeddata", resolve, { once: true });
+      video.addEventListener("error", () => reject(video.error), { once: true });
+    });
+    // Of some it plays the sound alone.
+    if (!video.videoWidth) throw new DOMException("no frame", "NotSupportedError");
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+    canvas.getContext("2d").drawImage(video, 0, 0);
+    await show(await new Promise((resolve) => canvas.toBlob(resolve, "image/png")));
+    return video.src;
+  } catch (error) {
+    URL.revokeObjectURL(video.src);
+    throw error;
+  }
+}
+
+/** A video keeps its container. */
+const withoutFormat = ({ format, ...fields }) => fields;
 
 export const resultName = ({ number }) => t("history.result", { number });

@@ -79,6 +79,7 @@ export class Region {
 
   /** The piece alone: the picture itself stays here, or goes over once where no browser can read it. */
   async #cut(picture, box) {
+    if (picture.isVideo) return cut(this.compare.images[0], box, [0, 0]); // the frame that is shown
     if (picture.isShownWhole) return cut(picture.image, box, [0, 0]);
     const known = this.#fetched;
     if (known?.picture !== picture || !contains(known.box, box)) {

@@ -9,10 +9,10 @@ const BEFORE_PX = 900; // shorter side of the picture before, as it is kept
 /** Note the results of these pictures. */
 export function keepResults(pictures) {
   const kept = pictures.filter((picture) => picture.results.length).map((picture) => {
-    picture.before ??= picture.image ? picture.drawn(BEFORE_PX) : null;
-    const { name, width, height, found, thumbnail, before } = picture;
+    picture.before ??= picture.image && !picture.isVideo ? picture.drawn(BEFORE_PX) : null; // a video is too large to keep
+    const { name, width, height, frames, found, thumbnail, before } = picture;
     const results = picture.results.map((each) => ({ ...each, isShown: each === picture.result }));
-    return { name, width, height, found, thumbnail, before, results };
+    return { name, width, height, frames, found, thumbnail, before, results };
   });
   try {
     sessionStorage.setItem(STORED, JSON.stringify(kept));
@@ -32,10 +32,10 @@ export function setUpLeaving(pictures, run) {
 }
 
 /** The pictures whose results the service still holds. */
-export async function keptPictures(shownTypes) {
+export async function keptPictures(told) {
   const kept = JSON.parse(sessionStorage.getItem(STORED) ?? "[]");
   const pictures = await Promise.all(kept.map(async ({ results, before, ...facts }) => {
-    const picture = Object.assign(new Picture(null, facts.name, shownTypes), facts, { state: "done", address: before, before });
+    const picture = Object.assign(new Picture(null, facts.name, told), facts, { state: "done", address: before, before });
     const held = await Promise.all(results.map(({ job }) => service.jobStatus(job.id, 0).then(() => true, () => false)));
     picture.results = results.filter((_, index) => held[index]);
     picture.result = picture.results.find((each) => each.isShown) ?? picture.results.at(-1);

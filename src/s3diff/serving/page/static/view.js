@@ -15,7 +15,7 @@ export class View {
   #isProblemOfPicture = false;
 
   /**
-   * @param {object} parts compare, controls, region and run
+   * @param {object} parts compare, controls, player, region and run
    * @param {object} does changed(), pick(picture), remove(picture)
    */
   constructor(parts, does) {
@@ -40,7 +40,7 @@ export class View {
    * @param {boolean} state.canPreview
    */
   draw({ pictures, current, plan, isDone, canPreview }) {
-    const { run, compare } = this.#parts;
+    const { run, compare, player } = this.#parts;
     this.#find(".empty").hidden = Boolean(current);
     this.#find(".view").hidden = !current;
     const isUsable = pictures.some((picture) => picture.isUsable);
@@ -52,19 +52,24 @@ export class View {
     if (command) this.#find(".command code").textContent = command;
     run.draw();
     if (!current) {
+      player.stop();
       this.forget();
       return;
     }
     const pair = current.pair;
     const shown = JSON.stringify([current.id, pair]);
-    if (shown !== this.#shown) compare.show(pair);
+    if (shown !== this.#shown) {
+      compare.show(pair);
+      player.show(current.frames);
+    }
     this.#shown = shown;
     this.#find(".caption").textContent = caption(current);
-    this.#find(".about").hidden = !current.isUsable;
+    this.#find(".about").hidden = !current.isUsable || current.isVideo;
+    this.#find(".unplayable").hidden = !current.result?.isUnplayable;
     this.#find(".preview").disabled = !canPreview;
     this.#find(".zip").hidden = pictures.filter((picture) => picture.result).length < 2;
     this.#drawResult(current.result, isDone);
-    this.#find(".export").hidden = !current.result || !pair.before;
+    this.#find(".export").hidden = !pair.after || !pair.before;
     this.#drawMessages(current, canPreview);
     this.#history.draw(current);
     this.#strip.draw(pictures, current);
