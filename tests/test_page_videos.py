@@ -183,6 +183,27 @@ def test_too_long_a_video_is_refused_in_words(browser: Any, small: Path, clip: P
         context.close()
 
 
+def test_a_network_that_is_away_for_a_moment_ends_no_work(browser: Any, address: str, clip: Path) -> None:
+    context = browser.new_context(viewport={"width": 1366, "height": 768})
+    seen = Seen(context.new_page(), address)
+    seen.give(clip)
+    seen.found()
+    broken: list[str] = []
+
+    def answer(route: Any) -> None:
+        if len(broken) < 2:
+            broken.append(route.request.url)
+            route.abort()
+        else:
+            route.continue_()
+
+    seen.page.route("**/api/v1/jobs/*wait=*", answer)
+    seen.restore()
+    assert len(broken) == 2
+    assert seen.page.is_visible(".download")
+    context.close()
+
+
 def test_pictures_and_videos_together(page_of: Open, clip: Path, tmp_path: Path) -> None:
     """Each keeps its own format; a reload brings both back, the video with nothing to compare it with."""
     seen = page_of()
@@ -193,7 +214,7 @@ def test_pictures_and_videos_together(page_of: Open, clip: Path, tmp_path: Path)
     seen.page.fill("#control-scale input", "1")
     seen.open_settings("Format of the result")
     seen.page.select_option("#control-format select", "webp")
-    seen.until("document.querySelector('.command code').textContent.includes('mp4')")
+    seen.until("document.querySelector('.command code').textContent.includes('kitten-restored.webp')")
     assert [line.partition(" --")[0] for line in seen.command().splitlines()] == [
         "s3diff restore kitten.png -o kitten-restored.webp",
         "s3diff restore clip.mp4 -o clip-restored.mp4",

@@ -217,6 +217,16 @@ def test_time_is_limited(make: Make, clip: Path) -> None:
     assert str(status.error).startswith("the video took longer than the 1e-06 seconds")
 
 
+def test_room_is_limited(make: Make, tmp_path: Path) -> None:
+    long = write_clip(tmp_path / "long.mkv", list(range(0, 40 * 100, 40)))
+    service = make(result_bytes=50_000)
+    job = service.submit(long, "long.mkv", RestoreOptions(scale=1), video_options=VideoOptions(codec="ffv1", steady=0))
+    status = job.wait(SECONDS)
+    assert (status.state, status.cause) == ("failed", "too_large")
+    assert str(status.error).startswith("the result of long.mkv has more than 50000 bytes")
+    assert not job.folder.exists()
+
+
 def test_pictures_do_not_wait_for_videos(make: Make, clip: Path) -> None:
     """A picture goes first after the next frame, whatever number of videos stands before it in the queue."""
     service = make(started=False)

@@ -47,7 +47,7 @@ class ServiceLimits:
         video_pixels: largest result of a video, in pixels of a frame.
         video_seconds: how long the work on one video may take, without its waiting and the pictures in between.
         result_seconds: how long a job and its result are kept after its end.
-        result_bytes: room for results; when it is full the oldest ones are removed.
+        result_bytes: room for results; when it is full the oldest ones are removed. No video has a larger one.
         job_records: ended jobs remembered at most.
         batch_size: small pictures of one size that are restored together; 1 restores each of them singly.
         batch_pixels: largest output in pixels that counts as small.

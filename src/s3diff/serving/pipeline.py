@@ -273,8 +273,10 @@ class Pipeline:
         notes = tuple(job.worded(note) for note in written.notes)
         form = format_of(ready.target)
         if self._signer is not None and job.writing.provenance and self._signer_of(ready) is None:
-            holds_none = "videos hold" if form is None else f"{form.title} holds"
-            notes += (f"{holds_none} no Content Credentials; the result is not signed",)
+            if form is None:
+                notes += ("videos hold no Content Credentials; the result is not signed",)
+            else:
+                notes += (f"{form.title} holds no Content Credentials; the result is not signed",)
         result = replace(written, notes=notes, size_bytes=ready.target.stat().st_size)
         shutil.rmtree(job.source.parent, ignore_errors=True)
         if not self._ended_by_request(job):

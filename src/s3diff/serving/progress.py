@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from s3diff.errors import JobCancelledError, JobTimeoutError
+from s3diff.errors import JobCancelledError, JobTimeoutError, PictureTooLargeError
 from s3diff.restoration.time_left import FIRST_PASS, TimeLeft
 from s3diff.serving.jobs import Job, Part
 from s3diff.serving.limits import ServiceLimits, require_length
@@ -118,7 +118,7 @@ class JobMonitor:
 
 
 class VideoMonitor:
-    """Watch one running video for cancellation, its time limit, its length and its progress.
+    """Watch one running video for cancellation, its limits of time, length and room, and its progress.
 
     The time of the pictures that are restored in between (:meth:`away`) is none of the video's.
     """
@@ -156,6 +156,7 @@ class VideoMonitor:
             require_length(self._job.name, done, self._limits)
             self._job.update(stage="estimating", tile=done, num_tiles=total, part="frame")
             return
+        self._require_room()
         if stage == "resumed":
             self._left.resume(done, total)
         else:
@@ -169,6 +170,15 @@ class VideoMonitor:
             fraction=min(0.99, done / total),
             seconds_left=None if left is None else round(left, 1),
         )
+
+    def _require_room(self) -> None:
+        """Make sure that a lossless codec, say, does not fill the disk."""
+        made = sum(path.stat().st_size for path in (self._job.folder / "result").rglob("*") if path.is_file())
+        if made > self._limits.result_bytes:
+            raise PictureTooLargeError(
+                f"the result of {self._job.name} has more than {self._limits.result_bytes} bytes, which is the room "
+                "here; choose a smaller scale or size, a lower quality or another codec"
+            )
 
     @contextmanager
     def away(self) -> Iterator[None]:

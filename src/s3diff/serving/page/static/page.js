@@ -281,7 +281,7 @@ class Page {
 
   #planOf() {
     const { model, ...options } = this.#fields();
-    const pictures = this.#pictures.filter((each) => each.isUsable).map(({ name, width, height, frames }) => ({ name, size: width ? [width, height] : null, frames }));
+    const pictures = this.#pictures.filter((each) => each.isUsable).map(({ name, width, height, isVideo, frames }) => ({ name, size: width ? [width, height] : null, frames: isVideo ? frames ?? 0 : null }));
     return service.plan({ options, model, pictures });
   }
 

@@ -7,6 +7,8 @@ import { t } from "./texts.js";
 const WAIT_SECONDS = 0.3;
 const LONG_WAIT_SECONDS = 1;
 const LONG_AFTER_MS = 6000;
+/** A network that is away for a minute ends no work of hours. */
+const [AWAY_TRIES, AWAY_SECONDS] = [20, 3];
 const THUMBNAIL_PX = 256;
 const RESULTS_KEPT = 8; // of one picture
 /** Results with more pixels are compared as a smaller preview; a browser would take gigabytes. */
@@ -19,10 +21,18 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 /** Wait for a job's end; `told` is called with how far it is. A job that failed is an error. */
 export async function ended(job, signal, told = () => {}) {
   const started = performance.now();
+  let away = 0;
   while (!["done", "failed", "cancelled"].includes(job.state)) {
     told(job);
     const wait = performance.now() - started > LONG_AFTER_MS ? LONG_WAIT_SECONDS : WAIT_SECONDS;
-    job = await service.jobStatus(job.id, wait, signal);
+    try {
+      job = await service.jobStatus(job.id, wait, signal);
+      away = 0;
+    } catch (error) {
+      const isAway = error instanceof service.ServiceError && error.status === 0;
+      if (!isAway || ++away > AWAY_TRIES) throw error;
+      await pause(1000 * AWAY_SECONDS);
+    }
   }
   if (job.state === "cancelled") throw new DOMException("cancelled", "AbortError");
   if (job.state === "failed") throw new service.ServiceError(job.error, { status: 422, code: job.cause, field: job.field });
