@@ -33,8 +33,6 @@ _MAY_BE_EMPTY = frozenset({"positive_prompt", "negative_prompt"})
 _SWITCHES = frozenset(
     field.name for options in (RestoreOptions, OutputOptions) for field in fields(options) if field.type == "bool"
 )
-#: Where options are, the first with a name counts.
-_CLASSES = (RestoreOptions, OutputOptions, VideoOptions)
 _YES, _NO = ("true", "1", "on", "yes"), ("false", "0", "off", "no")
 #: Signs between width and height: the letter, and the multiplication sign that phones and word processors insert.
 _TIMES = "[xX×]"
@@ -153,14 +151,14 @@ def describe_option(name: str) -> str:
     Raises:
         KeyError: there is no such option.
     """
-    options = next(each for each in _CLASSES if name in each.__dataclass_fields__)
+    options = next(each for each in (RestoreOptions, OutputOptions, VideoOptions) if name in each.__dataclass_fields__)
     return _descriptions(options).get(name, "") if options.__doc__ else ""
 
 
 def option_schemas() -> dict[str, dict[str, Any]]:
     """Describe every field of :func:`form_options` by a JSON schema (OpenAPI 3.1), with default and description."""
     schemas = {}
-    for options in _CLASSES:
+    for options in (RestoreOptions, OutputOptions, VideoOptions):
         described = _descriptions(options)
         for field in fields(options):
             if field.name in _NOT_OFFERED or (options is VideoOptions and field.name not in VIDEO_FIELDS):
