@@ -99,6 +99,19 @@ def test_frames_are_what_the_restorer_makes(restorer: Restorer, tmp_path: Path) 
         assert np.abs(made[index].astype(int) - expected).mean() < 4
 
 
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("count", [1, 7, 9, 15])
+def test_every_frame_of_a_short_segment_is_kept(
+    restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: Any, count: int
+) -> None:
+    """FFmpeg gives no time of decoding for an H.264 stream of exactly seven frames."""
+    monkeypatch.setattr(video, "SEGMENT_FRAMES", 8)
+    times = [40 * index for index in range(count)]
+    source = write_clip(tmp_path / "in.mp4", times)
+    restore_video(restorer, source, tmp_path / "out.mp4", RestoreOptions(scale=1), VideoOptions(codec=codec, steady=0))
+    assert frames(tmp_path / "out.mp4")[0] == times
+
+
 @pytest.mark.parametrize(("matrix", "color_range"), [(1, 1), (1, 2), (6, 1), (9, 1), (2, 1)])
 def test_colors_come_back(restorer: Restorer, tmp_path: Path, matrix: int, color_range: int) -> None:
     """Whatever the matrix and the range, nothing but the restoration changes colours."""

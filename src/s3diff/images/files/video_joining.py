@@ -118,5 +118,8 @@ def _packets_of(segments: list[Path]) -> Iterator[Any]:
     for path in segments:
         with av.open(str(path)) as segment:
             for packet in segment.demux(video=0):
-                if packet.dts is not None:
+                if packet.pts is not None:
+                    # Without B-frames both times are one. FFmpeg gives no dts where an H.264 stream ends at its seventh
+                    # frame, with which it has just guessed how frames are ordered.
+                    packet.dts = packet.pts
                     yield packet
