@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,13 @@ def test_public_names_are_there(package: Any) -> None:
         assert name in dir(package)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = package.nothing
+
+
+@pytest.mark.parametrize("package", [s3diff, s3diff.degradation, s3diff.evaluation, s3diff.networks])
+def test_the_typed_script_uses_every_public_name(package: Any) -> None:
+    """The script that ``.ci/run`` gives to ``mypy --strict`` leaves nothing public out."""
+    written = set(re.findall(r"\w+", Path(__file__).with_name("public_typing.py").read_text("utf-8")))
+    assert not set(package.__all__) - written
 
 
 def test_a_folder_may_be_given_as_text(small: Path) -> None:
