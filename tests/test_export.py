@@ -12,6 +12,7 @@ import torch
 
 from command_runs import Command
 from s3diff import RestoreOptions, Restorer
+from s3diff.checkpoints.model_folder import load_model
 from s3diff.errors import MissingExtraError, OptionError, OutputError
 from s3diff.export.writing import export_model
 from s3diff.restoration import runtimes
@@ -56,6 +57,23 @@ def test_onnx_of_the_shipped_model_for_all_sizes(compact: Restorer, tmp_path: Pa
     restored, used = session.run(None, {"low_quality": low_quality, "degrees": given})
     assert levels(restored, compact, low_quality, blur=0.9) < MAX_LEVELS
     assert used[0, 0] == np.float32(0.9)
+
+
+@pytest.mark.slow
+def test_onnx_in_parts(few_layers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that one file cannot hold lie next to it; what is loaded is exported as well as a folder."""
+    require("onnxruntime")
+    import onnxruntime
+
+    monkeypatch.setattr(runtimes, "_LARGEST_ONNX_BYTES", 10_000)
+    restorer = Restorer.from_pretrained(few_layers, device="cpu", precision="float32")
+    parts = export_model(load_model(few_layers), tmp_path / "few.onnx", size=(12, 9))
+    assert [each.name for each in parts] == ["few.onnx.data", "few.onnx"]
+    assert parts[0].stat().st_size > 300_000  # nearly all weights
+    assert str(Path(runtimes.__file__).parent).encode() not in parts[1].read_bytes()  # no traces of this machine
+    session = onnxruntime.InferenceSession(parts[1], providers=["CPUExecutionProvider"])
+    low_quality = picture(9, 12)
+    assert levels(session.run(None, {"low_quality": low_quality})[0], restorer, low_quality) < MAX_LEVELS
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ _TRACED_SIZE = (27, 22)
 
 
 def export_model(
-    model: str | Path,
+    model: str | Path | LoadedModel,
     target: Path,
     form: ExportFormat | None = None,
     *,
@@ -47,7 +47,7 @@ def export_model(
     ``degrees_used``.
 
     Args:
-        model: a model's name or folder.
+        model: a model's name or folder; or one that is loaded, in float32 on the CPU.
         target: a new file; its extension is the format's.
         form: None for the one of the extension.
         size: (width, height) of all low-quality pictures; None for any size, above 16 px a side where the model pads
@@ -71,7 +71,7 @@ def export_model(
         raise OptionError("half and need_degrees are for ONNX, half for OpenVINO too; leave them out for torch")
     if form != "torch":
         require_installed("openvino" if form == "openvino" else "onnxruntime", f"the format {form}")
-    loaded = load_model(model_folder(model))
+    loaded = model if isinstance(model, LoadedModel) else load_model(model_folder(model))
     chosen = (options or RestoreOptions()).for_model(loaded.upsampling, loaded.guidance)
     _require_graph_options(chosen)
     assert chosen.upsampling is not None, "for_model fills it in"

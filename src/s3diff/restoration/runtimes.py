@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -29,6 +28,8 @@ _PACKAGES: Mapping[Runtime, tuple[str, ...]] = {
     "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),
 }
+#: Weights beyond it lie next to the ONNX file, whose format ends at 2 GiB.
+_LARGEST_ONNX_BYTES = 2**31 - 2**24
 
 
 def is_installed(runtime: Runtime) -> bool:
@@ -87,17 +88,22 @@ def open_graph(
 
 def _store_in_half(graph: Any) -> None:
     """Replace the float32 weights of an ONNX graph by float16 ones, which it casts back."""
-    import onnx
+    import onnx_ir as ir
 
-    casts = []
-    for weight in graph.initializer:
-        if weight.data_type == onnx.TensorProto.FLOAT and math.prod(weight.dims) > 1:
-            name, values = weight.name, onnx.numpy_helper.to_array(weight).astype(np.float16)
-            weight.CopyFrom(onnx.numpy_helper.from_array(values, f"{name}.half"))
-            casts.append(onnx.helper.make_node("Cast", [weight.name], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    for weight in list(graph.initializers.values()):
+        tensor = weight.const_value
+        if weight.dtype != ir.DataType.FLOAT or tensor.size == 1:
+            continue
+        halved = ir.tensor(tensor.numpy().astype(np.float16), name=f"{weight.name}.half")
+        stored = ir.Value(
+            name=halved.name, shape=weight.shape, type=ir.TensorType(ir.DataType.FLOAT16), const_value=halved
+        )
+        cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT.value})
+        cast.outputs[0].name = f"{weight.name}.cast"
+        weight.replace_all_uses_with(cast.outputs[0])
+        del graph.initializers[weight.name]
+        graph.register_initializer(stored)
+        graph.insert_before(graph[0], cast)
 
 
 def traced(module: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any) -> torch.export.ExportedProgram:
@@ -124,7 +130,7 @@ def write_onnx(
     *,
     half: bool = False,
 ) -> None:
-    """Write an ONNX file; weights that one file cannot hold (2 GB) go into ``NAME.onnx.data`` next to it.
+    """Write an ONNX file; weights that one file cannot hold (2 GiB) go into ``NAME.onnx.data`` next to it.
 
     Args:
         program: from :func:`traced`.
@@ -133,22 +139,26 @@ def write_onnx(
         defaults: values of inputs that may be left out.
         half: store the weights in float16; they are computed with in float32.
     """
-    import onnx
+    import onnx_ir as ir
 
     with quiet():
         made = torch.onnx.export(
             program, input_names=list(names[0]), output_names=list(names[1]), dynamo=True, verbose=False
         )
     assert made is not None
-    proto = made.model_proto
+    model: Any = made.model
     if half:
-        _store_in_half(proto.graph)
-    for name, value in properties.items():
-        proto.metadata_props.add(key=name, value=value)
+        _store_in_half(model.graph)
+    for node in model.graph:
+        node.metadata_props.clear()  # where in this machine's files each was traced; more bytes than the weights
+    model.metadata_props.update(properties)
     for name, array in (defaults or {}).items():
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-    is_large = proto.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
-    onnx.save_model(proto, path, save_as_external_data=is_large, location=f"{path.name}.data" if is_large else None)
+        (given,) = (each for each in model.graph.inputs if each.name == name)
+        given.const_value = ir.tensor(array, name=name)
+        model.graph.register_initializer(given)
+    num_bytes = sum(weight.const_value.nbytes for weight in model.graph.initializers.values())
+    # Weight by weight: a message of all of them would take their memory once or twice more.
+    ir.save(model, path, external_data=f"{path.name}.data" if num_bytes > _LARGEST_ONNX_BYTES else None)
 
 
 def write_openvino(
