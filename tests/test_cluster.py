@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -120,9 +121,11 @@ def test_a_ray_that_was_slow_to_start_is_started_again(
     from s3diff.integrations.ray.cluster import connected
 
     events: list[str] = []
+    started: list[subprocess.Popen[bytes]] = []
 
     def init(**_: Any) -> None:
         events.append("init")
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
         if reasons:
             raise Exception(reasons.pop(0))
 
@@ -136,6 +139,11 @@ def test_a_ray_that_was_slow_to_start_is_started_again(
         events.append("connected")
     assert events.count("init") == num_starts
     assert events.count("shutdown") == num_starts, "none is left behind"
+    if told is None:
+        assert started[-1].poll() is None, "the one that has started is the caller's"
+        started[-1].kill()
+    for process in started:
+        assert process.wait(60) != 0, "what did not come up is killed"
     assert ("connected" in events) is (told is None)
 
 

@@ -90,17 +90,34 @@ def initialise(settings: Mapping[str, Any]) -> None:
     """
     ray, address = import_ray(), settings["address"]
     for num_failed in range(1, _STARTS + 1):
+        before = _children()
         try:
             with _without_stderr():
                 ray.init(**settings)
             return
         except Exception as error:  # Ray raises plain ones, too
             ray.shutdown()
+            _kill(_children() - before)  # Ray itself would end them with this process; until then they are busy
             reason = " ".join(str(error).split())[:300]
             if address == "local" and "timed out" in reason and num_failed < _STARTS:
                 continue
             advice = "try again" if address == "local" else "start one, or leave out --address"
             raise ServiceError(f"no Ray cluster answers at {address} ({reason}); {advice}") from error
+
+
+def _children() -> set[Any]:
+    """List this process's own child processes."""
+    import psutil  # comes with Ray
+
+    return set(psutil.Process().children())
+
+
+def _kill(processes: set[Any]) -> None:
+    import psutil
+
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @contextmanager

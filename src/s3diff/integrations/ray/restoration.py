@@ -69,7 +69,7 @@ def _run_part(
     results = data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
         _Actor,
         fn_constructor_args=(options, load),
-        batch_size=None,
+        batch_size=1,  # a task; with GPUs Ray Data wants a number
         batch_format="pyarrow",
         compute=data.ActorPoolStrategy(min_size=1, max_size=min(workers.num, len(tasks))),
         num_cpus=workers.cpus,
