@@ -8,7 +8,7 @@
 # 8b84ad6; from it these stages made version 11, by programs that grew on the way: `sharp` on truths that were sharpened,
 # shards of mild crops with the teacher from `crisp` on, the teacher kept to the truth's range in `rims` (whose term had
 # the weight 4 and a range of 4 px to step 1,100). Stopped and called again, everything goes on where it was; the model is
-# OUTPUT/rims/model. DEVICE=cuda WORKERS=14 in the environment puts it on a GPU.
+# OUTPUT/compact. DEVICE=cuda WORKERS=14 in the environment puts it on a GPU.
 # docs/training.md says what the stages are for.
 set -eu
 data=$1
@@ -52,3 +52,6 @@ stage gan "$output/crisp/model" --steps 700 --decay 200 --l1 1 --lpips-vgg 1 --d
     --discriminator "$output/sharp/state.pt" --pattern 0.7 --stairs 3 --average 0.99 --learning-rate 6e-4
 stage rims "$output/gan/model" --steps 1800 --decay 500 --l1 1.2 --lpips-vgg 1 --dists 0.4 --adversarial 0.05 \
     --pattern 0.8 --stairs 3 --rims 8 --average 0.995 --learning-rate 6e-4
+# Version 12 is version 11 with an estimator of 2,600 steps more.
+rm -rf "$output/compact"
+python "$here/sharper_degrees.py" "$output/rims/model" "$output/compact" --estimator "$output/estimator/estimator.safetensors"

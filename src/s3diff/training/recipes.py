@@ -120,7 +120,7 @@ def compact() -> TrainConfig:
     return TrainConfig(
         name="compact",
         generator=compact_generator(),
-        guidance=1.0,  # measured: more costs a third of the time and buys nothing (docs/compact.md)
+        guidance=1.0,  # more costs a third of the time and buys little (docs/compact.md)
         is_generative=False,
         data=DataConfig(
             crop_px=192,
