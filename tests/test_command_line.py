@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3diff import option_texts
-from s3diff.apps import option_flags, restore_command
+from s3diff.apps import option_flags
 from s3diff.apps.cli import app
+from s3diff.folders import jobs
 from s3diff.options import OutputOptions, ReleasedTiles, RestoreOptions
 from s3diff.serving.command_line import command_line
 from s3diff.serving.page import controls
@@ -33,12 +34,12 @@ def parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen["options" if options is RestoreOptions else "writing"] = value = read(options, *given)
         return value
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise _Parsed
 
     with monkeypatch.context() as patch:
         patch.setattr(option_flags, "_options", keep)
-        patch.setattr(restore_command, "load_torch", stop)
+        patch.setattr(jobs, "plan_jobs", stop)
         words = shlex.split(line)
         assert words[0] == "s3diff"
         with pytest.raises(_Parsed):

@@ -59,9 +59,9 @@ def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
 
 @contextmanager
 def unet_batches(restorer: Restorer) -> Iterator[list[int]]:
-    """How many samples each call of the UNet gets."""
+    """How many features the UNet's middle returns at each call: for each sample and prompt."""
     batches: list[int] = []
-    hook = restorer.generator.unet.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0])))
+    hook = restorer.generator.unet.mid_block.register_forward_hook(lambda *call: batches.append(len(call[-1])))
     try:
         yield batches
     finally:
