@@ -43,14 +43,15 @@ class ReleasedFlow:
         self.generator.unet.to(dtype)
         self.generator.autoencoder.to(torch.float32 if dtype == torch.float16 else dtype)
         self.text_encoder = None if text_encoder is None else text_encoder.to(device, dtype)
-        self.upsampling = model.upsampling
+        self.upsampling, self.guidance = model.upsampling, model.guidance
         self.prompts = [embedding[None].to(device) for embedding in (model.prompts.positive, model.prompts.negative)]
 
     @torch.inference_mode()
     def restore(self, picture: Picture, options: RestoreOptions) -> tuple[Picture, dict[str, float]]:
         """The restored picture, and seconds by stage."""
         seconds: dict[str, float] = {}
-        generator = self.generator
+        generator, options = self.generator, options.for_model(self.upsampling, self.guidance)
+        assert options.guidance is not None, "for_model fills it in"
         width, height = options.output_size(picture.width, picture.height)
         if self.text_encoder is not None:
             with self._timed(seconds, "text"):
@@ -66,7 +67,6 @@ class ReleasedFlow:
             for_encoder, for_unet = generator.conditioning(generator.estimator(low_quality))
         with self._timed(seconds, "encode"):
             latent = stages.encode(image, for_encoder)
-        assert options.guidance is not None, "for_model fills it in"
         with self._timed(seconds, "predict"):
             # Guidance 1 is one prompt alone.
             positive, negative = (

@@ -34,7 +34,7 @@ from s3diff.checkpoints.assembly import generator_on_meta
 from s3diff.errors import S3DiffError
 from s3diff.images.codecs import Picture, from_tensor, read_picture, to_tensor
 from s3diff.images.resampling import enlarge
-from s3diff.networks.one_step_generator import GeneratorConfig
+from s3diff.networks.one_step_generator import DEFAULT_GUIDANCE, GeneratorConfig
 from s3diff.restoration.device import choose_device, choose_dtype
 
 SCALE = 4
@@ -182,14 +182,19 @@ def run_case(given: argparse.Namespace, side: int, device: torch.device) -> dict
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    config = RANDOM[given.model] if given.model in RANDOM else latency_model(given.model).config
+    guidance = DEFAULT_GUIDANCE
+    if given.model in RANDOM:
+        config = RANDOM[given.model]
+    else:
+        model = latency_model(given.model)
+        config, guidance = model.config, model.guidance
     case: dict[str, Any] = {
         "model": given.model,
         "side": side,
         "batch": given.batch,
         "precision": str(dtype).removeprefix("torch."),
         "peak_tflops": peak_tflops(device, dtype),
-        "tflop": tflop_by_stage(config, side, options.guidance != 1),
+        "tflop": tflop_by_stage(config, side, guidance != 1),
         "flows": flows,
     }
     results = {name: flow.pop("pictures") for name, flow in flows.items() if "pictures" in flow}

@@ -321,7 +321,7 @@ def test_refusals_are_german_on_the_german_page(page_of: Open, tmp_path: Path) -
     seen.give(broken)
     page.locator(".broken").wait_for(state="visible")
     assert str(page.text_content(".broken")).startswith(
-        "Dieses Bild l\u00e4sst sich nicht restaurieren. Der Dienst sagt: "
+        "Diese Datei l\u00e4sst sich nicht restaurieren. Der Dienst sagt: "
     )
 
 

@@ -214,7 +214,9 @@ def test_what_other_options_keep_of_a_killed_run(
         said.clear()
     os.utime(source, (0, 0))
     assert seen(other, 5, steady=0.0)[:2] == [("look_resumed", 0), ("look", 1)]
-    assert said == ["what an earlier run kept for this result is dropped: it is of another video, model or version"]
+    assert said == [
+        "the work that an earlier run kept for this result is dropped: it is of another video, model or version"
+    ]
     os.utime(source, (1, 1))
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as where another program reads one of its files
     with pytest.raises(OutputError, match=r"\.s3diff-out\.mkv\.video is in use; close what reads it"):
@@ -305,7 +307,7 @@ def test_what_a_run_killed_at_its_end_leaves(
         restore_video(restorer, source, target, None, VideoOptions(overwrite=False))
     assert not work.exists()
     (tmp_path / "kept").rename(work)
-    assert restore_video_command._target(source, None, OutputOptions()).name == "in_restored_2.mkv"
+    assert restore_video_command._target(source, None, OutputOptions(), is_here=True).name == "in_restored_2.mkv"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "in_restored.mkv"]
 
 
@@ -436,7 +438,13 @@ def test_what_does_not_go_together(restorer: Restorer, tmp_path: Path) -> None:
         ("out.mp4", {"pixel_format": "rgb0"}, {}, OptionError, "h264 takes"),
         ("out.mp4", {"pixel_format": "yuv420p"}, {"size": (33, 25)}, OptionError, "needs even sides"),
         ("out.mp4", {}, {"max_output_pixels": 100}, PictureError, "would become 128 x 96 px"),
-        ("out.mp4", {}, {"max_input_pixels": 100}, PictureError, "has 32 x 24 pixels, the limit is 100"),
+        (
+            "out.mp4",
+            {},
+            {"max_input_pixels": 100},
+            PictureError,
+            "has frames of 32 x 24 pixels, at most 100 are",
+        ),
         ("in.mp4", {"overwrite": False}, {}, OutputError, "is already there"),
     ):
         with pytest.raises(error, match=said):
