@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # imported inside fixtures: the process that only hands out t
     from command_runs import Command
     from s3diff import Restorer
     from s3diff.serving.service import RestorationService
+    from test_page_browser import Seen
 
 # A shell's background job ignores Ctrl-C, and so would every command that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -191,6 +192,34 @@ def browser() -> Iterator[Any]:
 
     with chromium() as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def address(small: Path) -> Iterator[str]:
+    """A page of a service of the module's own, or of S3DIFF_SERVICE."""
+    from page_server import page_for_browsers
+
+    with page_for_browsers(small) as (address, _):
+        yield address
+
+
+@pytest.fixture
+def page_of(browser: Any, address: str) -> Iterator[Callable[..., Seen]]:
+    """Open the page in a window of its own; what it complained of fails the test."""
+    from test_page_browser import Seen
+
+    contexts: list[Any] = []
+    pages: list[Seen] = []
+
+    def opened(width: int = 1366, height: int = 768, **about: Any) -> Seen:
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **about))
+        pages.append(Seen(contexts[-1].new_page(), address))
+        return pages[-1]
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert [each for page in pages for each in page.complaints] == []
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from page_server import page_for_browsers
 from s3diff.serving.page.layout import STATIC
 from test_page_browser import PATIENCE_MS, PHOTOS, Seen, photograph
 
@@ -23,29 +22,6 @@ KITTEN = PHOTOS / "kitten.jpg"
 #: Name, width and height of a window, and whether it is a phone's.
 WINDOWS = [("wide", 1440, 900, False), ("laptop", 1366, 640, False), ("phone", 390, 844, True)]
 Open = Callable[..., Seen]
-
-
-@pytest.fixture(scope="module")
-def address(small: Path) -> Iterator[str]:
-    with page_for_browsers(small) as (address, _):
-        yield address
-
-
-@pytest.fixture
-def page_of(browser: Any, address: str) -> Iterator[Open]:
-    """Open the page in a window of its own; what it complained of fails the test."""
-    contexts: list[Any] = []
-    pages: list[Seen] = []
-
-    def opened(width: int = 1366, height: int = 768, **about: Any) -> Seen:
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **about))
-        pages.append(Seen(contexts[-1].new_page(), address))
-        return pages[-1]
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert [each for page in pages for each in page.complaints] == []
 
 
 @pytest.fixture

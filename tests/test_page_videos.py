@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from page_server import page_for_browsers, page_server
+from page_server import page_server
 from s3diff.serving.limits import ServiceLimits
 from test_page_browser import PHOTOS, Seen
 from test_page_features import require_accessible
@@ -20,29 +20,6 @@ from video_clips import frames, probed, write_clip
 LONG = list(range(0, 1600, 40))
 Open = Callable[..., Seen]
 _TIMES = "[...document.querySelectorAll('.frame video')].map((each) => each.currentTime)"
-
-
-@pytest.fixture(scope="module")
-def address(small: Path) -> Iterator[str]:
-    with page_for_browsers(small) as (address, _):
-        yield address
-
-
-@pytest.fixture
-def page_of(browser: Any, address: str) -> Iterator[Open]:
-    """Open the page in a window of its own; what it complained of fails the test."""
-    contexts: list[Any] = []
-    pages: list[Seen] = []
-
-    def opened(**about: Any) -> Seen:
-        contexts.append(browser.new_context(viewport={"width": 1366, "height": 768}, **about))
-        pages.append(Seen(contexts[-1].new_page(), address))
-        return pages[-1]
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert [each for page in pages for each in page.complaints] == []
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -111,7 +112,7 @@ class Picture:
         """Whether the picture has one channel."""
         return self.pixels.shape[2] == 1
 
-    @property
+    @cached_property
     def is_neutral(self) -> bool:
         """Whether no pixel has colour: one channel, or three equal ones."""
         # Few pixels tell most pictures in colour.
