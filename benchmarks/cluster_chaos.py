@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -39,28 +40,48 @@ from tiny_models import save_compact  # noqa: E402
 SOURCE, OUTPUT = "s3://chaos/scans", "s3://chaos/restored"
 OTHER_FORMATS = ("webp", "tif", "bmp", "jpg", "avif")
 RESTORE = [sys.executable, "-m", "s3diff.apps"]
-#: Run by every Python of the cluster as it starts: workers write down each picture that they begin to restore.
+#: Run by every Python of the cluster as it starts: workers write down how far each picture has come.
 COUNTING = """
 import importlib.abc, importlib.util, os, sys
+from pathlib import PurePosixPath
+
+def say(event, name):
+    with open(os.environ["S3DIFF_CHAOS_LOG"], "a") as file:
+        file.write(f"{event} {PurePosixPath(name).stem} {os.getpid()}\\n")
+
+def count_runners(module):
+    restore = module.LocalRunner.restore
+
+    def counted(runner, job, *rest):
+        say("begun", job.source.name)
+        finish = restore(runner, job, *rest)
+        say("restored", job.source.name)
+        return finish
+
+    module.LocalRunner.restore = counted
+
+def count_stores(module):
+    write = module.ObjectStore.write
+
+    def counted(store, key, data, *, replace):
+        write(store, key, data, replace=replace)
+        if "manifest" not in key:
+            say("written", key)
+
+    module.ObjectStore.write = counted
 
 class Counting(importlib.abc.MetaPathFinder):
+    found = {"s3diff.folders.runners": count_runners, "s3diff.folders.stores": count_stores}
+
     def find_spec(self, name, path, target=None):
-        if name != "s3diff.folders.runners" or "S3DIFF_CHAOS_LOG" not in os.environ:
+        if "S3DIFF_CHAOS_LOG" not in os.environ or (count := self.found.pop(name, None)) is None:
             return None
-        sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         execute = spec.loader.exec_module
 
         def execute_and_count(module):
             execute(module)
-            restore = module.LocalRunner.restore
-
-            def counted(way, job, *rest):
-                with open(os.environ["S3DIFF_CHAOS_LOG"], "a") as file:
-                    file.write(job.source.name + "\\n")
-                return restore(way, job, *rest)
-
-            module.LocalRunner.restore = counted
+            count(module)
 
         spec.loader.exec_module = execute_and_count
         return spec
@@ -195,9 +216,14 @@ def lead(command: list[str], kill_at: list[int], log: Path, begun: Path, chaos: 
     raise AssertionError("the last one is not killed")
 
 
+def events(log: Path) -> list[list[str]]:
+    """Read what the workers have written down: event, picture, process."""
+    return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+
+
 def num_begun(log: Path) -> int:
     """Count the pictures that workers have begun, repeated ones as well."""
-    return len(log.read_text().split()) if log.exists() else 0
+    return sum(event == "begun" for event, *_ in events(log))
 
 
 def by_tenths(samples: list[float]) -> list[float]:
@@ -205,10 +231,22 @@ def by_tenths(samples: list[float]) -> list[float]:
     return [round(float(np.median(part)), 1) for part in np.array_split(samples, 10) if len(part)]
 
 
-def repeated_work(log: Path) -> dict[str, float]:
-    """Count the pictures that were begun more than once, whether their first try was whole or not."""
-    begun = log.read_text().split()
-    return {"begun": len(begun), "repeated": len(begun) - len(set(begun)), "share": len(begun) / len(set(begun)) - 1}
+def repeated_work(log: Path) -> dict[str, Any]:
+    """Count the pictures that were begun more than once, and how far each earlier try had come."""
+    tries: dict[str, dict[str, str]] = {}  # of each picture: process and last event, in order
+    for event, name, process in events(log):
+        if event == "begun":
+            tries.setdefault(name, {}).pop(process, None)
+        if name in tries:
+            tries[name][process] = event
+    came = Counter(event for of_one in tries.values() for event in list(of_one.values())[:-1])
+    begun = num_begun(log)
+    return {
+        "begun": begun,
+        "repeated": begun - len(tries),
+        "share": begun / len(tries) - 1,
+        "last_event_of_the_earlier_try": dict(came),
+    }
 
 
 def compare(expected: Path) -> dict[str, Any]:

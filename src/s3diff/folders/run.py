@@ -17,6 +17,7 @@ from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.folders.journal import Journal, Stamp, stamp_of
 from s3diff.folders.runners import BatchRunner, Finish, JobRunner, PictureWatcher
 from s3diff.images.codecs import remove_leftovers, require_regular
+from s3diff.messages import shown_path
 from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.result import Result
 
@@ -255,4 +256,7 @@ def open_stamped(job: RestoreJob, runner: JobRunner) -> OpenedPicture:
 
 def failed(job: RestoreJob, error: object) -> Outcome:
     """Make the outcome of a failed picture; ``error``: the exception, or the reason as a text."""
-    return Outcome(job, "failed", " ".join(str(error).split()), is_disk_full=isinstance(error, DiskFullError))
+    reason, name = (" ".join(text.split()) for text in (str(error), shown_path(job.source)))
+    if isinstance(error, PictureError) and name not in reason:  # a line of many must name its picture
+        reason = f"{name}: {reason}"
+    return Outcome(job, "failed", reason, is_disk_full=isinstance(error, DiskFullError))

@@ -59,7 +59,7 @@ def estimate_run(
     for job in [jobs[int((index + 0.5) * len(jobs) / count)] for index in range(count)]:
         with tempfile.TemporaryDirectory(prefix="s3diff-") as scratch:
             try:
-                header = picture_header(fetch(job.source, Path(scratch)))
+                header = picture_header(fetch(job.source, Path(scratch), options.max_file_bytes))
                 width, height = sizes_of((header.width, header.height), options).output
                 megapixels[job] = width * height / 1e6
             except (PictureError, OverflowError) as error:
@@ -80,7 +80,7 @@ def _measured(megapixels: dict[StoreJob, float], options: RestoreOptions, restor
     for job in ordered[len(ordered) // 2 :]:
         with tempfile.TemporaryDirectory(prefix="s3diff-") as scratch:
             try:
-                path = fetch(job.source, Path(scratch))
+                path = fetch(job.source, Path(scratch), options.max_file_bytes)
                 restorer.restore(path, options)
                 started = time.perf_counter()
                 restorer.restore(path, options)

@@ -22,9 +22,10 @@ from s3diff.folders.manifest import DEADLY_TRIES, Flight
 from s3diff.folders.run import Outcome, run_jobs
 from s3diff.folders.runners import Finish, LocalRunner, PictureWatcher
 from s3diff.folders.store_plan import StoreJob
-from s3diff.folders.stores import AlreadyThereError, Store, fetch, open_store
+from s3diff.folders.stores import AlreadyThereError, Store, fetch, is_address, local_name, open_store
 from s3diff.messages import reason_of
 from s3diff.options import OutputOptions, Precision, RestoreOptions
+from s3diff.restoration.memory import is_out_of_memory
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Result
 
@@ -156,9 +157,8 @@ class StoreWorker:
 
 
 class _Fetched(NamedTuple):
-    """Hold an opened picture, its job with local files, and whether its result replaces an object."""
+    """Hold an opened picture, and whether its result replaces an object."""
 
-    local: RestoreJob
     picture: Any
     replace: bool
 
@@ -168,9 +168,11 @@ class _StoreRunner:
 
     def __init__(self, restorer: Restorer, options: WorkerOptions, store: Store, scratch: Path) -> None:
         self._store, self._scratch, self.batch = store, scratch, options.batch
+        self._max_bytes = options.options.max_file_bytes
         #: Folder that results are written to: the output itself if it is local.
         self.root = store.local_path("") or scratch
         self._jobs: dict[RestoreJob, StoreJob] = {}
+        self._folders: dict[RestoreJob, Path] = {}
         self._sums: dict[RestoreJob, dict[str, Any]] = {}
         # The plan decided which existing results may be replaced; see StoreJob.replace.
         self._new, self._replacing = (
@@ -184,8 +186,10 @@ class _StoreRunner:
         """Choose a job's local files."""
         folder = self._scratch / str(index)
         target = self._store.local_path(job.target) or folder / "result" / PurePosixPath(job.target).name
-        placed = RestoreJob(folder / "source" / PurePosixPath(job.source).name, target)
-        self._jobs[placed] = job
+        is_here = not is_address(job.source)
+        source = Path(local_name(job.source)) if is_here else folder / "source" / PurePosixPath(job.source).name
+        placed = RestoreJob(source, target)
+        self._jobs[placed], self._folders[placed] = job, folder
         return placed
 
     def prepare(self) -> None:
@@ -194,16 +198,15 @@ class _StoreRunner:
     def open(self, job: RestoreJob) -> _Fetched:
         """Fetch the picture and read it."""
         with _as_a_failure(self._jobs[job]):
-            job.source.parent.mkdir(parents=True)
-            if self._store.local_path("") is None:
-                job.target.parent.mkdir()
-            local = RestoreJob(fetch(self._jobs[job].source, job.source.parent), job.target)
-            return _Fetched(local, self._runner(job).open(local), self._jobs[job].replace)
+            for name in ("source", "result"):
+                (self._folders[job] / name).mkdir(parents=True)
+            fetch(self._jobs[job].source, self._folders[job] / "source", self._max_bytes)
+            return _Fetched(self._runner(job).open(job), self._jobs[job].replace)
 
     def restore(self, job: RestoreJob, opened: _Fetched, watcher: PictureWatcher | None) -> Finish:
         """Restore the picture; the returned function writes and uploads the result."""
         with _as_a_failure(self._jobs[job]):
-            return partial(self._put, job, self._runner(job).restore(opened.local, opened.picture, watcher))
+            return partial(self._put, job, self._runner(job).restore(job, opened.picture, watcher))
 
     def batch_key(self, opened: _Fetched) -> Hashable | None:
         """See :class:`s3diff.folders.runners.BatchRunner`."""
@@ -217,7 +220,7 @@ class _StoreRunner:
     def restore_batch(self, jobs: Sequence[RestoreJob], opened: Sequence[_Fetched]) -> list[Finish]:
         """See :class:`s3diff.folders.runners.BatchRunner`."""
         runner = self._runner(jobs[0])
-        finishes = runner.restore_batch([each.local for each in opened], [each.picture for each in opened])
+        finishes = runner.restore_batch(jobs, [each.picture for each in opened])
         return [partial(self._put, job, finish) for job, finish in zip(jobs, finishes, strict=True)]
 
     def row(self, job: StoreJob, outcome: Outcome) -> dict[str, Any]:
@@ -226,7 +229,7 @@ class _StoreRunner:
         for name in ("reason", "notes"):
             if name in line:
                 line[name] = self._worded(job, outcome.job, line[name])
-        rmtree(self._scratch / outcome.job.source.parent.parent.name, ignore_errors=True)
+        rmtree(self._folders[outcome.job], ignore_errors=True)
         return {**line, **_row_start(outcome.state, job), **self._sums.pop(outcome.job, {})}
 
     def _runner(self, job: RestoreJob) -> LocalRunner:
@@ -267,6 +270,9 @@ def _as_a_failure(job: StoreJob) -> Iterator[None]:
     except S3DiffError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            advice = "restore it by s3diff restore --stream, or on workers with more memory"
+            raise PictureError(f"{job.source}: not enough memory; {advice}") from error
         _LOG.exception("%s", job.source)
         raise PictureError(f"{job.source}: {type(error).__name__}: {reason_of(error)}; please report this") from error
 

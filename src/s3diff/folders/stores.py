@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from urllib.request import url2pathname
 
 from s3diff.atomic_write import write_atomically
 from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError, S3DiffError, StoreError
-from s3diff.messages import install_command, reason_of, shown_path
+from s3diff.messages import install_command, reason_of, shown_path, too_many_bytes
 
 #: Retries end after this time: a store may be unreachable for a minute.
 _RETRY_SECONDS = 180
@@ -33,6 +34,8 @@ _REQUEST_SECONDS = 600
 _LISTED_AT_ONCE = 1000
 #: obstore's client; the package need not be installed.
 _REFUSALS = ("PermissionDeniedError", "UnauthenticatedError", "InvalidPathError")
+#: Its errors of lists have no type of their own.
+_REFUSED, _MISSING = re.compile("status code: 40[13] "), re.compile("status code: 404 ")
 _SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 
 
@@ -200,10 +203,17 @@ class ObjectStore:
             return Entry(key, _stamp(self._client.head(self._full(key))))
         return None
 
-    def read(self, key: str) -> bytes | None:
-        """See :class:`Store`."""
+    def read(self, key: str, max_bytes: int | None = None) -> bytes | None:
+        """See :class:`Store`; refuse a larger object before its bytes come.
+
+        Raises:
+            PictureError: the object is larger than ``max_bytes``.
+        """
         with _store_errors(self.address(key)), suppress(FileNotFoundError):
-            return bytes(self._client.get(self._full(key)).bytes())
+            found = self._client.get(self._full(key))
+            if max_bytes is not None and found.meta["size"] > max_bytes:
+                raise PictureError(too_many_bytes(self.address(key), found.meta["size"], max_bytes))
+            return bytes(found.bytes())
         return None
 
     def write(self, key: str, data: bytes | Path, *, replace: bool) -> None:
@@ -214,6 +224,8 @@ class ObjectStore:
         with _store_errors(address):
             try:
                 self._client.put(self._full(key), data, mode=mode)
+            except FileNotFoundError as error:
+                raise _no_bucket(self._bucket) from error
             except (AlreadyExistsError, PreconditionError) as error:
                 raise AlreadyThereError(f"{address} is there already") from error
             except ValueError as error:
@@ -235,22 +247,23 @@ class ObjectStore:
         return f"{self._prefix}/{key}" if self._prefix else key
 
 
-def fetch(name: str, scratch: Path) -> Path:
+def fetch(name: str, scratch: Path, max_bytes: int) -> Path:
     """Return the local path of a picture; download one of an object store to a file of the same name.
 
     Args:
         name: a path, or an address.
         scratch: an empty folder.
+        max_bytes: largest object that is downloaded; a local file is not looked at.
 
     Raises:
-        PictureError: the object does not exist.
+        PictureError: the object does not exist or is too large.
         StoreError: the store cannot be reached, or refuses.
     """
     if not is_address(name):
         return Path(local_name(name))
     bucket, key = split_address(name)
     try:
-        data = ObjectStore(bucket).read(key)
+        data = ObjectStore(bucket).read(key, max_bytes)
     except StoreRefusedError as error:
         raise PictureError(str(error)) from error
     if data is None:
@@ -321,7 +334,10 @@ def _store_errors(name: str) -> Iterator[None]:
     except (FileNotFoundError, S3DiffError):
         raise
     except Exception as error:  # the exceptions of a store's client are open-ended
-        if isinstance(error, PermissionError | ValueError) or type(error).__name__ in _REFUSALS:
+        if _MISSING.search(str(error)):
+            raise _no_bucket(name) from error
+        is_refused = isinstance(error, PermissionError | ValueError) or type(error).__name__ in _REFUSALS
+        if is_refused or _REFUSED.search(str(error)):
             raise StoreRefusedError(
                 f"{shown_path(name)}: permission denied, or no name that the store takes; check the credentials and "
                 "the address"
@@ -331,3 +347,7 @@ def _store_errors(name: str) -> Iterator[None]:
             f"{shown_path(name)} cannot be reached ({reason}); check the address, the credentials and the network, and "
             "run the same command again"
         ) from error
+
+
+def _no_bucket(name: str) -> StoreRefusedError:
+    return StoreRefusedError(f"{shown_path(name)}: no such bucket or container; check the address, or create it")

@@ -24,7 +24,7 @@ from s3diff.images.files.pillow_metadata import metadata_of
 from s3diff.images.files.png_chunks import ReadChunks
 from s3diff.images.picture import Picture
 from s3diff.images.stated_colors import StatedColors, adobe_rgb_profile
-from s3diff.messages import reason_of, shown_path
+from s3diff.messages import reason_of, shown_path, too_many_bytes
 from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 
 #: Pillow's message for files of an unsupported kind.
@@ -82,10 +82,7 @@ def opened_file(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[
         with open(path, "rb") as file:
             num_bytes = os.fstat(file.fileno()).st_size
             if num_bytes > max_bytes:
-                raise PictureError(
-                    f"{shown} has {num_bytes} bytes, the limit is {max_bytes}; give a smaller file, or raise the limit "
-                    "(max_file_bytes, --max-file-megabytes)"
-                )
+                raise PictureError(too_many_bytes(shown, num_bytes, max_bytes))
             yield file, limit
 
 
