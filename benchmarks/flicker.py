@@ -125,6 +125,26 @@ def as_video(restorer: Restorer, frames: list[np.ndarray], steady: float) -> lis
             return [each.to_ndarray(format="rgb24") for each in container.decode(video=0)]
 
 
+def in_words(rows: dict[str, Any]) -> str:
+    """Write the sentences of docs/video.md."""
+    panned = [row for name, row in rows.items() if "panned" in name]
+    compared = [row for row in rows.values() if "bicubic" in row]
+
+    def errors(what: str) -> str:
+        found = [row[what]["over_bicubic"] for row in panned]
+        return f"{np.mean(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+
+    gains = [row["steady"]["psnr"] - row["not steady"]["psnr"] for row in compared]
+    slopes = [100 * (1 - row["steady"]["slope"] / row["not steady"]["slope"]) for row in compared]
+    left = rows["jumping"]["not steady"]["psnr_new"] - rows["jumping"]["steady"]["psnr_new"]
+    return (
+        f"On panned photographs the warping error over bicubic's is {errors('steady')} with it, "
+        f"{errors('not steady')} without. PSNR rises by {min(gains):.1f} to {max(gains):.1f} dB, slopes fall by "
+        f"{min(slopes):.0f} to {max(slopes):.0f} %. Where a bright square has just moved away, PSNR falls by "
+        f"{left:.1f} dB."
+    )
+
+
 def keep(made: dict[str, list[np.ndarray]], folder: Path | None, name: str) -> None:
     """Write the last frames side by side."""
     if folder is not None:
@@ -181,12 +201,14 @@ def main() -> None:
     ]
     mean = {what: round(float(np.mean([each[what] for each in of_panned])), 3) for what in of_panned[0]}
     print("mean of those panned", mean)
+    print(in_words(rows))
     report = {
         "command": f"python benchmarks/flicker.py --frames {arguments.frames} --model {arguments.model}",
         "machine": machine(torch.device("cpu")),
         "model": restorer.model.fingerprint,
         "steady": share,
         "mean_of_those_panned": mean,
+        "in_words": in_words(rows),
         "rows": rows,
     }
     if arguments.output is not None:

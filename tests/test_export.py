@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from command_runs import Command
+from conftest import REPOSITORY
 from s3diff import RestoreOptions, Restorer
 from s3diff.checkpoints.model_folder import load_model
 from s3diff.errors import MissingExtraError, OptionError, OutputError
@@ -19,6 +26,7 @@ from s3diff.restoration import runtimes
 
 #: Largest difference to the Restorer, in levels of 255: the LoRA is added per picture, not folded into the weights.
 MAX_LEVELS = 0.05
+PAGE = REPOSITORY / "docs/builders.md"
 ESTIMATE = np.full((1, 2), -1, np.float32)
 
 
@@ -92,6 +100,25 @@ def test_openvino_for_all_sizes(few_layers: Path, tmp_path: Path) -> None:
         low_quality = picture(height, width)
         found = model({"low_quality": low_quality, "degrees": ESTIMATE})
         assert levels(found["restored"], restorer, low_quality) < 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PAGE.is_file(), reason="needs the documents of the repository")
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("g++") is None, reason="needs g++, on Linux")
+def test_the_program_in_cpp_by_the_documents(few_layers: Path, tmp_path: Path) -> None:
+    require("openvino")
+    section = PAGE.read_text("utf-8").split("## A graph in C++")[1]
+    lines = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[0].replace("export compact ", f"export {few_layers} ")
+    low_quality = picture(13, 10)
+    pixels = (low_quality[0].transpose(1, 2, 0) * 255).round().astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg", quality=100)
+    (tmp_path / "integrations").symlink_to(REPOSITORY / "integrations")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    script = f's3diff() {{ python -m s3diff "$@"; }}\n{lines}'
+    subprocess.run(["bash", "-ec", script], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
+    restorer = Restorer.from_pretrained(few_layers, device="cpu", precision="float32")
+    expected = restorer.restore(tmp_path / "photo.jpg").array.astype(int)
+    assert np.abs(np.asarray(Image.open(tmp_path / "restored.ppm")) - expected).max() <= 1
 
 
 @pytest.mark.slow

@@ -516,6 +516,12 @@ def test_an_interruption_says_where_it_was(
 
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="needs the documents of the repository")
+def test_the_figures_of_flicker_are_those_of_the_last_run() -> None:
+    measured = json.loads((REPOSITORY / "benchmarks/results/flicker.json").read_text("utf-8"))
+    assert measured["in_words"] in " ".join((REPOSITORY / "docs/video.md").read_text("utf-8").split())
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="needs the documents of the repository")
 def test_the_door_in_the_documents(small: Path, here: Path) -> None:
     write_clip(Path("film.mp4"), TIMES[:2])
     section = PAGE.read_text("utf-8").split("## Videos")[1]

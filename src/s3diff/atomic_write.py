@@ -140,11 +140,16 @@ def remove_leftovers(path: str | os.PathLike[str], *, older_than_seconds: float 
     folder, start = (target, _START) if target.is_dir() else (target.parent, _part_start(target))
     with suppress(OSError):
         for name in os.listdir(folder):
-            if name.startswith(start) and name.endswith(".part"):
+            if is_leftover(name, start):
                 with suppress(FileNotFoundError):  # finished meanwhile
                     age = time.time() - os.stat(folder / name).st_mtime
                     if older_than_seconds is None or age > older_than_seconds:
                         (folder / name).unlink()
+
+
+def is_leftover(name: str, start: str = _START) -> bool:
+    """Check whether a name is an unfinished file's."""
+    return name.startswith(start) and name.endswith(".part")
 
 
 def _move_to_free(temporary: Path, target: Path) -> None:

@@ -42,7 +42,7 @@ from s3diff.restoration.scratch_files import only_one
 from s3diff.restoration.sizes import Sizes, allowed_sizes
 from s3diff.restoration.steady import Steady
 from s3diff.restoration.steps import Opened, Progress, restore
-from s3diff.restoration.video_course import Course, course_of
+from s3diff.restoration.video_course import COURSE, Course, course_of
 from s3diff.version import __version__
 from s3diff.video_options import MAX_BATCH
 from s3diff.video_options import VideoOptions as VideoOptions
@@ -50,6 +50,8 @@ from s3diff.video_options import VideoOptions as VideoOptions
 #: Frames of a segment; a killed run loses at most one segment.
 SEGMENT_FRAMES = MAX_BATCH
 
+#: File of the work folder that describes the segments.
+_SEGMENTS = "segments.json"
 #: File of the work folder with size and time of the whole result, so that it is known again at its place.
 _WHOLE = "whole.json"
 
@@ -62,6 +64,8 @@ def restore_video(
     video_options: VideoOptions | None = None,
     *,
     progress: Progress | None = None,
+    work: Path | None = None,
+    source_id: str | None = None,
 ) -> Result:
     """Restore a video; continue an interrupted call with the same arguments.
 
@@ -80,6 +84,9 @@ def restore_video(
             ("look_resumed", done, total) and ("resumed", done, total), where ``done`` frames are there from an earlier
             run. In the first pass ``total`` is 0 while the number of frames is not known. What it raises ends the
             work, which the next call goes on with.
+        work: the folder of unfinished work, on the target's disk; None for the hidden one. Moved or copied
+            (:func:`kept_files`), it can be continued elsewhere.
+        source_id: a name that only this source has, wherever it lies; None for its path, size and time of change.
 
     Raises:
         PictureError: the source cannot be read, is HDR, or its frames would be too large.
@@ -96,7 +103,14 @@ def restore_video(
     video = open_video(source, options.max_input_pixels)  # before a folder is made for its result
     target.parent.mkdir(parents=True, exist_ok=True)
     with only_one(target):
-        return _restored_into(model, video, target, options, writing, progress)
+        header = _header_of_course(model, video, source_id)
+        return _restored_into(model, video, target, options, writing, progress, work or _work_of(target), header)
+
+
+def kept_files(work: Path) -> list[Path]:
+    """List the files that the next call continues from, each after those that it depends on."""
+    headers = [path for path in (work / COURSE, work / _SEGMENTS) if path.is_file()]
+    return headers + sorted(work.glob("*.npy")) + sorted(work.glob("*.nut"))
 
 
 def remove_work_of_whole(target: Path) -> None:
@@ -123,14 +137,14 @@ def _restored_into(
     options: RestoreOptions,
     writing: VideoOptions,
     progress: Progress | None,
+    work: Path,
+    header: dict[str, Any],
 ) -> Result:
-    source = video.path
+    source, before = video.path, _state_of_source(video)
     sizes = allowed_sizes((video.width, video.height), options, shown_path(source))
     encoding = choose_encoding(video, target, sizes.output, writing.codec, writing.pixel_format, writing.quality)
     require_streams(video, target)
     model.prompts(options)
-    work = _work_of(target)
-    header = _header_of_course(model, video)
     course = course_of(model, video, work, header, progress)
     segments = _Segments(work, course.num_frames, has_states=writing.steady > 0)
     if segments.keep_only(_header_of_segments(options, writing, encoding)):
@@ -148,7 +162,7 @@ def _restored_into(
                     made = maker.restored(islice(frames, SEGMENT_FRAMES))
                     write_segment(made, temporary, video, sizes.output, encoding)
                     segments.keep_last_result(index, maker.last_result)
-    if _source_of(video) != header["source"]:  # the sound would be the new one's
+    if _state_of_source(video) != before:  # the sound would be the new one's
         raise _changed(video)
     comment = _comment(model, course) if writing.provenance else ""
     with whole_path(target, writing.overwrite, temporary=work / f"whole{target.suffix.lower()}") as temporary:
@@ -246,7 +260,7 @@ class _Segments:
 
     def __init__(self, work: Path, num_frames: int, *, has_states: bool) -> None:
         self.paths = [work / f"{index:06}.nut" for index in range(-(-num_frames // SEGMENT_FRAMES))]
-        self._record, self._has_states = work / "segments.json", has_states
+        self._record, self._has_states = work / _SEGMENTS, has_states
 
     def keep_only(self, header: dict[str, Any]) -> bool:
         """Remove the segments of other work; return whether there were some.
@@ -294,21 +308,21 @@ class _Segments:
         return self.paths[index].with_suffix(".npy")
 
 
-def _header_of_course(model: DeviceModel, video: Video) -> dict[str, Any]:
+def _header_of_course(model: DeviceModel, video: Video, source_id: str | None) -> dict[str, Any]:
     """Describe everything that the cuts and the degrees of frames depend on."""
+    path = os.path.realpath(video.path)
     return {
         "software": __version__,
-        "source": _source_of(video),
+        "source": [path, *_state_of_source(video)] if source_id is None else source_id,
         "model": [model.model.name, model.model.fingerprint, model.precision, model.runs_on],
     }
 
 
-def _source_of(video: Video) -> list[Any]:
+def _state_of_source(video: Video) -> list[int]:
     try:
-        state = _state_of(video.path)
+        return _state_of(video.path)
     except OSError as error:
         raise PictureError(f"{shown_path(video.path)} cannot be read any more ({reason_of(error)})") from error
-    return [os.path.realpath(video.path), *state]
 
 
 def _changed(video: Video) -> PictureError:

@@ -32,6 +32,8 @@ _SMALL = (32, 18)
 _CUT_CHANGE, _CUT_RATIO = 0.08, 4.0
 #: Seconds of work between two writes of the findings: a killed run loses at most this much of the first pass.
 KEEP_SECONDS = 5.0
+#: File of the work folder with the findings.
+COURSE = "course.json"
 
 
 class Estimate(NamedTuple):
@@ -132,7 +134,7 @@ def course_of(
     Raises:
         OutputError: other work cannot be removed.
     """
-    record = work / "course.json"
+    record = work / COURSE
     look = _kept(record, header)
     if look is None:
         _drop(work, model.remark)

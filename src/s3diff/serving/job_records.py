@@ -7,9 +7,10 @@
     live/JOB.0, .1, ...  who works on it: the service named in the highest number
     live/JOB.progress    how far it is
     live/JOB.cancel      somebody has asked for its end
+    work/JOB/...         finished segments of a video, from which another service goes on
     replicas/SERVICE     a service that lives; written again every few seconds
 
-Everything below ``live/`` goes when the job has ended.
+Everything below ``live/`` and ``work/`` goes when the job has ended.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import re
 import shutil
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from s3diff.atomic_write import ABANDONED_SECONDS, remove_leftovers
+from s3diff.atomic_write import ABANDONED_SECONDS, is_leftover, remove_leftovers
 from s3diff.errors import OutputError, StoreError
 from s3diff.folders.stores import AlreadyThereError, Store
 from s3diff.option_texts import form_options, texts_of_options
@@ -99,6 +101,35 @@ class JobRecords:
         """Read how far a job is, as changes of its status; None where that is not written down."""
         return self._read(f"live/{job_id}.progress")
 
+    def write_work(self, job_id: str, path: Path) -> None:
+        """Write a file of a job's unfinished work; one that was removed meanwhile is passed over."""
+        with suppress(FileNotFoundError):
+            self._put(f"work/{job_id}/{path.name}", path, replace=True)
+
+    def fetch_work(self, job: Job) -> None:
+        """Put the unfinished work of another service into a job's folder."""
+        for entry in list(self._store.entries(f"work/{job.id}")):
+            name = entry.key.rpartition("/")[2]
+            if not is_leftover(name):
+                self._fetch(entry.key, job.work / name)
+
+    def remove_work(self, job_id: str, names: Iterable[str] | None = None) -> None:
+        """Remove files of a job's unfinished work; None for all of them."""
+        if names is not None:
+            for name in names:
+                self._store.remove(f"work/{job_id}/{name}")
+            return
+        for entry in list(self._store.entries(f"work/{job_id}")):
+            self._store.remove(entry.key)
+        if (folder := self._store.local_path(f"work/{job_id}")) is not None:
+            with suppress(OSError):
+                folder.rmdir()
+
+    def jobs_with_work(self) -> set[str]:
+        """List the jobs with unfinished work."""
+        folders = {entry.key.rpartition("/")[0].rpartition("/")[2] for entry in self._store.entries("work")}
+        return set(filter(_JOB_ID.fullmatch, folders))
+
     def ask_for_end(self, job: Job) -> None:
         """Have the service that works on a job end it, and forget it where the job says so."""
         self._put(f"live/{job.id}.cancel", _FORGET if job.is_forgotten else b"", replace=True)
@@ -164,6 +195,7 @@ class JobRecords:
 
     def clear(self, job_id: str) -> None:
         """Remove the files that are needed only until a job has ended."""
+        self.remove_work(job_id)
         # The highest claim goes last, so that nobody takes the job for an abandoned one meanwhile.
         for key in (f"kept/{job_id}.source", f"live/{job_id}.progress", f"live/{job_id}.cancel"):
             self._store.remove(key)

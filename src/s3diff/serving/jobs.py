@@ -90,6 +90,7 @@ class Job:
         owner: the client; None if the service has no tokens.
         created: in seconds since the epoch.
         folder: holds the picture and the result, and nothing else.
+        work: the folder of a video's unfinished work.
         request: id of the request with the picture, for logs.
         source: the picture.
         sizes: the picture's sizes, by its header; of every frame of a video.
@@ -118,6 +119,7 @@ class Job:
         self._taken_at = time.monotonic()
         self.folder = folder / self.id
         self.source = self.folder / "source" / self.name
+        self.work = self.folder / "work"
         self.video_options = VideoOptions() if video_options is None else video_options
         self.sizes: Sizes | None = None
         self.video: Video | None = None

@@ -247,7 +247,10 @@ class Pipeline:
 
         writing = replace(job.video_options, quality=job.writing.quality, provenance=job.writing.provenance)
         with restorer.watched(monitor.look):
-            return restore_video(restorer, job.source, ready.target, job.options, writing, progress=progress)
+            return restore_video(
+                restorer, job.source, ready.target, job.options, writing,
+                progress=progress, work=job.work, source_id=job.id,
+            )  # fmt: skip
 
     def _hand_to_writer(self, ready: _Ready, restored: Result) -> None:
         """Pass a result to the writer; wait where the disk is slow, so that results do not pile up."""

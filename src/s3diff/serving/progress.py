@@ -173,7 +173,8 @@ class VideoMonitor:
 
     def _require_room(self) -> None:
         """Make sure that a lossless codec, say, does not fill the disk."""
-        made = sum(path.stat().st_size for path in (self._job.folder / "result").rglob("*") if path.is_file())
+        folders = self._job.folder / "result", self._job.work
+        made = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
         if made > self._limits.result_bytes:
             raise PictureTooLargeError(
                 f"the result of {self._job.name} has more than {self._limits.result_bytes} bytes, which is the room "

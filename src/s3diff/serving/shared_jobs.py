@@ -23,6 +23,7 @@ from s3diff.service_errors import GIVEN_UP, NO_JOB
 from s3diff.serving.job_records import MOST_TRIES, JobRecords, NoRecordError, job_of
 from s3diff.serving.jobs import Job, JobStatus, JobStore, JobWorker, beyond_limits
 from s3diff.serving.limits import ServiceLimits
+from s3diff.serving.shared_work import SharedWork
 
 _LOG = logging.getLogger("s3diff.serving")
 #: Seconds between writes of a service's record, between looks at the others' records, and between clean-ups.
@@ -84,6 +85,7 @@ class SharedJobStore(JobStore):
         self._changed: set[str] = set()
         self._unwritten: dict[str, JobStatus] = {}
         self._mirrors: dict[str, _Mirror] = {}
+        self._work = SharedWork(self._records, self.id)
 
     # ------------------------------------------------------------------------------------------ as JobStore
 
@@ -95,7 +97,8 @@ class SharedJobStore(JobStore):
         """
         self._worker = worker
         self._beat()
-        for step, seconds in ((self._beat, _BEAT_SECONDS), (self._look, _LOOK_SECONDS)):
+        steps = (self._beat, _BEAT_SECONDS), (self._look, _LOOK_SECONDS), (self._keep_work, _LOOK_SECONDS)
+        for step, seconds in steps:
             threading.Thread(target=self._repeat, args=(step, seconds), name="s3diff-shared", daemon=True).start()
 
     @property
@@ -239,8 +242,14 @@ class SharedJobStore(JobStore):
         self._beaten = time.monotonic()
 
     def _leave(self) -> None:
+        with suppress(StoreError, OutputError):
+            self._keep_work()
         with suppress(StoreError):
             self._records.leave(self.id)
+
+    def _keep_work(self) -> None:
+        """Write the finished segments of own videos, so that another service can go on from them."""
+        self._work.keep([job for job in self.live() if job.id in self._shared and job.video is not None])
 
     def _look(self) -> None:
         """Look at everything once."""
@@ -325,6 +334,7 @@ class SharedJobStore(JobStore):
         is_taken = False
         try:
             if self._records.fetch_source(job):
+                self._work.fetch(job)
                 self._own(job)
                 is_taken = self._worker.take_over(job)
         finally:
@@ -335,6 +345,7 @@ class SharedJobStore(JobStore):
                     self._jobs.pop(job_id, None)
                 self._shared.discard(job_id)
                 self._claimants.pop((job_id, number), None)
+                shutil.rmtree(job.folder, ignore_errors=True)
                 self._records.give_back(job_id, number)
 
     def _own(self, job: Job) -> None:
@@ -365,6 +376,9 @@ class SharedJobStore(JobStore):
         for known in (self._ends, self._nobodys):
             for job_id in set(known) - set(kept):
                 known.pop(job_id)
+        abandoned = self._records.jobs_with_work()
+        for job_id in abandoned - set(self._records.list("live")):  # looked at later: a new job has no work yet
+            self._records.remove_work(job_id)
         for place in set(self._claimants):
             if place[0] not in live:
                 self._claimants.pop(place)

@@ -56,7 +56,9 @@ def join_segments(segments: Iterable[Path], video: Video, target: Path, comment:
     with opened_container(video.path) as source:
         beside = _beside(source)
         try:
-            settings = {"movflags": "+faststart+use_metadata_tags"} if target.suffix.lower() in _MOVIES else {}
+            is_movie = target.suffix.lower() in _MOVIES
+            # Matroska's identifiers would be random numbers, and no two results of a video equal.
+            settings = {"movflags": "+faststart+use_metadata_tags"} if is_movie else {"fflags": "+bitexact"}
             form = _CONTAINERS.get(target.suffix.lower(), target.suffix[1:].lower())
             with av.open(str(target), "w", format=form, options=settings) as container:
                 container.metadata.update({**source.metadata, **({"comment": comment} if comment else {})})
