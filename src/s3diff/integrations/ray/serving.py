@@ -6,6 +6,7 @@ Ray starts replicas, passes requests on and starts a dead one again; jobs and re
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -180,6 +181,7 @@ def serve_until(
     app = application(settings, replicas)
     from ray import serve
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the address is told once, by on_start
     try:
         with ray_errors():
             serve.start(proxy_location="EveryNode", http_options={"host": settings.host, "port": port})
