@@ -101,10 +101,11 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     from command_runs import Outcome
     from s3diff.apps import picture_progress
     from s3diff.apps.cli import main
+    from s3diff.folders import progress
 
     # On a slow machine a small picture may be a long run; what is printed must not depend on that.
     monkeypatch.setattr(picture_progress, "_LINE_SECONDS", 3600.0)
-    monkeypatch.setattr(picture_progress, "_LONG_SECONDS", 3600.0)
+    monkeypatch.setattr(progress, "_LONG_SECONDS", 3600.0)
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["s3diff", *map(str, arguments)])

@@ -29,7 +29,8 @@ from rich.console import Console
 from command_runs import Command, Outcome, environment
 from conftest import goldens_path
 from golden_models import official_files, tiny_model_folder
-from s3diff.apps import cli, diagnosis, terminal
+from s3diff import diagnosis
+from s3diff.apps import cli, terminal
 from s3diff.checkpoints.registry import NAMED_MODELS, NamedModel
 from s3diff.images.codecs import read_picture
 from s3diff.options import LIMITS, ReleasedTiles, RestoreOptions
@@ -784,7 +785,7 @@ def test_the_help_lists_every_command_in_a_whole_line(command: Command) -> None:
     listed = re.findall(r"^  ([a-z-]+) +(.+)$", shown[shown.index("Commands:") :], re.MULTILINE)
     assert [name for name, _ in listed] == list(cli._COMMANDS)
     assert {name for name, _ in listed} == set(cli.typer.main.get_command(cli.app).commands)
-    assert [summary for _, summary in listed] == list(cli._COMMANDS.values()), "none is cut"
+    assert [summary for _, summary in listed] == [summary for _, summary in cli._COMMANDS.values()], "none is cut"
     assert listed[0] == ("restore", "Make pictures larger and clearer.")
 
 

@@ -31,7 +31,9 @@ def parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     read = option_flags._options
 
     def keep(options: type, *given: Any) -> Any:
-        seen["options" if options is RestoreOptions else "writing"] = value = read(options, *given)
+        seen[{RestoreOptions: "options", OutputOptions: "writing"}.get(options, "video")] = value = read(
+            options, *given
+        )
         return value
 
     def stop(*_: object, **__: object) -> None:
@@ -147,7 +149,7 @@ def test_a_new_option_is_a_flag_without_a_line_for_it(
 
     enlarge.__annotations__["options"] = Longer
     door = typer.Typer(rich_markup_mode=None)
-    door.command()(option_flags.takes_options(enlarge))
+    door.command()(option_flags.takes_flags()(enlarge))
     door(["--border", "black", "--scale", "2"], standalone_mode=False)
     assert (seen[0].border, seen[0].scale) == ("black", 2)
     door(["--help"], standalone_mode=False)

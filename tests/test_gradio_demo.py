@@ -16,7 +16,7 @@ gradio = pytest.importorskip("gradio", reason="needs the extra demo")
 @pytest.fixture(scope="module")
 def restored(compact: Restorer) -> Any:
     """The demo's function: pixels, scale, blur, noise, strength, guidance."""
-    from s3diff.apps.gradio_demo import demo
+    from s3diff.integrations.gradio import demo
 
     return demo(compact).fn
 

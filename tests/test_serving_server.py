@@ -48,6 +48,7 @@ from s3diff.serving.http.auth import Auth
 from s3diff.serving.http.server import Server, addresses_of, listen
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.service import RestorationService
+from s3diff.serving.signals import signals_as_exceptions
 from serving_pictures import jpeg_with_metadata, photo, transparent
 from tiny_models import one_line
 
@@ -435,10 +436,10 @@ def test_an_error_that_a_library_makes_of_the_signal_is_not_told() -> None:
         finally:
             raise ModelError("the file is damaged")
 
-    with pytest.raises(SystemExit) as ended, serve_command.signals_as_exceptions():
+    with pytest.raises(SystemExit) as ended, signals_as_exceptions():
         open_file(signal.SIGTERM)
     assert ended.value.code == 128 + signal.SIGTERM
-    with pytest.raises(ModelError), serve_command.signals_as_exceptions():
+    with pytest.raises(ModelError), signals_as_exceptions():
         open_file(None)
 
 

@@ -23,13 +23,12 @@ import pytest
 from command_runs import Command
 from conftest import REPOSITORY
 from s3diff import OptionError, OutputError, PictureError, RestoreOptions, Restorer
-from s3diff.apps import restore_video as restore_video_command
 from s3diff.apps.picture_progress import PictureProgress
 from s3diff.errors import MissingExtraError
+from s3diff.folders.default_output import video_output
 from s3diff.images.files import video as video_files
 from s3diff.images.files.video import Video, VideoFrame
 from s3diff.images.picture import Picture
-from s3diff.options import OutputOptions
 from s3diff.restoration import video, video_course
 from s3diff.restoration.result import Degrees
 from s3diff.restoration.scratch_files import only_one
@@ -307,7 +306,7 @@ def test_what_a_run_killed_at_its_end_leaves(
         restore_video(restorer, source, target, None, VideoOptions(overwrite=False))
     assert not work.exists()
     (tmp_path / "kept").rename(work)
-    assert restore_video_command._target(source, None, OutputOptions(), is_here=True).name == "in_restored_2.mkv"
+    assert video_output(source, None).name == "in_restored_2.mkv"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "in_restored.mkv"]
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from s3diff.errors import ModelError
 
 _BEGINNING = b"version https://git-lfs"
 
@@ -19,3 +23,18 @@ def is_pointer(path: Path) -> bool:
 def fetch_advice(path: Path) -> str:
     """Write one line that names the pointer and says how to get its file."""
     return f"{path} is a pointer of Git LFS and not the file itself; fetch it with git lfs pull, or download it again"
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Explain a failure to read a model's file that is a pointer; other files are not looked at twice.
+
+    Raises:
+        ModelError: the block's own, or for a pointer one that says how to get its file.
+    """
+    try:
+        yield
+    except ModelError as error:
+        if is_pointer(path):
+            raise ModelError(fetch_advice(path)) from error
+        raise

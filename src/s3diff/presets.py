@@ -6,7 +6,7 @@ The command (``--preset``), the service and the page offer them from here; ``s3d
 from __future__ import annotations
 
 import configparser
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from typing import Any
 
 from s3diff.errors import OptionError
 from s3diff.messages import reason_of
-from s3diff.option_texts import flag_of, option_fields, options_from_texts
+from s3diff.option_texts import flag_of, option_fields, option_text, options_from_texts
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.user_folders import config_folder
 
@@ -173,6 +173,22 @@ def all_presets() -> dict[str, RestorePreset]:
         OptionError: the file cannot be used, see :func:`read_presets`.
     """
     return {**PRESETS, **read_presets(own_presets_file())}
+
+
+def describe_presets() -> Iterator[str]:
+    """Describe the presets with their options in lines for people, and how to add one.
+
+    Raises:
+        OptionError: the user's file cannot be used, see :func:`read_presets`.
+    """
+    for preset in all_presets().values():
+        texts = {flag_of(name): option_text(name, value) for name, value in preset.values.items()}
+        flags = [flag if text == "true" else f"{flag} {text}" for flag, text in texts.items()]
+        yield f"{preset.name:10} {preset.summary}".rstrip()
+        yield f"{'':10} {' '.join(flags) or 'the defaults of s3diff restore'}"
+    yield f"Your own: {own_presets_file()}"
+    yield "  [album]\n  summary = For the album\n  long-side = 4096\n  noise = +0.1\n  format = jpg"
+    yield "then: s3diff restore photo.jpg --preset album"
 
 
 def find_preset(name: str) -> RestorePreset:

@@ -12,41 +12,23 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.table import Column
 from rich.text import Text
 
-from s3diff.apps.terminal import on_one_line, remark, remarks
+from s3diff.apps.terminal import remark, remarks
 from s3diff.folders.jobs import RestoreJob
-from s3diff.folders.run import Outcome
+from s3diff.folders.progress import RunProgress
 from s3diff.folders.run_work import RunWork
-from s3diff.restoration.speed import Speeds
-from s3diff.restoration.time_left import PER_PART, TimeLeft, duration_in_words
 
 #: Where nobody looks at a terminal, a line about the progress comes at most so often.
 _LINE_SECONDS = 30.0
-#: Expected time from which a run announces its result's size and time.
-_LONG_SECONDS = 10.0
-#: Number of the networks' pixels that counts as a long run while no time is known.
-_LONG_PIXELS = 4_000_000
 #: Columns of the bar; its line gets the terminal's others.
 _BAR_COLUMNS = 20
-_STAGES = {
-    "estimate": "looking at the picture",
-    "fold": "preparing the model",
-    "prepare": "enlarging",
-    "encode": "encoding",
-    "predict": "predicting",
-    "decode": "decoding",
-    "color": "matching colours",
-    "finish": "finishing",
-}
 
 
-class PictureProgress:
-    """Show the progress of pictures; a :class:`s3diff.folders.runners.PictureWatcher`.
+class PictureProgress(RunProgress):
+    """Show the progress of pictures.
 
     Args:
         quiet: show nothing.
-        speed_of: returns the ``speed_key``; None if a service restores the pictures.
-        work: of the run's pictures; None if all count the same.
-        now: a clock in seconds.
+        num_pictures, speed_of, work, now: see :class:`RunProgress`.
     """
 
     def __init__(
@@ -57,17 +39,8 @@ class PictureProgress:
         work: RunWork | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._num_pictures, self._quiet, self._speed_of, self._now = num_pictures, quiet, speed_of, now
-        self._work = RunWork(num_pictures) if work is None else work
-        self._current: RestoreJob | None = None
-        self._fraction = 0.0
-        self._speeds = Speeds()
-        self._pixels: dict[RestoreJob, int] = {}
-        self._name, self._detail = "", ""
-        self._left = TimeLeft(None, now)
-        self._first_began: float | None = None
-        self._told: tuple[float, float | None] | None = None
-        self._turn = threading.RLock()
+        super().__init__(num_pictures, speed_of, work, now)
+        self._quiet = quiet
         self._is_over = threading.Event()
         self._bar: Progress | None = None
         if not quiet and remarks.is_terminal:
@@ -77,168 +50,26 @@ class PictureProgress:
             self._bar = Progress(*columns, console=remarks, redirect_stdout=is_shared, transient=True)
         self._ticks = threading.Thread(target=self._tick, name="s3diff-progress", daemon=True)
 
-    # Calls of the run.
-
     def begin(self, job: RestoreJob, opened: Any) -> None:
         """Begin a picture, and announce a long run."""
-        sizes = opened.sizes if hasattr(opened, "picture") else None  # of a still picture that is restored here
-        pixels = None if sizes is None else sizes.num_working_pixels
-        work = pixels if sizes is not None else getattr(opened, "num_working_pixels", None)  # of all frames or pages
-        expected = None
-        if work is not None:
-            self._work.learn(job, work)
-        if pixels is not None and self._speed_of is not None:
-            self._pixels[job] = pixels
-            expected = self._speeds.expected(self._speed_of(), pixels)
-        if expected is not None:
-            expected = self._as_in_this_run(job, expected)
-        with self._turn:
-            self._work.begin(job)
-            self._current = job
-            self._first_began = self._now() if self._first_began is None else self._first_began
-            self._name, self._detail, self._told = on_one_line(job.source.name), "", None
-            self._left = TimeLeft(expected, self._now)
+        super().begin(job, opened)
         if self._quiet:
             return
-        if sizes is not None and self._work.num_begun == 1:
-            self._announce(job, sizes, pixels, expected)
+        if self.announcement is not None:
+            remark(self.announcement)
+            self.announcement = None
         if self._bar is not None and not self._bar.live.is_started:
             self._bar.start()
             self._bar.add_task("", total=1.0)
         elif self._bar is None and self._num_pictures == 1 and not self._ticks.is_alive():
             self._ticks.start()
 
-    def stage(self, name: str, part: int, num_parts: int) -> None:
-        """Begin a stage."""
-        with self._turn:
-            self._left.begin(name, part, num_parts)
-            where = f"tile {part + 1} of {num_parts}, " if num_parts > 1 and name in PER_PART else ""
-            self._detail = where + _STAGES[name]
-
-    def stage_share(self, share: float) -> None:
-        """Record the finished share of the current stage."""
-        with self._turn:
-            self._left.within(share)
-
-    def parts(self, kind: str, done: int, total: int) -> None:
-        """Count finished tiles, frames or pages; ``look`` counts those of a video that were only looked at, and
-        ``look_resumed`` and ``resumed`` begin a pass over a video, with what an earlier run has done of it. The total
-        is 0 while a video's number of frames is not known.
-        """
-        with self._turn:
-            of_total = f"{done} of {total}" if total else f"{done}"
-            if kind in ("look_resumed", "resumed") or not total:
-                self._left, self._fraction = TimeLeft(None, self._now), 0.0
-            if kind in ("look_resumed", "resumed"):
-                self._left.resume(done, total)
-                self._detail = f"going on after {of_total} frames" if done else "beginning"
-                return
-            if kind == "predict":
-                self._left.within(done / max(1, total))
-            elif total:
-                self._left.part(done, total)
-            if kind == "look":
-                self._detail = f"looking through the video first, {of_total} frames"
-                return
-            if kind == "predict":
-                self._detail = f"{_STAGES[kind]}, tile {done} of {total}"
-            elif total > 1:
-                self._detail = f"{done} of {total} {kind}"
-
-    def share(self, fraction: float, seconds_left: float | None) -> None:
-        """Take over a service's estimate."""
-        with self._turn:
-            self._told = (fraction, seconds_left)
-
-    def ended(self, outcome: Outcome) -> None:
-        """Count a picture, and record this machine's speed."""
-        if outcome.state == "skipped":
-            return
-        if not self._work.has_begun(outcome.job):
-            self._work.fail(outcome.job)
-        pixels = self._pixels.pop(outcome.job, None)
-        result = outcome.result
-        if result is not None and pixels is not None and self._speed_of is not None and not result.num_resumed:
-            self._speeds.add(self._speed_of(), pixels, result.seconds)
-
     def close(self) -> None:
         """End the bar, and save the measurements."""
         self._is_over.set()
-        self._work.close()
         if self._bar is not None and self._bar.live.is_started:
             self._bar.stop()
-        if self._work.num_begun and self._speed_of is not None:
-            self._speeds.save()
-
-    # The shown line and bar.
-
-    @property
-    def _num_before(self) -> int:
-        """Number of pictures before the current one, some of whose results may still be written."""
-        return max(0, self._work.num_begun - 1) + self._work.num_failed
-
-    @property
-    def fraction(self) -> float:
-        """Finished share of the run's work, with the current picture's, in [0, 1]; it falls only where a video's pass
-        begins or its number of frames proves to be unknown.
-        """
-        with self._turn:
-            own = self._left.fraction if self._told is None else self._told[0]
-            before, current, rest = self._work_shares()
-            self._fraction = max(
-                self._fraction, min(1.0, (before + own * current) / max(before + current + rest, 1e-9))
-            )
-            return self._fraction
-
-    @property
-    def line(self) -> str:
-        """Describe the current picture, its progress and the time left."""
-        with self._turn:
-            left = self._left.seconds_left if self._told is None else self._told[1]
-            own = self._left.fraction if self._told is None else self._told[0]
-            if self._num_pictures > 1:
-                whole = None if left is None else self._left_of_run(left)
-                count = f"{self._num_before + 1} of {self._num_pictures}, {self._name}: {own:.0%}"
-                return f"{count}{'' if whole is None else f', about {duration_in_words(whole)} left'}"
-            known = f"{own:.0%}, about {duration_in_words(left)} left" if left is not None else "time not known yet"
-            return f"{self._detail or 'waiting'}, {known}"
-
-    def _left_of_run(self, left: float) -> float:
-        """Estimate the seconds of this picture, and of later ones by their work and the time that earlier work took."""
-        before, current, rest = self._work_shares()
-        elapsed = 0.0 if self._first_began is None else self._now() - self._first_began
-        return left + rest * (elapsed + left) / max(before + current, 1e-9)
-
-    def _as_in_this_run(self, job: RestoreJob, expected: dict[str, float]) -> dict[str, float]:
-        """Scale a picture's expected seconds by this run's speed so far."""
-        begun, whole = self._work.begun_sum, sum(expected.values())
-        took = 0.0 if self._first_began is None else self._now() - self._first_began
-        if not took or not begun or not whole:
-            return expected
-        factor = took / begun * self._work.of(job) / whole
-        return {stage: seconds * factor for stage, seconds in expected.items()}
-
-    def _work_shares(self) -> tuple[float, float, float]:
-        """Return the work of the pictures before the current one, of that one, and of those after it."""
-        begun, failed = self._work.begun_sum, self._work.failed_sum
-        current = 0.0 if self._current is None else self._work.of(self._current)
-        return begun - current + failed, current, max(0.0, self._work.total - begun - failed)
-
-    def _announce(self, job: RestoreJob, sizes: Any, pixels: int | None, expected: dict[str, float] | None) -> None:
-        share_of_run = self._work.total / max(self._work.of(job), 1e-9)
-        seconds = None if expected is None else sum(expected.values()) * share_of_run
-        is_long = (seconds or 0) >= _LONG_SECONDS or (seconds is None and (pixels or 0) >= _LONG_PIXELS)
-        if not is_long:
-            return
-        (width, height), (out_width, out_height) = sizes.input, sizes.output
-        became = f"{self._name}: {width} x {height} px become {out_width} x {out_height} px"
-        if self._num_pictures > 1:
-            became = f"{self._num_pictures} pictures, the first of {width} x {height} px"
-        if seconds is None:
-            remark(f"{became}; how long that takes on this machine is not known yet")
-        else:
-            like_it = "" if self._num_pictures == 1 or self._work.is_known else ", if all are like it"
-            remark(f"{became}; about {duration_in_words(seconds)} on this machine{like_it}")
+        super().close()
 
     def _tick(self) -> None:
         while not self._is_over.wait(_LINE_SECONDS):

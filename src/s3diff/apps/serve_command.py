@@ -2,52 +2,48 @@
 
 from __future__ import annotations
 
-import ipaddress
-import signal
 import sys
 import threading
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated
 
-import typer
-
-from s3diff.apps.service_flags import require_number, takes_service_flags
-from s3diff.apps.terminal import DEVICE_HELP, THREADS_HELP, load_torch, one_line_errors, remark, say_large
+from s3diff.apps.option_flags import takes_flags
+from s3diff.apps.terminal import load_torch, remark, say_large
 from s3diff.errors import OptionError
+from s3diff.serving.access import proxy_network
 from s3diff.serving.assembly import ServiceSettings, make_app, make_service
+from s3diff.serving.flags import require_number, service_settings
+from s3diff.serving.signals import signals_as_exceptions
 
 
-@takes_service_flags
+@takes_flags(settings=service_settings)
 def serve(
     *,
     settings: ServiceSettings,
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
-    trust_proxy: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="A proxy or its network, such as 172.16.0.0/12, whose X-Forwarded-Proto is believed; may be repeated. "
-            "[default: this machine's own]",
-        ),
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help=THREADS_HELP)] = None,
-    grace: Annotated[float, typer.Option(help="Seconds to finish running pictures when the service is ended.")] = 30,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    port: int = 8000,
+    trust_proxy: list[str] | None = None,
+    threads: int | None = None,
+    grace: float = 30,
+    open_page: bool = False,
 ) -> None:
     """Serve the web page and the HTTP service until Ctrl-C; the HTTP service's description is at /api/openapi.json.
 
     Needs the extra web. At its end the service takes no new pictures, finishes running ones, and removes every picture.
     Logs go to stderr: plain lines on a terminal, JSON elsewhere.
+
+    Args:
+        port: Port to listen on; 0 takes a free one.
+        trust_proxy (ADDRESS): A proxy or its network, such as 172.16.0.0/12, whose X-Forwarded-Proto is believed; may
+            be repeated. [default: this machine's own]
+        grace: Seconds to finish running pictures when the service is ended.
+        open_page (--open): Open the page in the browser.
     """
-    with one_line_errors(), signals_as_exceptions():
+    with signals_as_exceptions():
         from s3diff.serving.http.server import Server, addresses_of, listen
 
         require_number("grace", grace, "number", low=0)
         if open_page and not settings.with_page:
             raise OptionError("--open and --no-page exclude each other; leave out one of them")
-        proxies = [_network(each) for each in trust_proxy or ["127.0.0.1", "::1"]]
+        proxies = [proxy_network(each) for each in trust_proxy or ["127.0.0.1", "::1"]]
         listener = listen(settings.host, port)
         if sys.stderr.isatty():
             names = " and ".join(settings.models)
@@ -71,55 +67,17 @@ def serve(
                 return
 
 
-def app(
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", "-m", help="A model that is offered, the first by default; may be repeated."),
-    ] = None,
-    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 0,
-) -> None:
+@takes_flags()
+def app(*, model: list[str] | None = None, device: str = "auto", port: int = 0) -> None:
     """Open the web page in the browser, for this machine only, until Ctrl-C: `s3diff serve --open` at a free port.
 
     Needs the extra web.
+
+    Args:
+        model (--model -m): A model that is offered, the first by default; may be repeated.
+        port: Port to listen on; 0 takes a free one.
     """
     serve(model=model, device=device, port=port, token=[], open_page=True)
-
-
-@contextmanager
-def signals_as_exceptions() -> Iterator[None]:
-    """Let SIGTERM, and a terminal that is closed, end the command as Ctrl-C does, with everything tidied up.
-
-    The running server handles SIGTERM itself. A signal that the parent process has set to be ignored, as nohup does,
-    stays ignored.
-    """
-
-    received: list[int] = []
-
-    def stop(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_IGN)  # one is enough
-        received.append(number)
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, stop)
-    try:
-        yield
-    except Exception:
-        # A library that is interrupted by the signal may raise its own error instead.
-        if received:
-            raise SystemExit(128 + received[0]) from None
-        raise
-    finally:
-        for number, handler in before.items():
-            if handler is not None:  # None is a handler that was set from outside Python
-                signal.signal(number, handler)
 
 
 def tell_address(addresses: list[str], root_path: str, open_page: bool) -> None:
@@ -143,15 +101,3 @@ def _tell_end(num_pictures: int) -> None:
         return
     pictures = "1 picture is" if num_pictures == 1 else f"{num_pictures} pictures are"
     remark(f"s3diff: ending; {pictures} finished first, Ctrl-C again ends now")
-
-
-def _network(text: str) -> str:
-    """Parse an address, a network, or * for all."""
-    try:
-        return (
-            text if text == "*" else str(ipaddress.ip_network(text)) if "/" in text else str(ipaddress.ip_address(text))
-        )
-    except ValueError:
-        raise OptionError(
-            f"trust-proxy is {text!r}; give an address such as 10.0.0.2 or a network such as 172.16.0.0/12"
-        ) from None

@@ -20,27 +20,11 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from s3diff.errors import OptionError, S3DiffError
+from s3diff.messages import shown_path as on_one_line
 
 #: Progress and remarks go to stderr; stdout carries one line per restored picture. File names are printed literally:
 #: ":dog:" is no emoji and "[red]" no colour.
 remarks = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
-
-DEVICE_HELP = (
-    "Device that computes: cuda (a graphics card of NVIDIA or AMD; cuda:1 is the second one), mps (Apple) or cpu; auto "
-    "takes the first of these that is there."
-)
-BACKEND_HELP = (
-    "Package that runs the networks: torch; openvino or onnxruntime, on the CPU (extras of these names; the first run "
-    "makes their graphs, about a minute); auto takes OpenVINO where it was measured to be faster on this machine."
-)
-THREADS_HELP = (
-    "Threads that compute on the CPU. [default: as many as the machine grants: the cores that this process may use, "
-    "the CPU quota of its container, or SLURM_CPUS_PER_TASK; OMP_NUM_THREADS where it is set]"
-)
-SIGN_HELP = (
-    "Sign results as Content Credentials (C2PA) with a certificate and its private key, PEM files. Needs the extra "
-    "provenance."
-)
 
 #: 0 all done, 1 something failed, 2 wrong use: of an option's name (typer's own) or of its value.
 EXIT_USER_ERROR = 1
@@ -115,6 +99,28 @@ def waiting_line(text: str, quiet: bool = False) -> Iterator[Callable[[], None]]
         erase()
 
 
+@contextmanager
+def progress_bar(*columns: Any, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """Show a bar from the first call with (done, total, text) on; another total begins another bar."""
+    from rich.progress import Progress
+
+    is_shared = sys.stdout is not None and sys.stdout.isatty()
+    bar = Progress(*columns, console=remarks, redirect_stdout=is_shared, disable=quiet)
+
+    def show(done: int, total: int, text: str = "") -> None:
+        if not bar.tasks or bar.tasks[0].total != total:
+            for task in bar.tasks:
+                bar.remove_task(task.id)
+            bar.start()
+            bar.add_task(text, total=total, completed=done)
+        bar.update(bar.tasks[0].id, completed=done, description=on_one_line(text))
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
 def load_torch(threads: int | None = None, *, quiet: bool = False) -> Any:
     """Import torch and set its number of threads; None for all that the machine grants.
 
@@ -146,8 +152,3 @@ def say_large(text: str, below: Sequence[str] = ()) -> None:
     """Print an important message, in a frame on the terminal."""
     lines = [Text(f"\n{text}\n", style="bold"), *(Text(line, style="dim") for line in below)]
     remarks.print(Panel(Group(*lines), expand=False, padding=(0, 4)))
-
-
-def on_one_line(text: str) -> str:
-    """Escape line ends, terminal codes and undecodable bytes, which file names may hold."""
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

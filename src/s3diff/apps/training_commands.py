@@ -8,57 +8,45 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from s3diff.apps.terminal import one_line_errors, remark, remarks
+from s3diff.apps.option_flags import takes_flags
+from s3diff.apps.terminal import progress_bar, remark, remarks
 from s3diff.errors import MissingExtraError
 from s3diff.messages import install_command
 
 if TYPE_CHECKING:
     from s3diff.training.loop import StepReport
 
-Data = Annotated[
-    str, typer.Option(help="Ground-truth pictures: a folder, tar shards (a{000..012}.tar, *.tar), local or remote.")
-]
-Output = Annotated[Path, typer.Option(help="Folder of the run: checkpoints, log, validation, the result.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")]
-Accept = Annotated[bool, typer.Option("--accept-changes", help="With --resume: go on although the settings changed.")]
-Changes = Annotated[
-    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, such as loss.dists=0.5.")
-]
-Cpu = Annotated[bool, typer.Option("--cpu", help="Compute on the CPU even where there is a GPU.")]
 
-
+@takes_flags()
 def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(help="paper, as_released, compact, tune, tune_lora, debug, or your own: my_file.py:my_recipe."),
-    ],
-    data: Data,
-    output: Output,
-    source: Annotated[
-        str | None,
-        typer.Option("--from", metavar="MODEL", help="What to start from: a model, SD-Turbo's folder, or random."),
-    ] = None,
-    estimator: Annotated[
-        Path | None, typer.Option(help="Estimator: a model folder, a train-estimator folder or a de_net.pth.")
-    ] = None,
-    validate: Annotated[
-        str | None, typer.Option(help="Pictures to validate on. [default: the recipe's held-out ones of --data]")
-    ] = None,
-    resume: Resume = False,
-    accept_changes: Accept = False,
-    changes: Changes = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print parameters, memory and steps per epoch; train nothing.")
-    ] = False,
-    cpu: Cpu = False,
+    recipe: str,
+    *,
+    data: str,
+    output: Path,
+    source: str | None = None,
+    estimator: Path | None = None,
+    validate: str | None = None,
+    resume: bool = False,
+    accept_changes: bool = False,
+    changes: list[str] | None = None,
+    dry_run: bool = False,
+    cpu: bool = False,
 ) -> None:
     """Train a model on a folder of photographs. The run's folder ends up with a model folder that restore takes.
 
     Several GPUs or machines: accelerate launch -m s3diff.apps.cli train ...
+
+    Args:
+        recipe: paper, as_released, compact, tune, tune_lora, debug, or your own: my_file.py:my_recipe.
+        output: Folder of the run: checkpoints, log, validation, the result.
+        source (--from MODEL): What to start from: a model, SD-Turbo's folder, or random.
+        estimator: Estimator: a model folder, a train-estimator folder or a de_net.pth.
+        validate: Pictures to validate on. [default: the recipe's held-out ones of --data]
+        dry_run: Print parameters, memory and steps per epoch; train nothing.
     """
     with _training(output) as report:
         from s3diff.training import run
@@ -84,21 +72,25 @@ def train(
             _print_result(run.train(request, report))
 
 
+@takes_flags()
 def train_estimator(
-    data: Data,
-    output: Output,
-    recipe: Annotated[
-        str, typer.Option(help="estimator (the release's shape), compact_estimator, or my_file.py:my_recipe.")
-    ] = "estimator",
-    model: Annotated[
-        str | None, typer.Option(help="Model whose copy, in OUTPUT/model, gets the trained estimator.")
-    ] = None,
-    resume: Resume = False,
-    accept_changes: Accept = False,
-    changes: Changes = None,
-    cpu: Cpu = False,
+    *,
+    data: str,
+    output: Path,
+    recipe: str = "estimator",
+    model: str | None = None,
+    resume: bool = False,
+    accept_changes: bool = False,
+    changes: list[str] | None = None,
+    cpu: bool = False,
 ) -> None:
-    """Train a degradation estimator without labels (MM-RealSR: rankings and anchors)."""
+    """Train a degradation estimator without labels (MM-RealSR: rankings and anchors).
+
+    Args:
+        output: Folder of the run: checkpoints, log, validation, the result.
+        recipe: estimator (the release's shape), compact_estimator, or my_file.py:my_recipe.
+        model: Model whose copy, in OUTPUT/model, gets the trained estimator.
+    """
     with _training(output) as report:
         from s3diff.training import run
 
@@ -118,24 +110,23 @@ def train_estimator(
 @contextmanager
 def _training(output: Path) -> Iterator[Callable[[StepReport], None]]:
     """Print errors in one line, the log on stderr, a bar on a terminal; end by a signal with its usual exit code."""
-    with one_line_errors():
-        if importlib.util.find_spec("accelerate") is None:
-            raise MissingExtraError(f"training needs the extra train; install it: {install_command('train')}")
-        from s3diff.training.loop import Stopped
+    if importlib.util.find_spec("accelerate") is None:
+        raise MissingExtraError(f"training needs the extra train; install it: {install_command('train')}")
+    from s3diff.training.loop import Stopped
 
-        logger = logging.getLogger("s3diff")
-        handler = _Remarks()
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        try:
-            with _progress() as report:
-                yield report
-        except Stopped as stopped:
-            if _is_main_process():
-                remark(f"s3diff: {stopped}; {output} is saved, go on with --resume")
-            raise typer.Exit(128 + stopped.signal_number) from None
-        finally:
-            logger.removeHandler(handler)
+    logger = logging.getLogger("s3diff")
+    handler = _Remarks()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with _progress() as report:
+            yield report
+    except Stopped as stopped:
+        if _is_main_process():
+            remark(f"s3diff: {stopped}; {output} is saved, go on with --resume")
+        raise typer.Exit(128 + stopped.signal_number) from None
+    finally:
+        logger.removeHandler(handler)
 
 
 @contextmanager
@@ -144,29 +135,11 @@ def _progress() -> Iterator[Callable[[StepReport], None]]:
     if not remarks.is_terminal or not _is_main_process():
         yield lambda report: remark(f"step {report.step} of {report.max_steps}  {_figures(report)}")
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=remarks) as bar:
-        task: Any = None
-
-        def show(report: StepReport) -> None:
-            nonlocal task
-            if task is not None and bar.tasks[0].total != report.max_steps:
-                bar.remove_task(task)
-                task = None
-            if task is None:
-                task = bar.add_task("", total=report.max_steps, completed=report.step)
-            bar.update(task, completed=report.step, description=_figures(report))
-
-        yield show
+    with progress_bar(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as show:
+        yield lambda report: show(report.step, report.max_steps, _figures(report))
 
 
 def _figures(report: StepReport) -> str:

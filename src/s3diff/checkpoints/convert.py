@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from s3diff.checkpoints.official_pickle import (
     write_official_pickle,
 )
 from s3diff.checkpoints.sd_turbo import read_sd_turbo
-from s3diff.errors import ModelError
+from s3diff.errors import ModelError, OptionError, OutputError
 from s3diff.networks.prompts import encode_prompts
 
 #: The release's two prompts.
@@ -113,8 +114,10 @@ def to_official(
     Raises:
         ModelError: no model folder, a model that the official layout does not describe, or one of which something was
             trained that the pickle cannot hold: it is named, and nothing is written.
-        OutputError: a place cannot be written.
+        OptionError: both outputs are one file.
+        OutputError: a place is there already, lies in the model folder, or cannot be written.
     """
+    _require_places(model_folder, [output_pickle, *([estimator_output] if estimator_output else [])])
     model = load_model(model_folder)
     require_official_architecture(model.config)
     lost = _lost_in_official(model, read_sd_turbo(base_folder).state)
@@ -128,6 +131,19 @@ def to_official(
     if estimator_output is not None:
         write_official_estimator(model.generator.estimator, estimator_output)
     return model
+
+
+def _require_places(model: Path, outputs: list[Path]) -> None:
+    """Check that each output is a new path outside the input model, in an existing folder."""
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise OptionError(f"{outputs[0]} cannot take both files; give --estimator another name than OUT")
+    for path in outputs:
+        if model.resolve() in (path.resolve(), *path.resolve().parents):
+            raise OutputError(f"{path} would change the model folder {model}; choose another place")
+        if not path.parent.is_dir():
+            raise OutputError(f"{path} cannot be written: {path.parent} is no folder; make it first")
+        if os.path.lexists(path):
+            raise OutputError(f"{path} exists and would be replaced; remove it, or choose a new name")
 
 
 def _lost_in_official(model: LoadedModel, base: Mapping[str, Tensor]) -> list[str]:

@@ -55,6 +55,26 @@ class NamedModel:
         """Whether the model can be used without a download."""
         return (self.folder() / "config.json").is_file() and not is_outdated(self.folder())
 
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint that the folder of a present model states."""
+        return read_description(self.folder()).fingerprint
+
+    def state(self, *, verify: bool = False) -> str:
+        """Describe whether the model can be used: ``ready``, ``verified``, ``missing`` or ``not fetched yet``.
+
+        Args:
+            verify: load the model and compare it with its fingerprint.
+
+        Raises:
+            ModelError: the model is damaged.
+        """
+        if not self.is_present:
+            return "missing" if self.kind == "embedded" else "not fetched yet"
+        if verify:
+            load_model(self.folder(), verify=True)
+        return "verified" if verify else "ready"
+
 
 NAMED_MODELS = {
     model.name: model

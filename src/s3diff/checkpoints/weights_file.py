@@ -50,6 +50,11 @@ def read_torch_file(path: Path) -> Any:
         ModelError: the file does not exist, is damaged, is no torch file, or carries code.
     """
     _require_file(path)
+    with git_lfs.explained(path):
+        return _loaded(path)
+
+
+def _loaded(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             # Remarks on the file's pickle protocol; whether it could be read is what counts.
@@ -111,12 +116,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         ModelError: there is no such file or it is damaged.
     """
     _require_file(path)
-    try:
-        return load_file(path)
-    except (SafetensorError, *_UNREADABLE) as error:
-        raise ModelError(
-            f"{path} is damaged or no safetensors file ({first_line(error)}); copy or convert it again"
-        ) from error
+    with git_lfs.explained(path):
+        try:
+            return load_file(path)
+        except (SafetensorError, *_UNREADABLE) as error:
+            raise ModelError(
+                f"{path} is damaged or no safetensors file ({first_line(error)}); copy or convert it again"
+            ) from error
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -200,8 +206,6 @@ def _require_file(path: Path) -> None:
         raise ModelError(f"{path} is a folder; give the file itself")
     if not path.is_file():
         raise ModelError(f"{path} does not exist; check the path")
-    if git_lfs.is_pointer(path):
-        raise ModelError(git_lfs.fetch_advice(path))
 
 
 def _fault(value: Any, shape: tuple[int, ...]) -> str:

@@ -314,7 +314,7 @@ class DegradeOptions:
         OptionError: an option has a value that is not allowed.
     """
 
-    preset: str
+    preset: str = "s3diff"
     scale: int = 4
     seed: int = 0
 

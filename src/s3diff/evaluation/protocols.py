@@ -82,16 +82,19 @@ def register_protocol(protocol: Protocol) -> Protocol:
     return protocol
 
 
-def choose_protocol(name: str, metrics: Sequence[str] | None = None) -> Protocol:
+def choose_protocol(name: str, metrics: Sequence[str] | str | None = None) -> Protocol:
     """Choose a protocol by name, or make one of the given metrics.
 
     Args:
         name: of ``PROTOCOLS``.
-        metrics: None for those of the protocol; otherwise they make a protocol called ``custom``.
+        metrics: None for those of the protocol; otherwise they, or the names of a text with commas, make a protocol
+            called ``custom``.
 
     Raises:
         OptionError: a name does not exist.
     """
+    if isinstance(metrics, str):
+        metrics = [each.strip() for each in metrics.split(",") if each.strip()]
     if metrics is not None:
         return Protocol(name=CUSTOM_PROTOCOL, version=1, metrics=checked_names(metrics), source="chosen by --metrics")
     if name not in PROTOCOLS:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from s3diff.errors import OutputError
 from s3diff.options import OutputOptions
-from s3diff.restoration.result_names import result_extension, result_stem
+from s3diff.restoration.result_names import result_extension, result_stem, video_extension
 
 #: Suffix of a picture's or a folder's name.
 _ADDED = "_restored"
@@ -48,8 +49,38 @@ def default_output(
     stem = result_stem(writing, values)
     stem = f"{stem}{_ADDED}" if stem == source.stem else stem
     extension = result_extension(source.suffix, writing)
-    for number in itertools.count(1):
-        candidate = source.with_name(f"{stem}{'' if number == 1 else f'_{number}'}{extension}")
-        if keeps_name or not os.path.lexists(candidate):
-            break
-    return str(candidate)
+    return str(next(path for path in _numbered(source, stem, extension) if keeps_name or not os.path.lexists(path)))
+
+
+def video_output(source: Path, output: str | None, *, overwrite: bool = False, is_here: bool = True) -> Path:
+    """Choose the file of a restored video, by default ``clip_restored.mp4`` next to ``clip.mp4``.
+
+    Args:
+        output: a file or a folder, as the user gave it; None for the default, with a number if that file exists.
+        overwrite: whether an existing file is replaced.
+        is_here: whether the video is restored on this machine, where work of a finished run may remain.
+
+    Raises:
+        OutputError: it is the input.
+    """
+    extension = video_extension(source.suffix)
+    if output is None:
+        for path in _numbered(source, f"{source.stem}{_ADDED}", extension):
+            if is_here and not overwrite:
+                from s3diff.restoration.video import remove_work_of_whole  # and with it torch
+
+                remove_work_of_whole(path)
+            if overwrite or not os.path.lexists(path):
+                return path
+    target = Path(output or "")
+    if target.is_dir() or str(output).endswith(("/", os.sep)):
+        target /= f"{source.stem}{extension}"
+    if os.path.realpath(target) == os.path.realpath(source):
+        raise OutputError(f"{target} would overwrite the input; choose another output")
+    return target
+
+
+def _numbered(source: Path, stem: str, extension: str) -> Iterator[Path]:
+    """Name files next to the source: the plain name, then with ``_2``, ``_3`` and so on."""
+    yield source.with_name(f"{stem}{extension}")
+    yield from (source.with_name(f"{stem}_{number}{extension}") for number in itertools.count(2))

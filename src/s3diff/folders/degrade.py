@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -63,6 +63,34 @@ class Recorded:
     low_quality_sha256: str
     drawn: DegradationDraw
     made_with: str
+
+
+def degrade_pictures(
+    jobs: Sequence[DegradeJob], options: DegradeOptions | None, record: Path | None = None
+) -> Generator[tuple[DegradeJob, Sequence[str], PictureError | OutputError | None], None, None]:
+    """Make every picture; yield each job with its notes, or with the error of a picture that cannot be made.
+
+    Args:
+        jobs: the pictures.
+        options: for every picture; None makes pictures again by their records.
+        record: file of the drawn parameters, which is written at the end, also when the caller stops early.
+    """
+    entries: list[dict[str, Any]] = []
+    try:
+        for job in jobs:
+            try:
+                if options is None:
+                    notes = rebuild_picture(job)
+                else:
+                    entry, notes = degrade_picture(job, options)
+                    entries.append(entry)
+            except (PictureError, OutputError) as error:
+                yield job, (), error
+            else:
+                yield job, notes, None
+    finally:
+        if record is not None and options is not None and entries:
+            write_record(record, options, entries)
 
 
 # ---------------------------------------------------------------------------------------------- planning

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 PathName = str | os.PathLike[str]
 
+#: Failed pictures that the final table repeats; the report has all of them.
+_FAILURES_SHOWN = 20
+
 
 @dataclass
 class FolderResult:
@@ -55,6 +58,20 @@ class FolderResult:
     num_not_tried: int = 0
     left_out: LeftOut = field(default_factory=LeftOut)
     seconds: float = 0.0
+
+    def lines(self) -> Iterator[str]:
+        """Describe the run in a table for people; of many failures the first ones."""
+        rows = [("done", self.num_done, f"in {self.seconds:.1f} s")]
+        rows += [("skipped", count, reason) for reason, count in self.skipped.items()]
+        rows += [("left out", count, what) for count, what in self.left_out.lines()]
+        if self.failed:
+            rows.append(("failed", len(self.failed), "see above" if len(self.failed) <= 1 else "namely"))
+        width = max(len(str(count)) for _, count, _ in rows)
+        yield from (f"{state:8} {count:{width}}  {text}" for state, count, text in rows)
+        if len(self.failed) > 1:
+            yield from (f"  {outcome.reason}" for outcome in self.failed[:_FAILURES_SHOWN])
+        if len(self.failed) > _FAILURES_SHOWN:
+            yield f"  and {len(self.failed) - _FAILURES_SHOWN} more, all of them in --report"
 
 
 class FolderRun:

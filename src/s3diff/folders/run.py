@@ -16,6 +16,7 @@ from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.folders.journal import Journal, Stamp, stamp_of
 from s3diff.folders.runners import BatchRunner, Finish, JobRunner, PictureWatcher
+from s3diff.formats import holds_pages
 from s3diff.images.codecs import remove_leftovers, require_regular
 from s3diff.messages import shown_path
 from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
@@ -68,6 +69,18 @@ class Outcome:
         if self.result.notes:
             line["notes"] = list(self.result.notes)
         return {**line, **self.result.facts}
+
+    @property
+    def line(self) -> str:
+        """Describe a picture that is done: target, size, degrees, seconds; with a degree set by hand the estimate."""
+        facts = self.result.facts if self.result else {}
+        degrees = []
+        for name in ("blur", "noise"):
+            used, estimated = facts[name], facts[f"estimated_{name}"]
+            degrees.append(f"{name} {used:.3f}" + (f" (estimated {estimated:.3f})" if used != estimated else ""))
+        several = "pages" if holds_pages(self.job.target) else "frames"
+        size = f"{facts['width']}x{facts['height']}" + (f", {facts['frames']} {several}" if "frames" in facts else "")
+        return "  ".join([str(self.job.target), size, *degrees, f"{facts['seconds']:.2f} s"])
 
 
 @dataclass(frozen=True)

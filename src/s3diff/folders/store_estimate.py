@@ -5,12 +5,13 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from s3diff.errors import PictureError, S3DiffError
-from s3diff.folders.store_plan import StoreJob
+from s3diff.folders.store_plan import StoreJob, StorePlan
+from s3diff.folders.store_run import WorkerOptions
 from s3diff.folders.stores import fetch
 from s3diff.images.codecs import picture_header
 from s3diff.options import RestoreOptions
@@ -71,6 +72,35 @@ def estimate_run(
         seconds_per_megapixel = _measured(megapixels, options, restorer)
     total = statistics.fmean(megapixels.values()) * len(jobs)
     return RunEstimate(len(jobs), len(megapixels), total, total * seconds_per_megapixel)
+
+
+def describe_estimate(
+    plan: StorePlan, settings: WorkerOptions, num_workers: int, seconds_per_megapixel: float | None, price: float | None
+) -> Iterator[str]:
+    """Write what a run will skip and how long it will take, in lines for people.
+
+    Args:
+        settings: of every worker.
+        num_workers: that work at the same time.
+        seconds_per_megapixel: see :func:`estimate_run`; None to measure it here.
+        price: of one worker for an hour; None for no costs.
+    """
+    for reason, count in plan.skipped.items():
+        yield f"skipped     {count}  {reason}"
+    if not plan.jobs:
+        yield "pictures    0  nothing is left to do"
+        return
+    restorer = None
+    if seconds_per_megapixel is None:
+        restorer = Restorer.from_pretrained(settings.model, device=settings.device, precision=settings.precision)
+    found = estimate_run(plan.jobs, settings.options, restorer=restorer, seconds_per_megapixel=seconds_per_megapixel)
+    hours = found.seconds / 3600
+    yield f"pictures    {found.num_pictures}"
+    yield f"megapixels  {found.megapixels:.1f}  of the results, by {found.num_sampled} sampled pictures"
+    yield f"speed       {found.seconds / found.megapixels:.3f}  seconds per megapixel, of one worker"
+    yield f"hours       {hours / num_workers:.2f}  with {num_workers} workers, {hours:.2f} hours of one"
+    if price is not None:
+        yield f"cost        {hours * price:.2f}  at {price:g} for an hour of a worker"
 
 
 def _measured(megapixels: dict[StoreJob, float], options: RestoreOptions, restorer: Restorer) -> float:

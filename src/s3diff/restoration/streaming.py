@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from s3diff.atomic_write import whole_path
-from s3diff.errors import OptionError, OutputError, PictureError
+from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError
 from s3diff.images.color_profiles import color_space
 from s3diff.images.files.large_files import LargePicture, write_tiled_tiff
 from s3diff.images.files.provenance_xmp import with_restoration
@@ -105,6 +105,22 @@ def restore_file(
     if color_space(picture.icc_profile) is not None and not picture.is_grey:
         notes += ("its colours are not sRGB and went through the networks as they are stored; the profile is kept",)
     return replace(result, in_file=Path(target), notes=notes)
+
+
+def exceeds_memory(source: Path, options: RestoreOptions) -> bool:
+    """Check whether a picture exceeds the limits of memory before or after it is restored.
+
+    Pictures that cannot be read in parts are restored in memory, with its error messages.
+    """
+    try:
+        picture = LargePicture(source)
+        width, height = options.output_size(picture.width, picture.height)
+    except (MissingExtraError, PictureError, OverflowError):
+        return False
+    if picture.num_pages > 1:  # of which a streamed result would hold one
+        return False
+    is_large = picture.width * picture.height > options.max_input_pixels or picture.num_bytes > options.max_file_bytes
+    return is_large or width * height > options.max_output_pixels
 
 
 def check_streaming(model: DeviceModel, target: Path, options: RestoreOptions | None = None) -> None:

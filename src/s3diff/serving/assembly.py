@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING
 
+from s3diff.errors import MissingExtraError
+from s3diff.messages import install_command
 from s3diff.options import Precision
 from s3diff.serving.http.auth import Auth, Client
 from s3diff.serving.limits import ServiceLimits
@@ -52,6 +55,21 @@ class ServiceSettings:
     limits: ServiceLimits = field(default_factory=ServiceLimits)
     folder: str | None = None
     job_store: str | None = None
+
+
+def require_web() -> None:
+    """Check that the packages of the HTTP service and its page are installed.
+
+    Raises:
+        MissingExtraError: one is not.
+    """
+    for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        try:
+            import_module(package)
+        except ModuleNotFoundError:
+            raise MissingExtraError(
+                f"the service and its page need the extra web ({package} is missing): {install_command('web')}"
+            ) from None
 
 
 def make_service(settings: ServiceSettings) -> RestorationService:

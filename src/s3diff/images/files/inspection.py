@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from s3diff.images.files.provenance_xmp import Statement, statement_of
 from s3diff.images.files.reading import opened_file, recognised
 from s3diff.images.provenance import Provenance, options_as_json, term_of
 from s3diff.messages import shown_path
-from s3diff.options import MAX_OUTPUT_PIXELS
+from s3diff.option_texts import flag_of
+from s3diff.options import MAX_OUTPUT_PIXELS, RestoreOptions
 
 #: Of a file that is not decoded.
 _ANY_SIZE = sys.maxsize
@@ -53,6 +55,18 @@ class Inspection(NamedTuple):
             "unchecked": self.unchecked or None,
             "further_pages": [_statement_values(each) for each in self.further_pages],
         }
+
+    def lines(self) -> Iterator[str]:
+        """Describe the statement and the signature for people."""
+        statements = (self.statement, *self.further_pages)
+        for number, stated in enumerate(statements, 1):
+            if len(statements) > 1:
+                yield f"page {number} of {len(statements)}"
+            yield from _statement_lines(stated)
+        if self.credentials is not None:
+            yield from _signature_lines(self.credentials)
+        else:
+            yield f"signature     {f'not checked: {self.unchecked}' if self.unchecked else 'none'}"
 
 
 def _statement_values(stated: Statement) -> dict[str, Any]:
@@ -91,3 +105,45 @@ def inspect_file(path: PicturePath) -> Inspection:
             return found._replace(credentials=read_credentials(file, codec.form))
         except MissingExtraError as error:
             return found._replace(unchecked=str(error) if CREDENTIALS in attachments(file) else "")
+
+
+def _statement_lines(stated: Statement) -> Iterator[str]:
+    if stated.source_type:
+        yield f"source type   {term_of(stated.source_type)}"
+    if stated.creator_tool:
+        yield f"creator tool  {stated.creator_tool}"
+    for made in stated.restorations:
+        yield from _restoration_lines(made)
+    if not (stated.source_type or stated.creator_tool or stated.restorations):
+        yield "says nothing of its making in XMP"
+
+
+def _restoration_lines(made: Provenance) -> Iterator[str]:
+    yield f"restored      with {made.model} {made.fingerprint}"
+    streamed, compiled = " streamed" * made.is_streamed, " compiled" * made.is_compiled
+    yield f"  by          s3diff {made.version}, {made.precision} on {made.device}{streamed}{compiled}"
+    yield f"  degrees     blur {made.blur:.4f} (estimated {made.estimated_blur:.4f}), noise {made.noise:.4f} " + (
+        f"(estimated {made.estimated_noise:.4f})"
+    )
+    usual = RestoreOptions()
+    changed = {name: value for name, value in vars(made.options).items() if value != getattr(usual, name)}
+    told = [f"{flag_of(name)} {value}" for name, value in changed.items()]
+    if made.tiles:
+        told.append(f"(tiles: {made.tiles})")
+    if made.quality is not None:
+        told.append(f"--quality {made.quality}")
+    yield f"  options     {' '.join(told) or 'the defaults'}"
+    if made.input_creator_tool or made.input_source_type:
+        yield f"  input       {' '.join(filter(None, (made.input_creator_tool, made.input_source_type)))}"
+
+
+def _signature_lines(signed: Credentials) -> Iterator[str]:
+    if not signed.holds:
+        yield f"signature     DOES NOT HOLD: {', '.join(signed.failures) or 'it cannot be verified'}"
+    else:
+        trust = "trusted" if signed.is_trusted else "whose certificate is on no list of trusted ones"
+        yield f"signature     holds, by {signed.signer or 'an unnamed signer'} ({signed.organisation}), {trust}"
+    if signed.actions:
+        yield f"  actions     {', '.join(signed.actions)}"
+    if signed.inputs:
+        yield f"  made of     {', '.join(signed.inputs)}"

@@ -31,6 +31,10 @@ class Workers:
     cpus: int
     gpus: float
 
+    def __str__(self) -> str:
+        gpus = f", {self.gpus:g} GPU" if self.gpus else ""
+        return f"{self.num} workers of {self.cpus} CPU{gpus}"
+
 
 def import_ray() -> Any:
     """Import Ray with its usage reports switched off.

@@ -33,6 +33,10 @@ class ClusterResult(FolderResult):
 
     megapixels: float = 0.0
 
+    def speed(self, num_pictures: int, seconds: float, digits: int = 2) -> str:
+        """Describe the speed of that many pictures in some time; ``digits``: decimals of the pictures."""
+        return f"{num_pictures / seconds:.{digits}f} pictures/s, {self.megapixels / seconds:.2f} megapixels/s"
+
 
 class ClusterRun:
     """Hold a planned run; iterate over it once, on a connected cluster.

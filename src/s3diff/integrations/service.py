@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from s3diff.atomic_write import require_free
 from s3diff.client import Client, Progress, RemoteJob, ServedResult
 from s3diff.errors import JobCancelledError, JobTimeoutError, OutputError, PictureError, S3DiffError
 from s3diff.folders.jobs import RestoreJob, require_inside
@@ -104,17 +105,19 @@ class ServerRunner:
 
 
 def restore_video_at(
-    client: Client,
     job: RestoreJob,
     options: RestoreOptions,
     writing: OutputOptions,
     video_options: VideoOptions,
     model: str | None,
+    connect: Callable[[], Client],
     tell: Callable[[str, int, int], None],
 ) -> Result:
     """Have a service restore a video; an exception or interruption also ends the work there.
 
     Args:
+        model: a model that the service offers; None for its default.
+        connect: gives the service, once the video was read.
         tell: as ``progress`` of :func:`s3diff.restoration.video.restore_video`.
 
     Raises:
@@ -131,10 +134,11 @@ def restore_video_at(
                 begun.add(kind)
             tell(kind, at.tile, at.num_tiles)
 
+    require_free(job.target, writing.overwrite)
     content = _read(job.source, options.max_file_bytes)
     with _named(job):
         # The service makes the container that the name ends with, whatever the video's own is.
-        made = client.restore(
+        made = connect().restore(
             content, options, name=f"{job.source.stem}{job.target.suffix}", model=model,
             writing=replace(writing, name="{stem}"), video_options=video_options, progress=look,
         )  # fmt: skip

@@ -43,20 +43,17 @@ class Replay(NamedTuple):
 
         return Degrees(self.made.blur, self.made.noise)
 
-    def check(self, restorer: Restorer) -> None:
-        """Check that the model is the stated one.
+    def differences(self, restorer: Restorer) -> Iterator[str]:
+        """Check the model, and list the reasons why the bytes may differ, one sentence each.
 
         Raises:
-            ModelError: the model is another one.
+            ModelError: the model is not the stated one.
         """
         if restorer.model.fingerprint != self.made.fingerprint:
             raise ModelError(
                 f"{self.path} was made with {self.made.model} {self.made.fingerprint[:19]}..., the model here is "
                 f"{restorer.model.fingerprint[:19]}...; give that model's folder with --model"
             )
-
-    def differences(self, restorer: Restorer) -> Iterator[str]:
-        """List the reasons why the bytes may differ, one sentence each."""
         made = self.made
         for what, stated, here in (
             ("s3diff", made.version, __version__),
