@@ -260,3 +260,26 @@ def az(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for name, value in environment.items():
             patch.setenv(name, value)
         yield "az://testing"
+
+
+@pytest.fixture
+def make(small: Path, tmp_path: Path) -> Iterator[Callable[..., RestorationService]]:
+    """A service with a tiny model; keywords are limits. ``started=False`` leaves everything in the queue."""
+    from s3diff.serving.limits import ServiceLimits
+    from s3diff.serving.service import RestorationService
+
+    made = []
+
+    def new(
+        *, started: bool = True, place: str | Path = small, job_store: str | None = None, **limits: Any
+    ) -> RestorationService:
+        service = RestorationService(
+            models=[place], device="cpu", precision="float32", limits=ServiceLimits(**limits), folder=tmp_path,
+            job_store=job_store,
+        )  # fmt: skip
+        made.append(service)
+        return service.start() if started else service
+
+    yield new
+    for service in made:
+        service.close(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,32 +32,10 @@ from tiny_models import one_line
 SECONDS = 120
 
 
-@pytest.fixture(scope="module")
-def model(small: Path) -> Path:
-    return small
-
-
 Make = Callable[..., RestorationService]
 
 
-@pytest.fixture
-def make(model: Path, tmp_path: Path) -> Iterator[Make]:
-    """A service with a tiny model; keywords are limits. ``started=False`` leaves everything in the queue."""
-    made = []
-
-    def new(*, started: bool = True, place: str | Path = model, **limits: object) -> RestorationService:
-        service = RestorationService(
-            models=[place], device="cpu", precision="float32", limits=ServiceLimits(**limits), folder=tmp_path
-        )
-        made.append(service)
-        return service.start() if started else service
-
-    yield new
-    for service in made:
-        service.close(0)
-
-
-def test_a_result_is_what_the_library_makes(make: Make, model: Path) -> None:
+def test_a_result_is_what_the_library_makes(make: Make, small: Path) -> None:
     service, options = make(), RestoreOptions(scale=2, noise=0.3)
     job = service.submit(photo(40, 30), "folder/kitten.png", options)
     status = job.wait(SECONDS)
@@ -68,7 +46,7 @@ def test_a_result_is_what_the_library_makes(make: Make, model: Path) -> None:
     assert status.result.facts["noise"] == 0.3
     source = service.store.folder / "again.png"
     source.write_bytes(photo(40, 30))
-    expected = Restorer.from_pretrained(model, device="cpu", precision="float32").restore(source, options)
+    expected = Restorer.from_pretrained(small, device="cpu", precision="float32").restore(source, options)
     assert np.array_equal(read_picture(status.result.path).pixels, expected.array)
     assert not job.source.exists(), "the picture is no longer needed and must not stay"
 
@@ -385,11 +363,11 @@ def test_limits_are_checked(limits: dict[str, object]) -> None:
     one_line(wrong)
 
 
-def test_models_are_named_not_addressed(make: Make, model: Path) -> None:
+def test_models_are_named_not_addressed(make: Make, small: Path) -> None:
     service = make(started=False)
     with pytest.raises(OptionError, match="this service offers small"):
-        service.submit(photo(), "a.png", model=str(model))
+        service.submit(photo(), "a.png", model=str(small))
     with pytest.raises(OptionError, match="each name once"):
-        RestorationService(models=[model, model])
+        RestorationService(models=[small, small])
     with pytest.raises(OptionError):
         RestorationService(models=[])

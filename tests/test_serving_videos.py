@@ -33,23 +33,6 @@ SECONDS = 300
 Make = Callable[..., RestorationService]
 
 
-@pytest.fixture
-def make(small: Path, tmp_path: Path) -> Iterator[Make]:
-    """A service with a tiny model; keywords are limits. ``started=False`` leaves everything in the queue."""
-    made = []
-
-    def new(*, started: bool = True, **limits: object) -> RestorationService:
-        service = RestorationService(
-            models=[small], device="cpu", precision="float32", limits=ServiceLimits(**limits), folder=tmp_path
-        )
-        made.append(service)
-        return service.start() if started else service
-
-    yield new
-    for service in made:
-        service.close(0)
-
-
 @pytest.fixture(scope="module")
 def client(small: Path) -> Iterator[TestClient]:
     """A service that takes short and small videos only, and leaves them in the queue."""

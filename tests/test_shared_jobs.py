@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from s3diff.option_texts import texts_of_options
 from s3diff.options import OutputOptions
 from s3diff.serving import shared_jobs
 from s3diff.serving.jobs import Job
-from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.service import RestorationService
 from serving_pictures import photo
 
@@ -37,24 +36,16 @@ Make = Callable[..., RestorationService]
 
 
 @pytest.fixture
-def make(small: Path, tmp_path: Path) -> Iterator[Make]:
+def make(make: Make, tmp_path: Path) -> Make:
     """A service that shares the jobs of ``tmp_path / "jobs"``. One that is not started leaves everything waiting."""
-    made = []
 
     def new(*, started: bool = True, place: Path | str = tmp_path / "jobs", **limits: object) -> RestorationService:
-        service = RestorationService(
-            models=[small], device="cpu", precision="float32", limits=ServiceLimits(**limits), folder=tmp_path,
-            job_store=str(place),
-        )  # fmt: skip
-        made.append(service)
-        if started:
-            return service.start()
-        service.store.start(service._pipeline)  # it shares, and never works
+        service = make(started=started, job_store=str(place), **limits)
+        if not started:
+            service.store.start(service._pipeline)  # it shares, and never works
         return service
 
-    yield new
-    for service in made:
-        service.close(0)
+    return new
 
 
 def die(service: RestorationService) -> None:

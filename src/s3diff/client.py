@@ -25,14 +25,13 @@ from s3diff.atomic_write import write_atomically
 from s3diff.errors import (
     JobCancelledError,
     JobNotFoundError,
-    MissingExtraError,
     OptionError,
     PictureError,
     QueueFullError,
     S3DiffError,
     ServiceError,
 )
-from s3diff.messages import install_command, reason_of
+from s3diff.messages import needing, reason_of
 from s3diff.option_texts import texts_of_options
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.service_errors import SERVICE_ERRORS
@@ -117,12 +116,8 @@ class Client:
     def __init__(
         self, url: str, token: str | None = None, *, timeout_seconds: float = 60.0, patience_seconds: float = 600.0
     ) -> None:
-        try:
+        with needing("client", "a client of the service needs the extra client"):
             import httpx
-        except ModuleNotFoundError:
-            raise MissingExtraError(
-                f"a client of the service needs the extra client: {install_command('client')}"
-            ) from None
         try:
             parts = urlsplit(url)
             is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from s3diff.errors import ModelError
@@ -25,16 +23,6 @@ def fetch_advice(path: Path) -> str:
     return f"{path} is a pointer of Git LFS and not the file itself; fetch it with git lfs pull, or download it again"
 
 
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Explain a failure to read a model's file that is a pointer; other files are not looked at twice.
-
-    Raises:
-        ModelError: the block's own, or for a pointer one that says how to get its file.
-    """
-    try:
-        yield
-    except ModelError as error:
-        if is_pointer(path):
-            raise ModelError(fetch_advice(path)) from error
-        raise
+def unreadable(path: Path, message: str) -> ModelError:
+    """Make the error of a model's file that cannot be read: the message, or for a pointer how to get its file."""
+    return ModelError(fetch_advice(path) if is_pointer(path) else message)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from s3diff.errors import MissingExtraError
 
 
 def shown_path(path: object) -> str:
@@ -49,3 +53,16 @@ def install_command(extra: str) -> str:
     """Return the command that installs an extra from the project's folder."""
     editable = "-e " if extra in ("test", "docs", "dev") else ""
     return f'pip install -c constraints.txt {editable}".[{extra}]"'
+
+
+@contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Explain why an import fails: ``what`` needs an extra, as in "videos need PyAV".
+
+    Raises:
+        MissingExtraError: the block cannot import a package, or a library that it loads.
+    """
+    try:
+        yield
+    except (ImportError, OSError) as error:
+        raise MissingExtraError(f"{what}: {install_command(extra)}") from error

@@ -10,6 +10,7 @@ import operator
 import re
 import string
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -81,13 +82,9 @@ _DEGREE = (
 
 
 class Range(NamedTuple):
-    """Describe the numbers that an option allows, besides None as a default.
+    """Describe the numbers that an option allows, besides None as a default, from ``low`` to ``high``.
 
-    Attributes:
-        low: the smallest.
-        high: the largest.
-        words: the allowed values, for messages; empty for whole numbers.
-        is_open: whether ``low`` itself is not allowed.
+    ``words`` are the allowed values, for messages; empty for whole numbers. If ``is_open``, ``low`` is not allowed.
     """
 
     low: float
@@ -268,12 +265,10 @@ class RestoreOptions:
     def with_valid(self, **changes: Any) -> RestoreOptions:
         """Copy with changes that are known to be valid, without validating again."""
         changed = copy.copy(self)
-        for name, value in changes.items():
-            object.__setattr__(changed, name, value)
+        changed.__dict__.update(changes)
         return changed
 
     def _factor(self, width: int, height: int) -> float:
-        """Return output side over input side for unchanged proportions."""
         if self.size is not None:
             sides = (self.size[0] / width, self.size[1] / height)
             return max(sides) if self.size_mode == "fill" else min(sides)
@@ -316,17 +311,14 @@ class OutputOptions:
         if self.format is not None:
             _require_choice("format", self.format, OUTPUT_FORMATS)
         check_fields(self)
-        allowed = f"give a name with {{stem}}, and no others than {', '.join(f'{{{each}}}' for each in _NAME_FIELDS)}"
-        if not isinstance(self.name, str):
-            raise OptionError(f"name is {self.name!r}; {allowed}")
-        try:
+        parts: list[tuple[Any, ...]] = []
+        with suppress(ValueError, TypeError):
             parts = list(string.Formatter().parse(self.name))
-        except ValueError:
-            raise OptionError(f"name is {self.name!r}; {allowed}") from None
         fields = [field for _, field, _, _ in parts if field is not None]
         is_plain = not any(form or conversion for _, _, form, conversion in parts)
         if "stem" not in fields or not set(fields) <= set(_NAME_FIELDS) or not is_plain:
-            raise OptionError(f"name is {self.name!r}; {allowed}")
+            allowed = ", ".join(f"{{{each}}}" for each in _NAME_FIELDS)
+            raise OptionError(f"name is {self.name!r}; give a name with {{stem}}, and no others than {allowed}")
         for name in ("overwrite", "provenance"):
             if not isinstance(getattr(self, name), bool):
                 raise OptionError(f"{name} is {getattr(self, name)!r}; give True or False")
@@ -356,8 +348,7 @@ def check_fields(options: Any) -> None:
     Raises:
         OptionError: a value is not allowed.
     """
-    kind: type = type(options)
-    choices = choices_of(kind)
+    choices = choices_of(options.__class__)
     for name, field in options.__dataclass_fields__.items():
         value = getattr(options, name)
         if (value is None and field.default is None) or (isinstance(value, str) and name in ("blur", "noise")):
@@ -373,10 +364,8 @@ def _checked_number(name: str, value: Any, allowed: Range) -> float:
     number = _real(value) if allowed.words else _whole(value)
     if number is None or not allowed.low <= number <= allowed.high or (allowed.is_open and number == allowed.low):
         if number is not None and allowed.words and _LARGEST < abs(number) < math.inf:
-            if number > 0 and allowed.high == _LARGEST:
-                words = f"at most {_LARGEST:g}"
-            elif number < 0 and allowed.low == -_LARGEST:
-                words = f"at least {-_LARGEST:g}"
+            words = f"at most {_LARGEST:g}" if number > 0 and allowed.high == _LARGEST else words
+            words = f"at least {-_LARGEST:g}" if number < 0 and allowed.low == -_LARGEST else words
         raise OptionError(f"{name} is {value!r}; give {words}")
     return number
 

@@ -79,7 +79,7 @@ class _Flags(NamedTuple):
 
 
 def takes_flags(**made_by: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., None]]:
-    """Decorate a command: its parameters become flags, or arguments where they may be given without a name.
+    """Make a command's parameters flags, or arguments where they may be given without a name.
 
     The help of each is its entry under ``Args:``, as in ``output (--output -o FILE): Where the result goes.``, or that
     which several commands share. Parameters of the option dataclasses become the flags of all their fields: an option

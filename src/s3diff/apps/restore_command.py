@@ -99,23 +99,19 @@ def restore(
     if "{scale}" in writing.name and (options.size, options.long_side, options.megapixels) != (None, None, None):
         raise OptionError(f"name is {writing.name!r}, but a size gives each picture its own scale; leave out {{scale}}")
     film = Path(inputs[0]) if inputs and len(inputs) == 1 and not is_listed and is_video(inputs[0]) else None
+    own = ("codec", "pixel_format", "steady", "batch")
+    changed = {name: getattr(video, name) != getattr(VideoOptions, name) for name in own}
     if film is None:
-        own = ("codec", "pixel_format", "steady", "batch")
-        changed = {name: getattr(video, name) != getattr(VideoOptions, name) for name in own}
         _refuse("", " is only for one video as the input; leave it out", **changed)
     else:
-        _refuse(
-            f"{film} is a video, and ",
-            " is for pictures; leave it out",
-            format=writing.format is not None,
-            name=writing.name != OutputOptions.name,
-            stream=stream,
-            from_result=from_result is not None,
-            sign=sign is not None,
-            skip_existing=skip_existing,
-            shard=shard is not None,
-            journal=journal is not None,
-        )
+        of_pictures: dict[str, object] = {
+            "format": writing.format,
+            "name": writing.name != OutputOptions.name,
+            "stream": stream,
+        }
+        of_pictures |= {"from_result": from_result, "sign": sign, "skip_existing": skip_existing}
+        what = f"{film} is a video, and "
+        _refuse(what, " is for pictures; leave it out", **of_pictures, shard=shard, journal=journal)
     replay, name_of_model = None, DEFAULT_NAME if model is None else model
     if from_result is not None:
         from s3diff.restoration.replay import model_of, read_replay, require_one_picture
@@ -128,18 +124,14 @@ def restore(
     if sign is not None and not writing.provenance:
         raise OptionError("--sign and --no-provenance exclude each other; leave out one of them")
     if server is not None:
-        _refuse(
-            "--server and ",
-            " exclude each other; leave out one of them",
-            sign=sign is not None,
-            stream=stream,
-            device=device != "auto",
-            precision=precision != "auto",
-            fast=fast,
-            backend=backend != "torch",
-            threads=threads is not None,
-            batch=video.batch != VideoOptions.batch,
-        )
+        of_here: dict[str, object] = {
+            "sign": sign,
+            "stream": stream,
+            "device": device != "auto",
+            "precision": precision != "auto",
+        }
+        of_here |= {"fast": fast, "backend": backend != "torch", "threads": threads, "batch": changed["batch"]}
+        _refuse("--server and ", " exclude each other; leave out one of them", **of_here)
     from s3diff.folders.default_output import default_output, video_output
     from s3diff.folders.jobs import RestoreJob, parse_shard, plan_jobs
     from s3diff.folders.lists import read_lists
@@ -147,7 +139,6 @@ def restore(
 
     silence_libtiff()
     load = partial(_load, name_of_model, device, precision, quiet, options, fast=fast, backend=backend, replay=replay)
-    degrees = None if replay is None else replay.degrees
     if film is not None:
         if server is None:
             load_torch(threads, quiet=quiet)
@@ -201,7 +192,7 @@ def restore(
         _client(server, token) as client,
         ExitStack() as stack,
     ):
-        runner: JobRunner = LocalRunner(load, options, writing, plan.root, degrees, signer)
+        runner: JobRunner = LocalRunner(load, options, writing, plan.root, replay and replay.degrees, signer)
         if client is not None:
             from s3diff.integrations.service import ServerRunner
 
@@ -219,10 +210,10 @@ def restore(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _refuse(before: str, after: str, **given: bool) -> None:
-    """Refuse the first flag that is given."""
-    for name, is_given in given.items():
-        if is_given:
+def _refuse(before: str, after: str, **given: object) -> None:
+    """Refuse the first flag that is given, which is neither None nor False."""
+    for name, value in given.items():
+        if value is not None and value is not False:
             raise OptionError(f"{before}--{name.replace('_', '-')}{after}")
 
 
@@ -257,17 +248,11 @@ def _work_through(
     from s3diff.apps.picture_progress import PictureProgress
     from s3diff.apps.restore_single import show_outcome
     from s3diff.folders.runners import LocalRunner
-    from s3diff.restoration.speed import speed_key
 
     num_all = run.num_resumed + run.num_pending
     if run.num_resumed and run.num_pending and not quiet:
         remark(f"going on: {run.num_resumed} of {num_all} pictures are done")
-
-    def speed_here() -> str:
-        assert isinstance(runner, LocalRunner)
-        return speed_key(runner.restorer, runner.restorer.resolved(options))
-
-    speed_of = speed_here if isinstance(runner, LocalRunner) else None  # of a service no speed is known
+    speed_of = runner.speed_key if isinstance(runner, LocalRunner) else None  # of a service no speed is known
     run.watcher = shown = PictureProgress(run.num_pending, quiet, speed_of, run.work(options))
     with closing(shown), closing(iter(run)) as outcomes:
         try:
@@ -318,14 +303,13 @@ def _restore_streamed(
     if plan.is_many or len(plan.jobs) != 1:
         raise OptionError("--stream takes one picture and a name that ends in .tif; start it for each large picture")
     selection = select_jobs(plan.jobs, plan.root, None, skip_existing=skip_existing, overwrite=writing.overwrite)
-    degrees = None if replay is None else replay.degrees
     with closing(Report(report)) as written:
         for skipped in selection.skipped:
             written.add(skipped)
             if not quiet:
                 remark(f"{skipped.job.target}: skipped, {skipped.reason}")
         for job in selection.pending:
-            work = partial(restore_large, job, options, writing, plan.root, degrees)
+            work = partial(restore_large, job, options, writing, plan.root, replay and replay.degrees)
             restore_single(job, work, partial(load, how="  streamed"), written, quiet=quiet, replay=replay)
 
 

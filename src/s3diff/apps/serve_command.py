@@ -6,8 +6,12 @@ import sys
 import threading
 import webbrowser
 
+from rich.console import Group
+from rich.panel import Panel
+from rich.text import Text
+
 from s3diff.apps.option_flags import takes_flags
-from s3diff.apps.terminal import load_torch, remark, say_large
+from s3diff.apps.terminal import load_torch, remark, remarks
 from s3diff.errors import OptionError
 from s3diff.serving.access import proxy_network
 from s3diff.serving.assembly import ServiceSettings, make_app, make_service
@@ -84,8 +88,9 @@ def tell_address(addresses: list[str], root_path: str, open_page: bool) -> None:
     pages = [f"{address}{root_path}/" if root_path else address for address in addresses]
     print(f"s3diff serves at {pages[0]}", flush=True)
     if sys.stderr.isatty():
-        others = [f"in your network: {each}" for each in pages[1:]]
-        say_large(pages[0], [*others, "Ctrl-C ends it."])
+        below = [*(f"in your network: {each}" for each in pages[1:]), "Ctrl-C ends it."]
+        lines = [Text(f"\n{pages[0]}\n", style="bold"), *(Text(line, style="dim") for line in below)]
+        remarks.print(Panel(Group(*lines), expand=False, padding=(0, 4)))
     if open_page:
         threading.Thread(target=_open, args=(pages[0],), daemon=True).start()
 

@@ -8,16 +8,14 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
-from rich.console import Console, Group
+from rich.console import Console
 from rich.control import Control
-from rich.panel import Panel
 from rich.segment import ControlType
-from rich.text import Text
 
 from s3diff.errors import OptionError, S3DiffError
 from s3diff.messages import shown_path as on_one_line
@@ -118,7 +116,8 @@ def progress_bar(*columns: Any, quiet: bool = False) -> Iterator[Callable[..., N
     try:
         yield show
     finally:
-        bar.stop()
+        if bar.tasks:
+            bar.stop()
 
 
 def load_torch(threads: int | None = None, *, quiet: bool = False) -> Any:
@@ -146,9 +145,3 @@ def load_torch(threads: int | None = None, *, quiet: bool = False) -> Any:
 
 def remark(text: str) -> None:
     remarks.print(on_one_line(text))
-
-
-def say_large(text: str, below: Sequence[str] = ()) -> None:
-    """Print an important message, in a frame on the terminal."""
-    lines = [Text(f"\n{text}\n", style="bold"), *(Text(line, style="dim") for line in below)]
-    remarks.print(Panel(Group(*lines), expand=False, padding=(0, 4)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -14,8 +13,7 @@ import typer
 
 from s3diff.apps.option_flags import takes_flags
 from s3diff.apps.terminal import progress_bar, remark, remarks
-from s3diff.errors import MissingExtraError
-from s3diff.messages import install_command
+from s3diff.messages import needing
 
 if TYPE_CHECKING:
     from s3diff.training.loop import StepReport
@@ -110,9 +108,8 @@ def train_estimator(
 @contextmanager
 def _training(output: Path) -> Iterator[Callable[[StepReport], None]]:
     """Print errors in one line, the log on stderr, a bar on a terminal; end by a signal with its usual exit code."""
-    if importlib.util.find_spec("accelerate") is None:
-        raise MissingExtraError(f"training needs the extra train; install it: {install_command('train')}")
-    from s3diff.training.loop import Stopped
+    with needing("train", "training needs the extra train; install it"):
+        from s3diff.training.loop import Stopped
 
     logger = logging.getLogger("s3diff")
     handler = _Remarks()

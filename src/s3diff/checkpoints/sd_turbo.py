@@ -84,11 +84,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ModelError(f"{path} does not exist; the folder is incomplete or not a model's")
-    with git_lfs.explained(path):
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ModelError(f"{path} is no valid JSON ({error}); copy the file again") from error
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise git_lfs.unreadable(path, f"{path} is no valid JSON ({error}); copy the file again") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} holds a {type(value).__name__}; an object with named fields is needed")
     return value

@@ -50,8 +50,10 @@ def read_torch_file(path: Path) -> Any:
         ModelError: the file does not exist, is damaged, is no torch file, or carries code.
     """
     _require_file(path)
-    with git_lfs.explained(path):
+    try:
         return _loaded(path)
+    except ModelError as error:
+        raise git_lfs.unreadable(path, str(error)) from error
 
 
 def _loaded(path: Path) -> Any:
@@ -116,13 +118,11 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         ModelError: there is no such file or it is damaged.
     """
     _require_file(path)
-    with git_lfs.explained(path):
-        try:
-            return load_file(path)
-        except (SafetensorError, *_UNREADABLE) as error:
-            raise ModelError(
-                f"{path} is damaged or no safetensors file ({first_line(error)}); copy or convert it again"
-            ) from error
+    try:
+        return load_file(path)
+    except (SafetensorError, *_UNREADABLE) as error:
+        message = f"{path} is damaged or no safetensors file ({first_line(error)}); copy or convert it again"
+        raise git_lfs.unreadable(path, message) from error
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -159,6 +159,12 @@ class LocalRunner:
         )
         return lambda: write(restored, job.target, writing, self._signer)
 
+    def speed_key(self) -> str:
+        """Name this machine's speed with the model and the options; see :func:`s3diff.restoration.speed.speed_key`."""
+        from s3diff.restoration.speed import speed_key
+
+        return speed_key(self.restorer, self.restorer.resolved(self._options))
+
     def batch_key(self, opened: Opened | OpenedSeries) -> Hashable | None:
         """See :class:`BatchRunner`. Pictures that do not fit twice into the largest batch gain nothing."""
         from s3diff.restoration.restorer import MAX_BATCH_PIXELS

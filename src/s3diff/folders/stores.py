@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from s3diff.atomic_write import write_atomically
-from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError, S3DiffError, StoreError
-from s3diff.messages import install_command, reason_of, shown_path, too_many_bytes
+from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError, StoreError
+from s3diff.messages import needing, reason_of, shown_path, too_many_bytes
 
 #: Retries end after this time: a store may be unreachable for a minute.
 _RETRY_SECONDS = 180
@@ -300,12 +300,8 @@ def split_address(name: str) -> tuple[str, str]:
 @functools.lru_cache(maxsize=64)
 def _client(bucket: str) -> Any:
     """Create one client, with its connections, for each bucket of a process."""
-    try:
+    with needing("cluster", f"{bucket}: object stores need the extra cluster; install it"):
         from obstore.store import from_url
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{bucket}: object stores need the extra cluster; install it: {install_command('cluster')}"
-        ) from error
     retries = {
         "max_retries": _MAX_RETRIES,
         "retry_timeout": timedelta(seconds=_RETRY_SECONDS),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from s3diff.errors import MissingExtraError, S3DiffError
+from s3diff.errors import S3DiffError
 from s3diff.images.picture import Picture
-from s3diff.messages import install_command
+from s3diff.messages import needing
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 
@@ -23,10 +23,8 @@ def demo(restorer: Restorer) -> Any:
     Raises:
         MissingExtraError: Gradio is not installed.
     """
-    try:
+    with needing("demo", "the demo needs gradio"):
         import gradio as gr
-    except ModuleNotFoundError:
-        raise MissingExtraError(f"the demo needs gradio: {install_command('demo')}") from None
     plain = RestoreOptions()
 
     def restored(

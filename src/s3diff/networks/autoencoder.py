@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3diff.errors import ModelError
+from s3diff.networks.attention import ImageAttention
 from s3diff.networks.blocks import (
     EPS_RANGE,
     MAX_LAYERS_PER_BLOCK,
     MAX_WIDTH,
     Downsampler,
-    ImageAttention,
     Norm,
     ResnetBlock,
     Upsample,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from s3diff.errors import ModelError
+from s3diff.networks.attention import KeysAndValues
 from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian
-from s3diff.networks.blocks import KeysAndValues
 from s3diff.networks.degradation_conditioning import ConditioningConfig, DegradationConditioning
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
 from s3diff.networks.folded_network import FoldedNetwork

@@ -11,17 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3diff.errors import ModelError
+from s3diff.networks.attention import Context, KeysAndValues, SpatialTransformer, TransformerBlock
 from s3diff.networks.blocks import (
     EPS_RANGE,
     MAX_LAYERS_PER_BLOCK,
     MAX_WIDTH,
-    Context,
     Downsampler,
-    KeysAndValues,
     Norm,
     ResnetBlock,
-    SpatialTransformer,
-    TransformerBlock,
     Upsample,
     Upsampler,
     guided,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s3diff.networks.blocks import KeysAndValues
+from s3diff.networks.attention import KeysAndValues
 
 #: Lowest compute capability that torch's compiler for CUDA (Triton) supports.
 _TRITON_CAPABILITY = (7, 0)

@@ -12,14 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from s3diff.networks.blocks import (
-    Downsampler,
-    ImageAttention,
-    ResnetBlock,
-    SpatialTransformer,
-    TransformerBlock,
-    Upsampler,
-)
+from s3diff.networks.attention import ImageAttention, SpatialTransformer, TransformerBlock
+from s3diff.networks.blocks import Downsampler, ResnetBlock, Upsampler
 from s3diff.restoration.stage_events import OnShare
 
 _BLOCKS = (ResnetBlock, SpatialTransformer, ImageAttention, Downsampler, Upsampler)

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from s3diff.networks.blocks import KeysAndValues
+from s3diff.networks.attention import KeysAndValues
 from s3diff.networks.modulated_lora import Adaptation, call_adapted
 from s3diff.networks.one_step_generator import OneStepGenerator, dtype_of
 from s3diff.networks.tiled_features import Recorded, TiledFeatures, released_statistics, whole_statistics

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from s3diff.errors import MissingExtraError
-from s3diff.messages import install_command
+from s3diff.messages import needing
 from s3diff.options import Precision
 from s3diff.serving.http.auth import Auth, Client
 from s3diff.serving.limits import ServiceLimits
@@ -64,12 +63,8 @@ def require_web() -> None:
         MissingExtraError: one is not.
     """
     for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
-        try:
+        with needing("web", f"the service and its page need the extra web ({package} is missing)"):
             import_module(package)
-        except ModuleNotFoundError:
-            raise MissingExtraError(
-                f"the service and its page need the extra web ({package} is missing): {install_command('web')}"
-            ) from None
 
 
 def make_service(settings: ServiceSettings) -> RestorationService:

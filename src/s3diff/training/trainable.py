@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from s3diff.networks.blocks import ResnetBlock, SpatialTransformer
+from s3diff.networks.attention import SpatialTransformer
+from s3diff.networks.blocks import ResnetBlock
 from s3diff.networks.one_step_generator import OneStepGenerator
 
 Trained = Literal["everything", "modulation"]

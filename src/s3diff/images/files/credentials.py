@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from s3diff.errors import MissingExtraError, OptionError, OutputError
+from s3diff.errors import OptionError, OutputError
 from s3diff.formats import Format, PicturePath
 from s3diff.images.files.codec import HEAD_BYTES, recognised_codec
 from s3diff.images.files.provenance_xmp import statement_fields
 from s3diff.images.provenance import Provenance
-from s3diff.messages import install_command, reason_of, shown_path
+from s3diff.messages import needing, reason_of, shown_path
 
 _SETTINGS = {
     "builder": {"thumbnail": {"enabled": False}},  # a reduced copy of every input would lie in its result
@@ -229,9 +229,6 @@ def _content(path: PicturePath) -> bytes:
 
 
 def _library() -> Any:
-    try:
+    with needing("provenance", "Content Credentials need the extra provenance"):
         import c2pa
-    except (ImportError, OSError) as error:
-        how = install_command("provenance")
-        raise MissingExtraError(f"Content Credentials need the extra provenance: {how}") from error
     return c2pa

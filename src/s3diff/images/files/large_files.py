@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from s3diff.errors import MissingExtraError, OutputError, PictureError
+from s3diff.errors import OutputError, PictureError
 from s3diff.images.files.geotiff import POSITION, is_geotiff
 from s3diff.images.files.metadata import QUARTER_TURNS
 from s3diff.images.files.origin import origin_of_credentials
@@ -22,7 +22,7 @@ from s3diff.images.files.provenance_xmp import source_type_of, with_source_type
 from s3diff.images.files.reading import left_by_streaming, stated_colors_of_file
 from s3diff.images.picture import is_neutral
 from s3diff.images.provenance import COMPOSITE, GENERATED, SOURCE_TYPES, term_of
-from s3diff.messages import install_command
+from s3diff.messages import needing
 from s3diff.tiling import Span
 
 #: libvips' loaders that are used, by the beginning of their names.
@@ -216,10 +216,8 @@ def _convert(
 
 
 def _pyvips() -> Any:
-    try:
+    with needing("large", "pictures larger than memory need libvips"):
         import pyvips
-    except (ImportError, OSError) as error:  # OSError: the library itself is missing
-        raise MissingExtraError(f"pictures larger than memory need libvips: {install_command('large')}") from error
     return pyvips
 
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s3diff.errors import MissingExtraError, OptionError, OutputError, PictureError, PictureTooLargeError
+from s3diff.errors import OptionError, OutputError, PictureError, PictureTooLargeError
 from s3diff.formats import VIDEO_TYPES, VideoCodec
 from s3diff.images.picture import Picture
-from s3diff.messages import install_command, shown_path
+from s3diff.messages import needing, shown_path
 from s3diff.options import MAX_PICTURE_PIXELS
 
 if TYPE_CHECKING:
@@ -349,10 +349,8 @@ def opened_container(path: Path) -> Iterator[av.container.InputContainer]:
         MissingExtraError: PyAV is not installed.
         PictureError: it cannot be read as a video.
     """
-    try:
+    with needing("video", "videos need PyAV"):
         import av
-    except ImportError as error:
-        raise MissingExtraError(f"videos need PyAV: {install_command('video')}") from error
     shown = shown_path(path)
     try:
         container = av.open(

@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from s3diff.errors import MissingExtraError, OptionError, ServiceError
-from s3diff.messages import install_command
+from s3diff.errors import OptionError, ServiceError
+from s3diff.messages import needing
 
 #: Memory of a Ray started here: names and outcomes of pictures pass through it, never pixels.
 _OBJECT_STORE_BYTES = 128 * 2**20
@@ -46,10 +46,8 @@ def import_ray() -> Any:
     # Errors are raised; Ray's log files have the rest.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # a page on stdout for each worker that dies
-    try:
+    with needing("cluster", "clusters need the extra cluster; install it"):
         import ray
-    except ImportError as error:
-        raise MissingExtraError(f"clusters need the extra cluster; install it: {install_command('cluster')}") from error
     return ray
 
 
