@@ -208,14 +208,14 @@ def when(tiles_done: int, act: Callable[[], None]) -> Progress:
 @pytest.mark.parametrize("tiles_done", [1, 3])
 @pytest.mark.parametrize("color_match", ["wavelet", "adain"])
 def test_streaming_and_a_full_disk(
-    compact: Restorer, source: Path, disk: SmallDisk, tmp_path: Path, tiles_done: int, color_match: str
+    restorer: Restorer, source: Path, disk: SmallDisk, tmp_path: Path, tiles_done: int, color_match: str
 ) -> None:
     """It runs full after the first tile, and after the last one, where the TIFF is written."""
     options = RestoreOptions(tile=384, upsampling="bicubic", color_match=color_match)  # type: ignore[arg-type]
-    compact.restore_file(source, tmp_path / "whole.tif", options)
+    restorer.restore_file(source, tmp_path / "whole.tif", options)
     target = disk.path / "out.tif"
     with pytest.raises(DiskFullError) as error:
-        compact.restore_file(source, target, options, progress=when(tiles_done, lambda: disk.leave(0)))
+        restorer.restore_file(source, target, options, progress=when(tiles_done, lambda: disk.leave(0)))
     assert 0 < missing_bytes(str(error.value)) < 3 * 400 * 260 * 3 * 2
     assert "the same command goes on" in str(error.value)
     assert sorted(path.name for path in disk.path.iterdir() if "finished" not in path.name) == [
@@ -224,20 +224,20 @@ def test_streaming_and_a_full_disk(
         "filler",
     ]
     with pytest.raises(DiskFullError, match=r"GB of disk while it is made|bytes were missing"):
-        compact.restore_file(source, target, options)
+        restorer.restore_file(source, target, options)
     disk.make_room()
-    restored = compact.restore_file(source, target, options)
+    restored = restorer.restore_file(source, target, options)
     assert restored.num_resumed == tiles_done
     assert target.read_bytes() == (tmp_path / "whole.tif").read_bytes()
     assert [path.name for path in disk.path.iterdir()] == ["out.tif"]
 
 
-def test_streaming_where_files_may_not_grow(compact: Restorer, source: Path, tmp_path: Path) -> None:
+def test_streaming_where_files_may_not_grow(restorer: Restorer, source: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.tif"
     with files_up_to(100_000), pytest.raises(OutputError, match=r"out\.tif cannot be written \(file too large\)"):
-        compact.restore_file(source, target, TILED)
+        restorer.restore_file(source, target, TILED)
     assert not target.exists()
-    compact.restore_file(source, target, TILED)
+    restorer.restore_file(source, target, TILED)
     assert read_picture(target).width == 400
 
 
@@ -253,24 +253,24 @@ def test_the_streaming_command_and_a_full_disk(
     assert [path.name for path in disk.path.iterdir()] == ["out.tif"]
 
 
-def test_what_is_not_the_targets_fault_is_not_said_of_it(compact: Restorer, source: Path, tmp_path: Path) -> None:
+def test_what_is_not_the_targets_fault_is_not_said_of_it(restorer: Restorer, source: Path, tmp_path: Path) -> None:
     """An error of the caller's own function, and a source that vanishes."""
     with pytest.raises(BrokenPipeError):
-        compact.restore_file(source, tmp_path / "out.tif", TILED, progress=when(1, _break))
+        restorer.restore_file(source, tmp_path / "out.tif", TILED, progress=when(1, _break))
 
     def remove(stage: str, done: int, total: int) -> None:
         source.unlink()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compact.restore_file(source, tmp_path / "out.tif", TILED, progress=remove)
+        restorer.restore_file(source, tmp_path / "out.tif", TILED, progress=remove)
     with pytest.raises(PictureError, match=r"source\.png does not exist"):
-        compact.restore_file(source, tmp_path / "out.tif", TILED)
+        restorer.restore_file(source, tmp_path / "out.tif", TILED)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux what is open")
-def test_scratch_files_that_are_gone_take_no_room(compact: Restorer, source: Path, tmp_path: Path) -> None:
-    compact.restore_file(source, tmp_path / "out.tif", TILED)
+def test_scratch_files_that_are_gone_take_no_room(restorer: Restorer, source: Path, tmp_path: Path) -> None:
+    restorer.restore_file(source, tmp_path / "out.tif", TILED)
     held = []
     for descriptor in os.listdir("/proc/self/fd"):
         with suppress(OSError):  # the listing's own
@@ -282,7 +282,7 @@ def _break() -> None:
     raise BrokenPipeError(32, "Broken pipe")
 
 
-def test_a_full_disk_for_temporary_files_is_named(disk: SmallDisk, compact: Restorer, tmp_path: Path) -> None:
+def test_a_full_disk_for_temporary_files_is_named(disk: SmallDisk, restorer: Restorer, tmp_path: Path) -> None:
     """libvips unpacks a large PNG there."""
     Image.fromarray(np.zeros((6000, 6000, 3), np.uint8)).save(tmp_path / "large.png")
     script = (

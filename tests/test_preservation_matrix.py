@@ -138,7 +138,7 @@ def check_kept(row: Format, path: Path, restored: Restored, *, bits: int, turned
 
 
 @pytest.mark.parametrize(("row", "kind"), [(row, kind) for row in FORMATS for kind in SOURCES.get(row.title, [])])
-def test_from_a_format_to_itself(tmp_path: Path, compact: Restorer, row: Format, kind: str) -> None:
+def test_from_a_format_to_itself(tmp_path: Path, restorer: Restorer, row: Format, kind: str) -> None:
     if row.title == "AVIF" and not features.check("avif"):
         pytest.skip("this Pillow reads no AVIF")
     extension = row.extensions[-1]
@@ -151,7 +151,7 @@ def test_from_a_format_to_itself(tmp_path: Path, compact: Restorer, row: Format,
     has_turn = row.has_exif or row.title == "GIF"  # whose XMP says it
     assert (read.exif is not None, read.xmp is not None) == (has_turn, row.has_xmp)
     assert ("CMYK" in " ".join(read.notes)) == (kind == "CMYK")
-    restored = compact.restore(read, RestoreOptions(scale=2, grey="keep"))
+    restored = restorer.restore(read, RestoreOptions(scale=2, grey="keep"))
     notes = restored.save(target, quality=100)
     assert row.has_xmp != any("how the result was made" in note for note in notes)
     assert notes[not row.has_xmp :] == () or row.title == "GIF"
@@ -165,7 +165,7 @@ def test_from_a_format_to_itself(tmp_path: Path, compact: Restorer, row: Format,
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *DEEP_KINDS])
-def test_every_kind_into_every_format(tmp_path: Path, compact: Restorer, kind: str) -> None:
+def test_every_kind_into_every_format(tmp_path: Path, restorer: Restorer, kind: str) -> None:
     if kind in KINDS:
         first = FORMATS[3] if kind == "CMYK" else FORMATS[0]
         source_of(first, kind, tmp_path / f"in{first.extensions[0]}")
@@ -180,7 +180,7 @@ def test_every_kind_into_every_format(tmp_path: Path, compact: Restorer, kind: s
         assert write_picture(made, tmp_path / "in.tif") == ()
         picture = read_picture(tmp_path / "in.tif")
         assert picture.pixels.dtype == np.uint16
-    restored = compact.restore(picture, RestoreOptions(scale=2, grey="keep"))
+    restored = restorer.restore(picture, RestoreOptions(scale=2, grey="keep"))
     bits = 16 if kind.startswith("16-bit") else 8
     if bits == 16:
         assert (restored.array % 257 != 0).mean() > 0.9, "more than 8 bits of it are used"

@@ -61,13 +61,13 @@ def opened(path: Path) -> np.ndarray:
     ],
 )
 def test_a_streamed_picture_is_the_restored_picture(
-    compact: Restorer, tmp_path: Path, name: str, channels: int, color_match: str, saving: dict[str, object]
+    restorer: Restorer, tmp_path: Path, name: str, channels: int, color_match: str, saving: dict[str, object]
 ) -> None:
     source = written(tmp_path / name, drawn(*SIZE, channels), **saving)
     options = RestoreOptions(tile=384, color_match=color_match, grey="keep")
     told: list[tuple[str, int, int]] = []
-    streamed = compact.restore_file(source, tmp_path / "out.tif", options, progress=lambda *each: told.append(each))
-    expected = compact.restore(source, options)
+    streamed = restorer.restore_file(source, tmp_path / "out.tif", options, progress=lambda *each: told.append(each))
+    expected = restorer.restore(source, options)
     found = opened(tmp_path / "out.tif")
     assert found.shape == expected.array.shape == (260, 400, channels)
     assert np.abs(found.astype(int) - expected.array.astype(int)).max() <= 1
@@ -116,55 +116,55 @@ def test_dpi_turn_with_the_picture(tmp_path: Path, orientation: int) -> None:
 
 @pytest.mark.parametrize("color_match", ["wavelet", "adain"])
 def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
-    compact: Restorer, tmp_path: Path, color_match: str
+    restorer: Restorer, tmp_path: Path, color_match: str
 ) -> None:
     source, options = written(tmp_path / "a.png", drawn(*SIZE, 3)), RestoreOptions(tile=384, color_match=color_match)
-    compact.restore_file(source, tmp_path / "at_once.tif", options)
+    restorer.restore_file(source, tmp_path / "at_once.tif", options)
 
     def stop(stage: str, done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compact.restore_file(source, tmp_path / "out.tif", options, progress=stop)
+        restorer.restore_file(source, tmp_path / "out.tif", options, progress=stop)
     assert not (tmp_path / "out.tif").exists()
     with open(tmp_path / ".out.tif.s3diff-tiles", "ab") as record:
         record.write(b'{"top": 0, "le')  # a line that a power cut cut off
     told: list[int] = []
-    resumed = compact.restore_file(source, tmp_path / "out.tif", options, progress=lambda *each: told.append(each[1]))
+    resumed = restorer.restore_file(source, tmp_path / "out.tif", options, progress=lambda *each: told.append(each[1]))
     assert (resumed.num_resumed, told) == (1, [2, 3])
     assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "at_once.tif").read_bytes()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are limited otherwise")
-def test_names_up_to_the_file_systems_limit_are_streamed(compact: Restorer, tmp_path: Path) -> None:
+def test_names_up_to_the_file_systems_limit_are_streamed(restorer: Restorer, tmp_path: Path) -> None:
     pixels = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8))
     pixels.save(tmp_path / "a.png")
     target = tmp_path / f"{'n' * 251}.tif"
-    compact.restore_file(tmp_path / "a.png", target, RestoreOptions(scale=1))
+    restorer.restore_file(tmp_path / "a.png", target, RestoreOptions(scale=1))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", target.name]
 
 
-def test_pixels_that_are_not_all_there_do_not_count(compact: Restorer, tmp_path: Path) -> None:
+def test_pixels_that_are_not_all_there_do_not_count(restorer: Restorer, tmp_path: Path) -> None:
     source = written(tmp_path / "a.png", drawn(*SIZE, 3))
 
     def stop(stage: str, done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compact.restore_file(source, tmp_path / "out.tif", TILED, progress=stop)
+        restorer.restore_file(source, tmp_path / "out.tif", TILED, progress=stop)
     with open(tmp_path / ".out.tif.s3diff-pixels", "r+b") as pixels:
         pixels.truncate(100)
-    assert compact.restore_file(source, tmp_path / "out.tif", TILED).num_resumed == 0
+    assert restorer.restore_file(source, tmp_path / "out.tif", TILED).num_resumed == 0
 
 
-def test_a_result_that_appears_meanwhile_is_not_replaced(compact: Restorer, tmp_path: Path) -> None:
+def test_a_result_that_appears_meanwhile_is_not_replaced(restorer: Restorer, tmp_path: Path) -> None:
     source = written(tmp_path / "a.png", drawn(*SIZE, 3))
 
     def appear(stage: str, done: int, total: int) -> None:
         (tmp_path / "out.tif").write_bytes(b"mine")
 
     with pytest.raises(OutputError, match="has appeared meanwhile"):
-        compact.restore_file(source, tmp_path / "out.tif", TILED, overwrite=False, progress=appear)
+        restorer.restore_file(source, tmp_path / "out.tif", TILED, overwrite=False, progress=appear)
     assert (tmp_path / "out.tif").read_bytes() == b"mine"
 
 
@@ -228,26 +228,26 @@ def refused(name: str, tmp_path: Path) -> Path:
     }.items(),
 )
 def test_pictures_that_cannot_be_streamed_are_one_line(
-    compact: Restorer, tmp_path: Path, name: str, words: str
+    restorer: Restorer, tmp_path: Path, name: str, words: str
 ) -> None:
     with pytest.raises(PictureError, match=words) as error:
-        compact.restore_file(refused(name, tmp_path), tmp_path / "out.tif")
+        restorer.restore_file(refused(name, tmp_path), tmp_path / "out.tif")
     assert "\n" not in str(error.value)
     assert not [path for path in tmp_path.iterdir() if "out.tif" in path.name]
 
 
-def test_models_options_and_targets_that_cannot_be_streamed_are_one_line(compact: Restorer, tmp_path: Path) -> None:
+def test_models_options_and_targets_that_cannot_be_streamed_are_one_line(restorer: Restorer, tmp_path: Path) -> None:
     source = written(tmp_path / "a.png", drawn(16, 16, 3))
     tiny = Restorer(tiny_model(), device="cpu")
     cases: list[tuple[Restorer, str, RestoreOptions, type[S3DiffError], str]] = [
         (tiny, "o.tif", RestoreOptions(), OptionError, "looks at the whole picture at once"),
-        (compact, "o.png", RestoreOptions(), OutputError, r"end the name in \.tif"),
-        (compact, "o.tif", RestoreOptions(strength=0.5), OptionError, "strength is 0.5"),
-        (compact, "o.tif", RestoreOptions(latent="sample"), OptionError, "latent mean"),
-        (compact, "o.tif", RestoreOptions(tile="off"), OptionError, "tile off"),
-        (compact, "o.tif", RestoreOptions(scale=2, restore_at="model"), OptionError, "neither cut nor resampled"),
-        (compact, "o.tif", RestoreOptions(scale=1e9), PictureError, "px a side"),
-        (compact, "o.tif", RestoreOptions(scale=1e5), OutputError, "GB of disk"),
+        (restorer, "o.png", RestoreOptions(), OutputError, r"end the name in \.tif"),
+        (restorer, "o.tif", RestoreOptions(strength=0.5), OptionError, "strength is 0.5"),
+        (restorer, "o.tif", RestoreOptions(latent="sample"), OptionError, "latent mean"),
+        (restorer, "o.tif", RestoreOptions(tile="off"), OptionError, "tile off"),
+        (restorer, "o.tif", RestoreOptions(scale=2, restore_at="model"), OptionError, "neither cut nor resampled"),
+        (restorer, "o.tif", RestoreOptions(scale=1e9), PictureError, "px a side"),
+        (restorer, "o.tif", RestoreOptions(scale=1e5), OutputError, "GB of disk"),
     ]
     for restorer, name, options, kind, words in cases:
         with pytest.raises(S3DiffError, match=words) as error:
@@ -256,7 +256,7 @@ def test_models_options_and_targets_that_cannot_be_streamed_are_one_line(compact
         assert isinstance(error.value, kind)
     (tmp_path / "there.tif").write_bytes(b"mine")
     with pytest.raises(OutputError, match="already there"):
-        compact.restore_file(source, tmp_path / "there.tif", overwrite=False)
+        restorer.restore_file(source, tmp_path / "there.tif", overwrite=False)
     assert (tmp_path / "there.tif").read_bytes() == b"mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "there.tif"]
 

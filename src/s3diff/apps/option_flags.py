@@ -59,12 +59,8 @@ _SHARED = f"""
 
 
 class _Help(NamedTuple):
-    """Hold an entry of a docstring.
-
-    Attributes:
-        words: in the parentheses: the flag's names where they are not the parameter's, then the name of its value, and
-            limits such as ``>=1``.
-        text: the help.
+    """Hold an entry of a docstring: the words in its parentheses, and the help. The words are the flag's names where
+    they are not the parameter's, then the name of its value, and limits such as ``>=1``.
     """
 
     words: tuple[str, ...] = ()
