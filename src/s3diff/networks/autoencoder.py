@@ -10,23 +10,9 @@ from torch.nn import functional as F
 
 from s3diff.errors import ModelError
 from s3diff.networks.attention import ImageAttention
-from s3diff.networks.blocks import (
-    EPS_RANGE,
-    MAX_LAYERS_PER_BLOCK,
-    MAX_WIDTH,
-    Downsampler,
-    Norm,
-    ResnetBlock,
-    Upsample,
-    Upsampler,
-    require_choice,
-    require_divisor,
-    require_widths,
-    require_within,
-    stream_activation,
-    stream_norm,
-)
-from s3diff.networks.modulated_lora import MAX_LORA_RANK, ModulatedConv2d, ModulatedNetwork
+from s3diff.networks.blocks import Downsampler, Norm, ResnetBlock, Upsample, Upsampler, stream_activation, stream_norm
+from s3diff.networks.modulated_lora import ModulatedConv2d, ModulatedNetwork
+from s3diff.networks.shapes import check_shape, require_divisor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,19 +58,7 @@ class AutoencoderConfig:
     def __post_init__(self) -> None:
         if self.image_channels != 3:
             raise ValueError(f"image_channels is {self.image_channels}; allowed: 3")
-        require_within("latent_channels", self.latent_channels, 1, MAX_WIDTH)
-        require_widths("block_out_channels", self.block_out_channels)
-        if self.decoder_channels is not None:
-            require_widths("decoder_channels", self.decoder_channels)
-        require_within("layers_per_block", self.layers_per_block, 1, MAX_LAYERS_PER_BLOCK)
-        require_within("pixel_unshuffle", self.pixel_unshuffle, 1, 64)
-        require_within("pixel_shuffle", self.pixel_shuffle, 1, 64)
-        require_choice("norm", self.norm, Norm)
-        require_within("norm_num_groups", self.norm_num_groups, 1, MAX_WIDTH)
-        require_within("norm_eps", self.norm_eps, *EPS_RANGE)
-        require_choice("upsample", self.upsample, Upsample)
-        require_within("scaling_factor", self.scaling_factor, 1e-4, 1e4)
-        require_within("lora_rank", self.lora_rank, 0, MAX_LORA_RANK)
+        check_shape(self)
 
     @property
     def downscale(self) -> int:

@@ -5,22 +5,13 @@ Every block takes ``modulation``: [B, r, r] for its modulated layers, or None fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3diff.errors import ModelError
 from s3diff.networks.modulated_lora import ModulatedConv2d, repeated
-
-#: More is no network of this kind; a damaged configuration would build them for minutes.
-MAX_LAYERS_PER_BLOCK = 64
-MAX_BLOCKS = 16
-MAX_WIDTH = 2**16
-#: Below it the square root of a float32 picture without contrast is no longer guarded; above it the norm is none.
-EPS_RANGE = (1e-12, 1.0)
 
 Norm = Literal["group", "branch", "none"]
 Upsample = Literal["nearest", "bilinear"]
@@ -85,51 +76,6 @@ def guided(both: Tensor, guidance: Tensor) -> Tensor:
     """
     positive, negative = both.to(torch.promote_types(both.dtype, torch.float32)).chunk(2)
     return (negative + guidance * (positive - negative)).to(both.dtype)
-
-
-def require_within(name: str, value: float, lowest: float, highest: float) -> None:
-    """Refuse a value of a configuration.
-
-    Raises:
-        ValueError: it lies outside the range.
-    """
-    if not lowest <= value <= highest:
-        raise ValueError(f"{name} is {value}; allowed: {lowest} to {highest}")
-
-
-def require_choice(name: str, value: object, choices: Any) -> None:
-    """Refuse a value that is none of a ``Literal``'s.
-
-    Raises:
-        ValueError: it is another one.
-    """
-    if value not in get_args(choices):
-        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(map(repr, get_args(choices)))}")
-
-
-def require_widths(name: str, widths: Sequence[int]) -> None:
-    """Refuse widths that no row of blocks has.
-
-    Raises:
-        ValueError: there are none or too many, or one is too small or too large.
-    """
-    if not 1 <= len(widths) <= MAX_BLOCKS:
-        raise ValueError(f"{name} is {list(widths)}; allowed: 1 to {MAX_BLOCKS} widths")
-    for index, width in enumerate(widths):
-        require_within(f"{name}[{index}]", width, 1, MAX_WIDTH)
-
-
-def require_divisor(name: str, divisor: int, width: int) -> None:
-    """Refuse heads or groups that do not divide the width of their layer.
-
-    Two fields at once are checked where the network is built, not where the configuration is made: ``--set`` changes
-    one field after another.
-
-    Raises:
-        ModelError: a rest is left.
-    """
-    if width % divisor:
-        raise ModelError(f"{name} is {divisor}; allowed: divisors of the width {width}")
 
 
 def norm_layer(kind: Norm, num_groups: int, channels: int, eps: float) -> nn.Module:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3diff.networks.blocks import MAX_WIDTH, require_within
 from s3diff.networks.degradation_estimator import DEGREE_NAMES
+from s3diff.networks.shapes import check_shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,7 @@ class ConditioningConfig:
     modulated: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("num_frequencies", "hidden_channels", "block_channels"):
-            require_within(name, getattr(self, name), 1, MAX_WIDTH)
+        check_shape(self)
 
 
 class NetworkConditioning(nn.Module):

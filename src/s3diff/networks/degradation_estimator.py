@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3diff.networks.blocks import MAX_WIDTH, require_widths, require_within
+from s3diff.networks.shapes import check_shape
 
 #: Order of the degrees in every [B, 2] tensor.
 DEGREE_NAMES = ("blur", "noise")
@@ -29,8 +29,7 @@ class DegradationEstimatorConfig:
     def __post_init__(self) -> None:
         if len(self.stage_channels) != 2:
             raise ValueError(f"stage_channels is {list(self.stage_channels)}; allowed: 2 widths")
-        require_widths("stage_channels", self.stage_channels)
-        require_within("hidden_channels", self.hidden_channels, 1, MAX_WIDTH)
+        check_shape(self)
 
 
 class _ResidualBlock(nn.Module):

@@ -13,24 +13,18 @@ from torch.nn import functional as F
 from s3diff.errors import ModelError
 from s3diff.networks.attention import Context, KeysAndValues, SpatialTransformer, TransformerBlock
 from s3diff.networks.blocks import (
-    EPS_RANGE,
-    MAX_LAYERS_PER_BLOCK,
-    MAX_WIDTH,
     Downsampler,
     Norm,
     ResnetBlock,
     Upsample,
     Upsampler,
     guided,
-    require_choice,
-    require_divisor,
-    require_widths,
-    require_within,
     sinusoidal_features,
     stream_activation,
     stream_norm,
 )
-from s3diff.networks.modulated_lora import MAX_LORA_RANK, ModulatedConv2d, ModulatedNetwork, repeated
+from s3diff.networks.modulated_lora import ModulatedConv2d, ModulatedNetwork, repeated
+from s3diff.networks.shapes import check_shape, require_divisor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +59,10 @@ class UNetConfig:
     lora_rank: int = 32
 
     def __post_init__(self) -> None:
-        require_within("latent_channels", self.latent_channels, 1, MAX_WIDTH)
-        require_widths("block_out_channels", self.block_out_channels)
+        check_shape(self)
         if self.block_out_channels[0] % 2:
             # The timestep's features are pairs of a cosine and a sine.
             raise ValueError(f"block_out_channels[0] is {self.block_out_channels[0]}; allowed: even widths")
-        require_widths("num_heads", self.num_heads)
-        require_within("layers_per_block", self.layers_per_block, 1, MAX_LAYERS_PER_BLOCK)
-        require_within("context_channels", self.context_channels, 1, MAX_WIDTH)
-        require_choice("norm", self.norm, Norm)
-        require_within("norm_num_groups", self.norm_num_groups, 1, MAX_WIDTH)
-        require_within("norm_eps", self.norm_eps, *EPS_RANGE)
-        require_choice("upsample", self.upsample, Upsample)
-        require_within("lora_rank", self.lora_rank, 0, MAX_LORA_RANK)
 
     @property
     def downscale(self) -> int:
