@@ -81,15 +81,7 @@ def options_from_texts(texts: Mapping[str, str]) -> tuple[RestoreOptions, Output
     for name in texts:
         if name not in offered:
             raise OptionError(f"{name[:60]} is no option; there are {', '.join(offered)}")
-    values: list[dict[str, Any]] = []
-    for options in (RestoreOptions, OutputOptions):
-        names = [
-            field.name
-            for field in fields(options)
-            if texts.get(field.name) or (field.name in _MAY_BE_EMPTY and field.name in texts)
-        ]
-        values.append({name: _value(name, texts[name]) for name in names})
-    return RestoreOptions(**values[0]), OutputOptions(**values[1])
+    return _made(RestoreOptions, texts), _made(OutputOptions, texts)
 
 
 def form_options(texts: Mapping[str, str]) -> tuple[RestoreOptions, OutputOptions, VideoOptions]:
@@ -99,8 +91,7 @@ def form_options(texts: Mapping[str, str]) -> tuple[RestoreOptions, OutputOption
         OptionError: a field that does not exist, or a value that is not allowed.
     """
     options, writing = options_from_texts({name: text for name, text in texts.items() if name not in VIDEO_FIELDS})
-    given = {name: _value(name, texts[name]) for name in VIDEO_FIELDS if texts.get(name)}
-    return options, writing, VideoOptions(**given)
+    return options, writing, _made(VideoOptions, {name: texts[name] for name in VIDEO_FIELDS if name in texts})
 
 
 def texts_of_options(
@@ -247,6 +238,11 @@ def parse_own(name: str, text: Any) -> Any:
     return int(text) if name == "tile" and re.fullmatch("[0-9]{1,10}", text) else text
 
 
+def _made(options: type, texts: Mapping[str, str]) -> Any:
+    names = (field.name for field in fields(options) if field.name in texts)
+    return options(**{name: _value(name, texts[name]) for name in names if texts[name] or name in _MAY_BE_EMPTY})
+
+
 def _value(name: str, text: str) -> Any:
     if name == "released_tiles":
         return ReleasedTiles() if _truth(name, text) else None
@@ -282,6 +278,12 @@ def _schema(name: str, choices: tuple[str, ...] | None) -> dict[str, Any]:
 def _descriptions(options: type) -> dict[str, str]:
     """Return the docstring's description of each attribute."""
     text = inspect.cleandoc(options.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
-    entries = re.split(r"^    (\w+): ", text, flags=re.MULTILINE)[1:]
-    plain = (" ".join(entry.replace("``", "`").split()) for entry in entries[1::2])
-    return {name: entry[0].upper() + entry[1:] for name, entry in zip(entries[::2], plain, strict=True)}
+    entries = {name: entry.replace("``", "`") for name, (_, entry) in docstring_entries(text).items()}
+    return {name: entry[0].upper() + entry[1:] for name, entry in entries.items()}
+
+
+def docstring_entries(text: str) -> dict[str, tuple[str, str]]:
+    """Read a section of a docstring: by name the words in an entry's parentheses, and its text on one line."""
+    parts = re.split(r"^    (\w+)(?: \(([^)]*)\))?: ", text, flags=re.MULTILINE)[1:]
+    texts = (" ".join(entry.split()) for entry in parts[2::3])
+    return {name: (words or "", entry) for name, words, entry in zip(parts[::3], parts[1::3], texts, strict=True)}

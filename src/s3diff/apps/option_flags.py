@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
@@ -16,7 +15,7 @@ import typer
 
 from s3diff.apps.terminal import one_line_errors
 from s3diff.formats import FORMATS, in_words
-from s3diff.option_texts import describe_option, flag_of, parse_own, whole_millions
+from s3diff.option_texts import describe_option, docstring_entries, flag_of, parse_own, whole_millions
 from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
 from s3diff.presets import PRESETS, RestorePreset, find_preset
 from s3diff.video_options import VideoOptions
@@ -150,12 +149,7 @@ def _split(text: str | None) -> tuple[str, str]:
 
 
 def _entries(text: str) -> dict[str, _Help]:
-    """Read the entries of a docstring's ``Args:``."""
-    parts = re.split(r"^    (\w+)(?: \(([^)]*)\))?: ", text, flags=re.MULTILINE)[1:]
-    return {
-        name: _Help(tuple((words or "").split()), " ".join(entry.split()))
-        for name, words, entry in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
-    }
+    return {name: _Help(tuple(words.split()), entry) for name, (words, entry) in docstring_entries(text).items()}
 
 
 def _flag(parameter: inspect.Parameter, described: _Help) -> inspect.Parameter:
