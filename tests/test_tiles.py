@@ -403,25 +403,25 @@ def test_any_size_in_tiles(compact: Restorer, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("how", ["adain", "none"])
-def test_tiles_with_other_colour_matching_alpha_grey_and_scale(compact: Restorer, how: str) -> None:
+def test_tiles_with_other_colour_matching_alpha_grey_and_scale(restorer: Restorer, how: str) -> None:
     generator = np.random.default_rng(10)
     smooth = np.linspace(20, 230, 150)[None, :] * np.linspace(0.5, 1, 75)[:, None]
     picture = (smooth[..., None] + generator.normal(0, 2, (75, 150, 4))).clip(0, 255).astype(np.uint8)
     options = RestoreOptions(color_match=how, scale=3.3, tile="off")  # type: ignore[arg-type]
     for pixels in (picture, picture[..., 0]):
-        whole = compact.restore(pixels, options)
-        tiled = compact.restore(pixels, RestoreOptions(color_match=how, scale=3.3, tile=400))  # type: ignore[arg-type]
+        whole = restorer.restore(pixels, options)
+        tiled = restorer.restore(pixels, RestoreOptions(color_match=how, scale=3.3, tile=400))  # type: ignore[arg-type]
         assert psnr(tiled.array, whole.array) >= 50
         if whole.picture.alpha is not None:
             assert tiled.picture.alpha is not None
             assert psnr(tiled.picture.alpha, whole.picture.alpha) >= 50
 
 
-def test_a_sampled_latent_is_the_same_in_tiles(compact: Restorer) -> None:
+def test_a_sampled_latent_is_the_same_in_tiles(restorer: Restorer) -> None:
     picture = np.full((64, 160, 3), 120, np.uint8)
     options = {"latent": "sample", "seed": 4}
-    whole = compact.restore(picture, RestoreOptions(tile="off", **options))  # type: ignore[arg-type]
-    tiled = compact.restore(picture, RestoreOptions(tile=400, **options))  # type: ignore[arg-type]
+    whole = restorer.restore(picture, RestoreOptions(tile="off", **options))  # type: ignore[arg-type]
+    tiled = restorer.restore(picture, RestoreOptions(tile=400, **options))  # type: ignore[arg-type]
     assert psnr(tiled.array, whole.array) >= 50
 
 
@@ -444,7 +444,7 @@ def test_the_autoencoder_in_bands_is_exact_and_in_tiles_near(model: LoadedModel,
     assert 20 < 10 * math.log10(4 / float((near - found["output"]).square().mean())) < 60
 
 
-def test_when_memory_runs_out_the_tiles_become_smaller(compact: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_memory_runs_out_the_tiles_become_smaller(restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = np.full((130, 130, 3), 120, np.uint8)
     walk, tried = steps.walk, []
 
@@ -455,7 +455,7 @@ def test_when_memory_runs_out_the_tiles_become_smaller(compact: Restorer, monkey
         return walk(model, read, sizes, options, plan, **rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(steps, "walk", limited)
-    restored = compact.restore(picture, RestoreOptions(tile="off"))
+    restored = restorer.restore(picture, RestoreOptions(tile="off"))
     assert tried == [None, 384]
     assert restored.notes == ("memory ran out; restored in tiles of 384 px",)
 

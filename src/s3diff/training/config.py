@@ -57,16 +57,13 @@ class DataConfig:
     num_workers: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("crop_px", 8), ("batch_size", 1), ("accumulate", 1), ("scale", 1), ("num_workers", 0)):
-            require_at_least(f"data.{name}", getattr(self, name), least)
-        require_at_least("data.min_detail", self.min_detail, 0)
+        _require_at_least("data.", self, crop_px=8, batch_size=1, accumulate=1, scale=1, num_workers=0, min_detail=0)
         if not 0 <= self.truth_blur_px[0] <= self.truth_blur_px[1] <= MAX_TRUTH_BLUR_PX:
             raise OptionError(
                 f"data.truth_blur_px is {self.truth_blur_px}; give a lowest and a highest value "
                 f"from 0 to {MAX_TRUTH_BLUR_PX}"
             )
-        if not 0 <= self.collage_probability <= 1:
-            raise OptionError(f"data.collage_probability is {self.collage_probability}; give a number from 0 to 1")
+        _require_share("data.collage_probability", self.collage_probability)
         if not 1 <= self.enlargement[0] <= self.enlargement[1] <= MAX_ENLARGEMENT:
             raise OptionError(
                 f"data.enlargement is {self.enlargement}; give a lowest and a highest factor "
@@ -107,8 +104,7 @@ class LossConfig:
     max_shift_px: int = 15
 
     def __post_init__(self) -> None:
-        for name in (field_.name for field_ in fields(self) if field_.name != "vgg_precision"):
-            require_at_least(f"loss.{name}", getattr(self, name), 0)
+        _require_at_least("loss.", self, **{each.name: 0 for each in fields(self) if each.name != "vgg_precision"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +127,7 @@ class AdversarialConfig:
     start_step: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("weight", "discriminator_weight", "learning_rate", "start_step"):
-            require_at_least(f"adversarial.{name}", getattr(self, name), 0)
+        _require_at_least("adversarial.", self, weight=0, discriminator_weight=0, learning_rate=0, start_step=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,15 +160,8 @@ class OptimiserConfig:
     max_skipped: int = 10
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("max_steps", 1),
-            ("warmup_steps", 0),
-            ("decay_steps", 0),
-            ("max_skipped", 1),
-            ("learning_rate", 0),
-            ("weight_decay", 0),
-        ):
-            require_at_least(f"optimiser.{name}", getattr(self, name), least)
+        _require_at_least("optimiser.", self, max_steps=1, warmup_steps=0, decay_steps=0, max_skipped=1)
+        _require_at_least("optimiser.", self, learning_rate=0, weight_decay=0)
         for name in ("eps", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise OptionError(f"optimiser.{name} is {getattr(self, name)}; give a number above 0")
@@ -216,8 +204,7 @@ class ValidationConfig:
     seed: int = 20240917
 
     def __post_init__(self) -> None:
-        for name, least in (("every", 0), ("num_pictures", 1), ("crop_px", 32)):
-            require_at_least(f"validation.{name}", getattr(self, name), least)
+        _require_at_least("validation.", self, every=0, num_pictures=1, crop_px=32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,8 +248,7 @@ class RunConfig:
     stop_step: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("checkpoint_every", 1), ("keep_checkpoints", 1), ("log_every", 1), ("stop_step", 0)):
-            require_at_least(f"run.{name}", getattr(self, name), least)
+        _require_at_least("run.", self, checkpoint_every=1, keep_checkpoints=1, log_every=1, stop_step=0)
         if not 0 <= self.seed < 2**63:
             raise OptionError(f"run.seed is {self.seed}; give a whole number from 0 to {2**63 - 1}")
 
@@ -321,12 +307,9 @@ class TrainConfig:
     is_generative: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.negative_probability <= 1:
-            raise OptionError(f"negative_probability is {self.negative_probability}; give 0 to 1")
-        if not 0 <= self.dial_probability <= 1:
-            raise OptionError(f"dial_probability is {self.dial_probability}; give 0 to 1")
-        require_at_least("prompt_tokens", self.prompt_tokens, 1)
-        require_at_least("estimator_steps", self.estimator_steps, 1)
+        _require_share("negative_probability", self.negative_probability)
+        _require_share("dial_probability", self.dial_probability)
+        _require_at_least("", self, prompt_tokens=1, estimator_steps=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,7 +353,13 @@ class EstimatorTrainConfig:
             )
 
 
-def require_at_least(name: str, value: float, least: int) -> None:
-    """Refuse a value that is too small."""
-    if value < least:
-        raise OptionError(f"{name} is {value}; give {least} or more")
+def _require_at_least(place: str, config: object, **least: int) -> None:
+    """Refuse a value that is too small; ``place``: what stands before its name in the whole configuration."""
+    for name, lowest in least.items():
+        if getattr(config, name) < lowest:
+            raise OptionError(f"{place}{name} is {getattr(config, name)}; give {lowest} or more")
+
+
+def _require_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise OptionError(f"{name} is {value}; give 0 to 1")
