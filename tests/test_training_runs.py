@@ -395,7 +395,7 @@ def test_a_users_own_recipe(photos: Path, tmp_path: Path) -> None:
         ("optimiser.betas=0.9", "a list of 2 is needed"),
         ("gradient_checkpointing=2", "true or false is needed"),
         ("adversarial.discriminator.backbone=resnet", "allowed are 'dino', 'vgg16', 'random', 'pixels', 'none'"),
-        ("negative_probability=2.0", "give 0 to 1"),
+        ("negative_probability=2.0", "give a number from 0 to 1"),
         ("optimiser.learning_rate=-1", "optimiser.learning_rate is -1.0; give 0 or more"),
         ("optimiser.betas=2,2", "from 0 to below 1"),
         ("optimiser.ema_decay=2", "from 0 to below 1"),

@@ -362,4 +362,4 @@ def _require_at_least(place: str, config: object, **least: int) -> None:
 
 def _require_share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise OptionError(f"{name} is {value}; give 0 to 1")
+        raise OptionError(f"{name} is {value}; give a number from 0 to 1")
