@@ -13,6 +13,7 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,8 +21,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from recipe_weights import recipe_weights
 from s3diff.checkpoints.weights_file import write_safetensors
-from s3diff.evaluation.perceptual import LPIPS, recipe_weights
+from s3diff.evaluation.perceptual import LPIPS
 from s3diff.images.codecs import from_array, write_picture
 from s3diff.training import losses
 from s3diff.training.adversarial.vision_transformer import VisionTransformer, VisionTransformerConfig

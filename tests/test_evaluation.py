@@ -23,11 +23,12 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from conftest import shared_path
+from recipe_weights import recipe_weights
 from s3diff.errors import DownloadError, MissingExtraError, ModelError, OptionError, PictureError
 from s3diff.evaluation import perceptual_weights
 from s3diff.evaluation.array_pickle import read_array_pickle
 from s3diff.evaluation.metrics import luma, psnr_y, ssim_y
-from s3diff.evaluation.perceptual import DISTS, LPIPS, recipe_weights
+from s3diff.evaluation.perceptual import DISTS, LPIPS
 from s3diff.evaluation.perceptual_weights import load_perceptual_weights, prepare_perceptual_weights
 from s3diff.evaluation.spectrum import DIRECTIONS, GRID_OF_SET, PERIODS_PX, grid_contrasts, grid_parts
 

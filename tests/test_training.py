@@ -13,11 +13,12 @@ import torch
 
 from conftest import shared_path
 from golden_models import official_files
+from recipe_weights import recipe_weights
 from s3diff.checkpoints.model_folder import load_model
 from s3diff.checkpoints.official_pickle import write_official_pickle
 from s3diff.checkpoints.registry import model_folder
 from s3diff.errors import ModelError, OptionError, TrainingError
-from s3diff.evaluation.perceptual import DISTS, LPIPS, recipe_weights
+from s3diff.evaluation.perceptual import DISTS, LPIPS
 from s3diff.images.codecs import from_array, read_picture
 from s3diff.images.resampling import enlarge, to_network_range
 from s3diff.networks.autoencoder import AutoencoderConfig

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from conftest import goldens_path
 from golden_models import official_files
+from recipe_weights import recipe_weights
 from s3diff.checkpoints.convert import convert
 from s3diff.checkpoints.model_folder import LoadedModel, load_model
 from s3diff.checkpoints.official_pickle import official_names
-from s3diff.evaluation.perceptual import LPIPS, recipe_weights
+from s3diff.evaluation.perceptual import LPIPS
 from s3diff.training import phases
 from s3diff.training.adversarial.augmentation import neutral_draw
 from s3diff.training.config import LossConfig

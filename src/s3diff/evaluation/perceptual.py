@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from s3diff.errors import ModelError, OptionError, PictureError
-from s3diff.evaluation.perceptual_weights import PerceptualName, Weights, load_perceptual_weights
+from s3diff.evaluation.perceptual_weights import load_perceptual_weights
 
 #: (input channels, output channels, kernel side) of every convolution, in order.
 ALEXNET_CONVOLUTIONS = ((3, 64, 11), (64, 192, 5), (192, 384, 3), (384, 256, 3), (256, 256, 3))
@@ -90,31 +89,6 @@ def load_frozen(module: nn.Module, weights: Mapping[str, torch.Tensor], measure:
     module.load_state_dict(dict(weights))
     module.requires_grad_(False)
     module.eval()
-
-
-def recipe_weights(name: PerceptualName) -> Weights:
-    """Draw seeded random weights of the right shapes, for tests and dry runs; nothing is read.
-
-    Convolution i: ``RandomState(1000 + i)``, He-normal, zero bias; head k: ``|RandomState(2000 + k)| * 0.1``. These are
-    the weights with which the goldens of the released training code were made, hence numpy's old generator. DISTS:
-    alpha and beta are ``RandomState(3000)`` and ``RandomState(3001)``, uniform in [0, 1).
-    """
-    layout = ALEXNET_CONVOLUTIONS if name == "lpips_alex" else VGG16_CONVOLUTIONS
-    weights: Weights = {}
-    for i, (channels_in, channels_out, side) in enumerate(layout):
-        draw = np.random.RandomState(1000 + i).randn(channels_out, channels_in, side, side)
-        kernel = draw * np.sqrt(2.0 / (side * side * channels_in))
-        weights[f"convolutions.{i}.weight"] = torch.from_numpy(kernel.astype(np.float32))
-        weights[f"convolutions.{i}.bias"] = torch.zeros(channels_out)
-    if name == "dists":
-        for seed, key in ((3000, "alpha"), (3001, "beta")):
-            draw = np.random.RandomState(seed).rand(sum(DISTS_FEATURE_CHANNELS))
-            weights[key] = torch.from_numpy(draw.astype(np.float32))
-        return weights
-    for k, channels in enumerate(ALEXNET_FEATURE_CHANNELS if name == "lpips_alex" else VGG16_FEATURE_CHANNELS):
-        head = np.abs(np.random.RandomState(2000 + k).randn(1, channels, 1, 1)) * 0.1
-        weights[f"linear.{k}"] = torch.from_numpy(head.astype(np.float32)).flatten()
-    return weights
 
 
 def _convolutions(
