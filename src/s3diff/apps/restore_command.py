@@ -114,9 +114,9 @@ def restore(
         _refuse(what, " is for pictures; leave it out", **of_pictures, shard=shard, journal=journal)
     replay, name_of_model = None, DEFAULT_NAME if model is None else model
     if from_result is not None:
-        from s3diff.restoration.replay import model_of, read_replay, require_one_picture
+        from s3diff.restoration.replay import model_of, read_replay
 
-        require_one_picture(is_many=False, is_at_server=server is not None)
+        _refuse("--from-result and ", " exclude each other; leave out one of them", server=server)
         replay = read_replay(from_result, options, writing, stream=stream)
         options, writing, stream = replay.options, replay.writing, replay.made.is_streamed
         name_of_model = model_of(replay.made) if model is None else model
@@ -170,8 +170,8 @@ def restore(
     )
     if server is None:  # a name that is wrong is said before
         load_torch(threads, quiet=quiet)
-    if replay is not None:
-        require_one_picture(is_many=plan.is_many, is_at_server=False)
+    if replay is not None and plan.is_many:
+        raise OptionError("--from-result takes the one picture that the result was made of; give that file")
     signer = None
     if sign is not None:
         from s3diff.images.files.credentials import ResultSigner

@@ -123,15 +123,3 @@ def model_of(made: Provenance) -> str:
             "its folder with --model"
         )
     return made.model
-
-
-def require_one_picture(*, is_many: bool, is_at_server: bool) -> None:
-    """Refuse several pictures and a service, which one result cannot repeat.
-
-    Raises:
-        OptionError: several pictures, or a service, are asked for.
-    """
-    if is_at_server:
-        raise OptionError("--from-result and --server exclude each other; leave out one of them")
-    if is_many:
-        raise OptionError("--from-result takes the one picture that the result was made of; give that file")
