@@ -130,7 +130,7 @@ def main() -> None:
 def compare(name: str, given: argparse.Namespace, restorer: Restorer, measures: list[Any]) -> None:
     """Restore three pictures with the defaults, the preset and each ``--try``."""
     sources, degrade = KINDS[name]
-    usual = PRESETS[name].options()
+    usual = PRESETS[name].options(RestoreOptions)
     scale = int(usual.scale)
     ways: dict[str, RestoreOptions] = {"defaults": RestoreOptions(scale=scale), name: usual}
     for tried in given.tried:

@@ -24,9 +24,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_built_in_presets() -> None:
     assert list(PRESETS) == ["photo", "denoise", "scan", "web", "text", "drawing"]
-    assert PRESETS["photo"].options() == RestoreOptions()
-    assert PRESETS["denoise"].options().output_size(60, 40) == (60, 40)
-    made = [preset.options() for preset in PRESETS.values()]
+    assert PRESETS["photo"].options(RestoreOptions) == RestoreOptions()
+    assert PRESETS["denoise"].options(RestoreOptions).output_size(60, 40) == (60, 40)
+    made = [preset.options(RestoreOptions) for preset in PRESETS.values()]
     assert all(first != second for index, first in enumerate(made) for second in made[:index])
     for name, preset in PRESETS.items():
         assert preset.name == name
@@ -34,22 +34,22 @@ def test_the_built_in_presets() -> None:
         assert preset.summary.endswith((".", ":"))
         assert set(preset.values) <= set(option_fields())
         for option, value in preset.values.items():
-            assert getattr(preset.options(), option) == value
+            assert getattr(preset.options(RestoreOptions), option) == value
 
 
 def test_what_is_given_wins() -> None:
     scan = PRESETS["scan"]
-    assert scan.options(noise=0.5).noise == 0.5
-    assert scan.options(noise=None).noise is None  # given, and so no longer the preset's
+    assert scan.options(RestoreOptions, noise=0.5).noise == 0.5
+    assert scan.options(RestoreOptions, noise=None).noise is None  # given, and so no longer the preset's
     # Any size replaces the preset's.
-    long_side = scan.options(long_side=300)
+    long_side = scan.options(RestoreOptions, long_side=300)
     assert long_side.output_size(100, 50) == (300, 150)
     assert long_side.noise == "+0.2"
 
 
 def test_a_size_by_hand_replaces_a_size_of_another_kind(own: Path) -> None:
     own.write_text("[album]\nlong-side = 4096\n")
-    assert find_preset("album").options(scale=2).output_size(100, 50) == (200, 100)
+    assert find_preset("album").options(RestoreOptions, scale=2).output_size(100, 50) == (200, 100)
 
 
 def test_own_presets(own: Path) -> None:
@@ -60,9 +60,9 @@ def test_own_presets(own: Path) -> None:
     )
     album = find_preset("Album 1")
     assert album.summary == "For the album, 100 %"
-    assert album.options() == RestoreOptions(long_side=4096, noise="+0.1", positive_prompt="")
-    assert album.writing() == OutputOptions(format="jpg", quality=80)
-    assert album.writing(quality=90).quality == 90
+    assert album.options(RestoreOptions) == RestoreOptions(long_side=4096, noise="+0.1", positive_prompt="")
+    assert album.options(OutputOptions) == OutputOptions(format="jpg", quality=80)
+    assert album.options(OutputOptions, quality=90).quality == 90
     assert list(all_presets()) == [*PRESETS, "Album 1", "tiny"]
 
 

@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from s3diff.errors import OptionError
 from s3diff.messages import reason_of
 from s3diff.option_texts import flag_of, option_fields, option_text, options_from_texts
-from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.user_folders import config_folder
 
 #: Options that each decide the output's size: one given by hand replaces all of a preset's.
 _SIZES = ("scale", "size", "long_side", "megapixels")
+Options = TypeVar("Options")
 #: Key of a preset's description in a file.
 _SUMMARY = "summary"
 
@@ -40,35 +40,19 @@ class RestorePreset:
     summary: str
     values: Mapping[str, Any]
 
-    def merged(self, options: type, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge options given by hand with the preset's; the former have priority, and a size replaces the preset's.
+    def options(self, kind: type[Options], **given: Any) -> Options:
+        """Make options of the preset.
 
         Args:
-            options: the dataclass whose fields are wanted.
-            given: fields of it by name.
+            kind: the dataclass: ``RestoreOptions`` or ``OutputOptions``.
+            given: fields given by hand: they have priority, and a size replaces the preset's.
+
+        Raises:
+            OptionError: a given value is not allowed.
         """
         replaced = {*given, *(_SIZES if any(name in given for name in _SIZES) else ())}
-        kept = {field.name for field in fields(options)} - replaced
-        return {**{name: value for name, value in self.values.items() if name in kept}, **given}
-
-    def options(self, **given: Any) -> RestoreOptions:
-        """Make the options of the preset.
-
-        Args:
-            given: fields of ``RestoreOptions`` that were given by hand.
-
-        Raises:
-            OptionError: a given value is not allowed.
-        """
-        return RestoreOptions(**self.merged(RestoreOptions, given))
-
-    def writing(self, **given: Any) -> OutputOptions:
-        """Make the output options of the preset; ``given``: fields of ``OutputOptions`` that were given by hand.
-
-        Raises:
-            OptionError: a given value is not allowed.
-        """
-        return OutputOptions(**self.merged(OutputOptions, given))
+        kept = {field.name for field in fields(kind)} - replaced  # type: ignore[arg-type]
+        return kind(**{name: value for name, value in self.values.items() if name in kept}, **given)
 
 
 def _preset(name: str, title: str, summary: str, **values: Any) -> RestorePreset:

@@ -193,7 +193,7 @@ def _options(options: type, given: Mapping[str, Any], context: typer.Context) ->
     preset: RestorePreset = given["preset"]
     sources = {field.name: context.get_parameter_source(field.name) for field in fields(options)}
     names = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
-    return options(**preset.merged(options, {name: _value(name, given[name]) for name in names}))
+    return preset.options(options, **{name: _value(name, given[name]) for name in names})
 
 
 def _value(name: str, value: Any) -> Any:
