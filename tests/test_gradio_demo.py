@@ -14,11 +14,11 @@ gradio = pytest.importorskip("gradio", reason="needs the extra demo")
 
 
 @pytest.fixture(scope="module")
-def restored(restorer: Restorer) -> Any:
+def restored(compact: Restorer) -> Any:
     """The demo's function: pixels, scale, blur, noise, strength, guidance."""
     from s3diff.integrations.gradio import demo
 
-    return demo(restorer).fn
+    return demo(compact).fn
 
 
 def test_every_slider_has_an_effect(restored: Any) -> None:
