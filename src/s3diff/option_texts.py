@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -282,8 +282,8 @@ def _descriptions(options: type) -> dict[str, str]:
     return {name: entry[0].upper() + entry[1:] for name, entry in entries.items()}
 
 
-def docstring_entries(text: str) -> dict[str, tuple[str, str]]:
+def docstring_entries(text: str) -> dict[str, tuple[Sequence[str], str]]:
     """Read a section of a docstring: by name the words in an entry's parentheses, and its text on one line."""
     parts = re.split(r"^    (\w+)(?: \(([^)]*)\))?: ", text, flags=re.MULTILINE)[1:]
-    texts = (" ".join(entry.split()) for entry in parts[2::3])
-    return {name: (words or "", entry) for name, words, entry in zip(parts[::3], parts[1::3], texts, strict=True)}
+    entries = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+    return {name: ((words or "").split(), " ".join(entry.split())) for name, words, entry in entries}

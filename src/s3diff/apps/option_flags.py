@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
@@ -20,6 +20,8 @@ from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
 from s3diff.presets import PRESETS, RestorePreset, find_preset
 from s3diff.video_options import VideoOptions
 
+#: Kind of a parameter that is a flag and no argument.
+_FLAG = inspect.Parameter.KEYWORD_ONLY
 #: Fields given as texts, and the help's names for the texts.
 _METAVARS = {"scale": "FACTOR", "size": "WxH", "blur": "DEGREE", "noise": "DEGREE", "tile": "auto|off|N"}
 _METAVARS |= {"pixel_format": "NAME", "batch": "N"}
@@ -57,15 +59,6 @@ _SHARED = f"""
 """
 
 
-class _Help(NamedTuple):
-    """Hold an entry of a docstring: the words in its parentheses, and the help. The words are the flag's names where
-    they are not the parameter's, then the name of its value, and limits such as ``>=1``.
-    """
-
-    words: tuple[str, ...] = ()
-    text: str = ""
-
-
 class _Flags(NamedTuple):
     """Hold the flags of a function, and what calls it with their values and typer's context."""
 
@@ -87,8 +80,7 @@ def takes_flags(**made_by: Callable[..., Any]) -> Callable[[Callable[..., Any]],
 
     def decorate(command: Callable[..., Any]) -> Callable[..., None]:
         flags = _flags(command, made_by)
-        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in flags.parameters]
-        signature = inspect.Signature(parameters)
+        signature = inspect.Signature(flags.parameters)
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
@@ -101,7 +93,7 @@ def takes_flags(**made_by: Callable[..., Any]) -> Callable[[Callable[..., Any]],
                 flags.call(values, values.get("context"))
 
         run.__signature__ = signature  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__annotations__ = {each.name: each.annotation for each in flags.parameters}
         run.__doc__ = _split(command.__doc__)[0]
         return run
 
@@ -109,7 +101,7 @@ def takes_flags(**made_by: Callable[..., Any]) -> Callable[[Callable[..., Any]],
 
 
 def _flags(function: Callable[..., Any], made_by: Mapping[str, Callable[..., Any]]) -> _Flags:
-    helps = _entries(_SHARED) | _entries(_split(function.__doc__)[1])
+    helps = docstring_entries(_SHARED) | docstring_entries(_split(function.__doc__)[1])
     found: dict[str, inspect.Parameter] = {}
     sources: dict[str, Any] = {}
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
@@ -120,14 +112,14 @@ def _flags(function: Callable[..., Any], made_by: Mapping[str, Callable[..., Any
             sources[name] = made
         elif isinstance(kind, type) and issubclass(kind, RestoreOptions | OutputOptions | VideoOptions):
             if issubclass(kind, RestoreOptions):
-                found["context"] = inspect.Parameter("context", parameter.kind, annotation=typer.Context)
+                found["context"] = inspect.Parameter("context", _FLAG, annotation=typer.Context)
                 preset = inspect.Parameter("preset", parameter.kind, default=next(iter(PRESETS)), annotation=str)
-                found["preset"] = _flag(preset, helps["preset"])
+                found["preset"] = _flag(preset, *helps["preset"])
             own = {field.name for field in fields(kind)} - {*found}
             found |= {each: _option(kind, each) for each in kind.__dataclass_fields__ if each in own}
             sources[name] = kind
         else:
-            found[name] = _flag(parameter, helps[name] if name in helps else _Help((), describe_option(name)))
+            found[name] = _flag(parameter, *(helps[name] if name in helps else ((), describe_option(name))))
             sources[name] = None
 
     def call(given: Mapping[str, Any], context: Any) -> Any:
@@ -148,21 +140,27 @@ def _split(text: str | None) -> tuple[str, str]:
     return before, below.partition("\n\n")[0]
 
 
-def _entries(text: str) -> dict[str, _Help]:
-    return {name: _Help(tuple(words.split()), entry) for name, (words, entry) in docstring_entries(text).items()}
+def _flag(parameter: inspect.Parameter, words: Sequence[str], text: str) -> inspect.Parameter:
+    """Make one flag, or an argument of a parameter that may be given without a name.
 
-
-def _flag(parameter: inspect.Parameter, described: _Help) -> inspect.Parameter:
-    """Make one flag, or an argument of a parameter that may be given without a name."""
-    text = described.text.replace("`", "")
+    Args:
+        words: the flag's names where they are not the parameter's, then the name of its value, and limits: ``>=1``.
+        text: the help.
+    """
+    names: list[str] = []
+    values: list[str] = []
+    limits = {}
+    for word in words:
+        if word[0] in "<>":
+            limits[word[0]] = float(word[2:]) if "." in word else int(word[2:])
+        else:
+            (names if word[0] == "-" else values).append(word)
+    text, metavar = text.replace("`", ""), " ".join(values) or None
     if isinstance(parameter.default, float) and parameter.default.is_integer():
         parameter = parameter.replace(default=int(parameter.default))  # 4 and not 4.0 in the help
-    names = [word for word in described.words if word.startswith("-")]
-    limits = {word[0]: float(word[2:]) if "." in word else int(word[2:]) for word in described.words if word[0] in "<>"}
-    metavar = " ".join(word for word in described.words if word[0] not in "-<>") or None
-    if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+    if parameter.kind is not _FLAG:
         argument = typer.Argument(help=text, metavar=metavar)
-        return parameter.replace(annotation=Annotated[parameter.annotation, argument])
+        return parameter.replace(kind=_FLAG, annotation=Annotated[parameter.annotation, argument])
     if not names and parameter.annotation is bool:
         flag = flag_of(parameter.name)
         names = [f"{flag}/--no-{flag[2:]}" if parameter.default is True else flag]
@@ -184,16 +182,19 @@ def _option(options: type, name: str) -> inspect.Parameter:
     text = describe_option(name).replace("in pixels (the command takes millions)", "in megapixels")
     text = text.replace("in bytes (the command takes millions)", "in megabytes")
     words = (*([] if hint is bool else [flag_of(name)]), *([metavar] if metavar else []))
-    plain = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
-    return _flag(plain, _Help(words, text))
+    plain = inspect.Parameter(name, _FLAG, default=default, annotation=hint)
+    return _flag(plain, words, text)
 
 
-def _options(options: type, given: Mapping[str, Any], context: typer.Context) -> Any:
+def _options(options: Any, given: Mapping[str, Any], context: typer.Context) -> Any:
     """Build the dataclass from the command line's flags and the preset."""
     preset: RestorePreset = given["preset"]
-    sources = {field.name: context.get_parameter_source(field.name) for field in fields(options)}
-    names = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
-    return preset.options(options, **{name: _value(name, given[name]) for name in names})
+    by_hand = {}
+    for name in options.__dataclass_fields__:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            by_hand[name] = _value(name, given[name])
+    return preset.options(options, **by_hand)
 
 
 def _value(name: str, value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from s3diff.errors import ModelError
@@ -32,7 +31,7 @@ def check_shape(config: Any) -> None:
         ValueError: a value is not allowed.
     """
     choices = choices_of(config.__class__)
-    for name in (field.name for field in fields(config)):
+    for name in config.__dataclass_fields__:
         value = getattr(config, name)
         if name in choices:
             if value not in choices[name]:
