@@ -11,7 +11,7 @@ from typing import Literal
 import typer
 
 from s3diff.apps.option_flags import takes_flags
-from s3diff.apps.terminal import EXIT_SOME_FAILED, EXIT_USER_ERROR, load_torch, on_one_line, remark
+from s3diff.apps.terminal import EXIT_SOME_FAILED, EXIT_USER_ERROR, load_torch, on_one_line, remark, waiting_line
 from s3diff.errors import ModelError, OptionError, OutputError
 from s3diff.option_texts import parse_size
 from s3diff.options import ColorMatch, RestoreOptions
@@ -160,5 +160,7 @@ def export(
     load_torch()
     from s3diff.export.writing import export_model
 
-    for path in export_model(model, output, form, size=pixels, half=half, need_degrees=need_degrees, options=options):
+    with waiting_line(f"exporting {model}, for a minute or more ..."):
+        made = export_model(model, output, form, size=pixels, half=half, need_degrees=need_degrees, options=options)
+    for path in made:
         typer.echo(str(path))
