@@ -355,7 +355,7 @@ def test_restore_in_a_pipeline_of_ones_own(pictures: Path, small: Path, restorer
     assert list(made["name"]) == list(names)
     assert [error is None for error in made["error"]] == [True, False, True]
     assert made["restored"][1] is None
-    assert str(tmp_path.parent) not in made["error"][1]
+    assert made["error"][1].startswith("picture is not a PNG"), "without the scratch folder"
     for index in (0, 2):
         target = tmp_path / names[index]
         restorer.restore(pictures / names[index], RestoreOptions(scale=2)).save(target)

@@ -84,10 +84,10 @@ class Restore:
         with tempfile.TemporaryDirectory(prefix="s3diff-") as scratch:
             source = Path(scratch, "picture")
             source.write_bytes(data)
-            extension = result_extension(picture_header(source).extension, self._writing)
-            job = RestoreJob(source, Path(scratch, f"restored{extension}"))
             runner = LocalRunner(self._restorer, self._options, self._writing)
             try:
+                extension = result_extension(picture_header(source).extension, self._writing)
+                job = RestoreJob(source, Path(scratch, f"restored{extension}"))
                 runner.restore(job, runner.open(job), None)()
             except (PictureError, OutputError) as error:
                 raise PictureError(str(error).replace(f"{scratch}/", "").replace(f"{scratch}\\", "")) from error
