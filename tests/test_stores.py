@@ -347,6 +347,11 @@ def test_a_file_that_is_too_large_is_named_before_it_is_read(
     rows = StoreWorker(given, restorer).restore(jobs).rows
     assert f"has {sizes['a.png']} bytes, the limit is {sizes['a.png'] - 1}" in rows[0]["reason"]
     assert "has" not in rows[1]["reason"]
+    if not isinstance(store, FolderStore):
+        (tmp_path / "scratch").mkdir()
+        with pytest.raises(PictureError, match="the limit is 9;"):
+            fetch(jobs[0].source, tmp_path / "scratch", 9)
+        assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_a_run_goes_on_wherever_it_was_interrupted(pictures: Path, store: Store, restorer: Restorer) -> None:
