@@ -140,6 +140,8 @@ def restore(
     silence_libtiff()
     load = partial(_load, name_of_model, device, precision, quiet, options, fast=fast, backend=backend, replay=replay)
     if film is not None:
+        own_writing = {name: getattr(writing, name) for name in ("quality", "overwrite", "provenance")}
+        video = replace(video, **own_writing)  # whose own default replaces files
         if server is None:
             load_torch(threads, quiet=quiet)
         job = RestoreJob(film, video_output(film, output, overwrite=writing.overwrite, is_here=server is None))
