@@ -478,6 +478,13 @@ def test_the_command(command: Command, small: Path, here: Path) -> None:
     assert command("restore", "film.mp4", "-m", small, "-o", "made/", "--codec", "h265", "-q").code == 0
     with av.open("made/film.mp4") as container:
         assert container.streams.video[0].codec_context.name == "hevc"
+        assert "s3diff" in container.metadata["comment"]
+    writing = ("--overwrite", "--no-provenance", "--quality", "5")
+    large = Path("made/film.mp4").stat().st_size
+    assert command("restore", "film.mp4", "-m", small, "-o", "made/", "--codec", "h265", "-q", *writing).code == 0
+    with av.open("made/film.mp4") as container:
+        assert "comment" not in container.metadata
+    assert Path("made/film.mp4").stat().st_size < large
     refusal = command("restore", "film.mp4", "-m", small, "-o", "film_restored.mp4")
     assert (refusal.code, refusal.error) == (
         1, "s3diff: film_restored.mp4 is already there; choose another name or allow overwriting",
