@@ -47,13 +47,13 @@ OWN_SIZE_JPEG_SHARE = 0.3
 _MILD = PRESETS["mild"]
 #: What degrades a crop, with its share. Mild for most: small models learn to be sharp on those.
 DEGRADATIONS: dict[str, tuple[DegradationSettings, float]] = {
-    "clean": (PRESETS["bicubic"], 0.14),
-    "mild": (_MILD, 0.24),
-    "s3diff": (PRESETS["s3diff"], 0.26),
-    "camera": (PRESETS["camera"], 0.10),
-    "processed": (PRESETS["processed"], 0.06),
-    "realesrgan": (PRESETS["realesrgan"], 0.05),
-    "grainy": (PRESETS["grainy"], 0.05),
+    "clean": (PRESETS["bicubic"], 0.18),
+    "mild": (_MILD, 0.38),
+    "s3diff": (PRESETS["s3diff"], 0.17),
+    "camera": (PRESETS["camera"], 0.07),
+    "processed": (PRESETS["processed"], 0.05),
+    "realesrgan": (PRESETS["realesrgan"], 0.04),
+    "grainy": (PRESETS["grainy"], 0.03),
     "web": (
         replace(
             _MILD,
@@ -61,7 +61,7 @@ DEGRADATIONS: dict[str, tuple[DegradationSettings, float]] = {
             first=replace(_MILD.first, jpeg_probability=0.3),
             second=replace(_MILD.second, jpeg_probability=1.0, jpeg_quality=(10, 60)),
         ),
-        0.06,
+        0.05,
     ),
     "defocus": (
         replace(
@@ -75,7 +75,7 @@ DEGRADATIONS: dict[str, tuple[DegradationSettings, float]] = {
                 noise_probability=0.4,
             ),
         ),
-        0.04,
+        0.03,
     ),
 }
 #: Degradations after which the truth can be told from the input: there the teacher's inventions are mistakes.
