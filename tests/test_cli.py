@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -30,9 +30,10 @@ from command_runs import Command, Outcome, environment
 from conftest import goldens_path
 from golden_models import official_files, tiny_model_folder
 from s3diff import diagnosis
-from s3diff.apps import cli, terminal
+from s3diff.apps import cli, cluster_commands, terminal
 from s3diff.checkpoints.registry import NAMED_MODELS, NamedModel
 from s3diff.images.codecs import read_picture
+from s3diff.integrations.ray.run import ClusterRun
 from s3diff.options import LIMITS, ReleasedTiles, RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.version import __version__
@@ -935,6 +936,21 @@ def test_a_waiting_line_is_shown_on_a_terminal_and_erased_once(monkeypatch: pyte
             erase()
         shown[is_terminal, quiet] = console.file.getvalue()
     assert shown == {(True, False): "loading ...\r\x1b[2K", (True, True): "", (False, False): ""}
+
+
+def test_a_cluster_run_has_a_bar_before_its_first_picture(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    console = Console(file=io.StringIO(), force_terminal=True, highlight=False, legacy_windows=False, width=100)
+    for module in (terminal, cluster_commands):
+        monkeypatch.setattr(module, "remarks", console)
+    shown = []
+
+    def rows() -> Iterator[dict[str, str]]:
+        shown.append(console.file.getvalue())
+        yield {"state": "done"}
+
+    cluster_commands._follow(rows(), ClusterRun(["two"], "out", RestoreOptions()), quiet=False)
+    assert "0/2" in shown[0]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal")

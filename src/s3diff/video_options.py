@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from s3diff.formats import VideoCodec
 from s3diff.options import RANGES, check_fields
 
-MAX_STEADY = RANGES["steady"].high
 #: Most frames that are restored together: those of a segment, which is restored batch by batch.
 MAX_BATCH = int(RANGES["batch"].high)
 

@@ -192,6 +192,7 @@ def _follow(rows: Iterable[dict[str, Any]], run: ClusterRun, quiet: bool) -> Non
     total, has_bar = len(run.plan.jobs), not quiet and remarks.is_terminal
     said = started = time.monotonic()
     with progress_bar(*columns, quiet=not has_bar) as show:
+        show(0, total)
         for done, row in enumerate(rows, 1):
             if row["state"] == "failed":
                 remark(f"s3diff: {row['reason']}")
