@@ -282,6 +282,16 @@ def test_an_output_that_memory_does_not_take_is_streamed(compact: Restorer, comm
     assert command("restore", source, "-o", target, *limits, "--overwrite", "-q")[1:] == ("", "")
 
 
+def test_a_name_that_is_not_a_tiff_is_refused_before_the_model_is_loaded(
+    command: Command, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(Path("a.png"), drawn(16, 16, 3))
+    code, out, err = command("restore", "a.png", "-m", small, "--stream", "-o", "o.png")
+    assert (code, out) == (1, "")
+    assert err == "s3diff: o.png is no TIFF name, and only TIFF is written part by part; end the name in .tif\n"
+
+
 def test_what_the_command_cannot_stream_is_one_line(command: Command, tmp_path: Path) -> None:
     source = written(tmp_path / "a.png", drawn(16, 16, 3))
     (tmp_path / "many").mkdir()

@@ -39,7 +39,9 @@ def restore_large(
         tell: as ``progress`` there.
     """
     from s3diff.images.files.large_files import LargePicture
+    from s3diff.restoration.streaming import require_tiff
 
+    require_tiff(job.target)
     require_inside(job.target, root)
     check_writable(job.target)
     LargePicture(job.source)

@@ -130,8 +130,7 @@ def check_streaming(model: DeviceModel, target: Path, options: RestoreOptions | 
         OptionError, OutputError: one of them does not; the message says why.
     """
     options = RestoreOptions() if options is None else options
-    if target.suffix.lower() not in STREAMED_EXTENSIONS:
-        raise OutputError(f"{target} is no TIFF name, and only TIFF is written part by part; end the name in .tif")
+    require_tiff(target)
     if not model.config.is_local:
         raise OptionError(
             f"model {model.model.name} looks at the whole picture at once (attention, group norm), so it cannot "
@@ -145,6 +144,16 @@ def check_streaming(model: DeviceModel, target: Path, options: RestoreOptions | 
         raise OptionError(f"pages is {options.pages}; only the first page is streamed part by part")
     if options.tile == "off" or options.released_tiles is not None:
         raise OptionError("tile off and released tiles hold the whole picture; stream with tile auto or a side")
+
+
+def require_tiff(target: Path) -> None:
+    """Check a result's extension.
+
+    Raises:
+        OutputError: it is not a TIFF's.
+    """
+    if target.suffix.lower() not in STREAMED_EXTENSIONS:
+        raise OutputError(f"{target} is no TIFF name, and only TIFF is written part by part; end the name in .tif")
 
 
 def _streamed_sizes(picture: LargePicture, options: RestoreOptions) -> Sizes:
