@@ -372,6 +372,8 @@ BAD_OPTIONS = {
     "--name {stem}/x": "name is '{stem}/x'; give the name of a file without folders",
     "--name {stem.x}": "name is '{stem.x}'; give a name with {stem}",
     "--skip-existing --overwrite": "exclude each other",
+    "--server http://127.0.0.1:1 --max-megapixels 9": "--server and --max-megapixels exclude each other",
+    "--server http://127.0.0.1:1 --max-input-megapixels 9": "--server and --max-input-megapixels exclude each other",
     "--seed -1": "seed is -1",
     "--device abacus": "device is 'abacus'; give auto",
     "--device cuda:99": "device 'cuda:99' is not on this machine",

@@ -131,6 +131,9 @@ def restore(
             "precision": precision != "auto",
         }
         of_here |= {"fast": fast, "backend": backend != "torch", "threads": threads, "batch": changed["batch"]}
+        # A service has limits of its own.
+        of_here["max_megapixels"] = options.max_output_pixels != RestoreOptions.max_output_pixels
+        of_here["max_input_megapixels"] = options.max_input_pixels != RestoreOptions.max_input_pixels
         _refuse("--server and ", " exclude each other; leave out one of them", **of_here)
     from s3diff.folders.default_output import default_output, video_output
     from s3diff.folders.jobs import RestoreJob, parse_shard, plan_jobs
