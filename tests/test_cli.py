@@ -402,6 +402,14 @@ def test_a_mistake_gets_one_line_and_nothing_is_written(command: Command, tiny: 
     assert tree(place) == before
 
 
+def test_a_name_does_not_guess_the_model_of_a_service(command: Command, place: Path) -> None:
+    server = ("--server", "http://127.0.0.1:1")
+    outcome = command("restore", "a.png", "--name", "{stem}-{model}", *server)
+    assert outcome.code == 2
+    assert "give --model, or leave out {model}" in outcome.error
+    assert "cannot be reached" in command("restore", "a.png", "--name", "{stem}-{model}", *server, "-m", "b").error
+
+
 @pytest.mark.parametrize("position", [1, 3, 5])
 def test_names_too_long_for_the_system(command: Command, tiny: Path, place: Path, position: int) -> None:
     arguments = ["restore", "a.png", "-o", "o.png", "-m", str(tiny)]

@@ -98,6 +98,10 @@ def restore(
         raise OptionError("--skip-existing and --overwrite exclude each other; give one of them")
     if "{scale}" in writing.name and (options.size, options.long_side, options.megapixels) != (None, None, None):
         raise OptionError(f"name is {writing.name!r}, but a size gives each picture its own scale; leave out {{scale}}")
+    if "{model}" in writing.name and server is not None and model is None:
+        raise OptionError(
+            f"name is {writing.name!r}, but the service chooses the model; give --model, or leave out {{model}}"
+        )
     film = Path(inputs[0]) if inputs and len(inputs) == 1 and not is_listed and is_video(inputs[0]) else None
     own = ("codec", "pixel_format", "steady", "batch")
     changed = {name: getattr(video, name) != getattr(VideoOptions, name) for name in own}
