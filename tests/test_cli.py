@@ -374,6 +374,8 @@ BAD_OPTIONS = {
     "--skip-existing --overwrite": "exclude each other",
     "--server http://127.0.0.1:1 --max-megapixels 9": "--server and --max-megapixels exclude each other",
     "--server http://127.0.0.1:1 --max-input-megapixels 9": "--server and --max-input-megapixels exclude each other",
+    "--stream --journal j.jsonl": "--stream and --journal exclude each other",
+    "--stream --shard 0/2": "--stream and --shard exclude each other",
     "--seed -1": "seed is -1",
     "--device abacus": "device is 'abacus'; give auto",
     "--device cuda:99": "device 'cuda:99' is not on this machine",

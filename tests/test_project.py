@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import runpy
@@ -24,6 +25,8 @@ import conftest
 import s3diff
 from command_runs import run_python
 from conftest import GOLDENS, REPOSITORY
+from s3diff.errors import MissingExtraError
+from s3diff.messages import needing
 from s3diff.version import __version__
 
 if sys.version_info >= (3, 11):
@@ -343,3 +346,16 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
     graph = {name: set(imported(ast.parse(path.read_text("utf-8")))) & set(modules) for name, path in modules.items()}
     TopologicalSorter(graph).prepare()  # raises CycleError with the modules of a circle
+
+
+def test_only_a_package_that_is_missing_asks_for_an_extra() -> None:
+    with (
+        pytest.raises(MissingExtraError, match=r"^training needs torch: pip install .*train"),
+        needing("train", "training needs torch"),
+    ):
+        importlib.import_module("a_package_that_nobody_has")
+    with (
+        pytest.raises(ModuleNotFoundError, match=r"s3diff\.a_module_that_is_gone"),
+        needing("train", "training needs it"),
+    ):
+        importlib.import_module("s3diff.a_module_that_is_gone")

@@ -494,6 +494,7 @@ def test_the_command(command: Command, small: Path, here: Path) -> None:
     )
     assert "--codec is only for one video as the input" in command("film.png", "--codec", "h264").error
     assert "--batch is only for one video as the input" in command("film.png", "--batch", "2").error
+    assert "is a video, and --pages is for pictures" in command("film.mp4", "--pages", "1").error
     assert "would overwrite the input" in command("restore", "film.mp4", "-o", "film.mp4", "--overwrite").error
 
 

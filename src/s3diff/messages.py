@@ -65,4 +65,6 @@ def needing(extra: str, what: str) -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError) as error:
+        if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "s3diff":
+            raise  # a mistake of our own, not a package that is missing
         raise MissingExtraError(f"{what}: {install_command(extra)}") from error

@@ -19,8 +19,8 @@ class VideoOptions:
         codec: codec of a video; ``auto`` is h264, h265 for more than 8 bits, and vp9 for .webm.
         pixel_format: pixel format of a video, by FFmpeg's name; ``auto`` keeps depth and sampling of the source.
         quality: 1 to 100.
-        steady: share, 0 to 0.9, that a frame of a video takes over of the result before, where both inputs show the
-            same; 0 restores every frame on its own.
+        steady: share, 0 to 0.9, of the previous result that is mixed into a frame of a video where both inputs show the
+            same, against flicker; 0 restores every frame on its own.
         batch: frames of a video that go through the networks together, 1 to 48: faster on a GPU, with more memory;
             results are the same within a grey level. A divisor of 48, the frames of a segment, leaves no small batch.
         overwrite: whether a file that is there may be replaced.

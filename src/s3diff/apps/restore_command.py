@@ -112,6 +112,7 @@ def restore(
             "format": writing.format,
             "name": writing.name != OutputOptions.name,
             "stream": stream,
+            "pages": options.pages != RestoreOptions.pages,
         }
         of_pictures |= {"from_result": from_result, "sign": sign, "skip_existing": skip_existing}
         what = f"{film} is a video, and "
@@ -139,6 +140,8 @@ def restore(
         of_here["max_megapixels"] = options.max_output_pixels != RestoreOptions.max_output_pixels
         of_here["max_input_megapixels"] = options.max_input_pixels != RestoreOptions.max_input_pixels
         _refuse("--server and ", " exclude each other; leave out one of them", **of_here)
+    if stream:
+        _refuse("--stream and ", " exclude each other; leave out one of them", journal=journal, shard=shard)
     from s3diff.folders.default_output import default_output, video_output
     from s3diff.folders.jobs import RestoreJob, parse_shard, plan_jobs
     from s3diff.folders.lists import read_lists

@@ -332,13 +332,13 @@ def _store_errors(name: str) -> Iterator[None]:
     except Exception as error:  # the exceptions of a store's client are open-ended
         if _MISSING.search(str(error)):
             raise _no_bucket(name) from error
+        reason = reason_of(error).split(" Debug source:")[0][:300]
         is_refused = isinstance(error, PermissionError | ValueError) or type(error).__name__ in _REFUSALS
         if is_refused or _REFUSED.search(str(error)):
             raise StoreRefusedError(
-                f"{shown_path(name)}: permission denied, or no name that the store takes; check the credentials and "
-                "the address"
+                f"{shown_path(name)}: permission denied, or no name that the store takes ({reason}); check the "
+                "credentials and the address"
             ) from error
-        reason = reason_of(error).split(" Debug source:")[0][:300]
         raise StoreError(
             f"{shown_path(name)} cannot be reached ({reason}); check the address, the credentials and the network, and "
             "run the same command again"
