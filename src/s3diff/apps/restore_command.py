@@ -108,15 +108,12 @@ def restore(
     if film is None:
         _refuse("", " is only for one video as the input; leave it out", **changed)
     else:
-        of_pictures: dict[str, object] = {
-            "format": writing.format,
-            "name": writing.name != OutputOptions.name,
-            "stream": stream,
-            "pages": options.pages != RestoreOptions.pages,
-        }
-        of_pictures |= {"from_result": from_result, "sign": sign, "skip_existing": skip_existing}
-        what = f"{film} is a video, and "
-        _refuse(what, " is for pictures; leave it out", **of_pictures, shard=shard, journal=journal)
+        _refuse(
+            f"{film} is a video, and ", " is for pictures; leave it out",
+            format=writing.format, name=writing.name != OutputOptions.name, stream=stream,
+            pages=options.pages != RestoreOptions.pages, from_result=from_result, sign=sign,
+            skip_existing=skip_existing, shard=shard, journal=journal,
+        )  # fmt: skip
     replay, name_of_model = None, DEFAULT_NAME if model is None else model
     if from_result is not None:
         from s3diff.restoration.replay import model_of, read_replay
@@ -129,17 +126,14 @@ def restore(
     if sign is not None and not writing.provenance:
         raise OptionError("--sign and --no-provenance exclude each other; leave out one of them")
     if server is not None:
-        of_here: dict[str, object] = {
-            "sign": sign,
-            "stream": stream,
-            "device": device != "auto",
-            "precision": precision != "auto",
-        }
-        of_here |= {"fast": fast, "backend": backend != "torch", "threads": threads, "batch": changed["batch"]}
-        # A service has limits of its own.
-        of_here["max_megapixels"] = options.max_output_pixels != RestoreOptions.max_output_pixels
-        of_here["max_input_megapixels"] = options.max_input_pixels != RestoreOptions.max_input_pixels
-        _refuse("--server and ", " exclude each other; leave out one of them", **of_here)
+        _refuse(
+            "--server and ", " exclude each other; leave out one of them",
+            sign=sign, stream=stream, device=device != "auto", precision=precision != "auto", fast=fast,
+            backend=backend != "torch", threads=threads, batch=changed["batch"],
+            # A service has limits of its own.
+            max_megapixels=options.max_output_pixels != RestoreOptions.max_output_pixels,
+            max_input_megapixels=options.max_input_pixels != RestoreOptions.max_input_pixels,
+        )  # fmt: skip
     if stream:
         _refuse("--stream and ", " exclude each other; leave out one of them", journal=journal, shard=shard)
     from s3diff.folders.default_output import default_output, video_output
@@ -149,9 +143,8 @@ def restore(
 
     silence_libtiff()
     load = partial(_load, name_of_model, device, precision, quiet, options, fast=fast, backend=backend, replay=replay)
-    if film is not None:
-        own_writing = {name: getattr(writing, name) for name in ("quality", "overwrite", "provenance")}
-        video = replace(video, **own_writing)  # whose own default replaces files
+    if film is not None:  # VideoOptions' own default would replace files
+        video = replace(video, **{name: getattr(writing, name) for name in ("quality", "overwrite", "provenance")})
         if server is None:
             load_torch(threads, quiet=quiet)
         job = RestoreJob(film, video_output(film, output, overwrite=writing.overwrite, is_here=server is None))
