@@ -25,6 +25,10 @@ from PIL import Image
 from command_runs import run_python
 from object_store import free_ports
 from s3diff.errors import OptionError, ServiceError
+from s3diff.folders.inputs import HIDDEN
+from s3diff.folders.store_estimate import describe_estimate
+from s3diff.folders.store_plan import StorePlan
+from s3diff.folders.store_run import WorkerOptions
 from s3diff.serving.assembly import ServiceSettings
 from serving_pictures import photo
 
@@ -85,6 +89,20 @@ def test_a_dry_run_says_what_would_be_done(pictures: Path, tmp_path: Path, comma
     assert float(lines["hours"]) == pytest.approx(megapixels, abs=0.01)
     assert float(lines["cost"]) == pytest.approx(megapixels * 2 * 3, abs=0.01)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_names_what_cannot_be_restored() -> None:
+    plan = StorePlan([], failed=[("s3://in/../x.png", "s3://in/../x.png would lead out of\nthe output")])
+    plan.left_out.add(HIDDEN, ".y.png")
+    lines = list(describe_estimate(plan, WorkerOptions(output="o", run={}, run_id="1"), 1, 1.0, None))
+    assert lines[0] == "failed      s3://in/../x.png  s3://in/../x.png would lead out of the output"
+    assert lines[1].startswith("left out    1  ")
+    assert ".y.png" in lines[1]
+
+
+def test_prices_are_for_a_dry_run(command: Command, here: Path) -> None:
+    ran = command("cluster", "restore", ".", "-o", "out", "--price", 3)
+    assert (ran.code, "are for --dry-run" in ran.error) == (2, True)
 
 
 def test_a_dry_run_measures_the_speed(pictures: Path, tmp_path: Path, command: Command, small: Path) -> None:
@@ -362,9 +380,16 @@ def test_restore_in_a_pipeline_of_ones_own(pictures: Path, small: Path, restorer
         assert made["restored"][index] == target.read_bytes()
 
     arrays = np.stack([np.asarray(Image.open(pictures / "a.png"))] * 2)
-    made = Restore("image", model=str(small), device="cpu")({"image": arrays})
+    restore = Restore("image", model=str(small), device="cpu")
+    made = restore({"image": arrays})
     assert made["restored"][0].shape == (48, 64, 3)
     assert list(made["error"]) == [None, None]
+
+    def broken(picture: Any) -> Any:
+        raise RuntimeError("a decoder's own")
+
+    restore._array = broken  # type: ignore[method-assign]
+    assert list(restore({"image": arrays})["error"]) == ["RuntimeError: a decoder's own; please report this"] * 2
 
 
 def replica_processes() -> list[int]:

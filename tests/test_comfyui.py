@@ -63,7 +63,7 @@ def test_the_workflow_equals_the_restorer(model_name: str, small: Path) -> None:
     expected = [restorer.restore_tensor(one[None], channels_last=True) for one in image]
     assert torch.equal(restored, torch.cat([each.images for each in expected]))
     assert alpha.shape == (2, 24, 32)
-    assert bool((alpha == 1).all())
+    assert bool((alpha == 0).all())
     degrees = torch.cat([each.degrees for each in expected]).mean(dim=0).tolist()
     assert [blur, noise] == pytest.approx(degrees)
 
@@ -81,9 +81,9 @@ def test_alpha_dials_and_progress(model_name: str, monkeypatch: pytest.MonkeyPat
     given = defaults("S3DiffRestore") | {"scale": 2.0, "blur": 0.5, "noise": 0.0}
     restored, alpha, blur, noise = run("S3DiffRestore", model=model, image=image, **given)
     assert (restored.shape, blur, noise) == ((2, 12, 16, 3), 0.5, 0.0)
-    assert bool((alpha - 0.25).abs().max() < 1e-3)
-    mask = torch.zeros(1, 6, 8)
-    assert bool((run("S3DiffRestore", model=model, image=image, alpha=mask, **given)[1] == 0).all())
+    assert bool((alpha - 0.75).abs().max() < 1e-3)
+    mask = torch.ones(1, 6, 8)
+    assert bool((run("S3DiffRestore", model=model, image=image, alpha=mask, **given)[1] == 1).all())
     assert seen[-1] == (2, 2)
 
 

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from command_runs import run_python
-from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError
+from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError, StoreError
+from s3diff.folders import store_run
 from s3diff.folders.manifest import MANIFEST_FOLDER, Flight, Manifest, read_manifest, run_id
 from s3diff.folders.store_plan import StoreJob, StorePlan, leave_out_done, plan_store_jobs
 from s3diff.folders.store_run import StoreWorker, WorkerOptions
@@ -428,13 +429,12 @@ def test_a_task_that_is_run_again_repeats_nothing(pictures: Path, store: Store, 
 
 
 def test_another_try_that_nobody_has_heard_of_is_no_failure(
-    pictures: Path, s3: str, tmp_path: Path, restorer: Restorer
+    pictures: Path, store: Store, tmp_path: Path, restorer: Restorer
 ) -> None:
     """A worker that is cut off puts its result after the plan was made: it is the same result."""
-    store = open_store(f"{s3}/{tmp_path.name}/output")
     plan, manifest = planned(pictures, store)
     jobs = [job for job in plan.jobs if job.target in ("a.png", "b.png")]
-    other = open_store(f"{s3}/{tmp_path.name}/other")
+    other = open_store(str(tmp_path / "other"))
     worker(other, manifest, restorer).restore(jobs)
     store.write("a.png", other.read("a.png") or b"", replace=False)
     store.write("b.png", b"somebody else's", replace=False)
@@ -443,6 +443,46 @@ def test_another_try_that_nobody_has_heard_of_is_no_failure(
     assert rows["b.png"]["state"] == "failed"
     assert "is another file" in rows["b.png"]["reason"]
     assert store.read("b.png") == b"somebody else's"
+
+
+def test_a_source_that_is_away_ends_the_task_and_the_same_command_goes_on(
+    pictures: Path, store: Store, restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures that were finished when the source went away are this run's own, told or not."""
+    plan, manifest = planned(pictures, store)
+    whole, fetched = store_run.fetch, []
+
+    def breaking(source: str, *given: Any) -> Path:
+        fetched.append(source)
+        if len(fetched) > 3:
+            raise StoreError(f"{source} cannot be reached")
+        return whole(source, *given)
+
+    monkeypatch.setattr(store_run, "fetch", breaking)
+    done = worker(store, manifest, restorer).restore(plan.jobs)
+    monkeypatch.undo()
+    assert "cannot be reached" in (done.error or "")
+    assert len(keys(store)) > len([row for row in done.rows if row["state"] == "done"])
+    manifest.add(done.rows, done.flight)
+    manifest.flush()
+    again, manifest = planned(pictures, store)
+    assert not {job.target for job in again.jobs} & set(keys(store))
+    assert worker(store, manifest, restorer).restore(again.jobs).error is None
+    assert len(keys(store)) == 5
+
+
+def test_a_second_look_leaves_the_unfinished_files_of_live_workers(
+    pictures: Path, tmp_path: Path, restorer: Restorer
+) -> None:
+    store = open_store(str(tmp_path / "output"))
+    plan, manifest = planned(pictures, store)
+    Flight(store, RUN, manifest.run_id, [(job.target, job.stamp) for job in plan.jobs], "a task")
+    alive, dead = (tmp_path / "output" / f".s3diff-12345678-{name}.part" for name in ("alive", "dead"))
+    for path in (alive, dead):
+        path.write_bytes(b"half")
+    os.utime(dead, (1e9, 1e9))
+    planned(pictures, store)
+    assert (alive.exists(), dead.exists()) == (True, False)
 
 
 def test_a_picture_that_kills_its_workers_is_found_and_left_alone(

@@ -98,7 +98,7 @@ def test_frames_are_what_the_restorer_makes(restorer: Restorer, tmp_path: Path) 
         assert np.abs(made[index].astype(int) - expected).mean() < 4
 
 
-@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("codec", ["h264", "h265", "vp9", "av1", "ffv1"])
 @pytest.mark.parametrize("count", [1, 7, 9, 15])
 def test_every_frame_of_a_short_segment_is_kept(
     restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: Any, count: int
@@ -107,8 +107,18 @@ def test_every_frame_of_a_short_segment_is_kept(
     monkeypatch.setattr(video, "SEGMENT_FRAMES", 8)
     times = [40 * index for index in range(count)]
     source = write_clip(tmp_path / "in.mp4", times)
-    restore_video(restorer, source, tmp_path / "out.mp4", RestoreOptions(scale=1), VideoOptions(codec=codec, steady=0))
-    assert frames(tmp_path / "out.mp4")[0] == times
+    target = tmp_path / ("out.mkv" if codec == "ffv1" else "out.mp4")
+    restore_video(restorer, source, target, RestoreOptions(scale=1), VideoOptions(codec=codec, steady=0))
+    assert frames(target)[0] == times
+
+
+def test_sound_before_the_start_of_a_movie_delays_nothing(restorer: Restorer, tmp_path: Path) -> None:
+    """An AAC encoder's first packet lies before 0, where a movie cuts it off; Matroska would move all streams."""
+    source = write_clip(tmp_path / "in.mp4", with_sound=True)
+    restore_video(restorer, source, tmp_path / "out.mkv", RestoreOptions(scale=1), VideoOptions(steady=0))
+    assert frames(tmp_path / "out.mkv")[0] == frames(source)[0]
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert [chapter["start"] * chapter["time_base"] for chapter in container.chapters()][1] == Fraction(3, 10)
 
 
 @pytest.mark.parametrize(("matrix", "color_range"), [(1, 1), (1, 2), (6, 1), (9, 1), (2, 1)])

@@ -148,7 +148,8 @@ class RestoreWithS3Diff(io.ComfyNode):
             model.to(offload_device(model))
         result = torch.cat(made)
         if alpha is None:
-            alpha = image[..., 3] if image.shape[3] == 4 else torch.ones(len(image), *image.shape[1:3])
+            # A mask is 1 where the picture is transparent.
+            alpha = 1 - image[..., 3] if image.shape[3] == 4 else torch.zeros(len(image), *image.shape[1:3])
         enlarged = torch.nn.functional.interpolate(
             alpha.reshape(-1, 1, *alpha.shape[-2:]).float().cpu(), result.shape[1:3], mode="bicubic"
         )

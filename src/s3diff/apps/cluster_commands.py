@@ -82,7 +82,9 @@ def restore(
     """
     if skip_existing and writing.overwrite:
         raise OptionError("--skip-existing and --overwrite exclude each other; give one of them")
-    load_torch()
+    if not dry_run and (seconds_per_megapixel, price) != (None, None):
+        raise OptionError("--seconds-per-megapixel and --price are for --dry-run; add it, or leave them out")
+    load_torch((cpus_per_worker or 1) if dry_run else None)
     from s3diff.folders.lists import read_lists
     from s3diff.integrations.ray.cluster import choose_workers, connected, import_ray
     from s3diff.integrations.ray.run import ClusterRun
@@ -108,7 +110,7 @@ def restore(
 
         for line in describe_estimate(run.plan, run.worker_options, workers or 1, seconds_per_megapixel, price):
             typer.echo(line)
-        return
+        raise typer.Exit(EXIT_SOME_FAILED if run.result.failed else 0)
     if run.plan.jobs:
         with connected(address, cpus=local_cpus, dashboard=dashboard):
             chosen = choose_workers(workers, cpus_per_worker, gpus_per_worker)
@@ -120,8 +122,6 @@ def restore(
     if not quiet:
         for line in run.result.lines():
             remark(line)
-        if run.result.num_done and run.result.seconds:
-            remark(f"{'speed':8} {run.result.speed(run.result.num_done, run.result.seconds)}")
     if run.result.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 

@@ -85,6 +85,10 @@ def describe_estimate(
         seconds_per_megapixel: see :func:`estimate_run`; None to measure it here.
         price: of one worker for an hour; None for no costs.
     """
+    for source, reason in plan.failed:
+        yield f"failed      {source}  {' '.join(reason.split())}"
+    for count, what in plan.left_out.lines():
+        yield f"left out    {count}  {what}"
     for reason, count in plan.skipped.items():
         yield f"skipped     {count}  {reason}"
     if not plan.jobs:

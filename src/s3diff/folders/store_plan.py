@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from s3diff.atomic_write import remove_leftovers
+from s3diff.atomic_write import ABANDONED_SECONDS, remove_leftovers
 from s3diff.errors import OutputError, PictureError
 from s3diff.folders.inputs import HIDDEN, INSIDE, RESULTS, LeftOut, find_pictures
 from s3diff.folders.jobs import name_results
@@ -109,10 +109,10 @@ def leave_out_done(
     existing = {entry.key for entry in output.entries()}
     pending: list[StoreJob] = []
     num_done = num_there = num_in_the_way = 0
-    in_the_way = ""
+    in_the_way, begun_in = "", set[Path]()
     for job in plan.jobs:
         if manifest.was_begun(job.target) and (path := output.local_path(job.target)) is not None:
-            remove_leftovers(path)
+            begun_in.add(path.parent)
         if job.target not in existing:
             pending.append(job)
         elif manifest.is_own(job.target, job.stamp):
@@ -123,6 +123,8 @@ def leave_out_done(
         else:
             pending.append(job._replace(replace=True))
             in_the_way, num_in_the_way = in_the_way or job.target, num_in_the_way + 1
+    for folder in begun_in:  # whose workers may be alive
+        remove_leftovers(folder, older_than_seconds=ABANDONED_SECONDS)
     if in_the_way and not overwrite:
         more = f" and {num_in_the_way - 1} more outputs are" if num_in_the_way > 1 else " is"
         raise OutputError(

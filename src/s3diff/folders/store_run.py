@@ -69,7 +69,7 @@ class TaskResult:
 
     Attributes:
         rows: the manifest's line for each picture.
-        flight: key of the object that holds the rows until a part of the manifest does.
+        flight: key of the object that holds the rows until a part of the manifest does; None for one that stays.
         error: why no further picture can be restored; None if the run goes on.
     """
 
@@ -107,7 +107,6 @@ class StoreWorker:
     def restore(self, jobs: Sequence[StoreJob]) -> TaskResult:
         """Restore the pictures of one task. Every failure is a row, or the result's error."""
         rows: list[dict[str, Any]] = []
-        flight: Flight | None = None
         try:
             new = [(job.target, job.stamp) for job in jobs if not job.replace]
             flight = Flight(
@@ -125,7 +124,8 @@ class StoreWorker:
                 flight.add(row)
             flight.flush()
         except S3DiffError as error:
-            return TaskResult(rows, flight.key if flight else None, " ".join(str(error).split()))
+            # The flight stays: a picture whose outcome was not told may be finished.
+            return TaskResult(rows, None, " ".join(str(error).split()))
         return TaskResult(rows, flight.key)
 
     def _earlier(self, job: StoreJob, flight: Flight) -> dict[str, Any] | None:
@@ -169,8 +169,8 @@ class _StoreRunner:
     def __init__(self, restorer: Restorer, options: WorkerOptions, store: Store, scratch: Path) -> None:
         self._store, self._scratch, self.batch = store, scratch, options.batch
         self._max_bytes = options.options.max_file_bytes
-        #: Folder that results are written to: the output itself if it is local.
-        self.root = store.local_path("") or scratch
+        #: Results are written here, then put into the output: another try may have put the same ones there.
+        self.root = scratch
         self._jobs: dict[RestoreJob, StoreJob] = {}
         self._folders: dict[RestoreJob, Path] = {}
         self._sums: dict[RestoreJob, dict[str, Any]] = {}
@@ -185,7 +185,7 @@ class _StoreRunner:
     def place(self, index: int, job: StoreJob) -> RestoreJob:
         """Choose a job's local files."""
         folder = self._scratch / str(index)
-        target = self._store.local_path(job.target) or folder / "result" / PurePosixPath(job.target).name
+        target = folder / "result" / PurePosixPath(job.target).name
         is_here = not is_address(job.source)
         source = Path(local_name(job.source)) if is_here else folder / "source" / PurePosixPath(job.source).name
         placed = RestoreJob(source, target)
@@ -241,8 +241,7 @@ class _StoreRunner:
             result = finish()
             data = job.target.read_bytes()
             self._sums[job] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            if self._store.local_path(store_job.target) is None:
-                self._put_bytes(store_job, data)
+            self._put_bytes(store_job, data)
         return result
 
     def _put_bytes(self, job: StoreJob, data: bytes) -> None:

@@ -66,14 +66,18 @@ def join_segments(segments: Iterable[Path], video: Video, target: Path, comment:
                 pending = iter(segments)
                 first = next(pending)
                 with av.open(str(first)) as opened:
-                    moving: Any = container.add_stream_from_template(opened.streams.video[0])
+                    moving: Any = container.add_stream_from_template(opened.streams.video[0], opaque=True)
                 tag_colors(moving.codec_context, video)  # NUT does not hold colours
                 moving.metadata.update(source.streams.video[0].metadata)
+                moving.disposition = source.streams.video[0].disposition
                 if target.suffix.lower() != ".mkv" and moving.codec_context.name in ("hevc", "libx265"):
                     moving.codec_context.codec_tag = "hvc1"
                 copied = {each.index: _copied(container, each) for each in beside}
                 in_packets = [each for each in beside if each.type != "attachment"]
                 packets = source.demux(in_packets) if in_packets else iter(())
+                if not is_movie and "mp4" in source.format.name:
+                    # What a movie cuts off before time 0; elsewhere it would delay everything.
+                    packets = (each for each in packets if not each.is_discard and (each.pts is None or each.pts >= 0))
                 _interleave(container, moving, [first, *pending], packets, copied)
         except av.FFmpegError as error:
             raise OutputError(

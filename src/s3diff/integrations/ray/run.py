@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,12 @@ class ClusterResult(FolderResult):
     """
 
     megapixels: float = 0.0
+
+    def lines(self) -> Iterator[str]:
+        """Describe the run as a folder's, and its speed."""
+        yield from super().lines()
+        if self.num_done and self.seconds:
+            yield f"{'speed':8} {self.speed(self.num_done, self.seconds)}"
 
     def speed(self, num_pictures: int, seconds: float, digits: int = 2) -> str:
         """Describe the speed of that many pictures in some time; ``digits``: decimals of the pictures."""
