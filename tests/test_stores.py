@@ -471,6 +471,19 @@ def test_a_source_that_is_away_ends_the_task_and_the_same_command_goes_on(
     assert len(keys(store)) == 5
 
 
+def test_no_link_leads_a_result_out_of_a_folder(pictures: Path, tmp_path: Path, restorer: Restorer) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/deep").symlink_to(tmp_path / "elsewhere")
+    store = open_store(str(tmp_path / "output"))
+    plan, manifest = planned(pictures, store)
+    rows = {row["target"]: row for row in worker(store, manifest, restorer).restore(plan.jobs).rows}
+    assert rows["a.png"]["state"] == "done"
+    assert rows["deep/c.webp"]["state"] == "failed"
+    assert "remove the symbolic link" in rows["deep/c.webp"]["reason"]
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_second_look_leaves_the_unfinished_files_of_live_workers(
     pictures: Path, tmp_path: Path, restorer: Restorer
 ) -> None:

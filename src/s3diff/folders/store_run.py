@@ -17,7 +17,7 @@ from shutil import rmtree
 from typing import Any, NamedTuple
 
 from s3diff.errors import OutputError, PictureError, S3DiffError
-from s3diff.folders.jobs import RestoreJob
+from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.folders.manifest import DEADLY_TRIES, Flight
 from s3diff.folders.run import Outcome, run_jobs
 from s3diff.folders.runners import Finish, LocalRunner, PictureWatcher
@@ -198,6 +198,8 @@ class _StoreRunner:
     def open(self, job: RestoreJob) -> _Fetched:
         """Fetch the picture and read it."""
         with _as_a_failure(self._jobs[job]):
+            if (place := self._store.local_path(self._jobs[job].target)) is not None:
+                require_inside(place, self._store.local_path(""))
             for name in ("source", "result"):
                 (self._folders[job] / name).mkdir(parents=True)
             fetch(self._jobs[job].source, self._folders[job] / "source", self._max_bytes)
@@ -269,11 +271,16 @@ def _as_a_failure(job: StoreJob) -> Iterator[None]:
     except S3DiffError:
         raise
     except Exception as error:
-        if is_out_of_memory(error):
-            advice = "restore it by s3diff restore --stream, or on workers with more memory"
-            raise PictureError(f"{job.source}: not enough memory; {advice}") from error
-        _LOG.exception("%s", job.source)
-        raise PictureError(f"{job.source}: {type(error).__name__}: {reason_of(error)}; please report this") from error
+        if not is_out_of_memory(error):
+            _LOG.exception("%s", job.source)
+        raise PictureError(f"{job.source}: {describe_unexpected(error)}") from error
+
+
+def describe_unexpected(error: Exception) -> str:
+    """Describe an error that is none of ours, for the row of its picture."""
+    if is_out_of_memory(error):
+        return "not enough memory; restore it by s3diff restore --stream, or on workers with more memory"
+    return f"{type(error).__name__}: {reason_of(error)}; please report this"
 
 
 def _row_start(state: str, job: StoreJob) -> dict[str, Any]:

@@ -11,9 +11,8 @@ import numpy as np
 from s3diff.errors import OutputError, PictureError, S3DiffError
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.runners import LocalRunner
-from s3diff.messages import reason_of
+from s3diff.folders.store_run import describe_unexpected
 from s3diff.options import OutputOptions, Precision, RestoreOptions
-from s3diff.restoration.memory import is_out_of_memory
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result_names import result_extension
 
@@ -75,8 +74,7 @@ class Restore:
             except S3DiffError:
                 raise
             except Exception as error:  # noqa: BLE001 - one picture must not end a pipeline of millions
-                what = f"{type(error).__name__}: {reason_of(error)}; please report this"
-                reason = "not enough memory; restore it elsewhere" if is_out_of_memory(error) else what
+                reason = describe_unexpected(error)
             restored.append(made)
             errors.append(reason)
         return {**batch, self._to: _column(restored), self._error: _column(errors)}
