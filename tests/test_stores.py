@@ -462,8 +462,9 @@ def test_a_source_that_is_away_ends_the_task_and_the_same_command_goes_on(
     done = worker(store, manifest, restorer).restore(plan.jobs)
     monkeypatch.undo()
     assert "cannot be reached" in (done.error or "")
-    assert len(keys(store)) > len([row for row in done.rows if row["state"] == "done"])
-    manifest.add(done.rows, done.flight)
+    told = done.rows[:-1]  # it depends on the moment whether the last one's outcome is told
+    assert len(keys(store)) > len([row for row in told if row["state"] == "done"])
+    manifest.add(told, done.flight)
     manifest.flush()
     again, manifest = planned(pictures, store)
     assert not {job.target for job in again.jobs} & set(keys(store))
