@@ -66,7 +66,9 @@ export class Player {
     this.#started();
     if (this.#lead.ended) this.#jump(0);
     // A browser may refuse, or a new source may come meanwhile: the button shows what is.
-    await Promise.all(this.#shown.map((video) => video.play())).catch(() => this.stop());
+    const begun = this.#shown.map((video) => video.play());
+    this.#draw();
+    await Promise.all(begun).catch(() => this.stop());
   }
 
   stop() {
