@@ -23,8 +23,8 @@ from real_esrgan import RealEsrgan, model_files
 
 from s3diff import MissingExtraError, OptionError, Restorer
 from s3diff.images.codecs import from_array, read_picture
-from s3diff.restoration.allocator import keep_freed_memory
 from s3diff.restoration.device import cpu_computes_in_bfloat16
+from s3diff.restoration.process_limits import keep_freed_memory
 
 REFERENCE = "torch float32"
 CASES = (

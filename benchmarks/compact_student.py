@@ -39,7 +39,7 @@ from s3diff.checkpoints.model_folder import LoadedModel, load_model, save_model
 from s3diff.evaluation.perceptual import DISTS, LPIPS
 from s3diff.images.resampling import enlarge, to_network_range
 from s3diff.networks.one_step_generator import OneStepGenerator
-from s3diff.training.adversarial.patch_discriminator import PatchDiscriminator
+from s3diff.training.adversarial.discriminator import PatchDiscriminator
 from s3diff.training.muon import Muon
 from s3diff.training.recipes import compact_generator
 from s3diff.training.trainable import TrainableModel

@@ -28,7 +28,7 @@ from s3diff.checkpoints.weights_file import write_safetensors
 from s3diff.evaluation.perceptual import LPIPS
 from s3diff.images.codecs import from_array, write_picture
 from s3diff.training import losses
-from s3diff.training.adversarial.vision_transformer import VisionTransformer, VisionTransformerConfig
+from s3diff.training.adversarial.backbones import VisionTransformer, VisionTransformerConfig
 from s3diff.training.run import TrainRequest, prepare_trainer
 from s3diff.training.trainer import Trainer
 

@@ -16,8 +16,7 @@ from typer.main import get_command
 from conftest import REPOSITORY
 from s3diff.apps.cli import app
 from s3diff.formats import format_of
-from s3diff.training.overrides import with_change
-from s3diff.training.recipes import RECIPES
+from s3diff.training.recipes import RECIPES, with_change
 
 #: Everything with commands that a reader copies.
 DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md")))

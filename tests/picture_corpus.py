@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, features
 
 from s3diff.images.files.gif_blocks import with_extension
-from s3diff.images.stated_colors import adobe_rgb_profile, profile_of_code_points
+from s3diff.images.icc_profiles import adobe_rgb_profile, profile_of_code_points
 from tiff_builder import Entries, Storage, Tiff, stored
 
 SIDE = 16

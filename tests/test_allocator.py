@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from s3diff.restoration import allocator, memory
+from s3diff.restoration import memory, process_limits
 
-pytestmark = pytest.mark.skipif(allocator._glibc() is None, reason="the C library is no glibc 2.33 or later")
+pytestmark = pytest.mark.skipif(process_limits._glibc() is None, reason="the C library is no glibc 2.33 or later")
 
 #: Allocates and frees 48 MiB again and again, in the main thread and in another one; prints what happened.
 PROGRAM = """
 import json, resource, sys, threading
-from s3diff.restoration import allocator
+from s3diff.restoration import process_limits
 import torch
-told = allocator.keep_freed_memory() if sys.argv[1] == "keep" else None
+told = process_limits.keep_freed_memory() if sys.argv[1] == "keep" else None
 def work():
     for _ in range(12):
         torch.ones(3 * 2**22)
@@ -36,8 +36,8 @@ thread.join()
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
-kept, before = allocator.kept_bytes(), resident()
-allocator.give_back()
+kept, before = process_limits.kept_bytes(), resident()
+process_limits.give_back()
 print(json.dumps({"told": told, "faults": faults, "kept": kept, "resident": [before, resident()]}))
 """
 

@@ -17,8 +17,16 @@ from s3diff.images.codecs import Picture, open_animation, read_picture, write_pi
 from s3diff.images.color_profiles import color_space
 from s3diff.images.files.codec import codec_of
 from s3diff.images.files.iso_boxes import bits_of_av1
-from s3diff.images.icc_profiles import ADOBE_RGB_PRIMARIES, SRGB_PRIMARIES, fits_channels, gamma_curve, rgb_profile
-from s3diff.images.stated_colors import adobe_rgb_profile, profile_of_code_points, srgb_profile
+from s3diff.images.icc_profiles import (
+    ADOBE_RGB_PRIMARIES,
+    SRGB_PRIMARIES,
+    adobe_rgb_profile,
+    fits_channels,
+    gamma_curve,
+    profile_of_code_points,
+    rgb_profile,
+    srgb_profile,
+)
 
 Y, X = np.mgrid[0:12, 0:16]
 COLORS = np.stack([40 + X * 9, 60 + Y * 12, 90 + X * 2], axis=-1).astype(np.uint8)

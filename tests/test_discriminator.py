@@ -19,7 +19,14 @@ from s3diff.evaluation.perceptual import LPIPS
 from s3diff.evaluation.perceptual_weights import perceptual_folder
 from s3diff.training.adversarial import backbones
 from s3diff.training.adversarial.augmentation import AugmentationDraw, augment, draw_augmentation, neutral_draw
-from s3diff.training.adversarial.backbones import DinoBackbone, RandomBackbone, Vgg16Backbone, load_dino_weights
+from s3diff.training.adversarial.backbones import (
+    DinoBackbone,
+    RandomBackbone,
+    Vgg16Backbone,
+    VisionTransformer,
+    VisionTransformerConfig,
+    load_dino_weights,
+)
 from s3diff.training.adversarial.discriminator import (
     RELEASED_REAL_LABEL,
     Discriminator,
@@ -28,7 +35,6 @@ from s3diff.training.adversarial.discriminator import (
     frozen,
     generator_loss,
 )
-from s3diff.training.adversarial.vision_transformer import VisionTransformer, VisionTransformerConfig
 from test_hub import HubServer
 from test_hub import server as hub_server  # noqa: F401  (a fixture)
 

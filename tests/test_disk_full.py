@@ -22,8 +22,8 @@ from command_runs import Command
 from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.journal import Journal
-from s3diff.folders.report import Report
 from s3diff.folders.run import Outcome as PictureOutcome
+from s3diff.folders.run import Report
 from s3diff.images.codecs import Picture, read_picture, write_picture
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer

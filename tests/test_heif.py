@@ -15,7 +15,7 @@ from s3diff.formats import format_of
 from s3diff.images.codecs import Picture, can_be_written, check_writable, read_picture, write_picture
 from s3diff.images.files import heif
 from s3diff.images.files.codec import codec_of
-from s3diff.images.stated_colors import srgb_profile
+from s3diff.images.icc_profiles import srgb_profile
 
 pillow_heif = pytest.importorskip("pillow_heif")
 HEIF = format_of("a.heic")

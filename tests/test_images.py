@@ -45,8 +45,8 @@ from s3diff.images.color_match import (
     wavelet_color_match_readable,
 )
 from s3diff.images.files.metadata import without_orientation
+from s3diff.images.icc_profiles import srgb_profile
 from s3diff.images.resampling import crop, enlarge, from_network_range, pad_to_multiple, to_network_range
-from s3diff.images.stated_colors import srgb_profile
 
 GREY_PROFILE = srgb_profile(is_grey=True)
 SRGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

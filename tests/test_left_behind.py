@@ -18,7 +18,7 @@ from s3diff.images.files.gif_blocks import with_extension
 from s3diff.images.files.jpeg_segments import joined_exif, joined_xmp
 from s3diff.images.files.left_behind import attachments
 from s3diff.images.files.xmp_packet import XmpError, XmpPacket
-from s3diff.images.stated_colors import profile_of_code_points
+from s3diff.images.icc_profiles import profile_of_code_points
 
 DISPLAY_P3 = profile_of_code_points(12, 13)
 PACKET = (

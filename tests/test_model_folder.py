@@ -27,8 +27,7 @@ from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 from s3diff.networks.unet import UNetConfig
 from s3diff.training.initial_model import prepare_initial_model
-from s3diff.training.overrides import with_change
-from s3diff.training.recipes import debug
+from s3diff.training.recipes import debug, with_change
 from tiny_models import COMPACT, compact_parts, edit_json, one_line, save_compact
 
 

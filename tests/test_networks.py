@@ -18,8 +18,9 @@ from s3diff.checkpoints.sd_turbo_config import autoencoder_config, unet_config
 from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian
 from s3diff.networks.blocks import ChannelNorm, Norm, channel_norm_reference
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
-from s3diff.networks.folded_network import FoldedInTurn, FoldedNetwork
 from s3diff.networks.modulated_lora import (
+    FoldedInTurn,
+    FoldedNetwork,
     ModulatedConv2d,
     ModulatedLayer,
     ModulatedLinear,

@@ -21,7 +21,7 @@ from PIL import Image
 from conftest import REPOSITORY
 from page_server import page_server
 from s3diff.errors import OptionError
-from s3diff.images.files import coordinate_fields, geotiff, left_behind, maker_notes, pillow_metadata
+from s3diff.images.files import coordinate_fields, exif_block, geotiff, left_behind, pillow_metadata
 from s3diff.option_texts import VIDEO_FIELDS, describe_option, form_options, option_fields
 from s3diff.options import LIMITS, RANGES
 from s3diff.presets import PRESETS
@@ -167,7 +167,7 @@ def test_every_part_that_is_left_out_has_a_text_in_every_language() -> None:
         *pillow_metadata._NAMED_TAGS.values(),
     }
     titles |= {f"{kind}: {title}" for kind, title in left_behind._CHUNK_TITLES.items()}
-    titles |= {maker_notes.TITLE, geotiff.POSITION, left_behind.SOUND, left_behind._SEQUENCE}
+    titles |= {exif_block.MAKER_NOTE_TITLE, geotiff.POSITION, left_behind.SOUND, left_behind._SEQUENCE}
     for title in titles:
         assert len(re.split(r", (?![^(]*\))", title)) == 1, f"{title}: the page splits a remark at commas"
     _, *others = texts().values()

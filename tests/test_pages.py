@@ -13,8 +13,7 @@ from PIL import Image, ImageCms
 from metadata_corpus import XMP
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.images.codecs import Pages, Picture, open_pages, read_picture, write_pages, write_picture
-from s3diff.images.files.pages import page_numbers
-from s3diff.images.files.tiff_writing import TiffPages
+from s3diff.images.files.pages import TiffPages, page_numbers
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 

@@ -11,8 +11,7 @@ import torch
 
 from s3diff.errors import OptionError
 from s3diff.training import phases
-from s3diff.training.adversarial.discriminator import DiscriminatorConfig
-from s3diff.training.adversarial.patch_discriminator import PatchDiscriminator, pairing_loss
+from s3diff.training.adversarial.discriminator import DiscriminatorConfig, PatchDiscriminator, pairing_loss
 from s3diff.training.config import DataConfig, OptimiserConfig
 from s3diff.training.recipes import debug
 from training_runs import differing, everything, make_trainer, run_steps, tiny_config

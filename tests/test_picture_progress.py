@@ -20,13 +20,13 @@ from command_runs import Command
 from s3diff.apps import picture_progress
 from s3diff.apps.picture_progress import PictureProgress
 from s3diff.folders.jobs import RestoreJob
+from s3diff.folders.progress import RunWork, pixels_by_header
 from s3diff.folders.run import Outcome
-from s3diff.folders.run_work import RunWork, pixels_by_header
 from s3diff.options import RestoreOptions
-from s3diff.restoration import speed
+from s3diff.restoration import time_left
 from s3diff.restoration.sizes import Sizes
 from s3diff.restoration.sources import open_source
-from s3diff.restoration.speed import EACH_PIXELS, Speeds
+from s3diff.restoration.time_left import EACH_PIXELS, Speeds
 
 
 @pytest.fixture
@@ -350,6 +350,6 @@ def test_ctrl_c_says_how_to_go_on(command: Command, small: Path, here: Path, mon
 def test_the_key_tells_machines_apart(restorer: Any) -> None:
     from s3diff.options import RestoreOptions
 
-    plain, one = (speed.speed_key(restorer, RestoreOptions(guidance=value)) for value in (1.07, 1.0))
+    plain, one = (time_left.speed_key(restorer, RestoreOptions(guidance=value)) for value in (1.07, 1.0))
     assert plain != one
     assert "threads" in plain

@@ -16,7 +16,7 @@ from s3diff.images.codecs import PictureHeader, picture_header, read_picture
 from s3diff.options import OutputOptions
 from s3diff.restoration import device_model, tile_plan
 from s3diff.restoration.device import repeatable, turn_of
-from s3diff.restoration.result_names import result_extension, result_stem
+from s3diff.restoration.result import result_extension, result_stem
 from serving_pictures import jpeg_with_metadata, photo, png_claiming
 
 

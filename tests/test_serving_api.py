@@ -32,9 +32,8 @@ from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
 from s3diff.serving.http.answers import wants_json
 from s3diff.serving.http.api import create_app
 from s3diff.serving.http.auth import SESSION_COOKIE, Auth, Client, read_clients
-from s3diff.serving.limits import Quota, ServiceLimits
+from s3diff.serving.limits import Quota, QuotaCounter, ServiceLimits
 from s3diff.serving.logs import JsonFormatter, PlainFormatter
-from s3diff.serving.quotas import QuotaCounter
 from s3diff.serving.service import RestorationService
 from s3diff.video_options import VideoOptions
 from serving_pictures import jpeg_with_metadata, photo, png_claiming

@@ -21,11 +21,10 @@ from s3diff.options import OutputOptions
 from s3diff.restoration import video
 from s3diff.restoration.video import restore_video
 from s3diff.serving import shared_jobs
-from s3diff.serving.job_records import JobRecords
+from s3diff.serving.job_records import JobRecords, SharedWork
 from s3diff.serving.jobs import Job, JobStatus
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.service import RestorationService
-from s3diff.serving.shared_work import SharedWork
 from video_clips import write_clip
 
 SECONDS = 300

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from s3diff.networks.autoencoder import AutoencoderConfig
 from s3diff.networks.degradation_conditioning import ConditioningConfig
 from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
-from s3diff.networks.folded_network import FoldedInTurn, FoldedNetwork
-from s3diff.networks.modulated_lora import ModulatedNetwork, call_adapted, fold
+from s3diff.networks.modulated_lora import FoldedInTurn, FoldedNetwork, ModulatedNetwork, call_adapted, fold
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 from s3diff.networks.unet import UNetConfig
-from s3diff.restoration.acceleration import choose_acceleration, compile_network, compiler_obstacle
+from s3diff.restoration.device import choose_acceleration, compile_network, compiler_obstacle
 
 SMALL = GeneratorConfig(
     unet=UNetConfig(

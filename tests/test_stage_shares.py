@@ -13,7 +13,7 @@ import torch
 from golden_models import tiny_model
 from s3diff.options import MIN_TILE_PX
 from s3diff.restoration.restorer import Restorer
-from s3diff.restoration.stage_shares import block_work
+from s3diff.restoration.stage_events import block_work
 
 
 def told(model: Path | Restorer, picture: np.ndarray, **changes: Any) -> tuple[np.ndarray, dict[str, list[float]]]:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from command_runs import Command
-from s3diff.restoration import threads
-from s3diff.restoration.threads import cpu_quotas, granted_cpus, let_threads_sleep, set_threads
+from s3diff.restoration import process_limits
+from s3diff.restoration.process_limits import cpu_quotas, granted_cpus, let_threads_sleep, set_threads
 
 
 def groups(tmp_path: Path, own: str, **files: str) -> tuple[Path, Path]:
@@ -50,18 +50,18 @@ def test_quotas(tmp_path: Path, own: str, files: dict[str, str], expected: list[
 
 def test_the_least_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
-    monkeypatch.setattr(threads, "_usable_cpus", lambda: 8)
-    monkeypatch.setattr(threads, "cpu_quotas", lambda: [3.7, 12.0])
+    monkeypatch.setattr(process_limits, "_usable_cpus", lambda: 8)
+    monkeypatch.setattr(process_limits, "cpu_quotas", lambda: [3.7, 12.0])
     assert granted_cpus() == 3
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
     assert granted_cpus() == 2
-    monkeypatch.setattr(threads, "cpu_quotas", lambda: [0.5])
+    monkeypatch.setattr(process_limits, "cpu_quotas", lambda: [0.5])
     assert granted_cpus() == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
 def test_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "cpu_quotas", list)
+    monkeypatch.setattr(process_limits, "cpu_quotas", list)
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     before = os.sched_getaffinity(0)
     try:
@@ -76,14 +76,14 @@ def test_what_torch_gets(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         set_threads(3)
         assert torch.get_num_threads() == 3
-        monkeypatch.setattr(threads, "granted_cpus", lambda: 2)
+        monkeypatch.setattr(process_limits, "granted_cpus", lambda: 2)
         monkeypatch.setenv("OMP_NUM_THREADS", "3")
         set_threads(None)
         assert torch.get_num_threads() == 3  # the user's own word
         monkeypatch.delenv("OMP_NUM_THREADS")
         set_threads(None)
         assert torch.get_num_threads() == 2
-        monkeypatch.setattr(threads, "granted_cpus", lambda: 64)
+        monkeypatch.setattr(process_limits, "granted_cpus", lambda: 64)
         set_threads(None)
         assert torch.get_num_threads() == 2  # never more than torch itself takes
     finally:

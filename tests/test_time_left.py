@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from s3diff.restoration.speed import Speeds
-from s3diff.restoration.time_left import TimeLeft, duration_in_words
+from s3diff.restoration.time_left import Speeds, TimeLeft, duration_in_words
 
 PER_PART = ("prepare", "encode", "predict", "decode", "color")
 #: Seconds of the stages of one part, as two models have them: SD-Turbo's networks, and small ones with slow colours.

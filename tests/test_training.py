@@ -35,8 +35,7 @@ from s3diff.training.export import delivered_model, export_model
 from s3diff.training.initial_model import prepare_initial_model
 from s3diff.training.loop import StepReport, make_accelerator, step_generator
 from s3diff.training.losses import ReconstructionLoss
-from s3diff.training.overrides import with_change
-from s3diff.training.recipes import compact, compact_generator, debug, paper
+from s3diff.training.recipes import compact, compact_generator, debug, paper, with_change
 from s3diff.training.run import TrainRequest, prepare_trainer, train, train_estimator
 from s3diff.training.run_checkpoints import checkpoint_paths, save_checkpoint
 from s3diff.training.trainable import TrainableModel, turned, wake_lora

@@ -18,8 +18,7 @@ from s3diff.checkpoints.model_folder import load_model
 from s3diff.checkpoints.registry import model_folder
 from s3diff.checkpoints.weights_file import read_torch_file
 from s3diff.errors import OptionError
-from s3diff.training.overrides import with_change
-from s3diff.training.recipes import compact, find_estimator_recipe, find_recipe, paper
+from s3diff.training.recipes import compact, find_estimator_recipe, find_recipe, paper, with_change
 from s3diff.training.run_checkpoints import checkpoint_paths
 from training_runs import differing, tiny_config
 

@@ -27,9 +27,8 @@ from s3diff.options import RestoreOptions
 from s3diff.version import __version__
 
 if TYPE_CHECKING:
-    from s3diff.restoration.restorer import Restorer
+    from s3diff.restoration.restorer import Restorer, restore
     from s3diff.restoration.result import Degrees, Restored
-    from s3diff.restoration.shortcut import restore
     from s3diff.restoration.tensors import RestoredTensors
 
 __all__ = [
@@ -53,9 +52,8 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "s3diff.restoration.restorer": ("Restorer",),
+        "s3diff.restoration.restorer": ("Restorer", "restore"),
         "s3diff.restoration.result": ("Degrees", "Restored"),
-        "s3diff.restoration.shortcut": ("restore",),
         "s3diff.restoration.tensors": ("RestoredTensors",),
     },
 )

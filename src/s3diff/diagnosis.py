@@ -97,7 +97,7 @@ def _devices() -> Iterator[str]:
     import torch
 
     from s3diff.restoration.device import available_devices
-    from s3diff.restoration.threads import granted_cpus
+    from s3diff.restoration.process_limits import granted_cpus
 
     yield "devices"
     for name in available_devices():

@@ -14,8 +14,7 @@ from rich.text import Text
 
 from s3diff.apps.terminal import remark, remarks
 from s3diff.folders.jobs import RestoreJob
-from s3diff.folders.progress import RunProgress
-from s3diff.folders.run_work import RunWork
+from s3diff.folders.progress import RunProgress, RunWork
 
 #: Where nobody looks at a terminal, a line about the progress comes at most so often.
 _LINE_SECONDS = 30.0

@@ -137,8 +137,7 @@ def restore(
     if stream:
         _refuse("--stream and ", " exclude each other; leave out one of them", journal=journal, shard=shard)
     from s3diff.folders.default_output import default_output, video_output
-    from s3diff.folders.jobs import RestoreJob, parse_shard, plan_jobs
-    from s3diff.folders.lists import read_lists
+    from s3diff.folders.jobs import RestoreJob, parse_shard, plan_jobs, read_lists
     from s3diff.images.codecs import silence_libtiff
 
     silence_libtiff()
@@ -281,8 +280,8 @@ def _restore_film(
 ) -> None:  # fmt: skip
     """Restore one video, here or at a service."""
     from s3diff.apps.restore_single import restore_single
-    from s3diff.folders.in_parts import restore_film
-    from s3diff.folders.report import Report
+    from s3diff.folders.run import Report
+    from s3diff.folders.runners import restore_film
 
     with closing(Report(report)) as written:
         if client is None:
@@ -301,9 +300,8 @@ def _restore_streamed(
 ) -> None:  # fmt: skip
     """Restore the plan's one picture part by part, unless it is skipped."""
     from s3diff.apps.restore_single import restore_single
-    from s3diff.folders.in_parts import restore_large
-    from s3diff.folders.report import Report
-    from s3diff.folders.run import select_jobs
+    from s3diff.folders.run import Report, select_jobs
+    from s3diff.folders.runners import restore_large
 
     if plan.is_many or len(plan.jobs) != 1:
         raise OptionError("--stream takes one picture and a name that ends in .tif; start it for each large picture")

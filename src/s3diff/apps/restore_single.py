@@ -11,10 +11,9 @@ import typer
 from s3diff.apps.picture_progress import PictureProgress
 from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, on_one_line, remark
 from s3diff.errors import OutputError, PictureError
-from s3diff.folders.in_parts import Tell
 from s3diff.folders.jobs import RestoreJob
-from s3diff.folders.report import Report
-from s3diff.folders.run import Outcome, failed
+from s3diff.folders.run import Outcome, Report, failed
+from s3diff.folders.runners import Tell
 from s3diff.restoration.replay import Replay
 from s3diff.restoration.result import Result
 from s3diff.restoration.time_left import FIRST_PASS

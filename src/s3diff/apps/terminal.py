@@ -132,9 +132,9 @@ def load_torch(threads: int | None = None, *, quiet: bool = False) -> Any:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         with waiting_line("getting ready ...", quiet):
-            threading_of = importlib.import_module("s3diff.restoration.threads")
+            threading_of = importlib.import_module("s3diff.restoration.process_limits")
             threading_of.let_threads_sleep()
-            importlib.import_module("s3diff.restoration.allocator").keep_freed_memory()
+            importlib.import_module("s3diff.restoration.process_limits").keep_freed_memory()
             torch = importlib.import_module("torch")
             threading_of.set_threads(threads)
             return torch

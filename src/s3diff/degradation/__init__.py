@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from s3diff.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from s3diff.degradation.application import apply
+    from s3diff.degradation.application import DegradationDraw, apply
     from s3diff.degradation.degrade import Degrade
-    from s3diff.degradation.drawn import DegradationDraw
     from s3diff.degradation.settings import PRESETS, DegradationSettings, StageSettings
     from s3diff.degradation.synthesis import draw
 
@@ -18,9 +17,8 @@ __all__ = ["PRESETS", "DegradationDraw", "DegradationSettings", "Degrade", "Stag
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "s3diff.degradation.application": ("apply",),
+        "s3diff.degradation.application": ("DegradationDraw", "apply"),
         "s3diff.degradation.degrade": ("Degrade",),
-        "s3diff.degradation.drawn": ("DegradationDraw",),
         "s3diff.degradation.settings": ("PRESETS", "DegradationSettings", "StageSettings"),
         "s3diff.degradation.synthesis": ("draw",),
     },

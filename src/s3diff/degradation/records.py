@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from s3diff.degradation.drawn import MIN_SIDE_PX, NOISE_KINDS, DegradationDraw, StageDraw
+from s3diff.degradation.application import MIN_SIDE_PX, NOISE_KINDS, DegradationDraw, StageDraw
 from s3diff.degradation.kernels import KERNEL_FAMILIES, PADDED_SIDE_PX, KernelParameters
 from s3diff.degradation.resize import RESIZE_MODES
 from s3diff.degradation.settings import DegradationSettings

@@ -14,8 +14,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from s3diff.degradation.application import apply, apply_reference
-from s3diff.degradation.drawn import GAUSSIAN, MIN_SIDE_PX, NOISE_KINDS, POISSON, DegradationDraw, StageDraw
+from s3diff.degradation.application import (
+    GAUSSIAN,
+    MIN_SIDE_PX,
+    NOISE_KINDS,
+    POISSON,
+    DegradationDraw,
+    StageDraw,
+    apply,
+    apply_reference,
+)
 from s3diff.degradation.kernels import (
     KERNEL_FAMILIES,
     PADDED_SIDE_PX,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from s3diff.errors import OutputError
 from s3diff.options import OutputOptions
-from s3diff.restoration.result_names import result_extension, result_stem, video_extension
+from s3diff.restoration.result import result_extension, result_stem, video_extension
 
 #: Suffix of a picture's or a folder's name.
 _ADDED = "_restored"

@@ -16,17 +16,17 @@ from s3diff.errors import DiskFullError, OptionError
 from s3diff.folders.inputs import LeftOut
 from s3diff.folders.jobs import RestorePlan, plan_jobs, require_inside
 from s3diff.folders.journal import JOURNAL_NAME, Journal, stamp_of
-from s3diff.folders.report import Report
+from s3diff.folders.progress import RunWork, pixels_by_header
 from s3diff.folders.run import (
     RESUMED,
     Outcome,
+    Report,
     failed,
     key_of,
     open_stamped,
     run_jobs,
     select_jobs,
 )
-from s3diff.folders.run_work import RunWork, pixels_by_header
 from s3diff.folders.runners import JobRunner, LocalRunner, PictureWatcher
 from s3diff.options import LIMITS, OutputOptions, RestoreOptions
 

@@ -1,7 +1,8 @@
-"""Restore many pictures on a conveyor: the next is read and the last written while the networks work."""
+"""Restore many pictures on a conveyor: the next is read and the last written while the networks work; report."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections import deque
@@ -18,7 +19,8 @@ from s3diff.folders.journal import Journal, Stamp, stamp_of
 from s3diff.folders.runners import BatchRunner, Finish, JobRunner, PictureWatcher
 from s3diff.formats import holds_pages
 from s3diff.images.codecs import remove_leftovers, require_regular
-from s3diff.messages import shown_path
+from s3diff.json_lines import AppendedLines
+from s3diff.messages import reason_of, shown_path
 from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.result import Result
 
@@ -273,3 +275,60 @@ def failed(job: RestoreJob, error: object) -> Outcome:
     if isinstance(error, PictureError) and name not in reason:  # a line of many must name its picture
         reason = f"{name}: {reason}"
     return Outcome(job, "failed", reason, is_disk_full=isinstance(error, DiskFullError))
+
+
+class Report:
+    """Write outcomes as JSON lines, each on the disk at once. An existing report is continued, any other file refused.
+
+    Args:
+        path: the file; None for no report.
+
+    Raises:
+        OutputError: the file cannot be written, or exists and is no report.
+    """
+
+    def __init__(self, path: str | Path | None) -> None:
+        self._lines = None if path is None else AppendedLines(Path(path))
+        if self._lines is not None:
+            try:
+                if os.path.exists(self._lines.path) and not _is_report(self._lines.path):
+                    raise OutputError(f"{path} is there and no report; choose another name for the report")
+                self._lines.open()
+            except OutputError:
+                raise
+            except (OSError, ValueError) as error:
+                raise OutputError(
+                    f"the report {path} cannot be written ({reason_of(error)}); choose another place"
+                ) from error
+
+    def add(self, outcome: Outcome) -> None:
+        """Write one line.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        if self._lines is not None:
+            try:
+                self._lines.append([outcome.as_json()])
+            except OSError as error:
+                raise OutputError(
+                    f"the report {self._lines.path} cannot be written ({reason_of(error)}); make room and run again"
+                ) from error
+
+    def close(self) -> None:
+        """Close the file; write errors were raised when lines were added."""
+        if self._lines is not None:
+            self._lines.close()
+
+
+def _is_report(path: Path) -> bool:
+    """Check whether a file is empty or begins with a line of a report."""
+    with open(path, "rb") as file:
+        line = file.readline(1 << 16)  # of a file that is no report it may have no end
+    if not line:
+        return path.is_file()
+    try:
+        first = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(first, dict) and {"state", "source", "target"} <= set(first)

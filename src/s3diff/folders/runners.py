@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from s3diff.atomic_write import require_free
 from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.formats import format_of
+from s3diff.images.codecs import check_writable
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.result import Degrees, Result
+from s3diff.video_options import VideoOptions
 
 if TYPE_CHECKING:
     from s3diff.images.files.credentials import ResultSigner
@@ -160,8 +164,8 @@ class LocalRunner:
         return lambda: write(restored, job.target, writing, self._signer)
 
     def speed_key(self) -> str:
-        """Name this machine's speed with the model and the options; see :func:`s3diff.restoration.speed.speed_key`."""
-        from s3diff.restoration.speed import speed_key
+        """Name this machine's speed; see :func:`s3diff.restoration.time_left.speed_key`."""
+        from s3diff.restoration.time_left import speed_key
 
         return speed_key(self.restorer, self.restorer.resolved(self._options))
 
@@ -195,3 +199,56 @@ class LocalRunner:
             partial(write, result, job.target, self._writing, self._signer)
             for job, result in zip(jobs, restored, strict=True)
         ]
+
+
+#: Receives the kind of parts, the finished ones and all.
+Tell = Callable[[str, int, int], None]
+
+
+def restore_large(
+    job: RestoreJob,
+    options: RestoreOptions,
+    writing: OutputOptions,
+    root: Path | None,
+    degrees: Degrees | None,
+    load: Callable[[], Restorer],
+    tell: Tell,
+) -> Result:
+    """Restore a picture larger than memory; see :meth:`Restorer.restore_file`, and for its errors.
+
+    Args:
+        root: the output folder, which no link may lead out of.
+        degrees: as there.
+        load: loads the model, once the picture was looked at.
+        tell: as ``progress`` there.
+    """
+    from s3diff.images.files.large_files import LargePicture
+    from s3diff.restoration.streaming import require_tiff
+
+    require_tiff(job.target)
+    require_inside(job.target, root)
+    check_writable(job.target)
+    LargePicture(job.source)
+    result = load().restore_file(
+        job.source, job.target, options,
+        overwrite=writing.overwrite, provenance=writing.provenance, degrees=degrees, progress=tell,
+    )  # fmt: skip
+    resumed = f"{result.num_resumed} of {result.num_tiles} tiles were there from an earlier run"
+    return replace(result, notes=(*result.notes, resumed)) if result.num_resumed else result
+
+
+def restore_film(
+    job: RestoreJob, options: RestoreOptions, video: VideoOptions, load: Callable[[], Restorer], tell: Tell
+) -> Result:
+    """Restore a video; see :func:`s3diff.restoration.video.restore_video`, and for its errors.
+
+    Args:
+        load: loads the model, once the video was looked at.
+        tell: as ``progress`` there.
+    """
+    from s3diff.images.files.video import open_video
+    from s3diff.restoration.video import restore_video
+
+    require_free(job.target, video.overwrite)
+    open_video(job.source)
+    return restore_video(load(), job.source, job.target, options, video, progress=tell)

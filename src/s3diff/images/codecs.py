@@ -9,8 +9,14 @@ from __future__ import annotations
 
 from s3diff.atomic_write import remove_leftovers
 from s3diff.formats import PICTURE_EXTENSIONS, holds_frames, holds_pages
-from s3diff.images.files.animation_reading import MAX_FRAMES_OF_LARGEST, Animation, Frame, is_animated, open_animation
-from s3diff.images.files.animation_writing import write_animation
+from s3diff.images.files.animations import (
+    MAX_FRAMES_OF_LARGEST,
+    Animation,
+    Frame,
+    is_animated,
+    open_animation,
+    write_animation,
+)
 from s3diff.images.files.pages import Pages, open_pages, write_pages
 from s3diff.images.files.pillow_pictures import from_pil, to_pil
 from s3diff.images.files.reading import (

@@ -16,8 +16,7 @@ from s3diff.networks.attention import KeysAndValues
 from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian
 from s3diff.networks.degradation_conditioning import ConditioningConfig, DegradationConditioning
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
-from s3diff.networks.folded_network import FoldedNetwork
-from s3diff.networks.modulated_lora import Adaptation, call_adapted
+from s3diff.networks.modulated_lora import Adaptation, FoldedNetwork, call_adapted
 from s3diff.networks.noise_schedule import NoiseSchedule
 from s3diff.networks.unet import UNet, UNetConfig
 

@@ -16,16 +16,14 @@ from torch import Tensor
 from s3diff.checkpoints.model_folder import LoadedModel
 from s3diff.checkpoints.tiny_decoder import load_tiny_decoder
 from s3diff.errors import OptionError
-from s3diff.networks.folded_network import FoldedInTurn, FoldedNetwork
-from s3diff.networks.modulated_lora import Adaptation, LoraWeights
+from s3diff.networks.modulated_lora import Adaptation, FoldedInTurn, FoldedNetwork, LoraWeights
 from s3diff.networks.one_step_generator import dtype_of
 from s3diff.networks.prompts import encode_prompts
 from s3diff.networks.tiny_decoder import TinyDecoder, decodes_latents_of
 from s3diff.option_changes import RestoreChanges
 from s3diff.options import Backend, Precision, RestoreOptions
-from s3diff.restoration.acceleration import choose_acceleration, compile_network
 from s3diff.restoration.backends import check_backend, fastest_backend
-from s3diff.restoration.device import autoencoder_dtypes, choose_dtype, turn_of
+from s3diff.restoration.device import autoencoder_dtypes, choose_acceleration, choose_dtype, compile_network, turn_of
 from s3diff.restoration.runtime_stages import RuntimeStages
 from s3diff.restoration.sizes import Sizes
 from s3diff.restoration.tile_plan import TilePlan, plan_tiles

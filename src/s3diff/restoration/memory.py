@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from s3diff.errors import PictureError
-from s3diff.restoration.allocator import give_back, kept_bytes
+from s3diff.restoration.process_limits import give_back, kept_bytes
 
 if TYPE_CHECKING:
     from s3diff.restoration.device_model import DeviceModel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -313,3 +314,43 @@ def as_picture(source: Source, options: RestoreOptions) -> codecs.Picture:
     if isinstance(source, Tensor):
         raise PictureError("restore takes pictures and was given a tensor; call restore_tensor")
     raise PictureError(f"cannot restore a {type(source).__name__}; give a path, a Pillow image or a numpy array")
+
+
+#: The last call's restorer by its arguments: one entry or none.
+_kept: dict[tuple[str, str, str], Restorer] = {}
+_LOADING = threading.Lock()
+
+
+def restore(
+    source: Source,
+    *,
+    model: str | Path = DEFAULT_MODEL,
+    device: str = "auto",
+    precision: Precision = "auto",
+    **options: Unpack[RestoreChanges],
+) -> Result:
+    """Restore one picture; keep the model loaded for the next call.
+
+    Args:
+        source: a path, a Pillow image or an array; see :meth:`Restorer.restore`.
+        model: ``compact``, ``s3diff`` or a model folder.
+        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
+        precision: see :class:`Restorer`.
+        options: fields of :class:`s3diff.RestoreOptions`, such as ``scale=2``.
+
+    Raises:
+        S3DiffError: see :meth:`Restorer.restore` and :meth:`Restorer.from_pretrained`.
+        TypeError: an option that does not exist.
+    """
+    checked = RestoreOptions(**options)
+    return _restorer(model, device, precision).restore(source, checked)
+
+
+def _restorer(model: str | Path, device: str, precision: Precision) -> Restorer:
+    asked = (repr(model), repr(device), repr(precision))
+    with _LOADING:
+        if asked not in _kept:
+            # Drop the old model first: memory may not hold two.
+            _kept.clear()
+            _kept[asked] = Restorer.from_pretrained(model, device=device, precision=precision)
+        return _kept[asked]

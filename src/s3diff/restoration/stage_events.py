@@ -1,17 +1,20 @@
-"""Report a restoration's stages to the caller: their beginnings, their tensors, their time."""
+"""Report a restoration's stages to the caller: their beginnings, their shares, their tensors, their time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from s3diff.errors import OptionError
+from s3diff.networks.attention import ImageAttention, SpatialTransformer, TransformerBlock
+from s3diff.networks.blocks import Downsampler, ResnetBlock, Upsampler
 from s3diff.tiling import HaloSpan
 
 #: Called with the stage (``tiles``, ``predict`` or ``frames``; of a video also ``look``, ``look_resumed`` and
@@ -93,3 +96,60 @@ def passed_to(on_stage: OnStage | None) -> Passed:
         return changed.to(tensor)
 
     return passed
+
+
+_BLOCKS = (ResnetBlock, SpatialTransformer, ImageAttention, Downsampler, Upsampler)
+
+
+def block_work(network: nn.Module, num_positions: float) -> list[tuple[nn.Module, float]]:
+    """Count the multiplications of each block of an encoder, a decoder or a UNet.
+
+    Modules are registered in the order of the forward pass, so that samplers before a block tell its feature size.
+
+    Args:
+        num_positions: height times width of what the network gets.
+    """
+    works: list[tuple[nn.Module, float]] = []
+    positions = num_positions / getattr(network, "pixel_unshuffle", 1) ** 2
+    for module in network.modules():
+        if isinstance(module, Downsampler | Upsampler):
+            positions *= 4 if isinstance(module, Upsampler) else 0.25
+        if isinstance(module, _BLOCKS):
+            layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+            weights = sum(layer.weight.numel() for layer in layers)
+            works.append((module, positions * weights + 2 * positions**2 * _attending_channels(module)))
+    return works
+
+
+@contextmanager
+def shares_reported(network: nn.Module, num_positions: float, report: OnShare) -> Iterator[None]:
+    """Call ``report`` with the finished share of a pass after each block; the next pass begins at 0 again.
+
+    Only where a block has ended when its call returns: on a CPU, in networks that are not compiled.
+    """
+    works = block_work(network, num_positions)
+    whole, done = sum(work for _, work in works), 0.0
+
+    def begin(*_: Any) -> None:
+        nonlocal done
+        done = 0.0
+
+    def end(work: float, *_: Any) -> None:
+        nonlocal done
+        done += work
+        report(min(1.0, done / whole))
+
+    with ExitStack() as hooks:
+        hooks.callback(network.register_forward_pre_hook(begin).remove)
+        for module, work in works:
+            # A folded network shares the hooks, with modules of its own.
+            hooks.callback(module.register_forward_hook(partial(end, work)).remove)
+        yield
+
+
+def _attending_channels(module: nn.Module) -> int:
+    """Return the width of a block's attention to its own positions; 0 without one."""
+    if isinstance(module, ImageAttention):
+        return module.to_q.out_features
+    blocks = [block for block in module.modules() if isinstance(block, TransformerBlock) and block.self_attention]
+    return sum(block.attn1.to_q.out_features for block in blocks)

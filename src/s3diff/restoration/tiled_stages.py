@@ -19,8 +19,7 @@ from s3diff.networks.modulated_lora import Adaptation, call_adapted
 from s3diff.networks.one_step_generator import OneStepGenerator, dtype_of
 from s3diff.networks.tiled_features import Recorded, TiledFeatures, released_statistics, whole_statistics
 from s3diff.networks.tiny_decoder import RECEPTIVE_LATENTS, TinyDecoder
-from s3diff.restoration.stage_events import OnShare
-from s3diff.restoration.stage_shares import shares_reported
+from s3diff.restoration.stage_events import OnShare, shares_reported
 from s3diff.restoration.tile_plan import AUTOENCODER_HALO, AUTOENCODER_TILE, UNET_OVERLAP, TilePlan
 from s3diff.tiling import (
     RELEASED_DECODER_PADDING,

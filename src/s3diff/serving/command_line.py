@@ -11,7 +11,7 @@ from typing import Any
 from s3diff.checkpoints.registry import DEFAULT_MODEL
 from s3diff.option_texts import VIDEO_FIELDS, flag_of
 from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
-from s3diff.restoration.result_names import result_extension, result_stem, video_extension
+from s3diff.restoration.result import result_extension, result_stem, video_extension
 from s3diff.video_options import VideoOptions
 
 #: Output folder for several results, as a placeholder.

@@ -21,7 +21,7 @@ from s3diff.images.files.video import Video, choose_encoding, open_video
 from s3diff.images.files.video_joining import require_streams
 from s3diff.messages import install_command, reason_of
 from s3diff.options import RestoreOptions
-from s3diff.restoration.result_names import result_stem, video_extension
+from s3diff.restoration.result import result_stem, video_extension
 from s3diff.restoration.sizes import sizes_of
 from s3diff.service_errors import NO_ROOM, NO_VIDEOS
 from s3diff.serving.jobs import Job, safe_name

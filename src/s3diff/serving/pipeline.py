@@ -26,8 +26,7 @@ from s3diff.options import RestoreOptions
 from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.device_model import PROMPTS
 from s3diff.restoration.restorer import Restorer
-from s3diff.restoration.result import Result
-from s3diff.restoration.result_names import result_extension
+from s3diff.restoration.result import Result, result_extension
 from s3diff.restoration.sources import OpenedSeries, open_source, restore_series
 from s3diff.restoration.steps import Opened, write
 from s3diff.service_errors import FAILED, failure_of

@@ -27,11 +27,10 @@ from s3diff.restoration.result import Degrees
 from s3diff.service_errors import ENDING, QUEUE_FULL, TOO_MANY
 from s3diff.serving.intake import check_header, take_in, within_limits
 from s3diff.serving.jobs import Job, JobStatus, JobStore
-from s3diff.serving.limits import Quota, ServiceLimits
+from s3diff.serving.limits import Quota, QuotaCounter, ServiceLimits
 from s3diff.serving.models import ModelCache, OfferedModel
 from s3diff.serving.pipeline import Pipeline
 from s3diff.serving.progress import TimeEstimator
-from s3diff.serving.quotas import QuotaCounter
 from s3diff.serving.shared_jobs import SharedJobStore
 from s3diff.video_options import VideoOptions
 

@@ -20,10 +20,9 @@ from pathlib import Path
 from s3diff.errors import JobNotFoundError, OptionError, OutputError, S3DiffError, StoreError
 from s3diff.folders.stores import open_store
 from s3diff.service_errors import GIVEN_UP, NO_JOB
-from s3diff.serving.job_records import MOST_TRIES, JobRecords, NoRecordError, job_of
+from s3diff.serving.job_records import MOST_TRIES, JobRecords, NoRecordError, SharedWork, job_of
 from s3diff.serving.jobs import Job, JobStatus, JobStore, JobWorker, beyond_limits
 from s3diff.serving.limits import ServiceLimits
-from s3diff.serving.shared_work import SharedWork
 
 _LOG = logging.getLogger("s3diff.serving")
 #: Seconds between writes of a service's record, between looks at the others' records, and between clean-ups.

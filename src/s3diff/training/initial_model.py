@@ -22,7 +22,7 @@ from s3diff.networks.degradation_estimator import DegradationEstimator, Degradat
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 from s3diff.networks.prompts import NUM_TOKENS, encode_prompts
 from s3diff.training.config import TrainConfig
-from s3diff.training.overrides import with_change
+from s3diff.training.recipes import with_change
 from s3diff.training.trainable import TrainableModel, fresh_prompts, initialise_from_scratch, wake_lora
 
 _LOGGER = logging.getLogger(__name__)

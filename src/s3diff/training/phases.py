@@ -22,8 +22,7 @@ from s3diff.degradation.synthesis import PRESETS, DegradationDraw, DegradationSe
 from s3diff.images.resampling import enlarge, to_network_range
 from s3diff.options import Upsampling
 from s3diff.training.adversarial.augmentation import AugmentationDraw, draw_augmentation
-from s3diff.training.adversarial.discriminator import adversarial_loss, generator_loss
-from s3diff.training.adversarial.patch_discriminator import pairing_loss
+from s3diff.training.adversarial.discriminator import adversarial_loss, generator_loss, pairing_loss
 from s3diff.training.config import MAX_TRUTH_BLUR_PX, TrainConfig
 from s3diff.training.losses import ReconstructionLoss
 

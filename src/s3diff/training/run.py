@@ -27,8 +27,7 @@ from s3diff.training.estimator_trainer import EstimatorTrainer
 from s3diff.training.export import MODEL_FOLDER, export_model
 from s3diff.training.initial_model import InitialModel, prepare_initial_model, require_estimator
 from s3diff.training.loop import StepReport, make_accelerator
-from s3diff.training.overrides import with_change
-from s3diff.training.recipes import compact_estimator, find_estimator_recipe, find_recipe
+from s3diff.training.recipes import compact_estimator, find_estimator_recipe, find_recipe, with_change
 from s3diff.training.run_checkpoints import checkpoint_paths, require_new_run, require_run
 from s3diff.training.trainer import Trainer
 from s3diff.training.validation import Validation, named_pictures

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from s3diff.checkpoints.config_json import to_json
 from s3diff.errors import OptionError
 from s3diff.training import phases
-from s3diff.training.adversarial.discriminator import Discriminator, frozen
-from s3diff.training.adversarial.patch_discriminator import PatchDiscriminator
+from s3diff.training.adversarial.discriminator import Discriminator, PatchDiscriminator, frozen
 from s3diff.training.data.crops import CropDataset
 from s3diff.training.export import delivered_model
 from s3diff.training.initial_model import InitialModel, sampled_fingerprint

@@ -12,11 +12,11 @@ from s3diff.errors import PictureError
 from s3diff.images.files.codec import Codec, FrameImages
 from s3diff.images.files.iso_boxes import aspect_notes, bits_of_av1, code_points, states_cut
 from s3diff.images.files.metadata import Metadata, without_orientation
+from s3diff.images.icc_profiles import StatedColors, profile_of_code_points
 from s3diff.images.picture import Picture
-from s3diff.images.stated_colors import StatedColors, profile_of_code_points
 
 if TYPE_CHECKING:
-    from s3diff.images.files.animation_reading import Animation
+    from s3diff.images.files.animations import Animation
 
 #: Older versions write grey in three channels.
 _KNOWS_GREY = int(PIL.__version__.split(".")[0]) >= 13

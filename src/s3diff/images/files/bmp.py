@@ -8,7 +8,7 @@ from typing import BinaryIO
 from PIL import BmpImagePlugin, ImageFile
 
 from s3diff.images.files.codec import Codec
-from s3diff.images.stated_colors import DAMAGED_PROFILE, StatedColors, colors_of_gamma
+from s3diff.images.icc_profiles import DAMAGED_PROFILE, StatedColors, colors_of_gamma
 
 _FILE_HEADER_BYTES = 14
 #: Headers of version 4 and 5 (BITMAPV4HEADER, BITMAPV5HEADER) by their length.

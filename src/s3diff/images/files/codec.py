@@ -23,13 +23,13 @@ from s3diff.images.files.left_behind import attachments, left_out_note
 from s3diff.images.files.metadata import Metadata
 from s3diff.images.files.pillow_metadata import metadata_of
 from s3diff.images.files.pillow_pictures import all_channels, picture_of, to_image
+from s3diff.images.icc_profiles import StatedColors
 from s3diff.images.picture import Picture
-from s3diff.images.stated_colors import StatedColors
 from s3diff.messages import too_many_pixels
 from s3diff.options import MAX_OUTPUT_PIXELS
 
 if TYPE_CHECKING:
-    from s3diff.images.files.animation_reading import Animation
+    from s3diff.images.files.animations import Animation
 
 #: Most pages or frames of one file: finding the end of a chain of n takes Pillow n² steps.
 MAX_FRAMES = 10_000

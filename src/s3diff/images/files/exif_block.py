@@ -5,6 +5,7 @@ Offsets count from the end of the prefix (TIFF 6.0, section 2). Data outside the
 
 from __future__ import annotations
 
+import re
 import struct
 from fractions import Fraction
 
@@ -213,3 +214,90 @@ def states_adobe_rgb(exif: Image.Exif | bytes | None) -> bool:
         return isinstance(index, str) and index.encode("latin-1", "replace").rstrip(b"\0 ") == _ADOBE_RGB_INDEX
     except Exception:  # noqa: BLE001 - tags of any content must not cost the picture
         return False
+
+
+_RESOLUTIONS, _UNIT = (0x011A, 0x011B), 0x0128
+#: Units of EXIF's resolution in inches; without a unit it is inches (CIPA DC-008, section 4.6.2).
+_INCH, _CM = 2, 3
+_PER_INCH = {_INCH: Fraction(1), _CM: Fraction(254, 100)}
+#: What EXIF asks writers to state where no resolution is known, and what libraries write into JFIF; 1 is a number that
+#: stands for none, as for :func:`s3diff.images.files.pillow_metadata.dpi_of`.
+_UNKNOWN, _PLACEHOLDER = 72, 1
+#: JFIF holds whole numbers and PNG whole pixels per metre: closer numbers count as equal.
+_ROUNDING = 1.0
+
+
+def agreed_resolution(
+    dpi: tuple[float, float] | None, exif: bytes | None
+) -> tuple[tuple[float, float] | None, bytes | None]:
+    """Return pixels per inch and the EXIF block of a picture, of which both say the same.
+
+    EXIF wins, unless it says "not known": 72 per inch in whatever spelling, or 1. Then its block is changed.
+
+    Args:
+        dpi: the format's own statement, across and down; None if there is none.
+        exif: the block with its prefix, upright as ``dpi`` is.
+    """
+    if dpi is None or exif is None:
+        return dpi, exif
+    block = ExifBlock(exif)
+    found = [block.numbers("IFD0", tag) for tag in _RESOLUTIONS]
+    unit = block.numbers("IFD0", _UNIT) or (Fraction(_INCH),)
+    factor = _PER_INCH.get(int(unit[0]))
+    if factor is None or not all(found):
+        return dpi, exif
+    stated = [numbers[0] for numbers in found if numbers]
+    across, down = (float(number * factor) for number in stated)
+    is_unknown = all(abs(each - _UNKNOWN) <= _ROUNDING for each in (across, down)) or stated == [_PLACEHOLDER] * 2
+    is_usable = 0 < across < 1e6 and 0 < down < 1e6
+    if abs(across - dpi[0]) <= _ROUNDING and abs(down - dpi[1]) <= _ROUNDING:
+        return dpi, exif
+    if is_usable and not is_unknown:
+        return (across, down), exif
+    for tag, value in zip(_RESOLUTIONS, dpi, strict=True):
+        if not block.set_numbers("IFD0", tag, (Fraction(value).limit_denominator(1000) / factor,)):
+            block.remove("IFD0", tag)
+    return dpi, bytes(block.data)
+
+
+MAKER_NOTE = 0x927C
+MAKER_NOTE_TITLE = "the maker's notes (MakerNote; its entries point to places in the input's EXIF)"
+#: Bytes of one value, by type (TIFF 6.0, section 2); 13 is a directory.
+_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4)
+_ENTRY_BYTES, _INSIDE_BYTES, _MOST_ENTRIES = 12, 4, 1024
+#: A maker's name, and a header as of a TIFF, precede the directory.
+_LONGEST_HEADER_BYTES = 32
+_INNER_HEADER = re.compile(rb"II\*\0|MM\0\*")
+
+
+def can_move(note: bytes) -> bool:
+    """Check that no entry of a maker note's directory points outside it, counted from a beginning of its own.
+
+    Most notes are a directory as in TIFF. Some makers count its offsets from the notes' own beginning, others from that
+    of the whole EXIF block: those point to something else as soon as a block is written anew (as in a TIFF).
+    """
+    found = [_directory(note, start, order) for start in range(min(_LONGEST_HEADER_BYTES, len(note))) for order in "<>"]
+    entries = max(found, key=lambda each: sum(size <= len(note) for _, size in each), default=[])
+    outside = [(offset, size) for offset, size in entries if size > _INSIDE_BYTES]
+    inner = _INNER_HEADER.search(note, 0, _LONGEST_HEADER_BYTES)
+    beginning = inner.start() if inner else 0
+    return all(beginning + offset + size <= len(note) for offset, size in outside)
+
+
+def _directory(note: bytes, start: int, order: str) -> list[tuple[int, int]]:
+    """Return offset and number of bytes of each entry of a directory; none if there is no directory at that place.
+
+    Makers write entries of types of their own, which are skipped; most entries of a directory fit into the notes.
+    """
+    if start + 2 > len(note):
+        return []
+    (count,) = struct.unpack_from(f"{order}H", note, start)
+    if not 0 < count <= _MOST_ENTRIES or start + 2 + _ENTRY_BYTES * count > len(note):
+        return []
+    entries = []
+    for index in range(count):
+        _, kind, number, offset = struct.unpack_from(f"{order}HHII", note, start + 2 + _ENTRY_BYTES * index)
+        if 0 < kind < len(_SIZES):
+            entries.append((offset, number * _SIZES[kind]))
+    num_fitting = sum(size <= len(note) for _, size in entries)
+    return entries if 2 * num_fitting > count else []

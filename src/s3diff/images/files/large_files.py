@@ -17,8 +17,7 @@ import torch
 from s3diff.errors import OutputError, PictureError
 from s3diff.images.files.geotiff import POSITION, is_geotiff
 from s3diff.images.files.metadata import QUARTER_TURNS
-from s3diff.images.files.origin import origin_of_credentials
-from s3diff.images.files.provenance_xmp import source_type_of, with_source_type
+from s3diff.images.files.provenance_xmp import origin_of_credentials, source_type_of, with_source_type
 from s3diff.images.files.reading import left_by_streaming, stated_colors_of_file
 from s3diff.images.picture import is_neutral
 from s3diff.images.provenance import COMPOSITE, GENERATED, SOURCE_TYPES, term_of

@@ -2,17 +2,187 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
-from s3diff.images.files.coordinates import QUARTER_TURNS, Transform
+from s3diff.images.files import coordinates
+from s3diff.images.files.coordinate_fields import FIELDS, NAMESPACES, Field, Unit
+from s3diff.images.files.coordinates import QUARTER_TURNS, Numbers, Transform
 from s3diff.images.files.exif_block import EXIF_PREFIX, ExifBlock
-from s3diff.images.files.following import follow_exif, follow_xmp, mentions_of_fields
+from s3diff.images.files.geotiff import follow_position
 from s3diff.images.files.iptc import with_layout
 from s3diff.images.files.left_behind import drop_claims, drop_exif_claims, left_out_note, mentions_of_claims
-from s3diff.images.files.xmp_packet import DC, XmpError, XmpPacket, is_plain_packet
+from s3diff.images.files.xmp_packet import DC, XmlElement, XmpError, XmpPacket, is_plain_packet
 from s3diff.images.picture import Picture, Text
+
+#: Rows without numbers, kept or removed as a whole.
+_WITHOUT_NUMBERS = (coordinates.only_scaled, coordinates.never)
+_RATIONAL = re.compile(r"[+-]?[0-9]{1,18}/[0-9]{1,18}")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+_BETWEEN_NUMBERS = re.compile(r"[\s,]+")
+#: Decimal places of fractions: finer than a pixel of the largest picture.
+_DECIMALS = 8
+_UNCHANGED = 1e-9
+#: Names of up to this length occur in any text.
+_SHORT_NAME = 5
+
+#: Rows, by their place in the table, of every XMP name.
+_ROWS_OF: dict[tuple[str, str], list[int]] = defaultdict(list)
+for _row, _field in enumerate(FIELDS):
+    for _name in () if _field.is_exif else _field.names:
+        _ROWS_OF[NAMESPACES[_field.place], str(_name)].append(_row)
+
+
+def mentions_of_fields() -> set[str]:
+    """Return a search text for every XMP field: its name, or the namespace if the name is too short to tell."""
+    return {name if len(name) > _SHORT_NAME else namespace for namespace, name in _ROWS_OF}
+
+
+def follow_exif(exif: bytes, transform: Transform) -> tuple[bytes, list[str]]:
+    """Return the block for the result, and the titles of fields that cannot follow and were left out.
+
+    Args:
+        exif: with its prefix.
+        transform: the mapping of the pixels.
+    """
+    block, lost = ExifBlock(exif), []
+    for field in FIELDS:
+        if not field.is_exif:
+            continue
+        tags = [tag for tag in field.names if isinstance(tag, int)]
+        found = [block.numbers(field.place, tag) for tag in tags]
+        present = [numbers for numbers in found if numbers]
+        if not present:
+            continue
+        moved: Numbers | None = None
+        if len(present) == len(tags):
+            moved = field.moved(tuple(number for numbers in present for number in numbers), transform)
+        elif not transform.swaps_sides:  # half of a pair changes as if both were the same
+            moved = field.moved(tuple((numbers or present[0])[0] for numbers in found), transform)
+        shares: list[Numbers | None] = [moved] * len(tags)
+        if moved is not None and len(tags) > 1:
+            shares = [(number,) for number in moved]
+        for tag, numbers, share in zip(tags, found, shares, strict=True):
+            if numbers is None or (share is not None and _are_same(share, numbers)):
+                continue
+            if share is None or not block.set_numbers(field.place, tag, share):
+                block.remove(field.place, tag)
+                lost.append(field.title)
+    lost += follow_position(block, transform)
+    block.drop_thumbnail()
+    return bytes(block.data), lost
+
+
+def follow_xmp(packet: XmpPacket, transform: Transform) -> list[str]:
+    """Change a packet's fields for the result; return the titles of those that cannot follow and were left out."""
+    lost = []
+    for element in packet.elements():
+        names = packet.names(element)
+        pending = {name for name in names if name in _ROWS_OF}
+        for row in sorted({row for name in pending for row in _ROWS_OF[name]}):
+            field, namespace = FIELDS[row], NAMESPACES[FIELDS[row].place]
+            of_row = {(namespace, str(name)) for name in field.names}
+            if not of_row <= set(names):
+                # A part of it says nothing; but what another row understands is not a part.
+                is_part = not any(_is_complete(FIELDS[other], names) for name in of_row for other in _ROWS_OF[name])
+                if is_part and of_row & pending:
+                    lost.append(_removed(packet, element, field, of_row & pending))
+                    pending -= of_row
+                    if field.is_item:
+                        break
+                continue
+            if not of_row <= pending or not _holds(packet, element, namespace, field):
+                continue
+            pending -= of_row
+            if not _follow(packet, element, namespace, field, transform):
+                lost.append(_removed(packet, element, field, of_row))
+                if field.is_item:
+                    break
+    return lost
+
+
+def _is_complete(field: Field, names: list[tuple[str, str]]) -> bool:
+    return all((NAMESPACES[field.place], str(name)) in names for name in field.names)
+
+
+def _removed(packet: XmpPacket, element: XmlElement, field: Field, names: set[tuple[str, str]]) -> str:
+    """Remove a field's names, or the item that it is part of; return its title."""
+    if not (field.is_item and packet.remove_item(element)):
+        for namespace, name in names:
+            packet.remove(element, namespace, name)
+    return field.title
+
+
+def _holds(packet: XmpPacket, element: XmlElement, namespace: str, field: Field) -> bool:
+    name, allowed = field.condition
+    node = element if name else None
+    while node is not None and node.nodeType == node.ELEMENT_NODE:
+        found = packet.get(node, namespace, name)
+        if found is not None:
+            return found[0].strip().lower() in allowed
+        node = node.parentNode
+    return "" in allowed
+
+
+def _follow(packet: XmpPacket, element: XmlElement, namespace: str, field: Field, transform: Transform) -> bool:
+    """Change one field; return whether it can follow."""
+    if field.follow in _WITHOUT_NUMBERS:
+        return field.follow((), transform) is not None
+    names = [str(name) for name in field.names]
+    stored = [packet.get(element, namespace, name) or [""] for name in names]
+    texts = [text for property_texts in stored for text in property_texts]
+    is_joined = len(names) == 1 and len(texts) == 1
+    if is_joined:
+        texts = _BETWEEN_NUMBERS.split(texts[0].strip())
+    numbers = tuple(number for number in map(_number, texts) if number is not None)
+    if len(numbers) != len(texts) or (len(names) > 1 and len(numbers) != len(names)):
+        return False
+    moved = field.moved(numbers, transform)
+    if moved is None or any(not math.isfinite(number) for number in moved):
+        return False
+    if _are_same(moved, numbers):
+        return True
+    written = [_written(number, text, field) for number, text in zip(moved, texts, strict=True)]
+    if is_joined:
+        separator = ", " if "," in stored[0][0] else " "
+        packet.set(element, namespace, names[0], [separator.join(written)])
+    elif len(names) == 1:
+        packet.set(element, namespace, names[0], written)
+    else:
+        for name, text in zip(names, written, strict=True):
+            packet.set(element, namespace, name, [text])
+    return True
+
+
+def _are_same(moved: Numbers, numbers: Numbers) -> bool:
+    pairs = [(float(new), float(old)) for new, old in zip(moved, numbers, strict=False)]
+    return len(moved) == len(numbers) and all(abs(new - old) <= _UNCHANGED * max(1, abs(old)) for new, old in pairs)
+
+
+def _number(text: str) -> float | Fraction | None:
+    text = text.strip()
+    try:
+        if _RATIONAL.fullmatch(text):
+            return Fraction(text)
+        number = float(text)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return number if abs(number) < 1e12 else None
+
+
+def _written(number: float | Fraction, before: str, field: Field) -> str:
+    """Return a number in the field's form: a ratio, a whole number of pixels or a decimal fraction."""
+    if _RATIONAL.fullmatch(before.strip()):
+        ratio = Fraction(number).limit_denominator(10**6)
+        return f"{ratio.numerator}/{ratio.denominator}"
+    if field.unit is Unit.PIXELS and _WHOLE.fullmatch(before.strip()):
+        return str(round(number))
+    return f"{float(number):.{_DECIMALS}f}".rstrip("0").rstrip(".")
+
 
 __all__ = [
     "EXIF_PREFIX",

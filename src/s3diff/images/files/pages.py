@@ -1,25 +1,28 @@
 """Read and write the pages of one file, each with its own size, depth, colours and metadata.
 
-One page is in memory at a time, in reading and in writing.
+One page is in memory at a time, in reading and in writing. Sections are those of TIFF 6.0.
 """
 
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+import numpy as np
 
 from s3diff.atomic_write import whole_file
 from s3diff.errors import OutputError, PictureError
 from s3diff.formats import PAGED_ENDINGS, PicturePath
 from s3diff.images.files.codec import codec_of
-from s3diff.images.files.origin import with_origin_of_credentials
+from s3diff.images.files.provenance_xmp import with_origin_of_credentials
 from s3diff.images.files.reading import opened_file, recognised
-from s3diff.images.files.tiff_writing import TiffPages
 from s3diff.images.files.writing import checked_target, copy_signed, encoded
 from s3diff.images.picture import Picture
 from s3diff.messages import reason_of, shown_path
@@ -153,3 +156,152 @@ def write_pages(
         if signer is not None and first is not None:
             copy_signed(place, file, first, form, target.name, signer)
     return tuple(notes)
+
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _STRIPS, _ROWS = 0x0100, 0x0101, 0x0102, 0x0103, 0x0111, 0x0116
+_STRIP_BYTES, _SAMPLES, _PREDICTOR, _SUBFILE, _PAGE_NUMBER = 0x0117, 0x0115, 0x013D, 0x00FE, 0x0129
+_SHORT, _LONG, _LONG8 = 3, 4, 16
+_DEFLATE, _DIFFERENCES, _PAGE_OF_SEVERAL = 8, 2, 2
+#: Entries that lead to directories of their own.
+_LINKS = (0x8769, 0x8825, 0xA005)
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+#: Room for the header of a BigTIFF; a TIFF leaves the second half empty.
+_HEADER_BYTES = 16
+_LARGEST_OFFSET = 2**32 - 1
+#: Bytes of a strip before compression.
+_STRIP_TARGET = 1 << 20
+#: Level of zlib: beyond it files hardly become smaller.
+_LEVEL = 6
+
+
+class _Entry(NamedTuple):
+    kind: int
+    num_values: int
+    content: bytes
+
+
+#: Entries by tag; a link holds its directory.
+_Directory = dict[int, "_Entry | _Directory"]
+
+
+class TiffPages:
+    """Write pages one after the other, and their directories behind them.
+
+    A file whose offsets need more than 32 bits becomes a BigTIFF.
+
+    Args:
+        file: to write to, at its beginning.
+        largest_offset: largest offset of a TIFF that is no BigTIFF.
+    """
+
+    def __init__(self, file: BinaryIO, largest_offset: int = _LARGEST_OFFSET) -> None:
+        self._file, self._largest, self._place = file, largest_offset, _HEADER_BYTES
+        self._pages: list[tuple[_Directory, list[int]]] = []
+        file.write(bytes(_HEADER_BYTES))
+
+    def add(self, data: bytes) -> None:
+        """Add a page.
+
+        Args:
+            data: a TIFF of one page, little-endian, its pixels uncompressed in strips.
+        """
+        page = _directory(data, struct.unpack_from("<I", data, 4)[0])
+        starts, lengths = _numbers(page[_STRIPS]), _numbers(page[_STRIP_BYTES])
+        pixels = b"".join(data[start : start + length] for start, length in zip(starts, lengths, strict=True))
+        (height,), bits = _numbers(page[_HEIGHT]), _numbers(page[_BITS])
+        samples = _numbers(page[_SAMPLES])[0] if _SAMPLES in page else 1
+        rows = np.frombuffer(pixels, f"<u{bits[0] // 8}").reshape(height, -1, samples)
+        rows_per_strip = max(1, _STRIP_TARGET // max(1, len(pixels) // height))
+        places, sizes = [], []
+        for start in range(0, height, rows_per_strip):
+            some = rows[start : start + rows_per_strip]
+            strip = zlib.compress(np.concatenate([some[:, :1], some[:, 1:] - some[:, :-1]], axis=1).tobytes(), _LEVEL)
+            places.append(self._place)
+            sizes.append(len(strip))
+            self._write(strip)
+        changed = {_COMPRESSION: [_DEFLATE], _ROWS: [rows_per_strip], _PREDICTOR: [_DIFFERENCES]}
+        page |= {tag: _longs(value) for tag, value in {**changed, _STRIP_BYTES: sizes}.items()}
+        self._pages.append((page, places))
+
+    def finish(self) -> None:
+        """Write the directories and the header."""
+        total = len(self._pages)
+        for number, (page, _) in enumerate(self._pages if total > 1 else ()):
+            page[_SUBFILE] = _longs([_PAGE_OF_SEVERAL])
+            page[_PAGE_NUMBER] = _Entry(_SHORT, 2, struct.pack("<2H", min(number, 0xFFFF), min(total, 0xFFFF)))
+        room = sum(_room(page) + 8 * len(places) for page, places in self._pages)
+        is_big = self._place + room > self._largest
+        first, link_at = 0, 0
+        for page, places in self._pages:
+            page[_STRIPS] = _Entry(_LONG8, len(places), struct.pack(f"<{len(places)}Q", *places))
+            if not is_big:
+                page[_STRIPS] = _longs(places)
+            self._write(bytes(self._place % 2))
+            body, link = _packed(page, self._place, is_big)
+            if link_at:
+                self._file.seek(link_at)
+                self._file.write(struct.pack("<Q" if is_big else "<I", self._place))
+                self._file.seek(self._place)
+            first, link_at = first or self._place, self._place + link
+            self._write(body)
+        self._file.seek(0)
+        big_header = struct.pack("<2sHHHQ", b"II", 43, 8, 0, first)
+        header = struct.pack("<2sHI", b"II", 42, first & _LARGEST_OFFSET)
+        self._file.write(big_header if is_big else header)
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._place += len(data)
+
+
+def _directory(data: bytes, place: int) -> _Directory:
+    found: _Directory = {}
+    (count,) = struct.unpack_from("<H", data, place)
+    for index in range(count):
+        entry = place + 2 + 12 * index
+        tag, kind, number = struct.unpack_from("<HHI", data, entry)
+        size = number * _SIZES[kind]
+        start = entry + 8 if size <= 4 else struct.unpack_from("<I", data, entry + 8)[0]
+        if tag in _LINKS:
+            found[tag] = _directory(data, struct.unpack_from("<I", data, start)[0])
+        else:
+            found[tag] = _Entry(kind, number, data[start : start + size])
+    return found
+
+
+def _numbers(entry: _Entry | _Directory) -> tuple[int, ...]:
+    assert isinstance(entry, _Entry)
+    return struct.unpack(f"<{entry.num_values}{'H' if entry.kind == _SHORT else 'I'}", entry.content)
+
+
+def _longs(values: list[int]) -> _Entry:
+    return _Entry(_LONG, len(values), struct.pack(f"<{len(values)}I", *values))
+
+
+def _room(page: _Directory) -> int:
+    """Return an upper bound of a directory's bytes."""
+    inner = (_room(entry) if isinstance(entry, dict) else len(entry.content) + 1 for entry in page.values())
+    return 32 + 20 * len(page) + sum(inner)
+
+
+def _packed(page: _Directory, place: int, is_big: bool) -> tuple[bytes, int]:
+    """Pack a directory, with everything it links to, for that place in the file; return also the place of its link."""
+    count_code, value_bytes, entry_code = ("Q", 8, "HHQ") if is_big else ("H", 4, "HHI")
+    pointer, kind_of_pointer = ("<Q", _LONG8) if is_big else ("<I", _LONG)
+    entry_bytes = struct.calcsize(f"<{entry_code}") + value_bytes
+    head = struct.pack(f"<{count_code}", len(page))
+    link = len(head) + entry_bytes * len(page)
+    behind = place + link + value_bytes
+    extra = b""
+    for tag, entry in sorted(page.items()):
+        extra += bytes((behind + len(extra)) % 2)
+        if isinstance(entry, dict):
+            kind, count, value = kind_of_pointer, 1, struct.pack(pointer, behind + len(extra))
+            extra += _packed(entry, behind + len(extra), is_big)[0]
+        elif len(entry.content) <= value_bytes:
+            kind, count, value = entry.kind, entry.num_values, entry.content
+        else:
+            kind, count, value = entry.kind, entry.num_values, struct.pack(pointer, behind + len(extra))
+            extra += entry.content
+        head += struct.pack(f"<{entry_code}", tag, kind, count) + value.ljust(value_bytes, b"\0")
+    return head + bytes(value_bytes) + extra, link

@@ -11,15 +11,15 @@ import numpy as np
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from s3diff.formats import Format
-from s3diff.images.files import geotiff, maker_notes
+from s3diff.images.files import geotiff
+from s3diff.images.files.exif_block import MAKER_NOTE, MAKER_NOTE_TITLE, can_move
 from s3diff.images.files.iptc import descriptive_resources, resources_of, split_resources, titles_of
 from s3diff.images.files.jpeg_segments import has_second_packet, joined_exif, joined_photoshop, joined_xmp
 from s3diff.images.files.left_behind import CREDENTIALS, left_out_note
 from s3diff.images.files.metadata import EXIF_PREFIX, Metadata
-from s3diff.images.files.png_chunks import ReadChunks
-from s3diff.images.files.png_texts import XMP_KEYWORD, decoded_texts, iptc_text, sorted_texts
+from s3diff.images.files.png_chunks import XMP_KEYWORD, ReadChunks, decoded_texts, iptc_text, sorted_texts
+from s3diff.images.icc_profiles import DAMAGED_PROFILE
 from s3diff.images.picture import NOT_SQUARE, Text
-from s3diff.images.stated_colors import DAMAGED_PROFILE
 
 #: TIFF tags about the scene: software, description, maker, resolution, times, names, Windows' tags.
 _DESCRIPTIVE_TAGS = (
@@ -170,14 +170,14 @@ def _tag_bytes(image: TiffImagePlugin.TiffImageFile, tag: int) -> bytes:
 def _lost_parts(exif: Image.Exif) -> list[str]:
     """Return the titles of the parts that a block written anew does not hold."""
     group = exif.get_ifd(_EXIF_GROUP)
-    titles = [] if _can_move_notes(group) else [maker_notes.TITLE]
+    titles = [] if _can_move_notes(group) else [MAKER_NOTE_TITLE]
     more = set(exif.get_ifd(_INTEROPERABILITY_GROUP)) - {1, 2} if _INTEROPERABILITY_GROUP in group else set()
     return titles + (["EXIF's interoperability directory (RelatedImageWidth ..)"] if more else [])
 
 
 def _can_move_notes(group: Mapping[int, Any]) -> bool:
-    note = group.get(maker_notes.MAKER_NOTE, b"")
-    return not isinstance(note, bytes) or maker_notes.can_move(note)
+    note = group.get(MAKER_NOTE, b"")
+    return not isinstance(note, bytes) or can_move(note)
 
 
 def _says_the_usual(tag: int, value: Any, page: tuple[int, int], bits: int) -> bool:
@@ -227,7 +227,7 @@ def descriptive_exif(exif: Image.Exif) -> bytes | None:
         entries = dict(exif.get_ifd(group))
         entries.pop(_INTEROPERABILITY_GROUP, None)  # Pillow writes a wrong offset of it
         if not _can_move_notes(entries):
-            del entries[maker_notes.MAKER_NOTE]
+            del entries[MAKER_NOTE]
         if entries:
             kept[group] = _as_stored(entries)
     return kept.tobytes() if len(kept) else None

@@ -11,12 +11,11 @@ import numpy as np
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from s3diff.errors import PictureError
-from s3diff.images.files.exif_block import states_adobe_rgb
-from s3diff.images.files.exif_resolution import agreed_resolution
+from s3diff.images.files.exif_block import agreed_resolution, states_adobe_rgb
 from s3diff.images.files.metadata import QUARTER_TURNS, for_result, take_orientation, upright
 from s3diff.images.files.pillow_metadata import dpi_of, metadata_of
+from s3diff.images.icc_profiles import StatedColors, adobe_rgb_profile
 from s3diff.images.picture import Picture, in_whole_numbers, split_alpha
-from s3diff.images.stated_colors import StatedColors, adobe_rgb_profile
 from s3diff.messages import reason_of
 
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_PHOTOMETRIC, _TIFF_ORIENTATION = 0x0100, 0x0101, 0x0106, 0x0112

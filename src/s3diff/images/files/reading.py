@@ -19,11 +19,11 @@ from s3diff.formats import FORMAT_TITLES, PicturePath, format_of
 from s3diff.images.files.codec import HEAD_BYTES, Codec, recognised_codec
 from s3diff.images.files.exif_block import states_adobe_rgb
 from s3diff.images.files.left_behind import attachments, left_out_note
-from s3diff.images.files.origin import with_origin_of_credentials
 from s3diff.images.files.pillow_metadata import metadata_of
 from s3diff.images.files.png_chunks import ReadChunks
+from s3diff.images.files.provenance_xmp import with_origin_of_credentials
+from s3diff.images.icc_profiles import StatedColors, adobe_rgb_profile
 from s3diff.images.picture import Picture
-from s3diff.images.stated_colors import StatedColors, adobe_rgb_profile
 from s3diff.messages import reason_of, shown_path, too_many_bytes
 from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 

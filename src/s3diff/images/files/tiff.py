@@ -19,8 +19,8 @@ from s3diff.images.files.pillow_metadata import deep_tiff, tiff_exif, tiff_tags
 from s3diff.images.files.pillow_pictures import all_channels, picture_of
 from s3diff.images.files.tiff_directories import Directory, PatchedTiff, TiffDirectories
 from s3diff.images.files.tiff_samples import SampleReader, TiffImage
+from s3diff.images.icc_profiles import StatedColors, colors_of_gamma
 from s3diff.images.picture import Picture
-from s3diff.images.stated_colors import StatedColors, colors_of_gamma
 from s3diff.messages import reason_of, too_many_pixels
 
 _COMPRESSION, _WHITE_POINT, _PRIMARIES, _XMP = 0x0103, 0x013E, 0x013F, 0x02BC

@@ -12,7 +12,7 @@ from s3diff.images.files.pillow_pictures import to_image
 from s3diff.images.picture import Picture
 
 if TYPE_CHECKING:
-    from s3diff.images.files.animation_reading import Animation
+    from s3diff.images.files.animations import Animation
 
 
 class WebPCodec(Codec):

@@ -21,10 +21,9 @@ from s3diff.images.files.codec import codec_of
 from s3diff.images.files.metadata import for_result
 from s3diff.images.files.pillow_metadata import held_by
 from s3diff.images.files.provenance_xmp import completed, with_restoration
-from s3diff.images.icc_profiles import fits_channels, fitting_profile
+from s3diff.images.icc_profiles import DAMAGED_PROFILE, fits_channels, fitting_profile, srgb_profile
 from s3diff.images.picture import Picture, in_whole_numbers
 from s3diff.images.provenance import Provenance
-from s3diff.images.stated_colors import DAMAGED_PROFILE, srgb_profile
 from s3diff.messages import reason_of, shown_path
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from s3diff.folders.runners import LocalRunner
 from s3diff.folders.store_run import describe_unexpected
 from s3diff.options import OutputOptions, Precision, RestoreOptions
 from s3diff.restoration.restorer import Restorer
-from s3diff.restoration.result_names import result_extension
+from s3diff.restoration.result import result_extension
 
 
 class Restore:

@@ -62,7 +62,7 @@ class Replica:
     """
 
     def __init__(self, settings: ServiceSettings, replicas: Replicas) -> None:
-        from s3diff.restoration.threads import set_threads
+        from s3diff.restoration.process_limits import set_threads
         from s3diff.serving.logs import set_up_logs
 
         set_up_logs()

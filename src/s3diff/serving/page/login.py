@@ -14,8 +14,7 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 
 from s3diff.serving.http.auth import SESSION_COOKIE, Auth
 from s3diff.serving.http.middleware import root_of
-from s3diff.serving.page.headers import NOT_KEPT, PAGE_HEADERS
-from s3diff.serving.page.layout import STATIC, STATIC_TYPES
+from s3diff.serving.page.layout import NOT_KEPT, PAGE_HEADERS, STATIC, STATIC_TYPES
 
 #: Delay of the answer to a wrong token, which makes guessing slow.
 _WRONG_TOKEN_SECONDS = 1.0

@@ -24,12 +24,10 @@ from s3diff.serving.http.answers import error_answer
 from s3diff.serving.http.auth import Auth
 from s3diff.serving.intake import opened_video
 from s3diff.serving.jobs import Job, safe_name
-from s3diff.serving.page.archive import zip_of
-from s3diff.serving.page.headers import NOT_KEPT, PAGE_HEADERS
-from s3diff.serving.page.layout import STATIC, STATIC_TYPES, page_document, static_version
+from s3diff.serving.page.layout import NOT_KEPT, PAGE_HEADERS, STATIC, STATIC_TYPES, page_document, static_version
 from s3diff.serving.page.login import OPEN_PATHS, SIGN_IN_PATH, login_routes
 from s3diff.serving.page.plan import Plan, Settings, TooLargeHereError, plan
-from s3diff.serving.page.previews import PIECE_TYPE, PREVIEW_TYPE, piece, preview
+from s3diff.serving.page.previews import PIECE_TYPE, PREVIEW_TYPE, piece, preview, zip_of
 from s3diff.serving.service import RestorationService
 
 EXAMPLES = Path(__file__).with_name("examples")

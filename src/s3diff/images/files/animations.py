@@ -1,29 +1,34 @@
-"""Read animated pictures: every frame as a viewer shows it, in order.
-
-Frames are decoded on demand, one at a time.
-"""
+"""Read animated pictures, every frame as a viewer shows it, and write them; one frame is in memory at a time."""
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import ImageFile
 
-from s3diff.errors import PictureError
-from s3diff.formats import PicturePath
-from s3diff.images.files.codec import Codec
+from s3diff.atomic_write import whole_file
+from s3diff.errors import OutputError, PictureError
+from s3diff.formats import ANIMATED_ENDINGS, Format, PicturePath
+from s3diff.images.files.codec import Codec, codec_of
 from s3diff.images.files.left_behind import CREDENTIALS, attachments, left_out_note
-from s3diff.images.files.origin import with_origin_of_credentials
 from s3diff.images.files.pillow_pictures import picture_of
+from s3diff.images.files.provenance_xmp import with_origin_of_credentials
 from s3diff.images.files.reading import opened_file, recognised
+from s3diff.images.files.writing import as_held, checked_target, copy_signed, file_settings
 from s3diff.images.picture import Picture
-from s3diff.messages import shown_path
+from s3diff.messages import reason_of, shown_path
 from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
+
+if TYPE_CHECKING:
+    from s3diff.images.files.credentials import ResultSigner
 
 #: Largest size of all frames together, as a multiple of the largest picture.
 MAX_FRAMES_OF_LARGEST = 16
@@ -206,3 +211,68 @@ def _num_plays(image: object) -> int:
         return int(info.get("loop", 0))
     # GIF stores the number of repetitions; a GIF without it is shown once.
     return 1 if "loop" not in info else 0 if info["loop"] == 0 else int(info["loop"]) + 1
+
+
+def write_animation(
+    frames: Iterable[Frame],
+    animation: Animation,
+    path: PicturePath,
+    *,
+    quality: int = 95,
+    overwrite: bool = True,
+    signer: ResultSigner | None = None,
+) -> tuple[str, ...]:
+    """Write frames, whole or not at all, into the format of the path's extension.
+
+    Args:
+        frames: as many as ``animation`` has, all of one size, with 8 bits. Taken one by one; their exception ends the
+            writing.
+        animation: has the durations and the number of plays.
+        quality: 1 to 100, for lossy formats.
+        signer: signs the file, with the first frame's statement; None leaves it unsigned.
+
+    Returns:
+        Notes on losses that the format causes, one sentence each.
+
+    Raises:
+        OutputError: the extension, the place or the disk does not allow it.
+    """
+    coming = iter(frames)
+    first = next(coming)
+    size = (first.picture.width, first.picture.height)
+    target, form = checked_target(path, size, animation.is_transparent, overwrite)
+    if not form.has_frames:
+        raise OutputError(f"{shown_path(path)}: {form.title} holds one picture; write {ANIMATED_ENDINGS}")
+    failures: list[BaseException] = []
+    pictures = _held((frame.picture for frame in itertools.chain([first], coming)), form, failures)
+    _, lost = as_held(first.picture, form)
+    settings, notes = file_settings(first.picture, form, quality)
+    notes = (*lost, *notes)
+    with whole_file(target, overwrite) as file, nullcontext(file) if signer is None else TemporaryFile() as place:
+        try:
+            more = codec_of(form).write_frames(place, pictures, animation, settings, size)
+            if next(pictures, None) is not None:  # asked for in any case: it lets the source's file be closed
+                raise ValueError(f"more than {animation.num_frames} frames were given")
+        except Exception as error:
+            if failures:  # of the frames' source, not of the encoder
+                raise failures[0] from None
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            shown, reason = shown_path(path), reason_of(error)
+            raise OutputError(f"{shown} cannot be encoded as {form.title} ({reason}); try .png") from error
+        if signer is not None:
+            copy_signed(place, file, first.picture, form, target.name, signer)
+    return (*notes, *more)
+
+
+def _held(pictures: Iterator[Picture], form: Format, failures: list[BaseException]) -> Iterator[Picture]:
+    """Convert frames to the format's depth and colours; keep an exception of their source, for the caller."""
+    while True:
+        try:
+            picture = next(pictures)
+        except StopIteration:
+            return
+        except BaseException as error:
+            failures.append(error)
+            raise
+        yield as_held(picture, form)[0]
