@@ -143,7 +143,7 @@ def _restored_into(
     source, before = video.path, _state_of_source(video)
     sizes = allowed_sizes((video.width, video.height), options, shown_path(source))
     encoding = choose_encoding(video, target, sizes.output, writing.codec, writing.pixel_format, writing.quality)
-    require_streams(video, target)
+    converted = require_streams(video, target)
     model.prompts(options)
     course = course_of(model, video, work, header, progress)
     segments = _Segments(work, course.num_frames, has_states=writing.steady > 0)
@@ -152,7 +152,7 @@ def _restored_into(
     num_there = segments.num_there()
     done = min(num_there * SEGMENT_FRAMES, course.num_frames)
     maker = _Maker(model, video, options, writing, sizes, course, progress, done)
-    maker.notes.update(dict.fromkeys(video.notes))
+    maker.notes.update(dict.fromkeys((*video.notes, *converted)))
     if num_there:
         maker.notes[f"{done} of {course.num_frames} frames were there from an earlier run"] = None
     if num_there < len(segments.paths):

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from s3diff.errors import OutputError
 from s3diff.images.files.video import Video, opened_container, tag_colors
+from s3diff.images.files.video_streams import Copied, called, container_of, copied_streams, remedy, way_into
 from s3diff.messages import shown_path
 
 _MOVIES = (".mp4", ".mov", ".m4v")
-#: FFmpeg's name of the container, for extensions that are no such name.
-_CONTAINERS = {".mkv": "matroska", ".m4v": "mp4"}
 
 
-def require_streams(video: Video, target: Path) -> None:
-    """Refuse a target whose container cannot hold the copied streams.
+def require_streams(video: Video, target: Path) -> tuple[str, ...]:
+    """Check that the target's container takes all sound, subtitles and attachments.
+
+    Returns:
+        Which kinds are converted, one sentence each.
 
     Raises:
-        OutputError: it cannot.
+        OutputError: it does not take one of them.
     """
-    import av
-
-    suffix = target.suffix.lower()
-    with (
-        opened_container(video.path) as source,
-        av.open(io.BytesIO(), "w", format=_CONTAINERS.get(suffix, suffix[1:])) as container,
-    ):
-        for stream in _beside(source):
-            is_attached = stream.type == "attachment"
-            name = "" if is_attached else f" {stream.codec_context.name}"
-            is_held = suffix == ".mkv" if is_attached else name[1:] in container.supported_codecs
-            if not is_held:
-                raise OutputError(
-                    f"{shown_path(target)}: {suffix} does not hold the source's {stream.type}{name}; write .mkv"
-                )
+    suffix, notes = target.suffix.lower(), dict[str, None]()
+    with opened_container(video.path) as source:
+        for stream in copied_streams(source):
+            way = way_into(suffix, stream, video.path)
+            if way is None:
+                refused = f"{suffix} does not take the source's {called(stream)}"
+                raise OutputError(f"{shown_path(target)}: {refused}; {remedy(video, stream)}")
+            if way.stored_as:
+                notes[f"{suffix} does not take {called(stream)}; stored as {way.stored_as}"] = None
+    return tuple(notes)
 
 
 def join_segments(segments: Iterable[Path], video: Video, target: Path, comment: str) -> None:
@@ -54,13 +50,12 @@ def join_segments(segments: Iterable[Path], video: Video, target: Path, comment:
     import av
 
     with opened_container(video.path) as source:
-        beside = _beside(source)
+        beside = copied_streams(source)
         try:
             is_movie = target.suffix.lower() in _MOVIES
             # Matroska's identifiers would be random numbers, and no two results of a video equal.
             settings = {"movflags": "+faststart+use_metadata_tags"} if is_movie else {"fflags": "+bitexact"}
-            form = _CONTAINERS.get(target.suffix.lower(), target.suffix[1:].lower())
-            with av.open(str(target), "w", format=form, options=settings) as container:
+            with av.open(str(target), "w", format=container_of(target.suffix), options=settings) as container:
                 container.metadata.update({**source.metadata, **({"comment": comment} if comment else {})})
                 container.set_chapters(source.chapters())
                 pending = iter(segments)
@@ -72,50 +67,31 @@ def join_segments(segments: Iterable[Path], video: Video, target: Path, comment:
                 moving.disposition = source.streams.video[0].disposition
                 if target.suffix.lower() != ".mkv" and moving.codec_context.name in ("hevc", "libx265"):
                     moving.codec_context.codec_tag = "hvc1"
-                copied = {each.index: _copied(container, each) for each in beside}
+                cuts = not is_movie and "mp4" in source.format.name
+                ways = {each.index: way_into(target.suffix, each, video.path) or Copied for each in beside}
+                copied = {each.index: ways[each.index](container, each, from_start=cuts) for each in beside}
                 in_packets = [each for each in beside if each.type != "attachment"]
                 packets = source.demux(in_packets) if in_packets else iter(())
-                if not is_movie and "mp4" in source.format.name:
-                    # What a movie cuts off before time 0; elsewhere it would delay everything.
-                    packets = (each for each in packets if not each.is_discard and (each.pts is None or each.pts >= 0))
-                _interleave(container, moving, [first, *pending], packets, copied)
+                made = (one for packet in packets for one in copied[packet.stream.index].packets(packet))
+                _interleave(container, moving, [first, *pending], made)
         except av.FFmpegError as error:
             raise OutputError(
                 f"{shown_path(target)} cannot be written ({error.strerror}); .mkv holds most kinds of streams"
             ) from error
 
 
-def _beside(source: Any) -> list[Any]:
-    """List the streams that are copied."""
-    return [each for each in source.streams if each.type in ("audio", "subtitle", "attachment")]
-
-
-def _copied(container: Any, stream: Any) -> Any:
-    if stream.type == "attachment":
-        return container.add_attachment(stream.name, stream.mimetype, stream.data)
-    made = container.add_stream_from_template(stream)
-    made.metadata.update(stream.metadata)
-    made.disposition = stream.disposition
-    return made
-
-
-def _interleave(
-    container: Any, moving: Any, segments: list[Path], packets: Iterator[Any], copied: Mapping[int, Any]
-) -> None:
-    """Yield the packets of the moving picture and of the copied streams, in the order of their times."""
-    waiting = (each for each in packets if each.dts is not None)
-    beside = next(waiting, None)
+def _interleave(container: Any, moving: Any, segments: list[Path], others: Iterator[Any]) -> None:
+    """Write the packets of the moving picture and of the other streams, in the order of their times."""
+    other = next(others, None)
     for packet in _packets_of(segments):
-        while beside is not None and beside.dts * beside.time_base <= packet.dts * packet.time_base:
-            beside.stream = copied[beside.stream.index]
-            container.mux_one(beside)
-            beside = next(waiting, None)
+        while other is not None and other.dts * other.time_base <= packet.dts * packet.time_base:
+            container.mux_one(other)
+            other = next(others, None)
         packet.stream = moving
         container.mux_one(packet)
-    while beside is not None:
-        beside.stream = copied[beside.stream.index]
-        container.mux_one(beside)
-        beside = next(waiting, None)
+    while other is not None:
+        container.mux_one(other)
+        other = next(others, None)
 
 
 def _packets_of(segments: list[Path]) -> Iterator[Any]:
