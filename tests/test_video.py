@@ -121,6 +121,81 @@ def test_sound_before_the_start_of_a_movie_delays_nothing(restorer: Restorer, tm
         assert [chapter["start"] * chapter["time_base"] for chapter in container.chapters()][1] == Fraction(3, 10)
 
 
+def rewritten(source: Path, target: Path, *, pulled: int) -> Path:
+    """Copy the packets of a video; every second one becomes earlier."""
+    with av.open(str(source)) as given, av.open(str(target), "w") as container:
+        made = container.add_stream_from_template(given.streams.video[0], opaque=True)
+        for index, packet in enumerate(given.demux(video=0)):
+            if packet.dts is not None:
+                packet.stream, packet.pts = made, packet.pts - pulled * (index % 2)
+                packet.dts = packet.pts
+                container.mux_one(packet)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("encoder", "extension"),
+    [("libx264", ".avi"), ("mpeg4", ".avi"), ("libx264", ".mp4"), ("libx265", ".mp4"), ("mpeg2video", ".mpg")],
+)
+def test_frames_that_are_decoded_in_another_order(tmp_path: Path, encoder: str, extension: str) -> None:
+    """AVI does not state when a frame is shown; times are those of a constant rate, pictures in their order."""
+    source, given = tmp_path / f"in{extension}", [picture(index) for index in range(30)]
+    with av.open(str(source), "w") as container:
+        stream: Any = container.add_stream(encoder, rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.max_b_frames = WIDTH, HEIGHT, "yuv420p", 2
+        stream.codec_context.bit_rate = 10**6
+        every = f"bframes=2:b-adapt=0:{'log-level=error' if encoder == 'libx265' else 'scenecut=0'}"
+        stream.options = {encoder.replace("lib", "") + "-params": every} if encoder.startswith("libx26") else {}
+        frames_given = [av.VideoFrame.from_ndarray(each, "rgb24") for each in given]
+        packets = [packet for each in [*frames_given, None] for packet in stream.encode(each)]
+        assert [each.pts for each in packets] != sorted(each.pts for each in packets)
+        container.mux(packets)
+    opened = video.open_video(source)
+    found = list(video_files.frames_of(opened))
+    steps = [round(each.time * opened.time_base * 25, 3) for each in found]
+    assert [step - steps[0] for step in steps] == list(range(30))
+    assert steps[0] <= (encoder == "mpeg4") or extension == ".mpg"  # which begin a little later
+    nearest = [int(np.argmin([np.abs(each.pixels.astype(int) - one).mean() for one in given])) for each in found]
+    assert nearest == list(range(30))
+
+
+def test_a_bare_stream_has_the_times_of_its_rate(tmp_path: Path) -> None:
+    source = tmp_path / "in.h264"
+    with av.open(str(source), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index), "rgb24")))
+        container.mux(stream.encode(None))
+    opened = video.open_video(source)
+    assert [each.time * opened.time_base * 25 for each in video_files.frames_of(opened)] == list(range(20))
+
+
+def test_times_that_go_back(tmp_path: Path) -> None:
+    """A little, as rounding does: the frame follows at once. Far, as in joined recordings: refused with a way out."""
+    source = tmp_path / "in.ts"
+    with av.open(str(source), "w") as container:
+        stream: Any = container.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index), "rgb24")))
+        container.mux(stream.encode(None))
+    joined, anew = tmp_path / "joined.ts", tmp_path / "anew.mkv"
+    joined.write_bytes(2 * source.read_bytes())
+    with pytest.raises(
+        PictureError, match="the time goes back at frame 11, as where recordings were joined"
+    ) as refusal:
+        list(video_files.frames_of(video.open_video(joined)))
+    if shutil.which("ffmpeg") is not None:
+        words = str(refusal.value).split("first: ")[1].replace("INPUT", str(joined)).replace("OUTPUT.mkv", str(anew))
+        subprocess.run([*words.split(), "-v", "error"], check=True)
+        assert len(list(video_files.frames_of(video.open_video(anew)))) == 20
+    same = tmp_path / "same.mkv"
+    rewritten(write_clip(tmp_path / "in.mkv", list(range(0, 400, 40)), pixel_format="yuv420p10le"), same, pulled=40)
+    found = [each.time for each in video_files.frames_of(video.open_video(same))]
+    assert found == [0, 1, 80, 81, 160, 161, 240, 241, 320, 321]
+
+
 @pytest.mark.parametrize(("matrix", "color_range"), [(1, 1), (1, 2), (6, 1), (9, 1), (2, 1)])
 def test_colors_come_back(restorer: Restorer, tmp_path: Path, matrix: int, color_range: int) -> None:
     """Whatever the matrix and the range, nothing but the restoration changes colours."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,10 @@ _HDR = {16: "PQ", 18: "HLG"}
 #: Frames of at least this height are BT.709 where they do not say, smaller ones BT.601, as players have it.
 _HIGH_DEFINITION_PX = 720
 _LIMITED, _FULL = 1, 2
+#: Packets and frames that show whether a file states when frames are shown.
+_PROBED = 100
+#: A frame that is not later than the one before it by no more than this follows it at once.
+_SLACK_SECONDS = 0.2
 #: FFmpeg's names of the containers that are read. Playlists are not: a file would name others, or addresses, to read.
 _READ = (
     "mov", "matroska", "avi", "asf", "flv", "mpeg", "mpegvideo", "mpegts", "ogg", "mxf", "nut", "dv", "rm", "ivf",
@@ -69,6 +74,8 @@ class Video:
         num_frames: as the file states, or about as many as its length and rate make; 0 where neither is known.
         is_counted: whether the file states that number; its length and rate may mislead.
         max_pixels: the most that a frame may have, whatever the file says later.
+        decoding_start: time stamp of the first packet, where the file states the times when frames are decoded and not
+            those when they are shown, as AVI does; None elsewhere.
         notes: losses, one sentence each.
     """
 
@@ -85,6 +92,7 @@ class Video:
     num_frames: int
     is_counted: bool = False
     max_pixels: int = MAX_PICTURE_PIXELS
+    decoding_start: int | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -180,7 +188,7 @@ def open_video(path: Path, max_pixels: int = MAX_PICTURE_PIXELS) -> Video:
             pixel_aspect=1 / aspect if turns % 2 else aspect, time_base=stream.time_base,
             frame_rate=stream.average_rate, colors=colors, notes=tuple(notes),  # type: ignore[arg-type]
             num_frames=stream.frames or _frames_by_length(container, stream), is_counted=stream.frames > 0,
-            max_pixels=max_pixels,
+            max_pixels=max_pixels, decoding_start=_decoding_start(path, shown, max_pixels),
         )  # fmt: skip
 
 
@@ -201,6 +209,7 @@ def frames_of(video: Video, first: int = 0, is_over: Callable[[], bool] = lambda
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         before: int | None = None
+        delay: int | None = None  # between decoding and showing
         is_timed = stream.average_rate and stream.time_base
         usual = max(1, round(1 / (stream.average_rate * stream.time_base))) if is_timed else 1
         for index, frame in enumerate(_decoded(container, stream, shown, video.max_pixels)):
@@ -208,10 +217,19 @@ def frames_of(video: Video, first: int = 0, is_over: Callable[[], bool] = lambda
                 raise PictureError(
                     f"{shown} changes its size at frame {index + 1}; cut it there, and restore the parts"
                 )
-            next_time = 0 if before is None else before + usual
-            time = next_time if frame.pts is None else frame.pts
+            time = frame.pts
+            if video.decoding_start is not None:
+                delay = (frame.dts or 0) - video.decoding_start if delay is None else delay
+                time = None if frame.dts is None else frame.dts - delay
+            if time is None:
+                time = 0 if before is None else before + usual
             if before is not None and time <= before:
-                raise PictureError(f"{shown}: frame {index + 1} is not later than the one before it; repair the file")
+                if (before - time) * video.time_base > _SLACK_SECONDS:
+                    raise PictureError(
+                        f"{shown}: the time goes back at frame {index + 1}, as where recordings were joined; "
+                        "write it anew first: ffmpeg -i INPUT -c:v ffv1 OUTPUT.mkv"
+                    )
+                time = before + 1
             before = time
             if index < first:
                 if is_over():
@@ -316,6 +334,23 @@ def write_segment(
 def _frames_by_length(container: Any, stream: Any) -> int:
     seconds = stream.duration * stream.time_base if stream.duration else Fraction(container.duration or 0, 1_000_000)
     return round(seconds * (stream.average_rate or 0))
+
+
+def _decoding_start(path: Path, shown: str, max_pixels: int) -> int | None:
+    """Return the first packet's time stamp if the file states when frames are decoded and not when they are shown.
+
+    In such a file time stamps rise from packet to packet, although frames are shown in another order.
+    """
+    with opened_container(path) as container:
+        stream: Any = container.streams.video[0]
+        packets = [each for each in islice(container.demux(stream), _PROBED) if each.dts is not None]
+        stated = [each.pts for each in packets if each.pts is not None]
+        if not packets or stated != sorted(stated) or not stream.codec_context.has_b_frames:
+            return None
+    with opened_container(path) as container:
+        frames = islice(_decoded(container, container.streams.video[0], shown, max_pixels), _PROBED)
+        times = [each.pts for each in frames if each.pts is not None]
+    return packets[0].dts if times != sorted(times) or not times else None
 
 
 _COLOR_NAMES = ("color_primaries", "color_trc", "colorspace", "color_range")
