@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from s3diff.restoration.process_limits import processor
+
 #: Sides of the large matrix product, and of the 3x3 convolution's picture with its channels: large enough for every
 #: device to reach what it can, and no more than a second on two cores.
 MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
@@ -38,14 +40,9 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def _processor() -> str:
     """The processor's name, with the vector instructions that half precision depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    flags = found.get("flags", "").split()
-    known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16") if flag in flags]
-    return " ".join([found.get("model name", platform.machine()), *known])
+    name, instructions = processor()
+    known = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16")
+    return " ".join([name, *(each for each in known if each in instructions)])
 
 
 @torch.inference_mode()

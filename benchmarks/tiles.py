@@ -15,7 +15,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -29,6 +28,7 @@ import torch
 from s3diff import RestoreOptions, Restorer
 from s3diff.images.codecs import from_array, read_picture, write_picture
 from s3diff.options import MIN_TILE_PX
+from s3diff.restoration.process_limits import processor
 from s3diff.restoration.tile_plan import LOCAL_TILE_PX, TilePlan
 
 _CHILD = "import sys; sys.argv = ['s3diff', *sys.argv[1:]]; from s3diff.apps.cli import main; main()"
@@ -101,7 +101,7 @@ def main() -> None:
     given = parser.parse_args()
     sizes = [tuple(map(int, size)) for size in re.findall(r"(\d+)x(\d+)", given.sizes)]
     report: dict[str, object] = {
-        "hardware": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "hardware": f"{processor().name}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
         "photo": given.photo.name,

@@ -23,6 +23,7 @@ from s3diff.errors import MissingExtraError
 from s3diff.networks.one_step_generator import OneStepGenerator
 from s3diff.options import ReleasedTiles
 from s3diff.restoration import backends, runtimes
+from s3diff.restoration.process_limits import Processor, processor
 from tiny_models import COMPACT, compact_parts
 
 pytestmark = pytest.mark.slow
@@ -189,7 +190,17 @@ def test_auto_takes_what_was_measured(
         assert Restorer.from_pretrained(few_layers, precision="float32", backend="auto", remark=print).backend == faster
     assert measured == [faster]
     (record,) = tmp_path.rglob("faster.json")
-    assert len(json.loads(record.read_text())) == 1
+    (here,) = json.loads(record.read_text())
+    assert processor().name in here
+    # In a folder that machines share, what one has measured says nothing about another.
+    name, instructions = processor()
+    for other in (Processor("another", instructions), Processor(name, (*instructions, "amx_bf16_new"))):
+        monkeypatch.setattr(backends, "processor", lambda other=other: other)
+        measured.clear()
+        for _ in range(2):
+            Restorer.from_pretrained(few_layers, precision="float32", backend="auto", remark=print)
+        assert measured == [faster]
+    assert len(json.loads(record.read_text())) == 3
 
 
 def test_the_command(

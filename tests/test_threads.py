@@ -11,7 +11,13 @@ from PIL import Image
 
 from command_runs import Command
 from s3diff.restoration import process_limits
-from s3diff.restoration.process_limits import cpu_quotas, granted_cpus, let_threads_sleep, set_threads
+from s3diff.restoration.process_limits import (
+    cpu_quotas,
+    granted_cpus,
+    let_threads_sleep,
+    processor,
+    set_threads,
+)
 
 
 def groups(tmp_path: Path, own: str, **files: str) -> tuple[Path, Path]:
@@ -118,3 +124,17 @@ def test_threads_wait_asleep_unless_the_environment_says_how(
     let_threads_sleep()
     assert os.environ.get("GOMP_SPINCOUNT") == expected
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+
+
+def test_the_processor_is_named(tmp_path: Path) -> None:
+    """Python's platform.processor() is empty, or the family, on Linux."""
+    described = tmp_path / "cpuinfo"
+    one = "processor\t: {0}\nmodel name\t: AMD EPYC 9B14\nflags\t\t: fpu avx2 avx512f\n\n"
+    described.write_text(one.format(0) + one.format(1))
+    assert processor(described) == ("AMD EPYC 9B14", ("avx2", "avx512f", "fpu"))
+    described.write_text("processor\t: 0\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n")
+    name, instructions = processor(described)
+    assert name.endswith(" 0x41 0xd40")
+    assert instructions == ("asimd", "fp")
+    assert processor(tmp_path / "none").name
+    assert processor().name

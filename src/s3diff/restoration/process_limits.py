@@ -1,18 +1,21 @@
-"""Fit this process to its machine: count the CPUs that it may use, and have the C library keep freed memory."""
+"""Fit this process to its machine: name its processor, count the CPUs that it may use, keep freed memory."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import platform
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 #: Turns that a thread of OpenMP waits busily for the others before it sleeps: tens of microseconds. By default libgomp
@@ -27,6 +30,37 @@ def let_threads_sleep() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_TURNS)
+
+
+class Processor(NamedTuple):
+    """What a processor is called, and its sets of instructions, as far as the system tells."""
+
+    name: str
+    instructions: tuple[str, ...]
+
+
+def processor(described: Path = _CPUINFO) -> Processor:
+    """Return the processor of this machine.
+
+    Args:
+        described: Linux's file about it.
+    """
+    try:
+        lines = described.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return Processor(_name_elsewhere(), ())
+    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    numbers = [found[key] for key in ("CPU implementer", "CPU part") if key in found]  # ARM has no name
+    instructions = (found.get("flags") or found.get("Features") or "").split()
+    return Processor(found.get("model name") or " ".join([_name_elsewhere(), *numbers]), tuple(sorted(instructions)))
+
+
+def _name_elsewhere() -> str:
+    if sys.platform == "darwin":
+        with suppress(OSError, subprocess.SubprocessError):
+            asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(asked, capture_output=True, check=True, text=True, timeout=10).stdout.strip()
+    return platform.processor() or platform.machine()
 
 
 def granted_cpus() -> int:
