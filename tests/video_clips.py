@@ -32,6 +32,7 @@ def write_clip(
     pixel_format: str = "yuv420p",
     cut: int = 10**9,
     with_sound: bool = False,
+    with_text: bool = False,
     colors: tuple[int, int, int, int] = (1, 1, 1, 1),
     aspect: Fraction = Fraction(1),
     rotation: int = 0,
@@ -60,18 +61,32 @@ def write_clip(
                     {"id": 1, "start": 300, "end": 620, "time_base": Fraction(1, 1000), "metadata": {"title": "Two"}},
                 ]
             )
+        text = None
+        if with_text:
+            is_movie = path.suffix in (".mp4", ".mov")
+            text = container.add_mux_stream("mov_text" if is_movie else "subrip", time_base=Fraction(1, 1000))
+            text.metadata["language"] = "fra"
+            if not is_movie:
+                container.add_attachment("notes.txt", "text/plain", b"notes")
         for index, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(picture(index, int(index >= cut)), "rgb24")
             frame = frame.reformat(format=pixel_format, dst_colorspace=1)
             frame.pts, frame.time_base = time, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-        for sound in sounds:
+        for number, sound in enumerate(sounds):
             for start in range(0, 28800, 1024):
-                tone = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+                wave = 0.3 * np.sin(np.arange(start, start + 1024) / (9 + number))
+                tone = av.AudioFrame.from_ndarray(wave[None].astype(np.float32), "fltp", "mono")
                 tone.sample_rate, tone.pts = 48000, start
                 container.mux(sound.encode(tone))
             container.mux(sound.encode(None))
+        if text is not None:
+            words = "Grüße".encode()
+            packet = av.Packet((len(words).to_bytes(2, "big") if is_movie else b"") + words)
+            packet.pts = packet.dts = 100
+            packet.duration, packet.time_base, packet.stream = 300, Fraction(1, 1000), text
+            container.mux_one(packet)
     return path
 
 

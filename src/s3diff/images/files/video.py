@@ -45,6 +45,7 @@ _HDR = {16: "PQ", 18: "HLG"}
 #: Frames of at least this height are BT.709 where they do not say, smaller ones BT.601, as players have it.
 _HIGH_DEFINITION_PX = 720
 _LIMITED, _FULL = 1, 2
+_DISCARDED = 48
 #: Packets and frames that show whether a file states when frames are shown.
 _PROBED = 100
 #: A frame that is not later than the one before it by no more than this follows it at once.
@@ -164,7 +165,8 @@ def open_video(path: Path, max_pixels: int = MAX_PICTURE_PIXELS) -> Video:
         notes = []
         if len(container.streams.video) > 1:
             notes.append("further video streams (other views, a cover) are left out")
-        if container.streams.data:
+        # FFmpeg discards a movie's titles of chapters, which it has read.
+        if any(each.discard != _DISCARDED for each in container.streams.data):
             notes.append("streams of data (timecodes, telemetry) are left out")
         if first.interlaced_frame:
             notes.append("it is interlaced and restored line by line as it is; deinterlaced first it comes out better")
