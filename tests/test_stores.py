@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from PIL import Image
 
 from command_runs import run_python
 from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError, StoreError
-from s3diff.folders import store_run
+from s3diff.folders import store_run, stores
 from s3diff.folders.manifest import MANIFEST_FOLDER, Flight, Manifest, read_manifest, run_id
 from s3diff.folders.store_plan import StoreJob, StorePlan, leave_out_done, plan_store_jobs
 from s3diff.folders.store_run import StoreWorker, WorkerOptions
@@ -107,6 +109,47 @@ def test_an_address_of_no_store_is_one_line(name: str) -> None:
     assert is_address(name)
     with pytest.raises(OptionError, match="is no address of a store"):
         split_address(name)
+
+
+class _Listing(BaseHTTPRequestHandler):
+    """A bucket with one good key and one that object stores' clients do not read."""
+
+    def do_GET(self) -> None:
+        keys = "".join(
+            f"<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>1</ETag>"
+            "<Size>1</Size></Contents>"
+            for key in ("scans/a.png", "scans//b.png")
+        )
+        body = (
+            f"<ListBucketResult><Name>archive</Name><IsTruncated>false</IsTruncated>{keys}</ListBucketResult>".encode()
+        )
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Print nothing."""
+
+
+def test_a_key_with_an_empty_part_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Listing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    stores._client.cache_clear()
+    try:
+        with pytest.raises(StoreError) as raised:
+            plan_store_jobs(["s3://archive/scans"], open_store(str(tmp_path)), recursive=True)
+    finally:
+        stores._client.cache_clear()
+        server.shutdown()
+        server.server_close()
+    line = str(raised.value)
+    assert line.startswith("s3://archive/scans: names with an empty part, . or .. are not read (")
+    assert '"scans//b.png"' in line
+    assert "credentials" not in line
 
 
 def test_names_of_files_are_no_addresses(tmp_path: Path) -> None:

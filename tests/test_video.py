@@ -610,9 +610,10 @@ def test_an_interruption_says_where_it_was(
 
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="needs the documents of the repository")
-def test_the_figures_of_flicker_are_those_of_the_last_run() -> None:
-    measured = json.loads((REPOSITORY / "benchmarks/results/flicker.json").read_text("utf-8"))
-    assert measured["in_words"] in " ".join((REPOSITORY / "docs/video.md").read_text("utf-8").split())
+@pytest.mark.parametrize("measured", ["flicker", "video-memory"])
+def test_the_figures_are_those_of_the_last_run(measured: str) -> None:
+    report = json.loads((REPOSITORY / f"benchmarks/results/{measured}.json").read_text("utf-8"))
+    assert report["in_words"] in " ".join((REPOSITORY / "docs/video.md").read_text("utf-8").split())
 
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="needs the documents of the repository")

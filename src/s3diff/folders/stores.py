@@ -33,7 +33,7 @@ _REQUEST_SECONDS = 600
 #: Objects that one request lists, by the stores' own limit.
 _LISTED_AT_ONCE = 1000
 #: obstore's client; the package need not be installed.
-_REFUSALS = ("PermissionDeniedError", "UnauthenticatedError", "InvalidPathError")
+_REFUSALS = ("PermissionDeniedError", "UnauthenticatedError")
 #: Its errors of lists have no type of their own.
 _REFUSED, _MISSING = re.compile("status code: 40[13] "), re.compile("status code: 404 ")
 _SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
@@ -333,6 +333,11 @@ def _store_errors(name: str) -> Iterator[None]:
         if _MISSING.search(str(error)):
             raise _no_bucket(name) from error
         reason = reason_of(error).split(" Debug source:")[0][:300]
+        if type(error).__name__ == "InvalidPathError":
+            raise StoreRefusedError(
+                f"{shown_path(name)}: names with an empty part, . or .. are not read ({reason}); rename the object, or "
+                "give the folders next to it"
+            ) from error
         is_refused = isinstance(error, PermissionError | ValueError) or type(error).__name__ in _REFUSALS
         if is_refused or _REFUSED.search(str(error)):
             raise StoreRefusedError(
