@@ -113,11 +113,12 @@ def serve(folder: Path, trace: Trace) -> None:
     from fastapi.testclient import TestClient
 
     from s3diff.serving.http.api import create_app
+    from s3diff.serving.limits import ServiceSettings
     from s3diff.serving.service import RestorationService
 
     content = small_photo(folder).read_bytes()
     with trace.running():  # the service's threads take the trace when they begin
-        service = RestorationService(device="cpu", folder=folder)
+        service = RestorationService(ServiceSettings(device="cpu", folder=folder))
         with service, TestClient(create_app(service)) as client:
             trace.calls.clear()
             answer = client.post("/api/v1/restore", files={"picture": ("photo.png", content)})

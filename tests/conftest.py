@@ -99,12 +99,12 @@ def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run the command in this process; an exception that it lets through fails the test."""
     from command_runs import Outcome
-    from s3diff.apps import picture_progress
+    from s3diff.apps import restore_single
     from s3diff.apps.cli import main
     from s3diff.folders import progress
 
     # On a slow machine a small picture may be a long run; what is printed must not depend on that.
-    monkeypatch.setattr(picture_progress, "_LINE_SECONDS", 3600.0)
+    monkeypatch.setattr(restore_single, "_LINE_SECONDS", 3600.0)
     monkeypatch.setattr(progress, "_LONG_SECONDS", 3600.0)
 
     def run(*arguments: object) -> Outcome:
@@ -265,7 +265,7 @@ def az(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def make(small: Path, tmp_path: Path) -> Iterator[Callable[..., RestorationService]]:
     """A service with a tiny model; keywords are limits. ``started=False`` leaves everything in the queue."""
-    from s3diff.serving.limits import ServiceLimits
+    from s3diff.serving.limits import ServiceLimits, ServiceSettings
     from s3diff.serving.service import RestorationService
 
     made = []
@@ -273,10 +273,10 @@ def make(small: Path, tmp_path: Path) -> Iterator[Callable[..., RestorationServi
     def new(
         *, started: bool = True, place: str | Path = small, job_store: str | None = None, **limits: Any
     ) -> RestorationService:
-        service = RestorationService(
+        service = RestorationService(ServiceSettings(
             models=[place], device="cpu", precision="float32", limits=ServiceLimits(**limits), folder=tmp_path,
             job_store=job_store,
-        )  # fmt: skip
+        ))  # fmt: skip
         made.append(service)
         return service.start() if started else service
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from s3diff.serving.limits import ServiceLimits
+from s3diff.serving.limits import ServiceLimits, ServiceSettings
 
 #: A headless browser that asks nothing of the outside world.
 ARGUMENTS = [
@@ -42,7 +42,7 @@ def page_server(
     from s3diff.serving.service import RestorationService
 
     auth = Auth(tokens)
-    service = RestorationService(models=[model], limits=limits).start()
+    service = RestorationService(ServiceSettings(models=[model], limits=limits or ServiceLimits())).start()
     app = mount_page(create_app(service, auth=auth, allowed_hosts=["127.0.0.1"]), service)
     listener = socket.create_server(("127.0.0.1", 0))
     # Without uvicorn's own logging: it would close all handlers, and absl's closes the stderr that pytest reads.

@@ -29,7 +29,7 @@ from s3diff.folders.inputs import HIDDEN
 from s3diff.folders.store_estimate import describe_estimate
 from s3diff.folders.store_plan import StorePlan
 from s3diff.folders.store_run import WorkerOptions
-from s3diff.serving.assembly import ServiceSettings
+from s3diff.serving.limits import ServiceSettings
 from serving_pictures import photo
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from s3diff.apps import option_flags
 from s3diff.apps.cli import app
 from s3diff.folders import jobs
 from s3diff.options import OutputOptions, ReleasedTiles, RestoreOptions
-from s3diff.serving.command_line import command_line
 from s3diff.serving.page import controls
+from s3diff.serving.page.plan import command_line
 
 
 class _Parsed(Exception):

@@ -25,6 +25,7 @@ from s3diff.images.files.inspection import inspect_file
 from s3diff.images.files.provenance_xmp import statement_fields
 from s3diff.restoration.result import Result
 from s3diff.serving.http.api import create_app
+from s3diff.serving.limits import ServiceSettings
 from s3diff.serving.service import RestorationService
 
 c2pa = pytest.importorskip("c2pa", reason="needs the extra provenance")
@@ -237,7 +238,7 @@ def test_the_service_signs_and_inspects(small: Path, signing: Signing) -> None:
     picture = io.BytesIO()
     Image.new("RGB", (12, 9), (90, 120, 150)).save(picture, "PNG")
     sent = {"picture": ("photo.png", picture.getvalue())}
-    service = RestorationService(models=[small], device="cpu", signer=ResultSigner(*signing))
+    service = RestorationService(ServiceSettings(models=[small], device="cpu", signing=signing))
     with service, TestClient(create_app(service)) as client:
 
         def restored(**fields: str) -> tuple[bytes, str]:

@@ -28,7 +28,7 @@ from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.run import run_jobs
 from s3diff.folders.runners import LocalRunner
 from s3diff.images.codecs import Picture, read_picture
-from s3diff.images.files.metadata import EXIF_PREFIX
+from s3diff.images.files.exif_block import EXIF_PREFIX
 from s3diff.images.files.png_chunks import with_pixels
 from s3diff.images.files.writing import write_picture
 from s3diff.options import OutputOptions, RestoreOptions

@@ -10,8 +10,7 @@ from PIL import Image
 
 from command_runs import Command
 from s3diff.folders.default_output import default_output
-from s3diff.foreign_formats import FOREIGN, foreign_kind
-from s3diff.formats import FORMATS, PICTURE_EXTENSIONS
+from s3diff.formats import FOREIGN, FORMATS, PICTURE_EXTENSIONS, foreign_kind
 from s3diff.options import OutputOptions
 
 

@@ -23,7 +23,7 @@ from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.journal import Journal
 from s3diff.folders.run import Outcome as PictureOutcome
-from s3diff.folders.run import Report
+from s3diff.folders.run import reporting
 from s3diff.images.codecs import Picture, read_picture, write_picture
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
@@ -155,12 +155,13 @@ def test_a_full_disk_takes_no_part_of_a_journals_line(disk: SmallDisk) -> None:
 
 
 def test_a_reports_full_disk_is_one_line(disk: SmallDisk) -> None:
-    report = Report(str(disk.path / "report.jsonl"))
     outcome = PictureOutcome(RestoreJob(Path("a.png"), Path("b.png")), "failed", "x" * 3000)
     disk.leave(0)
-    with pytest.raises(OutputError, match=r"report\.jsonl cannot be written \(the disk is full"):
-        _until_it_fails(lambda: report.add(outcome))
-    report.close()
+    with (
+        reporting(str(disk.path / "report.jsonl")) as report,
+        pytest.raises(OutputError, match=r"report\.jsonl cannot be written \(the disk is full"),
+    ):
+        _until_it_fails(lambda: report(outcome))
 
 
 def test_a_folder_whose_files_may_not_grow(here: Path, small: Path, command: Command) -> None:

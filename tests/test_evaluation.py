@@ -24,9 +24,9 @@ from torch import nn
 
 from conftest import shared_path
 from recipe_weights import recipe_weights
+from s3diff.checkpoints.weights_file import read_array_pickle
 from s3diff.errors import DownloadError, MissingExtraError, ModelError, OptionError, PictureError
 from s3diff.evaluation import perceptual_weights
-from s3diff.evaluation.array_pickle import read_array_pickle
 from s3diff.evaluation.metrics import luma, psnr_y, ssim_y
 from s3diff.evaluation.perceptual import DISTS, LPIPS
 from s3diff.evaluation.perceptual_weights import load_perceptual_weights, prepare_perceptual_weights

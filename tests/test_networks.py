@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from conftest import goldens_path, shared_path
 from s3diff.checkpoints.assembly import generator_on_meta, shapes_of
 from s3diff.checkpoints.official_pickle import official_names
-from s3diff.checkpoints.sd_turbo import read_sd_turbo_config
-from s3diff.checkpoints.sd_turbo_config import autoencoder_config, unet_config
+from s3diff.checkpoints.sd_turbo import autoencoder_config, read_sd_turbo_config, unet_config
 from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig, sample_gaussian
 from s3diff.networks.blocks import ChannelNorm, Norm, channel_norm_reference
 from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
@@ -28,8 +27,7 @@ from s3diff.networks.modulated_lora import (
     fold,
     modulated_forward_reference,
 )
-from s3diff.networks.noise_schedule import NoiseSchedule
-from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
+from s3diff.networks.one_step_generator import GeneratorConfig, NoiseSchedule, OneStepGenerator
 from s3diff.networks.unet import UNet, UNetConfig
 
 #: Ours and diffusers' outputs differ by at most this share of the largest output, in float32.

@@ -17,15 +17,15 @@ import pytest
 from PIL import Image
 
 from command_runs import Command
-from s3diff.apps import picture_progress
-from s3diff.apps.picture_progress import PictureProgress
+from s3diff.apps import restore_single
+from s3diff.apps.restore_single import PictureProgress
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.progress import RunWork, pixels_by_header
 from s3diff.folders.run import Outcome
 from s3diff.options import RestoreOptions
 from s3diff.restoration import time_left
+from s3diff.restoration.series import open_source
 from s3diff.restoration.sizes import Sizes
-from s3diff.restoration.sources import open_source
 from s3diff.restoration.time_left import EACH_PIXELS, Speeds
 
 
@@ -152,14 +152,14 @@ def test_sums_of_work(tmp_path: Path) -> None:
         each = rng.choice(jobs)
         if rng.random() < 0.5:
             work.learn(each, rng.choice([0, 1_000, 5_000_000]))
-        elif not work.has_begun(each) and each not in failed:
-            (kept, count) = rng.choice([(begun, work.begin), (failed, work.fail)])
+        elif each not in work.begun.jobs and each not in failed:
+            (kept, counted) = rng.choice([(begun, work.begun), (failed, work.failed)])
             kept.append(each)
-            count(each)
-        assert work.begun_sum == pytest.approx(sum(map(work.of, begun)))
-        assert work.failed_sum == pytest.approx(sum(map(work.of, failed)))
+            work.count(each, counted)
+        assert work.sum_of(work.begun) == pytest.approx(sum(map(work.of, begun)))
+        assert work.sum_of(work.failed) == pytest.approx(sum(map(work.of, failed)))
         assert work.total == pytest.approx(sum(map(work.of, jobs)))
-    assert (work.num_begun, work.num_failed) == (len(begun), len(failed))
+    assert (len(work.begun.jobs), len(work.failed.jobs)) == (len(begun), len(failed))
     assert begun
     assert failed
 
@@ -293,7 +293,7 @@ def test_what_counts_as_work(tmp_path: Path) -> None:
 
 
 def test_lines_without_a_terminal(command: Command, small: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture_progress, "_LINE_SECONDS", 0.001)
+    monkeypatch.setattr(restore_single, "_LINE_SECONDS", 0.001)
     Image.new("RGB", (64, 48), "gray").save("a.png")
     said = command("a.png", "-m", small)
     assert said.code == 0

@@ -31,8 +31,8 @@ from s3diff.option_texts import (
 from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
 from s3diff.serving.http.answers import wants_json
 from s3diff.serving.http.api import create_app
-from s3diff.serving.http.auth import SESSION_COOKIE, Auth, Client, read_clients
-from s3diff.serving.limits import Quota, QuotaCounter, ServiceLimits
+from s3diff.serving.http.auth import SESSION_COOKIE, Auth, read_clients
+from s3diff.serving.limits import Client, Quota, QuotaCounter, ServiceLimits, ServiceSettings
 from s3diff.serving.logs import JsonFormatter, PlainFormatter
 from s3diff.serving.service import RestorationService
 from s3diff.video_options import VideoOptions
@@ -64,7 +64,9 @@ def model(small: Path) -> Path:
 
 
 def new_service(model: Path, **limits: object) -> RestorationService:
-    return RestorationService(models=[model], device="cpu", precision="float32", limits=ServiceLimits(**limits))
+    return RestorationService(
+        ServiceSettings(models=[model], device="cpu", precision="float32", limits=ServiceLimits(**limits))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +224,7 @@ def test_a_model_that_cannot_be_loaded(model: Path, tmp_path: Path, caplog: pyte
     damaged = tmp_path / "damaged"
     shutil.copytree(model, damaged)
     next(damaged.glob("unet*")).write_bytes(b"cut off")
-    service = RestorationService(models=[model, damaged], device="cpu", precision="float32")
+    service = RestorationService(ServiceSettings(models=[model, damaged], device="cpu", precision="float32"))
     with service, TestClient(create_app(service)) as client:
         asked = {"restore": {"Accept": "image/png"}, "estimate": {}}
         for what, headers in asked.items():

@@ -23,7 +23,7 @@ from s3diff.errors import (
 from s3diff.images.codecs import read_picture
 from s3diff.options import OutputOptions
 from s3diff.serving.jobs import JobStatus, safe_name
-from s3diff.serving.limits import ServiceLimits
+from s3diff.serving.limits import ServiceLimits, ServiceSettings
 from s3diff.serving.progress import TimeEstimator
 from s3diff.serving.service import RestorationService
 from serving_pictures import deep_grey, jpeg_with_metadata, photo, png_claiming, transparent
@@ -368,6 +368,6 @@ def test_models_are_named_not_addressed(make: Make, small: Path) -> None:
     with pytest.raises(OptionError, match="this service offers small"):
         service.submit(photo(), "a.png", model=str(small))
     with pytest.raises(OptionError, match="each name once"):
-        RestorationService(models=[small, small])
+        RestorationService(ServiceSettings(models=[small, small]))
     with pytest.raises(OptionError):
-        RestorationService(models=[])
+        RestorationService(ServiceSettings(models=[]))

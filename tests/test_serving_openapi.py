@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from s3diff.serving.http.api import create_app
-from s3diff.serving.limits import ServiceLimits
+from s3diff.serving.limits import ServiceLimits, ServiceSettings
 from s3diff.serving.service import RestorationService
 from serving_pictures import photo
 
@@ -43,7 +43,9 @@ OPERATIONS = [
 @pytest.fixture(scope="module")
 def document(small: Path) -> Iterator[Any]:
     limits = ServiceLimits(output_pixels=256 * 256, queue_length=100_000, result_seconds=5)
-    with RestorationService(models=[small], device="cpu", precision="float32", limits=limits) as service:
+    with RestorationService(
+        ServiceSettings(models=[small], device="cpu", precision="float32", limits=limits)
+    ) as service:
         yield schemathesis.openapi.from_asgi("/api/openapi.json", create_app(service, closes_service=False))
         assert service.is_ready
 

@@ -25,6 +25,7 @@ from s3diff.client import Client
 from s3diff.serving.http.api import create_app
 from s3diff.serving.http.auth import Auth
 from s3diff.serving.http.server import Server, listen
+from s3diff.serving.limits import ServiceSettings
 from s3diff.serving.service import RestorationService
 from serving_pictures import photo
 
@@ -111,7 +112,7 @@ class Proxy:
 @pytest.fixture(scope="module")
 def backends(small: Path) -> Iterator[Backends]:
     ports, servers = {}, []
-    with RestorationService(models=[small], device="cpu", precision="float32") as service:
+    with RestorationService(ServiceSettings(models=[small], device="cpu", precision="float32")) as service:
         for name in ("kept", "stripped"):
             app = create_app(
                 service,

@@ -28,6 +28,7 @@ from conftest import REPOSITORY
 from s3diff import RestoreOptions, Restorer
 from s3diff.apps import serve_command
 from s3diff.apps.cli import app as command_line
+from s3diff.apps.terminal import signals_as_exceptions
 from s3diff.client import Client, Progress
 from s3diff.errors import (
     JobCancelledError,
@@ -46,9 +47,8 @@ from s3diff.serving.http import server as http_server
 from s3diff.serving.http.api import create_app
 from s3diff.serving.http.auth import Auth
 from s3diff.serving.http.server import Server, addresses_of, listen
-from s3diff.serving.limits import ServiceLimits
+from s3diff.serving.limits import ServiceLimits, ServiceSettings
 from s3diff.serving.service import RestorationService
-from s3diff.serving.signals import signals_as_exceptions
 from serving_pictures import jpeg_with_metadata, photo, transparent
 from tiny_models import one_line
 
@@ -80,7 +80,9 @@ def running(server: Server) -> Iterator[str]:
 @contextmanager
 def served(model: Path, *, tokens: tuple[str, ...] = (), working: bool = True, **limits: Any) -> Iterator[Any]:
     """A server in a thread; its ``url`` and ``service`` are attributes."""
-    service = RestorationService(models=[model], device="cpu", precision="float32", limits=ServiceLimits(**limits))
+    service = RestorationService(
+        ServiceSettings(models=[model], device="cpu", precision="float32", limits=ServiceLimits(**limits))
+    )
     if working:
         service.start()
     server = Server(create_app(service, auth=Auth(tokens), closes_service=False), service, grace_seconds=SECONDS)
@@ -369,7 +371,7 @@ def test_a_client_that_leaves_during_its_upload(server: Any, client: Client, cap
     ("proxies", "scheme"), [(("127.0.0.1",), "https"), (("127.0.0.0/8",), "https"), (("10.0.0.1", "::1"), "http")]
 )
 def test_only_a_trusted_proxy_names_the_scheme(model: Path, proxies: tuple[str, ...], scheme: str) -> None:
-    service = RestorationService(models=[model], device="cpu", precision="float32")
+    service = RestorationService(ServiceSettings(models=[model], device="cpu", precision="float32"))
     app = create_app(service, closes_service=False)
 
     @app.get("/scheme")
@@ -463,7 +465,7 @@ def test_a_model_that_cannot_be_loaded_leaves_no_folder(model: Path, tmp_path: P
     next(damaged.glob("unet*")).write_bytes(b"cut off")
     place = tmp_path / "folder"
     place.mkdir()
-    with pytest.raises(ModelError), RestorationService(models=[damaged], device="cpu", folder=place):
+    with pytest.raises(ModelError), RestorationService(ServiceSettings(models=[damaged], device="cpu", folder=place)):
         pass
     assert list(place.iterdir()) == []
 

@@ -22,7 +22,7 @@ from s3diff.option_texts import form_options, texts_of_options
 from s3diff.restoration.video import restore_video
 from s3diff.serving.http.api import create_app
 from s3diff.serving.jobs import JobStatus
-from s3diff.serving.limits import ServiceLimits
+from s3diff.serving.limits import ServiceLimits, ServiceSettings
 from s3diff.serving.service import RestorationService
 from s3diff.video_options import VideoOptions
 from serving_pictures import photo
@@ -37,7 +37,7 @@ Make = Callable[..., RestorationService]
 def client(small: Path) -> Iterator[TestClient]:
     """A service that takes short and small videos only, and leaves them in the queue."""
     limits = ServiceLimits(video_frames=len(TIMES), video_pixels=10_000, input_pixels=50_000)
-    service = RestorationService(models=[small], device="cpu", precision="float32", limits=limits)
+    service = RestorationService(ServiceSettings(models=[small], device="cpu", precision="float32", limits=limits))
     with TestClient(create_app(service)) as client:
         yield client
 

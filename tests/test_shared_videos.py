@@ -23,7 +23,7 @@ from s3diff.restoration.video import restore_video
 from s3diff.serving import shared_jobs
 from s3diff.serving.job_records import JobRecords, SharedWork
 from s3diff.serving.jobs import Job, JobStatus
-from s3diff.serving.limits import ServiceLimits
+from s3diff.serving.limits import ServiceLimits, ServiceSettings
 from s3diff.serving.service import RestorationService
 from video_clips import write_clip
 
@@ -88,7 +88,14 @@ def test_a_service_that_is_ended_leaves_its_segments(
 
     def service() -> RestorationService:
         return RestorationService(
-            models=[small], device="cpu", precision="float32", limits=ServiceLimits(), folder=tmp_path, job_store=place
+            ServiceSettings(
+                models=[small],
+                device="cpu",
+                precision="float32",
+                limits=ServiceLimits(),
+                folder=tmp_path,
+                job_store=place,
+            )
         )
 
     with service() as first:

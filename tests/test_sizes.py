@@ -18,6 +18,7 @@ from s3diff.images.codecs import Picture, from_array, write_picture
 from s3diff.options import OutputOptions
 from s3diff.restoration import finishing
 from s3diff.restoration.sizes import Sizes, allowed_sizes, sizes_of
+from s3diff.serving.limits import ServiceSettings
 from s3diff.serving.service import RestorationService
 from serving_pictures import photo
 
@@ -87,7 +88,7 @@ def test_a_folders_run_computes_a_size_once(small: Path, calls: Calls, tmp_path:
 
 
 def test_the_service_computes_a_size_once(small: Path, calls: Calls, tmp_path: Path) -> None:
-    with RestorationService(models=[small], device="cpu", folder=tmp_path) as service:
+    with RestorationService(ServiceSettings(models=[small], device="cpu", folder=tmp_path)) as service:
         options = RestoreOptions(scale=2)
         calls.num_sizes = calls.num_checks = 0
         status = service.submit(photo(30, 20), "a.png", options).wait(120)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from command_runs import Command
 from s3diff import Restorer
-from s3diff.checkpoints.tiny_decoder import load_tiny_decoder
+from s3diff.checkpoints.assembly import load_tiny_decoder
 from s3diff.errors import OptionError
 from s3diff.networks.tiny_decoder import RECEPTIVE_LATENTS, TinyDecoder
 from s3diff.options import RestoreOptions

@@ -31,8 +31,7 @@ from s3diff.training.adversarial.discriminator import DiscriminatorConfig
 from s3diff.training.config import AdversarialConfig, DataConfig, LossConfig, OptimiserConfig, ReleasedFaults
 from s3diff.training.data.sources import open_source
 from s3diff.training.dry_run import dry_run
-from s3diff.training.export import delivered_model, export_model
-from s3diff.training.initial_model import prepare_initial_model
+from s3diff.training.initial_model import delivered_model, export_model, prepare_initial_model
 from s3diff.training.loop import StepReport, make_accelerator, step_generator
 from s3diff.training.losses import ReconstructionLoss
 from s3diff.training.recipes import compact, compact_generator, debug, paper, with_change

@@ -23,7 +23,7 @@ import pytest
 from command_runs import Command
 from conftest import REPOSITORY
 from s3diff import OptionError, OutputError, PictureError, RestoreOptions, Restorer
-from s3diff.apps.picture_progress import PictureProgress
+from s3diff.apps.restore_single import PictureProgress
 from s3diff.errors import MissingExtraError
 from s3diff.folders.default_output import video_output
 from s3diff.images.files import video as video_files

@@ -73,7 +73,8 @@ def whole_path(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _flush(temporary)
+        with suppress(PermissionError), open(temporary, "r+b") as file:  # of a program that writes read-only files
+            os.fsync(file.fileno())
         if overwrite:
             os.replace(temporary, target)
         else:
@@ -185,11 +186,6 @@ def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
-
-
-def _flush(path: Path) -> None:
-    with suppress(PermissionError), open(path, "r+b") as file:  # of a program that writes read-only files
-        os.fsync(file.fileno())
 
 
 def _cannot_write(error: OSError, target: Path, temporary: Path, num_bytes: int | None, hint: str) -> OutputError:

@@ -77,7 +77,6 @@ class ServedResult:
     """Hold a restored picture as a file's content.
 
     Attributes:
-        content: the file.
         name: the service's name for it: the input's name in the result's format.
         media_type: such as ``image/jpeg``.
         facts: width, height, blur, noise, estimated_blur, estimated_noise and seconds.
@@ -162,8 +161,6 @@ class Client:
         """Restore one picture, or one video, at the service. An exception or interruption also cancels the work there.
 
         Args:
-            source: a file, or its content.
-            options: None for the defaults.
             name: the picture's name; None for the file's.
             model: a name of :meth:`models`; None for the service's default.
             writing: format and quality of the result; a video keeps its container.
@@ -234,7 +231,6 @@ class Client:
         return models
 
     def _again(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send a request that may be repeated."""
         for attempt in range(_TRIES):
             is_last, seconds = attempt == _TRIES - 1, 0.25 * 2**attempt
             try:

@@ -1,5 +1,7 @@
 """List the formats of picture files, one row each, from which reading, writing, help, page and documents are made.
 
+Further rows describe files that people give and that are not restored.
+
 The module of ``s3diff.images.files`` that a row names reads and writes the format.
 """
 
@@ -37,13 +39,9 @@ class Format:
         media_type: of the files.
         largest_side_px: the largest side that a file can state.
         bits: per channel, of written files.
-        has_alpha: whether transparency is held.
-        has_profile: whether a colour profile is held.
-        has_exif: whether EXIF is held.
-        has_xmp: whether XMP is held.
+        has_alpha, has_profile, has_exif, has_xmp, has_comment: whether files hold that.
         has_iptc: whether captions and keywords are held as IPTC.
         has_texts: whether texts with keywords are held, as PNG does.
-        has_comment: whether a comment is held.
         has_frames: whether animations are held.
         has_pages: whether several pictures of any sizes are held as pages.
         has_quality: whether the writer takes a quality from 1 to 100.
@@ -152,3 +150,129 @@ def holds_pages(path: PicturePath) -> bool:
     """Check whether a file of that name can hold several pages."""
     form = format_of(path)
     return form is not None and form.has_pages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """Describe one kind of file that is not read.
+
+    Attributes:
+        name: of one file, with its article.
+        plural: of several.
+        advice: what to do instead, an imperative.
+        extensions: endings of its file names, in lower case with their dots.
+        beginnings: (offset, bytes) of its files, within their first 32 bytes.
+    """
+
+    name: str
+    plural: str
+    advice: str
+    extensions: tuple[str, ...] = ()
+    beginnings: tuple[tuple[int, bytes], ...] = ()
+
+
+#: The first row that fits counts: CR3 is a kind of MP4 file.
+FOREIGN = (
+    Foreign(
+        name="a raw file of a camera", plural="raw files of cameras",
+        advice="develop it first, in darktable or your camera's program, and give the TIFF or JPEG",
+        extensions=(
+            ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2", ".rwl", ".dng",
+            ".pef", ".srw", ".x3f", ".3fr", ".fff", ".iiq", ".erf", ".kdc", ".k25", ".dcr", ".mrw", ".mos", ".mef",
+            ".gpr", ".raw",
+        ),
+        beginnings=(
+            (4, b"ftypcrx "), (0, b"FUJIFILMCCD-RAW"), (0, b"FOVb"), (6, b"HEAPCCDR"), (0, b"IIRO"), (0, b"IIRS"),
+            (0, b"MMOR"), (0, b"IIU\0"), (0, b"\0MRM"),
+        ),
+    ),
+    Foreign(
+        name="a picture in JPEG XL, JPEG 2000, EXR or a format like these", plural="pictures in other formats",
+        advice="save it as PNG or TIFF first",
+        extensions=(".jxl", ".jp2", ".j2k", ".jpx", ".exr", ".hdr", ".tga", ".ico", ".pcx", ".ppm", ".pgm", ".qoi"),
+        beginnings=(
+            (0, b"\xff\x0a"), (4, b"JXL "), (4, b"jP  "), (0, b"\xff\x4f\xff\x51"), (0, b"v/1\x01"),
+            (0, b"#?RADIANCE"), (0, b"\0\0\x01\0"), (0, b"qoif"),
+        ),
+    ),
+    Foreign(
+        name="a video", plural="videos",
+        advice="take its pictures out (ffmpeg -i VIDEO frames/%05d.png), and restore that folder",
+        extensions=(
+            ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".flv", ".mpg", ".mpeg", ".3gp", ".mts", ".m2ts",
+            ".vob", ".ogv",
+        ),
+        beginnings=(
+            (4, b"ftypiso"), (4, b"ftypmp4"), (4, b"ftypM4V"), (4, b"ftypqt"), (4, b"ftyp3g"), (4, b"ftypavc1"),
+            (4, b"ftypMSNV"), (4, b"ftypXAVC"), (8, b"AVI "), (0, b"\x1a\x45\xdf\xa3"), (0, b"\0\0\x01\xba"),
+            (0, b"\0\0\x01\xb3"), (0, b"FLV\x01"), (0, b"\x30\x26\xb2\x75"), (4, b"moov"), (4, b"mdat"),
+        ),
+    ),
+    Foreign(
+        name="a document", plural="documents",
+        advice="make pictures of its pages (pdftoppm -r 300 -png DOCUMENT.pdf page), and restore those",
+        extensions=(
+            ".pdf", ".doc", ".docx", ".odt", ".rtf", ".ppt", ".pptx", ".odp", ".xls", ".xlsx", ".ods", ".epub", ".djvu",
+        ),
+        beginnings=((0, b"%PDF"), (0, b"\xd0\xcf\x11\xe0"), (0, b"{\\rtf"), (0, b"AT&TFORM")),
+    ),
+    Foreign(
+        name="a file of an image editor", plural="files of image editors",
+        advice="export it as PNG or TIFF first",
+        extensions=(".psd", ".psb", ".xcf", ".kra", ".ora", ".afphoto", ".procreate"),
+        beginnings=((0, b"8BPS"), (0, b"gimp xcf")),
+    ),
+    Foreign(
+        name="a vector drawing", plural="vector drawings",
+        advice="export it as PNG in the size that you want: it has no pixels to restore",
+        extensions=(".svg", ".svgz", ".ai", ".eps", ".cdr"),
+        beginnings=((0, b"<svg"), (0, b"%!PS")),
+    ),
+    Foreign(
+        name="an archive", plural="archives",
+        advice="unpack it, and restore the folder",
+        extensions=(".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".cbz", ".cbr"),
+        beginnings=((0, b"PK\x03\x04"), (0, b"7z\xbc\xaf\x27\x1c"), (0, b"Rar!"), (0, b"\x1f\x8b"), (0, b"\xfd7zXZ")),
+    ),
+    Foreign(
+        name="a web page", plural="web pages",
+        advice="download the picture itself: its address gave a page",
+        extensions=(".html", ".htm", ".mht"),
+        beginnings=((0, b"<!DOCTYPE html"), (0, b"<!doctype html"), (0, b"<html")),
+    ),
+    Foreign(
+        name="a pointer of Git LFS", plural="pointers of Git LFS",
+        advice="fetch the picture itself with git lfs pull",
+        beginnings=((0, b"version https://git-lfs"),),
+    ),
+)  # fmt: skip
+RAW = FOREIGN[0]
+VIDEO = next(kind for kind in FOREIGN if kind.name == "a video")
+_FOREIGN_BY_EXTENSION = {extension: kind for kind in FOREIGN for extension in kind.extensions}
+
+
+def is_video(path: PicturePath) -> bool:
+    """Check whether a file is a video, by its beginning and its name; False for a file that cannot be read."""
+    if not os.path.isfile(path):  # a pipe is read once only
+        return False
+    try:
+        with open(path, "rb") as file:
+            head = file.read(32)
+    except OSError:
+        return False
+    return foreign_kind(path, head) is VIDEO
+
+
+def foreign_kind(path: PicturePath, head: bytes = b"") -> Foreign | None:
+    """Recognise a file that is not restored; None for an unknown kind.
+
+    Args:
+        path: its name, which decides if the content does not; an office document is an archive by content.
+        head: its first 32 bytes or more.
+    """
+    by_name = _FOREIGN_BY_EXTENSION.get(os.path.splitext(os.fspath(path))[1].lower())
+    by_content = next(
+        (kind for kind in FOREIGN if any(head.startswith(start, at) for at, start in kind.beginnings)), None
+    )
+    is_packed = by_content is not None and by_content.name == "an archive"
+    return by_name if by_name is not None and (is_packed or by_content is None) else by_content

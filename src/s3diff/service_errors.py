@@ -126,7 +126,6 @@ class ServiceFailure:
     """Hold the part of an error that a client receives.
 
     Attributes:
-        kind: the row of the table.
         message: one line.
         field: the field of the form at fault, where there is one.
         retry_seconds: after which a client may try again; None for never.
@@ -142,7 +141,6 @@ def failure_of(error: S3DiffError, message: str | None = None) -> ServiceFailure
     """Return the part of an error that a client receives.
 
     Args:
-        error: raised by the service.
         message: its text for the client; None for the error's own, on one line.
     """
     kind = next(_BY_CLASS[each] for each in type(error).__mro__ if each in _BY_CLASS)

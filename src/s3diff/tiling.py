@@ -164,7 +164,6 @@ def released_autoencoder_boxes(
 
     Args:
         height: of the input, in its pixels or latents.
-        width: the same.
         tile: side without padding.
         padding: added on all sides, except at the picture's edges.
         factor: output side over input side, 8 for the decoder and 1/8 for the encoder.

@@ -32,7 +32,7 @@ _COMMANDS = {
     "cluster": ("cluster_commands.cluster", "Restore and serve on many machines."),
     "train": ("training_commands.train", "Train a model on your own photographs."),
     "train-estimator": ("training_commands.train_estimator", "Train the network that finds blur and noise."),
-    "degrade": ("degrade_command.degrade", "Make low-quality pictures of good ones, for tests."),
+    "degrade": ("evaluation_commands.degrade", "Make low-quality pictures of good ones, for tests."),
     "evaluate": ("evaluation_commands.evaluate", "Score folders of results."),
     "benchmark": ("evaluation_commands.benchmark", "Restore a set with several methods and score them."),
     "convert": ("setup_commands.convert", "Make a model folder of the authors' files, or back."),
@@ -42,7 +42,6 @@ _COMMANDS = {
 
 @functools.cache
 def _command(name: str) -> Any:
-    """Import a command."""
     (module, function), summary = _COMMANDS[name][0].split("."), _COMMANDS[name][1]
     found = getattr(import_module(f"s3diff.apps.{module}"), function)
     if not isinstance(found, typer.Typer):

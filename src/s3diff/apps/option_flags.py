@@ -169,7 +169,6 @@ def _flag(parameter: inspect.Parameter, words: Sequence[str], text: str) -> insp
 
 
 def _option(options: type, name: str) -> inspect.Parameter:
-    """Make the flag of a dataclass's field."""
     hint, default = get_type_hints(options)[name], getattr(options, name)
     metavar = _METAVARS.get(name)
     if name in LIMITS:
@@ -187,7 +186,6 @@ def _option(options: type, name: str) -> inspect.Parameter:
 
 
 def _options(options: Any, given: Mapping[str, Any], context: typer.Context) -> Any:
-    """Build the dataclass from the command line's flags and the preset."""
     preset: RestorePreset = given["preset"]
     by_hand = {}
     for name in options.__dataclass_fields__:

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, cast
 
 import typer
 
-from s3diff.apps.model_loading import load_model
 from s3diff.apps.option_flags import takes_flags
 from s3diff.apps.terminal import EXIT_INTERRUPTED, EXIT_SOME_FAILED, load_torch, remark
 from s3diff.errors import OptionError
-from s3diff.foreign_formats import is_video
+from s3diff.formats import is_video
 from s3diff.options import Backend, OutputOptions, Precision, RestoreOptions
 from s3diff.video_options import VideoOptions
 
@@ -225,7 +224,8 @@ def _load(
     model: str, device: str, precision: Precision, quiet: bool, options: RestoreOptions, *,
     fast: bool, backend: Backend, replay: Replay | None, how: str = "",
 ) -> Restorer:  # fmt: skip
-    """Load the model, check the options with it, and describe it."""
+    from s3diff.apps.restore_single import load_model
+
     restorer = load_model(model, device, precision, quiet, fast=fast, backend=backend, replay=replay)
     restorer.check(options)
     if not quiet:
@@ -237,7 +237,6 @@ def _load(
 
 
 def _client(server: str | None, token: str | None) -> AbstractContextManager[Client | None]:
-    """Connect to the service; None without one."""
     if server is None:
         return nullcontext()
     from s3diff.client import Client
@@ -249,8 +248,7 @@ def _work_through(
     run: FolderRun, runner: JobRunner, options: RestoreOptions, quiet: bool, replay: Replay | None, *, goes_on: bool
 ) -> None:
     """Restore, and print every outcome; after Ctrl-C print how to resume."""
-    from s3diff.apps.picture_progress import PictureProgress
-    from s3diff.apps.restore_single import show_outcome
+    from s3diff.apps.restore_single import PictureProgress, show_outcome
     from s3diff.folders.runners import LocalRunner
 
     num_all = run.num_resumed + run.num_pending
@@ -278,12 +276,11 @@ def _restore_film(
     job: RestoreJob, options: RestoreOptions, writing: OutputOptions, video: VideoOptions,
     load: Callable[[], Restorer], client: Client | None, model: str | None, *, report: str | None, quiet: bool,
 ) -> None:  # fmt: skip
-    """Restore one video, here or at a service."""
     from s3diff.apps.restore_single import restore_single
-    from s3diff.folders.run import Report
+    from s3diff.folders.run import reporting
     from s3diff.folders.runners import restore_film
 
-    with closing(Report(report)) as written:
+    with reporting(report) as written:
         if client is None:
             restore_single(job, partial(restore_film, job, options, video), load, written, quiet=quiet)
             return
@@ -300,15 +297,15 @@ def _restore_streamed(
 ) -> None:  # fmt: skip
     """Restore the plan's one picture part by part, unless it is skipped."""
     from s3diff.apps.restore_single import restore_single
-    from s3diff.folders.run import Report, select_jobs
+    from s3diff.folders.run import reporting, select_jobs
     from s3diff.folders.runners import restore_large
 
     if plan.is_many or len(plan.jobs) != 1:
         raise OptionError("--stream takes one picture and a name that ends in .tif; start it for each large picture")
     selection = select_jobs(plan.jobs, plan.root, None, skip_existing=skip_existing, overwrite=writing.overwrite)
-    with closing(Report(report)) as written:
+    with reporting(report) as written:
         for skipped in selection.skipped:
-            written.add(skipped)
+            written(skipped)
             if not quiet:
                 remark(f"{skipped.job.target}: skipped, {skipped.reason}")
         for job in selection.pending:

@@ -11,12 +11,10 @@ from rich.panel import Panel
 from rich.text import Text
 
 from s3diff.apps.option_flags import takes_flags
-from s3diff.apps.terminal import load_torch, remark, remarks
+from s3diff.apps.terminal import load_torch, remark, remarks, signals_as_exceptions
 from s3diff.errors import OptionError
-from s3diff.serving.access import proxy_network
-from s3diff.serving.assembly import ServiceSettings, make_app, make_service
-from s3diff.serving.flags import require_number, service_settings
-from s3diff.serving.signals import signals_as_exceptions
+from s3diff.serving.assembly import make_app, make_service, proxy_network, require_number, service_settings
+from s3diff.serving.limits import ServiceSettings
 
 
 @takes_flags(settings=service_settings)
@@ -50,7 +48,7 @@ def serve(
         proxies = [proxy_network(each) for each in trust_proxy or ["127.0.0.1", "::1"]]
         listener = listen(settings.host, port)
         if sys.stderr.isatty():
-            names = " and ".join(settings.models)
+            names = " and ".join(map(str, settings.models))
             remark(f"s3diff: loading {names}; the address comes when pictures are taken")
         load_torch(threads)
         from s3diff.serving.logs import set_up_logs

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from s3diff.checkpoints.weights_file import check_tensors, first_line
 from s3diff.errors import ModelError
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
+from s3diff.networks.tiny_decoder import TinyDecoder
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
@@ -72,7 +76,6 @@ def assemble(config: GeneratorConfig, state: Mapping[str, Tensor], where: str) -
     """Assemble a generator in eval mode from tensors, converted to float32 (float32 ones are not copied).
 
     Args:
-        config: shapes of all networks.
         state: every tensor by the generator's own names.
 
     Raises:
@@ -84,3 +87,11 @@ def assemble(config: GeneratorConfig, state: Mapping[str, Tensor], where: str) -
         {name: tensor.detach().to(torch.float32) for name, tensor in state.items()}, strict=True, assign=True
     )
     return generator.eval()
+
+
+def load_tiny_decoder() -> TinyDecoder:
+    """Load the decoder in float32, on the CPU, not to be trained. The packaged weights are 8-bit floats."""
+    weights = load_file(Path(str(files("s3diff") / "models" / "taesd" / "decoder.safetensors")))
+    decoder = TinyDecoder()
+    decoder.load_state_dict({name: value.float() for name, value in weights.items()})
+    return decoder.eval().requires_grad_(False)

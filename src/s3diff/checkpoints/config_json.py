@@ -30,9 +30,6 @@ def from_json(kind: type[Config], value: Any, where: str) -> Config:
 
     A field that the JSON leaves out keeps its default, so that files written before the field existed stay readable.
 
-    Args:
-        value: the JSON value.
-
     Raises:
         ModelError: names a field that is unknown, or whose value is not of its type or not allowed.
     """
@@ -86,7 +83,6 @@ def value_from_json(hint: Any, value: Any, where: str) -> Any:
 
     Args:
         hint: the type: a dataclass, number, text, truth, ``Literal``, a tuple, a mapping, or one of these or None.
-        value: the JSON value.
 
     Raises:
         ModelError: it is not of this type.

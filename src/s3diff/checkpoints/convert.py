@@ -147,7 +147,6 @@ def _require_places(model: Path, outputs: list[Path]) -> None:
 
 
 def _lost_in_official(model: LoadedModel, base: Mapping[str, Tensor]) -> list[str]:
-    """List the parts of a model that neither its base nor the pickle holds."""
     held = official_names(model.generator)
     lost = [
         name

@@ -2,21 +2,13 @@
 
 That rule is also why :func:`fetch_single_file`, for weights outside the release, is here.
 
-Three steps, each a function: :func:`plan_download` lists the files, their sizes and licences; :func:`fetch`
-transfers missing files; :func:`fetch_release` does both and remembers the commits.
+A revision is resolved once: the first complete download records commits, sizes and digests in s3diff's cache, and they
+hold, without asking the hub, until another revision is fetched or the record is deleted. The pinned commits come from
+public copies of the hub's pages, not from a download of ours.
 
-**Pinned revisions.** ``release.RELEASE`` names one commit of each repository. This project was written on machines
-that cannot reach the hub: the commits come from public copies of the hub's pages and from public projects that pin
-the same ones, not from a download of ours. Should one be gone, the environment variables ``S3DIFF_REVISION`` and
-``S3DIFF_BASE_REVISION`` (a commit, tag or branch, ``main`` for the newest) replace them. Whatever was asked for is
-resolved once: the first complete download records commits, sizes and digests in s3diff's cache, and they hold from
-then on, without asking the hub, until another revision is fetched or the record is deleted. The folder of the converted
-model is named after both commits (:mod:`s3diff.checkpoints.registry`), so that another revision is another model.
-
-**Transfers.** Files land in the ordinary cache of huggingface_hub (``HF_HOME``, ``HF_HUB_CACHE``), in its documented
-layout: copies that other programs fetched are used, and ours serve them. The bytes are moved here because
-huggingface_hub throws a partial file away when a download stops (since 1.18; measured with 2.4.0), which for a
-network of 1.7 GB means starting over. Every file's size and digest is checked on arrival.
+Files land in the ordinary cache of huggingface_hub, in its documented layout: copies that other programs fetched are
+used, and ours serve them. The bytes are moved here because huggingface_hub throws a partial file away when a download
+stops (since 1.18; measured with 2.4.0), which for a network of 1.7 GB means starting over.
 """
 
 from __future__ import annotations
@@ -117,7 +109,6 @@ def fetch(plan: DownloadPlan, progress: Progress | None = None, *, reconnections
     """Transfer the plan's missing files into the hub's cache; continue a file that was cut off.
 
     Args:
-        plan: from :func:`plan_download`.
         progress: called with (bytes done, bytes in all), both counted over the plan's missing files, some hundred
             KiB apart.
         reconnections: how often a connection cut in mid-file is opened again before giving up.

@@ -76,7 +76,6 @@ class ModelDescription:
     """Hold the content of a model's ``config.json``.
 
     Attributes:
-        name: the model's name.
         generator: every network's shape and the schedule.
         positive_prompt: text of the stored positive prompt; None where the embedding was learned.
         negative_prompt: text of the stored negative prompt.
@@ -109,7 +108,6 @@ class LoadedModel:
         folder: where it was loaded from.
         description: the content of its ``config.json``.
         generator: the networks in eval mode, float32, on the CPU.
-        prompts: the stored prompts.
         tokenizer: folder that encodes other prompts; None where the model has only its stored ones.
         text_encoder: the same for the text encoder.
     """
@@ -145,6 +143,25 @@ class LoadedModel:
     def guidance(self) -> float:
         """Weight of the positive against the negative prompt unless the user asks for another."""
         return self.description.guidance
+
+    def save(
+        self, folder: Path, *, dtype: torch.dtype = torch.float32, float32_names: frozenset[str] = frozenset()
+    ) -> ModelDescription:
+        """Write the model as it is now into a folder; see :func:`save_model`."""
+        return save_model(
+            folder,
+            self.generator,
+            self.prompts,
+            name=self.name,
+            upsampling=self.upsampling,
+            guidance=self.guidance,
+            licences=self.description.licences,
+            is_generative=self.description.is_generative,
+            dtype=dtype,
+            float32_names=float32_names,
+            tokenizer=self.tokenizer,
+            text_encoder=self.text_encoder,
+        )
 
 
 def save_model(

@@ -26,8 +26,6 @@ class NamedModel:
     """Describe a model that ``from_pretrained`` knows by name.
 
     Attributes:
-        name: the name.
-        summary: one line on the model.
         kind: ``embedded`` in the package, or ``release``: downloaded and converted on first use.
     """
 

@@ -27,7 +27,6 @@ class ListedFile(NamedTuple):
     """Describe a file as the hub lists it.
 
     Attributes:
-        size_bytes: its size.
         digest: 64 hexadecimal digits, SHA-256 of the content (files in large-file storage), or 40, the git blob
             hash (the others); None when it is not known. It also names the file in the hub's cache.
     """
@@ -69,7 +68,6 @@ class Repository:
         revision_variable: environment variable that replaces ``revision``.
         licence: name of the licence, shown before anything is downloaded.
         licence_file: path of its text inside the repository; None when the repository only names it.
-        files: the needed files.
     """
 
     name: str
@@ -146,7 +144,6 @@ class PlannedRepository:
     """Hold a repository at one commit, with the needed files.
 
     Attributes:
-        repository: which one.
         asked_revision: the commit, tag or branch that led to ``commit``.
         commit: 40 hexadecimal digits.
         listing: everything the repository holds at that commit, as far as it is known.

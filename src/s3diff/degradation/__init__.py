@@ -8,9 +8,8 @@ from s3diff.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from s3diff.degradation.application import DegradationDraw, apply
-    from s3diff.degradation.degrade import Degrade
     from s3diff.degradation.settings import PRESETS, DegradationSettings, StageSettings
-    from s3diff.degradation.synthesis import draw
+    from s3diff.degradation.synthesis import Degrade, draw
 
 __all__ = ["PRESETS", "DegradationDraw", "DegradationSettings", "Degrade", "StageSettings", "apply", "draw"]
 
@@ -18,8 +17,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "s3diff.degradation.application": ("DegradationDraw", "apply"),
-        "s3diff.degradation.degrade": ("Degrade",),
         "s3diff.degradation.settings": ("PRESETS", "DegradationSettings", "StageSettings"),
-        "s3diff.degradation.synthesis": ("draw",),
+        "s3diff.degradation.synthesis": ("Degrade", "draw"),
     },
 )

@@ -135,7 +135,6 @@ def apply(ground_truth: Tensor, drawn: DegradationDraw) -> Tensor:
 
     Args:
         ground_truth: [B, 3, H, W] float, RGB in [0, 1], of the batch and size that were drawn for.
-        drawn: the result of ``draw``.
 
     Returns:
         [B, 3, H / scale, W / scale] float32, RGB in [0, 1], rounded to multiples of 1/255.

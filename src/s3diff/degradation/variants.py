@@ -34,7 +34,6 @@ def with_stronger_blur(drawn: DegradationDraw, generator: torch.Generator) -> De
     size of the settings. An image without a first blur gets one; an absent second blur stays absent.
 
     Args:
-        drawn: a result of ``draw``.
         generator: source of the random numbers, on the CPU.
     """
     return _blurrier(drawn, _draw_step(drawn, generator), switch_on=(True, False))
@@ -48,7 +47,6 @@ def with_stronger_noise(drawn: DegradationDraw, generator: torch.Generator) -> D
     noise there, one without JPEG in the second gets it there.
 
     Args:
-        drawn: a result of ``draw``.
         generator: source of the random numbers, on the CPU.
     """
     return _noisier(drawn, _draw_step(drawn, generator), noise_on=(True, False), jpeg_on=(False, True))

@@ -58,7 +58,6 @@ class Measure:
 
 
 def _plain(measure: Callable[..., torch.Tensor], **given: Any) -> Callable[[torch.device], Callable[..., torch.Tensor]]:
-    """Wrap a measure that is a function and loads nothing."""
     return lambda device: partial(measure, **given)
 
 
@@ -159,7 +158,6 @@ def load_measures(names: Sequence[str], device: torch.device) -> tuple[dict[str,
 
     Args:
         names: of ``MEASURES``.
-        device: where their networks run.
 
     Returns:
         The measures that can be computed, and why not for each of the others.

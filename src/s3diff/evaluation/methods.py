@@ -102,12 +102,7 @@ class Baseline(_Maker):
 
 
 class Model(_Maker):
-    """Restore with one of our models and its defaults.
-
-    Args:
-        model: a name or a folder.
-        announce: see ``Restorer.from_pretrained``.
-    """
+    """Restore with one of our models and its defaults."""
 
     def __init__(
         self,
@@ -255,9 +250,7 @@ def parse_methods(
     Args:
         given: each ``WHAT`` or ``NAME=WHAT``. WHAT is ``bicubic`` or ``lanczos``, a model's name or folder, a folder of
             results, a function as ``FILE.py:FUNCTION``, or a command with ``{input}`` and ``{output}``.
-        precision: their number format.
         partial: folders of results may lack pictures.
-        announce: see ``Restorer.from_pretrained``.
 
     Raises:
         OptionError: a method is none of these, or two have one name.

@@ -32,8 +32,8 @@ import torch
 from safetensors.torch import load_file, save
 
 from s3diff.atomic_write import write_atomically
+from s3diff.checkpoints.weights_file import read_array_pickle
 from s3diff.errors import DownloadError, MissingExtraError, ModelError, OptionError, S3DiffError
-from s3diff.evaluation.array_pickle import read_array_pickle
 from s3diff.user_folders import cache_folder
 
 PerceptualName = Literal["lpips_alex", "lpips_vgg", "dists", "niqe"]

@@ -21,7 +21,6 @@ class Row:
     """Hold one method's row of the table.
 
     Attributes:
-        method: its name.
         num_pictures: that were scored.
         figures: by measure; a missing one could not be computed.
         seconds: median over the pictures, None for results of others.

@@ -142,7 +142,6 @@ def _stored_names(evaluation: Evaluation, scored: dict[str, dict[str, Score]]) -
 
 
 def _thumbnails(evaluation: Evaluation, scored: dict[str, dict[str, Score]]) -> dict[str, dict[str, str]]:
-    """Make thumbnails by method and picture, of every case that the page can show."""
     found: dict[str, dict[str, str]] = {method: {} for method in evaluation.methods}
     with tempfile.TemporaryDirectory(prefix="s3diff-page-") as scratch:
         for method, ranked in _rankings(evaluation, scored):

@@ -21,7 +21,6 @@ class Score:
     """Hold the scores of one picture of one method.
 
     Attributes:
-        method: its name.
         picture: the picture's name without extension.
         protocol: name and version.
         values: a number for each measure that was computed.

@@ -56,7 +56,6 @@ class Evaluation:
         failures: (method, picture, why).
         set_description: see ``EvaluationSet``.
         made_with: versions, device, threads.
-        items: the set's pictures.
         result_paths: by method and picture.
     """
 
@@ -96,15 +95,10 @@ def evaluate(
     left out with the reason.
 
     Args:
-        evaluation_set: from :mod:`s3diff.evaluation.sets`.
-        methods: from :mod:`s3diff.evaluation.methods`.
-        protocol: from :mod:`s3diff.evaluation.protocols`.
         folder: of the run; None only where nothing is restored and nothing is kept.
         device: where measures run: ``auto`` or a torch device.
         scale: result side over input side, where there is no truth to tell it.
         batch_size: results of one size that are measured together.
-        remark: see ``Remark``.
-        progress: see ``Progress``.
 
     Raises:
         OptionError: no measure can be computed on such a set, or the batch size is below 1.
@@ -142,7 +136,6 @@ def _finished(
     of_sets: dict[tuple[str, str], float],
     left_out: dict[str, str],
 ) -> Evaluation:
-    """Return the scores in the order of the table, on disk and as a value."""
     items = work.evaluation_set.items
     kept = [
         replace(score, protocol=protocol.title)

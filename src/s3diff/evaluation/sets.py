@@ -151,7 +151,6 @@ def match_results(folder: Path, items: Sequence[SetItem], *, partial: bool) -> d
     """Find the result of each picture by its name; an extension may differ.
 
     Args:
-        folder: of results.
         partial: take only pictures that are on both sides, instead of refusing the rest.
 
     Raises:
@@ -231,7 +230,6 @@ def degraded(path: Path, degradation: DegradeOptions, name: str) -> tuple[Pictur
     """Make the input and the truth, cropped to a multiple of the scale, of one true picture; both RGB of 8 bits.
 
     Args:
-        degradation: preset, scale and seed.
         name: the path inside the set's folder, which the draw depends on besides the seed.
 
     Raises:

@@ -22,7 +22,6 @@ class Interval:
     """Hold a figure with its bootstrap confidence interval (percentiles, 95 %).
 
     Attributes:
-        value: the figure.
         low: lower end; None where there are fewer pictures than ``MIN_PICTURES``, or one figure of a whole set.
         high: the same for the upper end.
     """

@@ -31,8 +31,6 @@ def default_output(
     A folder's results go into ``photos_restored/`` next to ``photos``, those of several inputs into ``restored/``.
 
     Args:
-        inputs: as the user gave them.
-        writing: format and name template of the result.
         names: template fields besides ``stem`` and ``extension``.
         is_listed: whether a list names further pictures.
         keeps_name: whether an existing file is replaced or skipped, so that the name gets no number.
@@ -57,7 +55,6 @@ def video_output(source: Path, output: str | None, *, overwrite: bool = False, i
 
     Args:
         output: a file or a folder, as the user gave it; None for the default, with a number if that file exists.
-        overwrite: whether an existing file is replaced.
         is_here: whether the video is restored on this machine, where work of a finished run may remain.
 
     Raises:

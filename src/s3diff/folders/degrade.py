@@ -71,7 +71,6 @@ def degrade_pictures(
     """Make every picture; yield each job with its notes, or with the error of a picture that cannot be made.
 
     Args:
-        jobs: the pictures.
         options: for every picture; None makes pictures again by their records.
         record: file of the drawn parameters, which is written at the end, also when the caller stops early.
     """

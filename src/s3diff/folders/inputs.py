@@ -19,7 +19,7 @@ from pathlib import Path
 
 from s3diff.errors import PictureError
 from s3diff.folders.journal import JOURNAL_NAME, results_written_down
-from s3diff.foreign_formats import foreign_kind
+from s3diff.formats import foreign_kind
 from s3diff.images.codecs import PICTURE_EXTENSIONS
 from s3diff.messages import reason_of
 
@@ -87,7 +87,6 @@ def find_pictures(
 
     Args:
         inputs: files, folders, and patterns such as ``photos/**/*.jpg``.
-        recursive: descend into folders.
         listed: further files by name; missing files are included, and fail when they are read.
         output: the results' folder; it is not searched if it lies inside an input folder.
         journals: (file, root) of further runs whose results are no inputs; journals in searched folders always count.
@@ -219,7 +218,6 @@ class _Search:
                     self.found.left_out.add(INSIDE, entry.name)
 
     def _folders(self, folder: Path, base: Path) -> Iterator[Path]:
-        """Yield a folder and all its subfolders."""
         waiting = [folder]
         while waiting:
             here = waiting.pop()
@@ -327,7 +325,6 @@ def _places(names: Iterable[str], root: Path) -> Iterator[str]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Check whether an entry is a folder or a link to one."""
     with suppress(OSError):
         return stat.S_ISDIR(os.stat(entry.path).st_mode)
     return False

@@ -192,7 +192,6 @@ def is_earlier_result(path: Path, entry: Path, output: Path) -> bool:
 def _named(
     sources: list[tuple[Path, Path]], folder: Path, writing: OutputOptions, names: dict[str, str]
 ) -> list[RestoreJob]:
-    """Return the jobs with their targets."""
     targets = name_results(sources, writing, names)
     return [RestoreJob(source, folder / target) for (source, _), target in zip(sources, targets, strict=True)]
 

@@ -20,7 +20,7 @@ from s3diff.restoration.time_left import EACH_PIXELS, PER_PART, Speeds, TimeLeft
 
 
 @dataclass
-class _Counted:
+class Counted:
     """Hold pictures and the sum of their known work, so that the sum of all costs the same for any number of them."""
 
     jobs: set[RestoreJob] = field(default_factory=set)
@@ -32,9 +32,12 @@ class RunWork:
     """Hold the work of each picture; a thread reads the files' headers. An unknown picture counts as the others' mean.
 
     Args:
-        num_pictures: the run's pictures.
         jobs: those pictures whose work is found; without them all count the same.
         pixels_of: returns the networks' pixels for a job, 0 for a picture that cannot be restored.
+
+    Attributes:
+        begun: pictures that were begun.
+        failed: pictures that ended and were never begun.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class RunWork:
         self._num_pictures, self._jobs, self._pixels_of = num_pictures, jobs, pixels_of
         self._work: dict[RestoreJob, int] = {}
         self._sum = 0
-        self._begun, self._failed = _Counted(), _Counted()
+        self.begun, self.failed = Counted(), Counted()
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
         if pixels_of is not None and num_pictures > 1:
@@ -69,18 +72,23 @@ class RunWork:
             self._work[job] = num_pixels + EACH_PIXELS if num_pixels else 0
             more = self._work[job] - (old or 0)
             self._sum += more
-            for counted in (self._begun, self._failed):
+            for counted in (self.begun, self.failed):
                 if job in counted.jobs:
                     counted.known += more
                     counted.num_known += old is None
 
-    def begin(self, job: RestoreJob) -> None:
-        """Count a picture as begun."""
-        self._count(job, self._begun)
+    def count(self, job: RestoreJob, counted: Counted) -> None:
+        """Count a picture among ``begun`` or ``failed``, once."""
+        with self._lock:
+            if job not in counted.jobs:
+                counted.jobs.add(job)
+                counted.known += self._work.get(job, 0)
+                counted.num_known += job in self._work
 
-    def fail(self, job: RestoreJob) -> None:
-        """Count a picture that ended and was never begun."""
-        self._count(job, self._failed)
+    def sum_of(self, counted: Counted) -> float:
+        """Return the work of ``begun`` or ``failed``, in pixels."""
+        with self._lock:
+            return counted.known + self._mean * (len(counted.jobs) - counted.num_known)
 
     def close(self) -> None:
         """End the thread."""
@@ -90,30 +98,6 @@ class RunWork:
         """Return a picture's work, in pixels."""
         with self._lock:
             return self._work.get(job, self._mean)
-
-    def has_begun(self, job: RestoreJob) -> bool:
-        """Check whether a picture was begun."""
-        return job in self._begun.jobs
-
-    @property
-    def num_begun(self) -> int:
-        """Number of pictures that were begun."""
-        return len(self._begun.jobs)
-
-    @property
-    def num_failed(self) -> int:
-        """Number of pictures that ended and were never begun."""
-        return len(self._failed.jobs)
-
-    @property
-    def begun_sum(self) -> float:
-        """The work of the begun pictures, in pixels."""
-        return self._sum_of(self._begun)
-
-    @property
-    def failed_sum(self) -> float:
-        """The work of the pictures that ended and were never begun, in pixels."""
-        return self._sum_of(self._failed)
 
     @property
     def total(self) -> float:
@@ -125,17 +109,6 @@ class RunWork:
     def is_known(self) -> bool:
         """Whether the work of every picture is known."""
         return len(self._work) >= self._num_pictures
-
-    def _count(self, job: RestoreJob, counted: _Counted) -> None:
-        with self._lock:
-            if job not in counted.jobs:
-                counted.jobs.add(job)
-                counted.known += self._work.get(job, 0)
-                counted.num_known += job in self._work
-
-    def _sum_of(self, counted: _Counted) -> float:
-        with self._lock:
-            return counted.known + self._mean * (len(counted.jobs) - counted.num_known)
 
     @property
     def _mean(self) -> float:
@@ -169,7 +142,6 @@ class RunProgress:
     """Follow the pictures of a run; a :class:`s3diff.folders.runners.PictureWatcher`.
 
     Args:
-        num_pictures: the run's pictures.
         speed_of: returns the ``speed_key``; None if a service restores the pictures.
         work: of the run's pictures; None if all count the same.
         now: a clock in seconds.
@@ -214,12 +186,12 @@ class RunProgress:
         if expected is not None:
             expected = self._as_in_this_run(job, expected)
         with self._turn:
-            self._work.begin(job)
+            self._work.count(job, self._work.begun)
             self._current = job
             self._first_began = self._now() if self._first_began is None else self._first_began
             self._name, self._detail, self._told = shown_path(job.source.name), "", None
             self._left = TimeLeft(expected, self._now)
-        if sizes is not None and pixels is not None and self._work.num_begun == 1:
+        if sizes is not None and pixels is not None and len(self._work.begun.jobs) == 1:
             self.announcement = self._announcement(job, sizes, pixels, expected)
 
     def stage(self, name: str, part: int, num_parts: int) -> None:
@@ -268,8 +240,8 @@ class RunProgress:
         """Count a picture, and record this machine's speed."""
         if outcome.state == "skipped":
             return
-        if not self._work.has_begun(outcome.job):
-            self._work.fail(outcome.job)
+        if outcome.job not in self._work.begun.jobs:
+            self._work.count(outcome.job, self._work.failed)
         pixels = self._pixels.pop(outcome.job, None)
         result = outcome.result
         if result is not None and pixels is not None and self._speed_of is not None and not result.num_resumed:
@@ -278,7 +250,7 @@ class RunProgress:
     def close(self) -> None:
         """Save the measurements."""
         self._work.close()
-        if self._work.num_begun and self._speed_of is not None:
+        if self._work.begun.jobs and self._speed_of is not None:
             self._speeds.save()
 
     # The figures.
@@ -286,7 +258,7 @@ class RunProgress:
     @property
     def _num_before(self) -> int:
         """Number of pictures before the current one, some of whose results may still be written."""
-        return max(0, self._work.num_begun - 1) + self._work.num_failed
+        return max(0, len(self._work.begun.jobs) - 1) + len(self._work.failed.jobs)
 
     @property
     def fraction(self) -> float:
@@ -322,7 +294,7 @@ class RunProgress:
 
     def _as_in_this_run(self, job: RestoreJob, expected: dict[str, float]) -> dict[str, float]:
         """Scale a picture's expected seconds by this run's speed so far."""
-        begun, whole = self._work.begun_sum, sum(expected.values())
+        begun, whole = self._work.sum_of(self._work.begun), sum(expected.values())
         took = 0.0 if self._first_began is None else self._now() - self._first_began
         if not took or not begun or not whole:
             return expected
@@ -331,7 +303,7 @@ class RunProgress:
 
     def _work_shares(self) -> tuple[float, float, float]:
         """Return the work of the pictures before the current one, of that one, and of those after it."""
-        begun, failed = self._work.begun_sum, self._work.failed_sum
+        begun, failed = (self._work.sum_of(counted) for counted in (self._work.begun, self._work.failed))
         current = 0.0 if self._current is None else self._work.of(self._current)
         return begun - current + failed, current, max(0.0, self._work.total - begun - failed)
 

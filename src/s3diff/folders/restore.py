@@ -20,10 +20,10 @@ from s3diff.folders.progress import RunWork, pixels_by_header
 from s3diff.folders.run import (
     RESUMED,
     Outcome,
-    Report,
     failed,
     key_of,
     open_stamped,
+    reporting,
     run_jobs,
     select_jobs,
 )
@@ -44,7 +44,6 @@ class FolderResult:
     """Hold how a folder run ended.
 
     Attributes:
-        num_done: pictures that were restored.
         skipped: pictures that were left as they are, by reason.
         failed: every picture that could not be restored, and every folder that could not be searched.
         num_not_tried: pictures that were not reached because the disk was full.
@@ -77,16 +76,7 @@ class FolderResult:
 class FolderRun:
     """Hold a run that is ready; iterating over it once restores each picture and yields its outcome.
 
-    Args:
-        journal: records the progress.
-        report: a file for all outcomes.
-        overwrite: whether existing files may be replaced.
-        skip_existing: skip pictures whose output exists.
-        watcher: receives each picture's progress.
-
     Attributes:
-        watcher: receives each picture's progress.
-        num_pending: pictures to restore.
         num_resumed: pictures that an earlier run has restored.
         result: complete when the iteration has ended.
 
@@ -124,7 +114,7 @@ class FolderRun:
             # A single picture is read before a model is loaded or downloaded.
             opened = open_stamped(pending[0], self._runner)
         started = time.monotonic()
-        with closing(Report(self._report)) as report:
+        with reporting(self._report) as report:
             known = [failed(job, reason) for job, reason in self._plan.failed]
             for outcome in (*self._selection.skipped, *known):
                 yield self._counted(outcome, report)
@@ -163,14 +153,14 @@ class FolderRun:
             for job in self._plan.jobs
         )
 
-    def _counted(self, outcome: Outcome, report: Report) -> Outcome:
+    def _counted(self, outcome: Outcome, report: Callable[[Outcome], None]) -> Outcome:
         if outcome.state == "done":
             self.result.num_done += 1
         elif outcome.state == "failed":
             self.result.failed.append(outcome)
         else:
             self.result.skipped[outcome.reason] = self.result.skipped.get(outcome.reason, 0) + 1
-        report.add(outcome)
+        report(outcome)
         return outcome
 
 
@@ -198,15 +188,11 @@ def restore_folder(
     Args:
         inputs: one or more folders, files, and patterns such as ``photos/**/*.jpg``.
         output: the folder of the results, created if missing; pictures keep their relative paths.
-        options: for every picture.
         restorer: a model on a device; None for the embedded one.
         writing: format, names and quality of the results, and whether they may replace files.
-        recursive: descend into folders.
         listed: further files by name.
         shard: (i, N): only part i of N of the pictures, counted from 0.
         journal: the journal's file; None for a hidden file in the output folder.
-        keep_journal: False writes no journal.
-        skip_existing: skip pictures whose output exists.
         report: a file for the outcomes, one JSON object a line.
         on_outcome: called with each outcome once it is on the disk.
 
@@ -272,7 +258,6 @@ def open_journal(
     Args:
         path: the journal's file; None for a hidden one in the output folder.
         shard: the part that the run restores; each part has its own journal.
-        keep: whether a journal is wanted.
 
     Raises:
         OptionError: a path is given although no journal is wanted.

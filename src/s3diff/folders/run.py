@@ -7,7 +7,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,11 +46,8 @@ class Outcome:
     """Hold how one picture ended.
 
     Attributes:
-        job: source and target.
         state: ``done``, ``skipped`` or ``failed``.
         reason: why the picture was skipped or failed, in one sentence.
-        result: for a picture that is done.
-        is_disk_full: whether the picture failed because the disk is full.
     """
 
     job: RestoreJob
@@ -145,13 +142,10 @@ def run_jobs(
     begun. Frames of an animation are written as they are restored.
 
     Args:
-        jobs: the pictures.
         runner: reads, restores and writes pictures, here or at a service; a :class:`BatchRunner` several at a time,
             without progress.
         root: the output folder.
-        journal: records the progress.
         opened: the first job's picture, if the caller has read it already.
-        watcher: receives each picture's progress.
 
     Raises:
         OptionError, ModelError: no picture can be restored like this.
@@ -277,48 +271,39 @@ def failed(job: RestoreJob, error: object) -> Outcome:
     return Outcome(job, "failed", reason, is_disk_full=isinstance(error, DiskFullError))
 
 
-class Report:
-    """Write outcomes as JSON lines, each on the disk at once. An existing report is continued, any other file refused.
+@contextmanager
+def reporting(path: str | Path | None) -> Iterator[Callable[[Outcome], None]]:
+    """Give what writes an outcome to the report, a JSON line that is on the disk at once; None reports nothing.
 
-    Args:
-        path: the file; None for no report.
+    An existing report is continued, any other file refused.
 
     Raises:
-        OutputError: the file cannot be written, or exists and is no report.
+        OutputError: the file cannot be written, or exists and is no report; here and where the disk takes no more.
     """
+    if path is None:
+        yield lambda outcome: None
+        return
+    with closing(AppendedLines(Path(path))) as lines:
+        try:
+            is_other = os.path.exists(path) and not _is_report(lines.path)
+            if not is_other:
+                lines.open()
+        except (OSError, ValueError) as error:
+            raise OutputError(
+                f"the report {path} cannot be written ({reason_of(error)}); choose another place"
+            ) from error
+        if is_other:
+            raise OutputError(f"{path} is there and no report; choose another name for the report")
 
-    def __init__(self, path: str | Path | None) -> None:
-        self._lines = None if path is None else AppendedLines(Path(path))
-        if self._lines is not None:
+        def add(outcome: Outcome) -> None:
             try:
-                if os.path.exists(self._lines.path) and not _is_report(self._lines.path):
-                    raise OutputError(f"{path} is there and no report; choose another name for the report")
-                self._lines.open()
-            except OutputError:
-                raise
-            except (OSError, ValueError) as error:
-                raise OutputError(
-                    f"the report {path} cannot be written ({reason_of(error)}); choose another place"
-                ) from error
-
-    def add(self, outcome: Outcome) -> None:
-        """Write one line.
-
-        Raises:
-            OutputError: the disk does not take it.
-        """
-        if self._lines is not None:
-            try:
-                self._lines.append([outcome.as_json()])
+                lines.append([outcome.as_json()])
             except OSError as error:
                 raise OutputError(
-                    f"the report {self._lines.path} cannot be written ({reason_of(error)}); make room and run again"
+                    f"the report {path} cannot be written ({reason_of(error)}); make room and run again"
                 ) from error
 
-    def close(self) -> None:
-        """Close the file; write errors were raised when lines were added."""
-        if self._lines is not None:
-            self._lines.close()
+        yield add
 
 
 def _is_report(path: Path) -> bool:

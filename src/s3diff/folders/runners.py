@@ -19,7 +19,7 @@ from s3diff.video_options import VideoOptions
 if TYPE_CHECKING:
     from s3diff.images.files.credentials import ResultSigner
     from s3diff.restoration.restorer import Restorer
-    from s3diff.restoration.sources import OpenedSeries
+    from s3diff.restoration.series import OpenedSeries
     from s3diff.restoration.steps import Opened
 
 #: Writes a result and returns it with all notes.
@@ -99,11 +99,8 @@ class LocalRunner:
 
     Args:
         restorer: a model on a device, or a function that loads it on first use.
-        options: for all pictures.
-        writing: format and quality of results.
         root: the output folder.
         degrees: for all pictures, instead of estimates and the options' degrees.
-        signer: signs the results.
         batch: most small pictures of one size that run together.
     """
 
@@ -133,7 +130,7 @@ class LocalRunner:
 
     def open(self, job: RestoreJob) -> Opened | OpenedSeries:
         """See :class:`JobRunner`. A file of several frames or pages is opened as a series if the target can hold it."""
-        from s3diff.restoration.sources import open_source  # and with it torch
+        from s3diff.restoration.series import open_source  # and with it torch
 
         form = format_of(job.target)
         if self._signer is not None and form is not None:
@@ -143,7 +140,7 @@ class LocalRunner:
 
     def restore(self, job: RestoreJob, opened: Opened | OpenedSeries, watcher: PictureWatcher | None) -> Finish:
         """See :class:`JobRunner`. Frames of an animation are written as they are restored."""
-        from s3diff.restoration.sources import restore_series  # and with it torch
+        from s3diff.restoration.series import restore_series  # and with it torch
         from s3diff.restoration.steps import Opened, write
 
         options, writing = self._options, self._writing

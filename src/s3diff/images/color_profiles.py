@@ -13,6 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from s3diff.images.icc_profiles import tags_of
+
 #: Linear sRGB to XYZ at the D50 white point of ICC profiles (IEC 61966-2-1, adapted by Bradford's method).
 _SRGB_TO_XYZ = np.array(
     [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
@@ -78,11 +80,7 @@ def _parsed(profile: bytes) -> ColorSpace | None:
     """
     if profile[16:20] != b"RGB " or profile[20:24] != b"XYZ " or len(profile) > 2**22:
         return None
-    (num_tags,) = struct.unpack_from(">I", profile, 128)
-    tags: dict[bytes, bytes] = {}
-    for index in range(min(num_tags, 200)):
-        name, start, length = struct.unpack_from(">4sII", profile, 132 + 12 * index)
-        tags[name] = profile[start : start + length]
+    tags = tags_of(profile)
     if b"A2B0" in tags:
         return None
     primaries = np.array([_xyz(tags[name]) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]).T

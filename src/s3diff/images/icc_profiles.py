@@ -101,31 +101,32 @@ def fits_channels(profile: bytes, num_channels: int) -> bool:
     return profile[16:20] == {1: b"GRAY", 3: b"RGB "}[num_channels]
 
 
+def tags_of(profile: bytes) -> dict[bytes, bytes]:
+    """Read the tags of the tag table (7.3).
+
+    Raises:
+        struct.error: the table is cut off.
+    """
+    (num_tags,) = struct.unpack_from(">I", profile, 128)
+    places = [struct.unpack_from(">4sII", profile, 132 + 12 * index) for index in range(min(num_tags, 200))]
+    return {name: profile[start : start + length] for name, start, length in places}
+
+
 def fitting_profile(profile: bytes, num_channels: int) -> bytes | None:
     """Make a profile for grey (1 channel) or equal RGB values (3) with another one's curve; None without a curve."""
     try:
-        (num_tags,) = struct.unpack_from(">I", profile, 128)
-        places = [struct.unpack_from(">4sII", profile, 132 + 12 * index) for index in range(min(num_tags, 200))]
+        tags = tags_of(profile)
     except struct.error:
         return None
-    tags = {name: profile[start : start + length] for name, start, length in places}
     space = profile[16:20]
     if space == b"RGB " and num_channels == 1 and b"A2B0" not in tags and b"gTRC" in tags:
         return _profile(b"GRAY", "Grey of the RGB profile", {b"kTRC": tags[b"gTRC"]})
     if space == b"GRAY" and num_channels == 3 and b"kTRC" in tags:
-        plain = rgb_profile("", SRGB_PRIMARIES, SRGB_CURVE)
-        return _with_curve(plain, tags[b"kTRC"])
+        plain = tags_of(rgb_profile("", SRGB_PRIMARIES, SRGB_CURVE))
+        kept = {name: body for name, body in plain.items() if name not in (b"desc", b"cprt", b"wtpt")}
+        curves = dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), tags[b"kTRC"])
+        return _profile(b"RGB ", "RGB of the grey profile", {**kept, **curves})
     return None
-
-
-def _with_curve(profile: bytes, curve: bytes) -> bytes:
-    places = [
-        struct.unpack_from(">4sII", profile, 132 + 12 * index)
-        for index in range(struct.unpack_from(">I", profile, 128)[0])
-    ]
-    tags = {name: profile[start : start + length] for name, start, length in places}
-    kept = {name: body for name, body in tags.items() if name not in (b"desc", b"cprt", b"wtpt")}
-    return _profile(b"RGB ", "RGB of the grey profile", {**kept, **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)})
 
 
 def _adaptation(white: np.ndarray) -> np.ndarray:

@@ -31,20 +31,16 @@ class Provenance:
     """State how a result was made: enough to make the same bytes again from the same input.
 
     Attributes:
-        model: its name.
         fingerprint: ``sha256:...`` of the model; see :class:`s3diff.checkpoints.model_folder.ModelDescription`.
         is_generative: whether the model can invent detail that the input has lost.
         version: of s3diff.
         precision: the number format of the networks, such as ``float32``.
         device: ``cpu``, ``cuda`` or ``mps``, with the backend unless it was torch: ``cpu with openvino``.
-        is_compiled: whether the networks were compiled.
         is_streamed: whether the picture was restored part by part, from disk to disk.
         options: with the machine's choices filled in, without limits.
         tiles: the tiles of each network, where no value of the option ``tile`` means them; empty elsewhere.
-        blur: the used degree, in [0, 1].
-        noise: the same.
-        estimated_blur: the estimate, in [0, 1].
-        estimated_noise: the same.
+        blur, noise: the used degrees, in [0, 1].
+        estimated_blur, estimated_noise: the estimate, in [0, 1].
         quality: 1 to 100, for lossy formats.
         input_digest: ``sha256:...`` of the input's pixels and opacity as they were read; empty where it was restored
             part by part.

@@ -65,8 +65,6 @@ def enlarge_region(
         low_quality_size: its (height, width).
         size: (height, width) of the whole enlarged picture.
         rows: of the enlarged picture.
-        columns: the same.
-        mode: as in :func:`enlarge`.
 
     Returns:
         [B, C, rows.length, columns.length]: the same as a crop of the whole, up to rounding.

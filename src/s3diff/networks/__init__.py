@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from s3diff.networks.autoencoder import Autoencoder, AutoencoderConfig
     from s3diff.networks.degradation_conditioning import ConditioningConfig, DegradationConditioning
     from s3diff.networks.degradation_estimator import DegradationEstimator, DegradationEstimatorConfig
-    from s3diff.networks.noise_schedule import NoiseSchedule
-    from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
+    from s3diff.networks.one_step_generator import GeneratorConfig, NoiseSchedule, OneStepGenerator
     from s3diff.networks.unet import UNet, UNetConfig
 
 __all__ = [
@@ -34,8 +33,7 @@ __getattr__, __dir__ = lazy_names(
         "s3diff.networks.autoencoder": ("Autoencoder", "AutoencoderConfig"),
         "s3diff.networks.degradation_conditioning": ("ConditioningConfig", "DegradationConditioning"),
         "s3diff.networks.degradation_estimator": ("DegradationEstimator", "DegradationEstimatorConfig"),
-        "s3diff.networks.noise_schedule": ("NoiseSchedule",),
-        "s3diff.networks.one_step_generator": ("GeneratorConfig", "OneStepGenerator"),
+        "s3diff.networks.one_step_generator": ("GeneratorConfig", "NoiseSchedule", "OneStepGenerator"),
         "s3diff.networks.unet": ("UNet", "UNetConfig"),
     },
 )

@@ -217,10 +217,6 @@ def _group_norm(
     return features._then(lambda value: torch.addcmul(shift, value.to(torch.float32), scale).to(value.dtype))
 
 
-def _silu(features: TiledFeatures, inplace: bool = False) -> TiledFeatures:
-    return features._then(F.silu)
-
-
 def _conv2d(
     features: TiledFeatures,
     weight: Tensor,
@@ -278,7 +274,7 @@ def _interpolate(
 _HANDLERS: dict[Any, Callable[..., TiledFeatures]] = {
     torch.conv2d: _conv2d,
     F.group_norm: _group_norm,
-    F.silu: _silu,
+    F.silu: lambda features, inplace=False: features._then(F.silu),
     F.pad: _pad,
     F.interpolate: _interpolate,
 }

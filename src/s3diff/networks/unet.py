@@ -186,9 +186,6 @@ class UpBlock(_UNetBlock):
             x: [B, in, h, w].
             skips: one per ResNet block, in the order of use.
             size_after: the next block's feature size.
-            time: see :class:`_UNetBlock`.
-            contexts: the same.
-            modulation: see :class:`ModulatedConv2d`.
             guidance: for the last ResNet block, which combines two prompts; see there.
         """
         for index, skip in enumerate(skips):

@@ -146,7 +146,6 @@ class Conveyor(Generic[Item, Ready, Made]):
 
         Args:
             key_of: names what items of one batch have in common; None for an item that comes without others.
-            most: largest number of items.
         """
 
         def is_settled() -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from s3diff.errors import OptionError
 from s3diff.networks.attention import KeysAndValues
-from s3diff.networks.noise_schedule import NoiseSchedule
+from s3diff.networks.one_step_generator import NoiseSchedule
 from s3diff.options import Precision
 
 _DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -176,7 +176,6 @@ def choose_acceleration(device: torch.device, dtype: torch.dtype, *, fast: bool 
     """Choose the acceleration of networks of this number format on this device.
 
     Args:
-        dtype: their number format.
         fast: compile the networks where that is possible; the first picture of a size waits for it.
     """
     channels_last, layout_reason = _channels_last(device, dtype)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
+from s3diff.checkpoints.assembly import load_tiny_decoder
 from s3diff.checkpoints.model_folder import LoadedModel
-from s3diff.checkpoints.tiny_decoder import load_tiny_decoder
 from s3diff.errors import OptionError
 from s3diff.networks.modulated_lora import Adaptation, FoldedInTurn, FoldedNetwork, LoraWeights
 from s3diff.networks.one_step_generator import dtype_of

@@ -33,7 +33,6 @@ class LowQuality(NamedTuple):
     Attributes:
         read: returns rows and columns, [num_pictures, 3, h, w] float RGB in [0, 1].
         size: (height, width) of each picture.
-        num_pictures: number of pictures.
     """
 
     read: Reader
@@ -89,7 +88,6 @@ class EnlargedInput:
 
         Args:
             rows: of the picture as :func:`pad_to_multiple` continues it.
-            columns: the same.
 
         Returns:
             The enlarged input in [0, 1] and in the networks' [-1, 1], both [B, 3, rows.length, columns.length].
@@ -123,7 +121,6 @@ class PartCanvas(ABC):
             result: [B, 3, h, w] in [0, 1], the part as it was read, halo included.
             base: the enlarged input of the same part.
             rows: of the part, cut at the picture's edge.
-            columns: the same.
         """
 
 

@@ -25,7 +25,6 @@ class Replay(NamedTuple):
     """Hold the arguments that make the same bytes again.
 
     Attributes:
-        path: the result.
         made: the statement.
         options: with the limits of the command.
         writing: with the stated quality.
@@ -84,7 +83,6 @@ def read_replay(path: str, options: RestoreOptions, writing: OutputOptions, *, s
 
     Args:
         options: from the command line, where only the limits may be given.
-        stream: whether --stream is given.
 
     Raises:
         PictureError: the result states nothing, or cannot be read.

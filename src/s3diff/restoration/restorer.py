@@ -19,7 +19,7 @@ from s3diff.errors import OptionError, PictureError, S3DiffError
 from s3diff.images import codecs
 from s3diff.option_changes import RestoreChanges
 from s3diff.options import ALL_PAGES, Backend, Precision, RestoreOptions
-from s3diff.restoration import animation, pages, steps, streaming, tensors
+from s3diff.restoration import series, steps, streaming, tensors
 from s3diff.restoration.backends import check_backend
 from s3diff.restoration.device import choose_dtype
 from s3diff.restoration.device_model import DeviceModel
@@ -61,18 +61,13 @@ class Restorer(DeviceModel):
         remark: Callable[[str], None] | None = None,
         backend: Backend = "torch",
     ) -> Restorer:
-        """Load a model.
+        """Load a model; the other arguments are those of the class.
 
         Args:
             model: ``compact`` (embedded, no download), ``s3diff`` (the authors' release, fetched on first use), or a
                 model folder.
-            device: see :class:`Restorer`.
-            precision: see :class:`Restorer`.
             announce: called with a ``DownloadPlan`` before a download starts; see ``s3diff.checkpoints.hub``.
             progress: called with (bytes done, bytes in all) during a download.
-            fast: see :class:`Restorer`.
-            remark: see :class:`Restorer`.
-            backend: see :class:`Restorer`.
 
         Raises:
             ModelError: the model does not exist, or is damaged.
@@ -166,7 +161,6 @@ class Restorer(DeviceModel):
             channels_last: whether ``images`` is [B, H, W, 3]; None decides by the shape.
             progress: called after every tile.
             on_stage: see :meth:`restore`; tensors are of the whole batch.
-            changes: fields of the options that differ.
 
         Raises:
             PictureError: another shape or type, values outside [0, 1] or not finite, or a result too large.
@@ -187,8 +181,8 @@ class Restorer(DeviceModel):
         )
 
     restore_file = streaming.restore_file
-    restore_animation = animation.restore_animation
-    restore_pages = pages.restore_pages
+    restore_animation = series.restore_animation
+    restore_pages = series.restore_pages
 
     @overload
     def restore_batch(
@@ -229,12 +223,10 @@ class Restorer(DeviceModel):
 
         Args:
             sources: any series of objects that :meth:`restore` takes.
-            options: for all of them.
             in_turn: run the encoder and the UNet on one picture after the other, with folded weights; only the decoder
                 runs on all together.
             on_error: ``raise``: the first bad picture ends the batch before anything is computed; ``return``: its error
                 takes its place in the list.
-            changes: fields of the options that differ.
 
         Raises:
             OptionError: one picture was given, not several; or as :meth:`restore`.

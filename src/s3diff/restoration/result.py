@@ -151,9 +151,7 @@ class Result:
         """Write the picture in the format of the extension; return notes on losses that the format causes.
 
         Args:
-            path: where to.
             quality: 1 to 100, of formats that lose something.
-            overwrite: whether a file that is there may be replaced.
             provenance: whether the file states in XMP how it was made.
             signer: signs the file as Content Credentials (C2PA).
 

@@ -59,7 +59,6 @@ class RuntimeStages:
     """``encode``, ``predict_guided`` and ``decode`` of a local model on another runtime than torch.
 
     Args:
-        model: whose stages they are.
         generator: its own or a copy, in float32, on the CPU.
         runtime: the package that runs it.
         dtype: what OpenVINO computes in, float32 or bfloat16; ONNX Runtime computes in float32.

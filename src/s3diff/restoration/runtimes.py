@@ -58,10 +58,8 @@ def open_graph(
     """Load a graph of one output for the CPU; call it with its inputs in their order.
 
     Args:
-        runtime: an installed one.
         path: written by :func:`write_onnx` or :func:`write_openvino`.
         dtype: what OpenVINO computes in, float32 or bfloat16; ONNX Runtime computes in float32.
-        num_threads: at most so many.
 
     Raises:
         Exception: of the runtime's own types, where the file cannot be read.

@@ -136,7 +136,6 @@ class RecordedCanvas(Canvas):
         record: one JSON object per line: a header, then a line for each part. Lines of another header and lines that
             were cut off do not count.
         header: input, model and options; equal headers give equal bytes.
-        place: the result's, for messages.
         size, depth, options, in_grey: as of :class:`Canvas`.
 
     Raises:

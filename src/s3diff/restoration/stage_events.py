@@ -39,7 +39,6 @@ class StageClock:
     Attributes:
         device: synchronised at the end of each stage.
         num_parts: number of the picture's parts.
-        on_begin: see :data:`OnBegin`.
         seconds: time of every stage, all parts together.
         part: index of the current part.
     """

@@ -1,6 +1,6 @@
 """Write down the order of a restoration's steps: to the networks, walk, finish, write.
 
-:mod:`s3diff.restoration.sources` reads a file before, in another thread.
+:mod:`s3diff.restoration.series` reads a file before, in another thread.
 
 Colours are float from the first step to the last; a picture restored in tiles keeps its finished parts in 16 bits.
 """
@@ -107,7 +107,6 @@ def restore(
     """Restore pictures of one size, together if memory allows it, otherwise one by one and in tiles.
 
     Args:
-        model: the networks on their device.
         options: with the filter that enlarges the input filled in.
         progress: called after every tile.
         degrees: for all or each of the pictures, instead of the estimate and of the options' degrees.
@@ -179,7 +178,6 @@ def walk(
     """Run the method on opaque sRGB pictures of one size; gradients pass where they are enabled.
 
     Args:
-        model: the networks on their device.
         options: with the filter that enlarges the input filled in.
         plan: of the working size.
         canvas: collects the parts of one picture; parts that it holds are not computed again. None if the plan has one
@@ -252,9 +250,6 @@ def as_tensor(degrees: Degrees | Sequence[Degrees] | None) -> Tensor | None:
 
 def write(result: Result, target: Path, writing: OutputOptions, signer: ResultSigner | None = None) -> Result:
     """Write a picture; return the result with its path and all notes.
-
-    Args:
-        signer: signs the file; see :class:`s3diff.images.files.credentials.ResultSigner`.
 
     Raises:
         OutputError: the file cannot be written; nothing is left half written.

@@ -285,7 +285,6 @@ def _written(
 
 
 def _streamed_statement(result: Result) -> Provenance | None:
-    """Return the statement of a picture restored part by part."""
     if result.provenance is None:
         return None
     options = result.provenance.options

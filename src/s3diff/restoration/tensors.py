@@ -75,7 +75,6 @@ class TensorCanvas(PartCanvas):
         self._latent: Tensor | None = None
 
     def write(self, result: Tensor, base: Tensor, rows: HaloSpan, columns: HaloSpan) -> None:
-        """See :class:`PartCanvas`."""
         if self._color_match == "adain":
             self._base = _placed(self._base, base, self._size, rows, columns)
         else:

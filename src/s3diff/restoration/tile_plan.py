@@ -51,7 +51,6 @@ class TilePlan:
 
     Attributes:
         height: of the enlarged, padded picture, in pixels.
-        width: the same.
         multiple: divisor of the padded sides.
         tile_px: side of a tile in pixels, halos included; None for the whole picture at once.
         is_local: whether regions go through the whole walk, not through each stage.
@@ -101,9 +100,7 @@ def plan_tiles(
 
     Args:
         height: of the enlarged, padded picture, in pixels.
-        width: the same.
         options: only ``tile`` and ``released_tiles`` count.
-        batch_size: number of pictures at once.
     """
     plan = TilePlan(
         height=height,

@@ -48,8 +48,6 @@ class TiledStages:
     """Run a generator's ``encode``, ``predict_guided`` and ``decode`` under a plan.
 
     Args:
-        generator: the networks on their device.
-        plan: from :func:`s3diff.restoration.tile_plan.plan_tiles`.
         progress: called after every tile.
         tiny_decoder: decodes in place of the generator's decoder; in tiles with its receptive field around them, so
             that they do not show.

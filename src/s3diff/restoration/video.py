@@ -74,11 +74,8 @@ def restore_video(
     next to the target, which is removed when the target is complete.
 
     Args:
-        model: the networks on a device.
         source: a video that FFmpeg reads, of SDR.
         target: .mp4, .mov, .m4v, .mkv or .webm.
-        options: for all frames.
-        video_options: how it is made and encoded.
         progress: called with ("look", done, total) after every frame of the first pass, which finds cuts and degrees,
             and with ("frames", done, total) after every batch that is restored; before they begin with
             ("look_resumed", done, total) and ("resumed", done, total), where ``done`` frames are there from an earlier
@@ -223,7 +220,6 @@ class _Maker:
             yield frames
 
     def restored(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-        """Restore some frames, a batch at a time."""
         while batch := list(islice(frames, self.writing.batch)):
             if self.seconds == {}:
                 self._tell("resumed")
@@ -253,8 +249,6 @@ class _Segments:
     """Keep the encoded segments of a video, and the last frame of the newest one as it was before encoding.
 
     Args:
-        work: their folder.
-        num_frames: of the video.
         has_states: whether last frames are kept, since the next one is blended with it.
     """
 

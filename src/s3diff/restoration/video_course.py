@@ -50,7 +50,6 @@ class Course(NamedTuple):
     Attributes:
         cuts: time stamps of the first frames of all scenes but the first.
         estimates: a few of each scene.
-        num_frames: of the video.
     """
 
     cuts: list[int]
@@ -82,8 +81,6 @@ class Look:
 
     Attributes:
         num_frames: seen so far.
-        cuts: as :class:`Course` has them.
-        estimates: as :class:`Course` has them.
         before: the small frame before, [h, w, 3] in [0, 1]; empty before the first.
         usual_change: between small frames of this scene; None before its second frame.
         next_estimate: the time, in seconds, from which a frame's degrees are estimated.
@@ -124,8 +121,6 @@ def course_of(
     """Find the course of the whole video; continue from an earlier run of the same work.
 
     Args:
-        model: estimates the degrees.
-        video: from :func:`open_video`.
         work: the folder of unfinished work; files of other work are removed from it.
         header: describes everything that the course depends on.
         progress: called with ("look_resumed", done, total) before the first frame and ("look", done, total) after each;

@@ -15,7 +15,7 @@ from s3diff.errors import (
     PictureTooLargeError,
     QueueFullError,
 )
-from s3diff.foreign_formats import is_video
+from s3diff.formats import is_video
 from s3diff.images.codecs import picture_header
 from s3diff.images.files.video import Video, choose_encoding, open_video
 from s3diff.images.files.video_joining import require_streams
@@ -79,7 +79,9 @@ def check_header(job: Job, limits: ServiceLimits, *, of_result: bool = True) -> 
     """
     try:
         if is_video(job.source):
-            job.video = _checked_video(job, limits)
+            job.video = opened_video(job.source, limits)
+            if job.video.is_counted:  # else the first pass counts them
+                require_length(job.name, job.video.num_frames, limits)
             size = job.video.width, job.video.height
             job.options = job.options.with_valid(max_output_pixels=min(limits.video_pixels, limits.output_pixels))
         else:
@@ -133,13 +135,6 @@ def opened_video(path: Path, limits: ServiceLimits) -> Video:
         return open_video(path, limits.input_pixels)
     except MissingExtraError as error:
         raise PictureError(NO_VIDEOS.format(path.name, install_command("video"))) from error
-
-
-def _checked_video(job: Job, limits: ServiceLimits) -> Video:
-    video = opened_video(job.source, limits)
-    if video.is_counted:  # else the first pass counts them
-        require_length(job.name, video.num_frames, limits)
-    return video
 
 
 def _check_video_options(job: Job, video: Video) -> None:

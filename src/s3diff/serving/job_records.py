@@ -281,8 +281,6 @@ def job_of(job_id: str, told: dict[str, Any], folder: Path, kind: type[Job] = Jo
     """Make a job of what :meth:`JobRecords.read_job` has read.
 
     Args:
-        job_id: of the job.
-        told: the text that was read.
         folder: holds the job's own.
 
     Raises:
@@ -301,7 +299,6 @@ class SharedWork:
     """Mirror the work folders of own videos.
 
     Args:
-        records: of all jobs.
         service: this service's name in them.
     """
 

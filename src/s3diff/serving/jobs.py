@@ -83,16 +83,13 @@ class Job:
     Attributes:
         id: unguessable; whoever knows it and is its owner may ask for the job.
         name: the picture's file name without folders.
-        options: how the picture is restored.
         writing: how the result is named and written.
         video_options: how it is made and encoded, if it is a video.
-        model: name of the model.
         owner: the client; None if the service has no tokens.
         created: in seconds since the epoch.
         folder: holds the picture and the result, and nothing else.
         work: the folder of a video's unfinished work.
         request: id of the request with the picture, for logs.
-        source: the picture.
         sizes: the picture's sizes, by its header; of every frame of a video.
         video: what is known of a video; None for a picture.
         target: the result of a video.

@@ -1,16 +1,22 @@
-"""Limit a service's work and each client's pictures."""
+"""Hold a service's settings; limit its work and each client's pictures."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from s3diff.errors import OptionError, PictureTooLargeError, QuotaError
+from s3diff.options import Precision
+
+#: Names of this machine that requests to its own address may carry.
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +35,29 @@ class Quota:
     hourly: int | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for each in fields(self):
+            value = getattr(self, each.name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise OptionError(f"{field.name} is {value!r}; give a whole number above 0")
+                raise OptionError(f"{each.name} is {value!r}; give a whole number above 0")
+
+
+@dataclass(frozen=True)
+class Client:
+    """Describe the holder of a token.
+
+    Attributes:
+        name: the client's name in logs; None for no name.
+        quota: limits on the client's pictures.
+    """
+
+    token: str
+    name: str | None = None
+    quota: Quota = Quota()
+
+    @property
+    def owner(self) -> str:
+        """Return the owner's name for the client's jobs; the name reveals nothing of the token."""
+        return hashlib.sha256(b"s3diff owner " + self.token.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +108,48 @@ class ServiceLimits:
     estimates_at_once: int = 2
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            low = 0 if field.name == "batch_wait_seconds" else math.ulp(0)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            low = 0 if each.name == "batch_wait_seconds" else math.ulp(0)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not low <= value < math.inf or (field.type == "int" and value != int(value)):
-                kind = "whole number" if field.type == "int" else "number"
-                raise OptionError(f"{field.name} is {value!r}; give a {kind} above 0")
+            if not is_number or not low <= value < math.inf or (each.type == "int" and value != int(value)):
+                kind = "whole number" if each.type == "int" else "number"
+                raise OptionError(f"{each.name} is {value!r}; give a {kind} above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """Hold the settings of a service: plain values, for a process of its own or for a replica of a cluster.
+
+    Attributes:
+        host: the address that it listens on.
+        clients: who may ask; nobody for everybody.
+        allowed_hosts: names that requests may carry; None for any.
+        root_path: the path under which a proxy shows the service, without a slash at its end.
+        with_page: whether there is the web page.
+        models: names (``compact``, ``s3diff``) or model folders; the first is the default and is loaded at the start,
+            the others when they are first asked for.
+        device: see :class:`s3diff.Restorer`, as are ``precision`` and ``fast``.
+        signing: files of the certificate and the key that sign results as Content Credentials, if their format holds
+            them and the client wants a statement.
+        folder: parent of the private folder for pictures and results; None for the system's temporary folder.
+        job_store: a folder or address that several services share: each answers for the jobs of all, and goes on with
+            those of one that has died. None keeps jobs in this process.
+    """
+
+    host: str = "127.0.0.1"
+    clients: Sequence[str | Client] = ()
+    allowed_hosts: frozenset[str] | None = LOOPBACK_NAMES
+    root_path: str = ""
+    with_page: bool = True
+    models: Sequence[str | Path] = ("compact",)
+    device: str = "auto"
+    precision: Precision = "auto"
+    fast: bool = False
+    signing: tuple[str | Path, str | Path] | None = None
+    limits: ServiceLimits = field(default_factory=ServiceLimits)
+    folder: str | Path | None = None
+    job_store: str | None = None
 
 
 def require_length(name: str, num_frames: int, limits: ServiceLimits) -> None:

@@ -24,9 +24,7 @@ class OfferedModel:
     Attributes:
         name: a name of the registry, or a model folder's own name.
         place: argument of :meth:`Restorer.from_pretrained`.
-        summary: one line on the model.
         is_default: whether requests without a model get this one.
-        is_loaded: whether the model is in memory.
         takes_prompts: whether it has a text encoder for clients' prompts; None while it is not in memory.
         takes_tiny_decoder: whether TAESD decodes its latents; None while it is not in memory.
     """

@@ -27,7 +27,7 @@ from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.device_model import PROMPTS
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Result, result_extension
-from s3diff.restoration.sources import OpenedSeries, open_source, restore_series
+from s3diff.restoration.series import OpenedSeries, open_source, restore_series
 from s3diff.restoration.steps import Opened, write
 from s3diff.service_errors import FAILED, failure_of
 from s3diff.serving.intake import check_header, result_path, within_limits
@@ -75,7 +75,6 @@ class Pipeline:
         times: collects the time of pictures.
         before_end: called with every job that ends and its last status, before anybody sees that.
         on_end: called with every job that has ended.
-        signer: signs results.
     """
 
     def __init__(
@@ -270,7 +269,6 @@ class Pipeline:
         return self._signer if self._signer.fits(form) else None
 
     def _finish(self, ready: _Ready, written: Result) -> None:
-        """End a job whose result is on the disk."""
         job = ready.job
         notes = tuple(job.worded(note) for note in written.notes)
         form = format_of(ready.target)

@@ -59,7 +59,6 @@ class JobMonitor:
     """Watch one running job for cancellation, its time limit and its progress.
 
     Args:
-        limits: its time limit.
         expected_seconds: time of pictures of its size; None while unknown.
     """
 

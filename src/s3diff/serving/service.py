@@ -9,7 +9,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
@@ -21,13 +21,13 @@ from s3diff.images.codecs import Picture, read_picture
 from s3diff.images.files.credentials import ResultSigner
 from s3diff.images.files.inspection import Inspection, inspect_file
 from s3diff.images.files.video import first_picture
-from s3diff.options import METHOD_SCALE, OutputOptions, Precision, RestoreOptions
+from s3diff.options import METHOD_SCALE, OutputOptions, RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Degrees
 from s3diff.service_errors import ENDING, QUEUE_FULL, TOO_MANY
 from s3diff.serving.intake import check_header, take_in, within_limits
-from s3diff.serving.jobs import Job, JobStatus, JobStore
-from s3diff.serving.limits import Quota, QuotaCounter, ServiceLimits
+from s3diff.serving.jobs import Job, JobStore
+from s3diff.serving.limits import Quota, QuotaCounter, ServiceSettings
 from s3diff.serving.models import ModelCache, OfferedModel
 from s3diff.serving.pipeline import Pipeline
 from s3diff.serving.progress import TimeEstimator
@@ -60,40 +60,24 @@ class Estimate(NamedTuple):
 class RestorationService:
     """Restore pictures for many clients with one device.
 
-    Args:
-        models: names (``compact``, ``s3diff``) or model folders; the first is the default and is loaded by
-            :meth:`start`, the others when they are first asked for.
-        signer: signs results as Content Credentials, if their format holds them and the client wants a statement.
-        folder: parent of the private folder for pictures and results; None for the system's temporary folder.
-        job_store: a folder or address that several services share: each answers for the jobs of all, and goes on with
-            those of one that has died. None keeps jobs in this process.
-
     Raises:
         OptionError: no model, or two of one name; ``job_store`` is no address of a store.
         MissingExtraError: object stores need the extra cluster.
     """
 
-    def __init__(
-        self,
-        *,
-        models: Sequence[str | Path] = ("compact",),
-        device: str = "auto",
-        precision: Precision = "auto",
-        fast: bool = False,
-        signer: ResultSigner | None = None,
-        limits: ServiceLimits | None = None,
-        folder: Path | None = None,
-        job_store: str | None = None,
-    ) -> None:
-        self.limits = ServiceLimits() if limits is None else limits
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.limits = settings.limits
+        device, precision, fast = settings.device, settings.precision, settings.fast
+        signer = None if settings.signing is None else ResultSigner(*settings.signing)
+        folder = None if settings.folder is None else Path(settings.folder)
 
         def load(model: str | Path) -> Restorer:
             return Restorer.from_pretrained(model, device=device, precision=precision, fast=fast, remark=_LOG.warning)
 
-        self._models = ModelCache(models, load)
-        self.store = (
-            JobStore(self.limits, folder) if job_store is None else SharedJobStore(self.limits, folder, job_store)
-        )
+        self._models = ModelCache(settings.models, load)
+        self.store = JobStore(self.limits, folder)
+        if settings.job_store is not None:
+            self.store = SharedJobStore(self.limits, folder, settings.job_store)
         self.times = TimeEstimator()
         self._quotas = QuotaCounter(lambda owner: sum(job.owner == owner for job in self.store.live()))
         self.counts: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0, "refused": 0}
@@ -194,7 +178,6 @@ class RestorationService:
         Args:
             picture: the file's content, the file, or the open file, read from its beginning.
             name: the user's name for it; its folders are ignored.
-            options: how it is restored.
             model: see :attr:`models`; None for the default.
             writing: how the result is named and written; ``overwrite`` is ignored.
             video_options: how it is made and encoded, if it is a video; quality and provenance are those of
@@ -374,6 +357,3 @@ class RestorationService:
         if job.is_forgotten:
             self.store.remove(job)
         self.store.sweep()
-
-
-__all__ = ["Job", "JobStatus", "OfferedModel", "RestorationService", "ServiceLimits"]

@@ -48,7 +48,6 @@ class _Mirror(Job):
         self.turn = threading.Lock()
 
     def cancel(self) -> None:
-        """See :class:`Job`."""
         super().cancel()
         if not self.status.is_final:
             self.ask_for_end(self)
@@ -102,16 +101,13 @@ class SharedJobStore(JobStore):
 
     @property
     def is_reachable(self) -> bool:
-        """See :class:`JobStore`."""
         return time.monotonic() - self._beaten < _DEAD_SECONDS
 
     @property
     def keeps_results(self) -> bool:
-        """See :class:`JobStore`."""
         return True
 
     def add(self, job: Job, *, is_shared: bool = True) -> None:
-        """See :class:`JobStore`."""
         super().add(job)
         if is_shared:
             self._records.write_job(job)
@@ -146,7 +142,6 @@ class SharedJobStore(JobStore):
         return status
 
     def before_end(self, job: Job, status: JobStatus) -> None:
-        """See :class:`JobStore`."""
         if job.id not in self._shared or job.is_forgotten or self._is_over.is_set():
             return
         try:
@@ -156,7 +151,6 @@ class SharedJobStore(JobStore):
             self._unwritten[job.id] = status
 
     def hand_over(self) -> None:
-        """See :class:`JobStore`."""
         self._is_over.set()
         leaving = threading.Thread(target=self._leave, name="s3diff-shared", daemon=True)
         leaving.start()
@@ -251,7 +245,6 @@ class SharedJobStore(JobStore):
         self._work.keep([job for job in self.live() if job.id in self._shared and job.video is not None])
 
     def _look(self) -> None:
-        """Look at everything once."""
         live = self._records.list("live")  # before the services: one that has claimed a job has a record already
         self._look_at_services()
         for job_id, status in list(self._unwritten.items()):

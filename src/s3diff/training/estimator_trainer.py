@@ -26,12 +26,7 @@ _ANCHORS = ((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0))
 
 
 class EstimatorTrainer(Loop):
-    """Train the estimator.
-
-    Args:
-        crops: ground-truth crops by position.
-        accelerator: processes and devices; None for this process on the best device.
-    """
+    """Train the estimator."""
 
     kind = "estimator"
 
@@ -75,13 +70,9 @@ class EstimatorTrainer(Loop):
             config=to_json(self.config),
             step=self.step,
             batch_size=self.batch_size,
-            source=None,
-            base="",
             pictures=self.pictures,
             model=self.estimator.state_dict(),
-            average={},
             optimisers={name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-            heads={},
         )
 
     def load(self, state: RunState) -> None:
@@ -129,7 +120,6 @@ def ranking_and_anchor_losses(
         estimator: [N, 3, h, w] in [0, 1] to degrees [N, 2].
         ground_truth: [B, 3, H, W] in [0, 1].
         draws: from :func:`draw_versions`.
-        config: margin and weights.
     """
     low_quality = torch.cat([synthesis.apply(ground_truth, one) for one in draws])
     a, blurrier, noisier, *anchored = estimator(low_quality).chunk(len(draws))

@@ -1,4 +1,4 @@
-"""Make a run's first model: fresh networks, fresh LoRA on a base model, or a whole model."""
+"""Make a run's first model: fresh networks, fresh LoRA on a base model, or a whole model; deliver its last one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from s3diff.checkpoints.assembly import assemble
 from s3diff.checkpoints.convert import NEGATIVE_PROMPT, POSITIVE_PROMPT, RELEASE_LICENCES
-from s3diff.checkpoints.model_folder import LoadedModel, StoredPrompts, load_model
+from s3diff.checkpoints.model_folder import LoadedModel, ModelDescription, StoredPrompts, load_model
 from s3diff.checkpoints.official_pickle import read_official_estimator
 from s3diff.checkpoints.registry import model_folder
 from s3diff.checkpoints.sd_turbo import read_sd_turbo
@@ -231,3 +232,58 @@ def require_estimator(start: InitialModel) -> None:
             f"the recipe {start.config.name} needs a trained degradation estimator; give --estimator: de_net.pth, "
             "a model folder or the output of s3diff train-estimator"
         )
+
+
+#: Name of the model folder inside a run's folder.
+MODEL_FOLDER = "model"
+
+
+def delivered_model(start: InitialModel, model: TrainableModel, average: Mapping[str, Tensor]) -> LoadedModel:
+    """Assemble the model with averaged weights, in memory; frozen float32 tensors are shared with ``model``.
+
+    Args:
+        average: averaged tensors by the model's names; may be empty.
+    """
+    prefix = "generator."
+    merged = {**model.state_dict(), **average}
+    state = {name.removeprefix(prefix): value for name, value in merged.items() if name.startswith(prefix)}
+    return LoadedModel(
+        folder=Path(),
+        description=ModelDescription(
+            name=start.config.name,
+            generator=start.config.generator,
+            upsampling=start.config.upsampling,
+            guidance=start.config.guidance,
+            licences=start.licences,
+            is_generative=start.config.is_generative,
+        ),
+        generator=assemble(start.config.generator, state, "the trained model"),
+        prompts=_delivered_prompts(start, model, average),
+        tokenizer=start.tokenizer,
+        text_encoder=start.text_encoder,
+    )
+
+
+def export_model(start: InitialModel, model: TrainableModel, average: Mapping[str, Tensor], folder: Path) -> Path:
+    """Write the model with averaged weights as a model folder; see :func:`delivered_model`.
+
+    Raises:
+        OutputError: ``folder`` is something else than a model folder, or cannot be written.
+    """
+    is_half = start.config.export_precision == "float16"
+    # Modulation on a base model keeps its precision: it is small, and the official layout gives it back.
+    kept = model.trained_state() if start.config.trained == "modulation" else ()
+    delivered_model(start, model, average).save(
+        folder,
+        dtype=torch.float16 if is_half else torch.float32,
+        float32_names=frozenset(name.removeprefix("generator.") for name in kept),
+    )
+    return folder
+
+
+def _delivered_prompts(start: InitialModel, model: TrainableModel, average: Mapping[str, Tensor]) -> StoredPrompts:
+    if not model.positive.requires_grad:
+        return start.prompts
+    learned = {name: average.get(name, getattr(model, name)).detach() for name in ("positive", "negative")}
+    # Their texts no longer say what they are.
+    return replace(start.prompts, **learned, positive_text=None, negative_text=None)

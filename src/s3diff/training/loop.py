@@ -76,10 +76,8 @@ class Loop(ABC):
 
     Args:
         config: of the run; a dataclass with ``name``.
-        data: the batches.
         optimiser: AdamW or Muon, and its schedule.
         run: seed, checkpoints, logs.
-        crops: ground-truth crops by position.
         accelerator: processes and devices; None for this process on the best device.
     """
 

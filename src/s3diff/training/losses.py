@@ -55,7 +55,9 @@ class ReconstructionLoss(nn.Module):
         config = self.config
         terms = self._pixel_terms(result, target)
         if self.lpips_alex is not None:
-            views = _shifted(result, target, config.max_shift_px, generator)
+            # A random margin of up to this many pixels is cut from the top and the left.
+            top, left = (int(torch.randint(config.max_shift_px + 1, (), generator=generator)) for _ in range(2))
+            views = result[..., top:, left:], target[..., top:, left:]
             terms["lpips_alex"] = _distance(self.lpips_alex, *views)
         # A process may hold more or fewer of these images than the next one: a sum over the expected number of them.
         expected = vgg_share * len(result)
@@ -93,12 +95,6 @@ def _distance(metric: Any, result: Tensor, target: Tensor, count: float | None =
     with torch.no_grad():
         wanted = metric.features(target)
     return metric.distance(metric.features(result), wanted).sum() / (count or len(result))
-
-
-def _shifted(result: Tensor, target: Tensor, max_shift_px: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Cut a random margin of up to ``max_shift_px`` from the top and the left of both images."""
-    top, left = (int(torch.randint(max_shift_px + 1, (), generator=generator)) for _ in range(2))
-    return result[..., top:, left:], target[..., top:, left:]
 
 
 def _random_square(result: Tensor, target: Tensor, side_px: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -7,13 +7,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 
 from s3diff.atomic_write import write_atomically
 from s3diff.checkpoints.config_json import to_json
-from s3diff.checkpoints.model_folder import ModelDescription, load_model, save_model
+from s3diff.checkpoints.model_folder import load_model
 from s3diff.checkpoints.registry import model_folder
 from s3diff.degradation.settings import PRESETS
 from s3diff.degradation.synthesis import MIN_SIDE_PX
@@ -24,8 +23,13 @@ from s3diff.training.data.crops import CropDataset, check_usable
 from s3diff.training.data.sources import open_source
 from s3diff.training.data.storage import is_remote, local_path
 from s3diff.training.estimator_trainer import EstimatorTrainer
-from s3diff.training.export import MODEL_FOLDER, export_model
-from s3diff.training.initial_model import InitialModel, prepare_initial_model, require_estimator
+from s3diff.training.initial_model import (
+    MODEL_FOLDER,
+    InitialModel,
+    export_model,
+    prepare_initial_model,
+    require_estimator,
+)
 from s3diff.training.loop import StepReport, make_accelerator
 from s3diff.training.recipes import compact_estimator, find_estimator_recipe, find_recipe, with_change
 from s3diff.training.run_checkpoints import checkpoint_paths, require_new_run, require_run
@@ -239,24 +243,9 @@ def train_estimator(request: TrainRequest, report: Report | None = None) -> Path
             result = path
         else:
             model.generator.estimator.load_state_dict(trainer.estimator.state_dict())
-            _save_copy(model.description, model, result)
+            model.save(result)
     accelerator.wait_for_everyone()
     return result
-
-
-def _save_copy(description: ModelDescription, model: Any, folder: Path) -> None:
-    save_model(
-        folder,
-        model.generator,
-        model.prompts,
-        name=description.name,
-        upsampling=description.upsampling,
-        guidance=description.guidance,
-        licences=description.licences,
-        is_generative=description.is_generative,
-        tokenizer=model.tokenizer,
-        text_encoder=model.text_encoder,
-    )
 
 
 def _train_own_estimator(

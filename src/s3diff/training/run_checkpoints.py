@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ _FIXED_FIELDS = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunState:
     """Hold the content of a checkpoint.
 
@@ -55,16 +55,16 @@ class RunState:
     config: dict[str, Any]
     step: int
     batch_size: int
-    source: str | None
-    base: str
+    source: str | None = None
+    base: str = ""
     pictures: str
     model: dict[str, Any]
-    average: dict[str, Any]
+    average: dict[str, Any] = field(default_factory=dict)
     optimisers: dict[str, Any]
-    heads: dict[str, Any]
+    heads: dict[str, Any] = field(default_factory=dict)
 
 
-_KEYS = {"format", *(field.name for field in fields(RunState))}
+_KEYS = {"format", *(each.name for each in fields(RunState))}
 
 
 def save_checkpoint(state: RunState, output: Path, keep: int) -> Path:
@@ -190,13 +190,13 @@ def require_same_run(
 def _completed(before: dict[str, Any], config: Any) -> dict[str, Any]:
     """Fill a checkpoint's configuration with the defaults of later fields."""
     completed, now = dict(before), to_json(config)
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if field.name in before:
-            if is_dataclass(value) and isinstance(before[field.name], dict):
-                completed[field.name] = _completed(before[field.name], value)
-        elif field.default is not MISSING:
-            completed[field.name] = now[field.name] if field.default == value else field.default
+    for each in fields(config):
+        value = getattr(config, each.name)
+        if each.name in before:
+            if is_dataclass(value) and isinstance(before[each.name], dict):
+                completed[each.name] = _completed(before[each.name], value)
+        elif each.default is not MISSING:
+            completed[each.name] = now[each.name] if each.default == value else each.default
     return completed
 
 

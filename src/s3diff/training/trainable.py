@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -87,11 +87,9 @@ class TrainableModel(nn.Module):
         for_encoder, for_unet = generator.conditioning(degrees)
         # Both prompts take part in every batch, so that every parameter has a gradient in every process.
         context = torch.where(is_negative[:, None, None], self.negative, self.positive)
-        with self._autocast(image.device.type):
+        is_plain = self.precision == "float32"
+        with nullcontext() if is_plain else torch.autocast(image.device.type, torch.bfloat16):
             return generator.restore(image, for_encoder, for_unet, context, guidance=1.0, noise=noise)
-
-    def _autocast(self, device_type: str) -> Any:
-        return nullcontext() if self.precision == "float32" else torch.autocast(device_type, torch.bfloat16)
 
     def trained_state(self) -> dict[str, Tensor]:
         """Collect the trained parameters by name: the model's own tensors."""

@@ -14,8 +14,7 @@ from s3diff.errors import OptionError
 from s3diff.training import phases
 from s3diff.training.adversarial.discriminator import Discriminator, PatchDiscriminator, frozen
 from s3diff.training.data.crops import CropDataset
-from s3diff.training.export import delivered_model
-from s3diff.training.initial_model import InitialModel, sampled_fingerprint
+from s3diff.training.initial_model import InitialModel, delivered_model, sampled_fingerprint
 from s3diff.training.loop import Loop, add_means, step_generator
 from s3diff.training.losses import ReconstructionLoss
 from s3diff.training.run_checkpoints import RunState

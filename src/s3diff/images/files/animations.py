@@ -47,7 +47,6 @@ class Animation:
     """Hold the facts about an animated file after one pass over all its frames.
 
     Attributes:
-        path: the file.
         width: of every frame, in pixels, upright.
         height: of every frame, in pixels.
         milliseconds: duration of each frame, as stored; viewers show 0 as about 100.

@@ -38,11 +38,7 @@ HEAD_BYTES = 64
 
 
 class Codec:
-    """Read and write the files of one format; methods that a subclass does not override use Pillow.
-
-    Args:
-        form: the row of the format.
-    """
+    """Read and write the files of one format; methods that a subclass does not override use Pillow."""
 
     def __init__(self, form: Format) -> None:
         self.form = form
@@ -101,7 +97,6 @@ class Codec:
         """Open a picture that is not too large and, as far as is visible without decoding, whole.
 
         Args:
-            file: opened.
             limit: largest picture accepted, in pixels.
 
         Raises:
@@ -152,7 +147,6 @@ class Codec:
 
         Args:
             file: opened; its position is restored.
-            image: its opened header.
 
         Raises:
             PictureError: the picture is HDR, or of narrow range.

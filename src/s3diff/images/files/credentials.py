@@ -143,7 +143,6 @@ def read_credentials(file: BinaryIO, form: Format) -> Credentials | None:
 
     Args:
         file: opened; left anywhere.
-        form: its format.
 
     Returns:
         None where the file has none.

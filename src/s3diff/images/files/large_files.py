@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from s3diff.errors import OutputError, PictureError
+from s3diff.images.files.coordinates import QUARTER_TURNS
 from s3diff.images.files.geotiff import POSITION, is_geotiff
-from s3diff.images.files.metadata import QUARTER_TURNS
 from s3diff.images.files.provenance_xmp import origin_of_credentials, source_type_of, with_source_type
 from s3diff.images.files.reading import left_by_streaming, stated_colors_of_file
 from s3diff.images.picture import is_neutral

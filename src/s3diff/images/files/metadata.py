@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from s3diff.images.files import coordinates
 from s3diff.images.files.coordinate_fields import FIELDS, NAMESPACES, Field, Unit
-from s3diff.images.files.coordinates import QUARTER_TURNS, Numbers, Transform
-from s3diff.images.files.exif_block import EXIF_PREFIX, ExifBlock
+from s3diff.images.files.coordinates import Numbers, Transform
+from s3diff.images.files.exif_block import ExifBlock
 from s3diff.images.files.geotiff import follow_position
 from s3diff.images.files.iptc import with_layout
 from s3diff.images.files.left_behind import drop_claims, drop_exif_claims, left_out_note, mentions_of_claims
@@ -47,7 +47,6 @@ def follow_exif(exif: bytes, transform: Transform) -> tuple[bytes, list[str]]:
 
     Args:
         exif: with its prefix.
-        transform: the mapping of the pixels.
     """
     block, lost = ExifBlock(exif), []
     for field in FIELDS:
@@ -184,16 +183,6 @@ def _written(number: float | Fraction, before: str, field: Field) -> str:
     return f"{float(number):.{_DECIMALS}f}".rstrip("0").rstrip(".")
 
 
-__all__ = [
-    "EXIF_PREFIX",
-    "QUARTER_TURNS",
-    "Metadata",
-    "comments_of",
-    "for_result",
-    "take_orientation",
-    "upright",
-    "without_orientation",
-]
 _ORIENTATION = 0x0112
 #: Texts in a packet that may need a change: property names, or namespaces for names that are too common.
 _NAMES = re.compile(

@@ -37,7 +37,6 @@ class Pages:
     """Describe some pages of a file.
 
     Attributes:
-        path: the file.
         numbers: numbers of the wanted pages, from 1, in their order.
         num_in_file: number of pages in the file.
         sizes: (width, height) in pixels of each wanted page, upright.

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from s3diff.errors import PictureError
+from s3diff.images.files.coordinates import QUARTER_TURNS
 from s3diff.images.files.exif_block import agreed_resolution, states_adobe_rgb
-from s3diff.images.files.metadata import QUARTER_TURNS, for_result, take_orientation, upright
+from s3diff.images.files.metadata import for_result, take_orientation, upright
 from s3diff.images.files.pillow_metadata import dpi_of, metadata_of
 from s3diff.images.icc_profiles import StatedColors, adobe_rgb_profile
 from s3diff.images.picture import Picture, in_whole_numbers, split_alpha

@@ -72,7 +72,6 @@ def _with_lower_bytes(upper: Image.Image, again: ImageFile.ImageFile) -> np.ndar
     """Join both bytes of each sample.
 
     Args:
-        upper: the upper bytes.
         again: the same file, not loaded.
     """
     pixels = np.asarray(upper).astype(np.uint16)

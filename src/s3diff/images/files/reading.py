@@ -14,8 +14,7 @@ from typing import BinaryIO, NamedTuple
 from PIL import Image, ImageFile
 
 from s3diff.errors import PictureError
-from s3diff.foreign_formats import foreign_kind
-from s3diff.formats import FORMAT_TITLES, PicturePath, format_of
+from s3diff.formats import FORMAT_TITLES, PicturePath, foreign_kind, format_of
 from s3diff.images.files.codec import HEAD_BYTES, Codec, recognised_codec
 from s3diff.images.files.exif_block import states_adobe_rgb
 from s3diff.images.files.left_behind import attachments, left_out_note

@@ -13,8 +13,9 @@ from PIL import Image, ImageFile, TiffImagePlugin
 
 from s3diff.errors import PictureError
 from s3diff.images.files.codec import MAX_FRAMES, Codec, require_few
+from s3diff.images.files.coordinates import QUARTER_TURNS
 from s3diff.images.files.left_behind import attachments
-from s3diff.images.files.metadata import QUARTER_TURNS, Metadata
+from s3diff.images.files.metadata import Metadata
 from s3diff.images.files.pillow_metadata import deep_tiff, tiff_exif, tiff_tags
 from s3diff.images.files.pillow_pictures import all_channels, picture_of
 from s3diff.images.files.tiff_directories import Directory, PatchedTiff, TiffDirectories
@@ -117,7 +118,6 @@ def _directories(file: BinaryIO) -> tuple[TiffDirectories, list[Directory]]:
 
 
 def _opened(file: BinaryIO, directories: TiffDirectories, page: Directory) -> TiffImage:
-    """Open a page with Pillow without decoding."""
     if page is not directories.pages[0]:
         file = PatchedTiff(file, directories, page).opened()
     file.seek(0)

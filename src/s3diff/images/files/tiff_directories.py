@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from s3diff.errors import PictureError
-from s3diff.foreign_formats import RAW
+from s3diff.formats import RAW
 
 NEW_SUBFILE_TYPE, OLD_SUBFILE_TYPE = 0x00FE, 0x00FF
 WIDTH, HEIGHT, PHOTOMETRIC, SUB_DIRECTORIES = 0x0100, 0x0101, 0x0106, 0x014A
@@ -70,7 +70,6 @@ class TiffDirectories:
     """Walk the directories of a TIFF or BigTIFF.
 
     Args:
-        file: opened.
         max_directories: the walk ends after one more.
     """
 
@@ -196,7 +195,6 @@ class PatchedTiff:
     """Copy a file's bytes with another first directory, whose entries can be changed.
 
     Args:
-        file: opened.
         directory: the one that becomes the first.
     """
 

@@ -78,12 +78,7 @@ class Samples(NamedTuple):
 
 
 class SampleReader:
-    """Read the samples of one page.
-
-    Args:
-        file: opened.
-        page: one of them.
-    """
+    """Read the samples of one page."""
 
     def __init__(self, file: BinaryIO, directories: TiffDirectories, page: Directory) -> None:
         self._file, self._directories, self._page = file, directories, page
@@ -283,8 +278,7 @@ class SampleReader:
     def _rounded(self, values: np.ndarray, what: str) -> tuple[np.ndarray, tuple[str, ...]]:
         """Return whole numbers of 8 or 16 bits, and notes on losses."""
         if _FLOAT in self.formats:
-            if not np.isfinite(values).all():
-                raise PictureError("the picture holds values that are no finite numbers; save it with 8 or 16 bits")
+            values = _finite(values)
             notes: tuple[str, ...] = ("floating-point values were rounded to 16 bits",)
             if values.min() < 0 or values.max() > 1:
                 notes += (f"{what} from {values.min():g} to {values.max():g} were cut to the range from 0 to 1",)

@@ -36,7 +36,6 @@ def is_plain_packet(data: bytes, names: re.Pattern[bytes]) -> bool:
     """Check whether a packet is valid UTF-8 and mentions none of the names, so that no costly tree is needed.
 
     Args:
-        data: as stored in a file.
         names: of properties and namespaces.
     """
     if b":Description" not in data or b"\0" in data[:4] or names.search(data):
@@ -63,9 +62,6 @@ def is_plain_packet(data: bytes, names: re.Pattern[bytes]) -> bool:
 
 class XmpPacket:
     """Hold a packet's properties.
-
-    Args:
-        data: as stored in a file.
 
     Raises:
         XmpError: the packet is damaged, or exceeds the limits.

@@ -41,10 +41,10 @@ from s3diff.serving.http.schemas import (
     InspectionView,
     JobView,
     ModelsView,
+    ModelView,
     errors_for,
     form_body,
     job_view,
-    model_view,
     picture_answer,
 )
 from s3diff.serving.jobs import Job
@@ -116,7 +116,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
     @asynccontextmanager
     async def form_of(request: Request, quota: Quota = NO_QUOTA) -> AsyncIterator[tuple[UploadFile, dict[str, str]]]:
         """Return the picture and the other fields of a form, while a place for uploads is held."""
-        service.require_room(_owner(request), quota)
+        service.require_room(owner_of(request), quota)
         if arriving.locked():
             raise QueueFullError(TOO_MANY.format("pictures are arriving"))
         async with arriving:
@@ -138,7 +138,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
                 model=model,
                 writing=writing,
                 video_options=video_options,
-                owner=_owner(request),
+                owner=owner_of(request),
                 quota=_quota(request),
                 is_shared=is_shared,
             )
@@ -197,7 +197,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         ] = 0,
     ) -> JobView:
         """Answer at once or, with `wait`, when the job has ended or the time is over."""
-        job = await run_in_threadpool(service.job, id, _owner(request))
+        job = await run_in_threadpool(service.job, id, owner_of(request))
         if wait and not job.status.is_final:
             await has_ended(request, job, wait)
         return await run_in_threadpool(job_view, service, job)
@@ -214,7 +214,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
 
         A part of it is sent (206) where `Range` asks for one, as players do.
         """
-        job = await run_in_threadpool(service.job, id, _owner(request))
+        job = await run_in_threadpool(service.job, id, owner_of(request))
         made = job.status.result
         if made is None:
             return error_answer("no_result", NO_RESULT.format(job.status.state))
@@ -230,7 +230,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
     )
     async def end(request: Request, id: str) -> None:
         """Work that runs is stopped within a layer of the network; files are removed."""
-        await run_in_threadpool(service.remove, id, _owner(request))
+        await run_in_threadpool(service.remove, id, owner_of(request))
 
     @app.post(
         "/api/v1/estimate",
@@ -268,7 +268,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
     @app.get("/api/v1/models", tags=["restore"], summary="The models", responses=errors_for(401))
     async def models() -> ModelsView:
         """List the models that `model` may name, the default first."""
-        return ModelsView(models=[model_view(model) for model in service.models])
+        return ModelsView(models=[ModelView.model_validate(model) for model in service.models])
 
     @app.get("/healthz", tags=["operation"], summary="Whether the process lives", response_model=HealthView)
     async def healthz() -> HealthView:
@@ -299,7 +299,8 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
         return Response(await run_in_threadpool(metrics.text), media_type=metrics.content_type)
 
 
-def _owner(request: Request) -> str | None:
+def owner_of(request: Request) -> str | None:
+    """Return the request's owner, set by the token guard."""
     owner: str | None = request.scope.get("state", {}).get("owner")
     return owner
 

@@ -5,38 +5,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 
 from s3diff.errors import OptionError
-from s3diff.serving.limits import Quota
+from s3diff.serving.limits import Client, Quota
 
 #: Name of the cookie that a signed-in browser sends instead of a token.
 SESSION_COOKIE = "s3diff_session"
 #: Paths answered without a token: liveness and readiness.
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 _SHORTEST_TOKEN = 16
-
-
-@dataclass(frozen=True)
-class Client:
-    """Describe the holder of a token.
-
-    Attributes:
-        token: the client's token.
-        name: the client's name in logs; None for no name.
-        quota: limits on the client's pictures.
-    """
-
-    token: str
-    name: str | None = None
-    quota: Quota = Quota()  # noqa: RUF009  (it is frozen)
-
-    @property
-    def owner(self) -> str:
-        """Return the owner's name for the client's jobs; the name reveals nothing of the token."""
-        return hashlib.sha256(b"s3diff owner " + self.token.encode()).hexdigest()[:32]
 
 
 class Auth:

@@ -10,7 +10,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from s3diff.serving.jobs import Job
 from s3diff.serving.service import RestorationService
 from s3diff.version import __version__
 
@@ -41,7 +40,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        service.listeners.append(self._job_ended)
+        service.listeners.append(lambda job: self._job_seconds.labels(job.status.state).observe(job.seconds))
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
@@ -51,9 +50,6 @@ class Metrics:
     def text(self) -> bytes:
         """Write all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
-
-    def _job_ended(self, job: Job) -> None:
-        self._job_seconds.labels(job.status.state).observe(job.seconds)
 
 
 class _ServiceCollector(Collector):

@@ -143,7 +143,8 @@ class RequestLog:
             status = 500 if status == CLIENT_HAS_LEFT else status
             raise
         finally:
-            seconds, route = time.monotonic() - started, _route(scope)
+            # The route's pattern, never the path: ids open results.
+            seconds, route = time.monotonic() - started, getattr(scope.get("route"), "path", None) or "other"
             self.observe(scope["method"], route, status, seconds)
             facts = {"method": scope["method"], "route": route, "status": status, "bytes": num_bytes}
             if (client := scope.get("state", {}).get("client")) is not None:
@@ -325,11 +326,6 @@ def _is_cross_site(headers: Headers, host: str) -> bool:
 def _shown(name: str) -> str:
     """Shorten a client's text to one line."""
     return "".join(sign for sign in name[:80] if sign.isprintable()) or "no name"
-
-
-def _route(scope: Scope) -> str:
-    """Return the route's pattern, never the path: ids open results."""
-    return getattr(scope.get("route"), "path", None) or "other"
 
 
 def _too_large(limits: ServiceLimits) -> str:

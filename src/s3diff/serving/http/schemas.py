@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from s3diff.option_texts import option_schemas
 from s3diff.service_errors import SERVICE_ERRORS, Cause
 from s3diff.serving.jobs import Job, Part, Stage, State
-from s3diff.serving.models import OfferedModel
 from s3diff.serving.service import RestorationService
 
 DESCRIPTION = """\
@@ -116,7 +115,7 @@ class JobView(BaseModel):
     result: ResultView | None
 
 
-class ModelView(BaseModel):
+class ModelView(BaseModel, from_attributes=True):
     """A model that `model` may name."""
 
     name: str = Field(examples=["compact"])
@@ -168,38 +167,12 @@ def job_view(service: RestorationService, job: Job) -> JobView:
         result = ResultView(
             name=made.name, media_type=made.media_type, size_bytes=made.size_bytes, notes=list(made.notes), **made.facts
         )
-    return JobView(
-        id=job.id,
-        name=job.name,
-        model=job.model,
-        state=status.state,
-        stage=status.stage,
-        position=service.position(job),
-        tile=status.tile,
-        num_tiles=status.num_tiles,
-        part=status.part,
-        fraction=round(status.fraction, 4),
-        seconds_left=status.seconds_left,
-        error=status.error,
-        cause=status.cause,
-        field=status.field,
-        result=result,
-    )
-
-
-def model_view(model: OfferedModel) -> ModelView:
-    """Describe a model without its path on this machine."""
-    return ModelView(name=model.name, summary=model.summary, is_default=model.is_default, is_loaded=model.is_loaded)
+    facts = vars(status) | {"fraction": round(status.fraction, 4), "result": result}
+    return JobView(id=job.id, name=job.name, model=job.model, position=service.position(job), **facts)
 
 
 def form_body(service: RestorationService, *, with_options: bool = True, with_model: bool = True) -> dict[str, Any]:
-    """Describe the form that carries a picture.
-
-    Args:
-        service: offers the models.
-        with_options: whether there are fields for options.
-        with_model: whether a model may be named.
-    """
+    """Describe the form that carries a picture."""
     names = [model.name for model in service.models]
     properties: dict[str, Any] = {
         "picture": {

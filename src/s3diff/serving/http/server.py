@@ -59,7 +59,6 @@ class Server(uvicorn.Server):
     """End in two steps: at the first signal refuse new pictures and finish the others, then stop.
 
     Args:
-        service: behind it.
         grace_seconds: how long the end may take.
         on_start: called when requests are answered.
         on_drain: called at the first signal with the number of pictures to finish.

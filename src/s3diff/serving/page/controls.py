@@ -45,9 +45,6 @@ class Control:
     Attributes:
         field: an option of ``RestoreOptions``, ``OutputOptions`` or ``VideoOptions``, ``model``, or ``size_by``, which
             only chooses among :data:`SIZE_FIELDS`.
-        kind: its kind of element.
-        group: its group on the page.
-        start: its first value.
         default: the option's own default; a control with this value is not sent.
         choices: the values of choices and menus; an empty one stands for none.
         titles: of choices that are named alike in every language, by value.
@@ -81,11 +78,7 @@ class Control:
 
 
 def page_controls(models: list[str], model: str) -> list[Control]:
-    """List all controls in the page's order.
-
-    Args:
-        models: names of the service's models.
-    """
+    """List all controls in the page's order."""
     formats = {form.extensions[0][1:]: form.title for form in FORMATS if can_be_written(form.extensions[0])}
     controls = [
         Control(field="size_by", kind="choice", group="size", start="scale", default="scale", choices=SIZE_FIELDS),

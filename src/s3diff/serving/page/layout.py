@@ -11,8 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from s3diff.foreign_formats import VIDEO
-from s3diff.formats import FORMATS, PICTURE_EXTENSIONS
+from s3diff.formats import FORMATS, PICTURE_EXTENSIONS, VIDEO
 from s3diff.images.codecs import can_be_written
 from s3diff.images.files.video import reads_videos
 from s3diff.option_texts import option_text
@@ -56,7 +55,6 @@ def page_document(service: RestorationService, examples: Sequence[str], *, has_l
     """Write the page.
 
     Args:
-        service: has the models and the limits.
         examples: file names of the pictures that come with the page.
         has_login: whether to show the button for signing out.
     """

@@ -78,7 +78,6 @@ def draw_augmentation(
 
     Args:
         height: of the images that will be augmented, in pixels.
-        width: the same.
         generator: on the CPU; its state afterwards depends on ``names``, ``batch_size``, ``height`` and ``width`` only.
         names: which kinds; the others stay neutral and draw nothing.
 
