@@ -22,7 +22,7 @@ from s3diff.checkpoints.model_folder import save_model
 from s3diff.errors import MissingExtraError
 from s3diff.networks.one_step_generator import OneStepGenerator
 from s3diff.options import ReleasedTiles
-from s3diff.restoration import backends, runtimes
+from s3diff.restoration import backends, process_limits, runtimes
 from s3diff.restoration.process_limits import Processor, processor
 from tiny_models import COMPACT, compact_parts
 
@@ -195,7 +195,7 @@ def test_auto_takes_what_was_measured(
     # In a folder that machines share, what one has measured says nothing about another.
     name, instructions = processor()
     for other in (Processor("another", instructions), Processor(name, (*instructions, "amx_bf16_new"))):
-        monkeypatch.setattr(backends, "processor", lambda other=other: other)
+        monkeypatch.setattr(process_limits, "processor", lambda other=other: other)
         measured.clear()
         for _ in range(2):
             Restorer.from_pretrained(few_layers, precision="float32", backend="auto", remark=print)

@@ -69,6 +69,17 @@ def test_without_the_extra_one_line_says_how_to_install_it(
     assert '".[cluster]"' in ran.error
 
 
+def test_serving_replicas_names_all_extras_at_once(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("ray", "obstore", "fastapi"):
+        monkeypatch.setitem(sys.modules, package, None)
+    ran = command("cluster", "serve", "--job-store", "jobs")
+    assert ran.code == 1
+    assert ran.error == (
+        "s3diff: replicas of the service need the extras cluster and web: "
+        'pip install -c constraints.txt ".[cluster,web]"'
+    )
+
+
 def test_the_help_imports_neither_torch_nor_ray() -> None:
     code = "import sys; from s3diff.apps.cli import main; sys.argv = ['s3diff', 'cluster', 'restore', '--help']\n"
     code += "try: main()\nexcept SystemExit: print(*{'torch', 'ray', 'obstore', 'pyarrow'} & set(sys.modules))"
@@ -183,12 +194,14 @@ def test_workers_are_as_many_and_as_large_as_the_cluster_holds(
 ) -> None:
     from s3diff.integrations.ray.cluster import Workers, choose_workers
 
+    assert str(Workers(1, 2, 0.0)) == "1 worker of 2 CPU"
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(cluster_resources=lambda: has))  # type: ignore[arg-type]
     if chosen is None:
         with pytest.raises(OptionError, match="fits nowhere"):
             choose_workers(*given)
     else:
         assert choose_workers(*given) == Workers(*chosen)
+        assert str(Workers(*chosen)).startswith(f"{chosen[0]} workers of ")
 
 
 @pytest.mark.parametrize(
@@ -309,7 +322,7 @@ def test_a_cluster_restores_as_the_command_does(
     again = on_a_cluster(command, source.name, "-r", "-o", output.name, "-m", small)
     assert again.code == 1
     assert "done by an earlier run" in again.err
-    assert "1 pictures" in again.err
+    assert "1 picture " in again.err
     other = on_a_cluster(command, source.name, "-r", "-o", output.name, "-m", small, "--guidance", 1)
     assert "are there already" in other.error
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,8 +23,12 @@ from command_runs import Command
 from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.journal import Journal
+from s3diff.folders.manifest import run_id
 from s3diff.folders.run import Outcome as PictureOutcome
 from s3diff.folders.run import reporting
+from s3diff.folders.store_plan import plan_store_jobs
+from s3diff.folders.store_run import StoreWorker, WorkerOptions
+from s3diff.folders.stores import open_store
 from s3diff.images.codecs import Picture, read_picture, write_picture
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
@@ -299,3 +304,33 @@ def test_a_full_disk_for_temporary_files_is_named(disk: SmallDisk, restorer: Res
     ).stdout  # fmt: skip
     assert f"the disk for temporary files, {disk.path}, is full; make room there" in shown
     assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("full", ["source", "result"])
+def test_a_workers_scratch_disk_ends_the_task_in_one_line(
+    full: str, tmp_path: Path, disk: SmallDisk, restorer: Restorer, request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It is no failure of picture after picture; with room the same command restores all."""
+    (tmp_path / "in").mkdir()
+    for index in range(4):
+        save(tmp_path / f"in/{index}.png", noise(90, 90, 3, seed=index))
+    inputs, output = str(tmp_path / "in"), open_store(str(tmp_path / "out"))
+    if full == "source":
+        inputs = f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+        for path in (tmp_path / "in").iterdir():
+            open_store(inputs).write(path.name, path, replace=False)
+    jobs = plan_store_jobs([inputs], output).jobs
+    monkeypatch.setattr(tempfile, "tempdir", str(disk.path))
+    options = WorkerOptions(output=output.name, run={"model": "tiny", "options": {}}, run_id=run_id())
+    disk.leave(12_000 if full == "source" else 30_000)
+    done = StoreWorker(options, restorer).restore(jobs)
+    assert done.rows == []
+    assert done.error == (
+        f"{disk.path}: a worker's scratch disk is full; make room there, or set TMPDIR to another folder, and run the "
+        "same command again"
+    )
+    disk.make_room()
+    done = StoreWorker(options, restorer).restore(jobs)
+    assert (done.error, [row["state"] for row in done.rows]) == (None, ["done"] * 4)
+    assert list(disk.path.iterdir()) == []

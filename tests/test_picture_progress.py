@@ -347,9 +347,13 @@ def test_ctrl_c_says_how_to_go_on(command: Command, small: Path, here: Path, mon
     )
 
 
-def test_the_key_tells_machines_apart(restorer: Any) -> None:
+def test_the_key_tells_machines_apart(restorer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from s3diff.options import RestoreOptions
+    from s3diff.restoration import process_limits
 
     plain, one = (time_left.speed_key(restorer, RestoreOptions(guidance=value)) for value in (1.07, 1.0))
     assert plain != one
     assert "threads" in plain
+    other = process_limits.Processor("another", ())
+    monkeypatch.setattr(process_limits, "processor", lambda: other)
+    assert time_left.speed_key(restorer, RestoreOptions(guidance=1.07)) != plain

@@ -16,6 +16,11 @@ def shown_path(path: object) -> str:
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(text))
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number of things: ``1 worker``, ``8 workers``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def too_many_pixels(path: object, size: tuple[int, int], limit: int) -> str:
     """Write the refusal of a picture of this (width, height), above a limit in pixels."""
     return (

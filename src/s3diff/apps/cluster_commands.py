@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,9 +15,10 @@ from s3diff.apps.option_flags import takes_flags
 from s3diff.apps.restore_command import DEFAULT_NAME
 from s3diff.apps.serve_command import tell_address
 from s3diff.apps.terminal import EXIT_SOME_FAILED, load_torch, progress_bar, remark, remarks, signals_as_exceptions
-from s3diff.errors import OptionError
+from s3diff.errors import MissingExtraError, OptionError
+from s3diff.messages import counted, install_command
 from s3diff.options import OutputOptions, Precision, RestoreOptions
-from s3diff.serving.assembly import require_number, service_settings
+from s3diff.serving.assembly import WEB_PACKAGES, require_number, service_settings
 from s3diff.serving.limits import ServiceSettings
 
 if TYPE_CHECKING:
@@ -114,7 +117,7 @@ def restore(
         with connected(address, cpus=local_cpus, dashboard=dashboard):
             chosen = choose_workers(workers, cpus_per_worker, gpus_per_worker)
             if not quiet:
-                remark(f"{len(run.plan.jobs)} pictures  {chosen}")
+                remark(f"{counted(len(run.plan.jobs), 'picture')}  {chosen}")
             _follow(run.rows(chosen), run, quiet)
     else:
         run.close()
@@ -125,8 +128,19 @@ def restore(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
+@functools.wraps(service_settings)
+def _replica_settings(*given: Any, **named: Any) -> ServiceSettings:
+    """Check both extras before the settings, which need one of them."""
+    needed = {"cluster": ("ray", "obstore"), "web": WEB_PACKAGES}
+    missing = [extra for extra, packages in needed.items() if not all(map(find_spec, packages))]
+    if len(missing) > 1:
+        named_extras = f"replicas of the service need the extras {' and '.join(missing)}"
+        raise MissingExtraError(f"{named_extras}: {install_command(','.join(missing))}")
+    return service_settings(*given, **named)
+
+
 @cluster.command()
-@takes_flags(settings=service_settings)
+@takes_flags(settings=_replica_settings)
 def serve(
     *,
     settings: ServiceSettings,

@@ -12,6 +12,7 @@ from s3diff.errors import PictureError
 from s3diff.evaluation.measures import MEASURES
 from s3diff.evaluation.scoring import Evaluation, as_array, transparency
 from s3diff.evaluation.statistics import MEAN, MIN_PICTURES, Interval, PairedDifference, paired_difference
+from s3diff.messages import counted
 
 _BETTER = {"higher": "higher is better", "lower": "lower is better", "one": "1 is best"}
 
@@ -147,7 +148,7 @@ def _cell(text: str) -> str:
 
 
 def _described(evaluation: Evaluation) -> str:
-    return f"{evaluation.set_description['num_pictures']} pictures, {set_title(evaluation)}"
+    return f"{counted(int(evaluation.set_description['num_pictures']), 'picture')}, {set_title(evaluation)}"
 
 
 def _table_head(heads: list[str]) -> list[str]:

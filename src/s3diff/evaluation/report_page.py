@@ -22,6 +22,7 @@ from s3diff.evaluation.scorebook import Score
 from s3diff.evaluation.scoring import Evaluation, transparency
 from s3diff.images.codecs import Picture, from_tensor, read_picture, to_tensor, write_picture
 from s3diff.images.resampling import resample
+from s3diff.messages import counted
 
 CSV_NAME, MARKDOWN_NAME, PAGE_NAME = "scores.csv", "report.md", "report.html"
 #: Pictures whose pixels the page holds: the extremes of every measure first.
@@ -72,7 +73,7 @@ def _content(evaluation: Evaluation, title: str) -> dict[str, Any]:
     ]
     return {
         "title": title,
-        "what": f"{len(scored)} pictures, {set_title(evaluation)}",
+        "what": f"{counted(len(scored), 'picture')}, {set_title(evaluation)}",
         "caution": protocol.caution,
         "metrics": [
             {name: getattr(MEASURES[metric], name) for name in _SHOWN_OF_MEASURES} for metric in evaluation.metrics

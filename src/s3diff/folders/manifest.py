@@ -28,7 +28,7 @@ from s3diff.json_lines import encode_line, parse_lines
 MANIFEST_FOLDER = ".s3diff-manifest"
 _KIND, _VERSION = "s3diff cluster restore", 1
 #: A part is written after this many outcomes or seconds.
-_PART_ROWS, _PART_SECONDS = 5000, 10.0
+_PART_ROWS, _PART_SECONDS = 5000, 60.0
 #: After this many tries a task restores its pictures one by one; a picture that ends this many of them fails.
 _SUSPICIOUS_TRIES, DEADLY_TRIES = 3, 2
 #: Least time between two writes of a flight.

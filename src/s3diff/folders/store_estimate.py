@@ -14,6 +14,7 @@ from s3diff.folders.store_plan import StoreJob, StorePlan
 from s3diff.folders.store_run import WorkerOptions
 from s3diff.folders.stores import fetch
 from s3diff.images.codecs import picture_header
+from s3diff.messages import counted
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.sizes import sizes_of
@@ -100,9 +101,9 @@ def describe_estimate(
     found = estimate_run(plan.jobs, settings.options, restorer=restorer, seconds_per_megapixel=seconds_per_megapixel)
     hours = found.seconds / 3600
     yield f"pictures    {found.num_pictures}"
-    yield f"megapixels  {found.megapixels:.1f}  of the results, by {found.num_sampled} sampled pictures"
+    yield f"megapixels  {found.megapixels:.1f}  of the results, by {counted(found.num_sampled, 'sampled picture')}"
     yield f"speed       {found.seconds / found.megapixels:.3f}  seconds per megapixel, of one worker"
-    yield f"hours       {hours / num_workers:.2f}  with {num_workers} workers, {hours:.2f} hours of one"
+    yield f"hours       {hours / num_workers:.2f}  with {counted(num_workers, 'worker')}, {hours:.2f} hours of one"
     if price is not None:
         yield f"cost        {hours * price:.2f}  at {price:g} for an hour of a worker"
 

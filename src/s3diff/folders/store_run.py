@@ -5,6 +5,7 @@ The conveyor of folder runs is used: one picture is fetched while another is res
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from shutil import rmtree
 from typing import Any, NamedTuple
 
-from s3diff.errors import OutputError, PictureError, S3DiffError
+from s3diff.errors import DiskFullError, OutputError, PictureError, S3DiffError
 from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.folders.manifest import DEADLY_TRIES, Flight
 from s3diff.folders.run import Outcome, run_jobs
@@ -153,7 +154,9 @@ class StoreWorker:
             runner = _StoreRunner(self._restorer, self._options, self._store, Path(scratch))
             places = {runner.place(index, job): job for index, job in enumerate(jobs)}
             for outcome in run_jobs(list(places), runner, root=runner.root):
-                yield runner.row(places[outcome.job], outcome)
+                row = runner.row(places[outcome.job], outcome)
+                if not outcome.is_disk_full:  # which ends the task, and is no picture's failure
+                    yield row
 
 
 class _Fetched(NamedTuple):
@@ -197,7 +200,7 @@ class _StoreRunner:
 
     def open(self, job: RestoreJob) -> _Fetched:
         """Fetch the picture and read it."""
-        with _as_a_failure(self._jobs[job]):
+        with _as_a_failure(self._jobs[job]), _scratch_has_room(self._scratch):
             if (place := self._store.local_path(self._jobs[job].target)) is not None:
                 require_inside(place, self._store.local_path(""))
             for name in ("source", "result"):
@@ -240,7 +243,8 @@ class _StoreRunner:
     def _put(self, job: RestoreJob, finish: Finish) -> Result:
         store_job = self._jobs[job]
         with _as_a_failure(store_job):
-            result = finish()
+            with _scratch_has_room(self._scratch):
+                result = finish()
             data = job.target.read_bytes()
             self._sums[job] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             self._put_bytes(store_job, data)
@@ -274,6 +278,24 @@ def _as_a_failure(job: StoreJob) -> Iterator[None]:
         if not is_out_of_memory(error):
             _LOG.exception("%s", job.source)
         raise PictureError(f"{job.source}: {describe_unexpected(error)}") from error
+
+
+@contextmanager
+def _scratch_has_room(scratch: Path) -> Iterator[None]:
+    """Name the scratch disk, not a picture, when it is full.
+
+    Raises:
+        DiskFullError: instead of any error that says so.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, DiskFullError) or error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"{scratch.parent}: a worker's scratch disk is full; make room there, or set TMPDIR to another folder, "
+                "and run the same command again"
+            ) from error
+        raise
 
 
 def describe_unexpected(error: Exception) -> str:

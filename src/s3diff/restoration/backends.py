@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from s3diff.errors import ModelError, OptionError, OutputError
 from s3diff.messages import shown_path
 from s3diff.options import Backend
 from s3diff.restoration.device import choose_device
-from s3diff.restoration.process_limits import processor
+from s3diff.restoration.process_limits import processor_and_threads
 from s3diff.restoration.runtime_stages import RuntimeStages, dtypes_of
 from s3diff.restoration.runtimes import is_installed, require_installed
 
@@ -78,7 +77,7 @@ def fastest_backend(
         return "torch"
     record = RuntimeStages(model, model.generator, "openvino", dtype, remark).folder / _RECORD
     precision = str(dtype).removeprefix("torch.")
-    here = f"{_machine()} {torch.get_num_threads()} threads {precision}"
+    here = f"{processor_and_threads()} {precision}"
     measured = _read(record)
     seconds = measured.get(here)
     if not isinstance(seconds, dict) or set(seconds) != {"torch", "openvino"}:
@@ -90,12 +89,6 @@ def fastest_backend(
         with suppress(OSError, OutputError):
             write_atomically(json.dumps(measured | {here: seconds}, indent=1), record)
     return "openvino" if seconds["openvino"] < seconds["torch"] else "torch"
-
-
-def _machine() -> str:
-    """Name the processor and what it computes with: in a folder that machines share each has its own measurement."""
-    name, instructions = processor()
-    return f"{name} {hashlib.sha256(' '.join(instructions).encode()).hexdigest()[:12]}"
 
 
 def _measured(kind: type[Any], model: LoadedModel, precision: str, remark: Callable[[str], None]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import platform
 import subprocess
@@ -53,6 +54,15 @@ def processor(described: Path = _CPUINFO) -> Processor:
     numbers = [found[key] for key in ("CPU implementer", "CPU part") if key in found]  # ARM has no name
     instructions = (found.get("flags") or found.get("Features") or "").split()
     return Processor(found.get("model name") or " ".join([_name_elsewhere(), *numbers]), tuple(sorted(instructions)))
+
+
+def processor_and_threads() -> str:
+    """Name what decides the speed on a CPU: in a folder that machines share each has measurements of its own."""
+    import torch
+
+    name, instructions = processor()
+    digest = hashlib.sha256(" ".join(instructions).encode()).hexdigest()[:12]
+    return f"{name} {digest} {torch.get_num_threads()} threads"
 
 
 def _name_elsewhere() -> str:

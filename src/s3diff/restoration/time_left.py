@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from s3diff.atomic_write import write_atomically
 from s3diff.errors import OutputError
 from s3diff.options import RestoreOptions
+from s3diff.restoration.process_limits import processor_and_threads
 from s3diff.user_folders import state_folder
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def speed_key(model: DeviceModel, options: RestoreOptions) -> str:
     import torch
 
     on_cpu = model.device.type == "cpu"
-    device = f"{platform.machine()} {torch.get_num_threads()} threads" if on_cpu else str(model.device)
+    device = processor_and_threads() if on_cpu else str(model.device)
     if model.backend != "torch":
         device += f", {model.backend}"
     if model.device.type == "cuda":

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from s3diff.serving.service import RestorationService
 
 
+#: Packages of the extra web that the service and its page import.
+WEB_PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+
+
 def clients_of(
     host: str, tokens: Sequence[str] | None, file: Path | None, *, is_open: bool = False
 ) -> tuple[str | Client, ...]:
@@ -203,7 +207,7 @@ def require_web() -> None:
     Raises:
         MissingExtraError: one is not.
     """
-    for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+    for package in WEB_PACKAGES:
         with needing("web", f"the service and its page need the extra web ({package} is missing)"):
             import_module(package)
 

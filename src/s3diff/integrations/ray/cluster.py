@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from s3diff.errors import OptionError, ServiceError
-from s3diff.messages import needing
+from s3diff.messages import counted, needing
 
 #: Memory of a Ray started here: names and outcomes of pictures pass through it, never pixels.
 _OBJECT_STORE_BYTES = 128 * 2**20
@@ -33,7 +33,7 @@ class Workers:
 
     def __str__(self) -> str:
         gpus = f", {self.gpus:g} GPU" if self.gpus else ""
-        return f"{self.num} workers of {self.cpus} CPU{gpus}"
+        return f"{counted(self.num, 'worker')} of {self.cpus} CPU{gpus}"
 
 
 def import_ray() -> Any:
