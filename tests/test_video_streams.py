@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from s3diff.errors import OutputError
-from s3diff.images.files.video import VIDEO_EXTENSIONS, Encoding, frames_of, open_video, write_segment
-from s3diff.images.files.video_joining import join_segments, require_streams
+from s3diff.images.files.video import VIDEO_EXTENSIONS, frames_of, open_video
+from s3diff.images.files.video_writing import Encoding, join_segments, require_streams, write_segment
 from video_clips import TIMES, write_clip
 
 av = pytest.importorskip("av", reason="the extra video is not installed")

@@ -22,16 +22,8 @@ import numpy as np
 
 from s3diff.atomic_write import require_free, whole_file, whole_path, write_atomically
 from s3diff.errors import OutputError, PictureError
-from s3diff.images.files.video import (
-    Encoding,
-    Video,
-    VideoFrame,
-    choose_encoding,
-    frames_of,
-    open_video,
-    write_segment,
-)
-from s3diff.images.files.video_joining import join_segments, require_streams
+from s3diff.images.files.video import Video, VideoFrame, frames_of, open_video
+from s3diff.images.files.video_writing import Encoding, choose_encoding, join_segments, require_streams, write_segment
 from s3diff.images.picture import Picture
 from s3diff.messages import reason_of, shown_path
 from s3diff.options import LIMITS, RestoreOptions

@@ -17,8 +17,8 @@ from s3diff.errors import (
 )
 from s3diff.formats import is_video
 from s3diff.images.codecs import picture_header
-from s3diff.images.files.video import Video, choose_encoding, open_video
-from s3diff.images.files.video_joining import require_streams
+from s3diff.images.files.video import Video, open_video
+from s3diff.images.files.video_writing import choose_encoding, require_streams
 from s3diff.messages import install_command, reason_of
 from s3diff.options import RestoreOptions
 from s3diff.restoration.result import result_stem, video_extension

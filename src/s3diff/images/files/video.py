@@ -1,25 +1,20 @@
-"""Read frames of videos as pictures and encode pictures as segments of videos, with PyAV.
-
-Frames are decoded when they are asked for. Results are encoded in segments of their own, in NUT, which keeps every time
-stamp exactly; :mod:`s3diff.images.files.video_joining` makes a whole video of them.
-"""
+"""Read frames of videos as pictures, with PyAV, when they are asked for."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s3diff.errors import OptionError, OutputError, PictureError, PictureTooLargeError
-from s3diff.formats import VIDEO_TYPES, VideoCodec
+from s3diff.errors import PictureError, PictureTooLargeError
+from s3diff.formats import VIDEO_TYPES
 from s3diff.images.picture import Picture
 from s3diff.messages import needing, shown_path
 from s3diff.options import MAX_PICTURE_PIXELS
@@ -27,24 +22,15 @@ from s3diff.options import MAX_PICTURE_PIXELS
 if TYPE_CHECKING:
     import av
 
-#: The encoder of each codec, its settings besides the quality, and the quality's worst and best value.
-_ENCODERS: Mapping[str, tuple[str, Mapping[str, str], tuple[int, int]]] = MappingProxyType({
-    "h264": ("libx264", {"preset": "medium"}, (50, 16)),
-    "h265": ("libx265", {"preset": "medium", "x265-params": "log-level=error"}, (50, 16)),
-    "av1": ("libsvtav1", {"preset": "7"}, (63, 18)),
-    "vp9": ("libvpx-vp9", {"row-mt": "1", "cpu-used": "3", "b": "0"}, (63, 16)),
-    "ffv1": ("ffv1", {"level": "3", "slicecrc": "1"}, (0, 0)),
-})  # fmt: skip
 #: Containers that are written, by extension.
 VIDEO_EXTENSIONS = tuple(VIDEO_TYPES)
 #: Values of AVColorSpace and swscale's for the same matrix; others (ICtCp, YCgCo, constant luminance) are refused.
-_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
-_UNSTATED, _BT709, _SMPTE170M, _BT2020 = 2, 1, 6, 9
+MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+_UNSTATED, BT709, _SMPTE170M = 2, 1, 6
 #: AVColorTransferCharacteristic of HDR: PQ and HLG.
 _HDR = {16: "PQ", 18: "HLG"}
 #: Frames of at least this height are BT.709 where they do not say, smaller ones BT.601, as players have it.
 _HIGH_DEFINITION_PX = 720
-_LIMITED, _FULL = 1, 2
 _DISCARDED = 48
 #: Packets and frames that show whether a file states when frames are shown.
 _PROBED = 100
@@ -102,7 +88,7 @@ class Video:
         if self.colors[2] != _UNSTATED:
             return self.colors[2]
         stored_height = self.width if self.quarter_turns % 2 else self.height
-        return _BT709 if stored_height >= _HIGH_DEFINITION_PX else _SMPTE170M
+        return BT709 if stored_height >= _HIGH_DEFINITION_PX else _SMPTE170M
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,21 +104,6 @@ class VideoFrame:
     pixels: np.ndarray
     time: int
     duration: int
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How frames are encoded.
-
-    Attributes:
-        codec: a key of the encoders.
-        pixel_format: FFmpeg's name.
-        quality: 1 to 100.
-    """
-
-    codec: str
-    pixel_format: str
-    quality: int
 
 
 def reads_videos() -> bool:
@@ -177,7 +148,7 @@ def open_video(path: Path, max_pixels: int = MAX_PICTURE_PIXELS) -> Video:
                 "(in ffmpeg with the filters zscale and tonemap)"
             )
         is_rgb = first.format.name.startswith(("rgb", "bgr", "gbr", "gray", "pal"))
-        if not is_rgb and colors[2] != _UNSTATED and colors[2] not in _MATRICES:
+        if not is_rgb and colors[2] != _UNSTATED and colors[2] not in MATRICES:
             raise PictureError(f"{shown} has colours in the matrix {colors[2]} of H.273, which is not read; use BT.709")
         if any(part.is_alpha for part in first.format.components):
             notes.append("transparency is left out")
@@ -237,7 +208,7 @@ def frames_of(video: Video, first: int = 0, is_over: Callable[[], bool] = lambda
                 if is_over():
                     return
                 continue
-            converted = frame.reformat(*turned, depth, src_colorspace=_MATRICES.get(video.matrix, 5))
+            converted = frame.reformat(*turned, depth, src_colorspace=MATRICES.get(video.matrix, 5))
             pixels = np.rot90(converted.to_ndarray(), video.quarter_turns)
             yield VideoFrame(np.ascontiguousarray(pixels), time, int(frame.duration or 0))
 
@@ -249,88 +220,6 @@ def first_picture(video: Video) -> Picture:
         PictureError: as :func:`frames_of`.
     """
     return Picture(next(frames_of(video)).pixels)
-
-
-def choose_encoding(
-    video: Video, target: Path, size: tuple[int, int], codec: VideoCodec, pixel_format: str, quality: int
-) -> Encoding:
-    """Choose codec and pixel format; ``auto`` keeps depth and chroma as far as the container's usual codec has them.
-
-    Raises:
-        OptionError: they do not go together.
-        OutputError: the target's extension is not one of :data:`VIDEO_EXTENSIONS`.
-    """
-    extension = target.suffix.lower()
-    if extension not in VIDEO_EXTENSIONS:
-        raise OutputError(f"{shown_path(target)}: a video is written as {', '.join(VIDEO_EXTENSIONS)}; choose one")
-    if codec == "auto":
-        codec = "vp9" if extension == ".webm" else "h265" if video.bits > 8 else "h264"
-    if extension == ".webm" and codec not in ("vp9", "av1"):
-        raise OptionError(
-            f"codec is {codec!r}, which does not go into {extension}; .webm takes vp9 and av1, others not vp9"
-        )
-    if codec == "ffv1" and extension != ".mkv":
-        raise OptionError(f"codec is 'ffv1', which does not go into {extension}; write .mkv")
-    if pixel_format == "auto":
-        is_odd = bool(size[0] % 2 or size[1] % 2)
-        chroma = "420" if codec == "av1" else "444" if is_odd else video.chroma
-        pixel_format = f"yuv{chroma}p{'10le' if video.bits > 8 else ''}"
-    known = _pixel_formats(codec)
-    if pixel_format not in known:
-        raise OptionError(f"pixel_format is {pixel_format!r}; {codec} takes {', '.join(known)}")
-    if "420" in pixel_format and (size[0] % 2 or size[1] % 2):
-        raise OptionError(
-            f"the result has {size[0]} x {size[1]} px, and {pixel_format} needs even sides; choose another size, or "
-            "the pixel format yuv444p"
-        )
-    return Encoding(codec, pixel_format, quality)
-
-
-def tag_colors(context: Any, video: Video) -> None:
-    """State the shape of the pixels and the colours of a result in an encoder's or a stream's context."""
-    primaries, transfer, _, color_range = video.colors
-    context.sample_aspect_ratio = video.pixel_aspect
-    context.color_primaries, context.color_trc = primaries, transfer
-    context.colorspace = video.matrix if video.matrix in _MATRICES else _BT709
-    context.color_range = _FULL if color_range == _FULL else _LIMITED
-
-
-def write_segment(
-    frames: Iterable[VideoFrame], path: Path, video: Video, size: tuple[int, int], encoding: Encoding
-) -> None:
-    """Encode frames into a file of their own, which begins with a key frame and needs no other.
-
-    Without B-frames: their order of decoding would not fit at the seams of videos of a variable frame rate.
-
-    Raises:
-        OutputError: it cannot be written, or the encoder fails.
-    """
-    import av
-
-    encoder, settings, (worst, best) = _ENCODERS[encoding.codec]
-    level = round(worst + (best - worst) * (encoding.quality - 1) / 99)
-    try:
-        with av.open(str(path), "w", format="nut") as container:
-            stream = container.add_stream(encoder, rate=video.frame_rate or 25)
-            context: Any = stream.codec_context
-            context.width, context.height, context.pix_fmt = *size, encoding.pixel_format
-            context.time_base, context.max_b_frames = video.time_base, 0
-            tag_colors(context, video)
-            matrix, color_range = context.colorspace, context.color_range
-            context.options = dict(settings) | ({} if encoding.codec == "ffv1" else {"crf": str(level)})
-            durations: dict[int, int] = {}
-            for frame in frames:
-                made: Any = av.VideoFrame.from_ndarray(frame.pixels, _RGB[frame.pixels.dtype.name])
-                made = made.reformat(
-                    format=encoding.pixel_format, dst_colorspace=_MATRICES[matrix],
-                    dst_color_range=color_range,
-                )  # fmt: skip
-                made.pts, made.time_base, durations[frame.time] = frame.time, video.time_base, frame.duration
-                made.color_range, made.colorspace = color_range, matrix
-                container.mux(_timed(stream.encode(made), durations))
-            container.mux(_timed(stream.encode(None), durations))
-    except av.FFmpegError as error:
-        raise OutputError(f"the video cannot be encoded ({error.strerror}); choose another codec") from error
 
 
 def _frames_by_length(container: Any, stream: Any) -> int:
@@ -356,26 +245,11 @@ def _decoding_start(path: Path, shown: str, max_pixels: int) -> int | None:
 
 
 _COLOR_NAMES = ("color_primaries", "color_trc", "colorspace", "color_range")
-_RGB = {"uint8": "rgb24", "uint16": "rgb48le"}
 
 
 def _chroma(form: Any) -> str:
     """Name the sampling of colour: 420, 422 or 444."""
     return next((each for each in ("420", "422") if each in form.name or form.name == {"420": "nv12"}.get(each)), "444")
-
-
-def _pixel_formats(codec: str) -> list[str]:
-    import av
-
-    encoder = av.Codec(_ENCODERS[codec][0], "w")
-    return sorted(each.name for each in encoder.video_formats or () if each.name.startswith("yuv"))
-
-
-def _timed(packets: list[Any], durations: dict[int, int]) -> list[Any]:
-    """Give packets the durations of their frames, which encoders lose."""
-    for packet in packets:
-        packet.duration = durations.pop(packet.pts, 0) or packet.duration
-    return packets
 
 
 @contextmanager
