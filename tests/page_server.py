@@ -38,7 +38,7 @@ def page_server(
 
     from s3diff.serving.http.api import create_app
     from s3diff.serving.http.auth import Auth
-    from s3diff.serving.page import mount_page
+    from s3diff.serving.page.mounting import mount_page
     from s3diff.serving.service import RestorationService
 
     auth = Auth(tokens)

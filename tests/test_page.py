@@ -27,7 +27,7 @@ from s3diff.options import LIMITS, RANGES
 from s3diff.presets import PRESETS
 from s3diff.service_errors import SERVICE_ERRORS
 from s3diff.serving.page.controls import page_controls
-from s3diff.serving.page.layout import STATIC
+from s3diff.serving.page.mounting import STATIC
 
 httpx = pytest.importorskip("httpx", reason="needs the extra web")
 pytest.importorskip("fastapi", reason="needs the extra web")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from s3diff.serving.page.layout import STATIC
+from s3diff.serving.page.mounting import STATIC
 from test_page_browser import PATIENCE_MS, PHOTOS, Seen, photograph
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra test")

@@ -30,7 +30,7 @@ from s3diff.serving.service import RestorationService
 from serving_pictures import photo
 
 httpx = pytest.importorskip("httpx", reason="needs the extra web")
-page = pytest.importorskip("s3diff.serving.page", reason="needs the extra web")
+page = pytest.importorskip("s3diff.serving.page.mounting", reason="needs the extra web")
 
 pytestmark = pytest.mark.slow
 

@@ -114,7 +114,6 @@ def _root(
 
 
 def main() -> None:
-    """Run the command."""
     # Tokenizer threads and advisory notices have no place in a command's output.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     # A file name that the terminal cannot encode must not end the run.

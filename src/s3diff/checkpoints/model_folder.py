@@ -121,7 +121,6 @@ class LoadedModel:
 
     @property
     def name(self) -> str:
-        """The model's name."""
         return self.description.name
 
     @property

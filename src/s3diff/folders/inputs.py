@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from s3diff.errors import PictureError
@@ -120,6 +121,7 @@ class _Search:
         self.results: set[str] = set()
         self._recursive, self._is_among_others = recursive, is_among_others
         self._output = None if output is None else os.path.realpath(output)
+        self._real_folder = cache(os.path.realpath)  # links in the folders of paths are resolved once per folder
 
     def take(self, name: str) -> None:
         if not name:
@@ -276,27 +278,27 @@ class _Search:
             self.found.left_out.add_no_picture(name)
         return extension in PICTURE_EXTENSIONS
 
+    def _place_of(self, path: Path) -> str:
+        folder, name = os.path.split(path)
+        return os.path.normcase(os.path.join(self._real_folder(folder), name))
+
     def leave_results_out(self) -> None:
         """Leave out results of earlier runs, unless there is nothing else: then they are meant."""
-        folders = _RealFolders()
-        is_result = [folders.place_of(path) in self.results for path, _ in self.found.pictures]
-        if all(is_result):
+        kept = [pair for pair in self.found.pictures if self._place_of(pair[0]) not in self.results]
+        if not kept:
             return
-        for (path, _), is_left_out in zip(self.found.pictures, is_result, strict=True):
-            if is_left_out:
+        for path, _ in self.found.pictures:
+            if self._place_of(path) in self.results:
                 self.found.left_out.add(RESULTS, path.name)
-        self.found.pictures = [
-            pair for pair, is_left_out in zip(self.found.pictures, is_result, strict=True) if not is_left_out
-        ]
+        self.found.pictures = kept
 
     def leave_repetitions_out(self) -> None:
         """Keep each picture once, under its own name rather than a link's."""
-        folders = _RealFolders()
-        own = {folders.place_of(path) for path, _ in self.found.pictures if not path.is_symlink()}
+        own = {self._place_of(path) for path, _ in self.found.pictures if not path.is_symlink()}
         kept: list[tuple[Path, Path]] = []
         places: dict[str, Path] = {}
         for path, relative in self.found.pictures:
-            place = folders.place_of(path)
+            place = self._place_of(path)
             first = places.setdefault(place, relative)
             is_link_to_own = path.is_symlink() and os.path.normcase(os.path.realpath(path)) in own
             if is_link_to_own or first != relative:
@@ -304,19 +306,6 @@ class _Search:
             else:
                 kept.append((path, relative))
         self.found.pictures = kept
-
-
-class _RealFolders:
-    """Resolve links in the folders of paths, once per folder."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, str] = {}
-
-    def place_of(self, path: Path) -> str:
-        folder, name = os.path.split(path)
-        if folder not in self._known:
-            self._known[folder] = os.path.realpath(folder)
-        return os.path.normcase(os.path.join(self._known[folder], name))
 
 
 def _places(names: Iterable[str], root: Path) -> Iterator[str]:

@@ -91,7 +91,6 @@ class RunWork:
             return counted.known + self._mean * (len(counted.jobs) - counted.num_known)
 
     def close(self) -> None:
-        """End the thread."""
         self._is_closed.set()
 
     def of(self, job: RestoreJob) -> float:
@@ -248,7 +247,6 @@ class RunProgress:
             self._speeds.add(self._speed_of(), pixels, result.seconds)
 
     def close(self) -> None:
-        """Save the measurements."""
         self._work.close()
         if self._work.begun.jobs and self._speed_of is not None:
             self._speeds.save()

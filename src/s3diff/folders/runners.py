@@ -119,13 +119,11 @@ class LocalRunner:
 
     @property
     def restorer(self) -> Restorer:
-        """The model on its device."""
         if callable(self._restorer):
             self._restorer = self._restorer()
         return self._restorer
 
     def prepare(self) -> None:
-        """Load the model."""
         _ = self.restorer
 
     def open(self, job: RestoreJob) -> Opened | OpenedSeries:

@@ -57,7 +57,6 @@ class Conveyor(Generic[Item, Ready, Made]):
         ]
 
     def start(self) -> None:
-        """Start the threads."""
         for thread in self._threads:
             thread.start()
 

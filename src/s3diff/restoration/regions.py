@@ -69,35 +69,24 @@ def estimate_in_tiles(
     return estimator.degrees_from([(total / count).to(torch.float32) for total in sums])
 
 
-class EnlargedInput:
-    """Enlarge the input part by part.
+def enlarged_part(
+    low_quality: LowQuality, size: tuple[int, int], mode: Upsampling, rows: Span, columns: Span, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Compute (base, image) of a part of the enlarged, padded picture.
 
     Args:
-        read: the low-quality picture.
-        low_quality_size: its (height, width).
         size: (height, width) of the enlarged picture.
+        rows: of the picture as :func:`pad_to_multiple` continues it.
+
+    Returns:
+        The enlarged input in [0, 1] and in the networks' [-1, 1], both [B, 3, rows.length, columns.length].
     """
-
-    def __init__(
-        self, read: Reader, low_quality_size: tuple[int, int], size: tuple[int, int], mode: Upsampling
-    ) -> None:
-        self._read, self._low_quality_size, self._size, self._mode = read, low_quality_size, size, mode
-
-    def region(self, rows: Span, columns: Span, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Compute (base, image) of a part of the padded picture.
-
-        Args:
-            rows: of the picture as :func:`pad_to_multiple` continues it.
-
-        Returns:
-            The enlarged input in [0, 1] and in the networks' [-1, 1], both [B, 3, rows.length, columns.length].
-        """
-        needed, index = zip(
-            *(mirrored_span(side, span) for side, span in zip(self._size, (rows, columns), strict=True)), strict=True
-        )
-        base = enlarge_region(self._read, self._low_quality_size, self._size, needed[0], needed[1], self._mode)
-        base = base.index_select(2, index[0]).index_select(3, index[1]).to(device)
-        return base, to_network_range(base)
+    needed, index = zip(
+        *(mirrored_span(side, span) for side, span in zip(size, (rows, columns), strict=True)), strict=True
+    )
+    base = enlarge_region(low_quality.read, low_quality.size, size, needed[0], needed[1], mode)
+    base = base.index_select(2, index[0]).index_select(3, index[1]).to(device)
+    return base, to_network_range(base)
 
 
 def kept_depth(depth: np.dtype, color_match: ColorMatch, *, in_grey: bool) -> np.dtype:

@@ -48,7 +48,6 @@ def require_installed(runtime: Runtime, what: str) -> None:
 
 
 def version_of(runtime: Runtime) -> str:
-    """Return an installed runtime's version."""
     return version(runtime)
 
 

@@ -76,7 +76,6 @@ class Passed(Protocol):
 
 
 def unchanged(name: str, tensor: Tensor, rows: HaloSpan, columns: HaloSpan) -> Tensor:
-    """Return the tensor unchanged."""
     return tensor
 
 

@@ -31,10 +31,10 @@ from s3diff.restoration.finishing import finish, is_finished_by_rounding, to_net
 from s3diff.restoration.memory import attempt
 from s3diff.restoration.regions import (
     Canvas,
-    EnlargedInput,
     LowQuality,
     PartCanvas,
     cut_at_edge,
+    enlarged_part,
     estimate_in_tiles,
     tensor_reader,
 )
@@ -74,8 +74,6 @@ class Walked(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """Hold a still picture and its sizes."""
-
     picture: Picture
     sizes: Sizes
 
@@ -187,7 +185,7 @@ def walk(
     """
     # Folded weights occupy one place until the next picture's, and a plan depends on the device's free memory.
     with model.turn(), repeatable(exactly=not model.acceleration.compiled):
-        generator, (read_part, size, count), (width, height) = model.generator, low_quality, sizes.working
+        generator, count, (width, height) = model.generator, low_quality.num_pictures, sizes.working
         positive, negative = model.prompts(options, count)
         assert options.guidance is not None, "for_model fills it in"
         clock, part = StageClock(model.device, len(plan.regions), on_begin), 1 if in_turn else count
@@ -199,7 +197,7 @@ def walk(
         with clock.stage("fold"):
             encoder_adaptation, unet_adaptation = model.adaptations(for_encoder, for_unet, in_turn)
         # On the CPU: not every device has the filter against aliasing, and all enlarge alike.
-        enlarged = EnlargedInput(read_part, size, (height, width), options.upsampling or model.upsampling)
+        enlarged = partial(enlarged_part, low_quality, (height, width), options.upsampling or model.upsampling)
         regions, result = plan.regions, None
         # Elsewhere a block has not ended when its call returns.
         share = on_share if model.device.type == "cpu" and not model.acceleration.compiled else None
@@ -210,7 +208,7 @@ def walk(
             in_tiles = partial(progress, "predict") if progress else None
             stages = model.runtime or TiledStages(generator, plan, in_tiles, model.decoder_for(options), share)
             with clock.stage("prepare"):
-                base, image = enlarged.region(rows.read, columns.read, model.device)
+                base, image = enlarged(rows.read, columns.read, model.device)
                 noise = _latent_noise(model, plan, rows, columns, options)
             predict = partial(
                 stages.predict_guided,

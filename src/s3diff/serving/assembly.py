@@ -237,7 +237,7 @@ def make_app(settings: ServiceSettings, service: RestorationService) -> FastAPI:
         root_path=settings.root_path,
     )
     if settings.with_page:
-        from s3diff.serving.page import mount_page
+        from s3diff.serving.page.mounting import mount_page
 
         mount_page(app, service)
     return app

@@ -94,7 +94,6 @@ class JobRecords:
         return None if content is None else content.decode(errors="replace")
 
     def write_progress(self, job: Job) -> None:
-        """Write down how far a job is."""
         status = job.status
         self._write(f"live/{job.id}.progress", {name: getattr(status, name) for name in _PROGRESS}, replace=True)
 
@@ -127,7 +126,6 @@ class JobRecords:
                 folder.rmdir()
 
     def jobs_with_work(self) -> set[str]:
-        """List the jobs with unfinished work."""
         folders = {entry.key.rpartition("/")[0].rpartition("/")[2] for entry in self._store.entries("work")}
         return set(filter(_JOB_ID.fullmatch, folders))
 
@@ -167,7 +165,6 @@ class JobRecords:
             self.clear(job_id)
 
     def has_ended(self, job_id: str) -> bool:
-        """Check whether a job's end is recorded."""
         return self._store.find(f"kept/{job_id}.end") is not None
 
     def read_end(self, job: Job) -> dict[str, Any] | None:

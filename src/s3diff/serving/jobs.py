@@ -133,7 +133,6 @@ class Job:
 
     @property
     def status(self) -> JobStatus:
-        """The current state."""
         return self._status
 
     @property

@@ -100,13 +100,11 @@ class Pipeline:
         self._restoring = threading.Thread(target=self._restore_loop, name="s3diff-restore", daemon=True)
 
     def start(self) -> None:
-        """Start the threads."""
         self._conveyor.start()
         self._restoring.start()
 
     @property
     def is_alive(self) -> bool:
-        """Whether all threads run."""
         return self._conveyor.is_alive and self._restoring.is_alive()
 
     @property

@@ -26,8 +26,6 @@ _ANCHORS = ((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0))
 
 
 class EstimatorTrainer(Loop):
-    """Train the estimator."""
-
     kind = "estimator"
 
     def __init__(
@@ -76,7 +74,6 @@ class EstimatorTrainer(Loop):
         )
 
     def load(self, state: RunState) -> None:
-        """Load a checkpoint of the same network."""
         self.estimator.load_state_dict(state.model)
 
     def export(self) -> Path:

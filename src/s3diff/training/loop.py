@@ -303,7 +303,6 @@ class Loop(ABC):
         return dict(zip(names, means, strict=True)) | {"learning_rate": rate}
 
     def _largest(self, value: float) -> float:
-        """Return the largest of all processes' values."""
         if self.accelerator.num_processes == 1:
             return value
         return float(self.accelerator.gather(torch.tensor([value], device=self.device)).max())

@@ -72,7 +72,6 @@ class ReconstructionLoss(nn.Module):
         return self._with_total(terms)
 
     def of_pixels(self, result: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Compute the loss without the perceptual terms."""
         return self._with_total(self._pixel_terms(result, target))
 
     def _pixel_terms(self, result: Tensor, target: Tensor) -> dict[str, Tensor]:

@@ -47,7 +47,6 @@ class Tracker:
             self._wandb = wandb.init(project="s3diff", name=name, config=dict(config), dir=str(output), resume="allow")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one line of figures."""
         if self._log is None:
             return
         figures = {key: value if math.isfinite(value) else None for key, value in values.items()}
@@ -68,7 +67,6 @@ class Tracker:
             self._wandb.log({name: wandb.Image(image.permute(1, 2, 0).numpy())}, step=step)
 
     def close(self) -> None:
-        """Flush and close everything."""
         if self._log is not None:
             self._log.close()
         if self._board is not None:

@@ -202,7 +202,6 @@ class Trainer(Loop):
 
     @property
     def validate_every(self) -> int:
-        """Steps between validations."""
         return self.config.validation.every
 
     def validate(self, tracker: Tracker) -> None:

@@ -119,7 +119,6 @@ class ExifBlock:
                 del self.data[begin:]
 
     def _directory(self, name: str) -> int | None:
-        """Return a directory's offset."""
         if name == "IFD0":
             return self._unpack("I", self._start + 4) if self._first is None else self._first
         parent, tag = _LINKS[name]
@@ -285,10 +284,6 @@ def can_move(note: bytes) -> bool:
 
 
 def _directory(note: bytes, start: int, order: str) -> list[tuple[int, int]]:
-    """Return offset and number of bytes of each entry of a directory; none if there is no directory at that place.
-
-    Makers write entries of types of their own, which are skipped; most entries of a directory fit into the notes.
-    """
     if start + 2 > len(note):
         return []
     (count,) = struct.unpack_from(f"{order}H", note, start)

@@ -133,7 +133,6 @@ class XmpPacket:
                 each.appendChild(self._document.createTextNode(value))
 
     def remove(self, element: XmlElement, namespace: str, name: str) -> None:
-        """Remove a property."""
         self._changed = True
         if element.hasAttributeNS(namespace, name):
             element.removeAttributeNS(namespace, name)

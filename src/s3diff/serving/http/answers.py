@@ -62,7 +62,6 @@ def sent(result: Result, then: BackgroundTask | None = None) -> Response:
 
 
 def failure_answer(failure: ServiceFailure) -> JSONResponse:
-    """Answer with a failure."""
     return error_answer(failure.kind.code, failure.message, failure.field, failure.retry_seconds)
 
 

@@ -43,7 +43,6 @@ class Metrics:
         service.listeners.append(lambda job: self._job_seconds.labels(job.status.state).observe(job.seconds))
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one answered request."""
         self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
 
