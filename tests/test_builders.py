@@ -9,14 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import documents
 from command_runs import Command
 from conftest import REPOSITORY
+from s3diff import Restorer
 from s3diff.evaluation import measures
+from test_export import MAX_LEVELS, levels, picture
 
 PAGE = REPOSITORY / "docs/builders.md"
+GRAPH = "A graph without s3diff"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not PAGE.is_file(), reason="needs the documents of the repository"),
@@ -51,8 +55,33 @@ def registered() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("registered")
-@pytest.mark.parametrize("title", sections())
+@pytest.mark.parametrize("title", sorted(sections().keys() - {GRAPH}))
 def test_a_door(title: str, command: Command, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_section(title, command, here, monkeypatch)
+
+
+def test_a_graph_of_the_shipped_model_for_all_sizes(
+    compact: Restorer, command: Command, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_section(GRAPH, command, here, monkeypatch)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession("compact.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map["fingerprint"] == compact.model.fingerprint
+    for height, width in ((13, 10), (5, 31), (1, 2), (24, 16)):
+        low_quality = picture(height, width)
+        restored, used = session.run(None, {"low_quality": low_quality})
+        assert levels(restored, compact, low_quality) < MAX_LEVELS
+        estimated = compact.restore_tensor(torch.from_numpy(low_quality)).degrees.numpy()
+        assert np.abs(used - estimated).max() < 1e-4
+    given = np.array([[0.9, -1]], np.float32)
+    restored, used = session.run(None, {"low_quality": low_quality, "degrees": given})
+    assert levels(restored, compact, low_quality, blur=0.9) < MAX_LEVELS
+    assert used[0, 0] == np.float32(0.9)
+
+
+def run_section(title: str, command: Command, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a section's examples in an empty folder with a photograph and small sets."""
     for package in re.findall(r"import (onnxruntime)|integrations\.(diffusers)", str(sections()[title])):
         pytest.importorskip("".join(package), reason="an extra that is not installed")
     monkeypatch.setenv("S3DIFF_CACHE", str(here / "cache"))

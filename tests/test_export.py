@@ -1,4 +1,7 @@
-"""Exported graphs: numbers of the Restorer, for any size, without s3diff on the other side."""
+"""Exported graphs: numbers of the Restorer, for any size, without s3diff on the other side.
+
+``test_builders.py`` has the shipped model's, by the page's own lines.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from s3diff.checkpoints.model_folder import load_model
 from s3diff.errors import MissingExtraError, OptionError, OutputError
 from s3diff.export.writing import export_model
 from s3diff.restoration import runtimes
+from tiny_models import WHOLE_PICTURE, save_few_layers
 
 #: Largest difference to the Restorer, in levels of 255: the LoRA is added per picture, not folded into the weights.
 MAX_LEVELS = 0.05
@@ -48,26 +52,6 @@ def require(runtime: Any) -> None:
 
 
 @pytest.mark.slow
-def test_onnx_of_the_shipped_model_for_all_sizes(compact: Restorer, tmp_path: Path) -> None:
-    require("onnxruntime")
-    import onnxruntime
-
-    (path,) = export_model("compact", tmp_path / "compact.onnx")
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    assert session.get_modelmeta().custom_metadata_map["fingerprint"] == compact.model.fingerprint
-    for height, width in ((13, 10), (5, 31), (1, 2), (24, 16)):
-        low_quality = picture(height, width)
-        restored, used = session.run(None, {"low_quality": low_quality})
-        assert levels(restored, compact, low_quality) < MAX_LEVELS
-        estimated = compact.restore_tensor(torch.from_numpy(low_quality)).degrees.numpy()
-        assert np.abs(used - estimated).max() < 1e-4
-    given = np.array([[0.9, -1]], np.float32)
-    restored, used = session.run(None, {"low_quality": low_quality, "degrees": given})
-    assert levels(restored, compact, low_quality, blur=0.9) < MAX_LEVELS
-    assert used[0, 0] == np.float32(0.9)
-
-
-@pytest.mark.slow
 def test_onnx_in_parts(few_layers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that one file cannot hold lie next to it; what is loaded is exported as well as a folder."""
     require("onnxruntime")
@@ -84,18 +68,27 @@ def test_onnx_in_parts(few_layers: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert levels(session.run(None, {"low_quality": low_quality})[0], restorer, low_quality) < MAX_LEVELS
 
 
-@pytest.mark.slow
-def test_openvino_for_all_sizes(few_layers: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def openvino_graph(few_layers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Export a graph for OpenVINO, weights in half, by the command; the tests share it."""
     require("openvino")
+    path = tmp_path_factory.mktemp("graph") / "few.xml"
+    line = [sys.executable, "-m", "s3diff", "export", str(few_layers), str(path), "--half"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.mark.slow
+def test_openvino_for_all_sizes(few_layers: Path, openvino_graph: Path) -> None:
     import openvino
 
     restorer = Restorer.from_pretrained(few_layers, device="cpu", precision="float32")
-    paths = export_model(few_layers, tmp_path / "few.xml", half=True)
-    assert [each.name for each in paths] == ["few.bin", "few.xml"]
+    assert sorted(each.name for each in openvino_graph.parent.iterdir()) == ["few.bin", "few.xml"]
     weights = sum(tensor.numel() for tensor in restorer.model.generator.state_dict().values())
-    assert paths[0].stat().st_size < 3 * weights, "two bytes each"
+    assert openvino_graph.with_suffix(".bin").stat().st_size < 3 * weights, "two bytes each"
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    model = openvino.Core().compile_model(paths[1], "CPU", settings)
+    model = openvino.Core().compile_model(openvino_graph, "CPU", settings)
     for height, width in ((13, 10), (5, 31)):
         low_quality = picture(height, width)
         found = model({"low_quality": low_quality, "degrees": ESTIMATE})
@@ -105,17 +98,20 @@ def test_openvino_for_all_sizes(few_layers: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not PAGE.is_file(), reason="needs the documents of the repository")
 @pytest.mark.skipif(sys.platform != "linux" or shutil.which("g++") is None, reason="needs g++, on Linux")
-def test_the_program_in_cpp_by_the_documents(few_layers: Path, tmp_path: Path) -> None:
-    require("openvino")
+def test_the_program_in_cpp_by_the_documents(few_layers: Path, openvino_graph: Path, tmp_path: Path) -> None:
+    """The section's lines, but for the export, which is made already: of a smaller model."""
     section = PAGE.read_text("utf-8").split("## A graph in C++")[1]
-    lines = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[0].replace("export compact ", f"export {few_layers} ")
+    lines = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[0]
+    assert "s3diff export compact compact.xml\n" in lines
+    lines = lines.replace("s3diff export compact compact.xml\n", "")
+    for suffix in (".xml", ".bin"):
+        shutil.copy(openvino_graph.with_suffix(suffix), tmp_path / f"compact{suffix}")
     low_quality = picture(13, 10)
     pixels = (low_quality[0].transpose(1, 2, 0) * 255).round().astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.jpg", quality=100)
     (tmp_path / "integrations").symlink_to(REPOSITORY / "integrations")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    script = f's3diff() {{ python -m s3diff "$@"; }}\n{lines}'
-    subprocess.run(["bash", "-ec", script], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
+    subprocess.run(["bash", "-ec", lines], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
     restorer = Restorer.from_pretrained(few_layers, device="cpu", precision="float32")
     expected = restorer.restore(tmp_path / "photo.jpg").array.astype(int)
     assert np.abs(np.asarray(Image.open(tmp_path / "restored.ppm")) - expected).max() <= 1
@@ -128,7 +124,7 @@ def test_onnx_in_half_of_the_bytes_with_degrees_that_must_be_given(few_layers: P
     import onnxruntime
 
     restorer = Restorer.from_pretrained(few_layers, device="cpu", precision="float32")
-    (path,) = export_model(few_layers, tmp_path / "few.onnx", half=True, need_degrees=True)
+    (path,) = export_model(few_layers, tmp_path / "few.onnx", size=(10, 13), half=True, need_degrees=True)
     kinds = {weight.data_type for weight in onnx.load(path).graph.initializer if len(weight.dims) == 4}
     assert kinds == {onnx.TensorProto.FLOAT16}
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -142,15 +138,17 @@ def test_onnx_in_half_of_the_bytes_with_degrees_that_must_be_given(few_layers: P
 
 
 @pytest.mark.slow
-def test_torch_of_a_model_with_attention_and_options(tiny: Path, tmp_path: Path) -> None:
-    """The released kind: norms and attention over the picture, padding of 64 px, more than the picture's own size."""
+def test_torch_of_a_model_with_attention_and_options(tmp_path: Path) -> None:
+    """The released kind, for pictures that the networks get with padding and without it, in either direction."""
+    save_few_layers(tmp_path / "model", WHOLE_PICTURE)
     options = RestoreOptions(guidance=1, color_match="adain")
-    (path,) = export_model(tiny, tmp_path / "deep" / "tiny.pt2", options=options)
+    (path,) = export_model(tmp_path / "model", tmp_path / "deep" / "tiny.pt2", options=options)
     extra = {"s3diff.json": ""}
     program = torch.export.load(path, extra_files=extra).module()
     assert json.loads(extra["s3diff.json"])["guidance"] == "1.0"
-    restorer = Restorer.from_pretrained(tiny, device="cpu", precision="float32")
-    for height, width in ((33, 18), (17, 40)):
+    restorer = Restorer.from_pretrained(tmp_path / "model", device="cpu", precision="float32")
+    assert restorer.config.pad_multiple == 8
+    for height, width in ((33, 19), (24, 15), (13, 40), (16, 32)):
         low_quality = picture(height, width)
         restored = program(torch.from_numpy(low_quality), torch.from_numpy(ESTIMATE))[0].detach().numpy()
         assert levels(restored, restorer, low_quality, guidance=1, color_match="adain") < MAX_LEVELS

@@ -348,14 +348,14 @@ def test_the_pixels_of_a_streamed_result_are_not_in_memory(tmp_path: Path) -> No
 
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="peak memory of a child is asked through os.wait4")
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_picture(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_picture(small: Path, tmp_path: Path) -> None:
     """The whole process; both pictures are estimated in tiles of one size. ``restore`` takes some 90 MiB more for the
     larger one.
     """
     script = (
         "import sys, torch; from s3diff import Restorer, RestoreOptions\n"
         "torch.set_num_threads(1)\n"
-        "Restorer.from_pretrained('compact', device='cpu').restore_file(*sys.argv[1:3],"
+        f"Restorer.from_pretrained({str(small)!r}, device='cpu').restore_file(*sys.argv[1:3],"
         " RestoreOptions(scale=0.05, tile=384, grey='keep'))"
     )
     peaks = []

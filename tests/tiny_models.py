@@ -44,6 +44,21 @@ COMPACT = GeneratorConfig(
     estimator=DegradationEstimatorConfig(stage_channels=(4, 6), hidden_channels=8),
 )
 
+#: The released kind with few layers: norms and attention over the whole picture, padding to 8 px.
+WHOLE_PICTURE = GeneratorConfig(
+    unet=UNetConfig(
+        block_out_channels=(16, 32),
+        num_heads=(2, 4),
+        cross_attention=(True, False),
+        layers_per_block=1,
+        context_channels=32,
+        norm_num_groups=16,
+        lora_rank=6,
+    ),
+    autoencoder=AutoencoderConfig(block_out_channels=(32, 32, 32), layers_per_block=1, lora_rank=4),
+    estimator=DegradationEstimatorConfig(stage_channels=(4, 6), hidden_channels=8),
+)
+
 
 def compact_parts() -> tuple[OneStepGenerator, StoredPrompts]:
     torch.manual_seed(3)
@@ -55,11 +70,14 @@ def save_compact(folder: Path, **options: Any) -> None:
     save_model(folder, generator, prompts, name="tiny-compact", **options)
 
 
-def save_few_layers(folder: Path) -> None:
-    """A model of the ``compact`` kind with few layers, all of them at work: converting takes seconds."""
+def save_few_layers(folder: Path, config: GeneratorConfig | None = None) -> None:
+    """A model of the ``compact`` kind, or of another one, with few layers, all of them at work.
+
+    Converting takes seconds.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        generator = OneStepGenerator(debug().generator)
+        generator = OneStepGenerator(config or debug().generator)
         initialise_from_scratch(generator)
         with torch.no_grad():
             for name, parameter in generator.named_parameters():

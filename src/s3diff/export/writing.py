@@ -80,8 +80,14 @@ class PictureGraph(nn.Module):
         latent = self.encode(image, for_encoder)
         prediction = self.predict(latent, for_unet, self.context, self.guidance)
         clean = generator.config.schedule.clean_latent(latent, prediction)
-        decoded = from_network_range(generator.decode(clean, image))[:, :, :height, :width]
+        decoded = _cut(from_network_range(generator.decode(clean, image)), height, width)
         return match_color(decoded, base, self.color_match).clamp(0, 1), used
+
+
+def _cut(image: Tensor, height: int, width: int) -> Tensor:
+    """Cut off the padding. A slice would tie the graph to sides that are padded, or to sides that are not."""
+    rows, columns = (torch.arange(side, device=image.device) for side in (height, width))
+    return image.index_select(-2, rows).index_select(-1, columns)
 
 
 def _padded(image: Tensor, multiple: int) -> Tensor:
@@ -100,8 +106,9 @@ ExportFormat = Literal["onnx", "torch", "openvino"]
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch": ".pt2", "openvino": ".xml"}
 #: Names of the graph's inputs and outputs.
 INPUTS, OUTPUTS = ("low_quality", "degrees"), ("restored", "degrees_used")
-#: (width, height) of the picture that a graph for all sizes is traced with; odd, and of two different sides.
-_TRACED_SIZE = (27, 22)
+#: (width, height) of the picture that a graph for all sizes is traced with: unlike, and both odd, so that enlarged by 4
+#: neither is what a model pads to; otherwise the graph would hold for such sides only.
+_TRACED_SIZE = (27, 21)
 
 
 def export_model(
