@@ -22,7 +22,8 @@ from hardware import machine
 from real_esrgan import RealEsrgan, model_files
 
 from s3diff import MissingExtraError, OptionError, Restorer
-from s3diff.images.codecs import from_array, read_picture
+from s3diff.images.files.reading import read_picture
+from s3diff.images.picture import from_array
 from s3diff.restoration.device import cpu_computes_in_bfloat16
 from s3diff.restoration.process_limits import keep_freed_memory
 

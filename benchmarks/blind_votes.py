@@ -34,7 +34,10 @@ from targets import wilson_interval
 from s3diff.degradation.jpeg import compress_jpeg
 from s3diff.degradation.noise import gaussian_noise
 from s3diff.errors import S3DiffError
-from s3diff.images.codecs import Picture, from_array, list_pictures, read_picture, to_pil, to_tensor, write_picture
+from s3diff.images.files.pillow_pictures import to_pil
+from s3diff.images.files.reading import list_pictures, read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture, from_array, to_tensor
 
 RESULTS = Path(__file__).resolve().parent / "results" / "blind"
 MILD, REDUCED, OWN_SIZE = "mild", "reduced", "own size"

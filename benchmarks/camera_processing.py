@@ -27,7 +27,8 @@ from s3diff.degradation.application import apply
 from s3diff.degradation.settings import PRESETS
 from s3diff.degradation.synthesis import draw
 from s3diff.evaluation.metrics import luma
-from s3diff.images.codecs import list_pictures, read_picture, to_tensor
+from s3diff.images.files.reading import list_pictures, read_picture
+from s3diff.images.picture import to_tensor
 from s3diff.training.phases import softened
 
 SCALE = 4

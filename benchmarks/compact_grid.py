@@ -19,7 +19,10 @@ import real_esrgan
 from enlargers import BICUBIC, SCALE, Enlarger, reduced
 from PIL import Image, ImageDraw, ImageFont
 
-from s3diff.images.codecs import Picture, from_array, from_tensor, read_picture, to_pil, to_tensor, write_picture
+from s3diff.images.files.pillow_pictures import to_pil
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture, from_array, from_tensor, to_tensor
 
 CROP_PX, ZOOM = 128, 2
 GAP_PX, HEADER_PX = 4, 26

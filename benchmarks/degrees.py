@@ -26,7 +26,8 @@ from targets import Target, all_reached, at_least, at_most
 from s3diff import Restorer
 from s3diff.degradation.noise import gaussian_noise
 from s3diff.errors import S3DiffError
-from s3diff.images.codecs import list_pictures, read_picture, to_tensor
+from s3diff.images.files.reading import list_pictures, read_picture
+from s3diff.images.picture import to_tensor
 
 #: Standard deviations of the blur in pixels of the picture before it is reduced; real cameras of RealSR: 2 to 3.
 BLUR_SIGMAS_PX = (0.2, 0.8, 1.4, 2.0, 2.6, 3.2, 3.8)

@@ -27,7 +27,8 @@ from s3diff.degradation.jpeg import compress_jpeg
 from s3diff.degradation.noise import gaussian_noise
 from s3diff.errors import S3DiffError
 from s3diff.evaluation.metrics import psnr_y
-from s3diff.images.codecs import list_pictures, read_picture, to_tensor
+from s3diff.images.files.reading import list_pictures, read_picture
+from s3diff.images.picture import to_tensor
 
 #: The dial is turned on crops of this side, reduced by 4.
 CROP_PX = 256

@@ -33,7 +33,7 @@ from s3diff.errors import PictureError, S3DiffError
 from s3diff.evaluation.metrics import psnr_y
 from s3diff.evaluation.niqe import NIQE
 from s3diff.evaluation.perceptual import DISTS, LPIPS
-from s3diff.images.codecs import write_picture
+from s3diff.images.files.writing import write_picture
 
 #: Networks' measures, and the one that decides which picture is harmed.
 SLOW, DECIDING = ("dists", "niqe"), "lpips"

@@ -25,7 +25,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from s3diff.degradation.jpeg import compress_jpeg
 from s3diff.degradation.noise import gaussian_noise
-from s3diff.images.codecs import from_array, read_picture, to_tensor, write_picture
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import from_array, to_tensor
 
 SIDE_PX = 512
 #: Folders below ``data`` of the shared files.

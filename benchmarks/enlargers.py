@@ -14,7 +14,9 @@ import real_esrgan
 import torch
 
 from s3diff import RestoreOptions, Restorer
-from s3diff.images.codecs import Picture, from_array, from_tensor, read_picture, to_tensor, write_picture
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture, from_array, from_tensor, to_tensor
 from s3diff.images.resampling import resample
 from s3diff.restoration.result import Degrees
 

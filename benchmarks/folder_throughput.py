@@ -33,7 +33,9 @@ from s3diff.folders.jobs import plan_jobs
 from s3diff.folders.journal import Journal
 from s3diff.folders.run import run_jobs, select_jobs
 from s3diff.folders.runners import LocalRunner
-from s3diff.images.codecs import Picture, read_picture, write_picture
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture
 from s3diff.options import OutputOptions
 from tiny_models import save_compact
 

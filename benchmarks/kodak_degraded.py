@@ -30,7 +30,9 @@ from s3diff.evaluation.report import Row, markdown, table
 from s3diff.evaluation.report_page import write_reports
 from s3diff.evaluation.scoring import Evaluation, evaluate
 from s3diff.evaluation.sets import EvaluationSet, find_set
-from s3diff.images.codecs import list_pictures, read_picture, to_tensor, write_picture
+from s3diff.images.files.reading import list_pictures, read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import to_tensor
 
 CROP_PX = 384
 DEGRADATION = DegradeOptions("s3diff", scale=4, seed=7)

@@ -24,7 +24,8 @@ import torch
 
 from s3diff.evaluation.measures import load_measures
 from s3diff.evaluation.sets import match_results, results_set
-from s3diff.images.codecs import read_picture, to_tensor
+from s3diff.images.files.reading import read_picture
+from s3diff.images.picture import to_tensor
 
 Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 OURS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y", "niqe", "lpips_alex", "dists")

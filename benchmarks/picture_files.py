@@ -76,7 +76,8 @@ def _by_pillow(format_name: str, **settings: Any) -> Any:
 
 def _deep(pixels: np.ndarray, path: Path) -> None:
     """16 bits, as this tree writes them."""
-    from s3diff.images.codecs import Picture, write_picture
+    from s3diff.images.files.writing import write_picture
+    from s3diff.images.picture import Picture
 
     write_picture(Picture(pixels.astype(np.uint16) * 257), path)
 
@@ -99,7 +100,8 @@ def work() -> None:
     """One side: for each line with two paths, the seconds that reading and writing take."""
     from dataclasses import replace
 
-    from s3diff.images.codecs import read_picture, write_picture
+    from s3diff.images.files.reading import read_picture
+    from s3diff.images.files.writing import write_picture
 
     for line in sys.stdin:
         source, target = json.loads(line)

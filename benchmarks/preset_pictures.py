@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 from s3diff import RestoreOptions, Restorer
 from s3diff.degradation.jpeg import compress_jpeg
 from s3diff.evaluation.measures import load_measures
-from s3diff.images.codecs import from_array, to_tensor
+from s3diff.images.picture import from_array, to_tensor
 from s3diff.images.resampling import resample
 from s3diff.option_texts import options_from_texts, texts_of_options
 from s3diff.presets import PRESETS

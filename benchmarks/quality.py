@@ -34,7 +34,9 @@ from s3diff.evaluation.report_page import write_reports
 from s3diff.evaluation.scorebook import Score
 from s3diff.evaluation.scoring import evaluate
 from s3diff.evaluation.sets import SetItem, find_set
-from s3diff.images.codecs import Picture, from_tensor, list_pictures, read_picture, to_tensor, write_picture
+from s3diff.images.files.reading import list_pictures, read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture, from_tensor, to_tensor
 from s3diff.images.resampling import resample
 
 SCALE = 4

@@ -17,7 +17,9 @@ import torch
 from do_no_harm_set import Scene, scenes
 from enlargers import SCALE, as_picture, restored
 
-from s3diff.images.codecs import read_picture, to_tensor, write_picture
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import to_tensor
 from s3diff.images.resampling import enlarge
 from s3diff.restoration.restorer import Restorer
 

@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from s3diff.images.codecs import Picture, from_array, list_pictures, read_picture, write_picture
+from s3diff.images.files.reading import list_pictures, read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture, from_array
 
 NAME = "real-esrgan"
 _MODEL = "realesrgan-x4plus"

@@ -17,8 +17,8 @@ from torch import nn
 
 from s3diff import RestoreOptions
 from s3diff.checkpoints.model_folder import LoadedModel
-from s3diff.images.codecs import Picture, from_tensor, to_tensor
 from s3diff.images.color_match import match_color
+from s3diff.images.picture import Picture, from_tensor, to_tensor
 from s3diff.images.resampling import crop, enlarge, from_network_range, pad_to_multiple, to_network_range
 from s3diff.options import ReleasedTiles
 from s3diff.restoration.tile_plan import plan_tiles

@@ -32,7 +32,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from s3diff import RestoreOptions, Restorer
 from s3diff.checkpoints.assembly import generator_on_meta
 from s3diff.errors import S3DiffError
-from s3diff.images.codecs import Picture, from_tensor, read_picture, to_tensor
+from s3diff.images.files.reading import read_picture
+from s3diff.images.picture import Picture, from_tensor, to_tensor
 from s3diff.images.resampling import enlarge
 from s3diff.networks.one_step_generator import DEFAULT_GUIDANCE, GeneratorConfig
 from s3diff.restoration.device import choose_device, choose_dtype

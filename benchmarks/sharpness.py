@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from s3diff.evaluation.metrics import luma
-from s3diff.images.codecs import list_pictures, read_picture, to_tensor
+from s3diff.images.files.reading import list_pictures, read_picture
+from s3diff.images.picture import to_tensor
 
 SIDE_PX = 256
 #: Bands in cycles per pixel; half a cycle is the finest that a picture holds.

@@ -26,7 +26,9 @@ import numpy as np
 import torch
 
 from s3diff import RestoreOptions, Restorer
-from s3diff.images.codecs import from_array, read_picture, write_picture
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import from_array
 from s3diff.options import MIN_TILE_PX
 from s3diff.restoration.process_limits import processor
 from s3diff.restoration.tile_plan import LOCAL_TILE_PX, TilePlan

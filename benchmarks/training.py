@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from recipe_weights import recipe_weights
 from s3diff.checkpoints.weights_file import write_safetensors
 from s3diff.evaluation.perceptual import LPIPS
-from s3diff.images.codecs import from_array, write_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import from_array
 from s3diff.training import losses
 from s3diff.training.adversarial.backbones import VisionTransformer, VisionTransformerConfig
 from s3diff.training.run import TrainRequest, prepare_trainer

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from s3diff.images.codecs import list_pictures
+from s3diff.images.files.reading import list_pictures
 from s3diff.training.data.batches import crop_batches
 from s3diff.training.data.crops import CropDataset, epoch_order
 from s3diff.training.data.shards import index_shards

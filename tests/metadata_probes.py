@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from s3diff.images.codecs import Picture, read_picture, write_picture
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture
 
 EXIFTOOL = shutil.which("exiftool")
 needs_exiftool = pytest.mark.skipif(

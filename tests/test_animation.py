@@ -17,17 +17,11 @@ from PIL import Image, features
 from command_runs import Command
 from metadata_probes import EMPTY_PACKET
 from s3diff.errors import OutputError, PictureError
-from s3diff.images.codecs import (
-    Animation,
-    Frame,
-    Picture,
-    is_animated,
-    open_animation,
-    read_picture,
-    write_animation,
-    write_picture,
-)
+from s3diff.images.files.animations import Animation, Frame, is_animated, open_animation, write_animation
 from s3diff.images.files.gif_blocks import is_whole
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 

@@ -26,7 +26,7 @@ from s3diff.evaluation.protocols import PROTOCOLS, choose_protocol, computable_m
 from s3diff.evaluation.sets import find_set, match_results, results_set
 from s3diff.evaluation.spectrum import GRID_OF_SET
 from s3diff.evaluation.statistics import mean_interval, paired_difference
-from s3diff.images.codecs import Picture
+from s3diff.images.picture import Picture
 from s3diff.images.resampling import resample
 from s3diff.options import RestoreOptions
 from tiny_models import save_compact

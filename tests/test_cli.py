@@ -32,7 +32,7 @@ from golden_models import official_files, tiny_model_folder
 from s3diff import diagnosis
 from s3diff.apps import cli, cluster_commands, terminal
 from s3diff.checkpoints.registry import NAMED_MODELS, NamedModel
-from s3diff.images.codecs import read_picture
+from s3diff.images.files.reading import read_picture
 from s3diff.integrations.ray.run import ClusterRun
 from s3diff.options import LIMITS, ReleasedTiles, RestoreOptions
 from s3diff.restoration.restorer import Restorer

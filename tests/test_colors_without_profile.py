@@ -13,10 +13,12 @@ from PIL import Image, ImageCms, features
 
 from s3diff.errors import PictureError
 from s3diff.formats import FORMATS
-from s3diff.images.codecs import Picture, open_animation, read_picture, write_picture
 from s3diff.images.color_profiles import color_space
+from s3diff.images.files.animations import open_animation
 from s3diff.images.files.codec import codec_of
 from s3diff.images.files.iso_boxes import bits_of_av1
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import write_picture
 from s3diff.images.icc_profiles import (
     ADOBE_RGB_PRIMARIES,
     SRGB_PRIMARIES,
@@ -27,6 +29,7 @@ from s3diff.images.icc_profiles import (
     rgb_profile,
     srgb_profile,
 )
+from s3diff.images.picture import Picture
 
 Y, X = np.mgrid[0:12, 0:16]
 COLORS = np.stack([40 + X * 9, 60 + Y * 12, 90 + X * 2], axis=-1).astype(np.uint8)

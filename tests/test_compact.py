@@ -14,7 +14,8 @@ from s3diff import RestoreOptions, Restorer
 from s3diff.checkpoints.registry import NAMED_MODELS
 from s3diff.errors import ModelError
 from s3diff.evaluation.metrics import psnr_y
-from s3diff.images.codecs import read_picture, to_tensor
+from s3diff.images.files.reading import read_picture
+from s3diff.images.picture import to_tensor
 from s3diff.images.resampling import enlarge
 from s3diff.training.recipes import compact_generator
 

@@ -16,12 +16,14 @@ import pytest
 from PIL import Image, ImageOps, features
 
 from metadata_probes import enlarged, exiftool, fields_of, needs_exiftool
-from s3diff.images.codecs import Picture, decode_picture, read_picture, write_picture
 from s3diff.images.files.coordinate_fields import FIELDS, NAMESPACES
 from s3diff.images.files.coordinates import Transform, edges, point
 from s3diff.images.files.iptc import resources_of
 from s3diff.images.files.metadata import follow_xmp
+from s3diff.images.files.reading import decode_picture, read_picture
+from s3diff.images.files.writing import write_picture
 from s3diff.images.files.xmp_packet import XmpPacket
+from s3diff.images.picture import Picture
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from tiff_builder import Entries, Tiff

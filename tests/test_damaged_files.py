@@ -27,10 +27,11 @@ from s3diff.errors import S3DiffError
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.run import run_jobs
 from s3diff.folders.runners import LocalRunner
-from s3diff.images.codecs import Picture, read_picture
 from s3diff.images.files.exif_block import EXIF_PREFIX
 from s3diff.images.files.png_chunks import with_pixels
+from s3diff.images.files.reading import read_picture
 from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from test_cli import noise

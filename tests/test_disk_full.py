@@ -29,7 +29,9 @@ from s3diff.folders.run import reporting
 from s3diff.folders.store_plan import plan_store_jobs
 from s3diff.folders.store_run import StoreWorker, WorkerOptions
 from s3diff.folders.stores import open_store
-from s3diff.images.codecs import Picture, read_picture, write_picture
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from test_cli import names_in, noise, save, tree

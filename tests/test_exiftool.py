@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageCms, features
 
 from command_runs import Command
-from s3diff.images.codecs import PICTURE_EXTENSIONS
+from s3diff.formats import PICTURE_EXTENSIONS
 from s3diff.images.files.writing import can_be_written
 from test_cli import noise
 

@@ -88,7 +88,8 @@ def test_a_format_is_one_file_and_one_row(tmp_path: Path) -> None:
     shown = run(
         sources,
         "-c",
-        "from s3diff.images.codecs import list_pictures, read_picture, write_picture\n"
+        "from s3diff.images.files.reading import list_pictures, read_picture\n"
+        "from s3diff.images.files.writing import write_picture\n"
         "print([path.name for path in list_pictures('.')])\n"
         "write_picture(read_picture('a.ppm'), 'b.ppm')\n"
         "from s3diff.option_texts import option_schemas; print(option_schemas()['format']['enum'])\n"

@@ -12,10 +12,12 @@ from PIL import Image, ImageCms
 from metadata_probes import EMPTY_PACKET
 from s3diff.errors import OutputError, PictureError
 from s3diff.formats import format_of
-from s3diff.images.codecs import Picture, can_be_written, check_writable, read_picture, write_picture
 from s3diff.images.files import heif
 from s3diff.images.files.codec import codec_of
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import can_be_written, check_writable, write_picture
 from s3diff.images.icc_profiles import srgb_profile
+from s3diff.images.picture import Picture
 
 pillow_heif = pytest.importorskip("pillow_heif")
 HEIF = format_of("a.heic")

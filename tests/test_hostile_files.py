@@ -16,9 +16,10 @@ from PIL import Image, features
 
 from command_runs import Command
 from s3diff.errors import OptionError, PictureError
-from s3diff.images.codecs import decode_picture, open_animation, read_picture
+from s3diff.images.files.animations import open_animation
 from s3diff.images.files.codec import MAX_FRAMES
 from s3diff.images.files.jpeg import MAX_JPEG_SCANS
+from s3diff.images.files.reading import decode_picture, read_picture
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from test_cli import names_in, noise, png_header, save

@@ -24,20 +24,6 @@ from PIL import Image, ImageCms, ImageFile, PngImagePlugin, features
 from conftest import goldens_path
 from metadata_probes import EMPTY_PACKET
 from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError
-from s3diff.images.codecs import (
-    Picture,
-    alpha_from_tensor,
-    alpha_to_tensor,
-    check_writable,
-    from_array,
-    from_pil,
-    from_tensor,
-    list_pictures,
-    read_picture,
-    to_pil,
-    to_tensor,
-    write_picture,
-)
 from s3diff.images.color_match import (
     adain_color_match,
     match_color,
@@ -45,7 +31,11 @@ from s3diff.images.color_match import (
     wavelet_color_match_readable,
 )
 from s3diff.images.files.metadata import without_orientation
+from s3diff.images.files.pillow_pictures import from_pil, to_pil
+from s3diff.images.files.reading import list_pictures, read_picture
+from s3diff.images.files.writing import check_writable, write_picture
 from s3diff.images.icc_profiles import srgb_profile
+from s3diff.images.picture import Picture, alpha_from_tensor, alpha_to_tensor, from_array, from_tensor, to_tensor
 from s3diff.images.resampling import crop, enlarge, from_network_range, pad_to_multiple, to_network_range
 
 GREY_PROFILE = srgb_profile(is_grey=True)

@@ -9,7 +9,9 @@ import torch
 
 from conftest import REPOSITORY, shared_path
 from s3diff.degradation.jpeg import compress_jpeg
-from s3diff.images.codecs import read_picture, to_tensor, write_picture
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import to_tensor
 from s3diff.images.resampling import resample
 
 SCALE = 4
@@ -35,7 +37,7 @@ def enlarged(image: torch.Tensor) -> torch.Tensor:
 def test_drawn_scenes_and_their_degradations_are_the_same_every_time() -> None:
     from do_no_harm_set import DEGRADATIONS, DRAWN, Scene
 
-    from s3diff.images.codecs import from_array, to_tensor
+    from s3diff.images.picture import from_array, to_tensor
 
     for name in ("page", "cartoon"):
         first, again = (Scene("drawn", name, to_tensor(from_array(DRAWN[name]()))) for _ in range(2))

@@ -14,7 +14,7 @@ from conftest import REPOSITORY, goldens_path
 from golden_models import tiny_model_folder
 from s3diff import RestoreOptions
 from s3diff.checkpoints.model_folder import load_model
-from s3diff.images.codecs import read_picture
+from s3diff.images.files.reading import read_picture
 from s3diff.networks.one_step_generator import GeneratorConfig
 
 

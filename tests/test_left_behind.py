@@ -12,13 +12,15 @@ import pytest
 from PIL import Image, features
 
 from metadata_probes import enlarged, exiftool, fields_of, needs_exiftool, through
-from s3diff.images.codecs import Picture, decode_picture, read_picture, write_picture
 from s3diff.images.files.exif_block import EXIF_PREFIX
 from s3diff.images.files.gif_blocks import with_extension
 from s3diff.images.files.jpeg_segments import joined_exif, joined_xmp
 from s3diff.images.files.left_behind import attachments
+from s3diff.images.files.reading import decode_picture, read_picture
+from s3diff.images.files.writing import write_picture
 from s3diff.images.files.xmp_packet import XmpError, XmpPacket
 from s3diff.images.icc_profiles import profile_of_code_points
+from s3diff.images.picture import Picture
 
 DISPLAY_P3 = profile_of_code_points(12, 13)
 PACKET = (

@@ -13,10 +13,9 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 from metadata_corpus import exif, iptc, jpeg, png, raw_profile, resource, saved
 from metadata_probes import EMPTY_PACKET, exiftool, needs_exiftool, through
 from s3diff.errors import PictureError
-from s3diff.images.codecs import read_picture
 from s3diff.images.files.exif_block import EXIF_PREFIX, can_move
 from s3diff.images.files.gif_blocks import with_extension, xmp
-from s3diff.images.files.reading import decode_picture
+from s3diff.images.files.reading import decode_picture, read_picture
 from s3diff.images.icc_profiles import profile_of_code_points, srgb_profile
 from s3diff.images.picture import Text
 from tiff_builder import Entries as TiffEntries

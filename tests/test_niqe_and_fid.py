@@ -21,7 +21,8 @@ from s3diff.evaluation.iqa_extra import NoReferenceMeasure
 from s3diff.evaluation.metrics import luma, psnr_rgb, psnr_y, ssim_rgb
 from s3diff.evaluation.niqe import NIQE, NUM_FEATURES
 from s3diff.evaluation.perceptual_weights import load_perceptual_weights, prepare_inception_weights
-from s3diff.images.codecs import read_picture, to_tensor
+from s3diff.images.files.reading import read_picture
+from s3diff.images.picture import to_tensor
 
 #: Two of the 17; the first has the largest difference of all from the published NIQE, 0.0039.
 PUBLISHED_NAMES = ("drealsr_panasonic_145_x1.png", "realsr_Nikon_013_LR4.png")

@@ -391,7 +391,7 @@ def test_a_preview_shows_what_browsers_cannot(server: tuple[str, Any], tmp_path:
 
 
 def test_a_preview_of_a_large_picture_is_small(tmp_path: Path) -> None:
-    from s3diff.images.codecs import read_picture
+    from s3diff.images.files.reading import read_picture
     from s3diff.serving.page.previews import preview
 
     place = tmp_path / "wide.png"

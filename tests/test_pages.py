@@ -12,8 +12,10 @@ from PIL import Image, ImageCms
 
 from metadata_corpus import XMP
 from s3diff.errors import OptionError, OutputError, PictureError
-from s3diff.images.codecs import Pages, Picture, open_pages, read_picture, write_pages, write_picture
-from s3diff.images.files.pages import TiffPages, page_numbers
+from s3diff.images.files.pages import Pages, TiffPages, open_pages, page_numbers, write_pages
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 

@@ -13,7 +13,8 @@ from metadata_probes import enlarged
 from picture_corpus import PICTURES, SIDE, PictureCase
 from s3diff.errors import OutputError, PictureError
 from s3diff.formats import format_of
-from s3diff.images.codecs import decode_picture, read_picture, write_picture
+from s3diff.images.files.reading import decode_picture, read_picture
+from s3diff.images.files.writing import write_picture
 
 READ = [case for case in PICTURES if case.shown is not None]
 #: Formats and how far colours may be off, in 255ths.

@@ -12,8 +12,10 @@ from PIL import Image, ImageCms, PngImagePlugin, features
 
 from s3diff.errors import OutputError
 from s3diff.formats import FORMATS, Format
-from s3diff.images.codecs import Picture, can_be_written, read_picture, write_picture
 from s3diff.images.files import gif_blocks
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import can_be_written, write_picture
+from s3diff.images.picture import Picture
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Restored

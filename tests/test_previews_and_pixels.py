@@ -12,8 +12,9 @@ import pytest
 from PIL import Image, features
 
 from s3diff.errors import PictureError
-from s3diff.images.codecs import Picture, picture_header, read_picture, write_picture
-from s3diff.images.files.reading import decode_picture
+from s3diff.images.files.reading import decode_picture, picture_header, read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture
 from tiff_builder import Tiff
 
 FULL = np.arange(30 * 40 * 3, dtype=np.uint32).reshape(30, 40, 3).astype(np.uint8)

@@ -18,11 +18,13 @@ from s3diff.checkpoints.model_folder import load_model, read_description
 from s3diff.checkpoints.registry import model_folder
 from s3diff.errors import OptionError, PictureError
 from s3diff.formats import FORMATS, Format
-from s3diff.images.codecs import Picture, read_picture, write_picture
 from s3diff.images.files.inspection import inspect_file
 from s3diff.images.files.left_behind import CREDENTIALS
 from s3diff.images.files.provenance_xmp import NAMESPACE, statement_of, with_restoration
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import write_picture
 from s3diff.images.files.xmp_packet import XmpPacket
+from s3diff.images.picture import Picture
 from s3diff.images.provenance import COMPOSITE, ENHANCED, GENERATED, SOURCE_TYPES, Provenance, options_of_json
 
 MADE = Provenance(

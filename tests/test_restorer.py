@@ -26,8 +26,9 @@ from golden_models import tiny_model_folder
 from s3diff.checkpoints.model_folder import LoadedModel, load_model, save_model
 from s3diff.checkpoints.registry import model_folder
 from s3diff.errors import ModelError, OptionError, OutputError, PictureError, S3DiffError
-from s3diff.images.codecs import Picture, from_array, read_picture
+from s3diff.images.files.reading import read_picture
 from s3diff.images.icc_profiles import fits_channels, srgb_profile
+from s3diff.images.picture import Picture, from_array
 from s3diff.networks.one_step_generator import OneStepGenerator
 from s3diff.options import RestoreOptions
 from s3diff.restoration import device as device_module

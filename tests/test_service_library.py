@@ -12,7 +12,7 @@ import torch
 from conftest import REPOSITORY
 from s3diff import RestoreOptions, Restorer
 from s3diff.errors import PictureError
-from s3diff.images.codecs import PictureHeader, picture_header, read_picture
+from s3diff.images.files.reading import PictureHeader, picture_header, read_picture
 from s3diff.options import OutputOptions
 from s3diff.restoration import device_model, tile_plan
 from s3diff.restoration.device import repeatable, turn_of

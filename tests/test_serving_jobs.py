@@ -20,7 +20,7 @@ from s3diff.errors import (
     QueueFullError,
     ServiceClosedError,
 )
-from s3diff.images.codecs import read_picture
+from s3diff.images.files.reading import read_picture
 from s3diff.options import OutputOptions
 from s3diff.serving.jobs import JobStatus, safe_name
 from s3diff.serving.limits import ServiceLimits, ServiceSettings

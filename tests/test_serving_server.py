@@ -41,7 +41,7 @@ from s3diff.errors import (
     QueueFullError,
     ServiceError,
 )
-from s3diff.images.codecs import read_picture
+from s3diff.images.files.reading import read_picture
 from s3diff.options import OutputOptions
 from s3diff.serving.http import server as http_server
 from s3diff.serving.http.api import create_app

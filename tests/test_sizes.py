@@ -14,7 +14,8 @@ from s3diff.errors import PictureError
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.run import run_jobs
 from s3diff.folders.runners import LocalRunner
-from s3diff.images.codecs import Picture, from_array, write_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture, from_array
 from s3diff.options import OutputOptions
 from s3diff.restoration import finishing
 from s3diff.restoration.sizes import Sizes, allowed_sizes, sizes_of

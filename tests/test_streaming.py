@@ -20,8 +20,8 @@ from command_runs import Command  # noqa: E402
 from golden_models import tiny_model  # noqa: E402
 from metadata_corpus import jpeg, png, tiff  # noqa: E402
 from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError  # noqa: E402
-from s3diff.images.codecs import read_picture  # noqa: E402
 from s3diff.images.files.large_files import LargePicture  # noqa: E402
+from s3diff.images.files.reading import read_picture  # noqa: E402
 from s3diff.options import RestoreOptions  # noqa: E402
 from s3diff.restoration.restorer import Restorer  # noqa: E402
 from s3diff.restoration.scratch_files import PixelFile, Place, RecordedCanvas  # noqa: E402

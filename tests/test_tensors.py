@@ -12,7 +12,7 @@ from torch import Tensor
 
 from s3diff import RestoredTensors, RestoreOptions, Restorer
 from s3diff.errors import ModelError, OptionError, PictureError, S3DiffError
-from s3diff.images.codecs import read_picture
+from s3diff.images.files.reading import read_picture
 from s3diff.networks.one_step_generator import STAGE_RESULTS
 from s3diff.restoration.result import Result
 

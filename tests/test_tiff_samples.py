@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from s3diff.errors import PictureError
-from s3diff.images.codecs import Picture, picture_header, write_picture
-from s3diff.images.files.reading import decode_picture
+from s3diff.images.files.reading import decode_picture, picture_header
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture
 from tiff_builder import Storage, stored
 
 HEIGHT, WIDTH = 21, 37

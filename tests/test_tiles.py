@@ -20,9 +20,9 @@ from conftest import goldens_path, shared_path
 from golden_models import tiny_model
 from s3diff.checkpoints.model_folder import LoadedModel
 from s3diff.errors import OptionError
-from s3diff.images.codecs import read_picture
 from s3diff.images.color_match import match_color
 from s3diff.images.files.provenance_xmp import statement_of, with_restoration
+from s3diff.images.files.reading import read_picture
 from s3diff.images.provenance import Provenance
 from s3diff.images.resampling import enlarge, enlarge_region, mirrored_span, pad_to_multiple
 from s3diff.networks import tiled_features

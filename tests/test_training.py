@@ -19,7 +19,8 @@ from s3diff.checkpoints.official_pickle import write_official_pickle
 from s3diff.checkpoints.registry import model_folder
 from s3diff.errors import ModelError, OptionError, TrainingError
 from s3diff.evaluation.perceptual import DISTS, LPIPS
-from s3diff.images.codecs import from_array, read_picture
+from s3diff.images.files.reading import read_picture
+from s3diff.images.picture import from_array
 from s3diff.images.resampling import enlarge, to_network_range
 from s3diff.networks.autoencoder import AutoencoderConfig
 from s3diff.networks.degradation_conditioning import ConditioningConfig

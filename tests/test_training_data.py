@@ -25,7 +25,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3diff.errors import MissingExtraError, OptionError, PictureError, TrainingError
-from s3diff.images.codecs import from_array, to_pil
+from s3diff.images.files.pillow_pictures import to_pil
+from s3diff.images.picture import from_array
 from s3diff.training.data import crops, storage
 from s3diff.training.data.batches import CropBatch, crop_batches
 from s3diff.training.data.collage import NUMBERS_PER_SHAPE, collage

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from s3diff.images.codecs import from_array, write_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import from_array
 from s3diff.training.config import TrainConfig, ValidationConfig
 from s3diff.training.data.crops import CropDataset
 from s3diff.training.data.sources import open_source

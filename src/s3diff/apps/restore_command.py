@@ -137,7 +137,7 @@ def restore(
         _refuse("--stream and ", " exclude each other; leave out one of them", journal=journal, shard=shard)
     from s3diff.folders.default_output import default_output, video_output
     from s3diff.folders.jobs import RestoreJob, parse_shard, plan_jobs, read_lists
-    from s3diff.images.codecs import silence_libtiff
+    from s3diff.images.files.tiff import silence_libtiff
 
     silence_libtiff()
     load = partial(_load, name_of_model, device, precision, quiet, options, fast=fast, backend=backend, replay=replay)

@@ -24,7 +24,9 @@ from s3diff.checkpoints.registry import NAMED_MODELS
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.evaluation.scorebook import Score
 from s3diff.evaluation.sets import SetItem, match_results
-from s3diff.images.codecs import Picture, from_tensor, read_picture, to_tensor, write_picture
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture, from_tensor, to_tensor
 from s3diff.images.resampling import BASELINE_KERNELS, resample
 from s3diff.options import Precision, RestoreOptions
 from s3diff.restoration.restorer import Restorer, as_picture

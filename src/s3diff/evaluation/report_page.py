@@ -20,7 +20,9 @@ from s3diff.evaluation.measures import MEASURES
 from s3diff.evaluation.report import csv_text, differences, markdown, set_title, table
 from s3diff.evaluation.scorebook import Score
 from s3diff.evaluation.scoring import Evaluation, transparency
-from s3diff.images.codecs import Picture, from_tensor, read_picture, to_tensor, write_picture
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture, from_tensor, to_tensor
 from s3diff.images.resampling import resample
 from s3diff.messages import counted
 

@@ -29,7 +29,8 @@ from s3diff.evaluation.methods import Method, describe_machine
 from s3diff.evaluation.protocols import Protocol, computable_metrics
 from s3diff.evaluation.scorebook import Score, ScoreBook
 from s3diff.evaluation.sets import EvaluationSet, SetItem
-from s3diff.images.codecs import read_picture, to_tensor
+from s3diff.images.files.reading import read_picture
+from s3diff.images.picture import to_tensor
 from s3diff.messages import reason_of
 from s3diff.restoration.device import choose_device
 from s3diff.version import __version__

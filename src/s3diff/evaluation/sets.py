@@ -19,7 +19,9 @@ import torch
 from s3diff.degradation.settings import DegradeOptions
 from s3diff.degradation.synthesis import MIN_SIDE_PX, PRESETS, apply, draw_by_name
 from s3diff.errors import OptionError, PictureError
-from s3diff.images.codecs import Picture, list_pictures, read_picture, to_tensor, write_picture
+from s3diff.images.files.reading import list_pictures, read_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture, to_tensor
 
 #: Published sets that ``--set`` takes by name, and what they hold. Their pictures are not shipped: they are looked for
 #: in the folder of that name inside ``S3DIFF_SETS``.

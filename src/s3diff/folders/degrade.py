@@ -19,8 +19,9 @@ from s3diff.degradation.settings import DegradationSettings, DegradeOptions
 from s3diff.degradation.synthesis import MIN_SIDE_PX, PRESETS, DegradationDraw, apply, draw_by_name
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob, distinct_jobs, is_earlier_result, place_of, plan_jobs
-from s3diff.images.codecs import Picture, check_writable, read_picture, write_picture
-from s3diff.images.picture import rgb_8_bits
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import check_writable, write_picture
+from s3diff.images.picture import Picture, rgb_8_bits
 from s3diff.messages import reason_of
 from s3diff.version import __version__
 

@@ -20,8 +20,7 @@ from pathlib import Path
 
 from s3diff.errors import PictureError
 from s3diff.folders.journal import JOURNAL_NAME, results_written_down
-from s3diff.formats import foreign_kind
-from s3diff.images.codecs import PICTURE_EXTENSIONS
+from s3diff.formats import PICTURE_EXTENSIONS, foreign_kind
 from s3diff.messages import reason_of
 
 #: Folders that a system or a storage device makes for itself: thumbnails, snapshots, deleted files.

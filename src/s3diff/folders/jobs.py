@@ -17,8 +17,8 @@ from typing import TypeVar
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.folders.inputs import RESULTS, LeftOut, find_pictures
 from s3diff.folders.journal import JOURNAL_NAME
-from s3diff.formats import format_of, format_of_extension
-from s3diff.images.codecs import PICTURE_EXTENSIONS, check_writable
+from s3diff.formats import PICTURE_EXTENSIONS, format_of, format_of_extension
+from s3diff.images.files.writing import check_writable
 from s3diff.messages import reason_of
 from s3diff.options import OutputOptions
 from s3diff.restoration.result import result_extension, result_stem

@@ -12,7 +12,7 @@ from typing import Any
 from s3diff.errors import S3DiffError
 from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.run import Outcome
-from s3diff.images.codecs import stated_size
+from s3diff.images.files.reading import stated_size
 from s3diff.messages import shown_path
 from s3diff.options import RestoreOptions
 from s3diff.restoration.sizes import sizes_of

@@ -13,12 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from s3diff.atomic_write import remove_leftovers
 from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.folders.journal import Journal, Stamp, stamp_of
 from s3diff.folders.runners import BatchRunner, Finish, JobRunner, PictureWatcher
 from s3diff.formats import holds_pages
-from s3diff.images.codecs import remove_leftovers, require_regular
+from s3diff.images.files.writing import require_regular
 from s3diff.json_lines import AppendedLines
 from s3diff.messages import reason_of, shown_path
 from s3diff.restoration.conveyor import READ_AHEAD, Conveyor

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from s3diff.atomic_write import require_free
 from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.formats import format_of
-from s3diff.images.codecs import check_writable
+from s3diff.images.files.writing import check_writable
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.result import Degrees, Result
 from s3diff.video_options import VideoOptions

@@ -91,7 +91,7 @@ class StoreWorker:
     """
 
     def __init__(self, options: WorkerOptions, restorer: Restorer | None = None) -> None:
-        from s3diff.images.codecs import silence_libtiff
+        from s3diff.images.files.tiff import silence_libtiff
 
         silence_libtiff()
         if options.threads is not None:

@@ -23,7 +23,7 @@ from s3diff.atomic_write import whole_folder
 from s3diff.checkpoints.model_folder import load_model
 from s3diff.checkpoints.registry import DEFAULT_MODEL
 from s3diff.errors import MissingExtraError, ModelError, OptionError, OutputError
-from s3diff.images.codecs import to_tensor
+from s3diff.images.picture import to_tensor
 from s3diff.messages import install_command
 from s3diff.networks.modulated_lora import ModulatedNetwork, fold
 from s3diff.networks.one_step_generator import GeneratorConfig
@@ -252,7 +252,8 @@ def _of_tensors(images: Tensor, output_type: str) -> Any:
     arrays = images.detach().cpu().permute(0, 2, 3, 1).float().numpy()
     if output_type == "np":
         return arrays
-    from s3diff.images.codecs import from_array, to_pil
+    from s3diff.images.files.pillow_pictures import to_pil
+    from s3diff.images.picture import from_array
 
     return [to_pil(from_array((array * 255).round().astype("uint8"))) for array in arrays]
 

@@ -14,7 +14,7 @@ from s3diff.client import Client, Progress, RemoteJob, ServedResult
 from s3diff.errors import JobCancelledError, JobTimeoutError, OutputError, PictureError, S3DiffError
 from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.folders.runners import Finish, PictureWatcher
-from s3diff.images.codecs import check_writable
+from s3diff.images.files.writing import check_writable
 from s3diff.messages import reason_of
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.result import Degrees, Result

@@ -16,7 +16,10 @@ from torch import Tensor
 from s3diff.checkpoints.model_folder import load_model
 from s3diff.checkpoints.registry import DEFAULT_MODEL, model_folder
 from s3diff.errors import OptionError, PictureError, S3DiffError
-from s3diff.images import codecs
+from s3diff.images.files.pages import open_pages
+from s3diff.images.files.pillow_pictures import from_pil
+from s3diff.images.files.reading import read_picture
+from s3diff.images.picture import Picture, from_array
 from s3diff.option_changes import RestoreChanges
 from s3diff.options import ALL_PAGES, Backend, Precision, RestoreOptions
 from s3diff.restoration import series, steps, streaming, tensors
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 #: Restorable objects: a path, a Picture, a Pillow image, or an array [H, W] or [H, W, C].
-Source: TypeAlias = "str | os.PathLike[str] | codecs.Picture | Image | np.ndarray[Any, Any] | Opened"
+Source: TypeAlias = "str | os.PathLike[str] | Picture | Image | np.ndarray[Any, Any] | Opened"
 
 #: A batch is cut into groups of at most this many output pixels.
 MAX_BATCH_PIXELS = 2048 * 2048
@@ -278,10 +281,10 @@ class Restorer(DeviceModel):
 def _is_one_picture(source: Any) -> bool:
     """Check whether this is one picture; an array of four axes is a series."""
     is_array = isinstance(source, np.ndarray) and source.ndim <= 3
-    return is_array or isinstance(source, str | os.PathLike | codecs.Picture) or hasattr(source, "getbands")
+    return is_array or isinstance(source, str | os.PathLike | Picture) or hasattr(source, "getbands")
 
 
-def as_picture(source: Source, options: RestoreOptions) -> codecs.Picture:
+def as_picture(source: Source, options: RestoreOptions) -> Picture:
     """Convert a source to a ``Picture``; ``options`` holds the limits of files.
 
     Raises:
@@ -289,20 +292,20 @@ def as_picture(source: Source, options: RestoreOptions) -> codecs.Picture:
     """
     if isinstance(source, Opened):
         return source.picture
-    if isinstance(source, codecs.Picture):
+    if isinstance(source, Picture):
         return source
     if isinstance(source, str | os.PathLike):
         limits = options.max_input_pixels, options.max_file_bytes
         if options.pages == ALL_PAGES:
-            return codecs.read_picture(source, *limits)
-        numbers = codecs.open_pages(source, options.pages, *limits).numbers
+            return read_picture(source, *limits)
+        numbers = open_pages(source, options.pages, *limits).numbers
         if len(numbers) > 1:
             raise PictureError(f"a picture in memory is one page, and {len(numbers)} are wanted; call restore_pages")
-        return codecs.read_picture(source, *limits, numbers[0])
+        return read_picture(source, *limits, numbers[0])
     if isinstance(source, np.ndarray):
-        return codecs.from_array(source)
+        return from_array(source)
     if hasattr(source, "getbands"):  # a Pillow image, known without importing Pillow here
-        return codecs.from_pil(source)
+        return from_pil(source)
     if isinstance(source, Tensor):
         raise PictureError("restore takes pictures and was given a tensor; call restore_tensor")
     raise PictureError(f"cannot restore a {type(source).__name__}; give a path, a Pillow image or a numpy array")

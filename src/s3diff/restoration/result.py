@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3diff.errors import PictureError
 from s3diff.formats import VIDEO_TYPES, format_of_extension, media_type
-from s3diff.images.codecs import can_be_written
+from s3diff.images.files.writing import can_be_written
 from s3diff.options import OutputOptions, RestoreOptions
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Result:
     @property
     def image(self) -> Any:
         """The picture as a ``PIL.Image.Image``."""
-        from s3diff.images.codecs import to_pil
+        from s3diff.images.files.pillow_pictures import to_pil
 
         return to_pil(self.picture)
 
@@ -159,7 +159,7 @@ class Result:
             OutputError: it cannot be written there, or something is there that may not be replaced; nothing is left
                 half written.
         """
-        from s3diff.images.codecs import write_picture
+        from s3diff.images.files.writing import write_picture
 
         picture = self.picture if provenance else replace(self.picture, provenance=None)
         return write_picture(picture, path, quality=quality, overwrite=overwrite, signer=signer)

@@ -14,23 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from s3diff.errors import OutputError, PictureError
-from s3diff.formats import PAGED_ENDINGS
-from s3diff.images.codecs import (
+from s3diff.formats import PAGED_ENDINGS, holds_frames, holds_pages
+from s3diff.images.files.animations import (
     MAX_FRAMES_OF_LARGEST,
     Animation,
     Frame,
-    Pages,
-    Picture,
-    check_writable,
-    holds_frames,
-    holds_pages,
     is_animated,
     open_animation,
-    open_pages,
-    read_picture,
     write_animation,
-    write_pages,
 )
+from s3diff.images.files.pages import Pages, open_pages, write_pages
+from s3diff.images.files.reading import read_picture
+from s3diff.images.files.writing import check_writable
+from s3diff.images.picture import Picture
 from s3diff.images.provenance import Provenance
 from s3diff.messages import in_megapixels
 from s3diff.options import ALL_PAGES, Grey, OutputOptions, RestoreOptions

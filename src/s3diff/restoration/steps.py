@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3diff.images.codecs import Picture
 from s3diff.images.color_match import match_color
+from s3diff.images.picture import Picture
 from s3diff.images.provenance import Provenance
 from s3diff.images.resampling import crop, from_network_range
 from s3diff.networks.degradation_estimator import DEGREE_NAMES

@@ -218,7 +218,7 @@ def make_service(settings: ServiceSettings) -> RestorationService:
     Raises:
         OptionError, MissingExtraError: a value cannot be used.
     """
-    from s3diff.images.codecs import silence_libtiff
+    from s3diff.images.files.tiff import silence_libtiff
     from s3diff.serving.service import RestorationService
 
     silence_libtiff()  # its lines would name files

@@ -16,7 +16,7 @@ from s3diff.errors import (
     QueueFullError,
 )
 from s3diff.formats import is_video
-from s3diff.images.codecs import picture_header
+from s3diff.images.files.reading import picture_header
 from s3diff.images.files.video import Video, open_video
 from s3diff.images.files.video_writing import choose_encoding, require_streams
 from s3diff.messages import install_command, reason_of

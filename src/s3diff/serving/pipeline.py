@@ -20,8 +20,8 @@ from typing import Any
 
 from s3diff.errors import JobCancelledError, ModelError, OptionError, S3DiffError
 from s3diff.formats import format_of
-from s3diff.images.codecs import picture_header
 from s3diff.images.files.credentials import ResultSigner
+from s3diff.images.files.reading import picture_header
 from s3diff.options import RestoreOptions
 from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.device_model import PROMPTS

@@ -17,10 +17,11 @@ from typing import BinaryIO, NamedTuple, NoReturn
 import numpy as np
 
 from s3diff.errors import PictureError, QueueFullError, ServiceClosedError
-from s3diff.images.codecs import Picture, read_picture
 from s3diff.images.files.credentials import ResultSigner
 from s3diff.images.files.inspection import Inspection, inspect_file
+from s3diff.images.files.reading import read_picture
 from s3diff.images.files.video import first_picture
+from s3diff.images.picture import Picture
 from s3diff.options import METHOD_SCALE, OutputOptions, RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Degrees

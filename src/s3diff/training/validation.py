@@ -15,7 +15,8 @@ from s3diff.degradation.synthesis import MIN_SIDE_PX, apply, draw
 from s3diff.errors import MissingExtraError, PictureError
 from s3diff.evaluation.metrics import psnr_y
 from s3diff.evaluation.perceptual import LPIPS
-from s3diff.images.codecs import Picture, from_array, to_tensor, write_picture
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture, from_array, to_tensor
 from s3diff.images.resampling import enlarge
 from s3diff.options import RestoreOptions
 from s3diff.restoration.restorer import Restorer

@@ -84,7 +84,7 @@ class Restore:
 
     def _file(self, data: bytes) -> bytes:
         """Restore one file through a scratch file, with the functions of a folder run."""
-        from s3diff.images.codecs import picture_header
+        from s3diff.images.files.reading import picture_header
 
         with tempfile.TemporaryDirectory(prefix="s3diff-") as scratch:
             source = Path(scratch, "picture")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from s3diff.formats import FORMATS, VideoCodec
-from s3diff.images.codecs import can_be_written
+from s3diff.images.files.writing import can_be_written
 from s3diff.option_texts import describe_option, option_fields, option_schemas
 from s3diff.options import (
     METHOD_SCALE,

@@ -23,8 +23,9 @@ from pydantic import ValidationError
 
 from s3diff.errors import JobNotFoundError, OptionError, PictureError, QueueFullError
 from s3diff.formats import FORMATS, PICTURE_EXTENSIONS, VIDEO, is_video
-from s3diff.images.codecs import can_be_written, read_picture
+from s3diff.images.files.reading import read_picture
 from s3diff.images.files.video import first_picture, reads_videos
+from s3diff.images.files.writing import can_be_written
 from s3diff.option_texts import option_text
 from s3diff.presets import RestorePreset, all_presets
 from s3diff.restoration.result import Result

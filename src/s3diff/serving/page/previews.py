@@ -11,14 +11,8 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from s3diff.errors import OptionError
-from s3diff.images.codecs import (
-    Picture,
-    alpha_from_tensor,
-    alpha_to_tensor,
-    from_tensor,
-    to_tensor,
-    write_picture,
-)
+from s3diff.images.files.writing import write_picture
+from s3diff.images.picture import Picture, alpha_from_tensor, alpha_to_tensor, from_tensor, to_tensor
 from s3diff.images.resampling import enlarge
 from s3diff.restoration.result import Result
 

@@ -26,7 +26,7 @@ import numpy as np
 from s3diff import git_lfs, user_folders
 from s3diff.atomic_write import write_atomically
 from s3diff.errors import OutputError, PictureError
-from s3diff.images.codecs import PICTURE_EXTENSIONS
+from s3diff.formats import PICTURE_EXTENSIONS
 from s3diff.messages import shown_path
 from s3diff.training.data.storage import extension, is_remote, read_headers, size_and_fingerprint
 

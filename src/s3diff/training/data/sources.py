@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from s3diff.errors import PictureError
-from s3diff.images.codecs import PICTURE_EXTENSIONS, decode_picture, list_pictures, read_picture
+from s3diff.formats import PICTURE_EXTENSIONS
+from s3diff.images.files.reading import decode_picture, list_pictures, read_picture
 from s3diff.images.picture import rgb_8_bits
 from s3diff.messages import shown_path
 from s3diff.training.data.shards import PackedNames, ShardIndex, index_shards
