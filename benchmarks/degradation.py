@@ -19,7 +19,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from s3diff.degradation.synthesis import PRESETS, DegradationDraw, apply, apply_reference, draw
+from s3diff.degradation.application import DegradationDraw, apply, apply_reference
+from s3diff.degradation.settings import PRESETS
+from s3diff.degradation.synthesis import draw
 
 SCALE = 4
 CASES = ((8, 256), (4, 512))

@@ -29,7 +29,9 @@ from teacher import fast_format, load_teacher
 from torch import Tensor
 from torch.nn import functional as F
 
-from s3diff.degradation.synthesis import PRESETS, DegradationSettings, apply, draw
+from s3diff.degradation.application import apply
+from s3diff.degradation.settings import PRESETS, DegradationSettings
+from s3diff.degradation.synthesis import draw
 from s3diff.training.recipes import HELD_OUT_PHOTOS
 
 SCALE = 4

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from s3diff.degradation.application import GAUSSIAN, DegradationDraw, StageDraw, apply, apply_reference
 from s3diff.degradation.jpeg import compress_jpeg
 from s3diff.degradation.kernels import (
     PULSE,
@@ -21,16 +22,8 @@ from s3diff.degradation.kernels import (
 )
 from s3diff.degradation.noise import MIN_PHOTONS
 from s3diff.degradation.resize import RESIZE_MODES, resize
-from s3diff.degradation.synthesis import (
-    GAUSSIAN,
-    PRESETS,
-    DegradationDraw,
-    DegradationSettings,
-    StageDraw,
-    apply,
-    apply_reference,
-    draw,
-)
+from s3diff.degradation.settings import PRESETS, DegradationSettings
+from s3diff.degradation.synthesis import draw
 from s3diff.degradation.variants import extreme, reduced_only, with_stronger_blur, with_stronger_noise
 from s3diff.errors import OptionError
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from s3diff.degradation.application import DegradationDraw, apply
 from s3diff.degradation.records import from_records, to_records
-from s3diff.degradation.synthesis import PRESETS, DegradationDraw, apply, draw
+from s3diff.degradation.settings import PRESETS
+from s3diff.degradation.synthesis import draw
 from s3diff.degradation.variants import extreme, reduced_only, with_stronger_blur, with_stronger_noise
 from s3diff.errors import OptionError
 

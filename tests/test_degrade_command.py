@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from command_runs import Command, Outcome, environment, run_python
-from s3diff.degradation.synthesis import PRESETS
+from s3diff.degradation.settings import PRESETS
 from s3diff.options import Preset
 from s3diff.version import __version__
 

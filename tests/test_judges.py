@@ -281,7 +281,9 @@ def test_degraded_crops_are_those_of_the_degrade_command(tmp_path: Path) -> None
     from enlargers import as_picture
     from kodak_degraded import degraded_set
 
-    from s3diff.degradation.synthesis import PRESETS, apply, draw_by_name
+    from s3diff.degradation.application import apply
+    from s3diff.degradation.settings import PRESETS
+    from s3diff.degradation.synthesis import draw_by_name
 
     coarse = torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(0))
     (tmp_path / "kodak").mkdir()

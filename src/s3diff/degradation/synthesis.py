@@ -17,12 +17,10 @@ from torch import Tensor
 from s3diff.degradation.application import (
     GAUSSIAN,
     MIN_SIDE_PX,
-    NOISE_KINDS,
     POISSON,
     DegradationDraw,
     StageDraw,
     apply,
-    apply_reference,
 )
 from s3diff.degradation.kernels import (
     KERNEL_FAMILIES,
@@ -36,22 +34,6 @@ from s3diff.degradation.kernels import (
 from s3diff.degradation.resize import RESIZE_MODES
 from s3diff.degradation.settings import PRESETS, DegradationSettings, StageSettings
 from s3diff.errors import OptionError
-
-__all__ = [
-    "GAUSSIAN",
-    "MIN_SIDE_PX",
-    "NOISE_KINDS",
-    "POISSON",
-    "PRESETS",
-    "DegradationDraw",
-    "DegradationSettings",
-    "StageDraw",
-    "StageSettings",
-    "apply",
-    "apply_reference",
-    "draw",
-    "draw_by_name",
-]
 
 #: Seeds of noise are drawn from 0 up to this; a stage's number is added to them.
 _NUM_SEEDS = 2**62

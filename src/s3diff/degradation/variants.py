@@ -11,17 +11,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from s3diff.degradation.application import GAUSSIAN, MIN_SIDE_PX, DegradationDraw, StageDraw
 from s3diff.degradation.kernels import KERNEL_FAMILIES, PADDED_SIDE_PX, PULSE, SINC, KernelParameters
 from s3diff.degradation.settings import DegradationSettings, StageSettings
-from s3diff.degradation.synthesis import (
-    GAUSSIAN,
-    LOWEST_CUTOFF,
-    LOWEST_CUTOFF_SHORT,
-    MIN_SIDE_PX,
-    DegradationDraw,
-    StageDraw,
-    draw,
-)
+from s3diff.degradation.synthesis import LOWEST_CUTOFF, LOWEST_CUTOFF_SHORT, draw
 
 #: A stronger degradation goes at least this part of the way from the drawn value to the strongest of the settings.
 _LEAST_STEP = 0.5

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from s3diff.degradation.settings import DegradeOptions
-from s3diff.degradation.synthesis import MIN_SIDE_PX, PRESETS, apply, draw_by_name
+from s3diff.degradation.application import MIN_SIDE_PX, apply
+from s3diff.degradation.settings import PRESETS, DegradeOptions
+from s3diff.degradation.synthesis import draw_by_name
 from s3diff.errors import OptionError, PictureError
 from s3diff.images.files.reading import list_pictures, read_picture
 from s3diff.images.files.writing import write_picture

@@ -14,9 +14,10 @@ import torch
 
 from s3diff.atomic_write import write_atomically
 from s3diff.checkpoints.config_json import from_json, to_json
+from s3diff.degradation.application import MIN_SIDE_PX, DegradationDraw, apply
 from s3diff.degradation.records import from_records, to_records
-from s3diff.degradation.settings import DegradationSettings, DegradeOptions
-from s3diff.degradation.synthesis import MIN_SIDE_PX, PRESETS, DegradationDraw, apply, draw_by_name
+from s3diff.degradation.settings import PRESETS, DegradationSettings, DegradeOptions
+from s3diff.degradation.synthesis import draw_by_name
 from s3diff.errors import OptionError, OutputError, PictureError
 from s3diff.folders.jobs import RestoreJob, distinct_jobs, is_earlier_result, place_of, plan_jobs
 from s3diff.images.files.reading import read_picture

@@ -11,7 +11,10 @@ from torch.nn import functional as F
 
 from s3diff.checkpoints.config_json import to_json
 from s3diff.checkpoints.weights_file import write_safetensors
-from s3diff.degradation import synthesis, variants
+from s3diff.degradation import variants
+from s3diff.degradation.application import DegradationDraw, apply
+from s3diff.degradation.settings import PRESETS
+from s3diff.degradation.synthesis import draw
 from s3diff.networks.degradation_estimator import DegradationEstimator
 from s3diff.training.config import EstimatorTrainConfig
 from s3diff.training.data.crops import CropDataset
@@ -85,7 +88,7 @@ class EstimatorTrainer(Loop):
 
 def draw_versions(
     config: EstimatorTrainConfig, batch_size: int, side_px: int, generator: torch.Generator
-) -> list[synthesis.DegradationDraw]:
+) -> list[DegradationDraw]:
     """Draw the low-quality versions of every crop.
 
     ``a``; ``b`` = a with larger blur; ``c`` = a with stronger noise; the merely reduced one (anchor 0 for both);
@@ -93,9 +96,9 @@ def draw_versions(
     reduced one with only blur (1, 0) and with only noise (0, 1). Without them a small estimator reports blur for
     noise.
     """
-    settings = synthesis.PRESETS[config.data.degradations[0]]
+    settings = PRESETS[config.data.degradations[0]]
     size = (batch_size, side_px, side_px, config.data.scale, generator)
-    drawn = synthesis.draw(settings, *size)
+    drawn = draw(settings, *size)
     reduced = variants.reduced_only(settings, *size)
     return [
         drawn,
@@ -109,7 +112,7 @@ def draw_versions(
 
 
 def ranking_and_anchor_losses(
-    estimator: nn.Module, ground_truth: Tensor, draws: list[synthesis.DegradationDraw], config: EstimatorTrainConfig
+    estimator: nn.Module, ground_truth: Tensor, draws: list[DegradationDraw], config: EstimatorTrainConfig
 ) -> dict[str, Tensor]:
     """Compute the losses of one batch, and how often each ranking holds.
 
@@ -118,7 +121,7 @@ def ranking_and_anchor_losses(
         ground_truth: [B, 3, H, W] in [0, 1].
         draws: from :func:`draw_versions`.
     """
-    low_quality = torch.cat([synthesis.apply(ground_truth, one) for one in draws])
+    low_quality = torch.cat([apply(ground_truth, one) for one in draws])
     a, blurrier, noisier, *anchored = estimator(low_quality).chunk(len(draws))
     blur_gap = blurrier[:, _BLUR] - a[:, _BLUR]
     noise_gap = noisier[:, _NOISE] - a[:, _NOISE]

@@ -17,8 +17,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from s3diff.degradation.application import DegradationDraw, apply
 from s3diff.degradation.kernels import cut_kernels, filter_per_image, gaussian_kernels, needed_radii
-from s3diff.degradation.synthesis import PRESETS, DegradationDraw, DegradationSettings, apply, draw
+from s3diff.degradation.settings import PRESETS, DegradationSettings
+from s3diff.degradation.synthesis import draw
 from s3diff.images.resampling import enlarge, to_network_range
 from s3diff.options import Upsampling
 from s3diff.training.adversarial.augmentation import AugmentationDraw, draw_augmentation

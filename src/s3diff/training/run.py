@@ -14,8 +14,8 @@ from s3diff.atomic_write import write_atomically
 from s3diff.checkpoints.config_json import to_json
 from s3diff.checkpoints.model_folder import load_model
 from s3diff.checkpoints.registry import model_folder
+from s3diff.degradation.application import MIN_SIDE_PX
 from s3diff.degradation.settings import PRESETS
-from s3diff.degradation.synthesis import MIN_SIDE_PX
 from s3diff.errors import OptionError
 from s3diff.evaluation.perceptual import SMALLEST_ALEXNET_PX
 from s3diff.training.config import EstimatorTrainConfig, TrainConfig

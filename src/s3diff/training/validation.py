@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from s3diff.checkpoints.model_folder import LoadedModel
-from s3diff.degradation.synthesis import MIN_SIDE_PX, apply, draw
+from s3diff.degradation.application import MIN_SIDE_PX, apply
+from s3diff.degradation.synthesis import draw
 from s3diff.errors import MissingExtraError, PictureError
 from s3diff.evaluation.metrics import psnr_y
 from s3diff.evaluation.perceptual import LPIPS
