@@ -105,8 +105,6 @@ class LoadedModel:
     """Hold a model ready to use.
 
     Attributes:
-        folder: where it was loaded from.
-        description: the content of its ``config.json``.
         generator: the networks in eval mode, float32, on the CPU.
         tokenizer: folder that encodes other prompts; None where the model has only its stored ones.
         text_encoder: the same for the text encoder.
@@ -315,7 +313,6 @@ def _require_fitting_prompts(generator: OneStepGenerator, prompts: StoredPrompts
 def _components(
     generator: OneStepGenerator, prompts: StoredPrompts, dtype: torch.dtype, float32_names: frozenset[str]
 ) -> dict[str, dict[str, Tensor]]:
-    """Return every tensor as stored, by file."""
 
     def stored(name: str, tensor: Tensor) -> Tensor:
         value = tensor.detach().to("cpu", torch.float32 if name in float32_names else dtype)
