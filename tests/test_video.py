@@ -232,7 +232,7 @@ def test_colors_come_back(restorer: Restorer, tmp_path: Path, matrix: int, color
         assert int(made.color_range) == color_range
         assert int(made.colorspace) == (6 if matrix == 2 else matrix)
         found = made.to_ndarray().reshape(3, -1).astype(int)
-    assert np.abs(found - [[100], [90], [170]]).max() <= 2
+    assert np.abs(found - [[100], [90], [170]]).max() <= 3  # rounding of swscale: 2 with FFmpeg 8, 3 with 7
 
 
 def test_a_killed_run_goes_on(restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
