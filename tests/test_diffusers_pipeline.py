@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from s3diff import RestoreOptions, Restorer
-from s3diff.errors import MissingExtraError, ModelError, OptionError, OutputError
+from s3diff.errors import MissingExtraError, ModelError, OptionError, OutputError, PictureError
 from s3diff.images.resampling import enlarge, to_network_range
 
 pytest.importorskip("diffusers", reason="the extra diffusers is not installed")
@@ -53,6 +53,31 @@ def test_results_are_the_restorers(pipe: S3DiffPipeline, photo: np.ndarray) -> N
     assert np.array_equal(np.asarray(pipe(tensor).images[0]), np.asarray(one[0]))
     assert pipe.to("cpu") is pipe
     assert (str(pipe.device), pipe.dtype) == ("cpu", torch.float32)
+
+
+def test_only_what_the_call_gives_replaces_an_option(pipe: S3DiffPipeline, photo: np.ndarray) -> None:
+    """An argument that is left out changes no option, whichever it is."""
+    options = RestoreOptions(
+        guidance=3.0, positive_prompt="a red flower", negative_prompt="blur", latent="sample", seed=5
+    )
+    expected = pipe.restorer.restore(photo, options).array
+    assert np.array_equal(np.asarray(pipe(photo, options=options).images[0]), expected)
+    assert not np.array_equal(expected, pipe.restorer.restore(photo).array)
+    other = np.asarray(pipe(photo, guidance_scale=1.5, options=options).images[0])
+    assert np.array_equal(other, pipe.restorer.restore(photo, options, guidance=1.5).array)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_a_tensor_of_either_layout_and_type_gives_one_result(
+    pipe: S3DiffPipeline, photo: np.ndarray, dtype: torch.dtype
+) -> None:
+    whole = torch.from_numpy(photo)[None]
+    channels_last = whole if dtype == torch.uint8 else whole / 255
+    expected = pipe.restorer.restore_tensor(whole.permute(0, 3, 1, 2) / 255).images
+    for given in (channels_last, channels_last.permute(0, 3, 1, 2)):
+        assert torch.equal(pipe(given, output_type="pt").images, expected)
+        assert np.array_equal(pipe(given, output_type="np").images, expected.permute(0, 2, 3, 1).numpy())
+        assert np.array_equal(np.asarray(pipe(given).images[0]), np.asarray(pipe(photo).images[0]))
 
 
 def test_latents_pass_a_callback(pipe: S3DiffPipeline, photo: np.ndarray) -> None:
@@ -108,6 +133,13 @@ def test_what_is_refused_in_one_line(
         (lambda: pipe(photo, output_type="latent"), OptionError, "is for tensors"),
         (lambda: pipe([photo, photo[:3]], output_type="np"), OptionError, "several sizes"),
         (lambda: pipe(photo, guidance_scale=float("nan")), OptionError, "guidance is nan"),
+        (lambda: pipe([]), OptionError, "empty list"),
+        (lambda: pipe([], output_type="np"), OptionError, "empty list"),
+        (lambda: pipe(photo, generator=[torch.Generator()]), OptionError, "generator is a list"),  # type: ignore[arg-type]
+        (lambda: pipe(photo, callback_on_step_end=lambda *_: [1]), OptionError, "returned a list"),  # type: ignore[arg-type,return-value]
+        (lambda: pipe(torch.rand(1, 8, 8, 4)), PictureError, "has shape"),
+        (lambda: pipe.save_pretrained(tmp_path / "a", degrees="a"), OptionError, "degrees are 'a'"),  # type: ignore[arg-type]
+        (lambda: pipe.save_pretrained(tmp_path / "a", degrees=(0.5,)), OptionError, "degrees are"),  # type: ignore[arg-type]
         (lambda: pipe.save_pretrained(tmp_path), OutputError, "exists"),
         (lambda: pipe.save_pretrained(tmp_path / "a", degrees=(0, 2)), OptionError, "degrees are"),
         (lambda: S3DiffPipeline(restorer).save_pretrained(tmp_path / "b"), ModelError, "no group norm"),

@@ -29,6 +29,7 @@ from s3diff.networks.modulated_lora import ModulatedNetwork, fold
 from s3diff.networks.one_step_generator import GeneratorConfig
 from s3diff.option_changes import RestoreChanges
 from s3diff.options import Precision, RestoreOptions
+from s3diff.picture_tensors import checked_degrees, checked_pictures
 from s3diff.restoration.restorer import Restorer, Source
 from s3diff.restoration.stage_events import OnStage
 from s3diff.version import __version__
@@ -118,16 +119,17 @@ class S3DiffPipeline:
         """Restore pictures.
 
         Args:
-            image: what :meth:`Restorer.restore` takes, a list of it, or a tensor [B, 3, H, W] float in [0, 1].
-            prompt: the positive prompt, for models with a text encoder; None for the model's own.
-            negative_prompt: the negative prompt; None for the model's own.
+            image: what :meth:`Restorer.restore` takes, a list of it, or a tensor as :meth:`Restorer.restore_tensor`
+                takes it: [B, 3, H, W] or [B, H, W, 3], uint8 or float in [0, 1].
+            prompt: the positive prompt, for models with a text encoder; None for that of the options.
+            negative_prompt: the negative prompt; None for that of the options.
             guidance_scale: weight of the positive against the negative prompt; 1 leaves the negative one out; None for
-                the model's own.
-            generator: its initial seed draws a sample of the latent; None for the mean.
-            output_type: ``pil``; ``np``, [B, H, W, 3] float32 in [0, 1]; ``pt``, [B, 3, H, W]; or ``latent``, the clean
-                latents, of a tensor.
+                that of the options.
+            generator: its initial seed draws a sample of the latent; None for the latent of the options.
+            output_type: ``pil``; ``np``, [B, H, W, 3] float32 in [0, 1]; ``pt``, [B, 3, H, W] float in [0, 1]; or
+                ``latent``, the clean latents, of a tensor.
             callback_on_step_end: see :data:`StepEnd`.
-            options: all other options of :class:`s3diff.RestoreOptions`.
+            options: options of :class:`s3diff.RestoreOptions`; its defaults are the model's own.
 
         Returns:
             diffusers' ``ImagePipelineOutput``, whose ``images`` are the results.
@@ -139,22 +141,31 @@ class S3DiffPipeline:
 
         if output_type not in _OUTPUT_TYPES:
             raise OptionError(f"output_type is {output_type!r}; give one of {', '.join(_OUTPUT_TYPES)}")
-        changes: RestoreChanges = {"guidance": guidance_scale}
+        changes: RestoreChanges = {}
+        if guidance_scale is not None:
+            changes["guidance"] = guidance_scale
         if prompt is not None:
             changes["positive_prompt"] = prompt
         if negative_prompt is not None:
             changes["negative_prompt"] = negative_prompt
         if generator is not None:
+            if not isinstance(generator, torch.Generator):
+                raise OptionError(f"generator is a {type(generator).__name__}; give one torch.Generator, or nothing")
             changes["latent"], changes["seed"] = "sample", generator.initial_seed() % 2**63
         resolved = self.restorer.resolved(options, changes)
         on_stage = None if callback_on_step_end is None else self._on_stage(callback_on_step_end)
         if isinstance(image, Tensor):
-            made = self.restorer.restore_tensor(image, resolved, on_stage=on_stage)
+            # Of one layout and in floats, whatever was given: the output type decides on the result's.
+            colors, dtype, _ = checked_pictures(image)
+            given = colors.to(dtype) if dtype.is_floating_point else colors
+            made = self.restorer.restore_tensor(given, resolved, channels_last=False, on_stage=on_stage)
             images = made.latent if output_type == "latent" else _of_tensors(made.images, output_type)
             return ImagePipelineOutput(images=images)
         if output_type == "latent":
             raise OptionError("output_type latent is for tensors; give a tensor [B, 3, H, W]")
         pictures: list[Any] = list(image) if isinstance(image, list | tuple) else [image]
+        if not pictures:
+            raise OptionError("image is an empty list; give one or more pictures")
         results = [self.restorer.restore(each, resolved, on_stage=on_stage) for each in pictures]
         if output_type == "pil":
             return ImagePipelineOutput(images=[result.image for result in results])
@@ -178,12 +189,11 @@ class S3DiffPipeline:
         Raises:
             ModelError: diffusers has no classes for the networks, such as ``compact``'s.
             OutputError: the folder exists already, or cannot be written.
-            OptionError: the degrees are outside [0, 1].
+            OptionError: the degrees are no pair in [0, 1].
         """
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 
-        if not all(0 <= degree <= 1 for degree in degrees):
-            raise OptionError(f"degrees are {degrees}; give blur and noise from 0 to 1")
+        pair = checked_degrees(degrees, 1)
         model = load_model(self.restorer.model.folder)
         config, generator = model.config, model.generator
         _require_sd_layout(config)
@@ -191,7 +201,7 @@ class S3DiffPipeline:
         if os.path.lexists(folder):
             raise OutputError(f"{folder} exists and would be replaced; remove it, or choose a new name")
         with torch.no_grad():
-            for_encoder, for_unet = generator.conditioning(torch.tensor([degrees], dtype=torch.float32))
+            for_encoder, for_unet = generator.conditioning(pair)
         unet: Any = UNet2DConditionModel(**_unet_fields(config))
         unet.load_state_dict(_folded_state(generator.unet, generator.unet, "", for_unet))
         vae: Any = AutoencoderKL(**_vae_fields(config))
@@ -208,7 +218,7 @@ class S3DiffPipeline:
             timestep_spacing="trailing",
         )
         index: dict[str, Any] = {"_class_name": type(self).__name__, "_s3diff_version": __version__}
-        index |= {"degrees": list(degrees)}
+        index |= {"degrees": pair[0].tolist()}
         with whole_folder(folder) as temporary:
             for name, component in (("unet", unet), ("vae", vae), ("scheduler", scheduler)):
                 component.save_pretrained(temporary / name)
@@ -230,6 +240,9 @@ class S3DiffPipeline:
             if name != "clean":
                 return None
             changed = callback(self, 0, timestep, {"latents": tensor})
+            if changed is not None and not isinstance(changed, Mapping):
+                given = type(changed).__name__
+                raise OptionError(f"callback_on_step_end returned a {given}; give {{'latents': tensor}}, or nothing")
             return None if changed is None else changed.get("latents")
 
         return look

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from s3diff.errors import OptionError, PictureError
+from s3diff.errors import OptionError
 from s3diff.images.color_match import match_color
 from s3diff.options import ColorMatch, RestoreOptions
+from s3diff.picture_tensors import checked_degrees, checked_pictures
 from s3diff.restoration import steps
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.finishing import finish_colors
@@ -22,8 +22,6 @@ from s3diff.restoration.sizes import Sizes, allowed_sizes
 from s3diff.restoration.stage_events import OnStage, passed_to
 from s3diff.restoration.tile_plan import TilePlan
 from s3diff.tiling import HaloSpan, Span
-
-_ALLOWED = "give [B, 3, H, W] or [B, H, W, 3] of uint8, or of floats in [0, 1]"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,19 +39,6 @@ class RestoredTensors:
     degrees: Tensor
     latent: Tensor
     seconds: Mapping[str, float]
-
-
-class _Given(NamedTuple):
-    """Hold the input as [B, 3, H, W] float32 in [0, 1], and the caller's layout and type."""
-
-    colors: Tensor
-    dtype: torch.dtype
-    is_channels_last: bool
-
-    def like(self, images: Tensor) -> Tensor:
-        """Convert [B, 3, H, W] in [0, 1] to the caller's layout and type."""
-        images = images.permute(0, 2, 3, 1).contiguous() if self.is_channels_last else images
-        return (images * 255).round().to(torch.uint8) if self.dtype == torch.uint8 else images.to(self.dtype)
 
 
 class TensorCanvas(PartCanvas):
@@ -114,11 +99,11 @@ def restore_tensors(
     """Restore pictures; see :meth:`s3diff.Restorer.restore_tensor` for arguments and errors."""
     if differentiable and model.backend != "torch":
         raise OptionError(f"backend is {model.backend!r}, which passes no gradients; load the model with 'torch'")
-    given = _checked(images, clamp=clamp, channels_last=channels_last)
+    given = checked_pictures(images, clamp=clamp, channels_last=channels_last)
     colors = given.colors.to(model.device)
     count, _, height, width = colors.shape
     sizes = allowed_sizes((width, height), options, "the tensor")
-    chosen = None if degrees is None else _checked_degrees(degrees, count).to(model.device)
+    chosen = None if degrees is None else checked_degrees(degrees, count).to(model.device)
     run = partial(_restored, model, sizes=sizes, options=options, on_stage=on_stage, progress=progress)
 
     def restore_under(plan: TilePlan, _: tuple[str, ...]) -> RestoredTensors:
@@ -169,40 +154,6 @@ def _restored(
     return RestoredTensors(
         images=finished, degrees=walked.degrees, latent=canvas.latent, seconds=walked.results[0].seconds
     )
-
-
-def _checked(images: Tensor, *, clamp: bool, channels_last: bool | None) -> _Given:
-    if not isinstance(images, Tensor):
-        raise PictureError(f"the pictures are a {type(images).__name__} and no tensor; {_ALLOWED}")
-    shape = tuple(images.shape)
-    if channels_last is None:
-        channels_last = len(shape) == 4 and shape[1] != 3
-    if len(shape) != 4 or shape[3 if channels_last else 1] != 3 or 0 in shape:
-        raise PictureError(f"the tensor has shape {shape}; {_ALLOWED}")
-    colors = images.permute(0, 3, 1, 2).contiguous() if channels_last else images
-    if images.dtype == torch.uint8:
-        return _Given(colors.to(torch.float32).div(255.0), images.dtype, channels_last)
-    if not images.is_floating_point():
-        raise PictureError(f"the tensor is of type {images.dtype}; {_ALLOWED}")
-    colors = colors.to(torch.float32)
-    low, high = (float(value) for value in torch.aminmax(colors.detach()))
-    is_finite = low - low == 0 and high - high == 0
-    if not is_finite or (not clamp and not (low >= 0 and high <= 1)):
-        hint = "; clamp=True takes values just outside" if is_finite else ""
-        raise PictureError(f"the tensor holds values from {low:g} to {high:g}; {_ALLOWED}{hint}")
-    return _Given(colors.clamp(0, 1) if clamp else colors, images.dtype, channels_last)
-
-
-def _checked_degrees(degrees: Tensor, count: int) -> Tensor:
-    degrees = torch.as_tensor(degrees, dtype=torch.float32)
-    if degrees.shape == (2,):
-        degrees = degrees.expand(count, 2)
-    if tuple(degrees.shape) != (count, 2) or not bool(((degrees >= 0) & (degrees <= 1)).all()):
-        raise OptionError(
-            f"degrees are a tensor of shape {list(degrees.shape)} from {float(degrees.min()):g} to "
-            f"{float(degrees.max()):g}; give [2] or [{count}, 2], blur and noise from 0 to 1"
-        )
-    return degrees
 
 
 def _placed(whole: Tensor | None, part: Tensor, size: tuple[int, int], rows: HaloSpan, columns: HaloSpan) -> Tensor:
