@@ -28,7 +28,6 @@ from conftest import REPOSITORY
 from s3diff import RestoreOptions, Restorer
 from s3diff.apps import serve_command
 from s3diff.apps.cli import app as command_line
-from s3diff.apps.terminal import signals_as_exceptions
 from s3diff.client import Client, Progress
 from s3diff.errors import (
     JobCancelledError,
@@ -49,6 +48,7 @@ from s3diff.serving.http.auth import Auth
 from s3diff.serving.http.server import Server, addresses_of, listen
 from s3diff.serving.limits import ServiceLimits, ServiceSettings
 from s3diff.serving.service import RestorationService
+from s3diff.serving.signals import signals_as_exceptions
 from serving_pictures import jpeg_with_metadata, photo, transparent
 from tiny_models import one_line
 

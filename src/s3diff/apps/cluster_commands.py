@@ -14,12 +14,13 @@ import typer
 from s3diff.apps.option_flags import takes_flags
 from s3diff.apps.restore_command import DEFAULT_NAME
 from s3diff.apps.serve_command import tell_address
-from s3diff.apps.terminal import EXIT_SOME_FAILED, load_torch, progress_bar, remark, remarks, signals_as_exceptions
+from s3diff.apps.terminal import EXIT_SOME_FAILED, load_torch, progress_bar, remark, remarks
 from s3diff.errors import MissingExtraError, OptionError
 from s3diff.messages import counted, install_command
 from s3diff.options import OutputOptions, Precision, RestoreOptions
 from s3diff.serving.assembly import WEB_PACKAGES, require_number, service_settings
 from s3diff.serving.limits import ServiceSettings
+from s3diff.serving.signals import signals_as_exceptions
 
 if TYPE_CHECKING:
     from s3diff.integrations.ray.run import ClusterRun

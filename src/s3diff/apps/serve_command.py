@@ -11,10 +11,11 @@ from rich.panel import Panel
 from rich.text import Text
 
 from s3diff.apps.option_flags import takes_flags
-from s3diff.apps.terminal import load_torch, remark, remarks, signals_as_exceptions
+from s3diff.apps.terminal import load_torch, remark, remarks
 from s3diff.errors import OptionError
 from s3diff.serving.assembly import make_app, make_service, proxy_network, require_number, service_settings
 from s3diff.serving.limits import ServiceSettings
+from s3diff.serving.signals import signals_as_exceptions
 
 
 @takes_flags(settings=service_settings)

@@ -1,4 +1,4 @@
-"""Print every command's remarks and errors, choose exit codes, and end on signals."""
+"""Print every command's remarks and errors, and choose exit codes."""
 
 from __future__ import annotations
 
@@ -132,11 +132,11 @@ def load_torch(threads: int | None = None, *, quiet: bool = False) -> Any:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         with waiting_line("getting ready ...", quiet):
-            threading_of = importlib.import_module("s3diff.restoration.process_limits")
-            threading_of.let_threads_sleep()
-            importlib.import_module("s3diff.restoration.process_limits").keep_freed_memory()
+            limits = importlib.import_module("s3diff.restoration.process_limits")
+            limits.let_threads_sleep()
+            limits.keep_freed_memory()
             torch = importlib.import_module("torch")
-            threading_of.set_threads(threads)
+            limits.set_threads(threads)
             return torch
     finally:
         if is_usual:
@@ -145,39 +145,3 @@ def load_torch(threads: int | None = None, *, quiet: bool = False) -> Any:
 
 def remark(text: str) -> None:
     remarks.print(on_one_line(text))
-
-
-@contextmanager
-def signals_as_exceptions() -> Iterator[None]:
-    """Let SIGTERM, and a terminal that is closed, end the command as Ctrl-C does, with everything tidied up.
-
-    The running server handles SIGTERM itself. A signal that the parent process has set to be ignored, as nohup does,
-    stays ignored.
-    """
-
-    received: list[int] = []
-
-    def stop(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_IGN)  # one is enough
-        received.append(number)
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, stop)
-    try:
-        yield
-    except Exception:
-        # A library that is interrupted by the signal may raise its own error instead.
-        if received:
-            raise SystemExit(128 + received[0]) from None
-        raise
-    finally:
-        for number, handler in before.items():
-            if handler is not None:  # None is a handler that was set from outside Python
-                signal.signal(number, handler)
