@@ -70,12 +70,12 @@ class Format:
     is_shown_by_browsers: bool = True
 
 
-#: libjpeg's largest side is a little below the 65535 that JPEG can state.
 FORMATS = (
     Format(
         name="PNG", title="PNG", codec="png", extensions=(".png", ".apng"), media_type="image/png",
         bits=(8, 16), has_iptc=True, has_texts=True, has_comment=True, has_frames=True, dpi="yes",
     ),
+    # libjpeg's largest side is a little below the 65535 that JPEG can state.
     Format(
         name="JPEG", title="JPEG", codec="jpeg", extensions=(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),
         media_type="image/jpeg", largest_side_px=65500, has_alpha=False, has_iptc=True, has_comment=True,

@@ -1,4 +1,4 @@
-"""Print every command's remarks and errors, and choose exit codes."""
+"""Print every command's remarks and errors, choose exit codes, and get torch ready."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from s3diff.messages import shown_path as on_one_line
 #: ":dog:" is no emoji and "[red]" no colour.
 remarks = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
 
-#: 0 all done, 1 something failed, 2 wrong use: of an option's name (typer's own) or of its value.
+#: 0 all done, 1 something failed, 2 wrong use of an option's name (typer's own) or value, 130 stopped by Ctrl-C.
 EXIT_USER_ERROR = 1
 EXIT_SOME_FAILED = 1
 EXIT_WRONG_USE = 2

@@ -58,7 +58,7 @@ class Outcome:
     is_disk_full: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Return the outcome as a line of the report."""
+        """Return the outcome as a line of the report, and as the journal's line of a job that ended."""
         line: dict[str, Any] = {"state": self.state, "source": str(self.job.source), "target": str(self.job.target)}
         if self.reason:
             line["reason"] = self.reason

@@ -1,1 +1,1 @@
-"""Restore pictures: the order of the steps is written in this package and nowhere else."""
+"""Restore pictures; ``steps`` holds the order from a picture to its result."""

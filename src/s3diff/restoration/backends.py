@@ -28,7 +28,7 @@ _TRIAL_SIDE, _NUM_TRIALS = 64, 3
 _RECORD = "faster.json"
 
 
-def check_backend(backend: Backend, device: str | torch.device, *, fast: bool = False) -> torch.device:
+def device_for(backend: Backend, device: str | torch.device, *, fast: bool = False) -> torch.device:
     """Choose the device for a backend; one without a device of its own runs on the CPU.
 
     Args:

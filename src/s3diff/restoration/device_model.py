@@ -22,7 +22,7 @@ from s3diff.networks.prompts import encode_prompts
 from s3diff.networks.tiny_decoder import TinyDecoder, decodes_latents_of
 from s3diff.option_changes import RestoreChanges
 from s3diff.options import Backend, Precision, RestoreOptions
-from s3diff.restoration.backends import check_backend, fastest_backend
+from s3diff.restoration.backends import device_for, fastest_backend
 from s3diff.restoration.device import autoencoder_dtypes, choose_acceleration, choose_dtype, compile_network, turn_of
 from s3diff.restoration.runtime_stages import RuntimeStages
 from s3diff.restoration.sizes import Sizes
@@ -71,7 +71,7 @@ class DeviceModel:
         backend: Backend = "torch",
     ) -> None:
         self.model, self.config, self.upsampling = model, model.config, model.upsampling
-        chosen = check_backend(backend, device, fast=fast)
+        chosen = device_for(backend, device, fast=fast)
         if backend == "onnxruntime" and precision == "auto":
             precision = "float32"
         self.dtype = choose_dtype(precision, chosen, model.config.schedule)
@@ -96,7 +96,7 @@ class DeviceModel:
         Raises:
             OptionError: the device is not on this machine, or the backend does not run there.
         """
-        chosen = check_backend(self.backend, device)
+        chosen = device_for(self.backend, device)
         with self.turn(), self.placed:
             if chosen != self.device:
                 self._place(chosen)

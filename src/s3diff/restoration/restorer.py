@@ -23,7 +23,7 @@ from s3diff.images.picture import Picture, from_array
 from s3diff.option_changes import RestoreChanges
 from s3diff.options import ALL_PAGES, Backend, Precision, RestoreOptions
 from s3diff.restoration import series, steps, streaming, tensors
-from s3diff.restoration.backends import check_backend
+from s3diff.restoration.backends import device_for
 from s3diff.restoration.device import choose_dtype
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result
@@ -78,7 +78,7 @@ class Restorer(DeviceModel):
             OptionError: device, precision or backend is not available, or ``model`` is neither a name nor a path.
             MissingExtraError: the backend is not installed.
         """
-        chosen = check_backend(backend, device, fast=fast)
+        chosen = device_for(backend, device, fast=fast)
         choose_dtype(precision)  # before a download, not after it
         loaded = load_model(model_folder(model, announce=announce, progress=progress))
         return cls(

@@ -1,8 +1,10 @@
 """Write down the order of a restoration's steps: to the networks, walk, finish, write.
 
-:mod:`s3diff.restoration.series` reads a file before, in another thread.
+The caller reads the file: :class:`~s3diff.restoration.restorer.Restorer`, or a conveyor that reads ahead in another
+thread. The order within the networks is that of :func:`s3diff.networks.one_step_generator.one_step`.
 
-Colours are float from the first step to the last; a picture restored in tiles keeps its finished parts in 16 bits.
+Colours are float from the first step to the last; what is finished of a picture restored in tiles is kept in the depth
+that :class:`~s3diff.restoration.regions.Canvas` gets.
 """
 
 from __future__ import annotations
@@ -199,7 +201,7 @@ def walk(
         # On the CPU: not every device has the filter against aliasing, and all enlarge alike.
         enlarged = partial(enlarged_part, low_quality, (height, width), options.upsampling or model.upsampling)
         regions, result = plan.regions, None
-        # Elsewhere a block has not ended when its call returns.
+        # A GPU computes a block after its call has returned: such a share would be too high.
         share = on_share if model.device.type == "cpu" and not model.acceleration.compiled else None
         for done, (rows, columns) in enumerate(regions):
             if canvas is not None and canvas.holds(rows, columns):

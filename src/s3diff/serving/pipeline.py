@@ -117,10 +117,12 @@ class Pipeline:
         return self._conveyor.put(job, self.limits.queue_length - len(self._waiting_videos()))
 
     def has_room(self, model: str) -> bool:
+        """Check whether a job for a model could be appended now."""
         is_offered = model in [offered.name for offered in self._models.offered()]
         return is_offered and self.is_open and self.is_alive and self.num_waiting < self.limits.queue_length
 
     def take_over(self, job: Job) -> bool:
+        """Append a job that another service began; return whether it was appended, or ended by its header already."""
         job.options = within_limits(job.options, self.limits)
         self._guarded(job, partial(check_header, job, self.limits))
         return job.status.is_final or self.put(job)
@@ -131,7 +133,7 @@ class Pipeline:
         return videos.index(job) if job in videos else self._conveyor.position(job)
 
     def cancel(self, job: Job) -> None:
-        """Cancel a job: at once while it waits, before the networks' next layer while it runs."""
+        """Cancel a job: at once while it waits; while it runs before the next layer, tile or stage."""
         job.cancel()
         if self._conveyor.remove(job):
             self._end(job, state="cancelled")
@@ -185,7 +187,7 @@ class Pipeline:
 
     def _restore(self, batch: list[_Ready]) -> None:
         """Restore one picture with progress, or several small ones together; a bad one does not fail the others."""
-        batch = [ready for ready in batch if not self._ended_by_request(ready.job)]
+        batch = [ready for ready in batch if not self._has_ended(ready.job)]
         if not batch:
             return
         if len(batch) > 1:
@@ -255,7 +257,7 @@ class Pipeline:
 
     def _write(self, ready: _Ready, restored: Result) -> None:
         job, target = ready.job, ready.target
-        if self._ended_by_request(job):
+        if self._has_ended(job):
             return
         self._finish(ready, write(restored, target, job.writing, self._signer_of(ready)))
 
@@ -277,13 +279,13 @@ class Pipeline:
                 notes += (f"{form.title} holds no Content Credentials; the result is not signed",)
         result = replace(written, notes=notes, size_bytes=ready.target.stat().st_size)
         shutil.rmtree(job.source.parent, ignore_errors=True)
-        if not self._ended_by_request(job):
+        if not self._has_ended(job):
             self._end(job, state="done", fraction=1.0, result=result)
 
     def _guarded(self, job: Job, step: Callable[[], Any]) -> Any:
         """Run one step of a job; an exception ends the job, never the thread."""
         try:
-            return None if self._ended_by_request(job) else step()
+            return None if self._has_ended(job) else step()
         except JobCancelledError:
             self._end(job, state="cancelled")
         except S3DiffError as error:
@@ -297,7 +299,8 @@ class Pipeline:
             self._end(job, state="failed", error=FAILED, cause="service")
         return None
 
-    def _ended_by_request(self, job: Job) -> bool:
+    def _has_ended(self, job: Job) -> bool:
+        """End a job that was cancelled; return whether it has ended, for whatever reason."""
         if job.is_cancelled:
             self._end(job, state="cancelled")
         return job.status.is_final

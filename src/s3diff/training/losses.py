@@ -1,4 +1,4 @@
-"""Compute the reconstruction loss from pixel and perceptual terms; :class:`LossConfig` holds their weights."""
+"""Compute the reconstruction loss from pixel and perceptual terms; :class:`.config.LossConfig` holds their weights."""
 
 from __future__ import annotations
 

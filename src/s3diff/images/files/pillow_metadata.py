@@ -162,7 +162,9 @@ def _iptc_of_tiff(image: TiffImagePlugin.TiffImageFile) -> bytes | None:
 def _tag_bytes(image: TiffImagePlugin.TiffImageFile, tag: int) -> bytes:
     """Return a tag's bytes as stored: of bytes marked as whole numbers of four, Pillow returns only the first."""
     data = bytes(image.tag.tagdata.get(tag, b""))
-    if tag == _TIFF_IPTC and data[:1] != _IPTC_START and data[3:4] == _IPTC_START:  # turned with those numbers
+    if (
+        tag == _TIFF_IPTC and data[:1] != _IPTC_START and data[3:4] == _IPTC_START
+    ):  # the writer swapped the bytes of such numbers
         data = b"".join(data[start : start + 4][::-1] for start in range(0, len(data), 4))
     return data
 
