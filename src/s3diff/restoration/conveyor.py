@@ -118,7 +118,7 @@ class Conveyor(Generic[Item, Ready, Made]):
     def take(
         self, wanted: Callable[[Ready], bool] = lambda _: True, seconds: float | None = None
     ) -> tuple[Item, Ready] | None:
-        """Wait for the first item that is ready and wanted, at most this many seconds; None after them, or if no more comes."""
+        """Wait for the first wanted item that is ready; None after so many seconds, or if no more will come."""
 
         def find() -> tuple[Item, Ready] | None:
             return next((each for each in self._ready if wanted(each[1])), None)

@@ -162,6 +162,7 @@ def _iptc_of_tiff(image: TiffImagePlugin.TiffImageFile) -> bytes | None:
 def _tag_bytes(image: TiffImagePlugin.TiffImageFile, tag: int) -> bytes:
     """Return a tag's bytes as stored: of bytes marked as whole numbers of four, Pillow returns only the first."""
     data = bytes(image.tag.tagdata.get(tag, b""))
+    # The writer swapped the bytes of such numbers.
     if (
         tag == _TIFF_IPTC and data[:1] != _IPTC_START and data[3:4] == _IPTC_START
     ):  # the writer swapped the bytes of such numbers
