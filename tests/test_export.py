@@ -70,9 +70,9 @@ def test_onnx_in_parts(few_layers: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="module")
 def openvino_graph(few_layers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Export a graph for OpenVINO, weights in half, by the command; the tests share it."""
+    """Export a graph for OpenVINO, weights in half, name in capitals, by the command; the tests share it."""
     require("openvino")
-    path = tmp_path_factory.mktemp("graph") / "few.xml"
+    path = tmp_path_factory.mktemp("graph") / "few.XML"
     line = [sys.executable, "-m", "s3diff", "export", str(few_layers), str(path), "--half"]
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -84,7 +84,7 @@ def test_openvino_for_all_sizes(few_layers: Path, openvino_graph: Path) -> None:
     import openvino
 
     restorer = Restorer.from_pretrained(few_layers, device="cpu", precision="float32")
-    assert sorted(each.name for each in openvino_graph.parent.iterdir()) == ["few.bin", "few.xml"]
+    assert sorted(each.name for each in openvino_graph.parent.iterdir()) == ["few.XML", "few.bin"]
     weights = sum(tensor.numel() for tensor in restorer.model.generator.state_dict().values())
     assert openvino_graph.with_suffix(".bin").stat().st_size < 3 * weights, "two bytes each"
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -104,14 +104,14 @@ def test_the_program_in_cpp_by_the_documents(few_layers: Path, openvino_graph: P
     lines = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[0]
     assert "s3diff export compact compact.xml\n" in lines
     lines = lines.replace("s3diff export compact compact.xml\n", "")
-    for suffix in (".xml", ".bin"):
-        shutil.copy(openvino_graph.with_suffix(suffix), tmp_path / f"compact{suffix}")
+    for path in (openvino_graph, openvino_graph.with_suffix(".bin")):
+        shutil.copy(path, tmp_path / f"compact{path.suffix.lower()}")
     low_quality = picture(13, 10)
     pixels = (low_quality[0].transpose(1, 2, 0) * 255).round().astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.jpg", quality=100)
     (tmp_path / "integrations").symlink_to(REPOSITORY / "integrations")
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    subprocess.run(["bash", "-ec", lines], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
+    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    subprocess.run(["bash", "-ec", lines], cwd=tmp_path, env={**os.environ, "PATH": search}, check=True)
     restorer = Restorer.from_pretrained(few_layers, device="cpu", precision="float32")
     expected = restorer.restore(tmp_path / "photo.jpg").array.astype(int)
     assert np.abs(np.asarray(Image.open(tmp_path / "restored.ppm")) - expected).max() <= 1
@@ -133,7 +133,7 @@ def test_onnx_in_half_of_the_bytes_with_degrees_that_must_be_given(few_layers: P
     assert levels(restored, restorer, low_quality) < 1
     with pytest.raises(ValueError, match="degrees"):
         session.run(None, {"low_quality": low_quality})
-    with pytest.raises(OptionError, match="half and need_degrees are for ONNX"):
+    with pytest.raises(OptionError, match=r"half \(--half\) is for .onnx and .xml"):
         export_model(few_layers, tmp_path / "few.pt2", half=True)
 
 
@@ -154,6 +154,21 @@ def test_torch_of_a_model_with_attention_and_options(tmp_path: Path) -> None:
         assert levels(restored, restorer, low_quality, guidance=1, color_match="adain") < MAX_LEVELS
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["tiny", "compact"])
+def test_a_fixed_size_of_a_whole_model(model: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """The goldens' SD-Turbo and the shipped model, of no few layers; a text names the file, in capitals too."""
+    source = model if model == "compact" else request.getfixturevalue(model)
+    (path,) = export_model(source, str(tmp_path / "FIXED.PT2"), size=(8, 6))
+    assert path.name == "FIXED.PT2"
+    low_quality = picture(6, 8)
+    with path.open("rb") as file:
+        program = torch.export.load(file).module()
+    restored = program(torch.from_numpy(low_quality), torch.from_numpy(ESTIMATE))[0].detach().numpy()
+    restorer = Restorer.from_pretrained(source, device="cpu", precision="float32")
+    assert levels(restored, restorer, low_quality) < MAX_LEVELS
+
+
 def test_what_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
     (tmp_path / "there.pt2").write_bytes(b"x")
     plain: dict[str, Any] = {}
@@ -162,16 +177,35 @@ def test_what_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("a.onnx", {"form": "torch"}, OptionError, "ends in .pt2"),
         ("a.pt2", {"form": "tflite"}, OptionError, "format is 'tflite'"),
         ("there.pt2", plain, OutputError, "exists"),
+        ("a.pt2", {"half": True}, OptionError, r"half \(--half\) is for .onnx and .xml; leave it out for .pt2"),
+        ("a.pt2", {"need_degrees": True}, OptionError, r"need_degrees \(--need-degrees\) is for .onnx; in .pt2"),
+        ("a.xml", {"need_degrees": True}, OptionError, r"need_degrees \(--need-degrees\) is for .onnx; in .xml"),
+        ("a.pt2", {"size": (0, 16)}, OptionError, r"size is \(0, 16\); give whole pixels above 0"),
+        ("a.pt2", {"size": (-4, 3)}, OptionError, r"size is \(-4, 3\)"),
+        ("a.pt2", {"size": (4,)}, OptionError, r"size is \(4,\)"),
+        ("a.pt2", {"size": "4x4"}, OptionError, "size is '4x4'"),
+        (
+            "a.pt2",
+            {"size": (100000, 100000)},
+            OptionError,
+            r"100000x100000; give a size \(--size\) of at most 16777216",
+        ),
         ("a.pt2", {"options": RestoreOptions(scale=2)}, OptionError, "scale is 2.0; an exported graph has"),
     ]
     for name, arguments, kind, words in cases:
         with pytest.raises(kind, match=words) as error:
             export_model("compact", tmp_path / name, **arguments)
         assert "\n" not in str(error.value)
+    monkeypatch.setattr(runtimes, "find_spec", lambda package: None if package == "onnx_ir" else "there")
+    with pytest.raises(MissingExtraError, match="onnx_ir"):
+        export_model("compact", tmp_path / "a.onnx")
     monkeypatch.setattr(runtimes, "find_spec", lambda package: None)
     with pytest.raises(MissingExtraError, match=r'pip install .* "\.\[onnxruntime\]"'):
         export_model("compact", tmp_path / "a.onnx")
     with pytest.raises(MissingExtraError, match=r'pip install .* "\.\[openvino\]"'):
         export_model("compact", tmp_path / "a.xml")
     assert command("export", "compact", tmp_path / "a.txt").code == 2
+    for size in ("0x10", "100000x100000"):
+        run = command("export", "compact", tmp_path / "a.pt2", "--size", size)
+        assert (run.code, len(run.err.splitlines())) == (2, 1)
     assert [each.name for each in tmp_path.iterdir()] == ["there.pt2"]

@@ -200,7 +200,7 @@ class RestoreOptions:
                 self._keep_relative(name)
         check_fields(self)
         if self.size is not None:
-            object.__setattr__(self, "size", _checked_size(self.size))
+            object.__setattr__(self, "size", checked_size(self.size))
         if sum(value is not None for value in (self.size, self.long_side, self.megapixels)) > 1:
             raise OptionError("size, long_side and megapixels each set the output's size; give one of them")
         for name in ("positive_prompt", "negative_prompt"):
@@ -215,7 +215,7 @@ class RestoreOptions:
             raise OptionError(f"released_tiles is {self.released_tiles!r}; give ReleasedTiles(), or nothing")
         if self.tile in ("auto", "off"):
             return
-        side = _whole(self.tile)
+        side = as_whole(self.tile)
         if side is None or not MIN_TILE_PX <= side <= _LARGEST:
             raise OptionError(f"tile is {self.tile!r}; give auto, off, or a side of at least {MIN_TILE_PX} px")
         object.__setattr__(self, "tile", side)
@@ -361,7 +361,7 @@ def check_fields(options: Any) -> None:
 
 def _checked_number(name: str, value: Any, allowed: Range) -> float:
     words = allowed.words or f"a whole number from {allowed.low} to {allowed.high}"
-    number = _real(value) if allowed.words else _whole(value)
+    number = _real(value) if allowed.words else as_whole(value)
     if number is None or not allowed.low <= number <= allowed.high or (allowed.is_open and number == allowed.low):
         if number is not None and allowed.words and _LARGEST < abs(number) < math.inf:
             words = f"at most {_LARGEST:g}" if number > 0 and allowed.high == _LARGEST else words
@@ -383,7 +383,7 @@ def _real(value: Any) -> float:
         return math.inf
 
 
-def _whole(value: Any) -> int | None:
+def as_whole(value: Any) -> int | None:
     """Convert a whole number of any type to Python's int; None for anything else, True included."""
     try:
         return None if isinstance(value, bool) else operator.index(value)
@@ -391,9 +391,14 @@ def _whole(value: Any) -> int | None:
         return None
 
 
-def _checked_size(size: Any) -> tuple[int, int]:
+def checked_size(size: Any) -> tuple[int, int]:
+    """Convert a (width, height) of whole pixels to Python's own types.
+
+    Raises:
+        OptionError: no two whole numbers above 0.
+    """
     is_sequence = isinstance(size, Sequence) or hasattr(size, "__array__")
-    sides = [_whole(side) for side in size] if is_sequence and not isinstance(size, str | bytes) else []
+    sides = [as_whole(side) for side in size] if is_sequence and not isinstance(size, str | bytes) else []
     if len(sides) != 2 or sides[0] is None or sides[1] is None or min(sides[0], sides[1]) < 1:
         raise OptionError(f"size is {size!r}; give whole pixels above 0: (1920, 1080), or 1920x1080 to --size")
     return sides[0], sides[1]

@@ -152,8 +152,8 @@ def export(
         output (OUT): A new file: .onnx, .pt2 (torch) or .xml (openvino).
         form (--format): [default: by OUT's extension]
         size (WxH): Size of all low-quality pictures. [default: any size]
-        half: ONNX and OpenVINO: store the weights in float16, half the size.
-        need_degrees: ONNX: degrees must be given, as runtimes like onnxruntime-web want it.
+        half: .onnx and .xml: store the weights in float16, half the size.
+        need_degrees: .onnx: degrees must be given, as runtimes like onnxruntime-web want it.
     """
     options = RestoreOptions(guidance=guidance, color_match=color_match)
     pixels = parse_size(size)

@@ -8,6 +8,7 @@ from typing import Any
 
 from s3diff.degradation.resize import RESIZE_MODES
 from s3diff.errors import OptionError
+from s3diff.options import as_whole
 
 Range = tuple[float, float]
 
@@ -321,7 +322,19 @@ class DegradeOptions:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise OptionError(f"preset is {self.preset!r}; give one of {', '.join(PRESETS)}")
-        if not 1 <= self.scale <= 64:
-            raise OptionError(f"scale is {self.scale}; give a whole number from 1 to 64")
-        if not _LOWEST_SEED <= self.seed <= _HIGHEST_SEED:
-            raise OptionError(f"seed is {self.seed}; give a whole number from -2^63 to 2^64 - 1")
+        scale = as_whole(self.scale)
+        if scale is None or not 1 <= scale <= 64:
+            raise OptionError(f"scale is {self.scale!r}; give a whole number from 1 to 64")
+        checked_seed(self.seed)
+
+
+def checked_seed(seed: Any) -> int:
+    """Check a seed of a ``torch.Generator``.
+
+    Raises:
+        OptionError: no whole number, or one outside -2^63 to 2^64 - 1.
+    """
+    whole = as_whole(seed)
+    if whole is None or not _LOWEST_SEED <= whole <= _HIGHEST_SEED:
+        raise OptionError(f"seed is {seed!r}; give a whole number from -2^63 to 2^64 - 1")
+    return whole

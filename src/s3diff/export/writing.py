@@ -23,7 +23,7 @@ from s3diff.images.resampling import from_network_range, to_network_range
 from s3diff.messages import reason_of
 from s3diff.networks.graphs import EncodeGraph, PredictGraph, with_fixed_timestep
 from s3diff.networks.one_step_generator import OneStepGenerator
-from s3diff.options import METHOD_SCALE, ColorMatch, RestoreOptions, Upsampling
+from s3diff.options import MAX_OUTPUT_PIXELS, METHOD_SCALE, ColorMatch, RestoreOptions, Upsampling, checked_size
 from s3diff.restoration.runtimes import quiet, require_installed, traced, write_onnx, write_openvino
 from s3diff.version import __version__
 
@@ -113,7 +113,7 @@ _TRACED_SIZE = (27, 21)
 
 def export_model(
     model: str | Path | LoadedModel,
-    target: Path,
+    target: str | Path,
     form: ExportFormat | None = None,
     *,
     size: tuple[int, int] | None = None,
@@ -131,8 +131,8 @@ def export_model(
         model: a model's name or folder; or one that is loaded, in float32 on the CPU.
         target: a new file; its extension is the format's.
         form: None for the one of the extension.
-        size: (width, height) of all low-quality pictures; None for any size, above 16 px a side where the model pads
-            to 64 px.
+        size: (width, height) of all low-quality pictures, at most 2 ** 24 pixels; None for any size, above 16 px a side
+            where the model pads to 64 px.
         half: store the weights in float16; they are computed with in float32. Not for torch.
         need_degrees: in ONNX, ``degrees`` may not be left out; for runtimes that do not accept optional inputs at all,
             such as onnxruntime-web.
@@ -142,14 +142,19 @@ def export_model(
         The files that were written.
 
     Raises:
-        OptionError: another extension than the format's, or an option that a graph does not have.
+        OptionError: another extension than the format's, a size that cannot be, or an option that the format or a graph
+            does not have.
         OutputError: something is there already, or it cannot be written; nothing is left half written.
         MissingExtraError: the format's packages are not installed.
         ModelError: the model cannot be loaded or traced.
     """
+    target = Path(target)
     form = _checked_format(target, form)
-    if form == "torch" and (half or need_degrees):
-        raise OptionError("half and need_degrees are for ONNX, half for OpenVINO too; leave them out for torch")
+    if half and form == "torch":
+        raise OptionError("half (--half) is for .onnx and .xml; leave it out for .pt2")
+    if need_degrees and form != "onnx":
+        raise OptionError(f"need_degrees (--need-degrees) is for .onnx; in {SUFFIXES[form]} degrees are always needed")
+    size = None if size is None else _checked_size(size)
     if form != "torch":
         require_installed("openvino" if form == "openvino" else "onnxruntime", f"the format {form}")
     loaded = model if isinstance(model, LoadedModel) else load_model(model_folder(model))
@@ -177,7 +182,7 @@ def _checked_format(target: Path, form: ExportFormat | None) -> ExportFormat:
     by_suffix = {suffix: each for each, suffix in SUFFIXES.items()}
     if form is not None and form not in get_args(ExportFormat):
         raise OptionError(f"format is {form!r}; give one of {', '.join(SUFFIXES)}")
-    found = by_suffix.get(target.suffix)
+    found = by_suffix.get(target.suffix.lower())
     if found is None or (form is not None and found != form):
         wanted = ", ".join(SUFFIXES.values()) if form is None else SUFFIXES[form]
         raise OptionError(f"the output is {target}; give a name that ends in {wanted}")
@@ -185,6 +190,15 @@ def _checked_format(target: Path, form: ExportFormat | None) -> ExportFormat:
         if os.path.lexists(path):
             raise OutputError(f"{path} exists and would be replaced; remove it, or choose a new name")
     return found
+
+
+def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Check the (width, height) of the low-quality pictures, before a model is loaded."""
+    width, height = checked_size(size)
+    if width * height * METHOD_SCALE**2 > MAX_OUTPUT_PIXELS:
+        largest = MAX_OUTPUT_PIXELS // METHOD_SCALE**2
+        raise OptionError(f"size is {width}x{height}; give a size (--size) of at most {largest} pixels")
+    return width, height
 
 
 def _require_graph_options(options: RestoreOptions) -> None:
@@ -224,7 +238,7 @@ def _written(
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
         try:
-            path = scratch / target.name
+            path = scratch / f"{target.stem}{SUFFIXES[form]}"  # OpenVINO writes no .XML
             if form == "onnx":
                 write_onnx(program, path, names, properties, defaults, half=half)
             elif form == "openvino":
@@ -232,7 +246,9 @@ def _written(
             else:
                 with quiet():
                     torch.export.save(program, path, extra_files={"s3diff.json": json.dumps(properties)})
-            made = sorted(scratch.iterdir(), key=lambda each: each.name == target.name)
+            if path.name != target.name:
+                path = path.rename(scratch / target.name)
+            made = sorted(scratch.iterdir(), key=lambda each: each == path)
             for each in made:
                 os.replace(each, target.parent / each.name)
         finally:

@@ -25,7 +25,7 @@ Runtime = Literal["openvino", "onnxruntime"]
 FILE_OF: Mapping[Runtime, str] = {"openvino": ".xml", "onnxruntime": ".onnx"}
 #: For each runtime the packages that it needs here; the extra has the runtime's name.
 _PACKAGES: Mapping[Runtime, tuple[str, ...]] = {
-    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
+    "onnxruntime": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),
 }
 #: Weights beyond it lie next to the ONNX file, whose format ends at 2 GiB.
