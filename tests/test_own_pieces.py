@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,75 @@ def test_what_is_refused_in_one_line(here: Path, registered: Any) -> None:
     for name, metrics, words in (("osediff-paper", ("psnr_y",), "is there already"), ("p", ("x",), "does not exist")):
         with pytest.raises(OptionError, match=words):
             register_protocol(Protocol(name=name, version=1, metrics=metrics, source=""))
+    for wrong, words in (
+        (5, "the measure is 5"),
+        (replace(measure, load=None), "load of the measure mine is None"),  # type: ignore[arg-type]
+        (replace(measure, name=3), "name is 3"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(OptionError, match=words):
+            register_measure(wrong)  # type: ignore[arg-type]
+    for fields, words in (
+        ({"version": "1"}, "version of the protocol p is '1'"),
+        ({"metrics": "psnr_y"}, "metrics of the protocol p are 'psnr_y'"),
+        ({"name": 3}, "name is 3"),
+    ):
+        wrong_fields: dict[str, Any] = {"name": "p", "version": 1, "metrics": ("psnr_y",), "source": "", **fields}
+        with pytest.raises(OptionError, match=words):
+            register_protocol(Protocol(**wrong_fields))
+    with pytest.raises(OptionError, match="the protocol is 5"):
+        register_protocol(5)  # type: ignore[arg-type]
     register_measure(measure)
     code, output = run("evaluate", "truth", "--truth", "truth", "--metrics", "mine")
-    assert (code, "the measure mine gave [] for 1 pictures; give [1]" in output) == (2, True)
+    assert (code, "the measure mine gave [] for 1 pictures; give [1]" in output) == (1, True)
     (here / "broken.py").write_text("1 / 0", "utf-8")
     for plugin, words in (("absent.py", "plugin is 'absent.py'"), ("broken.py", "broken.py fails: ZeroDivisionError")):
         code, output = run("evaluate", "truth", "--plugin", plugin)
         assert (code, len(output.splitlines())) == (2, 1)
         assert words in output
+
+
+BROKEN = """
+from s3diff.evaluation import Measure, register_measure
+from s3diff.evaluation.statistics import Aggregate
+
+def pair(device):
+    return lambda result, truth: 1 / 0
+
+def of_set(device):
+    return lambda results, truths: {}["x"]
+
+def load(device):
+    raise KeyError("weights")
+
+mean = lambda device: lambda result, truth: (result - truth).mean((1, 2, 3))
+odd = Aggregate(lambda values: values, lambda means: means["x"])
+register_measure(Measure("broken_pair", "A", "lower", "pair", 1, "x", pair))
+register_measure(Measure("broken_set", "B", "lower", "set", 1, "x", of_set))
+register_measure(Measure("broken_mean", "C", "lower", "pair", 1, "x", mean, odd))
+register_measure(Measure("broken_load", "D", "lower", "pair", 1, "x", load))
+"""
+
+
+@pytest.mark.parametrize("name", ["broken_pair", "broken_set", "broken_mean"])
+def test_a_measure_that_raises_costs_its_own_figures(here: Path, registered: Any, name: str) -> None:
+    for picture in ("a", "b"):
+        flat(here / f"truth/{picture}.png", 100)
+    (here / f"plugin_{name}.py").write_text(BROKEN, "utf-8")
+    arguments = ("--truth", "truth", "--plugin", f"plugin_{name}.py", "-q", "--batch-size", 2)
+    code, output = run("evaluate", "truth", "--metrics", f"{name},psnr_y", *arguments)
+    assert code == 1, output
+    told = [line for line in output.splitlines() if f"the measure {name} fails: " in line and "- failed" not in line]
+    assert len(told) == (1 if name == "broken_set" else 2), output
+    assert re.search(r"^\| truth \| 2 \|.* 80.00 ", output, re.MULTILINE), "the other measure is there"
+
+
+def test_a_measure_that_cannot_be_loaded_ends_the_run_in_one_line(here: Path, registered: Any) -> None:
+    flat(here / "truth/a.png", 100)
+    (here / "plugin_load.py").write_text(BROKEN, "utf-8")
+    arguments = ("--truth", "truth", "--plugin", "plugin_load.py", "--metrics", "broken_load,psnr_y")
+    code, output = run("evaluate", "truth", *arguments)
+    assert (code, len(output.splitlines())) == (2, 1)
+    assert "the measure broken_load fails: KeyError: 'weights'; correct the measure" in output
 
 
 def test_a_method_from_a_file(here: Path) -> None:

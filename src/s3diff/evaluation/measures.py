@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from s3diff.evaluation.niqe import NIQE
 from s3diff.evaluation.perceptual import DISTS, LPIPS
 from s3diff.evaluation.spectrum import GRID_OF_SET, grid_parts
 from s3diff.evaluation.statistics import MEAN, Aggregate
+from s3diff.user_code import told_in_one_line
 
 #: Takes results and truths, [B, 3, H, W] float RGB in [0, 1] each (the truths None where there are none); gives [B], or
 #: [B, C] where a picture's figure is made of C parts.
@@ -120,16 +122,20 @@ def register_measure(measure: Measure) -> Measure:
             [0, 1] each; only of results for ``single``) to [B].
 
     Raises:
-        OptionError: the name is taken, or a field has a value that is not allowed.
+        OptionError: it is no Measure, the name is taken, or a field has a value that is not allowed.
     """
+    if not isinstance(measure, Measure):
+        raise OptionError(f"the measure is {measure!r}; give a Measure, see s3diff.evaluation.Measure")
     if measure.name in MEASURES:
         raise OptionError(f"the measure {measure.name!r} is there already; give yours another name")
-    if not re.fullmatch("[a-z][a-z0-9_]*", measure.name):
+    if not isinstance(measure.name, str) or not re.fullmatch("[a-z][a-z0-9_]*", measure.name):
         raise OptionError(f"a measure's name is {measure.name!r}; give small letters, digits and _, such as my_metric")
     for field, allowed in (("better", ("higher", "lower", "one")), ("compares", ("pair", "single", "set"))):
         if getattr(measure, field) not in allowed:
             given = getattr(measure, field)
             raise OptionError(f"{field} of the measure {measure.name} is {given!r}; give one of {', '.join(allowed)}")
+    if not callable(measure.load):
+        raise OptionError(f"load of the measure {measure.name} is {measure.load!r}; give a function of a torch.device")
     MEASURES[measure.name] = measure
     _registered.add(measure.name)
     return measure
@@ -168,7 +174,8 @@ def load_measures(names: Sequence[str], device: torch.device) -> tuple[dict[str,
 
 def load_set_measures(names: Sequence[str], device: torch.device) -> tuple[dict[str, ScoreSet], dict[str, str]]:
     """Load the measures of whole sets; see :func:`load_measures`."""
-    return _loaded([name for name in names if MEASURES[name].compares == "set"], device)
+    loaded, left_out = _loaded([name for name in names if MEASURES[name].compares == "set"], device)
+    return {name: _score_set(name, measure) for name, measure in loaded.items()}, left_out
 
 
 def _loaded(names: Sequence[str], device: torch.device) -> tuple[dict[str, Any], dict[str, str]]:
@@ -176,19 +183,36 @@ def _loaded(names: Sequence[str], device: torch.device) -> tuple[dict[str, Any],
     left_out: dict[str, str] = {}
     for name in names:
         try:
-            loaded[name] = MEASURES[name].load(device)
+            with of_user(name):
+                loaded[name] = MEASURES[name].load(device)
+            if not callable(loaded[name]):
+                raise OptionError(f"load of the measure {name} gave {loaded[name]!r}; give a function")
         except (MissingExtraError, DownloadError, ModelError) as error:
             left_out[name] = str(error)
     return loaded, left_out
 
 
+def of_user(name: str) -> AbstractContextManager[None]:
+    """Turn any exception of a user's own measure into one line that names it; ours are faults to be seen."""
+    return told_in_one_line("measure", f"the measure {name}") if is_registered(name) else nullcontext()
+
+
+def _score_set(name: str, measure: ScoreSet) -> ScoreSet:
+    def score(results: Iterable[torch.Tensor], truths: Iterable[torch.Tensor]) -> float:
+        with of_user(name):
+            return float(measure(results, truths))
+
+    return score
+
+
 def _score_batch(row: Measure, measure: Callable[..., torch.Tensor]) -> ScoreBatch:
     def score(result: torch.Tensor, truth: torch.Tensor | None) -> torch.Tensor:
-        if row.compares == "single":
-            scores = measure(result)
-        else:
-            assert truth is not None, "a pair measure is asked for where there is a truth"
-            scores = measure(result, truth)
+        with of_user(row.name):
+            if row.compares == "single":
+                scores = measure(result)
+            else:
+                assert truth is not None, "a pair measure is asked for where there is a truth"
+                scores = measure(result, truth)
         if not isinstance(scores, torch.Tensor) or scores.ndim == 0 or len(scores) != len(result):
             given = list(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
             raise OptionError(f"the measure {row.name} gave {given} for {len(result)} pictures; give [{len(result)}]")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from s3diff.errors import OptionError
 from s3diff.evaluation.measures import MEASURES, checked_names
+from s3diff.options import as_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +74,16 @@ def register_protocol(protocol: Protocol) -> Protocol:
     """Add a user's protocol, which ``--protocol`` then takes; return it.
 
     Raises:
-        OptionError: the name is taken, or a measure does not exist.
+        OptionError: it is no Protocol, the name is taken, a field is of another type, or a measure does not exist.
     """
+    if not isinstance(protocol, Protocol):
+        raise OptionError(f"the protocol is {protocol!r}; give a Protocol, see s3diff.evaluation.Protocol")
+    if not isinstance(protocol.name, str) or not protocol.name:
+        raise OptionError(f"a protocol's name is {protocol.name!r}; give a text, such as my-protocol")
+    if as_whole(protocol.version) is None:
+        raise OptionError(f"version of the protocol {protocol.name} is {protocol.version!r}; give a whole number")
+    if not isinstance(protocol.metrics, tuple | list):
+        raise OptionError(f"metrics of the protocol {protocol.name} are {protocol.metrics!r}; give a tuple of names")
     if protocol.name in PROTOCOLS or protocol.name == CUSTOM_PROTOCOL:
         raise OptionError(f"the protocol {protocol.name!r} is there already; give yours another name")
     checked_names(protocol.metrics)

@@ -24,6 +24,7 @@ from s3diff.evaluation.measures import (
     is_registered,
     load_measures,
     load_set_measures,
+    of_user,
 )
 from s3diff.evaluation.methods import Method, describe_machine
 from s3diff.evaluation.protocols import Protocol, computable_metrics
@@ -54,7 +55,7 @@ class Evaluation:
         scores: of every picture of every method that has them.
         of_sets: the figures of measures that compare whole sets, by method and measure.
         left_out: why a measure of the protocol is not there.
-        failures: (method, picture, why).
+        failures: (method, picture or "the set", why).
         set_description: see ``EvaluationSet``.
         made_with: versions, device, threads.
         result_paths: by method and picture.
@@ -92,8 +93,8 @@ def evaluate(
 ) -> Evaluation:
     """Restore every picture with every method, and score it.
 
-    A picture that cannot be restored or scored is a failure and costs only itself; a measure that cannot be loaded is
-    left out with the reason.
+    A picture that cannot be restored or scored, also by a user's own measure, is a failure and costs only itself; a
+    measure that cannot be loaded is left out with the reason.
 
     Args:
         folder: of the run; None only where nothing is restored and nothing is kept.
@@ -102,7 +103,8 @@ def evaluate(
         batch_size: results of one size that are measured together.
 
     Raises:
-        OptionError: no measure can be computed on such a set, or the batch size is below 1.
+        OptionError: no measure can be computed on such a set, a user's own cannot be loaded, or the batch size is below
+            1.
         OutputError: the folder cannot be written.
     """
     if batch_size < 1:
@@ -195,7 +197,7 @@ class _Work:
                     self.book.add(replace(made, sha256=_hashes(item, path)))
                     self.progress(self.offset + number, self.total, f"{method.name}: {item.name} restored")
             except S3DiffError as error:
-                self._fail(method, item, error)
+                self._fail(method, item.name, error)
                 continue
             paths[item.name] = self.paths[method.name, item.name] = path
         return paths
@@ -220,7 +222,7 @@ class _Work:
                     continue
                 result, truth, has_alpha = _read_pair(path, items[name].truth)
             except S3DiffError as error:
-                self._fail(method, items[name], error)
+                self._fail(method, name, error)
                 continue
             known = replace(known, size_px=(result.shape[3], result.shape[2]), has_alpha=has_alpha)
             if waiting and (waiting[0][1].shape != result.shape or len(waiting) == self.batch_size):
@@ -247,30 +249,33 @@ class _Work:
         )
         found: list[dict[str, float]] = [dict(score.values) for score, _, _ in batch]
         parts: list[dict[str, tuple[float, ...]]] = [dict(score.parts) for score, _, _ in batch]
-        items = {item.name: item for item in self.evaluation_set.items}
         failed = False
         for name, measure in self.measures.items():
             if all(name in values for values in found):
                 continue
+            row = MEASURES[name]
             try:
-                computed = measure(results, truths).double().cpu().numpy()
-            except PictureError as error:
+                scores = measure(results, truths)
+                with of_user(name):
+                    computed = scores.double().cpu().numpy()
+                    numbers = [row.aggregate.of_one(one.reshape(-1)) for one in computed]
+            except (PictureError, OptionError) as error:  # of the picture, or of a user's own measure
                 if len(batch) > 1:  # one by one, so that only the guilty picture is named
                     for one in batch:
                         self._score(method, [one])
                     return
-                self._fail(method, items[batch[0][0].picture], PictureError(f"{name}: {error}"))
+                self._fail(method, batch[0][0].picture, PictureError(f"{name}: {error}"))
                 failed = True
                 continue
-            row = MEASURES[name]
-            for (score, _, _), values, of_parts, one in zip(batch, found, parts, computed, strict=True):
-                number = row.aggregate.of_one(one.reshape(-1))
+            for (score, _, _), values, of_parts, one, number in zip(
+                batch, found, parts, computed, numbers, strict=True
+            ):
                 if math.isfinite(number):
                     values[name] = number
                     of_parts.update({row.parts: tuple(one.tolist())} if row.parts else {})
                 else:
                     failed = True
-                    self._fail(method, items[score.picture], PictureError(f"{name} is {number}, no finite number"))
+                    self._fail(method, score.picture, PictureError(f"{name} is {number}, no finite number"))
         for (score, _, _), values, of_parts in zip(batch, found, parts, strict=True):
             scored = replace(score, values=values, parts=of_parts)
             self.book.add(scored)
@@ -289,15 +294,17 @@ class _Work:
             return measure(images(list(paths.values())), images(truths))
         except PictureError as error:
             self.remark(f"{method.name}: {name} is left out: {error}")
-            return None
+        except OptionError as error:  # of a user's own measure
+            self._fail(method, "the set", error)
+        return None
 
     def _is_made(self, method: Method, item: SetItem, path: Path) -> bool:
         known = self.book.scores.get((method.name, item.name))
         return known is not None and known.made_by == method.identity and known.sha256 == _hashes(item, path)
 
-    def _fail(self, method: Method, item: SetItem, error: S3DiffError) -> None:
-        self.failures.append((method.name, item.name, str(error)))
-        self.remark(f"{method.name}: {item.name}: {error}")
+    def _fail(self, method: Method, picture: str, error: S3DiffError) -> None:
+        self.failures.append((method.name, picture, str(error)))
+        self.remark(f"{method.name}: {picture}: {error}")
 
 
 def transparency(scores: Sequence[Score]) -> str:
