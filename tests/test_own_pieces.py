@@ -23,7 +23,8 @@ import s3diff.networks
 from s3diff.apps.cli import app
 from s3diff.checkpoints.model_folder import load_model, read_description
 from s3diff.degradation import PRESETS, Degrade, apply, draw
-from s3diff.errors import OptionError
+from s3diff.degradation.settings import DegradeOptions
+from s3diff.errors import OptionError, PictureError
 from s3diff.evaluation import MEASURES, PROTOCOLS, Measure, Protocol, register_measure, register_protocol
 from s3diff.training.initial_model import prepare_initial_model
 from s3diff.training.recipes import tune, tune_lora
@@ -235,12 +236,34 @@ def test_degrade_is_draw_and_apply() -> None:
     assert torch.equal(made, apply(truth, drawn))
     one = Degrade(PRESETS["mild"], scale=2)
     assert one((truth[0] * 255).to(torch.uint8), seed=1).shape == (3, 32, 40)
-    for arguments, words in ((("nothing",), "give one of"), (("mild", 0), "scale is 0")):
+    for arguments, words in (
+        (("nothing",), "give one of"),
+        ((["mild"],), "give one of"),
+        (("mild", 0), "scale is 0"),
+        (("mild", True), "scale is True"),
+    ):
         with pytest.raises(OptionError, match=words):
             Degrade(*arguments)  # type: ignore[arg-type]
-    for wrong in (truth[:, :1], truth.long(), truth[..., :7]):
-        with pytest.raises(OptionError):
+    wrong_pictures: list[tuple[Any, type[Exception], str]] = [
+        (truth[:, :1], PictureError, r"has shape \(2, 1, 64, 80\); give \[B, 3, H, W\] of uint8"),
+        (truth[0].permute(1, 2, 0), PictureError, "has shape"),
+        (truth.long(), PictureError, "of type torch.int64"),
+        (truth * 255, PictureError, "holds values from .*; clamp=True takes"),
+        (truth * torch.nan, PictureError, "holds values from nan"),
+        (truth.numpy(), PictureError, "are a ndarray and no tensor"),
+        (truth[..., :7], OptionError, "cannot be reduced"),
+    ]
+    for wrong, kind, words in wrong_pictures:
+        with pytest.raises(kind, match=words):
             one(wrong, seed=0)
+    for seed in (1.5, "a", 2**70, None):
+        with pytest.raises(OptionError, match="seed is"):
+            one(truth, seed=seed)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=r"seed is 1\.5"):
+        DegradeOptions(seed=1.5)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=r"scale is 2\.5"):
+        DegradeOptions(scale=2.5)  # type: ignore[arg-type]
+    assert torch.equal(one(truth * 1.1 - 0.05, seed=0, clamp=True), one((truth * 1.1 - 0.05).clamp(0, 1), seed=0))
 
 
 @pytest.mark.parametrize("package", [s3diff, s3diff.degradation, s3diff.evaluation, s3diff.networks])

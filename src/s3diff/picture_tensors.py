@@ -9,7 +9,7 @@ from torch import Tensor
 
 from s3diff.errors import OptionError, PictureError
 
-_ALLOWED = "give [B, 3, H, W] or [B, H, W, 3] of uint8, or of floats in [0, 1]"
+_FIRST, _LAST = "[B, 3, H, W]", "[B, H, W, 3]"
 
 
 class GivenPictures(NamedTuple):
@@ -36,26 +36,29 @@ def checked_pictures(images: Any, *, clamp: bool = False, channels_last: bool | 
     Raises:
         PictureError: another kind, shape or type, values outside [0, 1] or not finite.
     """
+    allowed = (
+        f"give {_LAYOUTS[None if channels_last is None else bool(channels_last)]} of uint8, or of floats in [0, 1]"
+    )
     if not isinstance(images, Tensor):
-        raise PictureError(f"the pictures are a {type(images).__name__} and no tensor; {_ALLOWED}")
+        raise PictureError(f"the pictures are a {type(images).__name__} and no tensor; {allowed}")
     if images.is_meta or images.layout != torch.strided:
-        raise PictureError(f"the tensor is {'meta' if images.is_meta else images.layout}; {_ALLOWED}, all values there")
+        raise PictureError(f"the tensor is {'meta' if images.is_meta else images.layout}; {allowed}, all values there")
     shape = tuple(images.shape)
     if channels_last is None:
         channels_last = len(shape) == 4 and shape[1] != 3
     if len(shape) != 4 or shape[3 if channels_last else 1] != 3 or 0 in shape:
-        raise PictureError(f"the tensor has shape {shape}; {_ALLOWED}")
+        raise PictureError(f"the tensor has shape {shape}; {allowed}")
     colors = images.permute(0, 3, 1, 2).contiguous() if channels_last else images
     if images.dtype == torch.uint8:
         return GivenPictures(colors.to(torch.float32).div(255.0), images.dtype, channels_last)
     if not images.is_floating_point():
-        raise PictureError(f"the tensor is of type {images.dtype}; {_ALLOWED}")
+        raise PictureError(f"the tensor is of type {images.dtype}; {allowed}")
     colors = colors.to(torch.float32)
     low, high = (float(value) for value in torch.aminmax(colors.detach()))
     is_finite = low - low == 0 and high - high == 0
     if not is_finite or (not clamp and not (low >= 0 and high <= 1)):
         hint = "; clamp=True takes values just outside" if is_finite else ""
-        raise PictureError(f"the tensor holds values from {low:g} to {high:g}; {_ALLOWED}{hint}")
+        raise PictureError(f"the tensor holds values from {low:g} to {high:g}; {allowed}{hint}")
     return GivenPictures(colors.clamp(0, 1) if clamp else colors, images.dtype, channels_last)
 
 

@@ -32,8 +32,10 @@ from s3diff.degradation.kernels import (
     pulse_parameters,
 )
 from s3diff.degradation.resize import RESIZE_MODES
-from s3diff.degradation.settings import PRESETS, DegradationSettings, StageSettings
+from s3diff.degradation.settings import PRESETS, DegradationSettings, StageSettings, checked_seed
 from s3diff.errors import OptionError
+from s3diff.options import as_whole
+from s3diff.picture_tensors import checked_pictures
 
 #: Seeds of noise are drawn from 0 up to this; a stage's number is added to them.
 _NUM_SEEDS = 2**62
@@ -261,34 +263,35 @@ class Degrade:
     scale: int = 4
 
     def __post_init__(self) -> None:
-        if not isinstance(self.preset, DegradationSettings) and self.preset not in PRESETS:
+        is_name = isinstance(self.preset, str) and self.preset in PRESETS
+        if not is_name and not isinstance(self.preset, DegradationSettings):
             raise OptionError(f"preset is {self.preset!r}; give one of {', '.join(PRESETS)}, or DegradationSettings")
-        if not isinstance(self.scale, int) or self.scale < 1:
+        scale = as_whole(self.scale)
+        if scale is None or scale < 1:
             raise OptionError(f"scale is {self.scale!r}; give a whole number of at least 1")
 
-    def __call__(self, ground_truth: Tensor, *, seed: int) -> Tensor:
+    def __call__(self, ground_truth: Tensor, *, seed: int, clamp: bool = False) -> Tensor:
         """Degrade one picture or a batch, each picture in its own way; the same seed gives the same result.
 
         Args:
             ground_truth: [3, H, W] or [B, 3, H, W] RGB, uint8 or float in [0, 1]; sides are multiples of the scale.
-            seed: of every random number.
+            seed: of every random number, a whole number from -2^63 to 2^64 - 1.
+            clamp: clamp values outside [0, 1] instead of refusing them.
 
         Returns:
             [3, H / scale, W / scale] or [B, ...] float32 in [0, 1], rounded to multiples of 1/255.
 
         Raises:
-            OptionError: another shape or type, or sides that do not fit the scale.
+            PictureError: another kind, shape or type, values outside [0, 1] or not finite.
+            OptionError: another seed, or sides that do not fit the scale.
         """
-        batch = ground_truth[None] if ground_truth.ndim == 3 else ground_truth
-        is_known = batch.dtype == torch.uint8 or batch.is_floating_point()
-        if batch.ndim != 4 or batch.shape[1] != 3 or not is_known:
-            given = f"{list(ground_truth.shape)} {ground_truth.dtype}"
-            raise OptionError(f"the ground truth is {given}; give [3, H, W] or [B, 3, H, W] of uint8 or floats")
-        if batch.dtype == torch.uint8:
-            batch = batch.to(torch.float32) / 255
+        is_one = isinstance(ground_truth, Tensor) and ground_truth.ndim == 3
+        batch = checked_pictures(
+            ground_truth[None] if is_one else ground_truth, clamp=clamp, channels_last=False
+        ).colors
         settings = self.preset if isinstance(self.preset, DegradationSettings) else PRESETS[self.preset]
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(checked_seed(seed))
         height, width = batch.shape[2:]
         drawn = draw(settings, len(batch), height, width, self.scale, generator)
         low_quality = apply(batch, drawn)
-        return low_quality[0] if ground_truth.ndim == 3 else low_quality
+        return low_quality[0] if is_one else low_quality
