@@ -36,9 +36,8 @@ def checked_pictures(images: Any, *, clamp: bool = False, channels_last: bool | 
     Raises:
         PictureError: another kind, shape or type, values outside [0, 1] or not finite.
     """
-    allowed = (
-        f"give {_LAYOUTS[None if channels_last is None else bool(channels_last)]} of uint8, or of floats in [0, 1]"
-    )
+    layout = f"{_FIRST} or {_LAST}" if channels_last is None else _LAST if channels_last else _FIRST
+    allowed = f"give {layout} of uint8, or of floats in [0, 1]"
     if not isinstance(images, Tensor):
         raise PictureError(f"the pictures are a {type(images).__name__} and no tensor; {allowed}")
     if images.is_meta or images.layout != torch.strided:
