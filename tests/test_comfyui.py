@@ -87,8 +87,22 @@ def test_alpha_dials_and_progress(model_name: str, monkeypatch: pytest.MonkeyPat
     assert (restored.shape, blur, noise) == ((2, 12, 16, 3), 0.5, 0.0)
     assert bool((alpha - 0.75).abs().max() < 1e-3)
     mask = torch.ones(1, 6, 8)
-    assert bool((run("S3DiffRestore", model=model, image=image, alpha=mask, **given)[1] == 1).all())
+    enlarged = run("S3DiffRestore", model=model, image=image, alpha=mask, **given)[1]
+    assert torch.equal(enlarged, torch.ones(2, 12, 16)), "one mask serves all images"
     assert seen[-1] == (2, 2)
+
+
+def test_batches_that_do_not_fit_and_a_model_that_is_gone(model_name: str) -> None:
+    (model,) = run("S3DiffLoad", model=model_name, precision="float32", backend="torch")
+    given = defaults("S3DiffRestore") | {"scale": 2.0}
+    for count in (0, 2):
+        with pytest.raises(Exception, match=f"alpha holds {count} masks for 3 images; give 3, or one for all"):
+            run("S3DiffRestore", model=model, image=torch.rand(3, 6, 8, 3), alpha=torch.ones(count, 6, 8), **given)
+    for channels in (3, 4):
+        made = run("S3DiffRestore", model=model, image=torch.rand(0, 6, 8, channels), **given)
+        assert [tuple(each.shape) for each in made[:2]] == [(0, 12, 16, 3), (0, 12, 16)]
+    with pytest.raises(Exception, match=f"the model 'gone' is not there any more; choose one of .*{model_name}"):
+        run("S3DiffLoad", model="gone", precision="float32", backend="torch")
 
 
 def test_cancel_ends_the_work(model_name: str) -> None:

@@ -13,6 +13,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from s3diff import RestoreOptions, Restorer
 from s3diff.checkpoints.registry import NAMED_MODELS
+from s3diff.errors import ModelError, OptionError
 
 #: The folder of ComfyUI's models that holds folders of s3diff's, made by ``s3diff convert`` or ``s3diff train``.
 FOLDER = "s3diff"
@@ -53,9 +54,12 @@ class LoadS3Diff(io.ComfyNode):
     @classmethod
     def execute(cls, model: str, precision: Any, backend: Any) -> io.NodeOutput:
         """Give a Restorer."""
+        places = model_places()
+        if model not in places:
+            raise ModelError(f"the model {model!r} is not there any more; choose one of {', '.join(places)}")
         device = devices.get_torch_device() if backend in ("torch", "auto") else torch.device("cpu")
         restorer = Restorer.from_pretrained(
-            model_places()[model], device=device, precision=precision, backend=backend, remark=print
+            places[model], device=device, precision=precision, backend=backend, remark=print
         )
         return io.NodeOutput(restorer.to(offload_device(restorer)))
 
@@ -114,14 +118,14 @@ class RestoreWithS3Diff(io.ComfyNode):
 
         Args:
             model: from :class:`LoadS3Diff`.
-            image: [B, H, W, 3 or 4] in [0, 1].
+            image: [B, H, W, 3 or 4] in [0, 1]; an empty batch gives empty ones, and the dials as they are.
             scale: of the result.
             blur: in [0, 1], or -1.
             noise: in [0, 1], or -1.
             strength: of the restoration.
             guidance: of the positive prompt; 0 for the model's own.
             color_match: how colours are taken from the input.
-            alpha: [B or 1, H, W] in [0, 1].
+            alpha: [B or 1, H, W] in [0, 1]; one serves all images.
         """
         options = RestoreOptions(
             scale=scale,
@@ -131,6 +135,17 @@ class RestoreWithS3Diff(io.ComfyNode):
             guidance=guidance or None,
             color_match=color_match,
         )
+        if alpha is None:
+            # A mask is 1 where the picture is transparent.
+            alpha = 1 - image[..., 3] if image.shape[3] == 4 else torch.zeros(len(image), *image.shape[1:3])
+        alpha = alpha.reshape(-1, 1, *alpha.shape[-2:]).float().cpu()
+        if len(alpha) not in (1, len(image)):
+            raise OptionError(
+                f"alpha holds {len(alpha)} masks for {len(image)} images; give {len(image)}, or one for all"
+            )
+        if len(image) == 0:
+            width, height = options.output_size(image.shape[2], image.shape[1])
+            return io.NodeOutput(torch.zeros(0, height, width, 3), torch.zeros(0, height, width), blur, noise)
         bar, made, degrees = comfy.utils.ProgressBar(len(image)), [], []
         if model.backend == "torch":
             device = devices.get_torch_device()
@@ -147,11 +162,8 @@ class RestoreWithS3Diff(io.ComfyNode):
         finally:
             model.to(offload_device(model))
         result = torch.cat(made)
-        if alpha is None:
-            # A mask is 1 where the picture is transparent.
-            alpha = 1 - image[..., 3] if image.shape[3] == 4 else torch.zeros(len(image), *image.shape[1:3])
-        enlarged = torch.nn.functional.interpolate(
-            alpha.reshape(-1, 1, *alpha.shape[-2:]).float().cpu(), result.shape[1:3], mode="bicubic"
+        enlarged = torch.nn.functional.interpolate(alpha, result.shape[1:3], mode="bicubic").expand(
+            len(image), -1, -1, -1
         )
         means = torch.cat(degrees).mean(dim=0).tolist()
         return io.NodeOutput(result, enlarged[:, 0].clamp(0, 1), *means)
