@@ -166,7 +166,7 @@ def test_frames_that_are_decoded_in_another_order(tmp_path: Path, encoder: str, 
         packets = [packet for each in [*frames_given, None] for packet in stream.encode(each)]
         assert [each.pts for each in packets] != sorted(each.pts for each in packets)
         container.mux(packets)
-    opened = video.open_video(source)
+    opened = video_files.open_video(source)
     found = list(video_files.frames_of(opened))
     steps = [round(each.time * opened.time_base * 25, 3) for each in found]
     assert [step - steps[0] for step in steps] == list(range(30))
@@ -183,7 +183,7 @@ def test_a_bare_stream_has_the_times_of_its_rate(tmp_path: Path) -> None:
         for index in range(20):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index), "rgb24")))
         container.mux(stream.encode(None))
-    opened = video.open_video(source)
+    opened = video_files.open_video(source)
     assert [each.time * opened.time_base * 25 for each in video_files.frames_of(opened)] == list(range(20))
 
 
@@ -201,14 +201,14 @@ def test_times_that_go_back(tmp_path: Path) -> None:
     with pytest.raises(
         PictureError, match="the time goes back at frame 11, as where recordings were joined"
     ) as refusal:
-        list(video_files.frames_of(video.open_video(joined)))
+        list(video_files.frames_of(video_files.open_video(joined)))
     if shutil.which("ffmpeg") is not None:
         words = str(refusal.value).split("first: ")[1].replace("INPUT", str(joined)).replace("OUTPUT.mkv", str(anew))
         subprocess.run([*words.split(), "-v", "error"], check=True)
-        assert len(list(video_files.frames_of(video.open_video(anew)))) == 20
+        assert len(list(video_files.frames_of(video_files.open_video(anew)))) == 20
     same = tmp_path / "same.mkv"
     rewritten(write_clip(tmp_path / "in.mkv", list(range(0, 400, 40)), pixel_format="yuv420p10le"), same, pulled=40)
-    found = [each.time for each in video_files.frames_of(video.open_video(same))]
+    found = [each.time for each in video_files.frames_of(video_files.open_video(same))]
     assert found == [0, 1, 80, 81, 160, 161, 240, 241, 320, 321]
 
 
@@ -355,7 +355,7 @@ def stop_after(event: threading.Event) -> None:
 
 def test_an_interruption_ends_the_way_to_the_first_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while finished frames are passed over does not wait until all are."""
-    clip, num_decoded, is_begun = video.open_video(write_clip(tmp_path / "in.mkv")), 0, threading.Event()
+    clip, num_decoded, is_begun = video_files.open_video(write_clip(tmp_path / "in.mkv")), 0, threading.Event()
     decoded = video_files._decoded
 
     def slowly(*arguments: Any) -> Iterator[Any]:
@@ -400,7 +400,7 @@ def test_what_a_run_killed_at_its_end_leaves(
 def test_progress_of_a_look_without_a_stated_length(restorer: Restorer, tmp_path: Path) -> None:
     """A stream of a pipe states none; another file states fewer frames than there are."""
     seen: list[Any] = []
-    opened = video.open_video(write_clip(tmp_path / "in.mkv", states_length=False))
+    opened = video_files.open_video(write_clip(tmp_path / "in.mkv", states_length=False))
     assert opened.num_frames == 0
 
     def told(video: Video) -> list[Any]:
@@ -469,9 +469,9 @@ def test_frames_in_batches_are_the_same(restorer: Restorer, tmp_path: Path) -> N
 def test_degrees_are_smooth_and_change_at_a_cut(restorer: Restorer, tmp_path: Path) -> None:
     times = list(range(0, 4000, 200))
     source = write_clip(tmp_path / "in.mp4", times, cut=9)
-    course = course_of(restorer, video.open_video(source), tmp_path / "work", {})
+    course = course_of(restorer, video_files.open_video(source), tmp_path / "work", {})
     assert course.num_frames == len(times)
-    base = video.open_video(source).time_base
+    base = video_files.open_video(source).time_base
     assert [round(float(cut * base) * 1000) for cut in course.cuts] == [1800]
     assert {each.scene for each in course.estimates} == {0, 1}
     rough = [

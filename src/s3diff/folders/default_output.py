@@ -64,7 +64,7 @@ def video_output(source: Path, output: str | None, *, overwrite: bool = False, i
     if output is None:
         for path in _numbered(source, f"{source.stem}{_ADDED}", extension):
             if is_here and not overwrite:
-                from s3diff.restoration.video import remove_work_of_whole  # and with it torch
+                from s3diff.restoration.video_plan import remove_work_of_whole  # and with it numpy
 
                 remove_work_of_whole(path)
             if overwrite or not os.path.lexists(path):

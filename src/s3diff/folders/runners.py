@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from s3diff.atomic_write import require_free
 from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.formats import format_of
 from s3diff.images.files.writing import check_writable
@@ -238,12 +237,11 @@ def restore_film(
     """Restore a video; see :func:`s3diff.restoration.video.restore_video`, and for its errors.
 
     Args:
-        load: loads the model, once the video was looked at.
+        load: loads the model, once the video, its result's codec and its container were looked at.
         tell: as ``progress`` there.
     """
-    from s3diff.images.files.video import open_video
-    from s3diff.restoration.video import restore_video
+    from s3diff.restoration.video import restore_planned
+    from s3diff.restoration.video_plan import plan_video
 
-    require_free(job.target, video.overwrite)
-    open_video(job.source)
-    return restore_video(load(), job.source, job.target, options, video, progress=tell)
+    plan = plan_video(job.source, job.target, options, video)
+    return restore_planned(load(), plan, options, progress=tell)

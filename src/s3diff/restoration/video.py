@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from s3diff.atomic_write import require_free, whole_file, whole_path, write_atomically
+from s3diff.atomic_write import whole_file, whole_path, write_atomically
 from s3diff.errors import OutputError, PictureError
-from s3diff.images.files.video import Video, VideoFrame, frames_of, open_video
-from s3diff.images.files.video_writing import Encoding, choose_encoding, join_segments, require_streams, write_segment
+from s3diff.images.files.video import Video, VideoFrame, frames_of
+from s3diff.images.files.video_writing import Encoding, join_segments, write_segment
 from s3diff.images.picture import Picture
 from s3diff.messages import reason_of, shown_path
 from s3diff.options import LIMITS, RestoreOptions
@@ -31,10 +31,11 @@ from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result, add_seconds
 from s3diff.restoration.scratch_files import only_one
-from s3diff.restoration.sizes import Sizes, allowed_sizes
+from s3diff.restoration.sizes import Sizes
 from s3diff.restoration.steady import Steady
 from s3diff.restoration.steps import Opened, Progress, restore
 from s3diff.restoration.video_course import COURSE, Course, course_of
+from s3diff.restoration.video_plan import WHOLE, VideoPlan, plan_video, state_of, work_of
 from s3diff.version import __version__
 from s3diff.video_options import MAX_BATCH
 from s3diff.video_options import VideoOptions as VideoOptions
@@ -44,8 +45,6 @@ SEGMENT_FRAMES = MAX_BATCH
 
 #: File of the work folder that describes the segments.
 _SEGMENTS = "segments.json"
-#: File of the work folder with size and time of the whole result, so that it is known again at its place.
-_WHOLE = "whole.json"
 
 
 def restore_video(
@@ -78,22 +77,30 @@ def restore_video(
         source_id: a name that only this source has, wherever it lies; None for its path, size and time of change.
 
     Raises:
-        PictureError: the source cannot be read, is HDR, or its frames would be too large.
+        PictureError: the source cannot be read, is cut off, damaged or HDR, or its frames would be too large.
         OutputError: the target cannot be written, or cannot hold the source's streams.
         OptionError, ModelError, MissingExtraError: as :meth:`Restorer.restore`; codec and pixel format do not fit.
     """
-    source, target, writing = Path(source), Path(target), video_options or VideoOptions()
     options = model.resolved(options)
-    if not writing.overwrite:
-        remove_work_of_whole(target)
-    require_free(target, writing.overwrite)
-    if os.path.realpath(source) == os.path.realpath(target):
-        raise OutputError(f"{shown_path(target)} would overwrite the input; choose another output")
-    video = open_video(source, options.max_input_pixels)  # before a folder is made for its result
+    plan = plan_video(source, target, options, video_options)
+    return restore_planned(model, plan, options, progress=progress, work=work, source_id=source_id)
+
+
+def restore_planned(
+    model: DeviceModel,
+    plan: VideoPlan,
+    options: RestoreOptions,
+    *,
+    progress: Progress | None = None,
+    work: Path | None = None,
+    source_id: str | None = None,
+) -> Result:
+    """Restore a video as planned; see :func:`restore_video`, and for its errors."""
+    target = plan.target
     target.parent.mkdir(parents=True, exist_ok=True)
     with only_one(target):
-        header = _header_of_course(model, video, source_id)
-        return _restored_into(model, video, target, options, writing, progress, work or _work_of(target), header)
+        header = _header_of_course(model, plan.video, source_id)
+        return _restored_into(model, plan, model.resolved(options), progress, work or work_of(target), header)
 
 
 def kept_files(work: Path) -> list[Path]:
@@ -102,37 +109,16 @@ def kept_files(work: Path) -> list[Path]:
     return headers + sorted(work.glob("*.npy")) + sorted(work.glob("*.nut"))
 
 
-def remove_work_of_whole(target: Path) -> None:
-    """Remove the work folder next to its result: a run was killed after it had moved the result to its place."""
-    work = _work_of(target)
-    with suppress(OSError, ValueError):
-        if json.loads((work / _WHOLE).read_text("utf-8")) == _state_of(target):
-            shutil.rmtree(work, ignore_errors=True)
-
-
-def _work_of(target: Path) -> Path:
-    return target.with_name(f".s3diff-{target.name}.video")
-
-
-def _state_of(path: Path) -> list[int]:
-    status = os.stat(path)
-    return [status.st_size, status.st_mtime_ns]
-
-
 def _restored_into(
     model: DeviceModel,
-    video: Video,
-    target: Path,
+    plan: VideoPlan,
     options: RestoreOptions,
-    writing: VideoOptions,
     progress: Progress | None,
     work: Path,
     header: dict[str, Any],
 ) -> Result:
-    source, before = video.path, _state_of_source(video)
-    sizes = allowed_sizes((video.width, video.height), options, shown_path(source))
-    encoding = choose_encoding(video, target, sizes.output, writing.codec, writing.pixel_format, writing.quality)
-    converted = require_streams(video, target)
+    video, target, writing, sizes, encoding = plan.video, plan.target, plan.writing, plan.sizes, plan.encoding
+    before = _state_of_source(video)
     model.prompts(options)
     course = course_of(model, video, work, header, progress)
     segments = _Segments(work, course.num_frames, has_states=writing.steady > 0)
@@ -141,7 +127,13 @@ def _restored_into(
     num_there = segments.num_there()
     done = min(num_there * SEGMENT_FRAMES, course.num_frames)
     maker = _Maker(model, video, options, writing, sizes, course, progress, done)
-    maker.notes.update(dict.fromkeys((*video.notes, *converted)))
+    maker.notes.update(dict.fromkeys((*video.notes, *plan.converted)))
+    if course.num_damaged:
+        counted = f"{course.num_damaged} of {course.num_frames}"
+        maker.notes[f"{counted} frames are damaged; the decoder filled in what was missing"] = None
+    if plan.num_stored is not None and plan.num_stored > course.num_frames:
+        missing = f"{plan.num_stored - course.num_frames} of {plan.num_stored}"
+        maker.notes[f"{missing} frames are missing: they are damaged, or depend on others that are"] = None
     if num_there:
         maker.notes[f"{done} of {course.num_frames} frames were there from an earlier run"] = None
     if num_there < len(segments.paths):
@@ -156,7 +148,7 @@ def _restored_into(
     comment = _comment(model, course) if writing.provenance else ""
     with whole_path(target, writing.overwrite, temporary=work / f"whole{target.suffix.lower()}") as temporary:
         join_segments(segments.paths, video, temporary, comment)
-        write_atomically(json.dumps(_state_of(temporary)), work / _WHOLE)
+        write_atomically(json.dumps(state_of(temporary)), work / WHOLE)
     shutil.rmtree(work, ignore_errors=True)
     median = course.median
     return Result(
@@ -306,7 +298,7 @@ def _header_of_course(model: DeviceModel, video: Video, source_id: str | None) -
 
 def _state_of_source(video: Video) -> list[int]:
     try:
-        return _state_of(video.path)
+        return state_of(video.path)
     except OSError as error:
         raise PictureError(f"{shown_path(video.path)} cannot be read any more ({reason_of(error)})") from error
 

@@ -50,11 +50,14 @@ class Course(NamedTuple):
     Attributes:
         cuts: time stamps of the first frames of all scenes but the first.
         estimates: a few of each scene.
+        num_frames: of the video.
+        num_damaged: frames with missing parts, which the decoder filled in.
     """
 
     cuts: list[int]
     estimates: list[Estimate]
     num_frames: int
+    num_damaged: int = 0
 
     def at(self, time: int, seconds: float) -> Degrees:
         """Smooth the estimates of the frame's scene; nothing passes over a cut."""
@@ -81,6 +84,7 @@ class Look:
 
     Attributes:
         num_frames: seen so far.
+        num_damaged: of them, frames with missing parts.
         before: the small frame before, [h, w, 3] in [0, 1]; empty before the first.
         usual_change: between small frames of this scene; None before its second frame.
         next_estimate: the time, in seconds, from which a frame's degrees are estimated.
@@ -88,6 +92,7 @@ class Look:
     """
 
     num_frames: int = 0
+    num_damaged: int = 0
     cuts: list[int] = field(default_factory=list)
     estimates: list[Estimate] = field(default_factory=list)
     before: list[Any] = field(default_factory=list)
@@ -113,6 +118,7 @@ class Look:
             self.next_estimate = seconds + _ESTIMATE_SECONDS
         self.before = small.tolist()
         self.num_frames += 1
+        self.num_damaged += frame.is_damaged
 
 
 def course_of(
@@ -146,7 +152,7 @@ def course_of(
             tell("look", look.num_frames, _total(video, look))
         look.is_whole = True
         _keep(look, record, header)
-    return Course(look.cuts, look.estimates, look.num_frames)
+    return Course(look.cuts, look.estimates, look.num_frames, look.num_damaged)
 
 
 def _drop(work: Path, remark: Callable[[str], None]) -> None:

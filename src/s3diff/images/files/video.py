@@ -36,6 +36,8 @@ _DISCARDED = 48
 _PROBED = 100
 #: A frame that is not later than the one before it by no more than this follows it at once.
 _SLACK_SECONDS = 0.2
+#: What to do with a damaged file: FFmpeg's command passes over what it cannot decode.
+REPAIR = "write what is left of it anew: ffmpeg -i INPUT -c:v ffv1 -c:a copy OUTPUT.mkv"
 #: FFmpeg's names of the containers that are read. Playlists are not: a file would name others, or addresses, to read.
 _READ = (
     "mov", "matroska", "avi", "asf", "flv", "mpeg", "mpegvideo", "mpegts", "ogg", "mxf", "nut", "dv", "rm", "ivf",
@@ -63,6 +65,7 @@ class Video:
         max_pixels: the most that a frame may have, whatever the file says later.
         decoding_start: time stamp of the first packet, where the file states the times when frames are decoded and not
             those when they are shown, as AVI does; None elsewhere.
+        is_interlaced: whether a frame's lines show two moments.
         notes: losses, one sentence each.
     """
 
@@ -80,6 +83,7 @@ class Video:
     is_counted: bool = False
     max_pixels: int = MAX_PICTURE_PIXELS
     decoding_start: int | None = None
+    is_interlaced: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -99,11 +103,13 @@ class VideoFrame:
         pixels: [H, W, 3] RGB, uint8, or uint16 where the video has more than 8 bits.
         time: its time stamp, in units of the video's time base.
         duration: how long it is shown, in the same unit; 0 where that is not said.
+        is_damaged: whether parts were missing, which the decoder filled in.
     """
 
     pixels: np.ndarray
     time: int
     duration: int
+    is_damaged: bool = False
 
 
 def reads_videos() -> bool:
@@ -121,10 +127,13 @@ def open_video(path: Path, max_pixels: int = MAX_PICTURE_PIXELS) -> Video:
     """
     shown = shown_path(path)
     with opened_container(path) as container:
-        if not container.streams.video:
-            raise PictureError(f"{shown} holds no moving picture; give a video")
-        stream = container.streams.video[0]
+        stream = moving_stream(container)
+        if stream is None:
+            beside = ", only a cover" if container.streams.video else ""
+            raise PictureError(f"{shown} holds no moving picture{beside}; give a video")
         stated = stream.codec_context
+        if stated is None:
+            raise PictureError(f"{shown} holds pictures of a kind that FFmpeg does not know; check the file")
         if stated.width * stated.height > max_pixels:
             raise PictureTooLargeError(
                 f"{shown} has frames of {stated.width} x {stated.height} pixels, at most {max_pixels} are allowed; "
@@ -162,6 +171,7 @@ def open_video(path: Path, max_pixels: int = MAX_PICTURE_PIXELS) -> Video:
             frame_rate=stream.average_rate, colors=colors, notes=tuple(notes),  # type: ignore[arg-type]
             num_frames=stream.frames or _frames_by_length(container, stream), is_counted=stream.frames > 0,
             max_pixels=max_pixels, decoding_start=_decoding_start(path, shown, max_pixels),
+            is_interlaced=bool(first.interlaced_frame),
         )  # fmt: skip
 
 
@@ -179,7 +189,7 @@ def frames_of(video: Video, first: int = 0, is_over: Callable[[], bool] = lambda
     shown, depth = shown_path(video.path), "rgb48le" if video.bits > 8 else "rgb24"
     turned = (video.height, video.width) if video.quarter_turns % 2 else (video.width, video.height)
     with opened_container(video.path) as container:
-        stream = container.streams.video[0]
+        stream: Any = moving_stream(container)
         stream.thread_type = "AUTO"
         before: int | None = None
         delay: int | None = None  # between decoding and showing
@@ -210,7 +220,7 @@ def frames_of(video: Video, first: int = 0, is_over: Callable[[], bool] = lambda
                 continue
             converted = frame.reformat(*turned, depth, src_colorspace=MATRICES.get(video.matrix, 5))
             pixels = np.rot90(converted.to_ndarray(), video.quarter_turns)
-            yield VideoFrame(np.ascontiguousarray(pixels), time, int(frame.duration or 0))
+            yield VideoFrame(np.ascontiguousarray(pixels), time, int(frame.duration or 0), frame.is_corrupt)
 
 
 def first_picture(video: Video) -> Picture:
@@ -233,13 +243,13 @@ def _decoding_start(path: Path, shown: str, max_pixels: int) -> int | None:
     In such a file time stamps rise from packet to packet, although frames are shown in another order.
     """
     with opened_container(path) as container:
-        stream: Any = container.streams.video[0]
+        stream: Any = moving_stream(container)
         packets = [each for each in islice(container.demux(stream), _PROBED) if each.dts is not None]
         stated = [each.pts for each in packets if each.pts is not None]
         if not packets or stated != sorted(stated) or not stream.codec_context.has_b_frames:
             return None
     with opened_container(path) as container:
-        frames = islice(_decoded(container, container.streams.video[0], shown, max_pixels), _PROBED)
+        frames = islice(_decoded(container, moving_stream(container), shown, max_pixels), _PROBED)
         times = [each.pts for each in frames if each.pts is not None]
     return packets[0].dts if times != sorted(times) or not times else None
 
@@ -250,6 +260,13 @@ _COLOR_NAMES = ("color_primaries", "color_trc", "colorspace", "color_range")
 def _chroma(form: Any) -> str:
     """Name the sampling of colour: 420, 422 or 444."""
     return next((each for each in ("420", "422") if each in form.name or form.name == {"420": "nv12"}.get(each)), "444")
+
+
+def moving_stream(container: av.container.InputContainer) -> Any:
+    """Find the first stream of moving pictures; None where there is none, but a cover at most."""
+    from av.stream import Disposition
+
+    return next((each for each in container.streams.video if not each.disposition & Disposition.attached_pic), None)
 
 
 @contextmanager
@@ -282,4 +299,4 @@ def _decoded(container: Any, stream: Any, shown: str, max_pixels: int) -> Iterat
     try:
         yield from container.decode(stream)
     except av.FFmpegError as error:
-        raise PictureError(f"{shown} is damaged ({error.strerror}); repair it first, in ffmpeg with -c copy") from error
+        raise PictureError(f"{shown} is damaged ({error.strerror}); {REPAIR}") from error

@@ -19,6 +19,7 @@ from s3diff.images.files.video import (
     VIDEO_EXTENSIONS,
     Video,
     VideoFrame,
+    moving_stream,
     opened_container,
 )
 from s3diff.images.files.video_streams import Copied, called, container_of, copied_streams, remedy, way_into
@@ -32,6 +33,9 @@ _ENCODERS: Mapping[str, tuple[str, Mapping[str, str], tuple[int, int]]] = Mappin
     "vp9": ("libvpx-vp9", {"row-mt": "1", "cpu-used": "3", "b": "0"}, (63, 16)),
     "ffv1": ("ffv1", {"level": "3", "slicecrc": "1"}, (0, 0)),
 })  # fmt: skip
+#: x265's propagation of costs (CU tree) writes past its memory in frames of fewer than about 50 columns, and the
+#: process is aborted; frames with a smaller side than this are encoded without it.
+_SMALL_PX = 128
 #: AVColorRange.
 _LIMITED, _FULL = 1, 2
 _MOVIES = (".mp4", ".mov", ".m4v")
@@ -109,7 +113,7 @@ def write_segment(
     """
     import av
 
-    encoder, settings, (worst, best) = _ENCODERS[encoding.codec]
+    encoder, _, (worst, best) = _ENCODERS[encoding.codec]
     level = round(worst + (best - worst) * (encoding.quality - 1) / 99)
     try:
         with av.open(str(path), "w", format="nut") as container:
@@ -119,7 +123,9 @@ def write_segment(
             context.time_base, context.max_b_frames = video.time_base, 0
             tag_colors(context, video)
             matrix, color_range = context.colorspace, context.color_range
-            context.options = dict(settings) | ({} if encoding.codec == "ffv1" else {"crf": str(level)})
+            context.options = _settings(encoding.codec, size) | (
+                {} if encoding.codec == "ffv1" else {"crf": str(level)}
+            )
             durations: dict[int, int] = {}
             for frame in frames:
                 made: Any = av.VideoFrame.from_ndarray(frame.pixels, _RGB[frame.pixels.dtype.name])
@@ -184,8 +190,9 @@ def join_segments(segments: Iterable[Path], video: Video, target: Path, comment:
                 with av.open(str(first)) as opened:
                     moving: Any = container.add_stream_from_template(opened.streams.video[0], opaque=True)
                 tag_colors(moving.codec_context, video)  # NUT does not hold colours
-                moving.metadata.update(source.streams.video[0].metadata)
-                moving.disposition = source.streams.video[0].disposition
+                given = moving_stream(source)
+                moving.metadata.update(given.metadata)
+                moving.disposition = given.disposition
                 if target.suffix.lower() != ".mkv" and moving.codec_context.name in ("hevc", "libx265"):
                     moving.codec_context.codec_tag = "hvc1"
                 cuts = not is_movie and "mp4" in source.format.name
@@ -226,6 +233,13 @@ def _packets_of(segments: list[Path]) -> Iterator[Any]:
                     # frame, with which it has just guessed how frames are ordered.
                     packet.dts = packet.pts
                     yield packet
+
+
+def _settings(codec: str, size: tuple[int, int]) -> dict[str, str]:
+    settings = dict(_ENCODERS[codec][1])
+    if codec == "h265" and min(size) < _SMALL_PX:
+        settings["x265-params"] += ":cutree=0"
+    return settings
 
 
 def _pixel_formats(codec: str) -> list[str]:
