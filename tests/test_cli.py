@@ -719,7 +719,7 @@ def test_a_wrong_name_is_said_before_torch_is_loaded() -> None:
         "    assert 'torch' not in sys.modules\n"
     )
     process = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
-    said = "s3diff: nothing.jpg does not exist; give a picture or a folder of pictures\n"
+    said = "s3diff: nothing.jpg does not exist; give a picture, a folder of pictures or a video\n"
     assert (process.returncode, process.stderr) == (1, said)
 
 

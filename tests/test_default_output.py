@@ -69,7 +69,10 @@ def test_a_word_that_is_no_file_is_no_picture(command: Command, here: Path) -> N
     assert wrong == "s3diff: No such command, file or folder: 'restroe'. Did you mean 'restore'? See s3diff --help"
     assert command("zzzz").error == "s3diff: No such command, file or folder: 'zzzz'; see s3diff --help"
     assert "No such command 'zzzz'" in command("cluster", "zzzz").error
-    assert command("photo.jpg").error == "s3diff: photo.jpg does not exist; give a picture or a folder of pictures"
+    assert (
+        command("photo.jpg").error
+        == "s3diff: photo.jpg does not exist; give a picture, a folder of pictures or a video"
+    )
     assert command("--version").code == 0
 
 

@@ -586,6 +586,53 @@ def test_the_command(command: Command, small: Path, here: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "encoder"),
+    [
+        ("in.mxf", "mpeg2video"), ("in.ts", "libx264"), ("in.m2v", "mpeg2video"), ("in.nut", "ffv1"),
+        ("in.ivf", "libvpx"), ("in.y4m", "wrapped_avframe"), ("in.h264", "libx264"), ("in.hevc", "libx265"),
+        ("in.ogv", "libtheora"),
+    ],
+)  # fmt: skip
+def test_the_command_takes_every_container_and_bare_streams(
+    command: Command, small: Path, here: Path, name: str, encoder: str
+) -> None:
+    num_frames = 12 if name == "in.ts" else 3  # FFmpeg recognises no shorter one
+    if encoder in ("libtheora", "wrapped_avframe"):  # not in PyAV's FFmpeg
+        if shutil.which("ffmpeg") is None:
+            pytest.skip("ffmpeg is not installed")
+        subprocess.run(["ffmpeg", "-v", "fatal", "-i", write_clip(Path("a.mkv"), [0, 40, 80]), name], check=True)
+    else:
+        with av.open(name, "w") as container:
+            stream = container.add_stream(encoder, rate=25)
+            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+            for index in range(num_frames):
+                frame = av.VideoFrame.from_ndarray(picture(index), "rgb24")
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    outcome = command("restore", name, "-m", small)
+    assert (outcome.code, outcome.out.startswith(f"in_restored.mp4  128x96, {num_frames} frames")) == (0, True), outcome
+    os.rename(name, "unnamed")
+    if not name.endswith(("ts", "m2v", "h264", "hevc", "ogv")):  # these begin with nothing of their own
+        assert command("restore", "unnamed", "-m", small, "--overwrite").out.startswith("unnamed_restored.mp4  128x96")
+
+
+def test_what_is_no_video_is_said_before_the_model_is_loaded(command: Command, here: Path) -> None:
+    write_clip(Path("film.mp4"), TIMES[:2], with_sound=True)
+    Path("sound.wav").write_bytes(b"RIFF\x24\0\0\0WAVEfmt " + bytes(40))
+    for arguments, said in (
+        (("film.mp4", "-o", "film.avi"), "film.avi: a video is written as .mp4, .mov, .m4v, .mkv, .webm; choose one"),
+        (("film.mp4", "-o", "x.webm", "--codec", "h264"), "codec is 'h264', which does not go into .webm; .webm takes"),
+        (("film.mp4", "--pixel-format", "rgb0"), "pixel_format is 'rgb0'; h264 takes yuv420p"),
+        (("film.mp4", "-o", "x.webm"), "x.webm: .webm does not take the source's sound (AAC"),
+        (("gone.mp4",), "gone.mp4 does not exist; give a picture, a folder of pictures or a video"),
+        (("sound.wav",), "sound.wav is a sound file; give a picture or a video"),
+    ):
+        model = () if arguments[0] == "sound.wav" else ("-m", "no_such_model")
+        assert said in command("restore", *arguments, *model).error
+
+
+@pytest.mark.parametrize(
     ("stage", "done", "where"),
     [
         ("look_resumed", 0, " in the first pass"),

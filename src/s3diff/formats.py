@@ -200,13 +200,22 @@ FOREIGN = (
         advice="take its pictures out (ffmpeg -i VIDEO frames/%05d.png), and restore that folder",
         extensions=(
             ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".flv", ".mpg", ".mpeg", ".3gp", ".mts", ".m2ts",
-            ".vob", ".ogv",
+            ".vob", ".ogv", ".ogm", ".f4v", ".3g2", ".asf", ".ts", ".m2t", ".m1v", ".m2v", ".mxf", ".nut", ".dv",
+            ".ivf", ".y4m", ".h264", ".264", ".h265", ".265", ".hevc", ".obu", ".rm", ".rmvb",
         ),
         beginnings=(
             (4, b"ftypiso"), (4, b"ftypmp4"), (4, b"ftypM4V"), (4, b"ftypqt"), (4, b"ftyp3g"), (4, b"ftypavc1"),
             (4, b"ftypMSNV"), (4, b"ftypXAVC"), (8, b"AVI "), (0, b"\x1a\x45\xdf\xa3"), (0, b"\0\0\x01\xba"),
             (0, b"\0\0\x01\xb3"), (0, b"FLV\x01"), (0, b"\x30\x26\xb2\x75"), (4, b"moov"), (4, b"mdat"),
+            (0, b"\x06\x0e\x2b\x34\x02\x05\x01\x01"), (0, b"nut/multimedia container"), (0, b"DKIF"), (0, b"YUV4MPEG2"),
+            (0, b".RMF"),
         ),
+    ),
+    Foreign(
+        name="a sound file", plural="sound files",
+        advice="give a picture or a video",
+        extensions=(".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".wma", ".aif", ".aiff"),
+        beginnings=((8, b"WAVE"), (0, b"ID3"), (0, b"fLaC"), (4, b"ftypM4A")),
     ),
     Foreign(
         name="a document", plural="documents",

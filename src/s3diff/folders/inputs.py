@@ -140,7 +140,7 @@ class _Search:
         elif glob.has_magic(name):
             self._take_pattern(name)
         else:
-            raise PictureError(f"{entry} does not exist; give a picture or a folder of pictures")
+            raise PictureError(f"{entry} does not exist; give a picture, a folder of pictures or a video")
 
     def _take_folder(self, folder: Path) -> None:
         num_failed = len(self.found.failed)
