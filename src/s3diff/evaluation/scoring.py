@@ -264,7 +264,8 @@ class _Work:
                     for one in batch:
                         self._score(method, [one])
                     return
-                self._fail(method, batch[0][0].picture, PictureError(f"{name}: {error}"))
+                told = PictureError(f"{name}: {error}") if isinstance(error, PictureError) else error
+                self._fail(method, batch[0][0].picture, told)
                 failed = True
                 continue
             for (score, _, _), values, of_parts, one, number in zip(
