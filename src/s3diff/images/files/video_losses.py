@@ -56,8 +56,11 @@ def require_whole(video: Video) -> int | None:
             slack = max(_SLACK_SECONDS, _SLACK_FRAMES / Fraction(moving.average_rate or 25))
         elif states_longest:
             stated = Fraction(container.duration or 0, 1_000_000)
+        whole = Fraction(container.duration or 0, 1_000_000)
         is_countable = moving.codec_context.name in _A_FRAME_A_PACKET
     fault = next((find(video.path) for name, find in _FAULTS.items() if name in kind), "")
+    if fault and whole - found.seconds > _SLACK_OF_ALL_SECONDS:
+        fault += f" ({float(found.seconds):.2f} of {float(whole):.2f} s)"
     if not fault and stated - found.seconds > slack:
         fault = f"cut off or damaged: it states {float(stated):.2f} s, and {float(found.seconds):.2f} s are there"
     if fault:
