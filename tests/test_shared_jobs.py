@@ -89,6 +89,28 @@ def test_any_service_answers_for_any_job(make: Make) -> None:
             there.job(name, "anna")
 
 
+def test_a_result_is_there_when_another_service_has_told_the_end(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own service writes the end down, and has it a moment later."""
+    here, there = make(), make()
+    is_written, go_on, update = threading.Event(), threading.Event(), Job.update
+
+    def late(job: Job, **changes: Any) -> bool:
+        if type(job) is Job and changes.get("state") == "done":  # its own, not the other service's picture of it
+            is_written.set()
+            assert go_on.wait(SECONDS)
+        return update(job, **changes)
+
+    monkeypatch.setattr(Job, "update", late)
+    job = here.submit(photo(40, 30), "kitten.png", RestoreOptions(scale=1))
+    assert is_written.wait(SECONDS)
+    until(lambda: there.job(job.id).status.state == "done")
+    assert here.job(job.id).status.state == "running"
+    timer = threading.Timer(0.5, go_on.set)
+    timer.start()
+    assert here.job_with_result(job.id).status.state == "done"
+    timer.join()
+
+
 def test_all_services_tell_the_same_of_a_job(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that asks now one and now another one sees no step back, though only one service knows the last step."""
     monkeypatch.setattr(shared_jobs, "_LOOK_SECONDS", SECONDS)

@@ -270,6 +270,9 @@ class JobStore:
     def before_end(self, job: Job, status: JobStatus) -> None:
         """Keep how a job ends, before anybody sees that it has ended."""
 
+    def catch_up(self, job: Job) -> None:
+        """Wait for the end of a job that clients may have been told of already."""
+
     def hand_over(self) -> None:
         """Leave the jobs that have not ended to other services, where jobs are shared."""
 

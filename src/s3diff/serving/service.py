@@ -231,6 +231,16 @@ class RestorationService:
         """
         return self.store.get(job_id, owner)
 
+    def job_with_result(self, job_id: str, owner: str | None = None) -> Job:
+        """Find an owner's job; where a client may know already that it has ended, it has ended here, too.
+
+        Raises:
+            JobNotFoundError: there is none.
+        """
+        job = self.job(job_id, owner)
+        self.store.catch_up(job)
+        return job
+
     def position(self, job: Job) -> int | None:
         """Count the jobs before this one in the queue; None if it is not in the queue."""
         return self._pipeline.position(job)

@@ -150,6 +150,13 @@ class SharedJobStore(JobStore):
             _LOG.warning("the end of a job cannot be written down yet: %s", error, extra={"job": job.id})
             self._unwritten[job.id] = status
 
+    def catch_up(self, job: Job) -> None:
+        """See :class:`JobStore`: other services tell an end as soon as it is written down, this one a little later."""
+        if job.id in self._shared and not job.status.is_final:
+            with suppress(S3DiffError):
+                if self._records.has_ended(job.id):
+                    job.wait(_LEAVE_SECONDS)
+
     def hand_over(self) -> None:
         self._is_over.set()
         leaving = threading.Thread(target=self._leave, name="s3diff-shared", daemon=True)

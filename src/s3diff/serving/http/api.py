@@ -214,7 +214,7 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
 
         A part of it is sent (206) where `Range` asks for one, as players do.
         """
-        job = await run_in_threadpool(service.job, id, owner_of(request))
+        job = await run_in_threadpool(service.job_with_result, id, owner_of(request))
         made = job.status.result
         if made is None:
             return error_answer("no_result", NO_RESULT.format(job.status.state))

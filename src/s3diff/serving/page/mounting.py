@@ -336,7 +336,7 @@ def _routes(service: RestorationService) -> APIRouter:
 
     @router.get("/jobs/{job_id}/preview")
     def job_preview(job_id: str, owner: Owner) -> Response:
-        job = service.job(job_id, owner)
+        job = service.job_with_result(job_id, owner)
         with turn():
             result = _result(job)
             made = preview(read_picture(result.path, service.limits.output_pixels, result.size_bytes))
@@ -344,7 +344,7 @@ def _routes(service: RestorationService) -> APIRouter:
 
     @router.get("/results.zip")
     def results(job: Annotated[list[str], Query(max_length=_MAX_ZIPPED)], owner: Owner) -> StreamingResponse:
-        jobs = [service.job(job_id, owner) for job_id in dict.fromkeys(job)]
+        jobs = [service.job_with_result(job_id, owner) for job_id in dict.fromkeys(job)]
         found = [_result(each) for each in jobs]
         for each in jobs:
             each.is_fetched = True
