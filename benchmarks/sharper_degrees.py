@@ -10,12 +10,13 @@ would take the raise back, so it comes after all training. ``--estimator`` puts 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-from s3diff.checkpoints.model_folder import load_model, save_model
+from s3diff.checkpoints.model_folder import load_model
 from s3diff.networks.degradation_estimator import DEGREE_NAMES
 
 
@@ -34,18 +35,8 @@ def main() -> None:
     last_layer = estimator.fc_degree[DEGREE_NAMES.index("blur")][2]
     with torch.no_grad():
         last_layer.bias += given.offset
-    description = save_model(
-        given.output,
-        model.generator,
-        model.prompts,
-        name=model.name,
-        upsampling=model.upsampling,
-        guidance=given.guidance,
-        licences=model.description.licences,
-        is_generative=model.description.is_generative,
-        dtype=torch.float16,
-    )
-    print(description.fingerprint)
+    model = replace(model, description=replace(model.description, guidance=given.guidance))
+    print(model.save(given.output, dtype=torch.float16).fingerprint)
 
 
 if __name__ == "__main__":

@@ -505,7 +505,7 @@ def test_a_source_that_is_away_ends_the_task_and_the_same_command_goes_on(
     done = worker(store, manifest, restorer).restore(plan.jobs)
     monkeypatch.undo()
     assert "cannot be reached" in (done.error or "")
-    told = done.rows[:-1]  # it depends on the moment whether the last one's outcome is told
+    told = done.rows[:-1]  # the last outcome may come or not: it depends on the moment
     assert len(keys(store)) > len([row for row in told if row["state"] == "done"])
     manifest.add(told, done.flight)
     manifest.flush()

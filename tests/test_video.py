@@ -175,27 +175,28 @@ def test_frames_that_are_decoded_in_another_order(tmp_path: Path, encoder: str, 
     assert nearest == list(range(30))
 
 
-def test_a_bare_stream_has_the_times_of_its_rate(tmp_path: Path) -> None:
-    source = tmp_path / "in.h264"
-    with av.open(str(source), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=25)
+def steady_clip(path: Path, encoder: str, num_frames: int) -> Path:
+    """Write a clip of 25 frames a second."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(encoder, rate=25)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for index in range(20):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index), "rgb24")))
+        for index in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(picture(index), "rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    return path
+
+
+def test_a_bare_stream_has_the_times_of_its_rate(tmp_path: Path) -> None:
+    source = steady_clip(tmp_path / "in.h264", "libx264", 20)
     opened = video_files.open_video(source)
     assert [each.time * opened.time_base * 25 for each in video_files.frames_of(opened)] == list(range(20))
 
 
 def test_times_that_go_back(tmp_path: Path) -> None:
     """A little, as rounding does: the frame follows at once. Far, as in joined recordings: refused with a way out."""
-    source = tmp_path / "in.ts"
-    with av.open(str(source), "w") as container:
-        stream: Any = container.add_stream("mpeg2video", rate=25)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for index in range(10):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index), "rgb24")))
-        container.mux(stream.encode(None))
+    source = steady_clip(tmp_path / "in.ts", "mpeg2video", 10)
     joined, anew = tmp_path / "joined.ts", tmp_path / "anew.mkv"
     joined.write_bytes(2 * source.read_bytes())
     with pytest.raises(
@@ -602,14 +603,7 @@ def test_the_command_takes_every_container_and_bare_streams(
             pytest.skip("ffmpeg is not installed")
         subprocess.run(["ffmpeg", "-v", "fatal", "-i", write_clip(Path("a.mkv"), [0, 40, 80]), name], check=True)
     else:
-        with av.open(name, "w") as container:
-            stream = container.add_stream(encoder, rate=25)
-            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-            for index in range(num_frames):
-                frame = av.VideoFrame.from_ndarray(picture(index), "rgb24")
-                frame.pts, frame.time_base = index, Fraction(1, 25)
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+        steady_clip(Path(name), encoder, num_frames)
     outcome = command("restore", name, "-m", small)
     assert (outcome.code, outcome.out.startswith(f"in_restored.mp4  128x96, {num_frames} frames")) == (0, True), outcome
     os.rename(name, "unnamed")

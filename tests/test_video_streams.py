@@ -120,7 +120,7 @@ def segments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("encoder", sound_encoders())
 def test_every_kind_of_sound_in_every_container(encoder: str, segments: dict[str, Path], tmp_path: Path) -> None:
-    """What is taken comes out the same, to the byte or, converted, to the sample; a refusal names what takes it."""
+    """Streams come out the same, to the byte or, converted, to the sample; a refusal names what takes them."""
     sources = []
     for form in _SOURCES:
         with suppress(av.FFmpegError, ValueError):

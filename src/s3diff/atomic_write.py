@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import time
@@ -13,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from s3diff.errors import DiskFullError, OutputError, S3DiffError
+from s3diff.errors import DISK_FULL, DiskFullError, OutputError, S3DiffError
 from s3diff.messages import reason_of, shown_path
 
 #: Nobody who lives leaves a file for so long between two writes.
@@ -189,7 +188,7 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _cannot_write(error: OSError, target: Path, temporary: Path, num_bytes: int | None, hint: str) -> OutputError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in DISK_FULL:
         return DiskFullError(_disk_full(target, num_bytes, temporary))
     return OutputError(f"{shown_path(target)} cannot be written ({reason_of(error)}); {hint}")
 

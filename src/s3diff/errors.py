@@ -1,5 +1,10 @@
 """Define the exception tree. Every message states the given value, the allowed ones and the remedy."""
 
+import errno
+
+#: Numbers of the system's errors for a disk, or a share of it, without room.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class S3DiffError(Exception):
     """Root of everything that s3diff raises on purpose; the command prints it as one line."""

@@ -109,6 +109,8 @@ FORMATS = (
 _BY_EXTENSION = {extension: form for form in FORMATS for extension in form.extensions}
 #: Endings of the file names that are read and written, in lower case.
 PICTURE_EXTENSIONS = tuple(_BY_EXTENSION)
+#: Formats of results, by extension.
+OUTPUT_FORMATS = tuple(extension[1:] for extension in PICTURE_EXTENSIONS)
 
 
 def in_words(names: tuple[str, ...]) -> str:

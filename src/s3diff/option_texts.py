@@ -12,10 +12,10 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from s3diff.errors import OptionError
+from s3diff.formats import OUTPUT_FORMATS
 from s3diff.options import (
     LIMITS,
     MIN_TILE_PX,
-    OUTPUT_FORMATS,
     RANGES,
     OutputOptions,
     ReleasedTiles,

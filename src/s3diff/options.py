@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from s3diff.errors import OptionError
-from s3diff.formats import PICTURE_EXTENSIONS
+from s3diff.formats import OUTPUT_FORMATS
 
 ColorMatch = Literal["wavelet", "adain", "none"]
 Latent = Literal["mean", "sample"]
@@ -279,8 +279,6 @@ class RestoreOptions:
         return self.scale
 
 
-#: Formats of results, by extension.
-OUTPUT_FORMATS = tuple(extension[1:] for extension in PICTURE_EXTENSIONS)
 _NAME_FIELDS = ("stem", "extension", "model", "scale")
 
 
@@ -392,11 +390,7 @@ def as_whole(value: Any) -> int | None:
 
 
 def checked_size(size: Any) -> tuple[int, int]:
-    """Convert a (width, height) of whole pixels to Python's own types.
-
-    Raises:
-        OptionError: no two whole numbers above 0.
-    """
+    """Convert a (width, height) of whole pixels to Python's own types; raise OptionError for anything else."""
     is_sequence = isinstance(size, Sequence) or hasattr(size, "__array__")
     sides = [as_whole(side) for side in size] if is_sequence and not isinstance(size, str | bytes) else []
     if len(sides) != 2 or sides[0] is None or sides[1] is None or min(sides[0], sides[1]) < 1:

@@ -39,8 +39,8 @@ from s3diff.checkpoints.release import (
     select_files,
     write_record,
 )
-from s3diff.checkpoints.transfers import CHUNK_BYTES, DISK_FULL, fault_of, has_size, link, require_space, transfer
-from s3diff.errors import DiskFullError, DownloadError, OutputError
+from s3diff.checkpoints.transfers import CHUNK_BYTES, fault_of, has_size, link, require_space, transfer
+from s3diff.errors import DISK_FULL, DiskFullError, DownloadError, OutputError
 
 Progress = Callable[[int, int], None]
 

@@ -5,7 +5,6 @@ The connection is the caller's; no library of HTTP is imported here.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -15,9 +14,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from s3diff.checkpoints.release import DownloadPlan, PlannedFile, failure, megabytes
+from s3diff.errors import DISK_FULL
 
 CHUNK_BYTES = 1 << 18
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 #: Opens a connection to a file from this byte on; returns whether it starts there or at 0, and the chunks.
 Connect = Callable[[int], AbstractContextManager[tuple[bool, Iterator[bytes]]]]
 

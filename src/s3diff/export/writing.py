@@ -106,9 +106,8 @@ ExportFormat = Literal["onnx", "torch", "openvino"]
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch": ".pt2", "openvino": ".xml"}
 #: Names of the graph's inputs and outputs.
 INPUTS, OUTPUTS = ("low_quality", "degrees"), ("restored", "degrees_used")
-#: (width, height) of the picture that a graph for all sizes is traced with: unlike, and both odd, so that enlarged by 4
-#: neither is what a model pads to; otherwise the graph would hold for such sides only.
-_TRACED_SIZE = (27, 21)
+#: (width, height) of the picture that a graph for all sizes is traced with; the sides differ, so that they stay apart.
+_TRACED_SIZE = (27, 22)
 
 
 def export_model(

@@ -5,7 +5,6 @@ The conveyor of folder runs is used: one picture is fetched while another is res
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from shutil import rmtree
 from typing import Any, NamedTuple
 
-from s3diff.errors import DiskFullError, OutputError, PictureError, S3DiffError
+from s3diff.errors import DISK_FULL, DiskFullError, OutputError, PictureError, S3DiffError
 from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.folders.manifest import DEADLY_TRIES, Flight
 from s3diff.folders.run import Outcome, run_jobs
@@ -290,7 +289,7 @@ def _scratch_has_room(scratch: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, DiskFullError) or error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, DiskFullError) or error.errno in DISK_FULL:
             raise DiskFullError(
                 f"{scratch.parent}: a worker's scratch disk is full; make room there, or set TMPDIR to another folder, "
                 "and run the same command again"

@@ -285,7 +285,7 @@ class FoldedInTurn:
     def __call__(self, *args: Tensor, **more: Any) -> Tensor:
         """Run picture after picture; every argument has B rows, or several times B in the same order (by prompts).
 
-        What is given by name serves all of them.
+        Arguments by name serve all of them.
         """
         count = len(self.modulations)
         parts = []

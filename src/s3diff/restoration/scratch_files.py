@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -20,7 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from s3diff.atomic_write import write_atomically
-from s3diff.errors import DiskFullError, OutputError
+from s3diff.errors import DISK_FULL, DiskFullError, OutputError
 from s3diff.json_lines import AppendedLines, encode_line, read_lines
 from s3diff.messages import reason_of
 from s3diff.options import RestoreOptions
@@ -264,6 +263,6 @@ def disk_errors(place: Place) -> Iterator[None]:
     except (OutputError, Timeout):
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise place.full() from error
         raise OutputError(f"{place.target} cannot be written ({reason_of(error)}); choose another place") from error

@@ -3,8 +3,8 @@
 The caller reads the file: :class:`~s3diff.restoration.restorer.Restorer`, or a conveyor that reads ahead in another
 thread. The order within the networks is that of :func:`s3diff.networks.one_step_generator.one_step`.
 
-Colours are float from the first step to the last; what is finished of a picture restored in tiles is kept in the depth
-that :class:`~s3diff.restoration.regions.Canvas` gets.
+Colours are float from the first step to the last; :class:`~s3diff.restoration.regions.Canvas` keeps finished tiles in
+the depth that it gets.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ WHOLE = "whole.json"
 
 @dataclass(frozen=True, kw_only=True)
 class VideoPlan:
-    """Hold what is known of a restored video before a model is there.
+    """Hold a restored video's facts and choices, before a model is there.
 
     Attributes:
         video: the source.

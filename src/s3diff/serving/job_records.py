@@ -315,7 +315,7 @@ class SharedWork:
             self._there[job.id] = {name: stamp for name, stamp in found.items() if stamp is not None}
 
     def keep(self, jobs: Sequence[Job]) -> None:
-        """Write what is new of these jobs, and remove what is of no use any more.
+        """Write these jobs' new segments, and remove those of no use any more.
 
         Raises:
             StoreError, OutputError: the place cannot be reached, or is full; the next call goes on.

@@ -37,7 +37,7 @@ _PROBED = 100
 #: A frame that is not later than the one before it by no more than this follows it at once.
 _SLACK_SECONDS = 0.2
 #: What to do with a damaged file: FFmpeg's command passes over what it cannot decode.
-REPAIR = "write what is left of it anew: ffmpeg -i INPUT -c:v ffv1 -c:a copy OUTPUT.mkv"
+REPAIR = "write the readable frames into a new file: ffmpeg -i INPUT -c:v ffv1 -c:a copy OUTPUT.mkv"
 #: FFmpeg's names of the containers that are read. Playlists are not: a file would name others, or addresses, to read.
 _READ = (
     "mov", "matroska", "avi", "asf", "flv", "mpeg", "mpegvideo", "mpegts", "ogg", "mxf", "nut", "dv", "rm", "ivf",

@@ -1,4 +1,4 @@
-"""Check that a video's file is whole: FFmpeg reads one that is not, and says nothing of what is missing."""
+"""Check that a video's file is whole: FFmpeg reads a cut or damaged one without a word about lost frames."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def require_whole(video: Video) -> int | None:
         states_each = any(name in kind for name in _STATE_EACH)
         states_longest = any(name in kind for name in _STATE_LONGEST)
         found = _counted([moving, *container.streams.audio] if states_longest else [moving], container)
+        whole = Fraction(container.duration or 0, 1_000_000)
         stated, slack = Fraction(0), _SLACK_OF_ALL_SECONDS
         if states_each and not 0 < moving.frames <= found.num_packets:
             stated = (moving.duration or 0) * moving.time_base
             slack = max(_SLACK_SECONDS, _SLACK_FRAMES / Fraction(moving.average_rate or 25))
         elif states_longest:
-            stated = Fraction(container.duration or 0, 1_000_000)
-        whole = Fraction(container.duration or 0, 1_000_000)
+            stated = whole
         is_countable = moving.codec_context.name in _A_FRAME_A_PACKET
     fault = next((find(video.path) for name, find in _FAULTS.items() if name in kind), "")
     if fault and whole - found.seconds > _SLACK_OF_ALL_SECONDS:
