@@ -20,8 +20,8 @@ from s3diff.formats import ANIMATED_TITLES, FORMATS
 from s3diff.images.color_profiles import color_space
 from s3diff.images.files.metadata import Metadata, for_result
 from s3diff.images.files.reading import read_picture
+from s3diff.images.opacity import enlarge_alpha_guided, without_hidden_colors
 from s3diff.images.picture import Picture, from_array
-from s3diff.images.resampling import enlarge_alpha_guided, without_hidden_colors
 from s3diff.options import RestoreOptions
 from s3diff.restoration.finishing import finish, is_finished_by_rounding
 from s3diff.restoration.restorer import Restorer

@@ -9,8 +9,9 @@ import torch
 
 from s3diff.images.color_profiles import ColorSpace, color_space
 from s3diff.images.icc_profiles import fits_channels, fitting_profile
+from s3diff.images.opacity import enlarge_alpha_guided, without_hidden_colors
 from s3diff.images.picture import Picture, alpha_from_tensor, alpha_to_tensor, from_tensor, to_tensor
-from s3diff.images.resampling import crop_middle, enlarge, enlarge_alpha_guided, without_hidden_colors
+from s3diff.images.resampling import crop_middle, enlarge
 from s3diff.options import RestoreOptions, Upsampling
 from s3diff.restoration.regions import Canvas
 from s3diff.restoration.sizes import Sizes

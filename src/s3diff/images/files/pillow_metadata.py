@@ -1,13 +1,11 @@
-"""Convert metadata and DPI from and to Pillow's form; write TIFF pixels for which Pillow has no mode."""
+"""Convert metadata and DPI from and to Pillow's form."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from s3diff.formats import Format
@@ -344,45 +342,3 @@ def tiff_tags(exif: bytes | None, xmp: bytes | None, iptc: bytes | None) -> Imag
             if data:
                 tags[tag] = data
     return tags
-
-
-def deep_tiff(
-    pixels: np.ndarray, tags: Image.Exif, icc_profile: bytes | None, dpi: tuple[float, float] | None
-) -> bytes:
-    """Make an uncompressed TIFF in one strip, for pixels that Pillow has no mode for.
-
-    Args:
-        pixels: [H, W, 1 to 4] uint16: grey or RGB and, as the last channel, opacity that is not premultiplied.
-        tags: from :func:`tiff_tags`.
-        dpi: pixels per inch, across and down.
-    """
-    height, width, channels = pixels.shape
-    directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
-    for tag in tags:
-        directory[tag] = tags.get_ifd(tag) if tag in (_EXIF_GROUP, _GPS_GROUP) else tags[tag]
-    storage: dict[int, Any] = {
-        TiffImagePlugin.IMAGEWIDTH: width,
-        TiffImagePlugin.IMAGELENGTH: height,
-        TiffImagePlugin.BITSPERSAMPLE: (16,) * channels,
-        TiffImagePlugin.COMPRESSION: 1,
-        TiffImagePlugin.PHOTOMETRIC_INTERPRETATION: 2 if channels >= 3 else 1,
-        TiffImagePlugin.STRIPOFFSETS: 0,  # the directory's own length is added when it is written
-        TiffImagePlugin.SAMPLESPERPIXEL: channels,
-        TiffImagePlugin.ROWSPERSTRIP: height,
-        TiffImagePlugin.PLANAR_CONFIGURATION: 1,
-    }
-    directory.tagtype[TiffImagePlugin.STRIPBYTECOUNTS] = TiffTags.LONG
-    storage[TiffImagePlugin.STRIPBYTECOUNTS] = pixels.nbytes
-    if channels in (2, 4):
-        storage[TiffImagePlugin.EXTRASAMPLES] = 2
-    if icc_profile is not None:
-        storage[TiffImagePlugin.ICCPROFILE] = icc_profile
-    if dpi is not None:
-        storage |= {TiffImagePlugin.X_RESOLUTION: dpi[0], TiffImagePlugin.Y_RESOLUTION: dpi[1]}
-        storage[TiffImagePlugin.RESOLUTION_UNIT] = 2
-    for tag, value in storage.items():
-        directory[tag] = value
-    data = io.BytesIO()
-    directory.save(data)
-    data.write(pixels.astype("<u2", copy=False).tobytes())
-    return data.getvalue()

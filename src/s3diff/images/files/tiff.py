@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image, ImageFile, TiffImagePlugin
+import numpy as np
+from PIL import Image, ImageFile, TiffImagePlugin, TiffTags
 
 from s3diff.errors import PictureError
 from s3diff.images.files.codec import MAX_FRAMES, Codec, require_few
 from s3diff.images.files.coordinates import QUARTER_TURNS
 from s3diff.images.files.left_behind import attachments
 from s3diff.images.files.metadata import Metadata
-from s3diff.images.files.pillow_metadata import deep_tiff, tiff_exif, tiff_tags
+from s3diff.images.files.pillow_metadata import tiff_exif, tiff_tags
 from s3diff.images.files.pillow_pictures import all_channels, picture_of
 from s3diff.images.files.tiff_directories import Directory, PatchedTiff, TiffDirectories
 from s3diff.images.files.tiff_samples import SampleReader, TiffImage
@@ -25,6 +27,8 @@ from s3diff.images.picture import Picture
 from s3diff.messages import reason_of, too_many_pixels
 
 _COMPRESSION, _WHITE_POINT, _PRIMARIES, _XMP = 0x0103, 0x013E, 0x013F, 0x02BC
+#: Tags that are directories of their own: EXIF and GPS.
+_GROUPS = (0x8769, 0x8825)
 #: Compressions without a decoder here.
 _COMPRESSIONS = {
     34661: "JBIG", 34676: "SGI LogLuv", 34677: "SGI LogLuv", 34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG",
@@ -100,7 +104,7 @@ class TiffCodec(Codec):
             # Uncompressed: Pillow writes EXIF groups into no other.
             return super().encode(picture, settings)
         tags = settings.get("exif", Image.Exif())
-        return deep_tiff(array, tags, picture.icc_profile, picture.dpi), ()
+        return _deep_tiff(array, tags, picture.icc_profile, picture.dpi), ()
 
 
 def _directories(file: BinaryIO) -> tuple[TiffDirectories, list[Directory]]:
@@ -198,3 +202,45 @@ def silence_libtiff() -> None:
 
 
 CODEC = TiffCodec
+
+
+def _deep_tiff(
+    pixels: np.ndarray, tags: Image.Exif, icc_profile: bytes | None, dpi: tuple[float, float] | None
+) -> bytes:
+    """Make an uncompressed TIFF in one strip, for pixels that Pillow has no mode for.
+
+    Args:
+        pixels: [H, W, 1 to 4] uint16: grey or RGB and, as the last channel, opacity that is not premultiplied.
+        tags: from :func:`~s3diff.images.files.pillow_metadata.tiff_tags`.
+        dpi: pixels per inch, across and down.
+    """
+    height, width, channels = pixels.shape
+    directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    for tag in tags:
+        directory[tag] = tags.get_ifd(tag) if tag in _GROUPS else tags[tag]
+    storage: dict[int, Any] = {
+        TiffImagePlugin.IMAGEWIDTH: width,
+        TiffImagePlugin.IMAGELENGTH: height,
+        TiffImagePlugin.BITSPERSAMPLE: (16,) * channels,
+        TiffImagePlugin.COMPRESSION: 1,
+        TiffImagePlugin.PHOTOMETRIC_INTERPRETATION: 2 if channels >= 3 else 1,
+        TiffImagePlugin.STRIPOFFSETS: 0,  # the directory's own length is added when it is written
+        TiffImagePlugin.SAMPLESPERPIXEL: channels,
+        TiffImagePlugin.ROWSPERSTRIP: height,
+        TiffImagePlugin.PLANAR_CONFIGURATION: 1,
+    }
+    directory.tagtype[TiffImagePlugin.STRIPBYTECOUNTS] = TiffTags.LONG
+    storage[TiffImagePlugin.STRIPBYTECOUNTS] = pixels.nbytes
+    if channels in (2, 4):
+        storage[TiffImagePlugin.EXTRASAMPLES] = 2
+    if icc_profile is not None:
+        storage[TiffImagePlugin.ICCPROFILE] = icc_profile
+    if dpi is not None:
+        storage |= {TiffImagePlugin.X_RESOLUTION: dpi[0], TiffImagePlugin.Y_RESOLUTION: dpi[1]}
+        storage[TiffImagePlugin.RESOLUTION_UNIT] = 2
+    for tag, value in storage.items():
+        directory[tag] = value
+    data = io.BytesIO()
+    directory.save(data)
+    data.write(pixels.astype("<u2", copy=False).tobytes())
+    return data.getvalue()
