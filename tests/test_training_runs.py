@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,8 +79,9 @@ def newest(output: Path) -> dict:
     return read_torch_file(checkpoint_paths(output)[-1])
 
 
-def tensors(output: Path) -> dict[str, torch.Tensor]:
-    content = newest(output)
+def tensors(output: Path, step: int | None = None) -> dict[str, torch.Tensor]:
+    contents = (read_torch_file(path) for path in reversed(checkpoint_paths(output)))
+    content = next(each for each in contents if step in (None, each["step"]))
     found = {f"{part}.{name}": value for part in ("model", "average", "heads") for name, value in content[part].items()}
     for name, optimiser in content["optimisers"].items():
         for index, moments in optimiser["state"].items():
@@ -97,37 +99,37 @@ TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-nod
 @pytest.mark.slow
 def test_two_processes_resume_to_the_bit_and_equal_one_with_twice_the_batch(photos: Path, tmp_path: Path) -> None:
     base = ("train", "debug", "--data", photos, "--cpu", *QUICK, "--estimator", model_folder_of_debug(photos, tmp_path))
+    base = (*base, "--set", "optimiser.eps=1e-3", "--set", "run.log_every=3")
     one_each = (*base, "--set", "data.batch_size=1")
-    runs = {
-        "whole": [(*one_each, "--set", "optimiser.max_steps=8")],
-        "parts": [
-            (*one_each, "--set", "optimiser.max_steps=5"),
-            (*one_each, "--set", "optimiser.max_steps=8", "--resume"),
-        ],
-    }
-    for name, lines in runs.items():
-        for line in lines:
-            done = run(*line, "--output", tmp_path / name, launcher=TWO_PROCESSES)
-            assert done.returncode == 0, done.stderr
-    assert newest(tmp_path / "whole")["step"] == newest(tmp_path / "parts")["step"] == 8
-    assert newest(tmp_path / "whole")["batch_size"] == 2
-    assert not differing(tensors(tmp_path / "whole"), tensors(tmp_path / "parts"))
+    kept = ("--set", "run.checkpoint_every=3", "--set", "run.keep_checkpoints=3")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    line = (*one_each, "--set", "optimiser.max_steps=8", *kept)
+    done = run(*line, "--output", whole, launcher=TWO_PROCESSES)
+    assert done.returncode == 0, done.stderr
+    # Another one, from where the first was after its second checkpoint.
+    shutil.copytree(whole, stopped)
+    checkpoint_paths(stopped)[-1].unlink()
+    assert newest(stopped)["step"] == 6
+    done = run(*line, "--output", stopped, "--resume", launcher=TWO_PROCESSES)
+    assert done.returncode == 0, done.stderr
+    assert newest(whole)["step"] == newest(stopped)["step"] == 8
+    assert newest(whole)["batch_size"] == 2
+    assert not differing(tensors(whole), tensors(stopped))
 
     # One process with the whole batch: sums are taken in another order, nothing else differs.
-    short = ("--set", "optimiser.max_steps=3", "--set", "optimiser.eps=1e-3")
-    done = run(*one_each, *short, "--output", tmp_path / "two", launcher=TWO_PROCESSES)
-    assert done.returncode == 0, done.stderr
-    code, _, error = invoke(*base, "--set", "data.batch_size=2", *short, "--output", tmp_path / "one")
+    short = ("--set", "data.batch_size=2", "--set", "optimiser.max_steps=3")
+    code, _, error = invoke(*base, *short, "--output", tmp_path / "one")
     assert code == 0, error
-    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+    one, two = tensors(tmp_path / "one"), tensors(whole, step=3)
     assert one.keys() == two.keys()
     # By the norm of a whole tensor: single values near zero are nothing but rounding, and how much of it depends on
     # the processor. A row that is missing, doubled or weighted wrongly moves every tensor by a tenth and more.
     for name in one:
         error = float((two[name].double() - one[name].double()).norm())
         assert error <= 1e-3 * float(one[name].double().norm()) + 1e-7, f"{name}: {error}"
-    figures = [json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1]) for name in ("one", "two")]
-    assert figures[0]["total"] == pytest.approx(figures[1]["total"], rel=1e-4)
+    logs = ((folder / "log.jsonl").read_text().splitlines() for folder in (tmp_path / "one", whole))
+    totals = [json.loads(next(line for line in log if json.loads(line)["step"] == 3))["total"] for log in logs]
+    assert totals[0] == pytest.approx(totals[1], rel=1e-4)
 
 
 def model_folder_of_debug(photos: Path, tmp_path: Path) -> Path:
