@@ -5,9 +5,9 @@
 Every crop has two anchors: the teacher's picture with the truth's colours, and the truth where the teacher is far from
 it. One image of a batch teaches the dial: its blur and noise are known, its degrees are set by hand, and its target
 keeps what those degrees leave. Some images get the negative prompt and the enlarged input as their target (S3Diff,
-section 3.3). Terms: L1; LPIPS (VGG16) and DISTS by turns; a discriminator that compares each result with its target;
-two terms against what repeats with the low-quality pixels; one against values that the target has nowhere near. LPIPS
-(AlexNet) is no term: it judges.
+section 3.3). Terms: L1; LPIPS (VGG16); two discriminators that compare each result with its target, one of pixels and
+one of the features that LPIPS has computed; two terms against what repeats with the low-quality pixels; one against
+values that the target has nowhere near. LPIPS (AlexNet) and DISTS are no terms: they judge.
 
 All random numbers of a step follow from its number. ``RUN/state.pt`` is what a stopped run goes on from, ``RUN/model``
 the averaged model.
@@ -20,6 +20,7 @@ import copy
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,6 @@ import numpy as np
 import torch
 from gaussian import blurred
 from safetensors import safe_open
-from safetensors.torch import load_file
 from teacher import fast_format
 from teacher_shards import DEGRADATIONS, MILD_DEGRADATIONS, OWN_SIZE, SCALE, compressed
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from s3diff.checkpoints.model_folder import LoadedModel, load_model, save_model
-from s3diff.evaluation.perceptual import DISTS, LPIPS
+from s3diff.evaluation.perceptual import LPIPS
 from s3diff.images.resampling import enlarge, to_network_range
 from s3diff.networks.one_step_generator import OneStepGenerator
 from s3diff.training.adversarial.discriminator import PatchDiscriminator
@@ -67,6 +67,9 @@ _PATTERN_PERIODS = 12
 _STAIRS_PX = 6 * SCALE
 _CLIP_NORM = 1.0
 _WARMUP_STEPS, _ADVERSARIAL_WARMUP_STEPS = 50, 200
+#: Depths of VGG16 whose features the heads judge, with their channels; channels of a head.
+_JUDGED_FEATURES = {1: 128, 2: 256, 3: 512}
+_HEAD_CHANNELS = 48
 _LOG_EVERY, _SAVE_EVERY = 25, 100
 
 
@@ -392,6 +395,56 @@ def stairs_loss(difference: Tensor) -> Tensor:
     return total
 
 
+class Judges(nn.Module):
+    """Two discriminators of one optimiser: of pixels, and of the features of VGG16 that LPIPS compares.
+
+    By frozen features results and targets are told apart after some dozens of steps (projected GANs, arXiv 2111.01007),
+    by pixels after hundreds. Both are asked which of a pair is the target, place by place.
+
+    Args:
+        channels: of the pixels' first layer.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pixels = PatchDiscriminator(channels)
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(depth, _HEAD_CHANNELS, 1),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(_HEAD_CHANNELS, _HEAD_CHANNELS, 3, padding=1),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(_HEAD_CHANNELS, 1, 1, bias=False),
+            )
+            for depth in _JUDGED_FEATURES.values()
+        )
+
+    def of_features(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Judge five depths of unit length, from ``LPIPS.features``: [B, 1, h, w] logits for each that counts."""
+        pairs = zip(self.heads, _JUDGED_FEATURES.items(), strict=True)
+        return [head(features[index] * depth**0.5) for head, (index, depth) in pairs]
+
+
+def pairs_loss(more_real: Sequence[Tensor], less_real: Sequence[Tensor]) -> Tensor:
+    """Softplus of the logits of ``less_real`` minus those of ``more_real``: mean over places, images and levels."""
+    losses = [F.softplus(less - more).mean() for more, less in zip(more_real, less_real, strict=True)]
+    return torch.stack(losses).mean()
+
+
+class Seen(NamedTuple):
+    """What the discriminators compare: pixels [P, 3, h, w] and features of fewer images, of targets and of results."""
+
+    wanted: Tensor
+    made: Tensor
+    wanted_features: list[Tensor]
+    made_features: list[Tensor]
+
+    def detached(self) -> Seen:
+        """The same without gradients."""
+        features = [feature.detach() for feature in self.made_features]
+        return self._replace(made=self.made.detach(), made_features=features)
+
+
 class Stage:
     """One stage of the training.
 
@@ -411,21 +464,16 @@ class Stage:
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.average = {name: value.detach().clone() for name, value in self.trained.items()}
         self.optimiser = Muon(self.trained.values(), given.learning_rate, betas=(0.9, 0.99))
-        self.lpips, self.dists = LPIPS("vgg"), DISTS()
-        for measure in (self.lpips, self.dists):
-            measure.requires_grad_(False)
-            measure.to(given.device)
-            measure.convolutions.to(fast_format(given.device)).to(memory_format=torch.channels_last)
-        self.discriminator = PatchDiscriminator(given.discriminator_channels) if given.adversarial else None
-        if self.discriminator is not None:
-            self.discriminator.to(given.device)
+        self.lpips = LPIPS("vgg").requires_grad_(False).to(given.device)
+        self.lpips.convolutions.to(fast_format(given.device)).to(memory_format=torch.channels_last)
+        self.judges = Judges(given.discriminator_channels).to(given.device) if given.adversarial else None
+        if self.judges is not None:
             self.judge_optimiser = torch.optim.AdamW(
-                self.discriminator.parameters(), 2e-4, betas=(0.9, 0.99), weight_decay=0
+                self.judges.parameters(), given.judge_rate, betas=(0.9, 0.99), weight_decay=0
             )
             if given.discriminator:
                 known = torch.load(given.discriminator, weights_only=True, map_location=given.device)
-                self.discriminator.load_state_dict(known["discriminator"])
-                self.judge_optimiser.load_state_dict(known["judge_optimiser"])
+                self.judges.load_state_dict(known["judges"])
         self.state_path = self.run / "state.pt"
         if self.state_path.exists():
             self._load(torch.load(self.state_path, weights_only=True, map_location=given.device))
@@ -433,8 +481,6 @@ class Stage:
     def _generator(self) -> OneStepGenerator:
         """Build the networks in float32 from what fits of the start's; a new last layer adds nothing at first."""
         start = {name: value.float() for name, value in self.start.generator.state_dict().items()}
-        if self.given.estimator:
-            start |= {f"estimator.{name}": value for name, value in load_file(self.given.estimator).items()}
         generator = OneStepGenerator(compact_generator())
         state = generator.state_dict()
         fitting = {name: value for name, value in start.items() if name in state and state[name].shape == value.shape}
@@ -479,64 +525,74 @@ class Stage:
             latent = generator.encode(image.contiguous(memory_format=torch.channels_last), for_encoder)
             prediction = generator.predict(latent, context, for_unet)
             result = generator.decode(generator.config.schedule.clean_latent(latent, prediction), image)
-        terms, loss, window = self._terms(result, batch)
+        plain = range(int(drawn.has_negative), given.batch - batch.num_dial)
+        terms, loss, seen = self._terms(result, batch, plain)
         terms["tint"] = tint_loss(result, image)
         loss = loss + given.tint * terms["tint"]
-        plain = slice(int(drawn.has_negative), given.batch - batch.num_dial)
-        if self.discriminator is not None:
-            wanted = batch.leading[plain][window].contiguous(memory_format=torch.channels_last)
-            made = result[plain][window]
-            with torch.no_grad():
-                real = self.discriminator(wanted)
-            self.discriminator.requires_grad_(False)
-            terms["adversarial"] = F.softplus(real - self.discriminator(made)).mean()
-            loss = loss + given.adversarial * min(1.0, self.step / _ADVERSARIAL_WARMUP_STEPS) * terms["adversarial"]
+        if self.judges is not None:
+            self.judges.requires_grad_(False)
+            terms |= self._compared(seen, for_judges=False)
+            warm = min(1.0, (self.step + 1) / _ADVERSARIAL_WARMUP_STEPS)
+            loss = loss + warm * (given.adversarial * terms["pixels"] + given.heads * terms["heads"])
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         terms["gradient_norm"] = nn.utils.clip_grad_norm_(self.trained.values(), _CLIP_NORM)
         if torch.isfinite(terms["gradient_norm"]):
             self.optimiser.step()
-        if self.discriminator is not None:
-            terms["discriminator"] = self._discriminate(wanted, made.detach())
+        if self.judges is not None:
+            self.judges.requires_grad_(True)
+            for_judges = self._compared(seen.detached(), for_judges=True)
+            self.judge_optimiser.zero_grad()
+            torch.stack(list(for_judges.values())).sum().backward()
+            self.judge_optimiser.step()
+            terms |= {f"judge_{name}": value for name, value in for_judges.items()}
         self._move_average()
         self.step += 1
         return {name: value.detach() for name, value in terms.items()}
 
-    def _terms(self, result: Tensor, batch: Batch) -> tuple[dict[str, Tensor], Tensor, tuple[Any, ...]]:
+    def _terms(self, result: Tensor, batch: Batch, plain: Sequence[int]) -> tuple[dict[str, Tensor], Tensor, Seen]:
         given, weight = self.given, batch.teacher_weight
-        terms = {
-            "l1": (weight * (result - batch.teacher).abs() + (1 - weight) * (result - batch.truth).abs()).mean(),
-            "pattern": pattern_loss(result - batch.leading),
-            "stairs": stairs_loss(result - batch.leading),
-            "rims": rims_loss(result, batch.leading),
-        }
-        loss = sum((getattr(given, name) * term for name, term in terms.items()), result.new_zeros(()))
+        terms = {"l1": (weight * (result - batch.teacher).abs() + (1 - weight) * (result - batch.truth).abs()).mean()}
+        if given.pattern:
+            terms["pattern"] = pattern_loss(result - batch.leading)
+        if given.stairs:
+            terms["stairs"] = stairs_loss(result - batch.leading)
+        if given.rims:
+            terms["rims"] = rims_loss(result, batch.leading)
         # The windows meet every phase of the low-quality grid.
         side = given.perceptual_px
         top, left = (int(value) for value in rng_of(self.step, 1).integers(0, result.shape[-1] - side + 1, 2))
         window = (..., slice(top, top + side), slice(left, left + side))
-        seen = [
-            int(row) for row in (np.arange(given.perceptual_images) + self.step * given.perceptual_images) % given.batch
-        ]
-        made, wanted = result[seen][window], batch.leading[seen][window]
-        # LPIPS and DISTS by turns: each costs as much as the generator.
-        name, measure, span = ("lpips_vgg", self.lpips, 1.0) if self.step % 2 == 0 else ("dists", self.dists, 0.5)
-        if span == 0.5:
-            made, wanted = made * 0.5 + 0.5, wanted * 0.5 + 0.5
-        with torch.no_grad():
-            features = measure.features(wanted)
-        terms[name] = measure.distance(measure.features(made), features).mean()
-        return terms, loss + getattr(given, name) * terms[name], window
+        wanted, made = (
+            images[list(plain)][window].contiguous(memory_format=torch.channels_last)
+            for images in (batch.leading, result)
+        )
+        wanted_features, made_features = [], []
+        if given.lpips_vgg or self.judges is not None:
+            turns = np.arange(given.perceptual_images) + self.step * given.perceptual_images
+            rows = [int(row) for row in turns % len(plain)]
+            with torch.no_grad():
+                wanted_features = self.lpips.features(wanted[rows])
+            made_features = self.lpips.features(made[rows])
+            terms["lpips_vgg"] = self.lpips.distance(made_features, wanted_features).mean()
+        loss = sum((getattr(given, name) * term for name, term in terms.items()), result.new_zeros(()))
+        return terms, loss, Seen(wanted, made, wanted_features, made_features)
 
-    def _discriminate(self, wanted: Tensor, made: Tensor) -> Tensor:
-        assert self.discriminator is not None
-        self.discriminator.requires_grad_(True)
-        real, fake = self.discriminator(torch.cat([wanted, made])).chunk(2)
-        loss = F.softplus(fake - real).mean()
-        self.judge_optimiser.zero_grad()
-        loss.backward()
-        self.judge_optimiser.step()
-        return loss
+    def _compared(self, seen: Seen, *, for_judges: bool) -> dict[str, Tensor]:
+        """Both discriminators' losses, or those that the generator has from them."""
+        assert self.judges is not None
+        if for_judges:
+            sides = self.judges.pixels(torch.cat([seen.wanted, seen.made])).chunk(2)
+        else:
+            with torch.no_grad():
+                wanted = self.judges.pixels(seen.wanted)
+            sides = wanted, self.judges.pixels(seen.made)
+        heads = [self.judges.of_features(features) for features in (seen.wanted_features, seen.made_features)]
+        order = 1 if for_judges else -1
+        return {
+            "pixels": pairs_loss(*([side] for side in sides[::order])),
+            "heads": pairs_loss(*heads[::order]),
+        }
 
     def _rate_factor(self) -> float:
         factor = min(1.0, (self.step + 1) / _WARMUP_STEPS)
@@ -554,8 +610,8 @@ class Stage:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average, self.step = state["average"], state["step"]
-        if self.discriminator is not None and "discriminator" in state:
-            self.discriminator.load_state_dict(state["discriminator"])
+        if self.judges is not None and "judges" in state:
+            self.judges.load_state_dict(state["judges"])
             self.judge_optimiser.load_state_dict(state["judge_optimiser"])
 
     def save(self) -> None:
@@ -566,8 +622,8 @@ class Stage:
             "average": self.average,
             "step": self.step,
         }
-        if self.discriminator is not None:
-            state["discriminator"] = self.discriminator.state_dict()
+        if self.judges is not None:
+            state["judges"] = self.judges.state_dict()
             state["judge_optimiser"] = self.judge_optimiser.state_dict()
         torch.save(state, self.state_path.with_suffix(".tmp"))
         self.state_path.with_suffix(".tmp").replace(self.state_path)
@@ -580,6 +636,7 @@ class Stage:
             replace(self.start.prompts, positive=positive, negative=negative),
             name="compact",
             upsampling="bicubic",
+            guidance=self.start.description.guidance,
             licences=self.start.description.licences,
             is_generative=self.start.description.is_generative,
             dtype=torch.float16,
@@ -592,7 +649,6 @@ def main() -> None:
     add("--shards", type=Path, required=True, help="folder from benchmarks/teacher_shards.py")
     add("--run", type=Path, required=True, help="folder of the stage; one that exists goes on")
     add("--start", type=Path, required=True, help="model folder to start from")
-    add("--estimator", type=Path, help="estimator.safetensors from benchmarks/compact_estimator.py")
     add("--steps", type=int, required=True)
     add("--decay", type=int, default=0, help="steps over which the rate falls to zero at the end")
     add("--learning-rate", type=float, default=5e-4)
@@ -601,12 +657,13 @@ def main() -> None:
     add("--crop", type=int, default=48, help="side in low-quality pixels")
     add("--l1", type=float, default=1.0)
     add("--lpips-vgg", type=float, default=0.0)
-    add("--dists", type=float, default=0.0)
     add("--pattern", type=float, default=0.3)
     add("--tint", type=float, default=1.0)
     add("--stairs", type=float, default=1.5)
     add("--rims", type=float, default=0.0)
-    add("--adversarial", type=float, default=0.0)
+    add("--adversarial", type=float, default=0.0, help="weight of the discriminator of pixels")
+    add("--heads", type=float, default=0.0, help="weight of the discriminator of features; counts beside --adversarial")
+    add("--judge-rate", type=float, default=4e-4, help="learning rate of both discriminators")
     add("--discriminator", type=Path, help="state.pt of an earlier stage, whose discriminator goes on")
     add("--discriminator-channels", type=int, default=24)
     add("--perceptual-images", type=int, default=3)

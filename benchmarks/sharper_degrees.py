@@ -1,10 +1,10 @@
-"""Raise the blur degrees that a model estimates, so that its results are crisper: the last step of ``compact``.
+"""Raise the blur degrees that a model estimates, so that its results are crisper.
 
-    python benchmarks/sharper_degrees.py runs/rims/model runs/compact [--offset 0.4] [--estimator FILE]
+    python benchmarks/sharper_degrees.py runs/rims/model runs/start [--offset 0.4] [--estimator FILE]
 
 The offset is added to the logit of the estimator's blur degree. An estimator that is trained on true degrees asks for
-the likeliest sharpness, and eyes prefer a little more (docs/training.md). Networks that are trained with raised degrees
-would take the raise back, so it comes after all training. ``--estimator`` puts in an estimator that was trained later.
+the likeliest sharpness, and eyes prefer a little more (docs/training.md). Version 12 got the raise after all training,
+version 13's networks were trained with it. ``--estimator`` puts in an estimator that was trained later.
 """
 
 from __future__ import annotations

@@ -4,12 +4,10 @@
 #     sh benchmarks/train_compact.sh DATA OUTPUT [START]
 #
 # DATA is a folder with photos/ and more/ (../shared/data/train), START a model folder: what fits of its networks is
-# taken, the rest begins anew; without it one is trained from scratch first. Version 10 was made by this file at commit
-# 8b84ad6; from it these stages made version 11, by programs that grew on the way: `sharp` on truths that were sharpened,
-# shards of mild crops with the teacher from `crisp` on, the teacher kept to the truth's range in `rims` (whose term had
-# the weight 4 and a range of 4 px to step 1,100). Stopped and called again, everything goes on where it was; the model is
-# OUTPUT/compact. DEVICE=cuda WORKERS=14 in the environment puts it on a GPU.
-# docs/training.md says what the stages are for.
+# taken, the rest begins anew; without it one is trained from scratch first. Version 12 was made by this file at commit
+# cd3be35; from it these stages made version 13 (docs/training.md says how they began). Stopped and called again,
+# everything goes on where it was; the model is OUTPUT/compact. DEVICE=cuda WORKERS=14 in the environment puts it on a
+# GPU.
 set -eu
 data=$1
 output=$2
@@ -19,7 +17,7 @@ device="--device ${DEVICE:-cpu} --workers ${WORKERS:-0}"
 mkdir -p "$output"
 
 # shellcheck disable=SC2086  # two options
-for kind in "--shards 58" "--shards 14 --own-size"; do
+for kind in "--shards 40" "--shards 17 --own-size"; do
     python "$here/teacher_shards.py" "$data/photos" "$data/more" --output "$output/shards" $kind \
         --device "${DEVICE:-cpu}" --workers "${WORKERS:-1}"
 done
@@ -39,19 +37,14 @@ stage() { # name, the model it starts from, then options
     from=$2
     shift 2
     python "$here/compact_student.py" --shards "$output/shards" --run "$output/$name" --start "$from" \
-        --estimator "$output/estimator/estimator.safetensors" --perceptual-images 2 --learning-rate 7e-4 $device "$@"
+        $device "$@"
 }
-stage grow "$start" --steps 500 --l1 1 --lpips-vgg 0.5 --dists 0.5 --stairs 1 --average 0.99
-stage teach "$output/grow/model" --steps 300 --l1 1.5 --lpips-vgg 1 --dists 0.3 --pattern 0.5 --stairs 2
-stage sharp "$output/teach/model" --steps 700 --decay 280 --l1 1.5 --lpips-vgg 1 --dists 0.4 --adversarial 0.04 \
-    --pattern 0.5 --stairs 2 --average 0.995
-stage clean "$output/sharp/model" --steps 260 --decay 240 --l1 2 --lpips-vgg 1 --dists 0.15 --pattern 1 --stairs 4 \
-    --average 0.98
-stage crisp "$output/clean/model" --steps 1200 --l1 1.5 --lpips-vgg 1 --dists 0.3 --pattern 0.5 --stairs 2 --average 0.995
-stage gan "$output/crisp/model" --steps 700 --decay 200 --l1 1 --lpips-vgg 1 --dists 0.4 --adversarial 0.08 \
-    --discriminator "$output/sharp/state.pt" --pattern 0.7 --stairs 3 --average 0.99 --learning-rate 6e-4
-stage rims "$output/gan/model" --steps 1800 --decay 500 --l1 1.2 --lpips-vgg 1 --dists 0.4 --adversarial 0.05 \
-    --pattern 0.8 --stairs 3 --rims 8 --average 0.995 --learning-rate 6e-4
-# Version 12 is version 11 with an estimator of 2,600 steps more.
+[ -d "$output/start" ] || python "$here/sharper_degrees.py" "$start" "$output/start" \
+    --estimator "$output/estimator/estimator.safetensors"
+# What can be told from the input is learned from pixels; then the discriminators raise the contrast within some
+# hundred steps.
+stage pixels "$output/start" --steps 2200 --learning-rate 6e-4 --pattern 0 --stairs 0 --average 0.99
+stage heads "$output/pixels/model" --steps 1250 --decay 500 --learning-rate 5e-4 --l1 2 --lpips-vgg 0.7 \
+    --adversarial 0.12 --heads 0.15 --pattern 0.8 --stairs 3 --rims 5 --average 0.99
 rm -rf "$output/compact"
-python "$here/sharper_degrees.py" "$output/rims/model" "$output/compact" --estimator "$output/estimator/estimator.safetensors"
+cp -r "$output/heads/model" "$output/compact"
