@@ -43,7 +43,7 @@ SCALE = 4
 #: Side of the crops, not reduced, whose results are compared with them.
 CONSISTENCY_CROP_PX = 128
 GUIDANCES = (1.0, 1.07, 1.2, 1.5)
-PAIR_STEP, NUM_PAIRS = 4, 24
+PAIR_STEP, NUM_PAIRS = 16, 6
 MEASURES = ("psnr_y", "lpips_alex", "dists")
 JPEG_QUALITY = 50
 SMOOTH_PATTERNS = ("black", "white", "mid grey", "gradient")
@@ -79,7 +79,7 @@ def modulation(restorer: Restorer, data: Path, _: Path | None) -> list[Row]:
 
 
 def chosen_pairs(data: Path) -> list[Path]:
-    """Low-quality pictures of every fourth real-camera pair."""
+    """Low-quality pictures of every sixteenth real-camera pair."""
     return list_pictures(data / "realsr_pairs/lr")[::PAIR_STEP][:NUM_PAIRS]
 
 
