@@ -19,14 +19,14 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def test_the_orthogonal_factor_is_that_of_the_decomposition(shape: tuple[int, int]) -> None:
     matrix = draw(*shape)
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    found = orthogonalised(matrix)
+    found = orthogonalised(matrix[None])[0]
     # The iterations leave singular values between 0.7 and 1.2 (tiny ones less) and do not turn the singular vectors.
     turned = left.mT @ found @ right.mT
     values = turned.diagonal()
     assert float(values.min()) > 0.65
     assert float(values.max()) < 1.25
     assert float((turned - torch.diag(values)).abs().max()) < 1e-4
-    assert torch.allclose(orthogonalised(1000 * matrix), found, atol=1e-4)
+    assert torch.allclose(orthogonalised(1000 * matrix[None])[0], found, atol=1e-4)
 
 
 def test_a_convolution_moves_along_the_orthogonal_factor_by_adamws_usual_size() -> None:
@@ -39,10 +39,25 @@ def test_a_convolution_moves_along_the_orthogonal_factor_by_adamws_usual_size() 
         before = weight.detach().clone()
         optimiser.step()
         average = 0.9 * average + 0.1 * gradient
-        update = orthogonalised((0.1 * gradient + 0.9 * average).reshape(16, 72)).reshape(16, 8, 3, 3)
+        update = orthogonalised((0.1 * gradient + 0.9 * average).reshape(1, 16, 72)).reshape(16, 8, 3, 3)
         expected = expected - 0.1 * 0.2 * 72**0.5 * update
         assert float((weight.detach() - before).square().mean().sqrt()) == pytest.approx(0.1 * 0.2, rel=0.2)
     assert torch.allclose(weight, expected, atol=1e-5)
+
+
+def test_matrices_of_one_shape_move_together_as_each_does_alone() -> None:
+    shapes = [(16, 24), (16, 6, 2, 2), (40, 16), (16, 24), (20,)]
+    together = [nn.Parameter(draw(*shape, seed=index)) for index, shape in enumerate(shapes)]
+    alone = copy.deepcopy(together)
+    optimisers = [Muon(together, lr=0.1), *(Muon([parameter], lr=0.1) for parameter in alone)]
+    for seed in (10, 20):
+        for parameters in (together, alone):
+            for index, parameter in enumerate(parameters):
+                parameter.grad = draw(*parameter.shape, seed=seed + index)
+        for optimiser in optimisers:
+            optimiser.step()
+    for ours, theirs in zip(together, alone, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(40,), (), (8, 64), (64, 8), (3, 64, 3, 3)])

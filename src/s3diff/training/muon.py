@@ -54,24 +54,31 @@ class Muon(Optimizer):
         loss = None if closure is None else closure()
         with torch.no_grad():
             for group in self.param_groups:
+                matrices: dict[tuple[int, int], list[Tensor]] = {}
                 for weight in group["params"]:
                     if weight.grad is None:
                         continue
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
                     if is_matrix(weight):
-                        self._orthogonal_update(weight, group)
+                        matrices.setdefault((weight.shape[0], weight[0].numel()), []).append(weight)
                     else:
                         self._adam_update(weight, group)
+                for shape, weights in matrices.items():
+                    # Matrices of one shape together: less than half of the time of one by one.
+                    updates = orthogonalised(torch.stack([self._momentum(weight, group) for weight in weights]))
+                    # An orthogonal factor's values have a root mean square of 1 / sqrt(longer side).
+                    step = -group["lr"] * _ADAM_UPDATE * max(shape) ** 0.5
+                    for weight, update in zip(weights, updates, strict=True):
+                        weight.add_(update.view_as(weight), alpha=step)
         return loss
 
-    def _orthogonal_update(self, weight: Tensor, group: dict[str, Any]) -> None:
+    def _momentum(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
+        """Move the gradient's average on, and return Nesterov's momentum as a matrix."""
         gradient, state = cast(Tensor, weight.grad), self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(gradient)
         average = state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        update = orthogonalised(gradient.lerp(average, group["momentum"]).flatten(1))
-        # An orthogonal factor's values have a root mean square of 1 / sqrt(longer side).
-        weight.add_(update.view_as(weight), alpha=-group["lr"] * _ADAM_UPDATE * max(update.shape) ** 0.5)
+        return gradient.lerp(average, group["momentum"]).flatten(1)
 
     def _adam_update(self, weight: Tensor, group: dict[str, Any]) -> None:
         gradient, state = cast(Tensor, weight.grad), self.state[weight]
@@ -90,15 +97,15 @@ def is_matrix(weight: Tensor) -> bool:
     return weight.ndim >= 2 and min(weight.shape[0], weight[0].numel()) >= _MIN_SIDE
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """Map [rows, columns] to about U V^T of its singular value decomposition U S V^T, by products of matrices only."""
-    x = matrix.float()
-    x = x / (x.norm() + 1e-7)
-    is_tall = x.shape[0] > x.shape[1]
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Map each of [N, rows, columns] to about U V^T of its decomposition U S V^T, by products of matrices only."""
+    x = matrices.float()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    is_tall = x.shape[-2] > x.shape[-1]
     if is_tall:
-        x = x.mT
+        x = x.mT.contiguous()
     a, b, c = _COEFFICIENTS
     for _ in range(_NUM_ITERATIONS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if is_tall else x
