@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: E402
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID  # noqa: E402
 
-from s3diff.images.files.credentials import ResultSigner, read_credentials  # noqa: E402
+from s3diff.images.files.content_credentials import ResultSigner, read_credentials  # noqa: E402
 
 Signing = tuple[Path, Path]
 SIGNED = [form for form in FORMATS if form.name != "BMP"]

@@ -10,7 +10,7 @@ from PIL import features
 from metadata_corpus import CORPUS, SIZE, WORDS, Case
 from metadata_probes import fields_of, needs_exiftool, through
 from test_coordinates import ORIENTATIONS
-from test_left_behind import CASES
+from test_dropped_contents import CASES
 
 #: Files of this table, of the attachments' and of the coordinates'.
 NUM_FILES = len(CORPUS) + len(CASES) + len(ORIENTATIONS)

@@ -15,8 +15,8 @@ from metadata_corpus import jpeg, resource
 from metadata_probes import EMPTY_PACKET, enlarged, exiftool, needs_exiftool
 from s3diff.images.files.coordinate_fields import FIELDS, NAMESPACES
 from s3diff.images.files.coordinates import COUNTS, Transform
+from s3diff.images.files.dropped_contents import attachments, drop_claims
 from s3diff.images.files.exif_block import EXIF_PREFIX
-from s3diff.images.files.left_behind import attachments, drop_claims
 from s3diff.images.files.metadata import _CLAIM_NAMES, _NAMES, follow_exif, follow_xmp
 from s3diff.images.files.reading import decode_picture
 from s3diff.images.files.writing import write_picture

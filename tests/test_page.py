@@ -21,7 +21,7 @@ from PIL import Image
 from conftest import REPOSITORY
 from page_server import page_server
 from s3diff.errors import OptionError
-from s3diff.images.files import coordinate_fields, exif_block, geotiff, left_behind, pillow_metadata
+from s3diff.images.files import coordinate_fields, dropped_contents, exif_block, geotiff, pillow_metadata
 from s3diff.option_texts import VIDEO_FIELDS, describe_option, form_options, option_fields
 from s3diff.options import LIMITS, RANGES
 from s3diff.presets import PRESETS
@@ -160,14 +160,14 @@ def test_remarks_are_translated_by_words_that_the_code_says() -> None:
 
 def test_every_part_that_is_left_out_has_a_text_in_every_language() -> None:
     """A part without one keeps the whole remark English; tests/test_page_features.py translates them all."""
-    titles = {field.title for field in coordinate_fields.FIELDS} | {claim.kind for claim in left_behind._CLAIMS}
+    titles = {field.title for field in coordinate_fields.FIELDS} | {claim.kind for claim in dropped_contents._CLAIMS}
     titles |= {
-        *left_behind._SEMANTICS.values(),
-        *left_behind._APPLE_TAGS.values(),
+        *dropped_contents._SEMANTICS.values(),
+        *dropped_contents._APPLE_TAGS.values(),
         *pillow_metadata._NAMED_TAGS.values(),
     }
-    titles |= {f"{kind}: {title}" for kind, title in left_behind._CHUNK_TITLES.items()}
-    titles |= {exif_block.MAKER_NOTE_TITLE, geotiff.POSITION, left_behind.SOUND, left_behind._SEQUENCE}
+    titles |= {f"{kind}: {title}" for kind, title in dropped_contents._CHUNK_TITLES.items()}
+    titles |= {exif_block.MAKER_NOTE_TITLE, geotiff.POSITION, dropped_contents.SOUND, dropped_contents._SEQUENCE}
     for title in titles:
         assert len(re.split(r", (?![^(]*\))", title)) == 1, f"{title}: the page splits a remark at commas"
     _, *others = texts().values()

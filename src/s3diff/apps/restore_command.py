@@ -177,7 +177,7 @@ def restore(
         raise OptionError("--from-result takes the one picture that the result was made of; give that file")
     signer = None
     if sign is not None:
-        from s3diff.images.files.credentials import ResultSigner
+        from s3diff.images.files.content_credentials import ResultSigner
 
         signer = ResultSigner(*sign)
     if server is None and _streams(stream, plan, options):
@@ -197,7 +197,7 @@ def restore(
     ):
         runner: JobRunner = LocalRunner(load, options, writing, plan.root, replay and replay.degrees, signer)
         if client is not None:
-            from s3diff.integrations.service import ServerRunner
+            from s3diff.integrations.remote_restore import ServerRunner
 
             runner = stack.enter_context(closing(ServerRunner(client, options, writing, model, plan.root)))
         run = FolderRun(
@@ -284,7 +284,7 @@ def _restore_film(
         if client is None:
             restore_single(job, partial(restore_film, job, options, video), load, written, quiet=quiet)
             return
-        from s3diff.integrations.service import restore_video_at
+        from s3diff.integrations.remote_restore import restore_video_at
 
         work = partial(restore_video_at, job, options, writing, video, model)
         then = "the service ends the work, which begins anew"

@@ -16,7 +16,7 @@ from s3diff.restoration.result import Degrees, Result
 from s3diff.video_options import VideoOptions
 
 if TYPE_CHECKING:
-    from s3diff.images.files.credentials import ResultSigner
+    from s3diff.images.files.content_credentials import ResultSigner
     from s3diff.restoration.restorer import Restorer
     from s3diff.restoration.series import OpenedSeries
     from s3diff.restoration.steps import Opened

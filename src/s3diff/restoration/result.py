@@ -17,7 +17,7 @@ from s3diff.options import OutputOptions, RestoreOptions
 if TYPE_CHECKING:
     import numpy as np
 
-    from s3diff.images.files.credentials import ResultSigner
+    from s3diff.images.files.content_credentials import ResultSigner
     from s3diff.images.picture import Picture
     from s3diff.images.provenance import Provenance
 

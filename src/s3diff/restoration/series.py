@@ -37,7 +37,7 @@ from s3diff.restoration.sizes import Sizes, allowed_sizes, sizes_of
 from s3diff.restoration.steps import Opened, Progress, estimate, opened_picture, restore
 
 if TYPE_CHECKING:
-    from s3diff.images.files.credentials import ResultSigner
+    from s3diff.images.files.content_credentials import ResultSigner
 
 #: Frames whose blur and noise are estimated, spread evenly: the first frame may be black or a title.
 _ESTIMATED_FRAMES = 5

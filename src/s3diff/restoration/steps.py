@@ -58,7 +58,7 @@ from s3diff.tiling import HaloSpan, Span
 from s3diff.version import __version__
 
 if TYPE_CHECKING:
-    from s3diff.images.files.credentials import ResultSigner
+    from s3diff.images.files.content_credentials import ResultSigner
 
 
 class Walked(NamedTuple):

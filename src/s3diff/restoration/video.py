@@ -32,10 +32,10 @@ from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Degrees, Result, add_seconds
 from s3diff.restoration.scratch_files import only_one
 from s3diff.restoration.sizes import Sizes
-from s3diff.restoration.steady import Steady
 from s3diff.restoration.steps import Opened, Progress, restore
 from s3diff.restoration.video_course import COURSE, Course, course_of
 from s3diff.restoration.video_plan import WHOLE, VideoPlan, plan_video, state_of, work_of
+from s3diff.restoration.video_steadiness import Steady
 from s3diff.version import __version__
 from s3diff.video_options import MAX_BATCH
 from s3diff.video_options import VideoOptions as VideoOptions

@@ -12,7 +12,7 @@ from pathlib import Path
 from s3diff.atomic_write import require_free
 from s3diff.errors import OutputError
 from s3diff.images.files.video import Video, open_video
-from s3diff.images.files.video_losses import require_whole
+from s3diff.images.files.video_integrity import require_whole
 from s3diff.images.files.video_writing import Encoding, choose_encoding, require_streams
 from s3diff.messages import shown_path
 from s3diff.options import RestoreOptions

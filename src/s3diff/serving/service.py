@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple, NoReturn
 import numpy as np
 
 from s3diff.errors import PictureError, QueueFullError, ServiceClosedError
-from s3diff.images.files.credentials import ResultSigner
+from s3diff.images.files.content_credentials import ResultSigner
 from s3diff.images.files.inspection import Inspection, inspect_file
 from s3diff.images.files.reading import read_picture
 from s3diff.images.files.video import first_picture
@@ -27,10 +27,10 @@ from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Degrees
 from s3diff.service_errors import ENDING, QUEUE_FULL, TOO_MANY
 from s3diff.serving.intake import check_header, take_in, within_limits
+from s3diff.serving.job_pipeline import JobPipeline
 from s3diff.serving.jobs import Job, JobStore
 from s3diff.serving.limits import Quota, QuotaCounter, ServiceSettings
 from s3diff.serving.models import ModelCache, OfferedModel
-from s3diff.serving.pipeline import Pipeline
 from s3diff.serving.progress import TimeEstimator
 from s3diff.serving.shared_jobs import SharedJobStore
 from s3diff.video_options import VideoOptions
@@ -84,7 +84,7 @@ class RestorationService:
         self.counts: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0, "refused": 0}
         #: Called with every job that has ended, in the service's threads.
         self.listeners: list[Callable[[Job], None]] = []
-        self._pipeline = Pipeline(self.limits, self._models, self.times, self.store.before_end, self._ended, signer)
+        self._pipeline = JobPipeline(self.limits, self._models, self.times, self.store.before_end, self._ended, signer)
         self._is_loaded = False
         self._estimating = threading.BoundedSemaphore(self.limits.estimates_at_once)
 

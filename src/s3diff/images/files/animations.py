@@ -18,7 +18,7 @@ from s3diff.atomic_write import whole_file
 from s3diff.errors import OutputError, PictureError
 from s3diff.formats import ANIMATED_ENDINGS, Format, PicturePath
 from s3diff.images.files.codec import Codec, codec_of
-from s3diff.images.files.left_behind import CREDENTIALS, attachments, left_out_note
+from s3diff.images.files.dropped_contents import CREDENTIALS, attachments, left_out_note
 from s3diff.images.files.pillow_pictures import picture_of
 from s3diff.images.files.provenance_xmp import with_origin_of_credentials
 from s3diff.images.files.reading import opened_file, recognised
@@ -28,7 +28,7 @@ from s3diff.messages import reason_of, shown_path
 from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 
 if TYPE_CHECKING:
-    from s3diff.images.files.credentials import ResultSigner
+    from s3diff.images.files.content_credentials import ResultSigner
 
 #: Largest size of all frames together, as a multiple of the largest picture.
 MAX_FRAMES_OF_LARGEST = 16

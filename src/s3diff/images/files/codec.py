@@ -17,9 +17,9 @@ from PIL import Image, ImageFile
 
 from s3diff.errors import PictureError
 from s3diff.formats import FORMATS, Format
+from s3diff.images.files.dropped_contents import attachments, left_out_note
 from s3diff.images.files.exif_block import ExifBlock
 from s3diff.images.files.geotiff import remove_position
-from s3diff.images.files.left_behind import attachments, left_out_note
 from s3diff.images.files.metadata import Metadata
 from s3diff.images.files.pillow_metadata import metadata_of
 from s3diff.images.files.pillow_pictures import all_channels, picture_of, to_image

@@ -14,9 +14,9 @@ import numpy as np
 from s3diff.errors import OutputError, PictureError
 from s3diff.images.files.codec import Codec
 from s3diff.images.files.coordinates import QUARTER_TURNS
+from s3diff.images.files.dropped_contents import attachments
 from s3diff.images.files.exif_block import EXIF_PREFIX, states_adobe_rgb
 from s3diff.images.files.iso_boxes import aspect_notes
-from s3diff.images.files.left_behind import attachments
 from s3diff.images.files.metadata import Metadata, take_orientation, upright
 from s3diff.images.icc_profiles import adobe_rgb_profile, profile_of_code_points
 from s3diff.images.picture import Picture, split_alpha

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from s3diff.errors import MissingExtraError
 from s3diff.formats import PicturePath
-from s3diff.images.files.credentials import Credentials, read_credentials
-from s3diff.images.files.left_behind import CREDENTIALS, attachments
+from s3diff.images.files.content_credentials import Credentials, read_credentials
+from s3diff.images.files.dropped_contents import CREDENTIALS, attachments
 from s3diff.images.files.provenance_xmp import Statement, statement_of
 from s3diff.images.files.reading import opened_file, recognised
 from s3diff.images.provenance import Provenance, options_as_json, term_of

@@ -9,8 +9,8 @@ from PIL import ImageFile, JpegImagePlugin
 
 from s3diff.errors import PictureError
 from s3diff.images.files.codec import Codec
+from s3diff.images.files.dropped_contents import left_out_note
 from s3diff.images.files.jpeg_segments import START_OF_SCAN, segments, with_metadata
-from s3diff.images.files.left_behind import left_out_note
 from s3diff.images.files.metadata import Metadata, comments_of
 from s3diff.images.picture import Picture
 

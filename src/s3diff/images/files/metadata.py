@@ -12,10 +12,10 @@ from typing import NamedTuple
 from s3diff.images.files import coordinates
 from s3diff.images.files.coordinate_fields import FIELDS, NAMESPACES, Field, Unit
 from s3diff.images.files.coordinates import Numbers, Transform
+from s3diff.images.files.dropped_contents import drop_claims, drop_exif_claims, left_out_note, mentions_of_claims
 from s3diff.images.files.exif_block import ExifBlock
 from s3diff.images.files.geotiff import follow_position
 from s3diff.images.files.iptc import with_layout
-from s3diff.images.files.left_behind import drop_claims, drop_exif_claims, left_out_note, mentions_of_claims
 from s3diff.images.files.xmp_packet import DC, XmlElement, XmpError, XmpPacket, is_plain_packet
 from s3diff.images.picture import Picture, Text
 

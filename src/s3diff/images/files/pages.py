@@ -29,7 +29,7 @@ from s3diff.messages import reason_of, shown_path
 from s3diff.options import ALL_PAGES, MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 
 if TYPE_CHECKING:
-    from s3diff.images.files.credentials import ResultSigner
+    from s3diff.images.files.content_credentials import ResultSigner
 
 
 @dataclass(frozen=True)

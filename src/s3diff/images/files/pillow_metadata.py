@@ -10,10 +10,10 @@ from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImag
 
 from s3diff.formats import Format
 from s3diff.images.files import geotiff
+from s3diff.images.files.dropped_contents import CREDENTIALS, left_out_note
 from s3diff.images.files.exif_block import EXIF_PREFIX, MAKER_NOTE, MAKER_NOTE_TITLE, can_move
 from s3diff.images.files.iptc import descriptive_resources, resources_of, split_resources, titles_of
 from s3diff.images.files.jpeg_segments import has_second_packet, joined_exif, joined_photoshop, joined_xmp
-from s3diff.images.files.left_behind import CREDENTIALS, left_out_note
 from s3diff.images.files.metadata import Metadata
 from s3diff.images.files.png_chunks import XMP_KEYWORD, ReadChunks, decoded_texts, iptc_text, sorted_texts
 from s3diff.images.icc_profiles import DAMAGED_PROFILE

@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, PngImagePlugin
 
 from s3diff.errors import PictureError
 from s3diff.images.files.codec import HEAD_BYTES, Codec, frame_notes
-from s3diff.images.files.left_behind import attachments
+from s3diff.images.files.dropped_contents import attachments
 from s3diff.images.files.metadata import Metadata
 from s3diff.images.files.pillow_metadata import png_info
 from s3diff.images.files.pillow_pictures import all_channels, picture_of

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 from xml.sax.saxutils import escape
 
 from s3diff.errors import OptionError, PictureError
-from s3diff.images.files.left_behind import CREDENTIALS
+from s3diff.images.files.dropped_contents import CREDENTIALS
 from s3diff.images.files.xmp_packet import RDF, XmlElement, XmpError, XmpPacket, is_plain_packet
 from s3diff.images.picture import Picture
 from s3diff.images.provenance import (

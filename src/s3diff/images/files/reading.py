@@ -16,8 +16,8 @@ from PIL import Image, ImageFile
 from s3diff.errors import PictureError
 from s3diff.formats import FORMAT_TITLES, PicturePath, foreign_kind, format_of
 from s3diff.images.files.codec import HEAD_BYTES, Codec, recognised_codec
+from s3diff.images.files.dropped_contents import attachments, left_out_note
 from s3diff.images.files.exif_block import states_adobe_rgb
-from s3diff.images.files.left_behind import attachments, left_out_note
 from s3diff.images.files.pillow_metadata import metadata_of
 from s3diff.images.files.png_chunks import ReadChunks
 from s3diff.images.files.provenance_xmp import with_origin_of_credentials

@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, TiffTags
 from s3diff.errors import PictureError
 from s3diff.images.files.codec import MAX_FRAMES, Codec, require_few
 from s3diff.images.files.coordinates import QUARTER_TURNS
-from s3diff.images.files.left_behind import attachments
+from s3diff.images.files.dropped_contents import attachments
 from s3diff.images.files.metadata import Metadata
 from s3diff.images.files.pillow_metadata import tiff_exif, tiff_tags
 from s3diff.images.files.pillow_pictures import all_channels, picture_of
@@ -201,9 +201,6 @@ def silence_libtiff() -> None:
             handler(None)
 
 
-CODEC = TiffCodec
-
-
 def _deep_tiff(
     pixels: np.ndarray, tags: Image.Exif, icc_profile: bytes | None, dpi: tuple[float, float] | None
 ) -> bytes:
@@ -244,3 +241,6 @@ def _deep_tiff(
     directory.save(data)
     data.write(pixels.astype("<u2", copy=False).tobytes())
     return data.getvalue()
+
+
+CODEC = TiffCodec

@@ -27,7 +27,7 @@ from s3diff.images.provenance import Provenance
 from s3diff.messages import reason_of, shown_path
 
 if TYPE_CHECKING:
-    from s3diff.images.files.credentials import ResultSigner
+    from s3diff.images.files.content_credentials import ResultSigner
 
 #: In the header of every ICC profile (ICC.1:2010, section 7.2.9).
 _PROFILE_SIGNATURE = b"acsp"

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image, features
 
 from metadata_probes import enlarged, exiftool, fields_of, needs_exiftool, through
+from s3diff.images.files.dropped_contents import attachments
 from s3diff.images.files.exif_block import EXIF_PREFIX
 from s3diff.images.files.gif_blocks import with_extension
 from s3diff.images.files.jpeg_segments import joined_exif, joined_xmp
-from s3diff.images.files.left_behind import attachments
 from s3diff.images.files.reading import decode_picture, read_picture
 from s3diff.images.files.writing import write_picture
 from s3diff.images.files.xmp_packet import XmpError, XmpPacket

@@ -20,7 +20,7 @@ from typing import Any
 
 from s3diff.errors import JobCancelledError, ModelError, OptionError, S3DiffError
 from s3diff.formats import format_of
-from s3diff.images.files.credentials import ResultSigner
+from s3diff.images.files.content_credentials import ResultSigner
 from s3diff.images.files.reading import picture_header
 from s3diff.options import RestoreOptions
 from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
@@ -67,7 +67,7 @@ class _Ready:
         return sizes.num_working_pixels
 
 
-class Pipeline:
+class JobPipeline:
     """Queue jobs and process them.
 
     Args:

@@ -16,7 +16,7 @@ import pytest
 from command_runs import Command, environment
 from s3diff import PictureError, RestoreOptions, Restorer
 from s3diff.images.files.video import REPAIR, frames_of, open_video
-from s3diff.images.files.video_losses import require_whole
+from s3diff.images.files.video_integrity import require_whole
 from s3diff.images.files.video_writing import _SMALL_PX
 from s3diff.restoration.video import restore_video
 from video_clips import TIMES, frames, picture, write_clip

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from conftest import REPOSITORY
-from s3diff.restoration.steady import Steady, agreement, find_motion, move
+from s3diff.restoration.video_steadiness import Steady, agreement, find_motion, move
 
 PHOTO = REPOSITORY / "assets/photos/budgerigar.jpg"
 needs_photo = pytest.mark.skipif(not PHOTO.is_file(), reason="needs the pictures of the repository")
