@@ -5,9 +5,10 @@
 Every crop has two anchors: the teacher's picture with the truth's colours, and the truth where the teacher is far from
 it. One image of a batch teaches the dial: its blur and noise are known, its degrees are set by hand, and its target
 keeps what those degrees leave. Some images get the negative prompt and the enlarged input as their target (S3Diff,
-section 3.3). Terms: L1; LPIPS (VGG16); two discriminators that compare each result with its target, one of pixels and
-one of the features that LPIPS has computed; two terms against what repeats with the low-quality pixels; one against
-values that the target has nowhere near. LPIPS (AlexNet) and DISTS are no terms: they judge.
+section 3.3). Terms: L1; LPIPS (VGG16); a discriminator that compares each result with its target by the
+features that LPIPS has computed; two terms against what repeats with the low-quality pixels; one against values that
+the target has nowhere near; one for as much contrast as the target has there, band by band. LPIPS (AlexNet) and DISTS
+are no terms: they judge.
 
 All random numbers of a step follow from its number. ``RUN/state.pt`` is what a stopped run goes on from, ``RUN/model``
 the averaged model.
@@ -39,7 +40,7 @@ from s3diff.checkpoints.model_folder import LoadedModel, load_model, save_model
 from s3diff.evaluation.perceptual import LPIPS
 from s3diff.images.resampling import enlarge, to_network_range
 from s3diff.networks.one_step_generator import OneStepGenerator
-from s3diff.training.adversarial.discriminator import PatchDiscriminator
+from s3diff.training.adversarial.discriminator import pairing_loss
 from s3diff.training.muon import Muon
 from s3diff.training.recipes import compact_generator
 from s3diff.training.trainable import TrainableModel
@@ -53,6 +54,8 @@ FULL_NOISE_LEVELS, BLUR_SCALE_PX = 25.0, 0.8
 _GREY_SHARE = 0.12
 #: Mild crops and those at their own size that get JPEG or noise of their own: the teacher saw them without.
 _DAMAGED_SHARE = 0.2
+#: A crop is the one with most detail of so many: from flat ones little is learned.
+_CANDIDATES = 3
 #: Colours are what a mean over so many pixels leaves.
 _COLOUR_PX = 16
 #: The teacher's weight falls to 1/e where it is, smoothed, so many levels from the truth.
@@ -61,6 +64,9 @@ _TRUST_LEVELS, _TRUST_SIGMA_PX = 26.0, 3.0
 _TEACHER_RANGE_PX, _SPARE_RANGE = 4, 0.03
 #: The result is held to its target's range within so many.
 _RESULT_RANGE_PX = 2
+#: Bands of the contrast term, from the finest, each at half the size of the one before; the squares in which contrast
+#: is measured have this side in pixels of their band.
+_CONTRAST_BANDS, _CONTRAST_PX = 3, 8
 #: The pattern term averages over squares of so many periods.
 _PATTERN_PERIODS = 12
 #: The stairs term compares jumps within squares of this side.
@@ -151,12 +157,24 @@ class TeacherShards:
                 self._shards[path] = safe_open(path, "pt")
 
     def draw(self, rng: np.random.Generator) -> Crop:
-        """A random window of a random crop, flipped and turned."""
+        """The one with most detail of three random windows of a random shard, flipped and turned."""
         shards = list(self._shards.values())
         shard = shards[rng.integers(len(shards))]
         num_crops, _, _, width = shard.get_slice("low_quality").get_shape()
-        index, side = int(rng.integers(num_crops)), self.crop_px
-        top, left = rng.integers(0, width - side + 1, 2)
+        side = self.crop_px
+        candidates = [
+            (int(rng.integers(num_crops)), *(int(value) for value in rng.integers(0, width - side + 1, 2)))
+            for _ in range(_CANDIDATES)
+        ]
+
+        def detail(candidate: tuple[int, int, int]) -> float:
+            index, top, left = candidate
+            rows = slice(top * SCALE, (top + side) * SCALE)
+            columns = slice(left * SCALE, (left + side) * SCALE)
+            green = shard.get_slice("teacher")[index][1, rows, columns].float()
+            return float(green.diff(dim=0).abs().mean() + green.diff(dim=1).abs().mean())
+
+        index, top, left = max(candidates, key=detail)
         flipped, turns = bool(rng.integers(2)), int(rng.integers(4))
         is_grey = bool(rng.random() < _GREY_SHARE)
 
@@ -376,6 +394,23 @@ def rims_loss(result: Tensor, target: Tensor) -> Tensor:
     return (F.relu(result - upper) + F.relu(lower - result)).mean()
 
 
+def contrast_loss(result: Tensor, target: Tensor) -> Tensor:
+    """By how much the contrast of [B, C, H, W] differs from the target's, band by band, wherever its details lie.
+
+    Contrast is the root mean square of a band in a small square: softness lowers it, blobs in place of a smooth area
+    raise it.
+    """
+    images = torch.cat([result, target]).mean(dim=1, keepdim=True)
+    total = images.new_zeros(())
+    for _ in range(_CONTRAST_BANDS):
+        band = images - F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+        energy = F.avg_pool2d(band.square(), _CONTRAST_PX, stride=_CONTRAST_PX // 2)
+        made, wanted = energy.add(1e-6).sqrt().chunk(2)
+        total = total + (made - wanted).abs().mean()
+        images = F.avg_pool2d(images, 2)
+    return total / _CONTRAST_BANDS
+
+
 def tint_loss(result: Tensor, given: Tensor) -> Tensor:
     """Mean square of the differences between the channels of [B, 3, H, W] where the enlarged input has none, x 100."""
     tint = (result - result.mean(dim=1, keepdim=True)).square().mean(dim=1)
@@ -395,20 +430,15 @@ def stairs_loss(difference: Tensor) -> Tensor:
     return total
 
 
-class Judges(nn.Module):
-    """Two discriminators of one optimiser: of pixels, and of the features of VGG16 that LPIPS compares.
+class FeatureDiscriminator(nn.ModuleList):
+    """Heads that tell results from targets by the features of VGG16 that LPIPS compares, place by place.
 
-    By frozen features results and targets are told apart after some dozens of steps (projected GANs, arXiv 2111.01007),
-    by pixels after hundreds. Both are asked which of a pair is the target, place by place.
-
-    Args:
-        channels: of the pixels' first layer.
+    By frozen features they are told apart after some dozens of steps (projected GANs, arXiv 2111.01007), by pixels
+    after hundreds.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.pixels = PatchDiscriminator(channels)
-        self.heads = nn.ModuleList(
+    def __init__(self) -> None:
+        super().__init__(
             nn.Sequential(
                 nn.Conv2d(depth, _HEAD_CHANNELS, 1),
                 nn.LeakyReLU(0.2),
@@ -419,30 +449,24 @@ class Judges(nn.Module):
             for depth in _JUDGED_FEATURES.values()
         )
 
-    def of_features(self, features: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Judge five depths of unit length, from ``LPIPS.features``: [B, 1, h, w] logits for each that counts."""
-        pairs = zip(self.heads, _JUDGED_FEATURES.items(), strict=True)
+        pairs = zip(self, _JUDGED_FEATURES.items(), strict=True)
         return [head(features[index] * depth**0.5) for head, (index, depth) in pairs]
 
 
 def pairs_loss(more_real: Sequence[Tensor], less_real: Sequence[Tensor]) -> Tensor:
     """Softplus of the logits of ``less_real`` minus those of ``more_real``: mean over places, images and levels."""
-    losses = [F.softplus(less - more).mean() for more, less in zip(more_real, less_real, strict=True)]
+    pairs = zip(more_real, less_real, strict=True)
+    losses = [pairing_loss(more, less, more.new_ones(len(more), dtype=torch.bool), len(more)) for more, less in pairs]
     return torch.stack(losses).mean()
 
 
-class Seen(NamedTuple):
-    """What the discriminators compare: pixels [P, 3, h, w] and features of fewer images, of targets and of results."""
+class Features(NamedTuple):
+    """What LPIPS has computed of the targets and of the results, five depths each."""
 
-    wanted: Tensor
-    made: Tensor
-    wanted_features: list[Tensor]
-    made_features: list[Tensor]
-
-    def detached(self) -> Seen:
-        """The same without gradients."""
-        features = [feature.detach() for feature in self.made_features]
-        return self._replace(made=self.made.detach(), made_features=features)
+    wanted: list[Tensor]
+    made: list[Tensor]
 
 
 class Stage:
@@ -466,14 +490,14 @@ class Stage:
         self.optimiser = Muon(self.trained.values(), given.learning_rate, betas=(0.9, 0.99))
         self.lpips = LPIPS("vgg").requires_grad_(False).to(given.device)
         self.lpips.convolutions.to(fast_format(given.device)).to(memory_format=torch.channels_last)
-        self.judges = Judges(given.discriminator_channels).to(given.device) if given.adversarial else None
-        if self.judges is not None:
-            self.judge_optimiser = torch.optim.AdamW(
-                self.judges.parameters(), given.judge_rate, betas=(0.9, 0.99), weight_decay=0
+        self.discriminator = FeatureDiscriminator().to(given.device) if given.adversarial else None
+        if self.discriminator is not None:
+            self.discriminator_optimiser = torch.optim.AdamW(
+                self.discriminator.parameters(), given.discriminator_rate, betas=(0.9, 0.99), weight_decay=0
             )
             if given.discriminator:
                 known = torch.load(given.discriminator, weights_only=True, map_location=given.device)
-                self.judges.load_state_dict(known["judges"])
+                self.discriminator.load_state_dict(known["discriminator"])
         self.state_path = self.run / "state.pt"
         if self.state_path.exists():
             self._load(torch.load(self.state_path, weights_only=True, map_location=given.device))
@@ -526,37 +550,38 @@ class Stage:
             prediction = generator.predict(latent, context, for_unet)
             result = generator.decode(generator.config.schedule.clean_latent(latent, prediction), image)
         plain = range(int(drawn.has_negative), given.batch - batch.num_dial)
-        terms, loss, seen = self._terms(result, batch, plain)
+        terms, loss, features = self._terms(result, batch, plain)
         terms["tint"] = tint_loss(result, image)
         loss = loss + given.tint * terms["tint"]
-        if self.judges is not None:
-            self.judges.requires_grad_(False)
-            terms |= self._compared(seen, for_judges=False)
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(False)
             warm = min(1.0, (self.step + 1) / _ADVERSARIAL_WARMUP_STEPS)
-            loss = loss + warm * (given.adversarial * terms["pixels"] + given.heads * terms["heads"])
+            terms["adversarial"] = self._compared(*features[::-1])
+            loss = loss + warm * given.adversarial * terms["adversarial"]
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         terms["gradient_norm"] = nn.utils.clip_grad_norm_(self.trained.values(), _CLIP_NORM)
         if torch.isfinite(terms["gradient_norm"]):
             self.optimiser.step()
-        if self.judges is not None:
-            self.judges.requires_grad_(True)
-            for_judges = self._compared(seen.detached(), for_judges=True)
-            self.judge_optimiser.zero_grad()
-            torch.stack(list(for_judges.values())).sum().backward()
-            self.judge_optimiser.step()
-            terms |= {f"judge_{name}": value for name, value in for_judges.items()}
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(True)
+            terms["discriminator"] = self._compared(features.wanted, [feature.detach() for feature in features.made])
+            self.discriminator_optimiser.zero_grad()
+            terms["discriminator"].backward()
+            self.discriminator_optimiser.step()
         self._move_average()
         self.step += 1
         return {name: value.detach() for name, value in terms.items()}
 
-    def _terms(self, result: Tensor, batch: Batch, plain: Sequence[int]) -> tuple[dict[str, Tensor], Tensor, Seen]:
+    def _terms(self, result: Tensor, batch: Batch, plain: Sequence[int]) -> tuple[dict[str, Tensor], Tensor, Features]:
         given, weight = self.given, batch.teacher_weight
         terms = {"l1": (weight * (result - batch.teacher).abs() + (1 - weight) * (result - batch.truth).abs()).mean()}
         if given.pattern:
             terms["pattern"] = pattern_loss(result - batch.leading)
         if given.stairs:
             terms["stairs"] = stairs_loss(result - batch.leading)
+        if given.contrast:
+            terms["contrast"] = contrast_loss(result, batch.leading)
         if given.rims:
             terms["rims"] = rims_loss(result, batch.leading)
         # The windows meet every phase of the low-quality grid.
@@ -567,32 +592,21 @@ class Stage:
             images[list(plain)][window].contiguous(memory_format=torch.channels_last)
             for images in (batch.leading, result)
         )
-        wanted_features, made_features = [], []
-        if given.lpips_vgg or self.judges is not None:
+        features = Features([], [])
+        if given.lpips_vgg or self.discriminator is not None:
             turns = np.arange(given.perceptual_images) + self.step * given.perceptual_images
             rows = [int(row) for row in turns % len(plain)]
             with torch.no_grad():
                 wanted_features = self.lpips.features(wanted[rows])
-            made_features = self.lpips.features(made[rows])
-            terms["lpips_vgg"] = self.lpips.distance(made_features, wanted_features).mean()
+            features = Features(wanted_features, self.lpips.features(made[rows]))
+            terms["lpips_vgg"] = self.lpips.distance(features.made, features.wanted).mean()
         loss = sum((getattr(given, name) * term for name, term in terms.items()), result.new_zeros(()))
-        return terms, loss, Seen(wanted, made, wanted_features, made_features)
+        return terms, loss, features
 
-    def _compared(self, seen: Seen, *, for_judges: bool) -> dict[str, Tensor]:
-        """Both discriminators' losses, or those that the generator has from them."""
-        assert self.judges is not None
-        if for_judges:
-            sides = self.judges.pixels(torch.cat([seen.wanted, seen.made])).chunk(2)
-        else:
-            with torch.no_grad():
-                wanted = self.judges.pixels(seen.wanted)
-            sides = wanted, self.judges.pixels(seen.made)
-        heads = [self.judges.of_features(features) for features in (seen.wanted_features, seen.made_features)]
-        order = 1 if for_judges else -1
-        return {
-            "pixels": pairs_loss(*([side] for side in sides[::order])),
-            "heads": pairs_loss(*heads[::order]),
-        }
+    def _compared(self, more_real: Sequence[Tensor], less_real: Sequence[Tensor]) -> Tensor:
+        """The loss of a discriminator that takes the features ``more_real`` for the targets'."""
+        assert self.discriminator is not None
+        return pairs_loss(self.discriminator(more_real), self.discriminator(less_real))
 
     def _rate_factor(self) -> float:
         factor = min(1.0, (self.step + 1) / _WARMUP_STEPS)
@@ -610,9 +624,9 @@ class Stage:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average, self.step = state["average"], state["step"]
-        if self.judges is not None and "judges" in state:
-            self.judges.load_state_dict(state["judges"])
-            self.judge_optimiser.load_state_dict(state["judge_optimiser"])
+        if self.discriminator is not None and "discriminator" in state:
+            self.discriminator.load_state_dict(state["discriminator"])
+            self.discriminator_optimiser.load_state_dict(state["discriminator_optimiser"])
 
     def save(self) -> None:
         """Write the state to go on from, then the averaged model."""
@@ -622,9 +636,9 @@ class Stage:
             "average": self.average,
             "step": self.step,
         }
-        if self.judges is not None:
-            state["judges"] = self.judges.state_dict()
-            state["judge_optimiser"] = self.judge_optimiser.state_dict()
+        if self.discriminator is not None:
+            state["discriminator"] = self.discriminator.state_dict()
+            state["discriminator_optimiser"] = self.discriminator_optimiser.state_dict()
         torch.save(state, self.state_path.with_suffix(".tmp"))
         self.state_path.with_suffix(".tmp").replace(self.state_path)
         averaged = copy.deepcopy(self.model).cpu()
@@ -660,12 +674,11 @@ def main() -> None:
     add("--pattern", type=float, default=0.3)
     add("--tint", type=float, default=1.0)
     add("--stairs", type=float, default=1.5)
+    add("--contrast", type=float, default=0.0)
     add("--rims", type=float, default=0.0)
-    add("--adversarial", type=float, default=0.0, help="weight of the discriminator of pixels")
-    add("--heads", type=float, default=0.0, help="weight of the discriminator of features; counts beside --adversarial")
-    add("--judge-rate", type=float, default=4e-4, help="learning rate of both discriminators")
+    add("--adversarial", type=float, default=0.0)
+    add("--discriminator-rate", type=float, default=4e-4, help="its learning rate")
     add("--discriminator", type=Path, help="state.pt of an earlier stage, whose discriminator goes on")
-    add("--discriminator-channels", type=int, default=24)
     add("--perceptual-images", type=int, default=3)
     add("--perceptual-px", type=int, default=128)
     add("--average", type=float, default=0.997, help="decay of the weights' average")

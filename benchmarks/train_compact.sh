@@ -5,7 +5,7 @@
 #
 # DATA is a folder with photos/ and more/ (../shared/data/train), START a model folder: what fits of its networks is
 # taken, the rest begins anew; without it one is trained from scratch first. Version 12 was made by this file at commit
-# cd3be35; from it these stages made version 13 (docs/training.md says how they began). Stopped and called again,
+# cd3be35; from it these stages made version 14 (docs/training.md says in which order). Stopped and called again,
 # everything goes on where it was; the model is OUTPUT/compact. DEVICE=cuda WORKERS=14 in the environment puts it on a
 # GPU.
 set -eu
@@ -41,10 +41,10 @@ stage() { # name, the model it starts from, then options
 }
 [ -d "$output/start" ] || python "$here/sharper_degrees.py" "$start" "$output/start" \
     --estimator "$output/estimator/estimator.safetensors"
-# What can be told from the input is learned from pixels; then the discriminators raise the contrast within some
-# hundred steps.
-stage pixels "$output/start" --steps 2200 --learning-rate 6e-4 --pattern 0 --stairs 0 --average 0.99
-stage heads "$output/pixels/model" --steps 1250 --decay 500 --learning-rate 5e-4 --l1 2 --lpips-vgg 0.7 \
-    --adversarial 0.12 --heads 0.15 --pattern 0.8 --stairs 3 --rims 5 --average 0.99
+# What can be told from the input is learned from pixels; then a term for contrast and the heads on features bring the
+# contrast within some hundred steps.
+stage pixels "$output/start" --steps 4300 --learning-rate 6e-4 --pattern 0 --stairs 0 --average 0.998
+stage heads "$output/pixels/model" --steps 2600 --decay 1200 --learning-rate 5e-4 --l1 2 --lpips-vgg 0.7 --contrast 4 \
+    --adversarial 0.15 --pattern 0.8 --stairs 3 --rims 5 --average 0.995
 rm -rf "$output/compact"
 cp -r "$output/heads/model" "$output/compact"
