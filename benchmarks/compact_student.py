@@ -5,10 +5,10 @@
 Every crop has two anchors: the teacher's picture with the truth's colours, and the truth where the teacher is far from
 it. One image of a batch teaches the dial: its blur and noise are known, its degrees are set by hand, and its target
 keeps what those degrees leave. Some images get the negative prompt and the enlarged input as their target (S3Diff,
-section 3.3). Terms: L1; LPIPS (VGG16); a discriminator that compares each result with its target by the
-features that LPIPS has computed; two terms against what repeats with the low-quality pixels; one against values that
-the target has nowhere near; one for as much contrast as the target has there, band by band. LPIPS (AlexNet) and DISTS
-are no terms: they judge.
+section 3.3). Terms: L1; LPIPS (VGG16); a discriminator that compares each result with its target by the features that
+LPIPS has computed; two terms against what repeats with the low-quality pixels; one against values that the target has
+nowhere near; one for as much contrast as the target has there, band by band. LPIPS (AlexNet) and DISTS are no terms:
+they judge.
 
 All random numbers of a step follow from its number. ``RUN/state.pt`` is what a stopped run goes on from, ``RUN/model``
 the averaged model.
@@ -157,7 +157,7 @@ class TeacherShards:
                 self._shards[path] = safe_open(path, "pt")
 
     def draw(self, rng: np.random.Generator) -> Crop:
-        """The one with most detail of three random windows of a random shard, flipped and turned."""
+        """The most detailed of some random windows of a random shard, flipped and turned."""
         shards = list(self._shards.values())
         shard = shards[rng.integers(len(shards))]
         num_crops, _, _, width = shard.get_slice("low_quality").get_shape()
@@ -167,25 +167,27 @@ class TeacherShards:
             for _ in range(_CANDIDATES)
         ]
 
-        def detail(candidate: tuple[int, int, int]) -> float:
+        def cut(name: str, factor: int, candidate: tuple[int, int, int]) -> Tensor:
             index, top, left = candidate
-            rows = slice(top * SCALE, (top + side) * SCALE)
-            columns = slice(left * SCALE, (left + side) * SCALE)
-            green = shard.get_slice("teacher")[index][1, rows, columns].float()
+            rows = slice(top * factor, (top + side) * factor)
+            columns = slice(left * factor, (left + side) * factor)
+            return shard.get_slice(name)[index][:, rows, columns]
+
+        def detail(candidate: tuple[int, int, int]) -> float:
+            green = cut("teacher", SCALE, candidate)[1].float()
             return float(green.diff(dim=0).abs().mean() + green.diff(dim=1).abs().mean())
 
-        index, top, left = max(candidates, key=detail)
+        chosen = max(candidates, key=detail)
         flipped, turns = bool(rng.integers(2)), int(rng.integers(4))
         is_grey = bool(rng.random() < _GREY_SHARE)
 
         def window(name: str, factor: int) -> Tensor:
-            rows = slice(top * factor, (top + side) * factor)
-            columns = slice(left * factor, (left + side) * factor)
-            pixels = shard.get_slice(name)[index][:, rows, columns]
+            pixels = cut(name, factor, chosen)
             if is_grey:
                 pixels = pixels.float().mean(dim=0, keepdim=True).round().to(torch.uint8).expand(3, -1, -1)
             return torch.rot90(pixels.flip(2) if flipped else pixels, turns, (1, 2))
 
+        index = chosen[0]
         kind = int(shard.get_slice("kind")[index])
         return Crop(
             window("low_quality", 1),
@@ -455,13 +457,6 @@ class FeatureDiscriminator(nn.ModuleList):
         return [head(features[index] * depth**0.5) for head, (index, depth) in pairs]
 
 
-def pairs_loss(more_real: Sequence[Tensor], less_real: Sequence[Tensor]) -> Tensor:
-    """Softplus of the logits of ``less_real`` minus those of ``more_real``: mean over places, images and levels."""
-    pairs = zip(more_real, less_real, strict=True)
-    losses = [pairing_loss(more, less, more.new_ones(len(more), dtype=torch.bool), len(more)) for more, less in pairs]
-    return torch.stack(losses).mean()
-
-
 class Features(NamedTuple):
     """What LPIPS has computed of the targets and of the results, five depths each."""
 
@@ -584,29 +579,30 @@ class Stage:
             terms["contrast"] = contrast_loss(result, batch.leading)
         if given.rims:
             terms["rims"] = rims_loss(result, batch.leading)
-        # The windows meet every phase of the low-quality grid.
-        side = given.perceptual_px
-        top, left = (int(value) for value in rng_of(self.step, 1).integers(0, result.shape[-1] - side + 1, 2))
-        window = (..., slice(top, top + side), slice(left, left + side))
-        wanted, made = (
-            images[list(plain)][window].contiguous(memory_format=torch.channels_last)
-            for images in (batch.leading, result)
-        )
         features = Features([], [])
         if given.lpips_vgg or self.discriminator is not None:
+            # The windows meet every phase of the low-quality grid.
+            side = given.perceptual_px
+            top, left = (int(value) for value in rng_of(self.step, 1).integers(0, result.shape[-1] - side + 1, 2))
             turns = np.arange(given.perceptual_images) + self.step * given.perceptual_images
-            rows = [int(row) for row in turns % len(plain)]
+            rows = [plain[turn] for turn in turns % len(plain)]
+            wanted, made = (
+                images[rows][..., top : top + side, left : left + side].contiguous(memory_format=torch.channels_last)
+                for images in (batch.leading, result)
+            )
             with torch.no_grad():
-                wanted_features = self.lpips.features(wanted[rows])
-            features = Features(wanted_features, self.lpips.features(made[rows]))
+                wanted_features = self.lpips.features(wanted)
+            features = Features(wanted_features, self.lpips.features(made))
             terms["lpips_vgg"] = self.lpips.distance(features.made, features.wanted).mean()
         loss = sum((getattr(given, name) * term for name, term in terms.items()), result.new_zeros(()))
         return terms, loss, features
 
     def _compared(self, more_real: Sequence[Tensor], less_real: Sequence[Tensor]) -> Tensor:
-        """The loss of a discriminator that takes the features ``more_real`` for the targets'."""
+        """The loss of a discriminator that takes the features ``more_real`` for the targets': mean over the depths."""
         assert self.discriminator is not None
-        return pairs_loss(self.discriminator(more_real), self.discriminator(less_real))
+        pairs = zip(self.discriminator(more_real), self.discriminator(less_real), strict=True)
+        everyone = more_real[0].new_ones(len(more_real[0]), dtype=torch.bool)
+        return torch.stack([pairing_loss(more, less, everyone, len(everyone)) for more, less in pairs]).mean()
 
     def _rate_factor(self) -> float:
         factor = min(1.0, (self.step + 1) / _WARMUP_STEPS)

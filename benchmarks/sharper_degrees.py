@@ -4,7 +4,7 @@
 
 The offset is added to the logit of the estimator's blur degree. An estimator that is trained on true degrees asks for
 the likeliest sharpness, and eyes prefer a little more (docs/training.md). Version 12 got the raise after all training,
-version 13's networks were trained with it. ``--estimator`` puts in an estimator that was trained later.
+the networks from version 13 on were trained with it. ``--estimator`` puts in an estimator that was trained later.
 """
 
 from __future__ import annotations

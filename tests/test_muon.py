@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from s3diff.training import muon
 from s3diff.training.muon import Muon, is_matrix, orthogonalised
 
 
@@ -45,7 +46,11 @@ def test_a_convolution_moves_along_the_orthogonal_factor_by_adamws_usual_size() 
     assert torch.allclose(weight, expected, atol=1e-5)
 
 
-def test_matrices_of_one_shape_move_together_as_each_does_alone() -> None:
+@pytest.mark.parametrize("max_together", [muon._MAX_TOGETHER, 2 * 16 * 24, 1])
+def test_matrices_of_one_shape_move_together_as_each_does_alone(
+    max_together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muon, "_MAX_TOGETHER", max_together)
     shapes = [(16, 24), (16, 6, 2, 2), (40, 16), (16, 24), (20,)]
     together = [nn.Parameter(draw(*shape, seed=index)) for index, shape in enumerate(shapes)]
     alone = copy.deepcopy(together)

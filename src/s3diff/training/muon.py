@@ -19,6 +19,8 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _NUM_ITERATIONS = 5
 #: Root mean square of an update by AdamW, measured in training (arXiv 2502.16982, section 2.2).
 _ADAM_UPDATE = 0.2
+#: Matrices of one shape are updated together while they hold at most so many values: copies of large ones cost memory.
+_MAX_TOGETHER = 2**22
 #: Thinner matrices (LoRA of small rank, a head's few outputs) and vectors go to AdamW.
 _MIN_SIDE = 16
 
@@ -63,14 +65,19 @@ class Muon(Optimizer):
                         matrices.setdefault((weight.shape[0], weight[0].numel()), []).append(weight)
                     else:
                         self._adam_update(weight, group)
-                for shape, weights in matrices.items():
-                    # Matrices of one shape together: less than half of the time of one by one.
-                    updates = orthogonalised(torch.stack([self._momentum(weight, group) for weight in weights]))
-                    # An orthogonal factor's values have a root mean square of 1 / sqrt(longer side).
-                    step = -group["lr"] * _ADAM_UPDATE * max(shape) ** 0.5
-                    for weight, update in zip(weights, updates, strict=True):
-                        weight.add_(update.view_as(weight), alpha=step)
+                for weights in matrices.values():
+                    most = max(1, _MAX_TOGETHER // weights[0].numel())
+                    for first in range(0, len(weights), most):
+                        self._orthogonal_update(weights[first : first + most], group)
         return loss
+
+    def _orthogonal_update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        """Update matrices of one shape together: less than half of the time of one by one."""
+        updates = orthogonalised(torch.stack([self._momentum(weight, group) for weight in weights]))
+        # An orthogonal factor's values have a root mean square of 1 / sqrt(longer side).
+        step = -group["lr"] * _ADAM_UPDATE * max(updates.shape[1:]) ** 0.5
+        for weight, update in zip(weights, updates, strict=True):
+            weight.add_(update.view_as(weight), alpha=step)
 
     def _momentum(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
         """Move the gradient's average on, and return Nesterov's momentum as a matrix."""
