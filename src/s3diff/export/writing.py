@@ -21,7 +21,7 @@ from s3diff.errors import OptionError, OutputError
 from s3diff.images.color_match import match_color
 from s3diff.images.resampling import from_network_range, to_network_range
 from s3diff.messages import reason_of
-from s3diff.networks.graphs import EncodeGraph, PredictGraph, with_fixed_timestep
+from s3diff.networks.graphs import with_fixed_timestep
 from s3diff.networks.one_step_generator import OneStepGenerator
 from s3diff.options import MAX_OUTPUT_PIXELS, METHOD_SCALE, ColorMatch, RestoreOptions, Upsampling, checked_size
 from s3diff.restoration.runtimes import quiet, require_installed, traced, write_onnx, write_openvino
@@ -53,11 +53,10 @@ class PictureGraph(nn.Module):
         color_match: ColorMatch,
     ) -> None:
         super().__init__()
-        self.encode = EncodeGraph(with_fixed_timestep(generator))
-        self.generator = self.encode.generator
-        self.predict = PredictGraph(self.generator, is_guided=guidance != 1)
+        self.generator = with_fixed_timestep(generator)
+        self.is_guided = guidance != 1
         self.upsampling, self.color_match = upsampling, color_match
-        both = (prompts.positive, prompts.negative) if guidance != 1 else (prompts.positive,)
+        both = (prompts.positive, prompts.negative) if self.is_guided else (prompts.positive,)
         self.register_buffer("context", torch.stack(both))
         self.register_buffer("guidance", torch.tensor([float(guidance)]))
 
@@ -77,8 +76,9 @@ class PictureGraph(nn.Module):
         for_encoder, for_unet = generator.conditioning(used)
         base = F.interpolate(low_quality, size=(height, width), mode=self.upsampling, align_corners=False).clamp(0, 1)
         image = to_network_range(_padded(base, generator.config.pad_multiple))
-        latent = self.encode(image, for_encoder)
-        prediction = self.predict(latent, for_unet, self.context, self.guidance)
+        latent = generator.encode(image, for_encoder)
+        weight = self.guidance if self.is_guided else None
+        prediction = generator.predict(latent, self.context, for_unet, weight).float()
         clean = generator.config.schedule.clean_latent(latent, prediction)
         decoded = _cut(from_network_range(generator.decode(clean, image)), height, width)
         return match_color(decoded, base, self.color_match).clamp(0, 1), used

@@ -7,40 +7,37 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import Tensor, nn
 
 from s3diff.networks.modulated_lora import call_adapted
 from s3diff.networks.one_step_generator import OneStepGenerator
 
 
-class EncodeGraph(nn.Module):
-    """See :meth:`OneStepGenerator.encode`."""
-
-    def __init__(self, generator: OneStepGenerator) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, image: Tensor, modulation: Tensor, noise: Tensor | None = None) -> Tensor:
-        """``image``: [1, 3, H, W] in [-1, 1]; ``modulation``: [1, rows, r, r]; ``noise``: None for the mean."""
-        return self.generator.encode(image, modulation, noise)
-
-
 class PredictGraph(nn.Module):
-    """See :meth:`OneStepGenerator.predict_in_context`, at the fixed timestep.
+    """Run only the UNet, for a picture's one latent; see :meth:`OneStepGenerator.predict`.
+
+    A graph holds every parameter of its module, used or not, and tracing and writing it take as long as these are many.
 
     Args:
         generator: its UNet is the one of :func:`with_fixed_timestep`.
-        is_guided: predict for two prompts, not for one.
     """
 
-    def __init__(self, generator: OneStepGenerator, *, is_guided: bool) -> None:
+    def __init__(self, generator: OneStepGenerator) -> None:
         super().__init__()
-        self.generator, self.is_guided = generator, is_guided
+        self.unet, self.timestep = generator.unet, generator.config.schedule.timestep
 
-    def forward(self, latent: Tensor, modulation: Tensor, context: Tensor, guidance: Tensor) -> Tensor:
-        """``latent``: [1, C, h, w]; ``context``: [1 or 2, T, context_channels]; ``guidance``: one number, [1]."""
-        weight = guidance if self.is_guided else None
-        return self.generator.predict(latent, context, modulation, weight).float()
+    def forward(self, latent: Tensor, modulation: Tensor, context: Tensor, guidance: Tensor | None = None) -> Tensor:
+        """Predict the noise.
+
+        Args:
+            latent: [1, C, h, w].
+            modulation: [1, rows, r, r].
+            context: [1, T, context_channels]; [2, ...] with guidance, the positive prompt first.
+            guidance: one number, [1]; None for one prompt.
+        """
+        timestep = torch.tensor([self.timestep])
+        return call_adapted(self.unet, modulation, latent, timestep, context, guidance=guidance).float()
 
 
 class EncoderGraph(nn.Module):
