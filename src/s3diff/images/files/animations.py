@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -167,30 +166,27 @@ def open_animation(
 
 def _frames(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[Frame]:
     with opened_file(path, max_pixels, max_bytes) as (file, limit):
-        yield from _frames_of(file, Path(os.fspath(path)), limit)
-
-
-def _frames_of(file: BinaryIO, path: Path, max_pixels: int) -> Iterator[Frame]:
-    codec, image = _opened(file, path, max_pixels)
-    stated = codec.stated_colors(file, image)
-    width, height = image.size
-    place = file.tell()
-    beside = [kind for kind in attachments(file) if kind == CREDENTIALS]
-    file.seek(place)
-    # The first picture of an APNG may be meant only for viewers that show no animation.
-    first = 1 if getattr(image, "default_image", False) else 0
-    for index in range(first, first + _num_shown(image)):
-        image.seek(index)
-        if image.width * image.height > max_pixels:  # a GIF's frame that stands over makes Pillow's picture larger
-            raise PictureError(f"frame {index + 1} has {image.width} x {image.height} pixels; give a smaller picture")
-        image.load()
-        picture = picture_of(image, path, stated=stated, beside=beside)
-        if index == first:
-            picture = with_origin_of_credentials(picture, file)
-        if image.size != (width, height):
-            pixels, alpha = picture.pixels[:height, :width], picture.alpha
-            picture = replace(picture, pixels=pixels, alpha=None if alpha is None else alpha[:height, :width])
-        yield Frame(picture, float(image.info.get("duration") or 0))
+        codec, image = _opened(file, Path(path), limit)
+        stated = codec.stated_colors(file, image)
+        width, height = image.size
+        place = file.tell()
+        beside = [kind for kind in attachments(file) if kind == CREDENTIALS]
+        file.seek(place)
+        # The first picture of an APNG may be meant only for viewers that show no animation.
+        first = 1 if getattr(image, "default_image", False) else 0
+        for index in range(first, first + _num_shown(image)):
+            image.seek(index)
+            if image.width * image.height > limit:  # a GIF's frame that stands over makes Pillow's picture larger
+                size = f"{image.width} x {image.height}"
+                raise PictureError(f"frame {index + 1} has {size} pixels; give a smaller picture")
+            image.load()
+            picture = picture_of(image, Path(path), stated=stated, beside=beside)
+            if index == first:
+                picture = with_origin_of_credentials(picture, file)
+            if image.size != (width, height):
+                pixels, alpha = picture.pixels[:height, :width], picture.alpha
+                picture = replace(picture, pixels=pixels, alpha=None if alpha is None else alpha[:height, :width])
+            yield Frame(picture, float(image.info.get("duration") or 0))
 
 
 def _opened(file: BinaryIO, path: Path, limit: int) -> tuple[Codec, ImageFile.ImageFile]:
