@@ -20,7 +20,7 @@ from s3diff.images.files.codec import Codec, codec_of
 from s3diff.images.files.dropped_contents import CREDENTIALS, attachments, left_out_note
 from s3diff.images.files.pillow_pictures import picture_of
 from s3diff.images.files.provenance_xmp import with_origin_of_credentials
-from s3diff.images.files.reading import opened_file, recognised
+from s3diff.images.files.reading import opened_file
 from s3diff.images.files.writing import as_held, checked_target, copy_signed, file_settings
 from s3diff.images.picture import Picture
 from s3diff.messages import reason_of, shown_path
@@ -104,8 +104,7 @@ class Animation:
 def is_animated(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_bytes: int = MAX_FILE_BYTES) -> bool:
     """Check whether a file holds several frames that a viewer shows in turn; False for unreadable files."""
     try:
-        with opened_file(path, max_pixels, max_bytes) as (file, limit):
-            codec = recognised(file, shown_path(path))
+        with opened_file(path, max_pixels, max_bytes) as (file, codec, limit):
             return codec.form.has_frames and _num_shown(codec.opened(file, Path(path), limit)) > 1
     except PictureError:
         return False
@@ -132,8 +131,8 @@ def open_animation(
     durations: list[float] = []
     notes: tuple[str, ...] = ()
     shown = shown_path(path)
-    with opened_file(path, max_pixels, max_bytes) as (file, limit):
-        codec, image = _opened(file, Path(path), limit)
+    with opened_file(path, max_pixels, max_bytes) as (file, codec, limit):
+        image = _opened(file, codec, Path(path), limit)
         # Before any frame is decoded: a frame of a few bytes may stand for as many pixels as are allowed.
         if _num_shown(image) * image.width * image.height > MAX_FRAMES_OF_LARGEST * limit:
             raise PictureError(
@@ -165,8 +164,8 @@ def open_animation(
 
 
 def _frames(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[Frame]:
-    with opened_file(path, max_pixels, max_bytes) as (file, limit):
-        codec, image = _opened(file, Path(path), limit)
+    with opened_file(path, max_pixels, max_bytes) as (file, codec, limit):
+        image = _opened(file, codec, Path(path), limit)
         stated = codec.stated_colors(file, image)
         width, height = image.size
         place = file.tell()
@@ -189,11 +188,10 @@ def _frames(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[Fram
             yield Frame(picture, float(image.info.get("duration") or 0))
 
 
-def _opened(file: BinaryIO, path: Path, limit: int) -> tuple[Codec, ImageFile.ImageFile]:
-    codec = recognised(file, shown_path(path))
+def _opened(file: BinaryIO, codec: Codec, path: Path, limit: int) -> ImageFile.ImageFile:
     if not codec.form.has_frames:
         raise PictureError(f"{shown_path(path)} is not animated; read it as a picture")
-    return codec, codec.opened(file, path, limit)
+    return codec.opened(file, path, limit)
 
 
 def _num_shown(image: object) -> int:

@@ -22,7 +22,7 @@ from s3diff.errors import OutputError, PictureError
 from s3diff.formats import PAGED_ENDINGS, PicturePath
 from s3diff.images.files.codec import codec_of
 from s3diff.images.files.provenance_xmp import with_origin_of_credentials
-from s3diff.images.files.reading import opened_file, recognised
+from s3diff.images.files.reading import opened_file
 from s3diff.images.files.writing import checked_target, copy_signed, encoded
 from s3diff.images.picture import Picture
 from s3diff.messages import reason_of, shown_path
@@ -57,8 +57,7 @@ class Pages:
         Raises:
             PictureError: the file is damaged, or changed since it was opened; the message names the page.
         """
-        with opened_file(self.path, self.max_pixels, self.max_bytes) as (file, limit):
-            codec = recognised(file, shown_path(self.path))
+        with opened_file(self.path, self.max_pixels, self.max_bytes) as (file, codec, limit):
             if len(codec.page_sizes(file)) != self.num_in_file:
                 raise PictureError(f"{shown_path(self.path)} changed while it was read; try again")
             for picture in codec.read_pages(file, self.path, limit, self.numbers):
@@ -81,8 +80,7 @@ def open_pages(
     Raises:
         PictureError: the file cannot be read, or has no page of that number.
     """
-    with opened_file(path, max_pixels, max_bytes) as (file, _):
-        codec = recognised(file, shown_path(path))
+    with opened_file(path, max_pixels, max_bytes) as (file, codec, _):
         if not codec.form.has_pages and wanted == ALL_PAGES:
             return Pages(Path(path), (1,), 1, (), max_pixels, max_bytes)
         sizes = codec.page_sizes(file)
