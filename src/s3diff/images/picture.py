@@ -180,7 +180,12 @@ def from_array(array: np.ndarray) -> Picture:
 
 def to_tensor(picture: Picture) -> torch.Tensor:
     """Convert the colours to [1, 3, H, W] float32 RGB in [0, 1]; grey is repeated. Alpha: ``alpha_to_tensor``."""
-    return _plane_to_tensor(picture.pixels).expand(-1, 3, -1, -1).contiguous()
+    return colors_to_tensor(picture.pixels)
+
+
+def colors_to_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """Convert [H, W, 3 or 1] of a picture's depth as :func:`to_tensor`."""
+    return _plane_to_tensor(pixels).expand(-1, 3, -1, -1).contiguous()
 
 
 def from_tensor(image: torch.Tensor, like: Picture) -> np.ndarray:
