@@ -185,7 +185,7 @@ def _credentials(told: dict[str, Any], state: str | None) -> Credentials:
         organisation=str(signature.get("issuer") or ""),
         failures=tuple(dict.fromkeys(code for code in codes if code != _UNTRUSTED)),
         actions=tuple(str(each.get("action")) for each in actions),
-        source_type=next((str(each[key]) for each in actions for key in ("digitalSourceType",) if key in each), ""),
+        source_type=next((str(each["digitalSourceType"]) for each in actions if "digitalSourceType" in each), ""),
         restoration={str(name): str(value) for name, value in (stated[-1] if stated else {}).items()},
         inputs=tuple(str(each.get("title")) for each in manifest.get("ingredients", [])),
     )

@@ -27,7 +27,7 @@ _BETWEEN_NUMBERS = re.compile(r"[\s,]+")
 #: Decimal places of fractions: finer than a pixel of the largest picture.
 _DECIMALS = 8
 _UNCHANGED = 1e-9
-#: Names of up to this length occur in any text.
+#: Names of up to this length occur in any text; the namespace is looked for instead.
 _SHORT_NAME = 5
 
 #: Rows, by their place in the table, of every XMP name.
@@ -35,11 +35,6 @@ _ROWS_OF: dict[tuple[str, str], list[int]] = defaultdict(list)
 for _row, _field in enumerate(FIELDS):
     for _name in () if _field.is_exif else _field.names:
         _ROWS_OF[NAMESPACES[_field.place], str(_name)].append(_row)
-
-
-def mentions_of_fields() -> set[str]:
-    """Return a search text for every XMP field: its name, or the namespace if the name is too short to tell."""
-    return {name if len(name) > _SHORT_NAME else namespace for namespace, name in _ROWS_OF}
 
 
 def follow_exif(exif: bytes, transform: Transform) -> tuple[bytes, list[str]]:
@@ -185,8 +180,9 @@ def _written(number: float | Fraction, before: str, field: Field) -> str:
 
 _ORIENTATION = 0x0112
 #: Texts in a packet that may need a change: property names, or namespaces for names that are too common.
+_MENTIONS_OF_FIELDS = {name if len(name) > _SHORT_NAME else namespace for namespace, name in _ROWS_OF}
 _NAMES = re.compile(
-    b"|".join(re.escape(name.encode()) for name in {*mentions_of_fields(), *mentions_of_claims(), "format"})
+    b"|".join(re.escape(name.encode()) for name in {*_MENTIONS_OF_FIELDS, *mentions_of_claims(), "format"})
 )
 #: Texts in a packet that needs a change even for an upright picture.
 _CLAIM_NAMES = re.compile(b"|".join(re.escape(name.encode()) for name in mentions_of_claims()))

@@ -301,10 +301,6 @@ def _value(element: XmlElement) -> str:
     """Return a simple property's value: its text, or the address it refers to."""
     if element.hasAttributeNS(RDF, "resource"):
         return str(element.getAttributeNS(RDF, "resource"))
-    return _text(element)
-
-
-def _text(element: XmlElement) -> str:
     kinds = (Node.TEXT_NODE, Node.CDATA_SECTION_NODE)
     return "".join(node.data for node in element.childNodes if node.nodeType in kinds)
 
