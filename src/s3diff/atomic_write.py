@@ -155,18 +155,17 @@ def is_leftover(name: str, start: str = _START) -> bool:
 def _move_to_free(temporary: Path, target: Path) -> None:
     """Move a file to where nothing is: of several that try, one succeeds."""
     require_free(target, False)
-    with suppress(FileExistsError):
+    try:
         if os.name == "nt":
             os.rename(temporary, target)  # replaces nothing there
-            return
-        try:
+        else:
             os.link(temporary, target)
-        except FileExistsError:
+    except FileExistsError:
+        require_free(target, False)
+    except OSError:
+        if os.name == "nt":
             raise
-        except OSError:  # a file system without hard links
-            os.replace(temporary, target)
-        return
-    require_free(target, False)
+        os.replace(temporary, target)  # on a file system without hard links
 
 
 def _part_start(target: Path) -> str:

@@ -208,9 +208,7 @@ def from_tensor(image: torch.Tensor, like: Picture) -> np.ndarray:
     """
     if image.ndim != 4 or image.shape[:2] != (1, 3):
         raise PictureError(f"the image tensor has shape {tuple(image.shape)}; give [1, 3, H, W]")
-    import torch
-
-    image = image.detach().to("cpu", torch.promote_types(image.dtype, torch.float32))
+    image = _on_cpu(image)
     if like.is_grey:
         image = image.mean(dim=1, keepdim=True)
     return _rounded(image, like.pixels.dtype)
@@ -243,10 +241,13 @@ def alpha_from_tensor(alpha: torch.Tensor, like: Picture) -> np.ndarray:
     """
     if alpha.ndim != 4 or alpha.shape[:2] != (1, 1):
         raise PictureError(f"the alpha tensor has shape {tuple(alpha.shape)}; give [1, 1, H, W]")
+    return _rounded(_on_cpu(alpha), like.pixels.dtype)[..., 0]
+
+
+def _on_cpu(image: torch.Tensor) -> torch.Tensor:
     import torch
 
-    alpha = alpha.detach().to("cpu", torch.promote_types(alpha.dtype, torch.float32))
-    return _rounded(alpha, like.pixels.dtype)[..., 0]
+    return image.detach().to("cpu", torch.promote_types(image.dtype, torch.float32))
 
 
 def _plane_to_tensor(array: np.ndarray) -> torch.Tensor:

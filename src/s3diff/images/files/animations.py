@@ -220,7 +220,7 @@ def write_animation(
     Args:
         frames: as many as ``animation`` has, all of one size, with 8 bits. Taken one by one; their exception ends the
             writing.
-        animation: has the durations and the number of plays.
+        animation: has the durations and the number of plays; its size may be another one.
         quality: 1 to 100, for lossy formats.
         signer: signs the file, with the first frame's statement; None leaves it unsigned.
 
@@ -232,8 +232,8 @@ def write_animation(
     """
     coming = iter(frames)
     first = next(coming)
-    size = (first.picture.width, first.picture.height)
-    target, form = checked_target(path, size, animation.is_transparent, overwrite)
+    animation = replace(animation, width=first.picture.width, height=first.picture.height)
+    target, form = checked_target(path, (animation.width, animation.height), animation.is_transparent, overwrite)
     if not form.has_frames:
         raise OutputError(f"{shown_path(path)}: {form.title} holds one picture; write {ANIMATED_ENDINGS}")
     failures: list[BaseException] = []
@@ -243,7 +243,7 @@ def write_animation(
     notes = (*lost, *notes)
     with whole_file(target, overwrite) as file, nullcontext(file) if signer is None else TemporaryFile() as place:
         try:
-            more = codec_of(form).write_frames(place, pictures, animation, settings, size)
+            more = codec_of(form).write_frames(place, pictures, animation, settings)
             if next(pictures, None) is not None:  # asked for in any case: it lets the source's file be closed
                 raise ValueError(f"more than {animation.num_frames} frames were given")
         except Exception as error:

@@ -7,7 +7,9 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-_EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
+_EXTENSION, _IMAGE = 0x21, 0x2C
+#: The byte behind the last frame.
+TRAILER = b"\x3b"
 _PLAIN_TEXT, _CONTROL, _APPLICATION = 0x01, 0xF9, 0xFF
 #: Kind of the trailer among the blocks read; the byte itself may be an extension's label.
 _END = -1
@@ -136,11 +138,6 @@ def with_extension(data: bytes, extension: bytes) -> bytes:
     return b"GIF89a" + data[6:begin] + extension + data[begin:] if extension else data
 
 
-def end() -> bytes:
-    """Make the bytes behind the last frame."""
-    return bytes([_TRAILER])
-
-
 def _blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Yield kind and content of an opened GIF's table, extensions and images in order, and of a whole one the end."""
     file.seek(0)
@@ -150,7 +147,7 @@ def _blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     if head[10] & _HAS_TABLE:
         yield _HAS_TABLE, file.read(_table_bytes(head[10]))
     while kind := file.read(1):
-        if kind[0] == _TRAILER:
+        if kind == TRAILER:
             yield _END, b""
             return
         if kind[0] == _EXTENSION:

@@ -72,12 +72,11 @@ def _statement_values(stated: Statement) -> dict[str, Any]:
     return {
         "digital_source_type": term_of(stated.source_type) or None,
         "creator_tool": stated.creator_tool or None,
-        "restorations": [_values(each) for each in stated.restorations],
+        "restorations": [
+            {**dataclasses.asdict(made), "options": json.loads(options_as_json(made.options))}
+            for made in stated.restorations
+        ],
     }
-
-
-def _values(made: Provenance) -> dict[str, Any]:
-    return {**dataclasses.asdict(made), "options": json.loads(options_as_json(made.options))}
 
 
 def read_statement(path: PicturePath) -> Statement:

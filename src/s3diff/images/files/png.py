@@ -139,17 +139,13 @@ class PngCodec(Codec):
         """See :meth:`Codec.stated_colors`; priorities are those of section 4.3."""
         found = _as_png(image).chunks.leading
         is_grey = found[b"IHDR"][9] in (0, 4)
-        notes: tuple[str, ...] = ()
-        coded = found.get(b"cICP", b"")
-        if coded:
+        if coded := found.get(b"cICP", b""):
             _require_full_range_rgb(coded)
             if states_colors(coded[0], coded[1]):
-                profile = profile_of_code_points(coded[0], coded[1], is_grey)
-                return StatedColors(profile or srgb_profile(is_grey), notes)
-        if b"iCCP" in found:
-            if image.info.get("icc_profile"):
-                return StatedColors(None, notes)
-            notes += (DAMAGED_PROFILE,)
+                return StatedColors(profile_of_code_points(coded[0], coded[1], is_grey) or srgb_profile(is_grey))
+        if b"iCCP" in found and image.info.get("icc_profile"):
+            return StatedColors()
+        notes = (DAMAGED_PROFILE,) if b"iCCP" in found else ()
         if b"sRGB" in found:
             return StatedColors(srgb_profile(is_grey), notes)
         gamma = struct.unpack(">I", found[b"gAMA"])[0] / 1e5 if b"gAMA" in found else None
@@ -173,12 +169,7 @@ class PngCodec(Codec):
         return with_pixels(self._template(settings), array), ()
 
     def write_frames(
-        self,
-        file: BinaryIO,
-        pictures: Iterator[Picture],
-        animation: Animation,
-        settings: dict[str, Any],
-        size: tuple[int, int],
+        self, file: BinaryIO, pictures: Iterator[Picture], animation: Animation, settings: dict[str, Any]
     ) -> tuple[str, ...]:
         """See :meth:`Codec.write_frames`; APNG (PNG specification, third edition, section 11.3.6)."""
         numbers = itertools.count()
@@ -190,6 +181,7 @@ class PngCodec(Codec):
                 for kind, body in chunks(self._template(settings)):
                     if kind not in (b"IHDR", b"IDAT", b"IEND"):
                         file.write(chunk(kind, body))
+            size = animation.width, animation.height
             control = struct.pack(">IIIIIHHBB", next(numbers), *size, 0, 0, *_delay(milliseconds), 0, 0)
             file.write(chunk(b"fcTL", control))
             for part in compressed_rows(array):
