@@ -137,8 +137,7 @@ def _srgb_decoded(encoded: np.ndarray) -> np.ndarray:
 def srgb_from_lab(lab: np.ndarray) -> np.ndarray:
     """Convert CIE L*a*b* under D50 to sRGB; colours outside sRGB leave [0, 1]. float32.
 
-    Args:
-        lab: [H, W, 3] float64; L in [0, 100].
+    ``lab``: [H, W, 3] float64; L in [0, 100].
     """
     return by_bands(lab, _srgb_of_lab, np.float32)
 

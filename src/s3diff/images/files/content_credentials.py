@@ -139,13 +139,9 @@ class ResultSigner:
 
 
 def read_credentials(file: BinaryIO, form: Format) -> Credentials | None:
-    """Read the Content Credentials of a file, and check them against its bytes.
+    """Read the Content Credentials of an opened file, and check them against its bytes; None where it has none.
 
-    Args:
-        file: opened; left anywhere.
-
-    Returns:
-        None where the file has none.
+    The file's position is not restored.
 
     Raises:
         MissingExtraError: c2pa-python is not installed.

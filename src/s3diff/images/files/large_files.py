@@ -162,9 +162,7 @@ def write_tiled_tiff(
         target: the file to write; one that is there is replaced.
         shape: (height, width, channels), 1 or 3 channels.
         depth: uint8 or uint16.
-        icc_profile: of the pixels.
         dpi: pixels per inch, across and down.
-        xmp: a packet to write.
 
     Raises:
         OutputError: it cannot be written.

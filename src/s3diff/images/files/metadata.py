@@ -38,11 +38,7 @@ for _row, _field in enumerate(FIELDS):
 
 
 def follow_exif(exif: bytes, transform: Transform) -> tuple[bytes, list[str]]:
-    """Return the block for the result, and the titles of fields that cannot follow and were left out.
-
-    Args:
-        exif: with its prefix.
-    """
+    """Return the block, with its prefix, for the result; and the titles of fields that cannot follow, left out."""
     block, lost = ExifBlock(exif), []
     for field in FIELDS:
         if not field.is_exif:
@@ -210,11 +206,7 @@ def comments_of(metadata: Metadata) -> list[bytes]:
 
 
 def take_orientation(exif: bytes) -> tuple[int, bytes]:
-    """Return the orientation (1 to 8; 1 if there is none) and the block with the value 1.
-
-    Args:
-        exif: the block with its prefix ``Exif\\0\\0``.
-    """
+    """Return the orientation (1 to 8; 1 if there is none) and the block, with its prefix, with the value 1."""
     block = ExifBlock(exif)
     numbers = block.numbers("IFD0", _ORIENTATION)
     if numbers is None:
@@ -224,11 +216,7 @@ def take_orientation(exif: bytes) -> tuple[int, bytes]:
 
 
 def without_orientation(exif: bytes) -> bytes:
-    """Return an upright picture's block without the orientation tag, whose absence means upright.
-
-    Args:
-        exif: the block with its prefix ``Exif\\0\\0``.
-    """
+    """Return an upright picture's block, with its prefix, without the orientation tag, whose absence means upright."""
     block = ExifBlock(exif)
     block.remove("IFD0", _ORIENTATION)
     return bytes(block.data)

@@ -235,10 +235,9 @@ def with_origin_of_credentials(picture: Picture, file: BinaryIO) -> Picture:
 
 
 def with_ai_origin(xmp: bytes | None, file: BinaryIO) -> tuple[bytes | None, str]:
-    """Add the AI origin of a file's Content Credentials to its packet, unless the packet states one; return the term.
+    """Add the AI origin that an opened file's Content Credentials state to its packet, unless the packet states one.
 
-    Args:
-        file: opened; its position is restored.
+    Return the packet and the term that was added, empty if none was. The file's position is restored.
     """
     packet, term = _packet(xmp), _origin_of_credentials(file)
     if not term or term_of(_stated(packet, *_SOURCE_TYPE)) in (COMPOSITE, GENERATED):
