@@ -24,7 +24,7 @@ from s3diff.degradation.noise import MIN_PHOTONS
 from s3diff.degradation.resize import RESIZE_MODES, resize
 from s3diff.degradation.settings import PRESETS, DegradationSettings
 from s3diff.degradation.synthesis import draw
-from s3diff.degradation.variants import extreme, reduced_only, with_stronger_blur, with_stronger_noise
+from s3diff.degradation.variants import extreme, with_stronger_blur, with_stronger_noise
 from s3diff.errors import OptionError
 
 
@@ -449,7 +449,7 @@ def test_stronger_noise_is_farther_from_the_clean_picture() -> None:
 
 def test_stronger_variants_of_a_clean_picture_gain_that_one_thing() -> None:
     ground_truth = textured_pictures(4, 128)
-    drawn = reduced_only(PRESETS["s3diff"], 4, 128, 128, 4, generator())
+    drawn = draw(replace(PRESETS["s3diff"], clean_probability=1.0), 4, 128, 128, 4, generator())
     clean = apply(ground_truth, drawn)
     blurrier = apply(ground_truth, with_stronger_blur(drawn, generator(1)))
     assert bool((gradient_energy(blurrier) < gradient_energy(clean)).all())
@@ -457,9 +457,9 @@ def test_stronger_variants_of_a_clean_picture_gain_that_one_thing() -> None:
     assert bool(((noisier - clean).square().mean(dim=(1, 2, 3)) > 1e-5).all())
 
 
-def test_reduced_only_reduces_only() -> None:
+def test_clean_draws_only_reduce() -> None:
     ground_truth = textured_pictures(8, 96)
-    drawn = reduced_only(PRESETS["realesrgan"], 8, 96, 96, 4, generator())
+    drawn = draw(replace(PRESETS["realesrgan"], clean_probability=1.0), 8, 96, 96, 4, generator())
     low_quality = apply(ground_truth, drawn)
     modes = [RESIZE_MODES[index] for index in drawn.stages[1].resize_mode.tolist()]
     assert set(modes) == {"area", "bicubic_antialiased"}

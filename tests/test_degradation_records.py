@@ -15,7 +15,7 @@ from s3diff.degradation.application import DegradationDraw, apply
 from s3diff.degradation.records import from_records, to_records
 from s3diff.degradation.settings import PRESETS
 from s3diff.degradation.synthesis import draw
-from s3diff.degradation.variants import extreme, reduced_only, with_stronger_blur, with_stronger_noise
+from s3diff.degradation.variants import extreme, with_stronger_blur, with_stronger_noise
 from s3diff.errors import OptionError
 
 
@@ -67,7 +67,7 @@ def test_the_variants_of_the_estimators_training_come_back() -> None:
         with_stronger_blur(drawn, generator(1)),
         with_stronger_noise(drawn, generator(1)),
         extreme(settings, 4, 64, 64, 4, generator(1)),
-        reduced_only(settings, 4, 64, 64, 4, generator(1)),
+        draw(replace(settings, clean_probability=1.0), 4, 64, 64, 4, generator(1)),
     ):
         assert_same(through_json(variant), variant, "draw")
 

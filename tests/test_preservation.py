@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageCms, PngImagePlugin, features
 
 from conftest import REPOSITORY
-from s3diff.formats import ANIMATED_TITLES, FORMATS
+from s3diff.formats import FORMATS, in_words
 from s3diff.images.color_profiles import color_space
 from s3diff.images.files.metadata import Metadata, for_result
 from s3diff.images.files.reading import read_picture
@@ -200,7 +200,8 @@ def test_the_page_has_the_tables_and_names_of_the_code() -> None:
     assert tables["with_tables"](page) == page
     text = " ".join(page.split())
     with_xmp, without_xmp = (", ".join(each.title for each in FORMATS if each.has_xmp == has) for has in (True, False))
-    for names in (f"holds it: {with_xmp}.", f"does not ({without_xmp})", f"{ANIMATED_TITLES} (APNG is a PNG)"):
+    animated = in_words(tuple(each.title for each in FORMATS if each.has_frames))
+    for names in (f"holds it: {with_xmp}.", f"does not ({without_xmp})", f"{animated} (APNG is a PNG)"):
         assert names in text
 
 

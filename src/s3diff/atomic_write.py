@@ -155,18 +155,17 @@ def is_leftover(name: str, start: str = _START) -> bool:
 def _move_to_free(temporary: Path, target: Path) -> None:
     """Move a file to where nothing is: of several that try, one succeeds."""
     require_free(target, False)
-    with suppress(FileExistsError):
+    try:
         if os.name == "nt":
             os.rename(temporary, target)  # replaces nothing there
-            return
-        try:
+        else:
             os.link(temporary, target)
-        except FileExistsError:
+    except FileExistsError:
+        require_free(target, False)
+    except OSError:
+        if os.name == "nt":
             raise
-        except OSError:  # a file system without hard links
-            os.replace(temporary, target)
-        return
-    require_free(target, False)
+        os.replace(temporary, target)  # on a file system without hard links
 
 
 def _part_start(target: Path) -> str:
@@ -188,19 +187,14 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _cannot_write(error: OSError, target: Path, temporary: Path, num_bytes: int | None, hint: str) -> OutputError:
-    if error.errno in DISK_FULL:
-        return DiskFullError(_disk_full(target, num_bytes, temporary))
-    return OutputError(f"{shown_path(target)} cannot be written ({reason_of(error)}); {hint}")
-
-
-def _disk_full(target: Path, num_bytes: int | None, temporary: Path) -> str:
-    if num_bytes is None:
-        return f"{shown_path(target)} cannot be written: the disk is full; make room or choose another place"
-    written = 0
-    with suppress(OSError):
-        written = os.stat(temporary).st_size + shutil.disk_usage(target.parent).free
-    missing = max(1, num_bytes - written)
-    return (
-        f"{shown_path(target)} cannot be written: the disk is full, {missing} of {num_bytes} bytes were missing; "
-        "make room or choose another place"
+    if error.errno not in DISK_FULL:
+        return OutputError(f"{shown_path(target)} cannot be written ({reason_of(error)}); {hint}")
+    missing = ""
+    if num_bytes is not None:
+        room = 0
+        with suppress(OSError):
+            room = os.stat(temporary).st_size + shutil.disk_usage(target.parent).free
+        missing = f", {max(1, num_bytes - room)} of {num_bytes} bytes were missing"
+    return DiskFullError(
+        f"{shown_path(target)} cannot be written: the disk is full{missing}; make room or choose another place"
     )

@@ -14,8 +14,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,25 +247,20 @@ class Client:
         raise AssertionError
 
     def _sent(self, method: str, path: str, **options: Any) -> httpx.Response:
-        with self._reaching():
-            return self._http.request(method, path, **options)
-
-    def _checked(self, answer: httpx.Response) -> httpx.Response:
-        if answer.status_code < 300:
-            return answer
-        raise _error_of(answer, self.url)
-
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
         import httpx
 
         try:
-            yield
+            return self._http.request(method, path, **options)
         except httpx.HTTPError as error:
             reason = reason_of(error).lower()
             raise _UnreachableError(
                 f"the service at {self.url} cannot be reached ({reason}); look whether it runs"
             ) from error
+
+    def _checked(self, answer: httpx.Response) -> httpx.Response:
+        if answer.status_code < 300:
+            return answer
+        raise _error_of(answer, self.url)
 
 
 class _UnreachableError(ServiceError):

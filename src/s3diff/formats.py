@@ -123,7 +123,6 @@ ENDINGS = in_words(PICTURE_EXTENSIONS)
 FORMAT_TITLES = in_words(tuple(form.title for form in FORMATS))
 ANIMATED_ENDINGS = in_words(tuple(form.extensions[0] for form in FORMATS if form.has_frames))
 PAGED_ENDINGS = in_words(tuple(form.extensions[0] for form in FORMATS if form.has_pages))
-ANIMATED_TITLES = in_words(tuple(form.title for form in FORMATS if form.has_frames))
 
 
 def format_of(path: PicturePath) -> Format | None:

@@ -20,8 +20,6 @@ from s3diff.user_folders import config_folder
 #: Options that each decide the output's size: one given by hand replaces all of a preset's.
 _SIZES = ("scale", "size", "long_side", "megapixels")
 Options = TypeVar("Options")
-#: Key of a preset's description in a file.
-_SUMMARY = "summary"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +191,7 @@ def _own_preset(path: Path, name: str, texts: dict[str, str]) -> RestorePreset:
     where = f"{path}, [{name}]"
     if name in PRESETS:
         raise OptionError(f"{where}: a preset of s3diff has this name; choose another one")
-    summary = texts.pop(_SUMMARY, "")
+    summary = texts.pop("summary", "")
     names = {name: name for name in option_fields()} | {flag_of(name)[2:]: name for name in option_fields()}
     if unknown := [key for key in texts if key not in names]:
         raise OptionError(f"{where}: {unknown[0][:60]} is no option; give some of {', '.join(option_fields())}")

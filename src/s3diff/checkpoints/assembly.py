@@ -73,10 +73,7 @@ def shapes_of(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def assemble(config: GeneratorConfig, state: Mapping[str, Tensor], where: str) -> OneStepGenerator:
-    """Assemble a generator in eval mode from tensors, converted to float32 (float32 ones are not copied).
-
-    Args:
-        state: every tensor by the generator's own names.
+    """Assemble a generator in eval mode from tensors by its own names, as float32 (float32 ones are not copied).
 
     Raises:
         ModelError: the configuration cannot be built, or a tensor is missing, unexpected or misshapen.

@@ -51,10 +51,8 @@ def from_json(kind: type[Config], value: Any, where: str) -> Config:
 def canonical_json(config: Any) -> str:
     """Write equal values as one text: names sorted, no blanks, whole numbers of a ``float`` field as floats.
 
-    Fields at their default are left out, nested ones too: a field that a later version adds changes no text.
-
-    Args:
-        config: a dataclass whose fields all have defaults.
+    Fields at their default, which every field has, are left out, nested ones too: a field that a later version adds
+    changes no text.
     """
     return json.dumps(_changed_fields(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
 

@@ -102,7 +102,7 @@ class ModelDescription:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """Hold a model ready to use.
+    """Hold a model ready to use. Its properties are those of its description; see :class:`ModelDescription`.
 
     Attributes:
         generator: the networks in eval mode, float32, on the CPU.
@@ -123,22 +123,18 @@ class LoadedModel:
 
     @property
     def config(self) -> GeneratorConfig:
-        """Shapes of every network, and the schedule."""
         return self.description.generator
 
     @property
     def fingerprint(self) -> str:
-        """``sha256:...``; see :class:`ModelDescription` for what it covers."""
         return self.description.fingerprint
 
     @property
     def upsampling(self) -> Upsampling:
-        """Filter that enlarges the input unless the user asks for another."""
         return self.description.upsampling
 
     @property
     def guidance(self) -> float:
-        """Weight of the positive against the negative prompt unless the user asks for another."""
         return self.description.guidance
 
     def save(
@@ -289,8 +285,7 @@ def read_description(folder: str | Path) -> ModelDescription:
         raise ModelError(f"{path} has format_version {version!r}; this s3diff reads {FORMAT_VERSION}: update s3diff")
     if missing := [name for name in ("name", "generator", "fingerprint") if name not in content]:
         raise ModelError(f"{path} lacks {', '.join(missing)}; copy or convert the model again")
-    licences = content.get("licences", [])
-    return from_json(ModelDescription, {**content, "licences": licences}, str(path))
+    return from_json(ModelDescription, content, str(path))
 
 
 def _settings(generator: GeneratorConfig, upsampling: Upsampling, guidance: float) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s3diff.checkpoints.assembly import generator_on_meta, shapes_of
+from s3diff.checkpoints.assembly import build_on_meta, generator_on_meta, shapes_of
 from s3diff.checkpoints.weights_file import check_tensors, printable, read_torch_file, write_torch_file
 from s3diff.errors import ModelError
 from s3diff.networks.autoencoder import AutoencoderConfig
@@ -119,11 +119,7 @@ def read_official_pickle(path: Path, base: GeneratorConfig) -> OfficialWeights:
 
 
 def write_official_pickle(generator: OneStepGenerator, path: Path) -> None:
-    """Write a model's trained part as ``s3diff.pkl``, in the release's layout and types.
-
-    Args:
-        generator: the model; tensors of its base model are not written.
-        path: where to; the file appears whole or not at all.
+    """Write a model's trained part as ``s3diff.pkl``, in the release's layout and types; whole or not at all.
 
     Raises:
         ModelError: the model is not one that the release's layout describes.
@@ -166,8 +162,7 @@ def read_official_estimator(path: Path, config: DegradationEstimatorConfig) -> d
     content = read_torch_file(path)
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds a {type(content).__name__}; a dict of tensors such as de_net.pth is needed")
-    with torch.device("meta"):
-        expected = {name: tuple(value.shape) for name, value in DegradationEstimator(config).state_dict().items()}
+    expected = shapes_of(build_on_meta(lambda: DegradationEstimator(config), str(path)))
     check_tensors(content, expected, str(path))
     state = {name: content[name].detach().to(torch.float32) for name in expected}
     _require_finite(state, path)

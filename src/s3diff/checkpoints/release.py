@@ -193,18 +193,13 @@ class DownloadPlan:
 
     @property
     def total_bytes(self) -> int:
-        """Size of all files, including those in the cache."""
+        """Size of all files, including those in the cache; the model made of them is at most as large."""
         return sum(file.size_bytes for file in self.files)
 
     @property
     def missing_bytes(self) -> int:
         """Size of the files that are not complete in the cache."""
         return sum(file.size_bytes for file in self.files if not file.is_cached)
-
-    @property
-    def converted_bytes(self) -> int:
-        """Upper bound of the converted model's size on disk, in addition to its source files."""
-        return self.total_bytes
 
     @property
     def licences(self) -> tuple[str, ...]:
@@ -225,7 +220,7 @@ class DownloadPlan:
             lines += [licence, f"  commit {part.commit[:12]}, {len(part.files)} files, {size}"]
         lines += [
             f"to download: {megabytes(self.missing_bytes)} into {self.hub_cache}",
-            f"the model made of it: up to {megabytes(self.converted_bytes)} more in {self.cache_folder}",
+            f"the model made of it: up to {megabytes(self.total_bytes)} more in {self.cache_folder}",
         ]
         return "\n".join([*lines, self.note] if self.note else lines)
 
@@ -248,12 +243,7 @@ def failure(release: Release, reason: str) -> DownloadError:
 
 
 def select_files(release: Release, repository: Repository, listing: Listing, weights: BaseWeights) -> Listing:
-    """Select the files that the release needs from a repository's listing.
-
-    Args:
-        repository: the needed files.
-        listing: the repository's files.
-        weights: number format wanted; the other one is taken where only that is listed.
+    """Select the needed files from a repository's listing; of the other number format where only that is listed.
 
     Raises:
         DownloadError: a needed file is not listed or has another size than the release's.

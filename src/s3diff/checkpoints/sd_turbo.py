@@ -338,23 +338,12 @@ def component_index(folder: Path, stem: str) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def read_component(folder: Path, stem: str) -> dict[str, Tensor]:
-    """Read every tensor of one component by name.
-
-    Raises:
-        ModelError: as :func:`component_files`; or a file is damaged.
-    """
-    tensors: dict[str, Tensor] = {}
-    for path in component_files(folder, stem):
-        tensors |= read_safetensors(path)
-    return tensors
-
-
 def _read_network(folder: Path, network: nn.Module) -> dict[str, Tensor]:
     """Read one network's tensors, with old names and shapes updated, and check them."""
     expected = shapes_of(network)
-    stored = read_component(folder, "diffusion_pytorch_model")
-    renamed = {_modern_attention_name(name): tensor for name, tensor in stored.items()}
+    files = component_files(folder, "diffusion_pytorch_model")
+    stored = [item for path in files for item in read_safetensors(path).items()]
+    renamed = {_modern_attention_name(name): tensor for name, tensor in stored}
     tensors = {name: _as_linear(tensor, expected.get(name)) for name, tensor in renamed.items()}
     check_tensors(tensors, expected, str(folder))
     return {name: tensors[name] for name in expected}

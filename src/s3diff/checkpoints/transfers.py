@@ -107,7 +107,7 @@ def require_space(plan: DownloadPlan) -> None:
         if not file.is_cached
     )
     download = (plan.missing_bytes - partial_bytes, "to download", _existing(plan.hub_cache))
-    converted = (plan.converted_bytes, "for the converted model", _existing(plan.cache_folder))
+    converted = (plan.total_bytes, "for the converted model", _existing(plan.cache_folder))
     is_one_disk = download[2].stat().st_dev == converted[2].stat().st_dev
     for parts in [(download, converted)] if is_one_disk else [(download,), (converted,)]:
         folder = parts[0][2]

@@ -154,10 +154,6 @@ def _writing(path: Path) -> Iterator[Path]:
 def check_tensors(found: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], where: str) -> None:
     """Require exactly the expected names, each a dense tensor of real numbers of the expected shape.
 
-    Args:
-        found: the file's tensors by name.
-        expected: shape by name.
-
     Raises:
         ModelError: names every missing, unexpected and misshapen tensor (the first few of each kind).
     """
@@ -179,9 +175,7 @@ def check_tensors(found: Mapping[str, Any], expected: Mapping[str, tuple[int, ..
 def fingerprint(components: Mapping[str, Mapping[str, Tensor]], settings: str) -> str:
     """Hash every tensor's component, name, dtype, shape and bytes as ``sha256:...``, in the order of the names.
 
-    Args:
-        components: tensors by name, by component.
-        settings: the settings that the tensors depend on, as one canonical text; hashed first.
+    The settings that the tensors depend on, as one canonical text, are hashed first.
     """
     digest = hashlib.sha256(settings.encode() + b"\0")
     for component in sorted(components):

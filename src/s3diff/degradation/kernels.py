@@ -32,6 +32,7 @@ KERNEL_FAMILIES = (
     "pulse",
     "sharpening",
 )
+ISOTROPIC = KERNEL_FAMILIES.index("isotropic")
 SINC = KERNEL_FAMILIES.index("sinc")
 PULSE = KERNEL_FAMILIES.index("pulse")
 SHARPENING = KERNEL_FAMILIES.index("sharpening")
@@ -39,7 +40,7 @@ SHARPENING = KERNEL_FAMILIES.index("sharpening")
 _NEGLIGIBLE_WEIGHT = 1e-7
 #: The convolutions of a processor take so many groups at a time, for the price of one.
 _CPU_LANES = 8
-_ISOTROPIC = tuple(
+_ROUND = tuple(
     i for i, name in enumerate(KERNEL_FAMILIES) if name.split("_")[-1] == "isotropic" or name == "sharpening"
 )
 _WITHOUT_SIGMA = (SINC, PULSE)
@@ -87,7 +88,7 @@ class KernelParameters:
 def gaussian_kernels(side_px: int, sigma_px: Tensor) -> Tensor:
     """Compute isotropic Gaussian kernels [B, side, side] float64; ``side_px`` is odd, ``sigma_px``: [B], in pixels."""
     parameters = pulse_parameters(len(sigma_px), side_px)
-    family = torch.full_like(parameters.family, KERNEL_FAMILIES.index("isotropic"))
+    family = torch.full_like(parameters.family, ISOTROPIC)
     return replace(parameters, family=family, sigma_x_px=sigma_px.double()).kernels(side_px)
 
 
@@ -190,7 +191,7 @@ def _support(side_px: Tensor, padded_side_px: int) -> Tensor:
 def _squared_distance(parameters: KernelParameters, padded_side_px: int) -> Tensor:
     """Compute squared Mahalanobis distances from the centre, [B, k, k]; for sinc and pulse squared radii in pixels."""
     horizontal, vertical = _grid(padded_side_px)
-    isotropic = torch.isin(parameters.family, torch.tensor(_ISOTROPIC))
+    isotropic = torch.isin(parameters.family, torch.tensor(_ROUND))
     without_sigma = torch.isin(parameters.family, torch.tensor(_WITHOUT_SIGMA))
     round_ones = isotropic | without_sigma
     rotation = torch.where(round_ones, 0.0, parameters.rotation).view(-1, 1, 1)

@@ -75,22 +75,19 @@ _FIELDS = (
 
 def to_records(drawn: DegradationDraw) -> list[dict[str, Any]]:
     """Return a record of plain values for each image of a draw; its settings are stored separately."""
-    stages = [_stage_values(stage) for stage in drawn.stages]
-    sinc, modes = _kernel_values(drawn.final_sinc), _plain(drawn.final_mode, RESIZE_MODES)
-    last, seeds = drawn.jpeg_is_last.tolist(), drawn.noise_seeds.tolist()
-    return [
+    images = range(drawn.batch_size)
+    return _by_image(
         {
-            "ground_truth_size_px": list(drawn.ground_truth_size_px),
-            "low_quality_size_px": list(drawn.low_quality_size_px),
-            "stages": [stage[row] for stage in stages],
-            "final_mode": modes[row],
-            "final_sinc": sinc[row],
-            "jpeg_is_last": last[row],
-            "noise_seed": seeds[row],
-            "shared_noise_seed": drawn.shared_noise_seed,
+            "ground_truth_size_px": [list(drawn.ground_truth_size_px) for _ in images],
+            "low_quality_size_px": [list(drawn.low_quality_size_px) for _ in images],
+            "stages": [list(both) for both in zip(*map(_stage_values, drawn.stages), strict=True)],
+            "final_mode": _plain(drawn.final_mode, RESIZE_MODES),
+            "final_sinc": _kernel_values(drawn.final_sinc),
+            "jpeg_is_last": drawn.jpeg_is_last.tolist(),
+            "noise_seed": drawn.noise_seeds.tolist(),
+            "shared_noise_seed": [drawn.shared_noise_seed for _ in images],
         }
-        for row in range(drawn.batch_size)
-    ]
+    )
 
 
 def from_records(records: Sequence[Any], settings: DegradationSettings) -> DegradationDraw:

@@ -1,6 +1,7 @@
 """Draw variants that train the degradation estimator without labels (MM-RealSR, arXiv 2205.05065, section 3).
 
-From one draw come pictures known to be blurrier or noisier than its own, and the two ends of the scale.
+From one draw come pictures known to be blurrier or noisier than its own, and the two ends of the scale. Generators of
+random numbers are on the CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from s3diff.degradation.application import GAUSSIAN, MIN_SIDE_PX, DegradationDraw, StageDraw
-from s3diff.degradation.kernels import KERNEL_FAMILIES, PADDED_SIDE_PX, PULSE, SINC, KernelParameters
+from s3diff.degradation.kernels import ISOTROPIC, PADDED_SIDE_PX, PULSE, SINC, KernelParameters
 from s3diff.degradation.settings import DegradationSettings, StageSettings
 from s3diff.degradation.synthesis import LOWEST_CUTOFF, LOWEST_CUTOFF_SHORT, draw
 
@@ -25,9 +26,6 @@ def with_stronger_blur(drawn: DegradationDraw, generator: torch.Generator) -> De
 
     Each image goes a part of the way, drawn from 1/2 to 1, to the largest sigma, the lowest cut-off and the smallest
     size of the settings. An image without a first blur gets one; an absent second blur stays absent.
-
-    Args:
-        generator: source of the random numbers, on the CPU.
     """
     return _blurrier(drawn, _draw_step(drawn, generator), switch_on=(True, False))
 
@@ -38,9 +36,6 @@ def with_stronger_noise(drawn: DegradationDraw, generator: torch.Generator) -> D
     Each image goes a part of the way, drawn from 1/2 to 1, to the strongest noise and the lowest quality of the
     settings; the noise of every pixel has the same seed. An image without noise in the first stage gets Gaussian
     noise there, one without JPEG in the second gets it there.
-
-    Args:
-        generator: source of the random numbers, on the CPU.
     """
     return _noisier(drawn, _draw_step(drawn, generator), noise_on=(True, False), jpeg_on=(False, True))
 
@@ -72,25 +67,12 @@ def extreme(
     return replace(drawn, stages=(first, second), final_sinc=sinc)
 
 
-def reduced_only(
-    settings: DegradationSettings,
-    batch_size: int,
-    height: int,
-    width: int,
-    scale: int,
-    generator: torch.Generator,
-) -> DegradationDraw:
-    """Return a draw that only reduces, by one of ``settings.clean_modes`` for each image; see ``draw``."""
-    return draw(replace(settings, clean_probability=1.0), batch_size, height, width, scale, generator)
-
-
 def _draw_step(drawn: DegradationDraw, generator: torch.Generator) -> Tensor:
     return _LEAST_STEP + (1 - _LEAST_STEP) * torch.rand(drawn.batch_size, generator=generator, dtype=torch.float64)
 
 
 def _blurrier(drawn: DegradationDraw, step: Tensor, switch_on: tuple[bool, bool]) -> DegradationDraw:
-    first, second = drawn.stages
-    settings = drawn.settings
+    (first, second), settings = drawn.stages, drawn.settings
     return replace(
         drawn,
         stages=(
@@ -112,7 +94,7 @@ def _blurrier_stage(
 
 def _wider(blur: KernelParameters, settings: StageSettings, step: Tensor, switch_on: bool) -> KernelParameters:
     widest = settings.blur_sigma_px[1]
-    family = torch.where(blur.family == PULSE, _family("isotropic"), blur.family) if switch_on else blur.family
+    family = torch.where(blur.family == PULSE, ISOTROPIC, blur.family) if switch_on else blur.family
     return replace(
         blur,
         family=family,
@@ -127,20 +109,15 @@ def _wider(blur: KernelParameters, settings: StageSettings, step: Tensor, switch
 def _isotropic(blur: KernelParameters) -> KernelParameters:
     return replace(
         blur,
-        family=torch.full_like(blur.family, _family("isotropic")),
+        family=torch.full_like(blur.family, ISOTROPIC),
         side_px=torch.full_like(blur.side_px, PADDED_SIDE_PX),
     )
-
-
-def _family(name: str) -> int:
-    return KERNEL_FAMILIES.index(name)
 
 
 def _noisier(
     drawn: DegradationDraw, step: Tensor, noise_on: tuple[bool, bool], jpeg_on: tuple[bool, bool]
 ) -> DegradationDraw:
-    first, second = drawn.stages
-    settings = drawn.settings
+    (first, second), settings = drawn.stages, drawn.settings
     return replace(
         drawn,
         stages=(

@@ -48,17 +48,7 @@ def wavelet_color_match(result: torch.Tensor, base: torch.Tensor) -> torch.Tenso
 
     With the band L (five dilated blurs) this is result - L(result) + L(base). L is linear, so one chain of blurs over
     the difference gives the same: result + L(base - result). ``wavelet_color_match_readable`` is the twin that takes
-    the bands apart one by one.
-
-    Args:
-        result: [B, 3, H, W] float in [0, 1].
-        base: same shape, float in [0, 1].
-
-    Returns:
-        [B, 3, H, W] float32 or finer, not clamped.
-
-    Raises:
-        PictureError: the two shapes differ.
+    the bands apart one by one. Shapes, ranges and errors: see :func:`match_color`; float32 or finer.
     """
     result, base = _checked(result, base)
     band = base - result
@@ -82,17 +72,7 @@ def adain_color_match(result: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     """Give each channel of ``result`` the mean and the standard deviation of that channel of ``base``.
 
     The deviation is sqrt(variance + 1e-5) with the unbiased variance, as in the released code; a picture of one pixel
-    has variance 0.
-
-    Args:
-        result: [B, 3, H, W] float in [0, 1].
-        base: same shape, float in [0, 1].
-
-    Returns:
-        [B, 3, H, W] float32 or finer, not clamped.
-
-    Raises:
-        PictureError: the two shapes differ.
+    has variance 0. Shapes, ranges and errors: see :func:`match_color`; float32 or finer.
     """
     result, base = _checked(result, base)
     result_mean, result_deviation = _mean_and_deviation(result)

@@ -8,10 +8,12 @@ of cameras and screens. Floats keep colours outside sRGB as values outside [0, 1
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from s3diff.images.icc_profiles import tags_of
 
@@ -41,11 +43,11 @@ class ColorSpace:
 
     def to_srgb(self, colors: np.ndarray) -> np.ndarray:
         """Convert [H, W, 3] float in [0, 1] of this space to sRGB; colours outside sRGB leave [0, 1]. float32."""
-        return _banded(colors, self._to_srgb)
+        return by_bands(colors, self._to_srgb, np.float32)
 
     def from_srgb(self, colors: np.ndarray) -> np.ndarray:
         """Convert [H, W, 3] float sRGB, of any value, to this space; cut to [0, 1]. float32."""
-        return _banded(colors, self._from_srgb)
+        return by_bands(colors, self._from_srgb, np.float32)
 
     def _to_srgb(self, colors: np.ndarray) -> np.ndarray:
         steps = np.linspace(0, 1, self.curves.shape[1])
@@ -53,7 +55,7 @@ class ColorSpace:
         return _srgb_encoded(linear @ self.to_linear_srgb.T)
 
     def _from_srgb(self, colors: np.ndarray) -> np.ndarray:
-        linear = _srgb_decoded(colors) @ np.linalg.inv(self.to_linear_srgb).T
+        linear = _srgb_decoded(colors.astype(np.float64)) @ np.linalg.inv(self.to_linear_srgb).T
         steps = np.linspace(0, 1, self.curves.shape[1])
         return np.stack([np.interp(linear[..., i], curve, steps) for i, curve in enumerate(self.curves)], axis=-1)
 
@@ -135,10 +137,9 @@ def _srgb_decoded(encoded: np.ndarray) -> np.ndarray:
 def srgb_from_lab(lab: np.ndarray) -> np.ndarray:
     """Convert CIE L*a*b* under D50 to sRGB; colours outside sRGB leave [0, 1]. float32.
 
-    Args:
-        lab: [H, W, 3] float; L in [0, 100].
+    ``lab``: [H, W, 3] float64; L in [0, 100].
     """
-    return _banded(lab, _srgb_of_lab)
+    return by_bands(lab, _srgb_of_lab, np.float32)
 
 
 def _srgb_of_lab(lab: np.ndarray) -> np.ndarray:
@@ -148,9 +149,9 @@ def _srgb_of_lab(lab: np.ndarray) -> np.ndarray:
     return _srgb_encoded(xyz @ np.linalg.inv(_SRGB_TO_XYZ).T)
 
 
-def _banded(colors: np.ndarray, convert: object) -> np.ndarray:
-    result = np.empty(colors.shape, np.float32)
-    for start in range(0, len(colors), _BAND_ROWS):
-        rows = slice(start, start + _BAND_ROWS)
-        result[rows] = convert(colors[rows].astype(np.float64))  # type: ignore[operator]
+def by_bands(values: np.ndarray, convert: Callable[[np.ndarray], np.ndarray], depth: DTypeLike) -> np.ndarray:
+    """Convert some rows at a time, which bounds the memory of wider numbers."""
+    result = np.empty(values.shape, depth)
+    for start in range(0, len(values), _BAND_ROWS):
+        result[start : start + _BAND_ROWS] = convert(values[start : start + _BAND_ROWS])
     return result

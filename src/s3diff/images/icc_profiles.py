@@ -62,12 +62,7 @@ def gamma_curve(exponent: float) -> Curve:
 
 
 def rgb_profile(name: str, primaries: Chromaticities, curve: Curve) -> bytes:
-    """Make a profile of three primaries and one curve.
-
-    Args:
-        name: shown by programs.
-        primaries: white, red, green, blue.
-        curve: from stored to linear values.
+    """Make a profile of three primaries and one curve, with a name that programs show.
 
     Raises:
         ValueError: the primaries span no colours.
@@ -89,11 +84,6 @@ def rgb_profile(name: str, primaries: Chromaticities, curve: Curve) -> bytes:
         **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), _curve_tag(curve)),
     }
     return _profile(b"RGB ", name, tags)
-
-
-def grey_profile(name: str, curve: Curve) -> bytes:
-    """Make a profile of one channel; see :func:`rgb_profile`."""
-    return _profile(b"GRAY", name, {b"kTRC": _curve_tag(curve)})
 
 
 def fits_channels(profile: bytes, num_channels: int) -> bool:
@@ -204,15 +194,9 @@ def states_colors(primaries: int, curve: int) -> bool:
 
 @lru_cache(maxsize=32)
 def profile_of_code_points(primaries: int, curve: int, is_grey: bool = False) -> bytes | None:
-    """Make a profile from numbers of ITU-T H.273 (cICP of PNG, nclx of AVIF and HEIC).
+    """Make a profile from numbers of ITU-T H.273, tables 2 and 3 (cICP of PNG, nclx of AVIF and HEIC).
 
-    Args:
-        primaries: number of table 2.
-        curve: number of table 3.
-        is_grey: whether the picture has one channel.
-
-    Returns:
-        The profile; None if the numbers are unspecified, or mean sRGB.
+    None if the numbers are unspecified, or mean sRGB.
 
     Raises:
         PictureError: the picture is HDR, or its numbers are unknown.
@@ -270,7 +254,9 @@ def adobe_rgb_profile() -> bytes:
 
 
 def _profile_of_curve(name: str, primaries: Chromaticities, curve: Curve, is_grey: bool) -> bytes:
-    return grey_profile(name, curve) if is_grey else rgb_profile(name, primaries, curve)
+    if is_grey:
+        return _profile(b"GRAY", name, {b"kTRC": _curve_tag(curve)})
+    return rgb_profile(name, primaries, curve)
 
 
 def _is_srgb(primaries: Chromaticities) -> bool:

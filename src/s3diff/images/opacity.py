@@ -39,8 +39,8 @@ def _filled(colors: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     weight = F.avg_pool2d(F.pad(visible, padding), 2)
     coarse = F.avg_pool2d(F.pad(colors, padding), 2) / weight.clamp(min=1e-6)
     filled = _filled(coarse, (weight > 0).to(weight))
-    size = (colors.shape[-2], colors.shape[-1])
-    finer = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)[..., : size[0], : size[1]]
+    height, width = colors.shape[-2:]
+    finer = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)[..., :height, :width]
     return torch.where(visible > 0, colors, finer)
 
 

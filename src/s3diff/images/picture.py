@@ -180,7 +180,12 @@ def from_array(array: np.ndarray) -> Picture:
 
 def to_tensor(picture: Picture) -> torch.Tensor:
     """Convert the colours to [1, 3, H, W] float32 RGB in [0, 1]; grey is repeated. Alpha: ``alpha_to_tensor``."""
-    return _plane_to_tensor(picture.pixels).expand(-1, 3, -1, -1).contiguous()
+    return colors_to_tensor(picture.pixels)
+
+
+def colors_to_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """Convert [H, W, 3 or 1] of a picture's depth as :func:`to_tensor`."""
+    return _plane_to_tensor(pixels).expand(-1, 3, -1, -1).contiguous()
 
 
 def from_tensor(image: torch.Tensor, like: Picture) -> np.ndarray:
@@ -203,9 +208,7 @@ def from_tensor(image: torch.Tensor, like: Picture) -> np.ndarray:
     """
     if image.ndim != 4 or image.shape[:2] != (1, 3):
         raise PictureError(f"the image tensor has shape {tuple(image.shape)}; give [1, 3, H, W]")
-    import torch
-
-    image = image.detach().to("cpu", torch.promote_types(image.dtype, torch.float32))
+    image = _on_cpu(image)
     if like.is_grey:
         image = image.mean(dim=1, keepdim=True)
     return _rounded(image, like.pixels.dtype)
@@ -238,10 +241,13 @@ def alpha_from_tensor(alpha: torch.Tensor, like: Picture) -> np.ndarray:
     """
     if alpha.ndim != 4 or alpha.shape[:2] != (1, 1):
         raise PictureError(f"the alpha tensor has shape {tuple(alpha.shape)}; give [1, 1, H, W]")
+    return _rounded(_on_cpu(alpha), like.pixels.dtype)[..., 0]
+
+
+def _on_cpu(image: torch.Tensor) -> torch.Tensor:
     import torch
 
-    alpha = alpha.detach().to("cpu", torch.promote_types(alpha.dtype, torch.float32))
-    return _rounded(alpha, like.pixels.dtype)[..., 0]
+    return image.detach().to("cpu", torch.promote_types(image.dtype, torch.float32))
 
 
 def _plane_to_tensor(array: np.ndarray) -> torch.Tensor:

@@ -121,7 +121,7 @@ class TiledFeatures:
 
     def whole(self) -> Tensor:
         """Join the bands to [B, C, h, w]; the list of pieces is emptied on the way."""
-        values = [self._value(index) for index in range(len(self.pieces))]
+        values = self.values()
         self.pieces.clear()
         return torch.cat(values, dim=2)
 
@@ -138,8 +138,7 @@ class TiledFeatures:
         return handler(*args, **(kwargs or {}))
 
     def __add__(self, other: TiledFeatures) -> TiledFeatures:
-        sums = [self._value(index) + other._value(index) for index in range(len(self.pieces))]
-        return self._like(sums)
+        return self._like([self._value(index) + other._value(index) for index in range(len(self.pieces))])
 
     def attended(
         self, prepare: Callable[[Tensor], Prepared], attend: Callable[[Tensor, Prepared], Tensor]
@@ -155,18 +154,14 @@ class TiledFeatures:
             results.append(attended.transpose(1, 2).unflatten(2, piece.shape[2:]))
         return self._like(results)
 
-    def _like(self, pieces: Sequence[Tensor]) -> TiledFeatures:
-        return TiledFeatures(pieces, self._statistics, neighbours=self._neighbours, margin=self._margin)
+    def _like(self, pieces: Sequence[Tensor], pending: tuple[Callable[[Tensor], Tensor], ...] = ()) -> TiledFeatures:
+        return TiledFeatures(
+            pieces, self._statistics, neighbours=self._neighbours, margin=self._margin, pending=pending
+        )
 
     def _then(self, function: Callable[[Tensor], Tensor]) -> TiledFeatures:
         """Return the same pieces with one more pending function of single positions."""
-        return TiledFeatures(
-            self.pieces,
-            self._statistics,
-            neighbours=self._neighbours,
-            margin=self._margin,
-            pending=(*self._pending, function),
-        )
+        return self._like(self.pieces, (*self._pending, function))
 
     def _value(self, index: int, rows: slice = slice(None)) -> Tensor:
         value = self.pieces[index][:, :, rows]

@@ -43,14 +43,7 @@ class TinyDecoder(nn.Module):
         self.layers = nn.Sequential(*layers, _Block(), nn.Conv2d(_WIDTH, 3, 3, padding=1))
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Decode.
-
-        Args:
-            latent: [B, 4, h, w], as Stable Diffusion's UNet takes it (scaled).
-
-        Returns:
-            [B, 3, 8 h, 8 w], about [-1, 1].
-        """
+        """Decode [B, 4, h, w], as Stable Diffusion's UNet takes it (scaled), to [B, 3, 8 h, 8 w], about [-1, 1]."""
         return self.layers(3 * (latent / 3).tanh()) * 2 - 1
 
 

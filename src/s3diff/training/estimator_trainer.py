@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -99,7 +100,7 @@ def draw_versions(
     settings = PRESETS[config.data.degradations[0]]
     size = (batch_size, side_px, side_px, config.data.scale, generator)
     drawn = draw(settings, *size)
-    reduced = variants.reduced_only(settings, *size)
+    reduced = draw(replace(settings, clean_probability=1.0), *size)
     return [
         drawn,
         variants.with_stronger_blur(drawn, generator),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from s3diff.images.files.codec import Codec, codec_of
 from s3diff.images.files.dropped_contents import CREDENTIALS, attachments, left_out_note
 from s3diff.images.files.pillow_pictures import picture_of
 from s3diff.images.files.provenance_xmp import with_origin_of_credentials
-from s3diff.images.files.reading import opened_file, recognised
+from s3diff.images.files.reading import opened_file
 from s3diff.images.files.writing import as_held, checked_target, copy_signed, file_settings
 from s3diff.images.picture import Picture
 from s3diff.messages import reason_of, shown_path
@@ -105,8 +104,7 @@ class Animation:
 def is_animated(path: PicturePath, max_pixels: int = MAX_PICTURE_PIXELS, max_bytes: int = MAX_FILE_BYTES) -> bool:
     """Check whether a file holds several frames that a viewer shows in turn; False for unreadable files."""
     try:
-        with opened_file(path, max_pixels, max_bytes) as (file, limit):
-            codec = recognised(file, shown_path(path))
+        with opened_file(path, max_pixels, max_bytes) as (file, codec, limit):
             return codec.form.has_frames and _num_shown(codec.opened(file, Path(path), limit)) > 1
     except PictureError:
         return False
@@ -133,8 +131,8 @@ def open_animation(
     durations: list[float] = []
     notes: tuple[str, ...] = ()
     shown = shown_path(path)
-    with opened_file(path, max_pixels, max_bytes) as (file, limit):
-        codec, image = _opened(file, Path(path), limit)
+    with opened_file(path, max_pixels, max_bytes) as (file, codec, limit):
+        image = _opened(file, codec, Path(path), limit)
         # Before any frame is decoded: a frame of a few bytes may stand for as many pixels as are allowed.
         if _num_shown(image) * image.width * image.height > MAX_FRAMES_OF_LARGEST * limit:
             raise PictureError(
@@ -166,38 +164,34 @@ def open_animation(
 
 
 def _frames(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[Frame]:
-    with opened_file(path, max_pixels, max_bytes) as (file, limit):
-        yield from _frames_of(file, Path(os.fspath(path)), limit)
+    with opened_file(path, max_pixels, max_bytes) as (file, codec, limit):
+        image = _opened(file, codec, Path(path), limit)
+        stated = codec.stated_colors(file, image)
+        width, height = image.size
+        place = file.tell()
+        beside = [kind for kind in attachments(file) if kind == CREDENTIALS]
+        file.seek(place)
+        # The first picture of an APNG may be meant only for viewers that show no animation.
+        first = 1 if getattr(image, "default_image", False) else 0
+        for index in range(first, first + _num_shown(image)):
+            image.seek(index)
+            if image.width * image.height > limit:  # a GIF's frame that stands over makes Pillow's picture larger
+                size = f"{image.width} x {image.height}"
+                raise PictureError(f"frame {index + 1} has {size} pixels; give a smaller picture")
+            image.load()
+            picture = picture_of(image, Path(path), stated=stated, beside=beside)
+            if index == first:
+                picture = with_origin_of_credentials(picture, file)
+            if image.size != (width, height):
+                pixels, alpha = picture.pixels[:height, :width], picture.alpha
+                picture = replace(picture, pixels=pixels, alpha=None if alpha is None else alpha[:height, :width])
+            yield Frame(picture, float(image.info.get("duration") or 0))
 
 
-def _frames_of(file: BinaryIO, path: Path, max_pixels: int) -> Iterator[Frame]:
-    codec, image = _opened(file, path, max_pixels)
-    stated = codec.stated_colors(file, image)
-    width, height = image.size
-    place = file.tell()
-    beside = [kind for kind in attachments(file) if kind == CREDENTIALS]
-    file.seek(place)
-    # The first picture of an APNG may be meant only for viewers that show no animation.
-    first = 1 if getattr(image, "default_image", False) else 0
-    for index in range(first, first + _num_shown(image)):
-        image.seek(index)
-        if image.width * image.height > max_pixels:  # a GIF's frame that stands over makes Pillow's picture larger
-            raise PictureError(f"frame {index + 1} has {image.width} x {image.height} pixels; give a smaller picture")
-        image.load()
-        picture = picture_of(image, path, stated=stated, beside=beside)
-        if index == first:
-            picture = with_origin_of_credentials(picture, file)
-        if image.size != (width, height):
-            pixels, alpha = picture.pixels[:height, :width], picture.alpha
-            picture = replace(picture, pixels=pixels, alpha=None if alpha is None else alpha[:height, :width])
-        yield Frame(picture, float(image.info.get("duration") or 0))
-
-
-def _opened(file: BinaryIO, path: Path, limit: int) -> tuple[Codec, ImageFile.ImageFile]:
-    codec = recognised(file, shown_path(path))
+def _opened(file: BinaryIO, codec: Codec, path: Path, limit: int) -> ImageFile.ImageFile:
     if not codec.form.has_frames:
         raise PictureError(f"{shown_path(path)} is not animated; read it as a picture")
-    return codec, codec.opened(file, path, limit)
+    return codec.opened(file, path, limit)
 
 
 def _num_shown(image: object) -> int:
@@ -226,7 +220,7 @@ def write_animation(
     Args:
         frames: as many as ``animation`` has, all of one size, with 8 bits. Taken one by one; their exception ends the
             writing.
-        animation: has the durations and the number of plays.
+        animation: has the durations and the number of plays; its size may be another one.
         quality: 1 to 100, for lossy formats.
         signer: signs the file, with the first frame's statement; None leaves it unsigned.
 
@@ -238,8 +232,8 @@ def write_animation(
     """
     coming = iter(frames)
     first = next(coming)
-    size = (first.picture.width, first.picture.height)
-    target, form = checked_target(path, size, animation.is_transparent, overwrite)
+    animation = replace(animation, width=first.picture.width, height=first.picture.height)
+    target, form = checked_target(path, (animation.width, animation.height), animation.is_transparent, overwrite)
     if not form.has_frames:
         raise OutputError(f"{shown_path(path)}: {form.title} holds one picture; write {ANIMATED_ENDINGS}")
     failures: list[BaseException] = []
@@ -249,7 +243,7 @@ def write_animation(
     notes = (*lost, *notes)
     with whole_file(target, overwrite) as file, nullcontext(file) if signer is None else TemporaryFile() as place:
         try:
-            more = codec_of(form).write_frames(place, pictures, animation, settings, size)
+            more = codec_of(form).write_frames(place, pictures, animation, settings)
             if next(pictures, None) is not None:  # asked for in any case: it lets the source's file be closed
                 raise ValueError(f"more than {animation.num_frames} frames were given")
         except Exception as error:

@@ -66,12 +66,7 @@ class AvifCodec(Codec):
         return settings if picture.is_grey else {**settings, "subsampling": "4:4:4"}
 
     def write_frames(
-        self,
-        file: BinaryIO,
-        pictures: Iterator[Picture],
-        animation: Animation,
-        settings: dict[str, Any],
-        size: tuple[int, int],
+        self, file: BinaryIO, pictures: Iterator[Picture], animation: Animation, settings: dict[str, Any]
     ) -> tuple[str, ...]:
         images = FrameImages(pictures, animation.num_frames)
         durations = [max(1, round(each)) for each in animation.milliseconds]

@@ -143,10 +143,7 @@ class Codec:
         return [self.xmp(file, path)]
 
     def stated_colors(self, file: BinaryIO, image: ImageFile.ImageFile) -> StatedColors:
-        """Make a profile of colours that the file states by other means than an ICC profile.
-
-        Args:
-            file: opened; its position is restored.
+        """Make a profile of colours that the file states by other means than an ICC profile; restore its position.
 
         Raises:
             PictureError: the picture is HDR, or of narrow range.
@@ -180,10 +177,7 @@ class Codec:
     def settings(self, picture: Picture, metadata: Metadata, quality: int) -> dict[str, Any]:
         """Make Pillow's settings for everything but the pixels; None for missing values.
 
-        Args:
-            picture: has the profile and DPI.
-            metadata: metadata that the format can hold.
-            quality: 1 to 100.
+        Profile and DPI are the picture's, the metadata is what the format can hold; ``quality``: 1 to 100.
         """
         settings: dict[str, Any] = {"icc_profile": picture.icc_profile, "dpi": picture.dpi}
         settings |= {"exif": metadata.exif, "xmp": metadata.xmp}
@@ -206,20 +200,14 @@ class Codec:
         return data.getvalue()
 
     def write_frames(
-        self,
-        file: BinaryIO,
-        pictures: Iterator[Picture],
-        animation: Animation,
-        settings: dict[str, Any],
-        size: tuple[int, int],
+        self, file: BinaryIO, pictures: Iterator[Picture], animation: Animation, settings: dict[str, Any]
     ) -> tuple[str, ...]:
         """Write an animation, in formats that hold frames.
 
         Args:
             pictures: the frames, one by one, of 8 bits, in colours that the format holds.
-            animation: the durations and the number of plays.
+            animation: the durations, the number of plays and the size of the frames.
             settings: from :meth:`settings`.
-            size: (width, height) of every frame.
 
         Returns:
             Notes on losses that the format causes.

@@ -139,13 +139,9 @@ class ResultSigner:
 
 
 def read_credentials(file: BinaryIO, form: Format) -> Credentials | None:
-    """Read the Content Credentials of a file, and check them against its bytes.
+    """Read the Content Credentials of an opened file, and check them against its bytes; None where it has none.
 
-    Args:
-        file: opened; left anywhere.
-
-    Returns:
-        None where the file has none.
+    The file's position is not restored.
 
     Raises:
         MissingExtraError: c2pa-python is not installed.
@@ -185,7 +181,7 @@ def _credentials(told: dict[str, Any], state: str | None) -> Credentials:
         organisation=str(signature.get("issuer") or ""),
         failures=tuple(dict.fromkeys(code for code in codes if code != _UNTRUSTED)),
         actions=tuple(str(each.get("action")) for each in actions),
-        source_type=next((str(each[key]) for each in actions for key in ("digitalSourceType",) if key in each), ""),
+        source_type=next((str(each["digitalSourceType"]) for each in actions if "digitalSourceType" in each), ""),
         restoration={str(name): str(value) for name, value in (stated[-1] if stated else {}).items()},
         inputs=tuple(str(each.get("title")) for each in manifest.get("ingredients", [])),
     )

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from s3diff.images.files import coordinates as follow
-from s3diff.images.files.coordinates import Follow, Numbers, Transform, in_fractions
+from s3diff.images.files.coordinates import Follow, Numbers, Transform, moved_fractions
 
 #: XMP namespaces by their usual prefix.
 NAMESPACES = {
@@ -80,7 +80,7 @@ class Field(NamedTuple):
             return None
         if self.unit is Unit.PIXELS:
             return self.follow(values, transform)
-        return in_fractions(self.follow, of_width=self.unit is Unit.FRACTIONS_OF_WIDTH)(values, transform)
+        return moved_fractions(self.follow, values, transform, of_width=self.unit is Unit.FRACTIONS_OF_WIDTH)
 
 
 _PIXELS, _FRACTIONS = Unit.PIXELS, Unit.FRACTIONS

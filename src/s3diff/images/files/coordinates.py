@@ -204,28 +204,21 @@ COUNTS: dict[Follow, tuple[int, ...]] = {
 }  # fmt: skip
 
 
-def in_fractions(follow: Follow, of_width: bool = False) -> Follow:
+def moved_fractions(follow: Follow, values: Numbers, transform: Transform, *, of_width: bool) -> Numbers | None:
     """Follow coordinates (x, y, x, y ..) that are fractions of the picture's sides.
 
     Args:
         of_width: whether an odd last number, of a circle, is a fraction of the width; otherwise of the shorter side.
     """
 
-    def last_side(size: tuple[float, float]) -> float:
-        return size[0] if of_width else min(size)
+    def units(size: tuple[float, float]) -> list[float]:
+        return [*size, size[0] if of_width else min(size)]
 
-    def normalized(values: Numbers, transform: Transform) -> Numbers | None:
-        width, height = transform.stored
-        moved = follow(_times(values, (width, height, last_side((width, height)))), transform)
-        if moved is None:
-            return None
-        width, height = transform.result
-        return _times(moved, (1 / width, 1 / height, 1 / last_side((width, height))))
-
-    return normalized
+    moved = follow(_times(values, units(transform.stored)), transform)
+    return None if moved is None else _times(moved, [1 / side for side in units(transform.result)])
 
 
-def _times(values: Numbers, factors: tuple[float, float, float]) -> Numbers:
+def _times(values: Numbers, factors: list[float]) -> Numbers:
     """Multiply x and y in turn by the first two factors, and an odd last number by the third."""
     num_pairs = len(values) // 2
     each = [*factors[:2] * num_pairs, *factors[2:] * (len(values) % 2)]

@@ -167,11 +167,7 @@ def drop_exif_claims(exif: bytes) -> tuple[bytes, list[str]]:
 
 
 def attachments(file: BinaryIO) -> list[str]:
-    """Return the kinds of contents besides the picture and the metadata that is read, for a remark.
-
-    Args:
-        file: of any format, opened.
-    """
+    """Return the kinds of an opened file's contents besides the picture and the metadata that is read, for a remark."""
     file.seek(0)
     head = file.read(_HEIF_HEAD_BYTES)
     if head.startswith(b"\xff\xd8\xff"):
@@ -191,11 +187,7 @@ def attachments(file: BinaryIO) -> list[str]:
 
 
 def _behind(file: BinaryIO) -> list[str]:
-    """Find contents behind the end of a file's structure.
-
-    Args:
-        file: at that end.
-    """
+    """Find contents behind the end of a file's structure, at which the opened file stands."""
     data, place = file.read(_HEIF_HEAD_BYTES), file.tell()
     num_bytes = len(data) + file.seek(0, os.SEEK_END) - place
     return _named_data(data, num_bytes)

@@ -59,11 +59,7 @@ class ExifBlock:
             return None
 
     def set_numbers(self, directory: str, tag: int, numbers: tuple[float | Fraction, ...]) -> bool:
-        """Change an entry's numbers, rounded as its type requires; SHORT becomes LONG if necessary.
-
-        Returns:
-            Whether the type can hold them.
-        """
+        """Change an entry's numbers, rounded as its type requires (SHORT may become LONG); return whether it can."""
         try:
             entry = self._find(directory, tag)
             return entry is not None and self._set(entry, numbers)
@@ -262,7 +258,7 @@ def agreed_resolution(
 MAKER_NOTE = 0x927C
 MAKER_NOTE_TITLE = "the maker's notes (MakerNote; its entries point to places in the input's EXIF)"
 #: Bytes of one value, by type (TIFF 6.0, section 2); 13 is a directory.
-_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4)
+VALUE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4)
 _ENTRY_BYTES, _INSIDE_BYTES, _MOST_ENTRIES = 12, 4, 1024
 #: A maker's name, and a header as of a TIFF, precede the directory.
 _LONGEST_HEADER_BYTES = 32
@@ -292,7 +288,7 @@ def _directory(note: bytes, start: int, order: str) -> list[tuple[int, int]]:
     entries = []
     for index in range(count):
         _, kind, number, offset = struct.unpack_from(f"{order}HHII", note, start + 2 + _ENTRY_BYTES * index)
-        if 0 < kind < len(_SIZES):
-            entries.append((offset, number * _SIZES[kind]))
+        if 0 < kind < len(VALUE_BYTES):
+            entries.append((offset, number * VALUE_BYTES[kind]))
     num_fitting = sum(size <= len(note) for _, size in entries)
     return entries if 2 * num_fitting > count else []

@@ -18,11 +18,7 @@ _TIE_POINT_NUMBERS = 6
 
 
 def follow_position(block: ExifBlock, transform: Transform) -> list[str]:
-    """Scale the pixel size on the ground, cut and scale tie points and the matrix; drop a turned picture's.
-
-    Returns:
-        The tags that cannot follow and were removed.
-    """
+    """Scale the pixel size on the ground, cut and scale tie points and the matrix; name what had to be removed."""
     keys = block.numbers("IFD0", KEYS)
     if keys is None:
         return []

@@ -58,14 +58,10 @@ class GifCodec(Codec):
         return gif_blocks.with_extension(self.saved(reduced, settings), packet), palette_notes(image, reduced)
 
     def write_frames(
-        self,
-        file: BinaryIO,
-        pictures: Iterator[Picture],
-        animation: Animation,
-        settings: dict[str, Any],
-        size: tuple[int, int],
+        self, file: BinaryIO, pictures: Iterator[Picture], animation: Animation, settings: dict[str, Any]
     ) -> tuple[str, ...]:
-        file.write(gif_blocks.begin(size, animation.num_plays) + gif_blocks.comment(settings.get("comment", b"")))
+        file.write(gif_blocks.begin((animation.width, animation.height), animation.num_plays))
+        file.write(gif_blocks.comment(settings.get("comment", b"")))
         file.write(gif_blocks.xmp(settings.get("xmp", b"")))
         shown_ms = 0.0
         reduced = None
@@ -80,7 +76,7 @@ class GifCodec(Codec):
             centiseconds = round((shown_ms + milliseconds) / 10) - round(shown_ms / 10)
             shown_ms += milliseconds
             file.write(gif_blocks.framed(gif_blocks.only_frame(data), centiseconds, clears=animation.is_transparent))
-        file.write(gif_blocks.end())
+        file.write(gif_blocks.TRAILER)
         return tuple(notes)
 
 

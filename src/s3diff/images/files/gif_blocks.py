@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-_EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
+_EXTENSION, _IMAGE = 0x21, 0x2C
+#: The byte behind the last frame.
+TRAILER = b"\x3b"
 _PLAIN_TEXT, _CONTROL, _APPLICATION = 0x01, 0xF9, 0xFF
+#: Kind of the trailer among the blocks read; the byte itself may be an extension's label.
+_END = -1
 XMP, PROFILE = b"XMP DataXMP", b"ICCRGBG1012"
 #: Behind a packet of XMP, which is no series of sub-blocks: wherever a reader of those falls, it gets to the end.
 _XMP_TRAILER = b"\x01" + bytes(range(255, -1, -1)) + b"\0"
@@ -36,35 +40,18 @@ class GifFrame(NamedTuple):
 
 def is_whole(file: BinaryIO) -> bool:
     """Check whether the blocks of an opened GIF lead to its trailer."""
-    file.seek(0)
-    return _walk(file, lambda kind, block: None)
+    return any(kind == _END for kind, _ in _blocks(file))
 
 
 def num_frames(file: BinaryIO, enough: int) -> int:
     """Count an opened GIF's frames up to its end, its damage, or one more than ``enough``."""
-    count = 0
-
-    def tell(kind: int, block: bytes) -> None:
-        nonlocal count
-        count += kind == _IMAGE
-        if count > enough:
-            raise _Enough
-
-    file.seek(0)
-    with suppress(_Enough):
-        _walk(file, tell)
-    return count
-
-
-class _Enough(Exception):
-    pass
+    images = (kind for kind, _ in _blocks(file) if kind == _IMAGE)
+    return sum(1 for _ in itertools.islice(images, enough + 1))
 
 
 def only_frame(file: BinaryIO) -> GifFrame:
     """Read the frame of a whole file with one; the file's own colours where the frame has none."""
-    found: dict[int, bytes] = {}
-    file.seek(0)
-    _walk(file, found.__setitem__)
+    found = dict(_blocks(file))
     descriptor, table, data = found[_IMAGE][:9], found[_HAS_TABLE], found[_IMAGE][9:]
     if descriptor[8] & _HAS_TABLE:
         length = _table_bytes(descriptor[8])
@@ -113,32 +100,22 @@ def comment(text: bytes) -> bytes:
 def applications(file: BinaryIO) -> dict[bytes, bytes]:
     """Return the content of each application's extension (GIF89a, section 26) by its name of eleven bytes."""
     found: dict[bytes, bytes] = {}
-
-    def tell(kind: int, blocks: bytes) -> None:
+    for kind, blocks in _blocks(file):
         if kind == _APPLICATION and blocks[:1] == b"\x0b":
             name, rest = blocks[1:12], blocks[12:]
             is_raw = name == XMP and rest.endswith(_XMP_TRAILER)
             found.setdefault(name, rest[: -len(_XMP_TRAILER)] if is_raw else _joined(rest))
-
-    file.seek(0)
-    _walk(file, tell)
     return found
 
 
 def unread(file: BinaryIO) -> list[str]:
     """Return the titles of texts drawn into the picture (GIF89a, section 25), and of a second XMP packet."""
-    texts: set[bytes] = set()
-    packets: set[bytes] = set()
-
-    def tell(kind: int, blocks: bytes) -> None:
-        if kind == _PLAIN_TEXT:
-            texts.add(blocks)
-        elif kind == _APPLICATION and blocks[1:12] == XMP:
+    has_texts, packets = False, set[bytes]()
+    for kind, blocks in _blocks(file):
+        has_texts = has_texts or kind == _PLAIN_TEXT
+        if kind == _APPLICATION and blocks[1:12] == XMP:
             packets.add(blocks)
-
-    file.seek(0)
-    _walk(file, tell)
-    titles = ["texts that are drawn over the picture"] if texts else []
+    titles = ["texts that are drawn over the picture"] if has_texts else []
     return titles + (["a second packet of XMP"] if len(packets) > 1 else [])
 
 
@@ -161,39 +138,35 @@ def with_extension(data: bytes, extension: bytes) -> bytes:
     return b"GIF89a" + data[6:begin] + extension + data[begin:] if extension else data
 
 
-def end() -> bytes:
-    """Make the bytes behind the last frame."""
-    return bytes([_TRAILER])
-
-
-def _walk(file: BinaryIO, tell: Callable[[int, bytes], None]) -> bool:
-    """Report table, extensions and images in order; return whether the trailer was reached."""
+def _blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield kind and content of an opened GIF's table, extensions and images in order, and of a whole one the end."""
+    file.seek(0)
     head = file.read(13)
     if len(head) < 13:
-        return False
+        return
     if head[10] & _HAS_TABLE:
-        tell(_HAS_TABLE, file.read(_table_bytes(head[10])))
+        yield _HAS_TABLE, file.read(_table_bytes(head[10]))
     while kind := file.read(1):
-        if kind[0] == _TRAILER:
-            return True
+        if kind == TRAILER:
+            yield _END, b""
+            return
         if kind[0] == _EXTENSION:
             label = file.read(1)
             blocks = _sub_blocks(file)
             if not label or blocks is None:
-                return False
-            tell(label[0], blocks)
+                return
+            yield label[0], blocks
         elif kind[0] == _IMAGE:
             descriptor = file.read(9)
             if len(descriptor) < 9:
-                return False
+                return
             table = file.read(_table_bytes(descriptor[8])) if descriptor[8] & _HAS_TABLE else b""
             code_size, blocks = file.read(1), _sub_blocks(file)
             if blocks is None:
-                return False
-            tell(_IMAGE, descriptor + table + code_size + blocks)
+                return
+            yield _IMAGE, descriptor + table + code_size + blocks
         elif kind[0]:  # zeros between blocks are harmless
-            return False
-    return False
+            return
 
 
 def _sub_blocks(file: BinaryIO) -> bytes | None:

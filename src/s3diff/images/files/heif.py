@@ -30,7 +30,11 @@ _WRITTEN_BITS = 10
 
 
 class HeifCodec(Codec):
-    """Read and write HEIC, without colour subsampling; read more than 8 bits as 16, write ``_WRITTEN_BITS``."""
+    """Read and write HEIC, without colour subsampling; read more than 8 bits as 16, write ``_WRITTEN_BITS``.
+
+    Raises:
+        PictureError: by all that reads: neither library is installed.
+    """
 
     def recognises(self, head: bytes) -> bool:
         if head[4:8] != b"ftyp":
@@ -40,21 +44,13 @@ class HeifCodec(Codec):
         return bool(brands & _BRANDS) and not brands & {b"avif", b"avis"}
 
     def size(self, file: BinaryIO) -> tuple[int, int]:
-        """Read (width, height) of the primary picture without decoding.
-
-        Raises:
-            PictureError: neither library is installed.
-        """
+        """See :meth:`Codec.size`; of the primary picture."""
         opened = _opened_heif(file)
         width, height = opened[opened.primary_index].size
         return width, height
 
     def read(self, file: BinaryIO, path: Path, limit: int) -> Picture:
-        """Read the primary picture, upright; see :meth:`Codec.read`.
-
-        Raises:
-            PictureError: neither library is installed, or the picture is too large.
-        """
+        """See :meth:`Codec.read`; of the primary picture."""
         opened = _opened_heif(file)
         image, notes = opened[opened.primary_index], []
         width, height = image.size

@@ -14,9 +14,8 @@ from s3diff.formats import PicturePath
 from s3diff.images.files.content_credentials import Credentials, read_credentials
 from s3diff.images.files.dropped_contents import CREDENTIALS, attachments
 from s3diff.images.files.provenance_xmp import Statement, statement_of
-from s3diff.images.files.reading import opened_file, recognised
+from s3diff.images.files.reading import opened_file
 from s3diff.images.provenance import Provenance, options_as_json, term_of
-from s3diff.messages import shown_path
 from s3diff.option_texts import flag_of
 from s3diff.options import MAX_OUTPUT_PIXELS, RestoreOptions
 
@@ -73,12 +72,11 @@ def _statement_values(stated: Statement) -> dict[str, Any]:
     return {
         "digital_source_type": term_of(stated.source_type) or None,
         "creator_tool": stated.creator_tool or None,
-        "restorations": [_values(each) for each in stated.restorations],
+        "restorations": [
+            {**dataclasses.asdict(made), "options": json.loads(options_as_json(made.options))}
+            for made in stated.restorations
+        ],
     }
-
-
-def _values(made: Provenance) -> dict[str, Any]:
-    return {**dataclasses.asdict(made), "options": json.loads(options_as_json(made.options))}
 
 
 def read_statement(path: PicturePath) -> Statement:
@@ -87,8 +85,8 @@ def read_statement(path: PicturePath) -> Statement:
     Raises:
         PictureError: the file cannot be read, is no picture, or its statement is damaged.
     """
-    with opened_file(path, MAX_OUTPUT_PIXELS, _ANY_SIZE) as (file, _):
-        return statement_of(recognised(file, shown_path(path)).xmp(file, Path(path)))
+    with opened_file(path, MAX_OUTPUT_PIXELS, _ANY_SIZE) as (file, codec, _):
+        return statement_of(codec.xmp(file, Path(path)))
 
 
 def inspect_file(path: PicturePath) -> Inspection:
@@ -97,8 +95,7 @@ def inspect_file(path: PicturePath) -> Inspection:
     Raises:
         PictureError: as :func:`read_statement`.
     """
-    with opened_file(path, MAX_OUTPUT_PIXELS, _ANY_SIZE) as (file, _):
-        codec = recognised(file, shown_path(path))
+    with opened_file(path, MAX_OUTPUT_PIXELS, _ANY_SIZE) as (file, codec, _):
         first, *further = map(statement_of, codec.page_xmps(file, Path(path)))
         found = Inspection(first, further_pages=tuple(further))
         try:

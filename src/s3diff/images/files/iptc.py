@@ -38,11 +38,7 @@ _LAYOUT = 131
 
 
 def descriptive_resources(data: bytes) -> tuple[bytes | None, list[str]]:
-    """Return the resources that describe the scene, and the titles of others that are left out.
-
-    Args:
-        data: image resources, one after the other.
-    """
+    """Return the image resources that describe the scene, and the titles of others that are left out."""
     kept, lost, names = [], [], []
     is_changed = False
     end = 0

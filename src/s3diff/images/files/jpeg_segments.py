@@ -62,9 +62,6 @@ def segments(data: bytes) -> Iterator[Segment]:
 def joined_exif(payloads: Iterable[bytes]) -> tuple[bytes | None, bool]:
     """Join an EXIF block of several APP1 segments; a second block does not continue the first one.
 
-    Args:
-        payloads: of APP1 segments.
-
     Returns:
         The block, and whether another one that says something else stands behind it.
     """
@@ -86,10 +83,7 @@ def has_second_packet(payloads: Iterable[bytes]) -> bool:
 
 
 def joined_xmp(payloads: Iterable[bytes]) -> tuple[bytes | None, bool]:
-    """Merge an XMP packet with its extended part (XMP specification, part 3, section 1.1.3.1).
-
-    Args:
-        payloads: of APP1 segments.
+    """Merge an XMP packet of APP1 segments with its extended part (XMP specification, part 3, section 1.1.3.1).
 
     Returns:
         The packet, and whether a part is missing or damaged.

@@ -17,10 +17,9 @@ import torch
 from s3diff.errors import OutputError, PictureError
 from s3diff.images.files.coordinates import QUARTER_TURNS
 from s3diff.images.files.geotiff import POSITION, is_geotiff
-from s3diff.images.files.provenance_xmp import origin_of_credentials, source_type_of, with_source_type
+from s3diff.images.files.provenance_xmp import with_ai_origin
 from s3diff.images.files.reading import left_by_streaming, stated_colors_of_file
-from s3diff.images.picture import is_neutral
-from s3diff.images.provenance import COMPOSITE, GENERATED, SOURCE_TYPES, term_of
+from s3diff.images.picture import colors_to_tensor, is_neutral
 from s3diff.messages import needing
 from s3diff.tiling import Span
 
@@ -92,9 +91,7 @@ class LargePicture:
         if self.num_pages > 1:
             self.notes += (f"the file holds {self.num_pages} pages; the first one is used",)
         with open(path, "rb") as file:
-            term = origin_of_credentials(file)
-        if term and term_of(source_type_of(self.xmp)) not in (COMPOSITE, GENERATED):
-            self.xmp = with_source_type(self.xmp, SOURCE_TYPES + term)
+            self.xmp, _ = with_ai_origin(self.xmp, file)
         if loader.startswith("tiffload") and is_geotiff(path):
             self.notes += (f"left out: {POSITION}",)
         has_metadata, more = left_by_streaming(path)
@@ -126,9 +123,7 @@ class LargePicture:
         Raises:
             PictureError: the file is damaged there.
         """
-        pixels = self._pixels(rows, columns).transpose(2, 0, 1)[None]
-        image = torch.from_numpy(np.ascontiguousarray(pixels).astype(np.float32))
-        return image.div_(float(np.iinfo(self.depth).max)).expand(-1, 3, -1, -1).contiguous()
+        return colors_to_tensor(self._pixels(rows, columns))
 
     def _pixels(self, rows: Span, columns: Span) -> np.ndarray:
         """Read a part as [h, w, C] of the file's depth."""
@@ -167,9 +162,7 @@ def write_tiled_tiff(
         target: the file to write; one that is there is replaced.
         shape: (height, width, channels), 1 or 3 channels.
         depth: uint8 or uint16.
-        icc_profile: of the pixels.
         dpi: pixels per inch, across and down.
-        xmp: a packet to write.
 
     Raises:
         OutputError: it cannot be written.

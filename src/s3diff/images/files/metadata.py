@@ -27,7 +27,7 @@ _BETWEEN_NUMBERS = re.compile(r"[\s,]+")
 #: Decimal places of fractions: finer than a pixel of the largest picture.
 _DECIMALS = 8
 _UNCHANGED = 1e-9
-#: Names of up to this length occur in any text.
+#: Names of up to this length occur in any text; the namespace is looked for instead.
 _SHORT_NAME = 5
 
 #: Rows, by their place in the table, of every XMP name.
@@ -37,17 +37,8 @@ for _row, _field in enumerate(FIELDS):
         _ROWS_OF[NAMESPACES[_field.place], str(_name)].append(_row)
 
 
-def mentions_of_fields() -> set[str]:
-    """Return a search text for every XMP field: its name, or the namespace if the name is too short to tell."""
-    return {name if len(name) > _SHORT_NAME else namespace for namespace, name in _ROWS_OF}
-
-
 def follow_exif(exif: bytes, transform: Transform) -> tuple[bytes, list[str]]:
-    """Return the block for the result, and the titles of fields that cannot follow and were left out.
-
-    Args:
-        exif: with its prefix.
-    """
+    """Return the block, with its prefix, for the result; and the titles of fields that cannot follow, left out."""
     block, lost = ExifBlock(exif), []
     for field in FIELDS:
         if not field.is_exif:
@@ -185,8 +176,9 @@ def _written(number: float | Fraction, before: str, field: Field) -> str:
 
 _ORIENTATION = 0x0112
 #: Texts in a packet that may need a change: property names, or namespaces for names that are too common.
+_MENTIONS_OF_FIELDS = {name if len(name) > _SHORT_NAME else namespace for namespace, name in _ROWS_OF}
 _NAMES = re.compile(
-    b"|".join(re.escape(name.encode()) for name in {*mentions_of_fields(), *mentions_of_claims(), "format"})
+    b"|".join(re.escape(name.encode()) for name in {*_MENTIONS_OF_FIELDS, *mentions_of_claims(), "format"})
 )
 #: Texts in a packet that needs a change even for an upright picture.
 _CLAIM_NAMES = re.compile(b"|".join(re.escape(name.encode()) for name in mentions_of_claims()))
@@ -214,11 +206,7 @@ def comments_of(metadata: Metadata) -> list[bytes]:
 
 
 def take_orientation(exif: bytes) -> tuple[int, bytes]:
-    """Return the orientation (1 to 8; 1 if there is none) and the block with the value 1.
-
-    Args:
-        exif: the block with its prefix ``Exif\\0\\0``.
-    """
+    """Return the orientation (1 to 8; 1 if there is none) and the block, with its prefix, with the value 1."""
     block = ExifBlock(exif)
     numbers = block.numbers("IFD0", _ORIENTATION)
     if numbers is None:
@@ -228,11 +216,7 @@ def take_orientation(exif: bytes) -> tuple[int, bytes]:
 
 
 def without_orientation(exif: bytes) -> bytes:
-    """Return an upright picture's block without the orientation tag, whose absence means upright.
-
-    Args:
-        exif: the block with its prefix ``Exif\\0\\0``.
-    """
+    """Return an upright picture's block, with its prefix, without the orientation tag, whose absence means upright."""
     block = ExifBlock(exif)
     block.remove("IFD0", _ORIENTATION)
     return bytes(block.data)

@@ -21,8 +21,9 @@ from s3diff.atomic_write import whole_file
 from s3diff.errors import OutputError, PictureError
 from s3diff.formats import PAGED_ENDINGS, PicturePath
 from s3diff.images.files.codec import codec_of
+from s3diff.images.files.exif_block import VALUE_BYTES
 from s3diff.images.files.provenance_xmp import with_origin_of_credentials
-from s3diff.images.files.reading import opened_file, recognised
+from s3diff.images.files.reading import opened_file
 from s3diff.images.files.writing import checked_target, copy_signed, encoded
 from s3diff.images.picture import Picture
 from s3diff.messages import reason_of, shown_path
@@ -57,8 +58,7 @@ class Pages:
         Raises:
             PictureError: the file is damaged, or changed since it was opened; the message names the page.
         """
-        with opened_file(self.path, self.max_pixels, self.max_bytes) as (file, limit):
-            codec = recognised(file, shown_path(self.path))
+        with opened_file(self.path, self.max_pixels, self.max_bytes) as (file, codec, limit):
             if len(codec.page_sizes(file)) != self.num_in_file:
                 raise PictureError(f"{shown_path(self.path)} changed while it was read; try again")
             for picture in codec.read_pages(file, self.path, limit, self.numbers):
@@ -81,8 +81,7 @@ def open_pages(
     Raises:
         PictureError: the file cannot be read, or has no page of that number.
     """
-    with opened_file(path, max_pixels, max_bytes) as (file, _):
-        codec = recognised(file, shown_path(path))
+    with opened_file(path, max_pixels, max_bytes) as (file, codec, _):
         if not codec.form.has_pages and wanted == ALL_PAGES:
             return Pages(Path(path), (1,), 1, (), max_pixels, max_bytes)
         sizes = codec.page_sizes(file)
@@ -163,7 +162,6 @@ _SHORT, _LONG, _LONG8 = 3, 4, 16
 _DEFLATE, _DIFFERENCES, _PAGE_OF_SEVERAL = 8, 2, 2
 #: Entries that lead to directories of their own.
 _LINKS = (0x8769, 0x8825, 0xA005)
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 #: Room for the header of a BigTIFF; a TIFF leaves the second half empty.
 _HEADER_BYTES = 16
 _LARGEST_OFFSET = 2**32 - 1
@@ -199,11 +197,7 @@ class TiffPages:
         file.write(bytes(_HEADER_BYTES))
 
     def add(self, data: bytes) -> None:
-        """Add a page.
-
-        Args:
-            data: a TIFF of one page, little-endian, its pixels uncompressed in strips.
-        """
+        """Add the page of a little-endian TIFF of one page, whose pixels are uncompressed in strips."""
         page = _directory(data, struct.unpack_from("<I", data, 4)[0])
         starts, lengths = _numbers(page[_STRIPS]), _numbers(page[_STRIP_BYTES])
         pixels = b"".join(data[start : start + length] for start, length in zip(starts, lengths, strict=True))
@@ -259,7 +253,7 @@ def _directory(data: bytes, place: int) -> _Directory:
     for index in range(count):
         entry = place + 2 + 12 * index
         tag, kind, number = struct.unpack_from("<HHI", data, entry)
-        size = number * _SIZES[kind]
+        size = number * VALUE_BYTES[kind]
         start = entry + 8 if size <= 4 else struct.unpack_from("<I", data, entry + 8)[0]
         if tag in _LINKS:
             found[tag] = _directory(data, struct.unpack_from("<I", data, start)[0])

@@ -160,10 +160,8 @@ def _iptc_of_tiff(image: TiffImagePlugin.TiffImageFile) -> bytes | None:
 def _tag_bytes(image: TiffImagePlugin.TiffImageFile, tag: int) -> bytes:
     """Return a tag's bytes as stored: of bytes marked as whole numbers of four, Pillow returns only the first."""
     data = bytes(image.tag.tagdata.get(tag, b""))
-    # The writer swapped the bytes of such numbers.
-    if (
-        tag == _TIFF_IPTC and data[:1] != _IPTC_START and data[3:4] == _IPTC_START
-    ):  # the writer swapped the bytes of such numbers
+    is_swapped = data[:1] != _IPTC_START and data[3:4] == _IPTC_START  # as the writer did with such numbers
+    if tag == _TIFF_IPTC and is_swapped:
         data = b"".join(data[start : start + 4][::-1] for start in range(0, len(data), 4))
     return data
 
@@ -212,9 +210,8 @@ def _lost_tags(tags: Mapping[int, Any], page: tuple[int, int] | None = None, bit
     unkept = sorted(tag for tag in tags if tag not in kept)
     lost = [tag for tag in unkept if not _says_the_usual(tag, tags[tag], page or (0, 1), bits)]
     named = [_NAMED_TAGS[tag] for tag in lost if tag in _NAMED_TAGS]
-    others = [TiffTags.lookup(tag).name for tag in lost if tag not in _NAMED_TAGS]
-    others = [str(tag) if name == "unknown" else name for tag, name in zip(
-        [tag for tag in lost if tag not in _NAMED_TAGS], others, strict=True)]  # fmt: skip
+    titles = {tag: TiffTags.lookup(tag).name for tag in lost if tag not in _NAMED_TAGS}
+    others = [str(tag) if title == "unknown" else title for tag, title in titles.items()]
     return named + ([f"TIFF tags ({', '.join(others)})"] if others else [])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import struct
 import sys
@@ -60,23 +59,14 @@ def deep_array(image: ImageFile.ImageFile, again: Callable[[], ImageFile.ImageFi
     """
     modes = {_raw_mode(tile) for tile in image.tile}
     image.load()
-    if modes == {"LA;16B"}:
-        # Read as four bytes it takes one pass.
-        return _pairs(_loaded(again(), lambda _: "RGBA"))
+    if modes == {"LA;16B"}:  # read as four bytes a pixel it takes one pass
+        pairs = np.ascontiguousarray(np.asarray(_loaded(again(), lambda _: "RGBA")))
+        return pairs.view(">u2").astype(np.uint16)
     if not modes or not all(";16" in mode and mode.startswith("RGB") for mode in modes):
         return None
-    return _with_lower_bytes(image, again())
-
-
-def _with_lower_bytes(upper: Image.Image, again: ImageFile.ImageFile) -> np.ndarray:
-    """Join both bytes of each sample.
-
-    Args:
-        again: the same file, not loaded.
-    """
-    pixels = np.asarray(upper).astype(np.uint16)
+    pixels = np.asarray(image).astype(np.uint16)
     pixels *= 256
-    pixels += np.asarray(_loaded(again, _other_byte))
+    pixels += np.asarray(_loaded(again(), _other_byte))
     return pixels
 
 
@@ -102,11 +92,6 @@ def _other_byte(mode: str) -> str:
     """Return the unpacker of the lower bytes for that of the upper ones; N means the machine's byte order."""
     lower = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
     return mode[:-1] + lower[mode[-1]]
-
-
-def _pairs(image: Image.Image) -> np.ndarray:
-    """Read [H, W, 2] from the four bytes of each pixel."""
-    return np.ascontiguousarray(np.asarray(image)).view(">u2").astype(np.uint16)
 
 
 class PngImage(PngImagePlugin.PngImageFile):
@@ -154,17 +139,13 @@ class PngCodec(Codec):
         """See :meth:`Codec.stated_colors`; priorities are those of section 4.3."""
         found = _as_png(image).chunks.leading
         is_grey = found[b"IHDR"][9] in (0, 4)
-        notes: tuple[str, ...] = ()
-        coded = found.get(b"cICP", b"")
-        if coded:
+        if coded := found.get(b"cICP", b""):
             _require_full_range_rgb(coded)
             if states_colors(coded[0], coded[1]):
-                profile = profile_of_code_points(coded[0], coded[1], is_grey)
-                return StatedColors(profile or srgb_profile(is_grey), notes)
-        if b"iCCP" in found:
-            if image.info.get("icc_profile"):
-                return StatedColors(None, notes)
-            notes += (DAMAGED_PROFILE,)
+                return StatedColors(profile_of_code_points(coded[0], coded[1], is_grey) or srgb_profile(is_grey))
+        if b"iCCP" in found and image.info.get("icc_profile"):
+            return StatedColors()
+        notes = (DAMAGED_PROFILE,) if b"iCCP" in found else ()
         if b"sRGB" in found:
             return StatedColors(srgb_profile(is_grey), notes)
         gamma = struct.unpack(">I", found[b"gAMA"])[0] / 1e5 if b"gAMA" in found else None
@@ -185,29 +166,22 @@ class PngCodec(Codec):
         array = all_channels(picture)
         if array.dtype != np.uint16 or array.shape[2] == 1:
             return super().encode(picture, settings)
-        template = io.BytesIO()
-        Image.new("L", (1, 1)).save(template, "PNG", **settings)
-        return with_pixels(template.getvalue(), array), ()
+        return with_pixels(self._template(settings), array), ()
 
     def write_frames(
-        self,
-        file: BinaryIO,
-        pictures: Iterator[Picture],
-        animation: Animation,
-        settings: dict[str, Any],
-        size: tuple[int, int],
+        self, file: BinaryIO, pictures: Iterator[Picture], animation: Animation, settings: dict[str, Any]
     ) -> tuple[str, ...]:
         """See :meth:`Codec.write_frames`; APNG (PNG specification, third edition, section 11.3.6)."""
-        template, numbers = io.BytesIO(), itertools.count()
-        Image.new("L", (1, 1)).save(template, "PNG", **settings)
+        numbers = itertools.count()
         for index, (picture, milliseconds) in enumerate(zip(pictures, animation.milliseconds, strict=True)):
             array = all_channels(picture)
             if index == 0:
                 file.write(PNG_START + chunk(b"IHDR", header(array)))
                 file.write(chunk(b"acTL", struct.pack(">II", animation.num_frames, animation.num_plays)))
-                for kind, body in chunks(template.getvalue()):
+                for kind, body in chunks(self._template(settings)):
                     if kind not in (b"IHDR", b"IDAT", b"IEND"):
                         file.write(chunk(kind, body))
+            size = animation.width, animation.height
             control = struct.pack(">IIIIIHHBB", next(numbers), *size, 0, 0, *_delay(milliseconds), 0, 0)
             file.write(chunk(b"fcTL", control))
             for part in compressed_rows(array):
@@ -217,6 +191,10 @@ class PngCodec(Codec):
                     file.write(chunk(b"fdAT", struct.pack(">I", next(numbers)) + part))
         file.write(chunk(b"IEND", b""))
         return ()
+
+    def _template(self, settings: dict[str, Any]) -> bytes:
+        """Return a file of one pixel with all the other chunks of a result."""
+        return self.saved(Image.new("L", (1, 1)), settings)
 
 
 def _as_png(image: ImageFile.ImageFile) -> PngImage:

@@ -209,10 +209,7 @@ class PngTexts(NamedTuple):
 
 
 def decoded_texts(chunks: Iterable[tuple[bytes, bytes]]) -> tuple[list[Text], list[str]]:
-    """Decode chunks of texts: every one, also where several have one keyword.
-
-    Args:
-        chunks: kind and body of tEXt, zTXt and iTXt (PNG specification, section 11.3.3).
+    """Decode kind and body of tEXt, zTXt and iTXt (section 11.3.3): every one, also of several with one keyword.
 
     Returns:
         The texts, and the titles of what cannot be decoded.

@@ -132,14 +132,8 @@ def statement_of(xmp: bytes | None) -> Statement:
     return Statement(_stated(packet, *_CREATOR_TOOL), _stated(packet, *_SOURCE_TYPE), tuple(made))
 
 
-def source_type_of(xmp: bytes | None) -> str:
-    """Return the source type that a packet states; empty if none."""
-    return _stated(_packet(xmp), *_SOURCE_TYPE)
-
-
-def with_source_type(xmp: bytes | None, source_type: str) -> bytes:
+def _with_source_type(packet: XmpPacket | None, source_type: str) -> bytes:
     """Return a packet with this source type, which replaces an earlier one."""
-    packet = _packet(xmp)
     prefix = f'<rdf:RDF xmlns:rdf="{RDF}"><rdf:Description rdf:about="" xmlns:Iptc4xmpExt="{IPTC_EXTENSION}">'
     added = f"{prefix}{_element('Iptc4xmpExt:DigitalSourceType', source_type)}</rdf:Description></rdf:RDF>".encode()
     if packet is None:
@@ -235,22 +229,24 @@ def with_origin_of_credentials(picture: Picture, file: BinaryIO) -> Picture:
     """
     if not any(CREDENTIALS in note for note in picture.notes):
         return picture
-    term = origin_of_credentials(file)
-    if not term or term_of(source_type_of(picture.xmp)) in (COMPOSITE, GENERATED):
-        return picture
+    xmp, term = with_ai_origin(picture.xmp, file)
     note = f"the Content Credentials state {term}; that is kept as DigitalSourceType in XMP"
-    return replace(picture, xmp=with_source_type(picture.xmp, SOURCE_TYPES + term), notes=(*picture.notes, note))
+    return replace(picture, xmp=xmp, notes=(*picture.notes, note)) if term else picture
 
 
-def origin_of_credentials(file: BinaryIO) -> str:
-    """Find IPTC's term for AI in a file's bytes; the composite term if both occur.
+def with_ai_origin(xmp: bytes | None, file: BinaryIO) -> tuple[bytes | None, str]:
+    """Add the AI origin that an opened file's Content Credentials state to its packet, unless the packet states one.
 
-    Args:
-        file: opened; its position is restored.
-
-    Returns:
-        The term; empty if there is none.
+    Return the packet and the term that was added, empty if none was. The file's position is restored.
     """
+    packet, term = _packet(xmp), _origin_of_credentials(file)
+    if not term or term_of(_stated(packet, *_SOURCE_TYPE)) in (COMPOSITE, GENERATED):
+        return xmp, ""
+    return _with_source_type(packet, SOURCE_TYPES + term), term
+
+
+def _origin_of_credentials(file: BinaryIO) -> str:
+    """Find IPTC's term for AI in a file's bytes; the composite term if both occur, an empty text if neither."""
     place, rest = file.tell(), b""
     found: set[bytes] = set()
     file.seek(0)

@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 from PIL import Image, ImageFile
 
 from s3diff.errors import PictureError
-from s3diff.formats import FORMAT_TITLES, PicturePath, foreign_kind, format_of
+from s3diff.formats import FORMAT_TITLES, RAW, PicturePath, foreign_kind, format_of
 from s3diff.images.files.codec import HEAD_BYTES, Codec, recognised_codec
 from s3diff.images.files.dropped_contents import attachments, left_out_note
 from s3diff.images.files.exif_block import states_adobe_rgb
@@ -28,8 +28,6 @@ from s3diff.options import MAX_FILE_BYTES, MAX_PICTURE_PIXELS
 
 #: Pillow's message for files of an unsupported kind.
 _UNKNOWN_KIND = re.compile(r"unsupported|not supported|unknown (pixel|raw) mode|unrecognized|not implemented", re.I)
-#: First bytes of raw files other than TIFF: Fujifilm, Olympus, Panasonic, Sigma, Minolta, Canon.
-_RAW_HEAD = re.compile(rb"FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\0|FOVb|\0MRM|.{4}ftypcrx |.{6}HEAPCCDR", re.S)
 #: Default of ``Image.MAX_IMAGE_PIXELS``.
 _PILLOWS_DEFAULT_PIXELS = 1024**3 // 4 // 3
 #: EXIF's tags of the resolution.
@@ -56,8 +54,7 @@ def read_picture(
         PictureError: there is no such file, it cannot be opened, is no picture, is damaged, cut off, too large, or
             made to keep a decoder busy (see :meth:`Codec.check`).
     """
-    with opened_file(path, max_pixels, max_bytes) as (file, limit):
-        codec = recognised(file, shown_path(path))
+    with opened_file(path, max_pixels, max_bytes) as (file, codec, limit):
         if page is None:
             picture = codec.read(file, Path(path), limit)
         else:
@@ -66,11 +63,11 @@ def read_picture(
 
 
 @contextmanager
-def opened_file(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
-    """Open a file and find the largest number of pixels; turn an error in the block into one line about the picture.
+def opened_file(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[tuple[BinaryIO, Codec, int]]:
+    """Open a file; find its codec and the largest number of pixels; turn an error in the block into one line.
 
     Raises:
-        PictureError: the file does not exist, cannot be opened or is too large.
+        PictureError: the file does not exist, cannot be opened, is too large or no picture.
     """
     shown, limit = shown_path(path), _pixel_limit(max_pixels)
     with reading(shown, limit):
@@ -82,7 +79,15 @@ def opened_file(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[
             num_bytes = os.fstat(file.fileno()).st_size
             if num_bytes > max_bytes:
                 raise PictureError(too_many_bytes(shown, num_bytes, max_bytes))
-            yield file, limit
+            yield file, recognised(file, shown), limit
+
+
+@contextmanager
+def _opened_of_any_size(path: PicturePath) -> Iterator[tuple[BinaryIO, Codec]]:
+    """Open a file whose pixels are not decoded; see :func:`opened_file`."""
+    shown = shown_path(path)
+    with reading(shown, 0), open(path, "rb") as file:
+        yield file, recognised(file, shown)
 
 
 def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PICTURE_PIXELS) -> Picture:
@@ -111,9 +116,7 @@ def picture_header(path: PicturePath) -> PictureHeader:
     Raises:
         PictureError: it cannot be opened, or is no picture.
     """
-    shown = shown_path(path)
-    with reading(shown, 0), open(path, "rb") as file:
-        codec = recognised(file, shown)
+    with _opened_of_any_size(path) as (file, codec):
         return PictureHeader(*codec.size(file), codec.form.extensions[0])
 
 
@@ -123,9 +126,8 @@ def stated_size(path: PicturePath) -> tuple[int, int]:
     Raises:
         PictureError: it cannot be opened, or is no picture.
     """
-    shown = shown_path(path)
-    with reading(shown, 0), open(path, "rb") as file:
-        return recognised(file, shown).stated_size(file)
+    with _opened_of_any_size(path) as (file, codec):
+        return codec.stated_size(file)
 
 
 def stated_colors_of_file(path: PicturePath) -> StatedColors:
@@ -134,9 +136,7 @@ def stated_colors_of_file(path: PicturePath) -> StatedColors:
     Raises:
         PictureError: the file is no picture, a raw file, HDR, or its first page is a reduced copy.
     """
-    shown = shown_path(path)
-    with reading(shown, 0), open(path, "rb") as file:
-        codec = recognised(file, shown)
+    with _opened_of_any_size(path) as (file, codec):
         image = codec.checked_header(file)
         if codec.holds_reduced_copy_first(file):
             raise PictureError("the first page is a reduced copy of the picture; restore it in memory")
@@ -155,9 +155,7 @@ def left_by_streaming(path: PicturePath) -> tuple[bool, tuple[str, ...]]:
     Raises:
         PictureError: the file is no picture.
     """
-    shown = shown_path(path)
-    with reading(shown, 0), open(path, "rb") as file:
-        codec = recognised(file, shown)
+    with _opened_of_any_size(path) as (file, codec):
         kinds = attachments(file)
         image = codec.checked_header(file)
         chunks: ReadChunks | None = getattr(image, "chunks", None)
@@ -244,7 +242,7 @@ def recognised(file: BinaryIO, shown: str) -> Codec:
     head = file.read(HEAD_BYTES)
     file.seek(0)
     codec = recognised_codec(head)
-    if codec is None and _RAW_HEAD.match(head):
+    if codec is None and foreign_kind("", head) is RAW:
         raise PictureError(f"{shown} is a raw file of a camera; develop it first, and give the picture")
     if codec is None and not head:
         raise PictureError(f"{shown} is empty; give a {FORMAT_TITLES} picture")

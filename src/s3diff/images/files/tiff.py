@@ -84,8 +84,7 @@ class TiffCodec(Codec):
 
     def xmp(self, file: BinaryIO, path: Path) -> bytes | None:
         """See :meth:`Codec.xmp`; of a picture of any size, since no pixels are read."""
-        directories, pages = _directories(file)
-        return directories.content(pages[0], _XMP) or None
+        return self.page_xmps(file, path)[0]
 
     def page_xmps(self, file: BinaryIO, path: Path) -> list[bytes | None]:
         directories, pages = _directories(file)

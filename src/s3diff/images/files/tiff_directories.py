@@ -67,11 +67,7 @@ class Directory:
 
 
 class TiffDirectories:
-    """Walk the directories of a TIFF or BigTIFF.
-
-    Args:
-        max_directories: the walk ends after one more.
-    """
+    """Walk the directories of a TIFF or BigTIFF, up to one more than the most that are allowed."""
 
     def __init__(self, file: BinaryIO, max_directories: int) -> None:
         file.seek(0)
@@ -192,11 +188,7 @@ class TiffDirectories:
 
 
 class PatchedTiff:
-    """Copy a file's bytes with another first directory, whose entries can be changed.
-
-    Args:
-        directory: the one that becomes the first.
-    """
+    """Copy a file's bytes with another directory as the first one, whose entries can be changed."""
 
     def __init__(self, file: BinaryIO, directories: TiffDirectories, directory: Directory) -> None:
         file.seek(0)

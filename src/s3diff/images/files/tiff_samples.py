@@ -6,14 +6,13 @@ picture of 8 bits, as wide as a row has bytes. The bytes are interpreted here (T
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from s3diff.errors import PictureError
-from s3diff.images.color_profiles import srgb_from_lab
+from s3diff.images.color_profiles import by_bands, srgb_from_lab
 from s3diff.images.files.pillow_pictures import rgb_from_cmyk, turned_upright
 from s3diff.images.files.tiff_directories import Directory, PatchedTiff, TiffDirectories
 
@@ -250,10 +249,7 @@ class SampleReader:
                 alpha, more = self._rounded(alpha, "values of the transparency")
                 alpha, notes = alpha.astype(colors.dtype), notes + more
             return _joined(colors, alpha), True, notes
-        if alpha is not None:
-            values = np.concatenate([values[..., :num_colors], alpha[..., None]], axis=2)
-        else:
-            values = values[..., :num_colors]
+        values = _joined(values[..., :num_colors], alpha)
         if _FLOAT in self.formats and is_premultiplied:
             values = np.concatenate(
                 [values[..., :-1] / np.where(values[..., -1:] > 0, values[..., -1:], 1), values[..., -1:]], axis=2
@@ -282,7 +278,7 @@ class SampleReader:
             notes: tuple[str, ...] = ("floating-point values were rounded to 16 bits",)
             if values.min() < 0 or values.max() > 1:
                 notes += (f"{what} from {values.min():g} to {values.max():g} were cut to the range from 0 to 1",)
-            return _by_bands(values, lambda band: np.rint(band.astype(np.float64).clip(0, 1) * 65535), np.uint16), notes
+            return by_bands(values, lambda band: np.rint(band.astype(np.float64).clip(0, 1) * 65535), np.uint16), notes
         bits, largest = self.bits[0], 2 ** self.bits[0] - 1
         if bits in (8, 16):
             return values.copy(), ()
@@ -291,8 +287,8 @@ class SampleReader:
         notes = (f"{bits} bits per channel were rounded to 16",) if bits > 16 else ()
         if bits > 32:  # the numbers times 65535 would not fit
             shift = bits - 32
-            return _by_bands(values, lambda band: ((band >> shift) * top + (1 << 31)) // ((1 << 32) - 1), depth), notes
-        return _by_bands(values, lambda band: (band.astype(np.uint64) * top + largest // 2) // largest, depth), notes
+            return by_bands(values, lambda band: ((band >> shift) * top + (1 << 31)) // ((1 << 32) - 1), depth), notes
+        return by_bands(values, lambda band: (band.astype(np.uint64) * top + largest // 2) // largest, depth), notes
 
     def _from_lab(self, values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         """Convert to sRGB, 8 bits from 8 and 16 from more; TIFF 6.0, section 23, and Adobe's note on ICCLab."""
@@ -320,14 +316,6 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 def _joined(colors: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
     return colors if alpha is None else np.dstack([colors, alpha])
-
-
-def _by_bands(values: np.ndarray, convert: Callable[[np.ndarray], np.ndarray], depth: Any) -> np.ndarray:
-    """Convert some rows at a time, which bounds the memory of wider numbers."""
-    result = np.empty(values.shape, depth)
-    for start in range(0, len(values), _BAND_ROWS):
-        result[start : start + _BAND_ROWS] = convert(values[start : start + _BAND_ROWS])
-    return result
 
 
 def _unpacked(rows: np.ndarray, bits: int, numbers_per_block: int, order: str) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from s3diff.errors import PictureError
@@ -58,7 +57,10 @@ def require_whole(video: Video) -> int | None:
         elif states_longest:
             stated = whole
         is_countable = moving.codec_context.name in _A_FRAME_A_PACKET
-    fault = next((find(video.path) for name, find in _FAULTS.items() if name in kind), "")
+    fault = ""
+    if find := next((find for name, find in _FAULTS.items() if name in kind), None):
+        with video.path.open("rb") as file:
+            fault = find(file, os.fstat(file.fileno()).st_size)
     if fault and whole - found.seconds > _SLACK_OF_ALL_SECONDS:
         fault += f" ({float(found.seconds):.2f} of {float(whole):.2f} s)"
     if not fault and stated - found.seconds > slack:
@@ -110,46 +112,44 @@ class _Element(NamedTuple):
     end: int | None
 
 
-def _matroska_fault(path: Path) -> str:
+def _matroska_fault(file: BinaryIO, size: int) -> str:
     """Describe the first place where a file's elements do not follow each other; empty without one."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = _element(file, 0)
-        if head is None or head.name != _EBML or head.end is None:
-            return "damaged at its start"
-        segment = _element(file, head.end)
-        if segment is None or segment.name != _SEGMENT:
-            return "damaged at its start"
-        if segment.end is not None and segment.end > size:
-            return f"cut off: it states {segment.end} bytes, and has {size}"
-        at, limit = segment.start, size if segment.end is None else segment.end
-        cluster_end: int | None = 0  # None: it ends where the next one begins
-        num_unknown, tracks = 0, set[int]()
-        while at < limit:
-            found = _element(file, at)
-            if found is None:
+    head = _element(file, 0)
+    if head is None or head.name != _EBML or head.end is None:
+        return "damaged at its start"
+    segment = _element(file, head.end)
+    if segment is None or segment.name != _SEGMENT:
+        return "damaged at its start"
+    if segment.end is not None and segment.end > size:
+        return f"cut off: it states {segment.end} bytes, and has {size}"
+    at, limit = segment.start, size if segment.end is None else segment.end
+    cluster_end: int | None = 0  # None: it ends where the next one begins
+    num_unknown, tracks = 0, set[int]()
+    while at < limit:
+        found = _element(file, at)
+        if found is None:
+            return _damaged(at, size)
+        is_inside = cluster_end is None or at < cluster_end
+        known = _IN_CLUSTER if cluster_end is not None and is_inside else _IN_SEGMENT
+        known = known | _IN_CLUSTER if is_inside else known
+        num_unknown = 0 if found.name in known else num_unknown + 1
+        # Readers pass over a part of a segment that they do not know; the next one shows whether it was one.
+        if num_unknown > (not is_inside):
+            return _damaged(at, size)
+        if found.name == _CLUSTER:
+            at, cluster_end = found.start, found.end
+            if cluster_end is not None and cluster_end > limit and segment.end is not None:
                 return _damaged(at, size)
-            is_inside = cluster_end is None or at < cluster_end
-            known = _IN_CLUSTER if cluster_end is not None and is_inside else _IN_SEGMENT
-            known = known | _IN_CLUSTER if is_inside else known
-            num_unknown = 0 if found.name in known else num_unknown + 1
-            # Readers pass over a part of a segment that they do not know; the next one shows whether it was one.
-            if num_unknown > (not is_inside):
-                return _damaged(at, size)
-            if found.name == _CLUSTER:
-                at, cluster_end = found.start, found.end
-                if cluster_end is not None and cluster_end > limit and segment.end is not None:
-                    return _damaged(at, size)
-                continue
-            parent_end = cluster_end if is_inside and cluster_end is not None else limit
-            if found.end is None or found.end > parent_end:
-                # A recording that was ended by force states no length, and has nothing after its last whole packet.
-                return "" if segment.end is None and (found.end or size) >= size else _damaged(at, size)
-            if found.name == _TRACKS:
-                tracks = _track_numbers(file, found)
-            if found.name in _BLOCKS and _track_of(file, found) not in tracks:
-                return _damaged(at, size)
-            at = found.end
+            continue
+        parent_end = cluster_end if is_inside and cluster_end is not None else limit
+        if found.end is None or found.end > parent_end:
+            # A recording that was ended by force states no length, and has nothing after its last whole packet.
+            return "" if segment.end is None and (found.end or size) >= size else _damaged(at, size)
+        if found.name == _TRACKS:
+            tracks = _track_numbers(file, found)
+        if found.name in _BLOCKS and _track_of(file, found) not in tracks:
+            return _damaged(at, size)
+        at = found.end
     return ""
 
 
@@ -202,30 +202,27 @@ def _element(file: BinaryIO, at: int) -> _Element | None:
     return _Element(int.from_bytes(head[:name_length], "big"), at + start, None if is_unknown else at + start + size)
 
 
-def _avi_fault(path: Path) -> str:
-    with path.open("rb") as file:
-        head, size = file.read(8), os.fstat(file.fileno()).st_size
+def _avi_fault(file: BinaryIO, size: int) -> str:
+    head = file.read(8)
     stated = 8 + int.from_bytes(head[4:], "little")
     return f"cut off: it states {stated} bytes, and has {size}" if head[:4] == b"RIFF" and stated > size else ""
 
 
-def _flv_fault(path: Path) -> str:
+def _flv_fault(file: BinaryIO, size: int) -> str:
     """Describe the first place where a file's tags do not follow each other; each is followed by its length."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        at = int.from_bytes(file.read(9)[5:], "big") + 4
-        while at < size:
-            file.seek(at)
-            head = file.read(4)
-            end = at + 11 + int.from_bytes(head[1:], "big")
-            if head[0] & 0x1F not in _FLV_TAGS:
-                return _damaged(at, size)
-            if end > size:
-                return f"cut off, or damaged at byte {at} of {size}"
-            file.seek(end)
-            if int.from_bytes(file.read(4), "big") not in (end - at, end - at - 11, 0):  # some writers know no better
-                return _damaged(at, size)
-            at = end + 4
+    at = int.from_bytes(file.read(9)[5:], "big") + 4
+    while at < size:
+        file.seek(at)
+        head = file.read(4)
+        end = at + 11 + int.from_bytes(head[1:], "big")
+        if head[0] & 0x1F not in _FLV_TAGS:
+            return _damaged(at, size)
+        if end > size:
+            return f"cut off, or damaged at byte {at} of {size}"
+        file.seek(end)
+        if int.from_bytes(file.read(4), "big") not in (end - at, end - at - 11, 0):  # some writers know no better
+            return _damaged(at, size)
+        at = end + 4
     return ""
 
 

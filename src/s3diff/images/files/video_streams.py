@@ -158,13 +158,7 @@ class _SubRip(Copied):
 
 
 def way_into(suffix: str, stream: Any, path: Path) -> type[Copied] | None:
-    """Choose how a container takes a stream of a video; None if it does not.
-
-    Args:
-        suffix: of the container.
-        stream: of the video, opened.
-        path: of the video.
-    """
+    """Choose how a container with this suffix takes a stream, opened, of the video at ``path``; None if it does not."""
     suffix = suffix.lower()
     if stream.type == "attachment":
         return Copied if suffix == ".mkv" else None

@@ -5,6 +5,7 @@ Segments are of their own, in NUT, which keeps every time stamp exactly.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,19 +114,15 @@ def write_segment(
     """
     import av
 
-    encoder, _, (worst, best) = _ENCODERS[encoding.codec]
-    level = round(worst + (best - worst) * (encoding.quality - 1) / 99)
     try:
         with av.open(str(path), "w", format="nut") as container:
-            stream = container.add_stream(encoder, rate=video.frame_rate or 25)
+            stream = container.add_stream(_ENCODERS[encoding.codec][0], rate=video.frame_rate or 25)
             context: Any = stream.codec_context
             context.width, context.height, context.pix_fmt = *size, encoding.pixel_format
             context.time_base, context.max_b_frames = video.time_base, 0
             tag_colors(context, video)
             matrix, color_range = context.colorspace, context.color_range
-            context.options = _settings(encoding.codec, size) | (
-                {} if encoding.codec == "ffv1" else {"crf": str(level)}
-            )
+            context.options = _settings(encoding, size)
             durations: dict[int, int] = {}
             for frame in frames:
                 made: Any = av.VideoFrame.from_ndarray(frame.pixels, _RGB[frame.pixels.dtype.name])
@@ -201,28 +198,17 @@ def join_segments(segments: Iterable[Path], video: Video, target: Path, comment:
                 in_packets = [each for each in beside if each.type != "attachment"]
                 packets = source.demux(in_packets) if in_packets else iter(())
                 made = (one for packet in packets for one in copied[packet.stream.index].packets(packet))
-                _interleave(container, moving, [first, *pending], made)
+                frames = _packets_of([first, *pending], moving)
+                for packet in heapq.merge(made, frames, key=lambda each: each.dts * each.time_base):
+                    container.mux_one(packet)
         except av.FFmpegError as error:
             raise OutputError(
                 f"{shown_path(target)} cannot be written ({error.strerror}); .mkv holds most kinds of streams"
             ) from error
 
 
-def _interleave(container: Any, moving: Any, segments: list[Path], others: Iterator[Any]) -> None:
-    """Write the packets of the moving picture and of the other streams, in the order of their times."""
-    other = next(others, None)
-    for packet in _packets_of(segments):
-        while other is not None and other.dts * other.time_base <= packet.dts * packet.time_base:
-            container.mux_one(other)
-            other = next(others, None)
-        packet.stream = moving
-        container.mux_one(packet)
-    while other is not None:
-        container.mux_one(other)
-        other = next(others, None)
-
-
-def _packets_of(segments: list[Path]) -> Iterator[Any]:
+def _packets_of(segments: list[Path], stream: Any) -> Iterator[Any]:
+    """Yield the packets of the moving picture, for its stream in the result."""
     import av
 
     for path in segments:
@@ -232,12 +218,16 @@ def _packets_of(segments: list[Path]) -> Iterator[Any]:
                     # Without B-frames both times are one. FFmpeg gives no dts where an H.264 stream ends at its seventh
                     # frame, with which it has just guessed how frames are ordered.
                     packet.dts = packet.pts
+                    packet.stream = stream
                     yield packet
 
 
-def _settings(codec: str, size: tuple[int, int]) -> dict[str, str]:
-    settings = dict(_ENCODERS[codec][1])
-    if codec == "h265" and min(size) < _SMALL_PX:
+def _settings(encoding: Encoding, size: tuple[int, int]) -> dict[str, str]:
+    _, fixed, (worst, best) = _ENCODERS[encoding.codec]
+    settings = dict(fixed)
+    if encoding.codec != "ffv1":
+        settings["crf"] = str(round(worst + (best - worst) * (encoding.quality - 1) / 99))
+    if encoding.codec == "h265" and min(size) < _SMALL_PX:
         settings["x265-params"] += ":cutree=0"
     return settings
 

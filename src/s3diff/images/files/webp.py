@@ -33,12 +33,7 @@ class WebPCodec(Codec):
         return self.saved(to_image(picture, with_16_bits=False), settings), ()
 
     def write_frames(
-        self,
-        file: BinaryIO,
-        pictures: Iterator[Picture],
-        animation: Animation,
-        settings: dict[str, Any],
-        size: tuple[int, int],
+        self, file: BinaryIO, pictures: Iterator[Picture], animation: Animation, settings: dict[str, Any]
     ) -> tuple[str, ...]:
         images = FrameImages(pictures, animation.num_frames)
         timing = {"duration": [round(each) for each in animation.milliseconds], "loop": animation.num_plays}

@@ -33,11 +33,7 @@ class XmpError(ValueError):
 
 
 def is_plain_packet(data: bytes, names: re.Pattern[bytes]) -> bool:
-    """Check whether a packet is valid UTF-8 and mentions none of the names, so that no costly tree is needed.
-
-    Args:
-        names: of properties and namespaces.
-    """
+    """Check whether a packet is valid UTF-8 without these names of properties and namespaces: then it needs no tree."""
     if b":Description" not in data or b"\0" in data[:4] or names.search(data):
         return False
     depth = deepest = 0
@@ -149,11 +145,7 @@ class XmpPacket:
                     element.removeAttributeNode(attribute)
 
     def remove_item(self, element: XmlElement) -> bool:
-        """Remove the list item that contains an element, and with the last item the list.
-
-        Returns:
-            Whether the element was in a list.
-        """
+        """Remove the list item with an element, and with the last item the list; return whether it was in a list."""
         node = element
         while node is not None and node.nodeType == Node.ELEMENT_NODE:
             if (node.namespaceURI, node.localName) == (RDF, "li"):
@@ -199,11 +191,7 @@ class XmpPacket:
                 children.insertBefore(item, children.lastChild)
 
     def split(self, max_bytes: int) -> bytes | None:
-        """Move the longest properties into a second packet, until the rest has this many bytes.
-
-        Returns:
-            The second packet; None if that is impossible.
-        """
+        """Move the longest properties into a second packet, until the rest has this many bytes; None if impossible."""
         moved: Any = minidom.parseString(
             f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}"/></x:xmpmeta>'.encode()
         )
@@ -301,10 +289,6 @@ def _value(element: XmlElement) -> str:
     """Return a simple property's value: its text, or the address it refers to."""
     if element.hasAttributeNS(RDF, "resource"):
         return str(element.getAttributeNS(RDF, "resource"))
-    return _text(element)
-
-
-def _text(element: XmlElement) -> str:
     kinds = (Node.TEXT_NODE, Node.CDATA_SECTION_NODE)
     return "".join(node.data for node in element.childNodes if node.nodeType in kinds)
 
