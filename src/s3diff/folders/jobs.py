@@ -107,7 +107,9 @@ def plan_jobs(
             if named_as_folder:
                 given = "its name ends like a folder's"
             raise OutputError(f"{output} is one file, but {given}; give a folder, such as restored/")
-        jobs, root = _named(sources, target, writing, names or {}), target
+        results = name_results(sources, writing, names or {})
+        jobs = [RestoreJob(source, target / result) for (source, _), result in zip(sources, results, strict=True)]
+        root = target
         if not writing.overwrite:
             jobs = _without_results(jobs, found.left_out)
     elif not target.suffix:
@@ -187,13 +189,6 @@ def is_earlier_result(path: Path, entry: Path, output: Path) -> bool:
     """Check whether a picture lies in an output folder inside the input folder: a second run must not restore it."""
     root, results, place = (Path(os.path.realpath(each)) for each in (entry, output, path))
     return root in results.parents and results in place.parents
-
-
-def _named(
-    sources: list[tuple[Path, Path]], folder: Path, writing: OutputOptions, names: dict[str, str]
-) -> list[RestoreJob]:
-    targets = name_results(sources, writing, names)
-    return [RestoreJob(source, folder / target) for (source, _), target in zip(sources, targets, strict=True)]
 
 
 def name_results(

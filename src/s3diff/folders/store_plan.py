@@ -25,7 +25,7 @@ class StoreJob(NamedTuple):
     """Hold one picture of a run over stores.
 
     Attributes:
-        source: a path or an address.
+        source: an address, or an absolute path, since workers have another working folder.
         target: the result's key in the output store.
         stamp: the source's stamp at planning; empty if it was not read.
         replace: whether the result replaces an existing object.
@@ -152,7 +152,7 @@ class _Search:
         self.plan.left_out = found.left_out
         self.plan.failed += [(str(path), reason) for path, _, reason in found.failed]
         for path, place in found.pictures:
-            self._add(_absolute(path), PurePosixPath(place.as_posix()), stamp_of_file(path) or "")
+            self._add(os.path.abspath(path), PurePosixPath(place.as_posix()), stamp_of_file(path) or "")
 
     def take_address(self, name: str) -> None:
         bucket, key = split_address(name)
@@ -180,7 +180,7 @@ class _Search:
         """Add listed pictures; missing ones are included, and fail when they are read."""
         if not names:
             return
-        sources = [name if is_address(name) else _absolute(local_name(name)) for name in names]
+        sources = [name if is_address(name) else os.path.abspath(local_name(name)) for name in names]
         places = [source.replace("\\", "/").split("/") if os.sep == "\\" else source.split("/") for source in sources]
         folders = [parts[:-1] for parts in places]
         levels = enumerate(zip(*folders, strict=False))
@@ -210,11 +210,6 @@ class _Search:
         if not is_picture:
             left_out.add_no_picture(place.name)
         return is_picture
-
-
-def _absolute(path: str | Path) -> str:
-    """Make a path absolute: workers have another working folder."""
-    return os.path.abspath(path)
 
 
 def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:

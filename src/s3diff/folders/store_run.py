@@ -38,14 +38,9 @@ class WorkerOptions:
 
     Attributes:
         output: folder or address of the results.
-        run: see :class:`s3diff.folders.manifest.Manifest`.
-        run_id: the run's name.
+        run, run_id: see :class:`s3diff.folders.manifest.Manifest`.
         model: a name or a model folder, at the same path on every machine.
-        options: for all pictures.
-        writing: format, names and quality of results.
-        device: see :class:`Restorer`.
-        precision: see :class:`Restorer`.
-        fast: see :class:`Restorer`.
+        device, precision, fast: see :class:`Restorer`.
         threads: torch's threads in each worker; None keeps torch's own number.
         batch: most small pictures of one size that run together.
     """
@@ -82,7 +77,6 @@ class StoreWorker:
     """Restore tasks one after the other with one model.
 
     Args:
-        options: the run's.
         restorer: a loaded model; None loads the one of ``options``.
 
     Raises:
@@ -109,13 +103,11 @@ class StoreWorker:
         rows: list[dict[str, Any]] = []
         try:
             new = [(job.target, job.stamp) for job in jobs if not job.replace]
-            flight = Flight(
-                self._store, self._options.run, self._options.run_id, new, "\n".join(job.target for job in jobs)
-            )
+            name = "\n".join(job.target for job in jobs)
+            flight = Flight(self._store, self._options.run, self._options.run_id, new, name)
             pending = []
             for job in jobs:
-                row = self._earlier(job, flight) if flight.num_tries else None
-                if row is None:
+                if (row := self._earlier(job, flight)) is None:
                     pending.append(job)
                 else:
                     rows.append(row)
@@ -132,7 +124,7 @@ class StoreWorker:
         """Return the outcome from an earlier try of this task, whose worker died; None without one."""
         if job.target in flight.ended:
             return flight.ended[job.target]
-        if job.replace or self._store.find(job.target) is None:
+        if not flight.num_tries or job.replace or self._store.find(job.target) is None:
             return None
         row = {**_row_start("done", job), "recovered": True}
         flight.add(row)
@@ -166,7 +158,7 @@ class _Fetched(NamedTuple):
 
 
 class _StoreRunner:
-    """Restore pictures of stores, each through a scratch folder of its own."""
+    """Restore pictures of stores, each through a scratch folder of its own; a ``BatchRunner``."""
 
     def __init__(self, restorer: Restorer, options: WorkerOptions, store: Store, scratch: Path) -> None:
         self._store, self._scratch, self.batch = store, scratch, options.batch
@@ -213,16 +205,13 @@ class _StoreRunner:
             return partial(self._put, job, self._runner(job).restore(job, opened.picture, watcher))
 
     def batch_key(self, opened: _Fetched) -> Hashable | None:
-        """See :class:`s3diff.folders.runners.BatchRunner`."""
         key = self._new.batch_key(opened.picture)
         return None if key is None else (key, opened.replace)
 
     def is_enough(self, opened: Sequence[_Fetched]) -> bool:
-        """See :class:`s3diff.folders.runners.BatchRunner`."""
         return self._new.is_enough([each.picture for each in opened])
 
     def restore_batch(self, jobs: Sequence[RestoreJob], opened: Sequence[_Fetched]) -> list[Finish]:
-        """See :class:`s3diff.folders.runners.BatchRunner`."""
         runner = self._runner(jobs[0])
         finishes = runner.restore_batch(jobs, [each.picture for each in opened])
         return [partial(self._put, job, finish) for job, finish in zip(jobs, finishes, strict=True)]
