@@ -14,8 +14,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,25 +247,19 @@ class Client:
         raise AssertionError
 
     def _sent(self, method: str, path: str, **options: Any) -> httpx.Response:
-        with self._reaching():
+        import httpx
+
+        try:
             return self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise _UnreachableError(
+                f"the service at {self.url} cannot be reached ({reason_of(error).lower()}); look whether it runs"
+            ) from error
 
     def _checked(self, answer: httpx.Response) -> httpx.Response:
         if answer.status_code < 300:
             return answer
         raise _error_of(answer, self.url)
-
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        import httpx
-
-        try:
-            yield
-        except httpx.HTTPError as error:
-            reason = reason_of(error).lower()
-            raise _UnreachableError(
-                f"the service at {self.url} cannot be reached ({reason}); look whether it runs"
-            ) from error
 
 
 class _UnreachableError(ServiceError):
@@ -290,8 +284,7 @@ class RemoteJob:
             JobNotFoundError: the service has removed the job.
             ServiceError: see :meth:`Client.restore`.
         """
-        told = self._look(wait_seconds)
-        return Progress(**{name: told[name] for name in Progress.__dataclass_fields__})
+        return _progress(self._look(wait_seconds))
 
     def result(self, progress: Callable[[Progress], None] | None = None) -> ServedResult:
         """Wait for the end and fetch the result.
@@ -305,7 +298,7 @@ class RemoteJob:
         step = _WAIT_SECONDS if progress is None else _PROGRESS_SECONDS
         while (told := self._look(step))["state"] in ("queued", "running"):
             if progress is not None:
-                progress(Progress(**{name: told[name] for name in Progress.__dataclass_fields__}))
+                progress(_progress(told))
         if told["state"] == "cancelled":
             raise JobCancelledError("the job was cancelled")
         if told["state"] == "failed":
@@ -334,6 +327,10 @@ class RemoteJob:
     def _look(self, wait_seconds: float) -> dict[str, Any]:
         told: dict[str, Any] = self._client._again("GET", self._path, params={"wait": wait_seconds}).json()
         return told
+
+
+def _progress(told: Mapping[str, Any]) -> Progress:
+    return Progress(**{name: told[name] for name in Progress.__dataclass_fields__})
 
 
 def _error_class(code: str) -> type[S3DiffError]:

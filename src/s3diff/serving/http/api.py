@@ -21,7 +21,7 @@ from starlette.routing import Match
 from s3diff.errors import OptionError, QueueFullError, S3DiffError
 from s3diff.option_texts import form_options
 from s3diff.service_errors import ENDED, NO_RESULT, TOO_MANY, code_of_status, failure_of
-from s3diff.serving.http.answers import CLIENT_HAS_LEFT, error_answer, failure_answer, has_ended, sent, wants_json
+from s3diff.serving.http.answers import CLIENT_HAS_LEFT, error_answer, has_ended, sent, wants_json
 from s3diff.serving.http.auth import Auth
 from s3diff.serving.http.forms import picture_and_options, read_form
 from s3diff.serving.http.metrics import Metrics
@@ -334,7 +334,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         failure = failure_of(error)
         if failure.kind.text is not None:  # the log has the paths, the client does not
             _LOG.error("%s: %s", failure.kind.code, error)
-        return failure_answer(failure)
+        return error_answer(failure.kind.code, failure.message, failure.field, failure.retry_seconds)
 
     @app.exception_handler(ClientDisconnect)
     async def left(_: Request, __: Exception) -> Response:

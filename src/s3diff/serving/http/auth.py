@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from s3diff.errors import OptionError
@@ -58,12 +57,8 @@ class Auth:
         return None if owner is None else self._by_owner.get(owner)
 
     def owner_of_token(self, token: str) -> str | None:
-        """Return the owner of a token; None for an unknown one, which takes as long as a known one."""
-        found = None
-        for known, client in self._clients.items():
-            if hmac.compare_digest(known.encode(), token.encode("utf-8", "surrogateescape")):
-                found = client.owner
-        return found
+        """Return the owner of a token; None for an unknown one."""
+        return self._owner_by(lambda known: known, token)
 
     def session_of_token(self, token: str) -> str | None:
         """Make the value of :data:`SESSION_COOKIE` (HttpOnly, SameSite=Strict); None for a wrong token.
@@ -72,15 +67,18 @@ class Auth:
         """
         return None if self.owner_of_token(token) is None else _session(token)
 
-    def owner_of_request(self, authorization: str | None, cookies: str | None) -> str | None:
+    def owner_of_request(self, authorization: str | None, session: str | None) -> str | None:
         """Return who sends a request, by ``Authorization: Bearer`` or the session's cookie; None if unknown."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() == "bearer" and (owner := self.owner_of_token(token.strip())) is not None:
             return owner
-        session = _cookie(cookies)
+        return None if session is None else self._owner_by(_session, session)
+
+    def _owner_by(self, made_of: Callable[[str], str], given: str) -> str | None:
+        """Find the token of which the given text is made; an unknown text takes as long as a known one."""
         found = None
-        for known, client in self._clients.items():
-            if session is not None and hmac.compare_digest(_session(known), session):
+        for token, client in self._clients.items():
+            if hmac.compare_digest(made_of(token).encode(), given.encode("utf-8", "surrogateescape")):
                 found = client.owner
         return found
 
@@ -128,11 +126,3 @@ def read_clients(path: Path) -> list[Client]:
 
 def _session(token: str) -> str:
     return hmac.new(token.encode(), b"s3diff session", hashlib.sha256).hexdigest()
-
-
-def _cookie(cookies: str | None) -> str | None:
-    try:
-        found = SimpleCookie(cookies or "").get(SESSION_COOKIE)
-    except CookieError:
-        return None
-    return found.value if found is not None and found.value.isascii() else None

@@ -14,12 +14,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s3diff.service_errors import BODY_TOO_LARGE, NO_TOKEN, SERVICE_ERRORS, TOO_SLOW
 from s3diff.serving.http.answers import CLIENT_HAS_LEFT, error_answer
-from s3diff.serving.http.auth import Auth
+from s3diff.serving.http.auth import SESSION_COOKIE, Auth
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.logs import new_request_id, request_id
 
@@ -198,7 +199,8 @@ class TokenGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
-            owner = self.auth.owner_of_request(headers.get("authorization"), headers.get("cookie"))
+            session = HTTPConnection(scope).cookies.get(SESSION_COOKIE)
+            owner = self.auth.owner_of_request(headers.get("authorization"), session)
             scope.setdefault("state", {})["owner"] = owner
             scope["state"]["client"] = self.auth.client_of(owner)
             if self.auth.is_required and owner is None and route_path(scope) not in self.auth.open_paths:

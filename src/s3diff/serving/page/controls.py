@@ -7,7 +7,7 @@ its own gets a plain one, which is named in English.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from s3diff.formats import FORMATS, VideoCodec
@@ -128,11 +128,7 @@ def told_values() -> dict[str, str]:
 
 
 def _default(name: str) -> Any:
-    for options in (RestoreOptions, OutputOptions, VideoOptions):
-        for field in fields(options):
-            if field.name == name:
-                return field.default
-    raise KeyError(name)
+    return next(getattr(kind, name) for kind in (RestoreOptions, OutputOptions, VideoOptions) if hasattr(kind, name))
 
 
 def _control(
