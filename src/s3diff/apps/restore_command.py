@@ -135,12 +135,15 @@ def restore(
         )  # fmt: skip
     if stream:
         _refuse("--stream and ", " exclude each other; leave out one of them", journal=journal, shard=shard)
+    from s3diff.apps.restore_single import load_model
     from s3diff.folders.default_output import default_output, video_output
     from s3diff.folders.jobs import RestoreJob, parse_shard, plan_jobs, read_lists
     from s3diff.images.files.tiff import silence_libtiff
 
     silence_libtiff()
-    load = partial(_load, name_of_model, device, precision, quiet, options, fast=fast, backend=backend, replay=replay)
+    load = partial(
+        load_model, name_of_model, device, precision, options, fast=fast, backend=backend, replay=replay, quiet=quiet
+    )
     if film is not None:  # VideoOptions' own default would replace files
         video = replace(video, **{name: getattr(writing, name) for name in ("quality", "overwrite", "provenance")})
         if server is None:
@@ -218,22 +221,6 @@ def _refuse(before: str, after: str, **given: object) -> None:
     for name, value in given.items():
         if value is not None and value is not False:
             raise OptionError(f"{before}--{name.replace('_', '-')}{after}")
-
-
-def _load(
-    model: str, device: str, precision: Precision, quiet: bool, options: RestoreOptions, *,
-    fast: bool, backend: Backend, replay: Replay | None, how: str = "",
-) -> Restorer:  # fmt: skip
-    from s3diff.apps.restore_single import load_model
-
-    restorer = load_model(model, device, precision, quiet, fast=fast, backend=backend, replay=replay)
-    restorer.check(options)
-    if not quiet:
-        where = restorer.device if restorer.runtime is None else restorer.runs_on
-        remark(f"model {restorer.model.name}  device {where}  precision {restorer.precision}{how}")
-        for reason in restorer.acceleration.reasons if fast else ():
-            remark(f"  {reason}")
-    return restorer
 
 
 def _client(server: str | None, token: str | None) -> AbstractContextManager[Client | None]:

@@ -34,9 +34,6 @@ def run_tasks(
     A task whose worker or node dies is repeated, and continues from the earlier try's records. Pixels stay on workers.
 
     Args:
-        jobs: the pending pictures.
-        options: for every worker.
-        workers: the pool.
         rows_per_task: pictures per task; None chooses by the number of pictures and workers, never less than a batch.
         load: creates the object that restores tasks, in each worker; None for :class:`StoreWorker`.
 

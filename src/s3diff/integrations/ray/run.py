@@ -17,7 +17,7 @@ from s3diff.folders.restore import FolderResult, describe_run
 from s3diff.folders.run import Outcome
 from s3diff.folders.store_plan import StorePlan, leave_out_done, plan_store_jobs
 from s3diff.folders.store_run import WorkerOptions
-from s3diff.folders.stores import Store, open_store
+from s3diff.folders.stores import open_store
 from s3diff.integrations.ray.cluster import Workers
 from s3diff.integrations.ray.restoration import run_tasks
 from s3diff.options import OutputOptions, Precision, RestoreOptions
@@ -50,19 +50,15 @@ class ClusterRun:
     Args:
         inputs: see :func:`s3diff.folders.store_plan.plan_store_jobs`.
         output: name of the folder or address of the results and their manifest.
-        options: for all pictures.
         model: a name or a model folder, at the same path on every machine.
         writing: format, names and quality of the results, and whether they may replace objects.
-        device: of each worker.
-        precision: of each worker.
-        fast: of each worker.
+        device, precision, fast: of each worker; see :class:`s3diff.Restorer`.
         recursive: descend into folders and prefixes.
         listed: further pictures by path or address.
         skip_existing: skip pictures whose output exists.
         batch: most small pictures of one size that run together in a worker.
 
     Attributes:
-        store: the output.
         plan: the pending pictures.
         result: complete when the iteration has ended.
 
@@ -91,39 +87,32 @@ class ClusterRun:
         options = RestoreOptions() if options is None else options
         writing = OutputOptions() if writing is None else writing
         name, fingerprint, place = _described(model)
-        self.store: Store = open_store(output)
+        store = open_store(output)
         self.plan: StorePlan = plan_store_jobs(
-            inputs, self.store, recursive=recursive, listed=listed, writing=writing,
+            inputs, store, recursive=recursive, listed=listed, writing=writing,
             names={"model": name, "scale": f"{options.scale:g}"},
         )  # fmt: skip
         run = describe_run(fingerprint, options, writing)
-        self._manifest = Manifest(self.store, run, run_id())
-        leave_out_done(self.plan, self.store, self._manifest, skip_existing=skip_existing, overwrite=writing.overwrite)
+        self._manifest = Manifest(store, run, run_id())
+        leave_out_done(self.plan, store, self._manifest, skip_existing=skip_existing, overwrite=writing.overwrite)
         self.worker_options = WorkerOptions(
-            output=self.store.name, run=run, run_id=self._manifest.run_id, model=place, options=options,
+            output=store.name, run=run, run_id=self._manifest.run_id, model=place, options=options,
             writing=writing, device=device, precision=precision, fast=fast, batch=batch,
         )  # fmt: skip
         self.result = ClusterResult(skipped=dict(self.plan.skipped), left_out=self.plan.left_out)
         for source, reason in self.plan.failed:
             self._count_failed(source, "", reason)
 
-    def rows(
-        self, workers: Workers, *, threads: int | None = None, rows_per_task: int | None = None
-    ) -> Generator[dict[str, Any], None, None]:
+    def rows(self, workers: Workers) -> Generator[dict[str, Any], None, None]:
         """Restore the pictures; yield one row of the manifest for each.
-
-        Args:
-            workers: the pool.
-            threads: torch's threads in each worker; None for its number of CPUs.
-            rows_per_task: see :func:`run_tasks`.
 
         Raises:
             S3DiffError: no further picture can be restored; finished ones are in the manifest.
         """
         started = time.monotonic()
-        options = replace(self.worker_options, threads=workers.cpus if threads is None else threads)
+        options = replace(self.worker_options, threads=workers.cpus)
         try:
-            with closing(run_tasks(self.plan.jobs, options, workers, rows_per_task=rows_per_task)) as tasks:
+            with closing(run_tasks(self.plan.jobs, options, workers)) as tasks:
                 for task in tasks:
                     self._manifest.add(task.rows, task.flight)
                     for row in task.rows:
