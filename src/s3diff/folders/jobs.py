@@ -68,10 +68,9 @@ def plan_jobs(
     """Pair every input picture with its own output.
 
     Args:
-        inputs: files, folders, and patterns such as ``photos/**/*.jpg``.
+        inputs, recursive: see :func:`find_pictures`.
         output: a file for one input file, otherwise a folder. Inside it a picture keeps its relative path, unless
             ``writing`` says otherwise.
-        recursive: descend into folders, except the output's.
         listed: further files by name; their tree below their common folder is kept. A missing file is a job that
             fails.
         shard: (i, N): only the i-th of N parts, counted from 0. A picture's part depends only on its path in the
