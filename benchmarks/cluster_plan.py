@@ -23,7 +23,7 @@ from ray_environment import set_up_ray
 
 from s3diff.folders.manifest import Manifest, run_id
 from s3diff.folders.store_plan import StoreJob, leave_out_done, plan_store_jobs
-from s3diff.folders.store_run import TaskResult, WorkerOptions
+from s3diff.folders.store_worker import TaskResult, WorkerOptions
 from s3diff.folders.stores import Entry
 
 ROWS_PER_TASK, WORKERS = 32, 2

@@ -19,7 +19,7 @@ from s3diff.degradation.records import from_records, to_records
 from s3diff.degradation.settings import PRESETS, DegradationSettings, DegradeOptions
 from s3diff.degradation.synthesis import draw_by_name
 from s3diff.errors import OptionError, OutputError, PictureError
-from s3diff.folders.jobs import RestoreJob, distinct_jobs, is_earlier_result, place_of, plan_jobs
+from s3diff.folders.plan import RestoreJob, distinct_jobs, is_earlier_result, place_of, plan_jobs
 from s3diff.images.files.reading import read_picture
 from s3diff.images.files.writing import check_writable, write_picture
 from s3diff.images.picture import Picture, rgb_8_bits

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from s3diff.errors import S3DiffError
-from s3diff.folders.jobs import RestoreJob
+from s3diff.folders.plan import RestoreJob
 from s3diff.folders.run import Outcome
 from s3diff.images.files.reading import stated_size
 from s3diff.messages import shown_path
@@ -138,7 +138,7 @@ _STAGES = {
 
 
 class RunProgress:
-    """Follow the pictures of a run; a :class:`s3diff.folders.runners.PictureWatcher`.
+    """Follow the pictures of a run; a :class:`s3diff.folders.picture_runners.PictureWatcher`.
 
     Args:
         speed_of: returns the ``speed_key``; None if a service restores the pictures.

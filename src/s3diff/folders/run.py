@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeAlias
 
 from s3diff.atomic_write import remove_leftovers
 from s3diff.errors import DiskFullError, OutputError, PictureError
-from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.folders.journal import Journal, Stamp, stamp_of
-from s3diff.folders.runners import Finish, JobRunner, PictureWatcher
+from s3diff.folders.picture_runners import Finish, JobRunner, PictureWatcher
+from s3diff.folders.plan import RestoreJob, require_inside
 from s3diff.formats import holds_pages
 from s3diff.images.files.writing import require_regular
 from s3diff.json_lines import AppendedLines

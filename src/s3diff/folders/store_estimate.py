@@ -10,7 +10,7 @@ from pathlib import Path
 
 from s3diff.errors import PictureError, S3DiffError
 from s3diff.folders.store_plan import StoreJob, StorePlan
-from s3diff.folders.store_run import WorkerOptions
+from s3diff.folders.store_worker import WorkerOptions
 from s3diff.folders.stores import fetch
 from s3diff.images.files.reading import picture_header
 from s3diff.messages import counted

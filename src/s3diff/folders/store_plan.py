@@ -14,8 +14,8 @@ from typing import NamedTuple
 from s3diff.atomic_write import ABANDONED_SECONDS, remove_leftovers
 from s3diff.errors import OutputError, PictureError
 from s3diff.folders.inputs import HIDDEN, INSIDE, RESULTS, LeftOut, find_pictures
-from s3diff.folders.jobs import name_results
 from s3diff.folders.manifest import Manifest
+from s3diff.folders.plan import name_results
 from s3diff.folders.stores import FolderStore, ObjectStore, Store, is_address, local_name, split_address, stamp_of_file
 from s3diff.formats import PICTURE_EXTENSIONS
 from s3diff.options import OutputOptions

@@ -9,7 +9,7 @@ from typing import Any
 
 from s3diff.errors import S3DiffError
 from s3diff.folders.store_plan import StoreJob
-from s3diff.folders.store_run import StoreWorker, TaskResult, WorkerOptions
+from s3diff.folders.store_worker import StoreWorker, TaskResult, WorkerOptions
 from s3diff.integrations.ray.cluster import Workers, import_ray, ray_errors
 
 #: Pictures per task: enough that fetching and restoring overlap, few enough that workers end at about the same time.

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from s3diff.errors import S3DiffError
-from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.manifest import Manifest, run_id
+from s3diff.folders.plan import RestoreJob
 from s3diff.folders.restore import FolderResult, describe_run
 from s3diff.folders.run import Outcome
 from s3diff.folders.store_plan import StorePlan, leave_out_done, plan_store_jobs
-from s3diff.folders.store_run import WorkerOptions
+from s3diff.folders.store_worker import WorkerOptions
 from s3diff.folders.stores import open_store
 from s3diff.integrations.ray.cluster import Workers
 from s3diff.integrations.ray.restoration import run_tasks

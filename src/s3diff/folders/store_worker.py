@@ -17,10 +17,10 @@ from shutil import rmtree
 from typing import Any
 
 from s3diff.errors import DISK_FULL, DiskFullError, OutputError, PictureError, S3DiffError
-from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.folders.manifest import DEADLY_TRIES, Flight
+from s3diff.folders.picture_runners import Finish, LocalRunner, PictureWatcher
+from s3diff.folders.plan import RestoreJob, require_inside
 from s3diff.folders.run import Outcome, run_jobs
-from s3diff.folders.runners import Finish, LocalRunner, PictureWatcher
 from s3diff.folders.store_plan import StoreJob
 from s3diff.folders.stores import AlreadyThereError, Store, fetch, is_address, local_name, open_store
 from s3diff.messages import reason_of

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from s3diff.folders.jobs import RestoreJob, require_inside
+from s3diff.folders.plan import RestoreJob, require_inside
 from s3diff.formats import format_of
 from s3diff.images.files.writing import check_writable
 from s3diff.options import OutputOptions, RestoreOptions
