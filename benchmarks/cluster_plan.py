@@ -90,7 +90,7 @@ def run_here(jobs: Sequence[StoreJob]) -> Iterator[TaskResult]:
 def run_on_ray(jobs: Sequence[StoreJob]) -> Iterator[TaskResult]:
     """Yield the results of all tasks as a run on a cluster does, from a Ray of this machine."""
     from s3diff.integrations.ray.cluster import Workers, connected
-    from s3diff.integrations.ray.restoration import run_tasks
+    from s3diff.integrations.ray.run import run_tasks
 
     options = WorkerOptions(output="memory", run=RUN, run_id="stub")
     with connected(cpus=WORKERS):

@@ -267,7 +267,7 @@ def test_a_worker_has_its_cpu_and_its_share_of_a_gpu(cluster: None) -> None:
     from s3diff.folders.store_plan import StoreJob
     from s3diff.folders.store_worker import TaskResult, WorkerOptions
     from s3diff.integrations.ray.cluster import Workers
-    from s3diff.integrations.ray.restoration import run_tasks
+    from s3diff.integrations.ray.run import run_tasks
 
     def load(_: WorkerOptions) -> Any:
         def has(jobs: Any) -> TaskResult:
@@ -335,7 +335,7 @@ def test_a_picture_that_kills_every_worker_is_named_and_costs_no_other(
     from s3diff.folders.store_plan import StoreJob
     from s3diff.folders.store_worker import StoreWorker, WorkerOptions
     from s3diff.integrations.ray.cluster import Workers
-    from s3diff.integrations.ray.restoration import run_tasks
+    from s3diff.integrations.ray.run import run_tasks
 
     def load(options: WorkerOptions) -> Any:
         worker = StoreWorker(options)
