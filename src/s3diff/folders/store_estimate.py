@@ -28,8 +28,6 @@ def describe_estimate(
     """Write what a run will skip and how long it will take, in lines for people.
 
     Args:
-        settings: of every worker.
-        num_workers: that work at the same time.
         seconds_per_megapixel: of the result, of one worker; None to measure it here, with a picture of median size.
         price: of one worker for an hour; None for no costs.
 

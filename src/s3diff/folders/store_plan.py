@@ -69,9 +69,7 @@ def plan_store_jobs(
         inputs: folders, files and patterns, and addresses of objects, prefixes and patterns such as
             ``s3://bucket/photos/**/*.jpg``.
         output: folder or address of the results; pictures keep their paths below their input.
-        recursive: descend into folders and prefixes.
         listed: further pictures by path or address; their tree below their common folder is kept.
-        writing: format and names of the results.
         names: template fields besides ``stem`` and ``extension``.
 
     Raises:

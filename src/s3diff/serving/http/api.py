@@ -48,7 +48,7 @@ from s3diff.serving.http.schemas import (
     picture_answer,
 )
 from s3diff.serving.jobs import Job
-from s3diff.serving.limits import Quota
+from s3diff.serving.limits import Client, Quota
 from s3diff.serving.service import NO_QUOTA, RestorationService
 from s3diff.version import __version__
 
@@ -300,14 +300,20 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
 
 
 def owner_of(request: Request) -> str | None:
-    """Return the request's owner, set by the token guard."""
-    owner: str | None = request.scope.get("state", {}).get("owner")
-    return owner
+    """Return the owner of the jobs that the request hands in; None where everybody is admitted."""
+    client = _client(request)
+    return None if client is None else client.owner
 
 
 def _quota(request: Request) -> Quota:
-    client = request.scope.get("state", {}).get("client")
+    client = _client(request)
     return NO_QUOTA if client is None else client.quota
+
+
+def _client(request: Request) -> Client | None:
+    """Return who sends the request, as the token guard has found out."""
+    client: Client | None = request.scope.get("state", {}).get("client")
+    return client
 
 
 async def _accepted(request: Request, service: RestorationService, job: Job) -> JSONResponse:

@@ -191,7 +191,7 @@ class SiteGuard:
 
 
 class TokenGuard:
-    """Require a token except on open paths; store its holder in ``scope["state"]``: ``owner``, ``client``."""
+    """Require a token except on open paths; store its holder in ``scope["state"]["client"]``."""
 
     def __init__(self, app: ASGIApp, auth: Auth) -> None:
         self.app, self.auth = app, auth
@@ -200,10 +200,9 @@ class TokenGuard:
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
             session = HTTPConnection(scope).cookies.get(SESSION_COOKIE)
-            owner = self.auth.owner_of_request(headers.get("authorization"), session)
-            scope.setdefault("state", {})["owner"] = owner
-            scope["state"]["client"] = self.auth.client_of(owner)
-            if self.auth.is_required and owner is None and route_path(scope) not in self.auth.open_paths:
+            client = self.auth.client_of_request(headers.get("authorization"), session)
+            scope.setdefault("state", {})["client"] = client
+            if self.auth.is_required and client is None and route_path(scope) not in self.auth.open_paths:
                 if scope["type"] == "http":
                     await self._refuse(scope, headers)(scope, receive, send)
                 return  # a web socket that is not accepted is closed

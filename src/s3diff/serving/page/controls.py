@@ -48,12 +48,10 @@ class Control:
         default: the option's own default; a control with this value is not sent.
         choices: the values of choices and menus; an empty one stands for none.
         titles: of choices that are named alike in every language, by value.
-        low: smallest value, of sliders.
-        high: largest value, of sliders.
+        low, high: smallest and largest value, of sliders.
         step: of sliders and numbers.
         placeholder: of numbers and texts.
-        label: of a plain control, whose name stands in no file of texts.
-        info: of a plain control.
+        label, info: of a plain control, whose name stands in no file of texts.
     """
 
     field: str
