@@ -71,7 +71,7 @@ def count_stores(module):
     module.ObjectStore.write = counted
 
 class Counting(importlib.abc.MetaPathFinder):
-    found = {"s3diff.folders.runners": count_runners, "s3diff.folders.stores": count_stores}
+    found = {"s3diff.folders.picture_runners": count_runners, "s3diff.folders.stores": count_stores}
 
     def find_spec(self, name, path, target=None):
         if "S3DIFF_CHAOS_LOG" not in os.environ or (count := self.found.pop(name, None)) is None:

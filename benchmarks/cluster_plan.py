@@ -23,7 +23,7 @@ from ray_environment import set_up_ray
 
 from s3diff.folders.manifest import Manifest, run_id
 from s3diff.folders.store_plan import StoreJob, leave_out_done, plan_store_jobs
-from s3diff.folders.store_run import TaskResult, WorkerOptions
+from s3diff.folders.store_worker import TaskResult, WorkerOptions
 from s3diff.folders.stores import Entry
 
 ROWS_PER_TASK, WORKERS = 32, 2
@@ -90,7 +90,7 @@ def run_here(jobs: Sequence[StoreJob]) -> Iterator[TaskResult]:
 def run_on_ray(jobs: Sequence[StoreJob]) -> Iterator[TaskResult]:
     """Yield the results of all tasks as a run on a cluster does, from a Ray of this machine."""
     from s3diff.integrations.ray.cluster import Workers, connected
-    from s3diff.integrations.ray.restoration import run_tasks
+    from s3diff.integrations.ray.run import run_tasks
 
     options = WorkerOptions(output="memory", run=RUN, run_id="stub")
     with connected(cpus=WORKERS):

@@ -28,7 +28,7 @@ from s3diff.errors import OptionError, ServiceError
 from s3diff.folders.inputs import HIDDEN
 from s3diff.folders.store_estimate import describe_estimate
 from s3diff.folders.store_plan import StorePlan
-from s3diff.folders.store_run import WorkerOptions
+from s3diff.folders.store_worker import WorkerOptions
 from s3diff.serving.limits import ServiceSettings
 from serving_pictures import photo
 
@@ -265,9 +265,9 @@ def on_a_cluster(command: Command, *given: object) -> Any:
 @pytest.mark.slow
 def test_a_worker_has_its_cpu_and_its_share_of_a_gpu(cluster: None) -> None:
     from s3diff.folders.store_plan import StoreJob
-    from s3diff.folders.store_run import TaskResult, WorkerOptions
+    from s3diff.folders.store_worker import TaskResult, WorkerOptions
     from s3diff.integrations.ray.cluster import Workers
-    from s3diff.integrations.ray.restoration import run_tasks
+    from s3diff.integrations.ray.run import run_tasks
 
     def load(_: WorkerOptions) -> Any:
         def has(jobs: Any) -> TaskResult:
@@ -333,9 +333,9 @@ def test_a_picture_that_kills_every_worker_is_named_and_costs_no_other(
 ) -> None:
     """The system ends a worker that takes too much memory; Ray starts another one, which takes the task again."""
     from s3diff.folders.store_plan import StoreJob
-    from s3diff.folders.store_run import StoreWorker, WorkerOptions
+    from s3diff.folders.store_worker import StoreWorker, WorkerOptions
     from s3diff.integrations.ray.cluster import Workers
-    from s3diff.integrations.ray.restoration import run_tasks
+    from s3diff.integrations.ray.run import run_tasks
 
     def load(options: WorkerOptions) -> Any:
         worker = StoreWorker(options)

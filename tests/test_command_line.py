@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from s3diff import option_texts
 from s3diff.apps import option_flags
 from s3diff.apps.cli import app
-from s3diff.folders import jobs
+from s3diff.folders import plan
 from s3diff.options import OutputOptions, ReleasedTiles, RestoreOptions
 from s3diff.serving.page import controls
 from s3diff.serving.page.plan import command_line
@@ -41,7 +41,7 @@ def parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     with monkeypatch.context() as patch:
         patch.setattr(option_flags, "_options", keep)
-        patch.setattr(jobs, "plan_jobs", stop)
+        patch.setattr(plan, "plan_jobs", stop)
         words = shlex.split(line)
         assert words[0] == "s3diff"
         with pytest.raises(_Parsed):

@@ -24,9 +24,9 @@ from PIL import Image, ImageCms, features
 
 from command_runs import environment
 from s3diff.errors import S3DiffError
-from s3diff.folders.jobs import RestoreJob
+from s3diff.folders.picture_runners import LocalRunner
+from s3diff.folders.plan import RestoreJob
 from s3diff.folders.run import run_jobs
-from s3diff.folders.runners import LocalRunner
 from s3diff.images.files.exif_block import EXIF_PREFIX
 from s3diff.images.files.png_chunks import with_pixels
 from s3diff.images.files.reading import read_picture

@@ -21,13 +21,13 @@ from PIL import Image
 
 from command_runs import Command
 from s3diff.errors import DiskFullError, OutputError, PictureError
-from s3diff.folders.jobs import RestoreJob
 from s3diff.folders.journal import Journal
 from s3diff.folders.manifest import run_id
+from s3diff.folders.plan import RestoreJob
 from s3diff.folders.run import Outcome as PictureOutcome
 from s3diff.folders.run import reporting
 from s3diff.folders.store_plan import plan_store_jobs
-from s3diff.folders.store_run import StoreWorker, WorkerOptions
+from s3diff.folders.store_worker import StoreWorker, WorkerOptions
 from s3diff.folders.stores import open_store
 from s3diff.images.files.reading import read_picture
 from s3diff.images.files.writing import write_picture

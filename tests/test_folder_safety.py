@@ -13,8 +13,8 @@ import pytest
 
 from command_runs import Command, environment
 from s3diff.errors import OptionError, OutputError
-from s3diff.folders.jobs import plan_jobs
 from s3diff.folders.journal import Journal
+from s3diff.folders.plan import plan_jobs
 from s3diff.images.picture import Picture
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration import series, steps

@@ -15,7 +15,7 @@ from PIL import Image
 from s3diff.errors import OutputError, PictureError
 from s3diff.folders import FolderResult, Outcome, restore_folder
 from s3diff.folders.inputs import Found, find_pictures
-from s3diff.folders.jobs import plan_jobs, read_list
+from s3diff.folders.plan import plan_jobs, read_list
 from s3diff.options import OutputOptions, RestoreOptions
 from s3diff.restoration.restorer import Restorer
 

@@ -19,7 +19,7 @@ from PIL import Image
 from command_runs import Command
 from s3diff.apps import restore_single
 from s3diff.apps.restore_single import PictureProgress
-from s3diff.folders.jobs import RestoreJob
+from s3diff.folders.plan import RestoreJob
 from s3diff.folders.progress import RunWork, pixels_by_header
 from s3diff.folders.run import Outcome
 from s3diff.options import RestoreOptions

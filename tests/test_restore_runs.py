@@ -18,8 +18,8 @@ from PIL import Image
 from command_runs import Command, environment
 from s3diff.atomic_write import whole_path
 from s3diff.errors import OutputError
-from s3diff.folders.jobs import plan_jobs
 from s3diff.folders.journal import Journal, stamp_of
+from s3diff.folders.plan import plan_jobs
 from s3diff.options import OutputOptions
 from test_cli import names_in, noise, save
 

@@ -16,10 +16,10 @@ from PIL import Image
 
 from command_runs import run_python
 from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError, StoreError
-from s3diff.folders import store_run, stores
+from s3diff.folders import store_worker, stores
 from s3diff.folders.manifest import MANIFEST_FOLDER, Flight, Manifest, read_manifest, run_id
 from s3diff.folders.store_plan import StoreJob, StorePlan, leave_out_done, plan_store_jobs
-from s3diff.folders.store_run import StoreWorker, WorkerOptions
+from s3diff.folders.store_worker import StoreWorker, WorkerOptions
 from s3diff.folders.stores import (
     AlreadyThereError,
     FolderStore,
@@ -332,7 +332,7 @@ def test_an_unexpected_error_of_writing_costs_one_picture(
 
 
 def test_large_pictures_are_not_worker(pictures: Path, store: Store, restorer: Restorer) -> None:
-    from s3diff.folders.runners import LocalRunner
+    from s3diff.folders.picture_runners import LocalRunner
     from s3diff.restoration.series import open_source
 
     runner = LocalRunner(restorer, RestoreOptions(scale=2), OutputOptions(), batch=8)
@@ -350,7 +350,7 @@ LITTLE_MEMORY = """
 import json, resource, sys
 from pathlib import Path
 from s3diff.folders.store_plan import StoreJob
-from s3diff.folders.store_run import StoreWorker, WorkerOptions
+from s3diff.folders.store_worker import StoreWorker, WorkerOptions
 
 output, model, more, *sources = sys.argv[1:]
 worker = StoreWorker(WorkerOptions(output=output, run={}, run_id="1", model=model, device="cpu", threads=1))
@@ -493,7 +493,7 @@ def test_a_source_that_is_away_ends_the_task_and_the_same_command_goes_on(
 ) -> None:
     """Pictures that were finished when the source went away are this run's own, told or not."""
     plan, manifest = planned(pictures, store)
-    whole, fetched = store_run.fetch, []
+    whole, fetched = store_worker.fetch, []
 
     def breaking(source: str, *given: Any) -> Path:
         fetched.append(source)
@@ -501,7 +501,7 @@ def test_a_source_that_is_away_ends_the_task_and_the_same_command_goes_on(
             raise StoreError(f"{source} cannot be reached")
         return whole(source, *given)
 
-    monkeypatch.setattr(store_run, "fetch", breaking)
+    monkeypatch.setattr(store_worker, "fetch", breaking)
     done = worker(store, manifest, restorer).restore(plan.jobs)
     monkeypatch.undo()
     assert "cannot be reached" in (done.error or "")

@@ -285,8 +285,7 @@ class RemoteJob:
             JobNotFoundError: the service has removed the job.
             ServiceError: see :meth:`Client.restore`.
         """
-        told = self._look(wait_seconds)
-        return Progress(**{name: told[name] for name in Progress.__dataclass_fields__})
+        return _progress(self._look(wait_seconds))
 
     def result(self, progress: Callable[[Progress], None] | None = None) -> ServedResult:
         """Wait for the end and fetch the result.
@@ -300,7 +299,7 @@ class RemoteJob:
         step = _WAIT_SECONDS if progress is None else _PROGRESS_SECONDS
         while (told := self._look(step))["state"] in ("queued", "running"):
             if progress is not None:
-                progress(Progress(**{name: told[name] for name in Progress.__dataclass_fields__}))
+                progress(_progress(told))
         if told["state"] == "cancelled":
             raise JobCancelledError("the job was cancelled")
         if told["state"] == "failed":
@@ -329,6 +328,10 @@ class RemoteJob:
     def _look(self, wait_seconds: float) -> dict[str, Any]:
         told: dict[str, Any] = self._client._again("GET", self._path, params={"wait": wait_seconds}).json()
         return told
+
+
+def _progress(told: Mapping[str, Any]) -> Progress:
+    return Progress(**{name: told[name] for name in Progress.__dataclass_fields__})
 
 
 def _error_class(code: str) -> type[S3DiffError]:

@@ -88,7 +88,7 @@ def restore(
     if not dry_run and (seconds_per_megapixel, price) != (None, None):
         raise OptionError("--seconds-per-megapixel and --price are for --dry-run; add it, or leave them out")
     load_torch((cpus_per_worker or 1) if dry_run else None)
-    from s3diff.folders.jobs import read_lists
+    from s3diff.folders.plan import read_lists
     from s3diff.integrations.ray.cluster import choose_workers, connected, import_ray
     from s3diff.integrations.ray.run import ClusterRun
 

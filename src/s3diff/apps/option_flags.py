@@ -9,7 +9,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import typer
 
@@ -100,10 +100,6 @@ def takes_flags(**made_by: Callable[..., Any]) -> Callable[[Callable[..., Any]],
     return decorate
 
 
-def _is_class(kind: Any) -> bool:
-    return isinstance(kind, type) and get_origin(kind) is None  # Python 3.10 calls list[Path] a type
-
-
 def _flags(function: Callable[..., Any], made_by: Mapping[str, Callable[..., Any]]) -> _Flags:
     helps = docstring_entries(_SHARED) | docstring_entries(_split(function.__doc__)[1])
     found: dict[str, inspect.Parameter] = {}
@@ -114,8 +110,8 @@ def _flags(function: Callable[..., Any], made_by: Mapping[str, Callable[..., Any
             made = _flags(made_by[name], {})
             found |= {each.name: each for each in made.parameters}
             sources[name] = made
-        elif _is_class(kind) and issubclass(kind, RestoreOptions | OutputOptions | VideoOptions):
-            if issubclass(kind, RestoreOptions):
+        elif kind in (RestoreOptions, OutputOptions, VideoOptions):
+            if kind is RestoreOptions:
                 found["context"] = inspect.Parameter("context", _FLAG, annotation=typer.Context)
                 preset = inspect.Parameter("preset", parameter.kind, default=next(iter(PRESETS)), annotation=str)
                 found["preset"] = _flag(preset, *helps["preset"])

@@ -21,9 +21,9 @@ from s3diff.video_options import VideoOptions
 
 if TYPE_CHECKING:
     from s3diff.client import Client
-    from s3diff.folders.jobs import RestoreJob, RestorePlan
+    from s3diff.folders.picture_runners import JobRunner
+    from s3diff.folders.plan import RestoreJob, RestorePlan
     from s3diff.folders.restore import FolderRun
-    from s3diff.folders.runners import JobRunner
     from s3diff.restoration.replay import Replay
     from s3diff.restoration.restorer import Restorer
 
@@ -135,12 +135,15 @@ def restore(
         )  # fmt: skip
     if stream:
         _refuse("--stream and ", " exclude each other; leave out one of them", journal=journal, shard=shard)
+    from s3diff.apps.restore_single import load_model
     from s3diff.folders.default_output import default_output, video_output
-    from s3diff.folders.jobs import RestoreJob, parse_shard, plan_jobs, read_lists
+    from s3diff.folders.plan import RestoreJob, parse_shard, plan_jobs, read_lists
     from s3diff.images.files.tiff import silence_libtiff
 
     silence_libtiff()
-    load = partial(_load, name_of_model, device, precision, quiet, options, fast=fast, backend=backend, replay=replay)
+    load = partial(
+        load_model, name_of_model, device, precision, options, fast=fast, backend=backend, replay=replay, quiet=quiet
+    )
     if film is not None:  # VideoOptions' own default would replace files
         video = replace(video, **{name: getattr(writing, name) for name in ("quality", "overwrite", "provenance")})
         if server is None:
@@ -185,8 +188,8 @@ def restore(
             raise OptionError("a picture that is restored part by part (--stream) cannot be signed; leave out --sign")
         _restore_streamed(plan, options, writing, load, replay, skip_existing=skip_existing, report=report, quiet=quiet)
         return
+    from s3diff.folders.picture_runners import LocalRunner
     from s3diff.folders.restore import FolderRun, describe_run, open_journal
-    from s3diff.folders.runners import LocalRunner
 
     told = "" if server is not None and model is None else name_of_model
     described = describe_run(told, options, writing, is_signed=signer is not None)
@@ -220,22 +223,6 @@ def _refuse(before: str, after: str, **given: object) -> None:
             raise OptionError(f"{before}--{name.replace('_', '-')}{after}")
 
 
-def _load(
-    model: str, device: str, precision: Precision, quiet: bool, options: RestoreOptions, *,
-    fast: bool, backend: Backend, replay: Replay | None, how: str = "",
-) -> Restorer:  # fmt: skip
-    from s3diff.apps.restore_single import load_model
-
-    restorer = load_model(model, device, precision, quiet, fast=fast, backend=backend, replay=replay)
-    restorer.check(options)
-    if not quiet:
-        where = restorer.device if restorer.runtime is None else restorer.runs_on
-        remark(f"model {restorer.model.name}  device {where}  precision {restorer.precision}{how}")
-        for reason in restorer.acceleration.reasons if fast else ():
-            remark(f"  {reason}")
-    return restorer
-
-
 def _client(server: str | None, token: str | None) -> AbstractContextManager[Client | None]:
     if server is None:
         return nullcontext()
@@ -249,7 +236,7 @@ def _work_through(
 ) -> None:
     """Restore, and print every outcome; after Ctrl-C print how to resume."""
     from s3diff.apps.restore_single import PictureProgress, show_outcome
-    from s3diff.folders.runners import LocalRunner
+    from s3diff.folders.picture_runners import LocalRunner
 
     num_all = run.num_resumed + run.num_pending
     if run.num_resumed and run.num_pending and not quiet:
@@ -277,8 +264,8 @@ def _restore_film(
     load: Callable[[], Restorer], client: Client | None, model: str | None, *, report: str | None, quiet: bool,
 ) -> None:  # fmt: skip
     from s3diff.apps.restore_single import restore_single
+    from s3diff.folders.picture_runners import restore_film
     from s3diff.folders.run import reporting
-    from s3diff.folders.runners import restore_film
 
     with reporting(report) as written:
         if client is None:
@@ -297,8 +284,8 @@ def _restore_streamed(
 ) -> None:  # fmt: skip
     """Restore the plan's one picture part by part, unless it is skipped."""
     from s3diff.apps.restore_single import restore_single
+    from s3diff.folders.picture_runners import restore_large
     from s3diff.folders.run import reporting, select_jobs
-    from s3diff.folders.runners import restore_large
 
     if plan.is_many or len(plan.jobs) != 1:
         raise OptionError("--stream takes one picture and a name that ends in .tif; start it for each large picture")

@@ -33,10 +33,11 @@ from s3diff.apps.terminal import (
     waiting_line,
 )
 from s3diff.errors import OutputError, PictureError
-from s3diff.folders.jobs import RestoreJob
+from s3diff.folders.picture_runners import Tell
+from s3diff.folders.plan import RestoreJob
 from s3diff.folders.progress import RunProgress, RunWork
 from s3diff.folders.run import Outcome, failed
-from s3diff.folders.runners import Tell
+from s3diff.options import Backend, Precision, RestoreOptions
 from s3diff.restoration.replay import Replay
 from s3diff.restoration.result import Result
 from s3diff.restoration.time_left import FIRST_PASS
@@ -48,14 +49,20 @@ if TYPE_CHECKING:
 def load_model(
     model: str,
     device: str,
-    precision: Any,
-    quiet: bool,
+    precision: Precision,
+    options: RestoreOptions,
     *,
-    fast: bool = False,
-    backend: Any = "torch",
-    replay: Replay | None = None,
+    fast: bool,
+    backend: Backend,
+    replay: Replay | None,
+    quiet: bool,
+    how: str = "",
 ) -> Restorer:
-    """Load a model; for a replay check that it is the stated one."""
+    """Load a model and say where it runs; check that it takes the options, and for a replay that it is the stated one.
+
+    Args:
+        how: added to the line that says where it runs.
+    """
     from s3diff.restoration.restorer import Restorer
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
@@ -84,6 +91,12 @@ def load_model(
     if replay is not None:
         for difference in replay.differences(restorer):
             remark(difference)
+    restorer.check(options)
+    if not quiet:
+        where = restorer.device if restorer.runtime is None else restorer.runs_on
+        remark(f"model {restorer.model.name}  device {where}  precision {restorer.precision}{how}")
+        for reason in restorer.acceleration.reasons if fast else ():
+            remark(f"  {reason}")
     return restorer
 
 

@@ -19,7 +19,7 @@ from s3diff.degradation.records import from_records, to_records
 from s3diff.degradation.settings import PRESETS, DegradationSettings, DegradeOptions
 from s3diff.degradation.synthesis import draw_by_name
 from s3diff.errors import OptionError, OutputError, PictureError
-from s3diff.folders.jobs import RestoreJob, distinct_jobs, is_earlier_result, place_of, plan_jobs
+from s3diff.folders.plan import RestoreJob, distinct_jobs, is_earlier_result, place_of, plan_jobs
 from s3diff.images.files.reading import read_picture
 from s3diff.images.files.writing import check_writable, write_picture
 from s3diff.images.picture import Picture, rgb_8_bits
@@ -56,12 +56,11 @@ class DegradeJob:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Hold one picture's validated entry of a record."""
+    """Hold one picture's validated entry of a record; ``source``: the bytes and SHA-256 of its ground truth."""
 
     name: str
     source_name: str
-    source_bytes: int
-    source_sha256: str
+    source: dict[str, Any]
     low_quality_sha256: str
     drawn: DegradationDraw
     made_with: str
@@ -231,9 +230,8 @@ def rebuild_picture(job: DegradeJob) -> tuple[str, ...]:
     if not job.source.exists():
         raise PictureError(f"{job.source} is missing; put back the picture that the record was made of")
     picture, identity = _read(job.source)
-    expected = {"source_bytes": recorded.source_bytes, "source_sha256": recorded.source_sha256}
     height, width = recorded.drawn.ground_truth_size_px
-    if identity != expected or height > picture.height or width > picture.width:
+    if identity != recorded.source or height > picture.height or width > picture.width:
         raise PictureError(f"{job.source} has changed since the record was made; put back the picture it was made of")
     if _make(job, picture, recorded.drawn) != recorded.low_quality_sha256:
         raise PictureError(
@@ -326,8 +324,7 @@ def _recorded(entry: Any, settings: DegradationSettings, made_with: str) -> Reco
     return Recorded(
         name=entry["name"],
         source_name=entry["source"],
-        source_bytes=entry["source_bytes"],
-        source_sha256=entry["source_sha256"],
+        source={name: entry[name] for name in ("source_bytes", "source_sha256")},
         low_quality_sha256=entry["low_quality_sha256"],
         drawn=drawn,
         made_with=made_with,

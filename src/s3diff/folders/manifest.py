@@ -50,7 +50,7 @@ class Manifest:
 
     Raises:
         OutputError: the folder holds something else, or a manifest of another version.
-        StoreError: the store cannot be reached.
+        StoreError: by every method that writes, too: the store cannot be reached.
     """
 
     def __init__(self, store: Store, run: Mapping[str, Any], run_id: str) -> None:
@@ -83,11 +83,7 @@ class Manifest:
         """Add the outcomes of one task; write a part from time to time.
 
         Args:
-            rows: the outcomes.
             flight: the object that holds these rows until a part does.
-
-        Raises:
-            StoreError: the store cannot be reached.
         """
         self._rows += rows
         if flight is not None:
@@ -96,11 +92,7 @@ class Manifest:
             self.flush()
 
     def flush(self) -> None:
-        """Write a part with all added outcomes, and remove the flights that it covers.
-
-        Raises:
-            StoreError: the store cannot be reached.
-        """
+        """Write a part with all added outcomes, and remove the flights that it covers."""
         if self._rows:
             key = f"{MANIFEST_FOLDER}/{self.run_id}-part-{self._num_parts:06d}.jsonl"
             self._store.write(key, _encode([self._header, *self._rows]), replace=True)
@@ -118,8 +110,7 @@ class Manifest:
             content = self._store.read(key)
             if content is None:  # a flight that was removed meanwhile
                 continue
-            lines = [line.value for line in parse_lines(content.splitlines(keepends=True))]
-            header = lines[0] if lines and isinstance(lines[0], dict) else {}
+            header, *entries = _decode(content) or [{}]
             if header.get("manifest") != _KIND or header.get("version") != _VERSION:
                 raise OutputError(
                     f"{self._store.address(key)} is no manifest of this version of s3diff; choose another output, or "
@@ -131,7 +122,7 @@ class Manifest:
             is_flight = "-flight-" in key
             if is_flight:
                 self._flights.add(key)
-            self._take(lines[1:], is_flight)
+            self._take(entries, is_flight)
         if last != self._header:
             self._forget()
 
@@ -139,10 +130,8 @@ class Manifest:
         for known in (self._done, self._begun, self._only_in_flights):
             known.clear()
 
-    def _take(self, entries: list[Any], is_flight: bool) -> None:
+    def _take(self, entries: list[dict[str, Any]], is_flight: bool) -> None:
         for entry in entries:
-            if not isinstance(entry, dict):
-                continue
             if isinstance(target := entry.get("begun"), str):
                 self._begun[target] = entry["stamp"]
             elif entry.get("state") == "done":
@@ -162,14 +151,12 @@ class Flight:
     A task that is repeated because its worker died reads the records of the earlier tries.
 
     Args:
-        store: the output.
-        run: see :class:`Manifest`.
-        run_id: the run's name.
+        store, run, run_id: see :class:`Manifest`.
         targets: the task's targets that replace nothing, with the stamps of their sources.
         name: the task's name, the same in every try.
 
     Raises:
-        StoreError: the store cannot be reached.
+        StoreError: by every method that writes, too: the store cannot be reached.
     """
 
     def __init__(
@@ -178,14 +165,12 @@ class Flight:
         digest = hashlib.sha256(name.encode()).hexdigest()[:24]
         self.key = f"{MANIFEST_FOLDER}/{run_id}-flight-{digest}.jsonl"
         self._store = store
-        earlier = store.read(self.key)
         #: Outcomes of earlier tries, by target.
         self.ended: dict[str, dict[str, Any]] = {}
         #: Number of earlier tries.
         self.num_tries = 0
         self._alone: Counter[str] = Counter()
-        for line in parse_lines((earlier or b"").splitlines(keepends=True)):
-            value = line.value if isinstance(line.value, dict) else {}
+        for value in _decode(store.read(self.key)):
             if "state" in value:
                 self.ended[value["target"]] = value
             self.num_tries += value.get("try", 0)
@@ -210,32 +195,20 @@ class Flight:
         return self._alone[target] >= DEADLY_TRIES
 
     def begin_alone(self, target: str) -> None:
-        """Record that the worker now restores this picture and no other.
-
-        Raises:
-            StoreError: the store cannot be reached.
-        """
+        """Record that the worker now restores this picture and no other."""
         self._lines.append({"alone": target})
         self._is_written = False
         self.flush()
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add the outcome of a picture.
-
-        Raises:
-            StoreError: the store cannot be reached.
-        """
+        """Add the outcome of a picture."""
         self._lines.append(row)
         self._is_written = False
         if time.monotonic() - self._written > _FLIGHT_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write all added outcomes.
-
-        Raises:
-            StoreError: the store cannot be reached.
-        """
+        """Write all added outcomes."""
         if not self._is_written:
             self._store.write(self.key, _encode(self._lines), replace=True)
         self._is_written, self._written = True, time.monotonic()
@@ -248,9 +221,8 @@ def read_manifest(store: Store) -> Iterator[dict[str, Any]]:
         StoreError: the store cannot be reached.
     """
     for key in _keys(store):
-        for line in parse_lines((store.read(key) or b"").splitlines(keepends=True)) if "-part-" in key else ():
-            if isinstance(line.value, dict) and "state" in line.value:
-                yield line.value
+        if "-part-" in key:
+            yield from (entry for entry in _decode(store.read(key)) if "state" in entry)
 
 
 def _keys(store: Store) -> list[str]:
@@ -263,3 +235,9 @@ def _header(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def _encode(lines: Iterable[Mapping[str, Any]]) -> bytes:
     return b"".join(encode_line(line) for line in lines)
+
+
+def _decode(content: bytes | None) -> list[dict[str, Any]]:
+    """Return the objects of the lines; one that was cut off, or is no object, is an empty one."""
+    values = (line.value for line in parse_lines((content or b"").splitlines(keepends=True)))
+    return [value if isinstance(value, dict) else {} for value in values]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from s3diff.errors import S3DiffError
-from s3diff.folders.jobs import RestoreJob
+from s3diff.folders.plan import RestoreJob
 from s3diff.folders.run import Outcome
 from s3diff.images.files.reading import stated_size
 from s3diff.messages import shown_path
@@ -138,7 +138,7 @@ _STAGES = {
 
 
 class RunProgress:
-    """Follow the pictures of a run; a :class:`s3diff.folders.runners.PictureWatcher`.
+    """Follow the pictures of a run; a :class:`s3diff.folders.picture_runners.PictureWatcher`.
 
     Args:
         speed_of: returns the ``speed_key``; None if a service restores the pictures.
@@ -172,7 +172,6 @@ class RunProgress:
     # Calls of the run.
 
     def begin(self, job: RestoreJob, opened: Any) -> None:
-        """Begin a picture."""
         sizes = opened.sizes if hasattr(opened, "picture") else None  # of a still picture that is restored here
         pixels = None if sizes is None else sizes.num_working_pixels
         work = pixels if sizes is not None else getattr(opened, "num_working_pixels", None)  # of all frames or pages
@@ -194,14 +193,12 @@ class RunProgress:
             self.announcement = self._announcement(job, sizes, pixels, expected)
 
     def stage(self, name: str, part: int, num_parts: int) -> None:
-        """Begin a stage."""
         with self._turn:
             self._left.begin(name, part, num_parts)
             where = f"tile {part + 1} of {num_parts}, " if num_parts > 1 and name in PER_PART else ""
             self._detail = where + _STAGES[name]
 
     def stage_share(self, share: float) -> None:
-        """Record the finished share of the current stage."""
         with self._turn:
             self._left.within(share)
 
@@ -231,7 +228,6 @@ class RunProgress:
                 self._detail = f"{done} of {total} {kind}"
 
     def share(self, fraction: float, seconds_left: float | None) -> None:
-        """Take over a service's estimate."""
         with self._turn:
             self._told = (fraction, seconds_left)
 

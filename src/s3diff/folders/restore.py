@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from s3diff.errors import DiskFullError, OptionError
 from s3diff.folders.inputs import LeftOut
-from s3diff.folders.jobs import RestorePlan, plan_jobs, require_inside
 from s3diff.folders.journal import JOURNAL_NAME, Journal, stamp_of
+from s3diff.folders.picture_runners import JobRunner, LocalRunner, PictureWatcher
+from s3diff.folders.plan import RestorePlan, plan_jobs, require_inside
 from s3diff.folders.progress import RunWork, pixels_by_header
 from s3diff.folders.run import (
     RESUMED,
@@ -27,7 +28,6 @@ from s3diff.folders.run import (
     run_jobs,
     select_jobs,
 )
-from s3diff.folders.runners import JobRunner, LocalRunner, PictureWatcher
 from s3diff.options import LIMITS, OutputOptions, RestoreOptions
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeAlias
 
 from s3diff.atomic_write import remove_leftovers
 from s3diff.errors import DiskFullError, OutputError, PictureError
-from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.folders.journal import Journal, Stamp, stamp_of
-from s3diff.folders.runners import BatchRunner, Finish, JobRunner, PictureWatcher
+from s3diff.folders.picture_runners import Finish, JobRunner, PictureWatcher
+from s3diff.folders.plan import RestoreJob, require_inside
 from s3diff.formats import holds_pages
 from s3diff.images.files.writing import require_regular
 from s3diff.json_lines import AppendedLines
@@ -143,8 +143,7 @@ def run_jobs(
     begun. Frames of an animation are written as they are restored.
 
     Args:
-        runner: reads, restores and writes pictures, here or at a service; a :class:`BatchRunner` several at a time,
-            without progress.
+        runner: reads, restores and writes pictures, here or at a service; several at a time without progress.
         root: the output folder.
         opened: the first job's picture, if the caller has read it already.
 
@@ -196,10 +195,7 @@ def run_jobs(
             outcome = failed(job, error)
         return note(job, stamp, outcome)
 
-    batching = runner if isinstance(runner, BatchRunner) and runner.batch > 1 else None
-    most = 1 if batching is None else batching.batch
-
-    def restore_together(runner: BatchRunner, batch: Sequence[_Ready]) -> list[Callable[[], Outcome]]:
+    def restore_together(batch: Sequence[_Ready]) -> list[Callable[[], Outcome]]:
         jobs, opened = [job for (_, job), _ in batch], [read for _, read in batch if not isinstance(read, Exception)]
         for job in jobs:
             require_inside(job.target, root)
@@ -210,9 +206,9 @@ def run_jobs(
         ]
 
     def restore_all(batch: Sequence[_Ready]) -> list[Callable[[], Outcome]]:
-        if batching is not None and len(batch) > 1:
+        if len(batch) > 1:
             try:
-                return restore_together(batching, batch)
+                return restore_together(batch)
             except Exception as error:  # noqa: BLE001 - restored one by one, each says what is wrong with it
                 _LOG.info("a batch of %d pictures failed, restoring one by one: %s", len(batch), error)
         return [restore(job, read) for (_, job), read in batch]
@@ -224,11 +220,11 @@ def run_jobs(
         read,
         lambda write: outcomes.append(write()),
         enumerate(jobs),
-        has_room=partial(_may_read_ahead, batching),
-        max_unwritten=most,
+        has_room=partial(_may_read_ahead, runner),
+        max_unwritten=runner.batch,
     )
     with conveyor:
-        while batch := conveyor.take_batch(partial(_batch_key, batching), most):
+        while batch := conveyor.take_batch(partial(_batch_key, runner), runner.batch):
             writes = restore_all(batch)
             del batch  # the next one may be long in coming
             while writes:
@@ -238,16 +234,16 @@ def run_jobs(
         yield from _ended(outcomes)
 
 
-def _may_read_ahead(batching: BatchRunner | None, ready: Sequence[_Read]) -> bool:
+def _may_read_ahead(runner: JobRunner, ready: Sequence[_Read]) -> bool:
     """Allow a few ready pictures, or enough small ones for a batch."""
-    if batching is None or len(ready) < READ_AHEAD:
-        return len(ready) < READ_AHEAD
+    if len(ready) < READ_AHEAD:
+        return True
     opened = [read[0] for read in ready if not isinstance(read, Exception)]
-    return len(ready) < batching.batch and not batching.is_enough(opened)
+    return len(ready) < runner.batch and not runner.is_enough(opened)
 
 
-def _batch_key(batching: BatchRunner | None, read: _Read) -> Hashable | None:
-    return None if batching is None or isinstance(read, Exception) else batching.batch_key(read[0])
+def _batch_key(runner: JobRunner, read: _Read) -> Hashable | None:
+    return None if isinstance(read, Exception) else runner.batch_key(read[0])
 
 
 def _ended(outcomes: deque[Outcome]) -> Iterator[Outcome]:

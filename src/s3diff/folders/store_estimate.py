@@ -6,12 +6,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from s3diff.errors import PictureError, S3DiffError
 from s3diff.folders.store_plan import StoreJob, StorePlan
-from s3diff.folders.store_run import WorkerOptions
+from s3diff.folders.store_worker import WorkerOptions
 from s3diff.folders.stores import fetch
 from s3diff.images.files.reading import picture_header
 from s3diff.messages import counted
@@ -23,38 +22,44 @@ from s3diff.restoration.sizes import sizes_of
 _SAMPLE = 24
 
 
-@dataclass(frozen=True)
-class RunEstimate:
-    """Hold the estimate for a run.
-
-    Attributes:
-        num_pictures: pictures of the run.
-        num_sampled: pictures of the sample that could be read.
-        megapixels: of all results, in millions of pixels.
-        seconds: time of one worker for all pictures.
-    """
-
-    num_pictures: int
-    num_sampled: int
-    megapixels: float
-    seconds: float
-
-
-def estimate_run(
-    jobs: Sequence[StoreJob], options: RestoreOptions, *, restorer: Restorer | None, seconds_per_megapixel: float | None
-) -> RunEstimate:
-    """Read a sample of pictures; restore the median one unless the speed is given.
+def describe_estimate(
+    plan: StorePlan, settings: WorkerOptions, num_workers: int, seconds_per_megapixel: float | None, price: float | None
+) -> Iterator[str]:
+    """Write what a run will skip and how long it will take, in lines for people.
 
     Args:
-        jobs: the run's pictures.
-        options: for all pictures.
-        restorer: the model, on a device like a worker's; None if ``seconds_per_megapixel`` is given.
-        seconds_per_megapixel: time of one worker for a million pixels of the result.
+        seconds_per_megapixel: of the result, of one worker; None to measure it here, with a picture of median size.
+        price: of one worker for an hour; None for no costs.
 
     Raises:
         PictureError: no picture of the sample can be read.
         StoreError: a store cannot be reached.
     """
+    for source, reason in plan.failed:
+        yield f"failed      {source}  {' '.join(reason.split())}"
+    for count, what in plan.left_out.lines():
+        yield f"left out    {count}  {what}"
+    for reason, count in plan.skipped.items():
+        yield f"skipped     {count}  {reason}"
+    if not plan.jobs:
+        yield "pictures    0  nothing is left to do"
+        return
+    sampled = _sampled_megapixels(plan.jobs, settings.options)
+    if seconds_per_megapixel is None:
+        restorer = Restorer.from_pretrained(settings.model, device=settings.device, precision=settings.precision)
+        seconds_per_megapixel = _measured(sampled, settings.options, restorer)
+    megapixels = statistics.fmean(sampled.values()) * len(plan.jobs)
+    hours = megapixels * seconds_per_megapixel / 3600
+    yield f"pictures    {len(plan.jobs)}"
+    yield f"megapixels  {megapixels:.1f}  of the results, by {counted(len(sampled), 'sampled picture')}"
+    yield f"speed       {seconds_per_megapixel:.3f}  seconds per megapixel, of one worker"
+    yield f"hours       {hours / num_workers:.2f}  with {counted(num_workers, 'worker')}, {hours:.2f} hours of one"
+    if price is not None:
+        yield f"cost        {hours * price:.2f}  at {price:g} for an hour of a worker"
+
+
+def _sampled_megapixels(jobs: Sequence[StoreJob], options: RestoreOptions) -> dict[StoreJob, float]:
+    """Return the size of the results, in millions of pixels, of those pictures of a sample that can be read."""
     count = min(_SAMPLE, len(jobs))
     megapixels: dict[StoreJob, float] = {}
     reason = "there are none"
@@ -68,44 +73,7 @@ def estimate_run(
                 reason = str(error)
     if not megapixels:
         raise PictureError(f"none of {count} sampled pictures can be read: {reason}")
-    if seconds_per_megapixel is None:
-        assert restorer is not None, "the speed is given or measured"
-        seconds_per_megapixel = _measured(megapixels, options, restorer)
-    total = statistics.fmean(megapixels.values()) * len(jobs)
-    return RunEstimate(len(jobs), len(megapixels), total, total * seconds_per_megapixel)
-
-
-def describe_estimate(
-    plan: StorePlan, settings: WorkerOptions, num_workers: int, seconds_per_megapixel: float | None, price: float | None
-) -> Iterator[str]:
-    """Write what a run will skip and how long it will take, in lines for people.
-
-    Args:
-        settings: of every worker.
-        num_workers: that work at the same time.
-        seconds_per_megapixel: see :func:`estimate_run`; None to measure it here.
-        price: of one worker for an hour; None for no costs.
-    """
-    for source, reason in plan.failed:
-        yield f"failed      {source}  {' '.join(reason.split())}"
-    for count, what in plan.left_out.lines():
-        yield f"left out    {count}  {what}"
-    for reason, count in plan.skipped.items():
-        yield f"skipped     {count}  {reason}"
-    if not plan.jobs:
-        yield "pictures    0  nothing is left to do"
-        return
-    restorer = None
-    if seconds_per_megapixel is None:
-        restorer = Restorer.from_pretrained(settings.model, device=settings.device, precision=settings.precision)
-    found = estimate_run(plan.jobs, settings.options, restorer=restorer, seconds_per_megapixel=seconds_per_megapixel)
-    hours = found.seconds / 3600
-    yield f"pictures    {found.num_pictures}"
-    yield f"megapixels  {found.megapixels:.1f}  of the results, by {counted(found.num_sampled, 'sampled picture')}"
-    yield f"speed       {found.seconds / found.megapixels:.3f}  seconds per megapixel, of one worker"
-    yield f"hours       {hours / num_workers:.2f}  with {counted(num_workers, 'worker')}, {hours:.2f} hours of one"
-    if price is not None:
-        yield f"cost        {hours * price:.2f}  at {price:g} for an hour of a worker"
+    return megapixels
 
 
 def _measured(megapixels: dict[StoreJob, float], options: RestoreOptions, restorer: Restorer) -> float:

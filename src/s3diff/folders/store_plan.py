@@ -14,8 +14,8 @@ from typing import NamedTuple
 from s3diff.atomic_write import ABANDONED_SECONDS, remove_leftovers
 from s3diff.errors import OutputError, PictureError
 from s3diff.folders.inputs import HIDDEN, INSIDE, RESULTS, LeftOut, find_pictures
-from s3diff.folders.jobs import name_results
 from s3diff.folders.manifest import Manifest
+from s3diff.folders.plan import name_results
 from s3diff.folders.stores import FolderStore, ObjectStore, Store, is_address, local_name, split_address, stamp_of_file
 from s3diff.formats import PICTURE_EXTENSIONS
 from s3diff.options import OutputOptions
@@ -25,7 +25,7 @@ class StoreJob(NamedTuple):
     """Hold one picture of a run over stores.
 
     Attributes:
-        source: a path or an address.
+        source: an address, or an absolute path, since workers have another working folder.
         target: the result's key in the output store.
         stamp: the source's stamp at planning; empty if it was not read.
         replace: whether the result replaces an existing object.
@@ -69,9 +69,7 @@ def plan_store_jobs(
         inputs: folders, files and patterns, and addresses of objects, prefixes and patterns such as
             ``s3://bucket/photos/**/*.jpg``.
         output: folder or address of the results; pictures keep their paths below their input.
-        recursive: descend into folders and prefixes.
         listed: further pictures by path or address; their tree below their common folder is kept.
-        writing: format and names of the results.
         names: template fields besides ``stem`` and ``extension``.
 
     Raises:
@@ -152,7 +150,7 @@ class _Search:
         self.plan.left_out = found.left_out
         self.plan.failed += [(str(path), reason) for path, _, reason in found.failed]
         for path, place in found.pictures:
-            self._add(_absolute(path), PurePosixPath(place.as_posix()), stamp_of_file(path) or "")
+            self._add(os.path.abspath(path), PurePosixPath(place.as_posix()), stamp_of_file(path) or "")
 
     def take_address(self, name: str) -> None:
         bucket, key = split_address(name)
@@ -180,7 +178,7 @@ class _Search:
         """Add listed pictures; missing ones are included, and fail when they are read."""
         if not names:
             return
-        sources = [name if is_address(name) else _absolute(local_name(name)) for name in names]
+        sources = [name if is_address(name) else os.path.abspath(local_name(name)) for name in names]
         places = [source.replace("\\", "/").split("/") if os.sep == "\\" else source.split("/") for source in sources]
         folders = [parts[:-1] for parts in places]
         levels = enumerate(zip(*folders, strict=False))
@@ -210,11 +208,6 @@ class _Search:
         if not is_picture:
             left_out.add_no_picture(place.name)
         return is_picture
-
-
-def _absolute(path: str | Path) -> str:
-    """Make a path absolute: workers have another working folder."""
-    return os.path.abspath(path)
 
 
 def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:

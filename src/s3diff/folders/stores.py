@@ -119,7 +119,7 @@ def open_store(name: str) -> Store:
 
 
 class FolderStore:
-    """Access a local folder, created on the first write."""
+    """Access a local folder, created on the first write; a :class:`Store`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -137,18 +137,15 @@ class FolderStore:
                         yield Entry(Path(entry.path).relative_to(self.root).as_posix(), stamp)
 
     def find(self, key: str) -> Entry | None:
-        """See :class:`Store`."""
         stamp = stamp_of_file(self.local_path(key))
         return None if stamp is None else Entry(key, stamp)
 
     def read(self, key: str) -> bytes | None:
-        """See :class:`Store`."""
         with _store_errors(self.name), suppress(FileNotFoundError):
             return self.local_path(key).read_bytes()
         return None
 
     def write(self, key: str, data: bytes | Path, *, replace: bool) -> None:
-        """See :class:`Store`."""
         path = self.local_path(key)
         try:
             write_atomically(data if isinstance(data, bytes) else data.read_bytes(), path, overwrite=replace)
@@ -158,21 +155,18 @@ class FolderStore:
             raise
 
     def remove(self, key: str) -> None:
-        """See :class:`Store`."""
         with _store_errors(self.name):
             self.local_path(key).unlink(missing_ok=True)
 
     def local_path(self, key: str) -> Path:
-        """See :class:`Store`."""
         return self.root.joinpath(*PurePosixPath(key).parts)
 
     def address(self, key: str) -> str:
-        """See :class:`Store`."""
         return str(self.local_path(key))
 
 
 class ObjectStore:
-    """Access a bucket or container, or a prefix in it.
+    """Access a bucket or container, or a prefix in it; a :class:`Store`.
 
     Args:
         name: an address such as ``s3://bucket/photos``.
@@ -188,7 +182,6 @@ class ObjectStore:
         self._client = _client(bucket)
 
     def entries(self, folder: str = "") -> Iterator[Entry]:
-        """See :class:`Store`."""
         below = self._full(folder) if folder else self._prefix
         with _store_errors(self.name):
             for chunk in self._client.list(below or None, chunk_size=_LISTED_AT_ONCE):
@@ -198,7 +191,6 @@ class ObjectStore:
                         yield Entry(key, _stamp(found))
 
     def find(self, key: str) -> Entry | None:
-        """See :class:`Store`."""
         with _store_errors(self.address(key)), suppress(FileNotFoundError):
             return Entry(key, _stamp(self._client.head(self._full(key))))
         return None
@@ -232,15 +224,13 @@ class ObjectStore:
                 raise OutputError(f"{address} cannot be a key of the store; rename the picture") from error
 
     def remove(self, key: str) -> None:
-        """See :class:`Store`."""
         with _store_errors(self.address(key)), suppress(FileNotFoundError):
             self._client.delete(self._full(key))
 
     def local_path(self, key: str) -> None:
-        """See :class:`Store`."""
+        """See :class:`Store`: no object lies on this machine."""
 
     def address(self, key: str) -> str:
-        """See :class:`Store`."""
         return f"{self.name}/{key}"
 
     def _full(self, key: str) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 from s3diff.atomic_write import require_free
 from s3diff.client import Client, Progress, RemoteJob, ServedResult
 from s3diff.errors import JobCancelledError, JobTimeoutError, OutputError, PictureError, S3DiffError
-from s3diff.folders.jobs import RestoreJob, require_inside
-from s3diff.folders.runners import Finish, PictureWatcher
+from s3diff.folders.picture_runners import Finish, JobRunner, PictureWatcher
+from s3diff.folders.plan import RestoreJob, require_inside
 from s3diff.images.files.writing import check_writable
 from s3diff.messages import reason_of
 from s3diff.options import OutputOptions, RestoreOptions
@@ -21,7 +21,7 @@ from s3diff.restoration.result import Degrees, Result
 from s3diff.video_options import VideoOptions
 
 
-class ServerRunner:
+class ServerRunner(JobRunner):
     """Restore pictures with a service's model. Uploads run ahead, so that the service is never idle.
 
     Args:

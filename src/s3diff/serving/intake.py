@@ -35,14 +35,13 @@ def within_limits(options: RestoreOptions, limits: ServiceLimits) -> RestoreOpti
     )
 
 
-def take_in(picture: bytes | Path | BinaryIO, place: Path, limits: ServiceLimits, *, move: bool = False) -> None:
+def take_in(picture: bytes | Path | BinaryIO, place: Path, limits: ServiceLimits) -> None:
     """Write a picture's file to its place.
 
     Args:
         picture: the file's content, the file, or the open file, read from its beginning.
         place: of the file, in a folder that is not there yet.
         limits: ``upload_bytes`` holds.
-        move: take the file away instead of copying it.
 
     Raises:
         QueueFullError: it cannot be written; the disk is full, say.
@@ -52,8 +51,6 @@ def take_in(picture: bytes | Path | BinaryIO, place: Path, limits: ServiceLimits
         place.parent.mkdir(parents=True)
         if isinstance(picture, bytes):
             place.write_bytes(picture)
-        elif isinstance(picture, Path) and move:
-            os.replace(picture, place)
         elif isinstance(picture, Path):
             shutil.copyfile(picture, place)
         else:
@@ -112,12 +109,7 @@ def check_header(job: Job, limits: ServiceLimits, *, of_result: bool = True) -> 
 
 
 def result_path(job: Job, extension: str) -> Path:
-    """Name a job's result.
-
-    Args:
-        job: of a picture or a video.
-        extension: of the result, with its dot.
-    """
+    """Name a job's result; ``extension`` with its dot."""
     given = os.path.splitext(job.name)
     values = {"model": job.model, "scale": f"{job.options.scale:g}", "stem": given[0]}
     values["extension"] = (given[1] or extension)[1:]

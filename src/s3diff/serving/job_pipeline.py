@@ -256,10 +256,8 @@ class JobPipeline:
         self._conveyor.hand_on((ready, restored))
 
     def _write(self, ready: _Ready, restored: Result) -> None:
-        job, target = ready.job, ready.target
-        if self._has_ended(job):
-            return
-        self._finish(ready, write(restored, target, job.writing, self._signer_of(ready)))
+        if not self._has_ended(ready.job):
+            self._finish(ready, write(restored, ready.target, ready.job.writing, self._signer_of(ready)))
 
     def _signer_of(self, ready: _Ready) -> ResultSigner | None:
         """Return the signer, if the result carries a statement and its format can be signed."""

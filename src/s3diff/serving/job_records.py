@@ -39,6 +39,7 @@ _FORGET = b"forget"
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _PROGRESS = ("state", "stage", "tile", "num_tiles", "part", "fraction", "seconds_left")
 _END = ("state", "stage", "fraction", "error", "cause", "field")
+_RESULT = ("name", "size", "degrees", "estimated", "seconds", "notes", "num_frames", "size_bytes")
 
 
 class NoRecordError(StoreError):
@@ -145,16 +146,7 @@ class JobRecords:
         result, made = status.result, None
         if result is not None:
             self._put(f"kept/{job_id}.result", result.path, replace=True)
-            made = {
-                "name": result.name,
-                "size": result.size,
-                "degrees": result.degrees,
-                "estimated": result.estimated,
-                "seconds": dict(result.seconds),
-                "notes": result.notes,
-                "num_frames": result.num_frames,
-                "size_bytes": result.size_bytes,
-            }
+            made = {name: getattr(result, name) for name in _RESULT}
         told = {"status": {name: getattr(status, name) for name in _END}, "result": made, "ended": time.time()}
         # Another service that was taken for dead, or took this one for it, has made the same.
         with suppress(AlreadyThereError):

@@ -45,12 +45,9 @@ class JobStatus:
     """Hold a job's state as one consistent value.
 
     Attributes:
-        state: ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``; the last three are final.
-        stage: ``waiting``, ``reading``, ``estimating``, ``restoring``, ``writing`` or ``ended``.
         tile: finished tiles, while restoring; for an animation its frames; for a video those that were looked at
             (``estimating``) or restored.
         num_tiles: tiles in all, 0 while unknown.
-        part: the unit of ``tile`` and ``num_tiles``.
         fraction: finished share of the work, in [0, 1]; an estimate.
         seconds_left: time left for this picture; None while unknown.
         error: why the job failed, in one sentence.

@@ -23,14 +23,12 @@ class OfferedModel:
 
     Attributes:
         name: a name of the registry, or a model folder's own name.
-        place: argument of :meth:`Restorer.from_pretrained`.
         is_default: whether requests without a model get this one.
         takes_prompts: whether it has a text encoder for clients' prompts; None while it is not in memory.
         takes_tiny_decoder: whether TAESD decodes its latents; None while it is not in memory.
     """
 
     name: str
-    place: str | Path
     summary: str
     is_default: bool = False
     is_loaded: bool = False
@@ -68,7 +66,6 @@ class ModelCache:
         return [
             OfferedModel(
                 name=name,
-                place=place,
                 summary=NAMED_MODELS[name].summary if place in NAMED_MODELS else "a model folder of this service's",
                 is_default=name == self.default,
                 is_loaded=name in loaded,

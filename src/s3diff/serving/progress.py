@@ -76,13 +76,8 @@ class JobMonitor:
             JobCancelledError, JobTimeoutError: the work has to end.
         """
         now = time.monotonic()
-        if self._job.is_cancelled:
-            raise JobCancelledError("the job was cancelled")
-        if now - self._started > self._limits.job_seconds:
-            raise JobTimeoutError(
-                f"the picture took longer than the {self._limits.job_seconds:g} seconds that this service allows; "
-                "choose a smaller scale or size"
-            )
+        remedy = "choose a smaller scale or size"
+        _require_going_on(self._job, "picture", now - self._started, self._limits.job_seconds, remedy)
         if now - self._last_told >= _TELL_SECONDS or self._job.status.stage != "restoring":
             self._tell(now)
 
@@ -134,15 +129,9 @@ class VideoMonitor:
         Raises:
             JobCancelledError, JobTimeoutError: the work has to end.
         """
-        if self._is_away:
-            return
-        if self._job.is_cancelled:
-            raise JobCancelledError("the job was cancelled")
-        if self._now() - self._started > self._limits.video_seconds:
-            raise JobTimeoutError(
-                f"the video took longer than the {self._limits.video_seconds:g} seconds that this service allows; "
-                "choose a smaller scale or size, or cut it shorter"
-            )
+        if not self._is_away:
+            remedy = "choose a smaller scale or size, or cut it shorter"
+            _require_going_on(self._job, "video", self._now() - self._started, self._limits.video_seconds, remedy)
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Report progress after every frame; see :func:`s3diff.restoration.video.restore_video`.
@@ -193,6 +182,15 @@ class VideoMonitor:
 
     def _now(self) -> float:
         return time.monotonic() - self._seconds_away
+
+
+def _require_going_on(job: Job, kind: str, seconds: float, allowed_seconds: float, remedy: str) -> None:
+    if job.is_cancelled:
+        raise JobCancelledError("the job was cancelled")
+    if seconds > allowed_seconds:
+        raise JobTimeoutError(
+            f"the {kind} took longer than the {allowed_seconds:g} seconds that this service allows; {remedy}"
+        )
 
 
 def _with(before: tuple[float, float], seconds: float, amount: float) -> tuple[float, float]:

@@ -171,7 +171,6 @@ class RestorationService:
         video_options: VideoOptions | None = None,
         owner: str | None = None,
         quota: Quota = NO_QUOTA,
-        move: bool = False,
         is_shared: bool = True,
     ) -> Job:
         """Accept a picture or a video. Its header is read here, everything else happens in the service's threads.
@@ -185,7 +184,6 @@ class RestorationService:
                 ``writing``.
             owner: the only client with access to the job.
             quota: limits on this owner's pictures.
-            move: move the file instead of copying it.
             is_shared: whether other services may be asked for the job, where jobs are shared.
 
         Raises:
@@ -213,7 +211,7 @@ class RestorationService:
         )
         with self._quotas.taking(owner, quota):
             try:
-                take_in(picture, job.source, self.limits, move=move)
+                take_in(picture, job.source, self.limits)
                 check_header(job, self.limits)
                 self.store.add(job, is_shared=is_shared)
                 if not self._pipeline.put(job):
@@ -232,11 +230,7 @@ class RestorationService:
         return self.store.get(job_id, owner)
 
     def job_with_result(self, job_id: str, owner: str | None = None) -> Job:
-        """Find an owner's job; where a client may know already that it has ended, it has ended here, too.
-
-        Raises:
-            JobNotFoundError: there is none.
-        """
+        """Find an owner's job as :meth:`job` does; one that a client may know to have ended has ended here, too."""
         job = self.job(job_id, owner)
         self.store.catch_up(job)
         return job
@@ -246,21 +240,13 @@ class RestorationService:
         return self._pipeline.position(job)
 
     def cancel(self, job_id: str, owner: str | None = None) -> Job:
-        """Cancel a job: at once while it waits, before the networks' next layer while it runs.
-
-        Raises:
-            JobNotFoundError: there is none.
-        """
+        """Cancel what :meth:`job` finds: at once while it waits, before the networks' next layer while it runs."""
         job = self.job(job_id, owner)
         self._pipeline.cancel(job)
         return job
 
     def remove(self, job_id: str, owner: str | None = None) -> None:
-        """Cancel a job, and remove it with its files.
-
-        Raises:
-            JobNotFoundError: there is none.
-        """
+        """Cancel what :meth:`job` finds, and remove it with its files."""
         job = self.job(job_id, owner)
         job.is_forgotten = True
         self._pipeline.cancel(job)

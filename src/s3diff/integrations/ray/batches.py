@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from s3diff.errors import OutputError, PictureError, S3DiffError
-from s3diff.folders.jobs import RestoreJob
-from s3diff.folders.runners import LocalRunner
-from s3diff.folders.store_run import describe_unexpected
+from s3diff.folders.picture_runners import LocalRunner
+from s3diff.folders.plan import RestoreJob
+from s3diff.folders.store_worker import describe_unexpected
 from s3diff.options import OutputOptions, Precision, RestoreOptions
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import result_extension

@@ -178,7 +178,5 @@ def ray_errors() -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
-        with suppress(IndexError):
-            reason = " ".join(lines[-1].split())[:300]
-            raise ServiceError(f"the Ray cluster failed ({reason}); run the same command to go on") from error
-        raise ServiceError(f"the Ray cluster failed ({type(error).__name__}); run the same command to go on") from error
+        reason = " ".join(lines[-1].split())[:300] if lines else type(error).__name__
+        raise ServiceError(f"the Ray cluster failed ({reason}); run the same command to go on") from error

@@ -53,10 +53,6 @@ class Replicas:
 class Replica:
     """One service; Ray Serve calls it.
 
-    Args:
-        settings: of every replica.
-        replicas: their number and resources.
-
     Raises:
         S3DiffError: it cannot be started.
     """
@@ -168,9 +164,6 @@ def serve_until(
     """Serve on the connected cluster; every machine of it that has a replica listens.
 
     Args:
-        settings: of the service.
-        replicas: of the service.
-        port: to listen on.
         is_over: ends it; None for an interruption.
         on_start: called when requests are answered.
 

@@ -13,7 +13,7 @@ from starlette.background import BackgroundTask
 
 from s3diff.errors import JobNotFoundError
 from s3diff.restoration.result import Result
-from s3diff.service_errors import NOT_KEPT, SERVICE_ERRORS, ServiceFailure
+from s3diff.service_errors import NOT_KEPT, SERVICE_ERRORS
 from s3diff.serving.jobs import Job, JobStatus
 
 #: How often a waiting request looks whether its client is still there.
@@ -59,10 +59,6 @@ def sent(result: Result, then: BackgroundTask | None = None) -> Response:
         "S3Diff-Result": json.dumps({**result.facts, "notes": list(result.notes)}),
     }
     return FileResponse(result.path, headers=headers, media_type=result.media_type, background=then, stat_result=status)
-
-
-def failure_answer(failure: ServiceFailure) -> JSONResponse:
-    return error_answer(failure.kind.code, failure.message, failure.field, failure.retry_seconds)
 
 
 def error_answer(

@@ -21,7 +21,7 @@ from starlette.routing import Match
 from s3diff.errors import OptionError, QueueFullError, S3DiffError
 from s3diff.option_texts import form_options
 from s3diff.service_errors import ENDED, NO_RESULT, TOO_MANY, code_of_status, failure_of
-from s3diff.serving.http.answers import CLIENT_HAS_LEFT, error_answer, failure_answer, has_ended, sent, wants_json
+from s3diff.serving.http.answers import CLIENT_HAS_LEFT, error_answer, has_ended, sent, wants_json
 from s3diff.serving.http.auth import Auth
 from s3diff.serving.http.forms import picture_and_options, read_form
 from s3diff.serving.http.metrics import Metrics
@@ -48,7 +48,7 @@ from s3diff.serving.http.schemas import (
     picture_answer,
 )
 from s3diff.serving.jobs import Job
-from s3diff.serving.limits import Quota
+from s3diff.serving.limits import Client, Quota
 from s3diff.serving.service import NO_QUOTA, RestorationService
 from s3diff.version import __version__
 
@@ -300,14 +300,20 @@ def _add_routes(app: FastAPI, service: RestorationService, metrics: Metrics) -> 
 
 
 def owner_of(request: Request) -> str | None:
-    """Return the request's owner, set by the token guard."""
-    owner: str | None = request.scope.get("state", {}).get("owner")
-    return owner
+    """Return the owner of the jobs that the request hands in; None where everybody is admitted."""
+    client = _client(request)
+    return None if client is None else client.owner
 
 
 def _quota(request: Request) -> Quota:
-    client = request.scope.get("state", {}).get("client")
+    client = _client(request)
     return NO_QUOTA if client is None else client.quota
+
+
+def _client(request: Request) -> Client | None:
+    """Return who sends the request, as the token guard has found out."""
+    client: Client | None = request.scope.get("state", {}).get("client")
+    return client
 
 
 async def _accepted(request: Request, service: RestorationService, job: Job) -> JSONResponse:
@@ -334,7 +340,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         failure = failure_of(error)
         if failure.kind.text is not None:  # the log has the paths, the client does not
             _LOG.error("%s: %s", failure.kind.code, error)
-        return failure_answer(failure)
+        return error_answer(failure.kind.code, failure.message, failure.field, failure.retry_seconds)
 
     @app.exception_handler(ClientDisconnect)
     async def left(_: Request, __: Exception) -> Response:

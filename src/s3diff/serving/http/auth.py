@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from s3diff.errors import OptionError
@@ -36,7 +35,6 @@ class Auth:
     def __init__(self, tokens: Iterable[str | Client] = ()) -> None:
         clients = [Client(each) if isinstance(each, str) else each for each in dict.fromkeys(tokens)]
         self._clients = {client.token: client for client in clients}
-        self._by_owner = {client.owner: client for client in clients}
         if len(self._clients) < len(clients):
             raise OptionError("two clients have the same token; give each its own")
         for token in self._clients:
@@ -53,35 +51,30 @@ class Auth:
         """Whether a token is needed."""
         return bool(self._clients)
 
-    def client_of(self, owner: str | None) -> Client | None:
-        """Return the client of an owner's name; None for an unknown name."""
-        return None if owner is None else self._by_owner.get(owner)
-
-    def owner_of_token(self, token: str) -> str | None:
-        """Return the owner of a token; None for an unknown one, which takes as long as a known one."""
-        found = None
-        for known, client in self._clients.items():
-            if hmac.compare_digest(known.encode(), token.encode("utf-8", "surrogateescape")):
-                found = client.owner
-        return found
+    def client_of_token(self, token: str) -> Client | None:
+        """Return the holder of a token; None for an unknown one."""
+        return self._client_by(lambda known: known, token)
 
     def session_of_token(self, token: str) -> str | None:
         """Make the value of :data:`SESSION_COOKIE` (HttpOnly, SameSite=Strict); None for a wrong token.
 
         The cookie depends only on the token, so every replica accepts it and a new token ends it.
         """
-        return None if self.owner_of_token(token) is None else _session(token)
+        return None if self.client_of_token(token) is None else _session(token)
 
-    def owner_of_request(self, authorization: str | None, cookies: str | None) -> str | None:
+    def client_of_request(self, authorization: str | None, session: str | None) -> Client | None:
         """Return who sends a request, by ``Authorization: Bearer`` or the session's cookie; None if unknown."""
         scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() == "bearer" and (owner := self.owner_of_token(token.strip())) is not None:
-            return owner
-        session = _cookie(cookies)
+        if scheme.lower() == "bearer" and (client := self.client_of_token(token.strip())) is not None:
+            return client
+        return None if session is None else self._client_by(_session, session)
+
+    def _client_by(self, made_of: Callable[[str], str], given: str) -> Client | None:
+        """Find the token of which the given text is made; an unknown text takes as long as a known one."""
         found = None
-        for known, client in self._clients.items():
-            if session is not None and hmac.compare_digest(_session(known), session):
-                found = client.owner
+        for token, client in self._clients.items():
+            if hmac.compare_digest(made_of(token).encode(), given.encode("utf-8", "surrogateescape")):
+                found = client
         return found
 
 
@@ -128,11 +121,3 @@ def read_clients(path: Path) -> list[Client]:
 
 def _session(token: str) -> str:
     return hmac.new(token.encode(), b"s3diff session", hashlib.sha256).hexdigest()
-
-
-def _cookie(cookies: str | None) -> str | None:
-    try:
-        found = SimpleCookie(cookies or "").get(SESSION_COOKIE)
-    except CookieError:
-        return None
-    return found.value if found is not None and found.value.isascii() else None

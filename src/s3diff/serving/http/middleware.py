@@ -14,12 +14,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s3diff.service_errors import BODY_TOO_LARGE, NO_TOKEN, SERVICE_ERRORS, TOO_SLOW
 from s3diff.serving.http.answers import CLIENT_HAS_LEFT, error_answer
-from s3diff.serving.http.auth import Auth
+from s3diff.serving.http.auth import SESSION_COOKIE, Auth
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.logs import new_request_id, request_id
 
@@ -190,7 +191,7 @@ class SiteGuard:
 
 
 class TokenGuard:
-    """Require a token except on open paths; store its holder in ``scope["state"]``: ``owner``, ``client``."""
+    """Require a token except on open paths; store its holder in ``scope["state"]["client"]``."""
 
     def __init__(self, app: ASGIApp, auth: Auth) -> None:
         self.app, self.auth = app, auth
@@ -198,10 +199,10 @@ class TokenGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
-            owner = self.auth.owner_of_request(headers.get("authorization"), headers.get("cookie"))
-            scope.setdefault("state", {})["owner"] = owner
-            scope["state"]["client"] = self.auth.client_of(owner)
-            if self.auth.is_required and owner is None and route_path(scope) not in self.auth.open_paths:
+            session = HTTPConnection(scope).cookies.get(SESSION_COOKIE)
+            client = self.auth.client_of_request(headers.get("authorization"), session)
+            scope.setdefault("state", {})["client"] = client
+            if self.auth.is_required and client is None and route_path(scope) not in self.auth.open_paths:
                 if scope["type"] == "http":
                     await self._refuse(scope, headers)(scope, receive, send)
                 return  # a web socket that is not accepted is closed

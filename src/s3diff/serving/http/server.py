@@ -117,11 +117,7 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket.
-
-    Args:
-        host: a name or an address.
-        port: 0 for any that is free.
+    """Open a listening socket; port 0 takes any that is free.
 
     Raises:
         OptionError: the port is taken or not allowed, or the host is not this machine's.

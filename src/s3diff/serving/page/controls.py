@@ -7,7 +7,7 @@ its own gets a plain one, which is named in English.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from s3diff.formats import FORMATS, VideoCodec
@@ -48,12 +48,10 @@ class Control:
         default: the option's own default; a control with this value is not sent.
         choices: the values of choices and menus; an empty one stands for none.
         titles: of choices that are named alike in every language, by value.
-        low: smallest value, of sliders.
-        high: largest value, of sliders.
+        low, high: smallest and largest value, of sliders.
         step: of sliders and numbers.
         placeholder: of numbers and texts.
-        label: of a plain control, whose name stands in no file of texts.
-        info: of a plain control.
+        label, info: of a plain control, whose name stands in no file of texts.
     """
 
     field: str
@@ -128,11 +126,7 @@ def told_values() -> dict[str, str]:
 
 
 def _default(name: str) -> Any:
-    for options in (RestoreOptions, OutputOptions, VideoOptions):
-        for field in fields(options):
-            if field.name == name:
-                return field.default
-    raise KeyError(name)
+    return next(getattr(kind, name) for kind in (RestoreOptions, OutputOptions, VideoOptions) if hasattr(kind, name))
 
 
 def _control(

@@ -171,27 +171,13 @@ def login_routes(auth: Auth) -> APIRouter:
             await asyncio.sleep(_WRONG_TOKEN_SECONDS)
             return _page(request, problem="login.wrong", status=403)
         answer = RedirectResponse(_root(request), status_code=303, headers=_HEADERS)
-        answer.set_cookie(
-            SESSION_COOKIE,
-            session,
-            max_age=_SESSION_SECONDS,
-            path=_root(request),
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
+        answer.set_cookie(value=session, max_age=_SESSION_SECONDS, **_cookie(request))
         return answer
 
     @router.post(SIGN_OUT_PATH)
     def sign_out(request: Request) -> Response:
         answer = RedirectResponse(_root(request) + SIGN_IN_PATH[1:], status_code=303, headers=_HEADERS)
-        answer.delete_cookie(
-            SESSION_COOKIE,
-            path=_root(request),
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
+        answer.delete_cookie(**_cookie(request))
         return answer
 
     return router
@@ -200,6 +186,12 @@ def login_routes(auth: Auth) -> APIRouter:
 def _root(request: Request) -> str:
     """Return the page's path, with a proxy's prefix."""
     return f"{root_of(request.scope)}/"
+
+
+def _cookie(request: Request) -> dict[str, Any]:
+    """Describe the session's cookie; one is removed by the same name and marks that it was set with."""
+    marks = {"httponly": True, "samesite": "strict", "secure": request.url.scheme == "https"}
+    return {"key": SESSION_COOKIE, "path": _root(request), **marks}
 
 
 def _page(request: Request, problem: str = "", status: int = 200) -> HTMLResponse:
@@ -266,7 +258,7 @@ def _document(service: RestorationService, *, has_login: bool) -> APIRouter:
     @router.get("/")
     def page() -> HTMLResponse:
         text = page_document(service, list(examples), has_login=has_login)
-        return HTMLResponse(text, headers={**PAGE_HEADERS, **NOT_KEPT})
+        return HTMLResponse(text, headers=_HEADERS)
 
     @router.get("/favicon.ico")
     def icon() -> FileResponse:
@@ -332,7 +324,7 @@ def _routes(service: RestorationService) -> APIRouter:
                     made, kind = preview(seen), PREVIEW_TYPE
             except PictureError as error:
                 raise PictureError(str(error).replace(str(place), name)) from error
-        return Response(made, media_type=kind, headers={**PAGE_HEADERS, **NOT_KEPT})
+        return Response(made, media_type=kind, headers=_HEADERS)
 
     @router.get("/jobs/{job_id}/preview")
     def job_preview(job_id: str, owner: Owner) -> Response:
@@ -340,7 +332,7 @@ def _routes(service: RestorationService) -> APIRouter:
         with turn():
             result = _result(job)
             made = preview(read_picture(result.path, service.limits.output_pixels, result.size_bytes))
-        return Response(made, media_type=PREVIEW_TYPE, headers={**PAGE_HEADERS, **NOT_KEPT})
+        return Response(made, media_type=PREVIEW_TYPE, headers=_HEADERS)
 
     @router.get("/results.zip")
     def results(job: Annotated[list[str], Query(max_length=_MAX_ZIPPED)], owner: Owner) -> StreamingResponse:

@@ -102,13 +102,9 @@ def _flag(name: str, value: Any) -> list[str]:
         value = value / 1e6
     if name == "size":
         value = "x".join(str(side) for side in value)
-    text = _number(value) if isinstance(value, float) else str(value)
+    text = repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
     # A value that begins like a flag needs the form --flag=value.
     return [f"{flag}={shlex.quote(text)}"] if text.startswith("-") else [flag, shlex.quote(text)]
-
-
-def _number(value: float) -> str:
-    return repr(value).removesuffix(".0")
 
 
 def _as_argument(name: str) -> str:

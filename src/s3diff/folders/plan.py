@@ -68,10 +68,9 @@ def plan_jobs(
     """Pair every input picture with its own output.
 
     Args:
-        inputs: files, folders, and patterns such as ``photos/**/*.jpg``.
+        inputs, recursive: see :func:`find_pictures`.
         output: a file for one input file, otherwise a folder. Inside it a picture keeps its relative path, unless
             ``writing`` says otherwise.
-        recursive: descend into folders, except the output's.
         listed: further files by name; their tree below their common folder is kept. A missing file is a job that
             fails.
         shard: (i, N): only the i-th of N parts, counted from 0. A picture's part depends only on its path in the
@@ -107,7 +106,9 @@ def plan_jobs(
             if named_as_folder:
                 given = "its name ends like a folder's"
             raise OutputError(f"{output} is one file, but {given}; give a folder, such as restored/")
-        jobs, root = _named(sources, target, writing, names or {}), target
+        results = name_results(sources, writing, names or {})
+        jobs = [RestoreJob(source, target / result) for (source, _), result in zip(sources, results, strict=True)]
+        root = target
         if not writing.overwrite:
             jobs = _without_results(jobs, found.left_out)
     elif not target.suffix:
@@ -187,13 +188,6 @@ def is_earlier_result(path: Path, entry: Path, output: Path) -> bool:
     """Check whether a picture lies in an output folder inside the input folder: a second run must not restore it."""
     root, results, place = (Path(os.path.realpath(each)) for each in (entry, output, path))
     return root in results.parents and results in place.parents
-
-
-def _named(
-    sources: list[tuple[Path, Path]], folder: Path, writing: OutputOptions, names: dict[str, str]
-) -> list[RestoreJob]:
-    targets = name_results(sources, writing, names)
-    return [RestoreJob(source, folder / target) for (source, _), target in zip(sources, targets, strict=True)]
 
 
 def name_results(

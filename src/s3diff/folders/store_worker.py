@@ -8,19 +8,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from shutil import rmtree
-from typing import Any, NamedTuple
+from typing import Any
 
 from s3diff.errors import DISK_FULL, DiskFullError, OutputError, PictureError, S3DiffError
-from s3diff.folders.jobs import RestoreJob, require_inside
 from s3diff.folders.manifest import DEADLY_TRIES, Flight
+from s3diff.folders.picture_runners import Finish, LocalRunner, PictureWatcher
+from s3diff.folders.plan import RestoreJob, require_inside
 from s3diff.folders.run import Outcome, run_jobs
-from s3diff.folders.runners import Finish, LocalRunner, PictureWatcher
 from s3diff.folders.store_plan import StoreJob
 from s3diff.folders.stores import AlreadyThereError, Store, fetch, is_address, local_name, open_store
 from s3diff.messages import reason_of
@@ -28,6 +28,8 @@ from s3diff.options import OutputOptions, Precision, RestoreOptions
 from s3diff.restoration.memory import is_out_of_memory
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Result
+from s3diff.restoration.series import OpenedSeries
+from s3diff.restoration.steps import Opened
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,14 +40,9 @@ class WorkerOptions:
 
     Attributes:
         output: folder or address of the results.
-        run: see :class:`s3diff.folders.manifest.Manifest`.
-        run_id: the run's name.
+        run, run_id: see :class:`s3diff.folders.manifest.Manifest`.
         model: a name or a model folder, at the same path on every machine.
-        options: for all pictures.
-        writing: format, names and quality of results.
-        device: see :class:`Restorer`.
-        precision: see :class:`Restorer`.
-        fast: see :class:`Restorer`.
+        device, precision, fast: see :class:`Restorer`.
         threads: torch's threads in each worker; None keeps torch's own number.
         batch: most small pictures of one size that run together.
     """
@@ -82,7 +79,6 @@ class StoreWorker:
     """Restore tasks one after the other with one model.
 
     Args:
-        options: the run's.
         restorer: a loaded model; None loads the one of ``options``.
 
     Raises:
@@ -109,13 +105,11 @@ class StoreWorker:
         rows: list[dict[str, Any]] = []
         try:
             new = [(job.target, job.stamp) for job in jobs if not job.replace]
-            flight = Flight(
-                self._store, self._options.run, self._options.run_id, new, "\n".join(job.target for job in jobs)
-            )
+            name = "\n".join(job.target for job in jobs)
+            flight = Flight(self._store, self._options.run, self._options.run_id, new, name)
             pending = []
             for job in jobs:
-                row = self._earlier(job, flight) if flight.num_tries else None
-                if row is None:
+                if (row := self._earlier(job, flight)) is None:
                     pending.append(job)
                 else:
                     rows.append(row)
@@ -132,7 +126,7 @@ class StoreWorker:
         """Return the outcome from an earlier try of this task, whose worker died; None without one."""
         if job.target in flight.ended:
             return flight.ended[job.target]
-        if job.replace or self._store.find(job.target) is None:
+        if not flight.num_tries or job.replace or self._store.find(job.target) is None:
             return None
         row = {**_row_start("done", job), "recovered": True}
         flight.add(row)
@@ -152,37 +146,26 @@ class StoreWorker:
         with tempfile.TemporaryDirectory(prefix="s3diff-worker-") as scratch:
             runner = _StoreRunner(self._restorer, self._options, self._store, Path(scratch))
             places = {runner.place(index, job): job for index, job in enumerate(jobs)}
-            for outcome in run_jobs(list(places), runner, root=runner.root):
+            for outcome in run_jobs(list(places), runner, root=Path(scratch)):
                 row = runner.row(places[outcome.job], outcome)
                 if not outcome.is_disk_full:  # which ends the task, and is no picture's failure
                     yield row
 
 
-class _Fetched(NamedTuple):
-    """Hold an opened picture, and whether its result replaces an object."""
+class _StoreRunner(LocalRunner):
+    """Restore pictures of stores, each through a scratch folder of its own.
 
-    picture: Any
-    replace: bool
-
-
-class _StoreRunner:
-    """Restore pictures of stores, each through a scratch folder of its own."""
+    Results are written there, then put into the output: another try may have put the same ones there.
+    """
 
     def __init__(self, restorer: Restorer, options: WorkerOptions, store: Store, scratch: Path) -> None:
-        self._store, self._scratch, self.batch = store, scratch, options.batch
-        self._max_bytes = options.options.max_file_bytes
-        #: Results are written here, then put into the output: another try may have put the same ones there.
-        self.root = scratch
+        # Nothing is replaced in the scratch folder; whether an object of the store may be, StoreJob.replace says.
+        writing = replace(options.writing, overwrite=True)
+        super().__init__(restorer, options.options, writing, scratch, batch=options.batch)
+        self._store, self._scratch = store, scratch
         self._jobs: dict[RestoreJob, StoreJob] = {}
         self._folders: dict[RestoreJob, Path] = {}
         self._sums: dict[RestoreJob, dict[str, Any]] = {}
-        # The plan decided which existing results may be replaced; see StoreJob.replace.
-        self._new, self._replacing = (
-            LocalRunner(
-                restorer, options.options, replace(options.writing, overwrite=overwrite), self.root, batch=self.batch
-            )
-            for overwrite in (False, True)
-        )
 
     def place(self, index: int, job: StoreJob) -> RestoreJob:
         """Choose a job's local files."""
@@ -194,37 +177,23 @@ class _StoreRunner:
         self._jobs[placed], self._folders[placed] = job, folder
         return placed
 
-    def prepare(self) -> None:
-        """Do nothing: the model is loaded."""
-
-    def open(self, job: RestoreJob) -> _Fetched:
+    def open(self, job: RestoreJob) -> Opened | OpenedSeries:
         """Fetch the picture and read it."""
         with _as_a_failure(self._jobs[job]), _scratch_has_room(self._scratch):
             if (place := self._store.local_path(self._jobs[job].target)) is not None:
                 require_inside(place, self._store.local_path(""))
             for name in ("source", "result"):
                 (self._folders[job] / name).mkdir(parents=True)
-            fetch(self._jobs[job].source, self._folders[job] / "source", self._max_bytes)
-            return _Fetched(self._runner(job).open(job), self._jobs[job].replace)
+            fetch(self._jobs[job].source, self._folders[job] / "source", self._options.max_file_bytes)
+            return super().open(job)
 
-    def restore(self, job: RestoreJob, opened: _Fetched, watcher: PictureWatcher | None) -> Finish:
+    def restore(self, job: RestoreJob, opened: Opened | OpenedSeries, watcher: PictureWatcher | None) -> Finish:
         """Restore the picture; the returned function writes and uploads the result."""
         with _as_a_failure(self._jobs[job]):
-            return partial(self._put, job, self._runner(job).restore(job, opened.picture, watcher))
+            return partial(self._put, job, super().restore(job, opened, watcher))
 
-    def batch_key(self, opened: _Fetched) -> Hashable | None:
-        """See :class:`s3diff.folders.runners.BatchRunner`."""
-        key = self._new.batch_key(opened.picture)
-        return None if key is None else (key, opened.replace)
-
-    def is_enough(self, opened: Sequence[_Fetched]) -> bool:
-        """See :class:`s3diff.folders.runners.BatchRunner`."""
-        return self._new.is_enough([each.picture for each in opened])
-
-    def restore_batch(self, jobs: Sequence[RestoreJob], opened: Sequence[_Fetched]) -> list[Finish]:
-        """See :class:`s3diff.folders.runners.BatchRunner`."""
-        runner = self._runner(jobs[0])
-        finishes = runner.restore_batch(jobs, [each.picture for each in opened])
+    def restore_batch(self, jobs: Sequence[RestoreJob], opened: Sequence[Any]) -> list[Finish]:
+        finishes = super().restore_batch(jobs, opened)
         return [partial(self._put, job, finish) for job, finish in zip(jobs, finishes, strict=True)]
 
     def row(self, job: StoreJob, outcome: Outcome) -> dict[str, Any]:
@@ -235,9 +204,6 @@ class _StoreRunner:
                 line[name] = self._worded(job, outcome.job, line[name])
         rmtree(self._folders[outcome.job], ignore_errors=True)
         return {**line, **_row_start(outcome.state, job), **self._sums.pop(outcome.job, {})}
-
-    def _runner(self, job: RestoreJob) -> LocalRunner:
-        return self._replacing if self._jobs[job].replace else self._new
 
     def _put(self, job: RestoreJob, finish: Finish) -> Result:
         store_job = self._jobs[job]

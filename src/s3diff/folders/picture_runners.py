@@ -6,9 +6,9 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
-from s3diff.folders.jobs import RestoreJob, require_inside
+from s3diff.folders.plan import RestoreJob, require_inside
 from s3diff.formats import format_of
 from s3diff.images.files.writing import check_writable
 from s3diff.options import OutputOptions, RestoreOptions
@@ -45,7 +45,13 @@ class PictureWatcher(Protocol):
 
 
 class JobRunner(Protocol):
-    """Read and restore pictures for :func:`run_jobs`."""
+    """Read and restore pictures for :func:`run_jobs`.
+
+    Attributes:
+        batch: most pictures that run together; 1 for never.
+    """
+
+    batch: int = 1
 
     def prepare(self) -> None:
         """Prepare everything that all pictures share, such as the model.
@@ -68,22 +74,13 @@ class JobRunner(Protocol):
             PictureError, OutputError: this picture cannot be restored; others can.
         """
 
-
-@runtime_checkable
-class BatchRunner(JobRunner, Protocol):
-    """Restore several pictures together.
-
-    Attributes:
-        batch: most pictures that run together; 1 for never.
-    """
-
-    batch: int
-
     def batch_key(self, opened: Any) -> Hashable | None:
         """Return the key that pictures of one batch share; None for a picture that runs without others."""
+        return None
 
     def is_enough(self, opened: Sequence[Any]) -> bool:
         """Check whether no more pictures are read ahead."""
+        return len(opened) >= self.batch
 
     def restore_batch(self, jobs: Sequence[RestoreJob], opened: Sequence[Any]) -> list[Finish]:
         """Restore opened pictures of one key; return the functions that write the results.
@@ -91,9 +88,10 @@ class BatchRunner(JobRunner, Protocol):
         Raises:
             Exception: of whatever kind; the pictures are then restored one by one.
         """
+        return [self.restore(job, each, None) for job, each in zip(jobs, opened, strict=True)]
 
 
-class LocalRunner:
+class LocalRunner(JobRunner):
     """Restore pictures with a model on this machine.
 
     Args:
@@ -126,7 +124,7 @@ class LocalRunner:
         _ = self.restorer
 
     def open(self, job: RestoreJob) -> Opened | OpenedSeries:
-        """See :class:`JobRunner`. A file of several frames or pages is opened as a series if the target can hold it."""
+        """Read a picture. A file of several frames or pages is opened as a series if the target can hold it."""
         from s3diff.restoration.series import open_source  # and with it torch
 
         form = format_of(job.target)
@@ -136,7 +134,7 @@ class LocalRunner:
         return open_source(job.source, job.target, self._options)
 
     def restore(self, job: RestoreJob, opened: Opened | OpenedSeries, watcher: PictureWatcher | None) -> Finish:
-        """See :class:`JobRunner`. Frames of an animation are written as they are restored."""
+        """Restore a picture. Frames of an animation are written as they are restored."""
         from s3diff.restoration.series import restore_series  # and with it torch
         from s3diff.restoration.steps import Opened, write
 
@@ -164,7 +162,7 @@ class LocalRunner:
         return speed_key(self.restorer, self.restorer.resolved(self._options))
 
     def batch_key(self, opened: Opened | OpenedSeries) -> Hashable | None:
-        """See :class:`BatchRunner`. Pictures that do not fit twice into the largest batch gain nothing."""
+        """Return the pictures' size. Those that do not fit twice into the largest batch gain nothing."""
         from s3diff.restoration.restorer import MAX_BATCH_PIXELS
         from s3diff.restoration.steps import Opened
 
@@ -173,7 +171,7 @@ class LocalRunner:
         return opened.sizes.input if 2 * opened.sizes.num_working_pixels <= MAX_BATCH_PIXELS else None
 
     def is_enough(self, opened: Sequence[Opened | OpenedSeries]) -> bool:
-        """See :class:`BatchRunner`. Pictures up to the largest batch are read ahead."""
+        """Check whether the pictures that are read fill the largest batch."""
         from s3diff.restoration.restorer import MAX_BATCH_PIXELS
         from s3diff.restoration.steps import Opened
 
@@ -181,7 +179,7 @@ class LocalRunner:
         return len(opened) >= self.batch or sum(each.num_working_pixels for each in sizes) >= MAX_BATCH_PIXELS
 
     def restore_batch(self, jobs: Sequence[RestoreJob], opened: Sequence[Any]) -> list[Finish]:
-        """See :class:`BatchRunner`.
+        """Restore several pictures at a time.
 
         On a CPU the networks run so that results equal those of :meth:`restore` to the byte; on other devices all
         together, which is faster there, and within one grey level.
@@ -212,9 +210,8 @@ def restore_large(
 
     Args:
         root: the output folder, which no link may lead out of.
-        degrees: as there.
         load: loads the model, once the picture was looked at.
-        tell: as ``progress`` there.
+        degrees, tell: as ``degrees`` and ``progress`` there.
     """
     from s3diff.images.files.large_files import LargePicture
     from s3diff.restoration.streaming import require_tiff
