@@ -29,7 +29,7 @@ from s3diff.messages import reason_of, shown_path
 from s3diff.options import LIMITS, RestoreOptions
 from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.device_model import DeviceModel
-from s3diff.restoration.result import Degrees, Result, add_seconds
+from s3diff.restoration.result import Result, add_seconds
 from s3diff.restoration.scratch_files import only_one
 from s3diff.restoration.sizes import Sizes
 from s3diff.restoration.steps import Opened, Progress, restore
@@ -153,7 +153,7 @@ def _restored_into(
     median = course.median
     return Result(
         size=sizes.output,
-        degrees=Degrees(options.degree("blur", median.blur), options.degree("noise", median.noise)),
+        degrees=median.under(options),
         estimated=median,
         seconds=maker.seconds or {"total": 0.0},
         options=options,
@@ -208,7 +208,9 @@ class _Maker:
             if self.seconds == {}:
                 self._tell("resumed")
             opened = [Opened(Picture(frame.pixels), self.sizes) for frame in batch]
-            made = restore(self.model, opened, self.options, degrees=[self._degrees(frame) for frame in batch])
+            estimates = [self.course.at(each.time, float(each.time * self.video.time_base)) for each in batch]
+            degrees = [each.under(self.options) for each in estimates]
+            made = restore(self.model, opened, self.options, degrees=degrees)
             for frame, result in zip(batch, made, strict=True):
                 add_seconds(self.seconds, result.seconds)
                 self.notes.update(dict.fromkeys((*result.picture.notes, *result.notes)))
@@ -219,10 +221,6 @@ class _Maker:
                 if frame is batch[-1]:  # once: the others took no time of their own
                     self._tell("frames")
                 yield VideoFrame(self.last_result, frame.time, frame.duration)
-
-    def _degrees(self, frame: VideoFrame) -> Degrees:
-        found = self.course.at(frame.time, float(frame.time * self.video.time_base))
-        return Degrees(self.options.degree("blur", found.blur), self.options.degree("noise", found.noise))
 
     def _tell(self, what: str) -> None:
         if self.progress is not None:
