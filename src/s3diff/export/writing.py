@@ -55,9 +55,9 @@ class PictureGraph(nn.Module):
         super().__init__()
         self.encode = EncodeGraph(with_fixed_timestep(generator))
         self.generator = self.encode.generator
-        self.predict = PredictGraph(self.generator, is_guided=guidance != 1)
-        self.upsampling, self.color_match = upsampling, color_match
-        both = (prompts.positive, prompts.negative) if guidance != 1 else (prompts.positive,)
+        self.predict = PredictGraph(self.generator)
+        self.upsampling, self.color_match, self.is_guided = upsampling, color_match, guidance != 1
+        both = (prompts.positive, prompts.negative) if self.is_guided else (prompts.positive,)
         self.register_buffer("context", torch.stack(both))
         self.register_buffer("guidance", torch.tensor([float(guidance)]))
 
@@ -78,7 +78,7 @@ class PictureGraph(nn.Module):
         base = F.interpolate(low_quality, size=(height, width), mode=self.upsampling, align_corners=False).clamp(0, 1)
         image = to_network_range(_padded(base, generator.config.pad_multiple))
         latent = self.encode(image, for_encoder)
-        prediction = self.predict(latent, for_unet, self.context, self.guidance)
+        prediction = self.predict(latent, for_unet, self.context, self.guidance if self.is_guided else None)
         clean = generator.config.schedule.clean_latent(latent, prediction)
         decoded = _cut(from_network_range(generator.decode(clean, image)), height, width)
         return match_color(decoded, base, self.color_match).clamp(0, 1), used

@@ -30,17 +30,15 @@ class PredictGraph(nn.Module):
 
     Args:
         generator: its UNet is the one of :func:`with_fixed_timestep`.
-        is_guided: predict for two prompts, not for one.
     """
 
-    def __init__(self, generator: OneStepGenerator, *, is_guided: bool) -> None:
+    def __init__(self, generator: OneStepGenerator) -> None:
         super().__init__()
-        self.generator, self.is_guided = generator, is_guided
+        self.generator = generator
 
-    def forward(self, latent: Tensor, modulation: Tensor, context: Tensor, guidance: Tensor) -> Tensor:
-        """``latent``: [1, C, h, w]; ``context``: [1 or 2, T, context_channels]; ``guidance``: one number, [1]."""
-        weight = guidance if self.is_guided else None
-        return self.generator.predict(latent, context, modulation, weight).float()
+    def forward(self, latent: Tensor, modulation: Tensor, context: Tensor, guidance: Tensor | None = None) -> Tensor:
+        """``latent``: [1, C, h, w]; ``context``: [1 or 2, T, context_channels]; ``guidance``: for two, one number."""
+        return self.generator.predict(latent, context, modulation, guidance).float()
 
 
 class EncoderGraph(nn.Module):

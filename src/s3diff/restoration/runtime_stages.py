@@ -217,24 +217,12 @@ def _graph(generator: OneStepGenerator, name: str) -> _Graph:
     tokens = {1: torch.export.Dim.DYNAMIC}  # a prompt's number of tokens is the tokenizer's
     inputs = {"latent": latent, "modulation": for_unet, "context": context}
     if not is_guided:
-        return _Graph(_Positive(fixed), inputs, (sides, None, tokens))
-    guided = PredictGraph(fixed, is_guided=True)
-    return _Graph(guided, {**inputs, "guidance": torch.ones(1)}, (sides, None, tokens, None))
+        return _Graph(PredictGraph(fixed), inputs, (sides, None, tokens))
+    return _Graph(PredictGraph(fixed), {**inputs, "guidance": torch.ones(1)}, (sides, None, tokens, None))
 
 
 #: Tokens of the prompt that the UNet is traced with.
 _TRACED_TOKENS = 7
-
-
-class _Positive(nn.Module):
-    """The UNet for one prompt."""
-
-    def __init__(self, generator: OneStepGenerator) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, latent: Tensor, modulation: Tensor, context: Tensor) -> Tensor:
-        return self.generator.predict(latent, context, modulation).float()
 
 
 def _matrices(adaptation: Adaptation) -> tuple[Tensor, ...]:
