@@ -91,15 +91,6 @@ class Aggregate:
 MEAN = Aggregate(lambda values: values, lambda means: means[..., 0])
 
 
-def mean_interval(values: np.ndarray) -> Interval:
-    """Compute the mean of [N] values with its interval.
-
-    Raises:
-        PictureError: there are no values.
-    """
-    return MEAN.interval(values[:, None])
-
-
 def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference:
     """Compare [N] values each, picture by picture.
 
@@ -108,4 +99,4 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference
     """
     difference = first - second
     higher = float(((difference > 0) + 0.5 * (difference == 0)).mean()) if len(difference) else 0.0
-    return PairedDifference(mean_interval(difference), higher, len(difference))
+    return PairedDifference(MEAN.interval(difference[:, None]), higher, len(difference))
