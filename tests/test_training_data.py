@@ -456,10 +456,10 @@ def test_a_data_set_is_pickled_without_pictures_and_files(tmp_path: Path) -> Non
     assert all(torch.equal(copy[position].pixels, expected[position]) for position in range(8))
 
 
-def test_few_shards_are_open_at_once(tmp_path: Path) -> None:
+def test_few_shards_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "MAX_OPEN_FILES", 2)
     source = open_source(str(write_shards(tmp_path / "s", 5, 1)))
     assert isinstance(source, ShardSource)
-    source._reader.max_open_files = 2
     assert [int(source.read(i)[0, 0, 0]) for i in (0, 1, 2, 3, 4, 0, 4)] == [0, 1, 2, 3, 4, 0, 4]
     assert len(source._reader._open) == 2
 

@@ -66,8 +66,7 @@ def dry_run(request: TrainRequest) -> DryRun:
     start = prepare_initial_model(config, request.source, request.estimator, request.changes)
     config = start.config
     check_consistent(config)
-    if config.start != "scratch":
-        require_estimator(start)
+    require_estimator(start)
     source = open_source(request.data, held_out=config.data.held_out)
     check_usable(source, config.data.crop_px)
     model = start.model

@@ -24,7 +24,7 @@ from s3diff.degradation.synthesis import draw
 from s3diff.images.resampling import enlarge, to_network_range
 from s3diff.options import Upsampling
 from s3diff.training.adversarial.augmentation import AugmentationDraw, draw_augmentation
-from s3diff.training.adversarial.discriminator import adversarial_loss, generator_loss, pairing_loss
+from s3diff.training.adversarial.discriminator import adversarial_loss, pairing_loss
 from s3diff.training.config import MAX_TRUTH_BLUR_PX, TrainConfig
 from s3diff.training.losses import ReconstructionLoss
 
@@ -250,7 +250,7 @@ def adversarial(model: Model, discriminator: nn.Module, batch: Batch, real_label
     positive = torch.zeros(len(batch.image), dtype=torch.bool, device=batch.image.device)
     noise = batch.drawn.adversarial_noise.to(batch.image.device)
     result = model(batch.low_quality, batch.image, positive, noise)
-    return generator_loss(discriminator(result, batch.drawn.augmentations[0]), real_label), result.detach()
+    return adversarial_loss(discriminator(result, batch.drawn.augmentations[0]), real_label), result.detach()
 
 
 def discriminate_real(discriminator: nn.Module, batch: Batch, real_label: float) -> Tensor:

@@ -132,8 +132,7 @@ def prepare_trainer(request: TrainRequest, report: Report | None = None) -> Trai
     with accelerator.main_process_first():  # which may have to index shards
         crops = _crops(request.data, config)
     validation = _validation(request, config) if accelerator.is_main_process else None
-    if config.start != "scratch":
-        require_estimator(start)
+    require_estimator(start)
     trainer = Trainer(
         start, crops, request.output, source=request.source, accelerator=accelerator, validation=validation
     )

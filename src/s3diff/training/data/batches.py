@@ -52,7 +52,6 @@ def crop_batches(
     global_batch_size: int,
     num_workers: int = 0,
     pin_memory: bool = False,
-    prefetch_batches: int = 2,
     start_method: str | None = None,
 ) -> Generator[CropBatch, None, None]:
     """Yield this process's part of every batch from a step on, without end; ``close()`` stops the workers.
@@ -67,7 +66,6 @@ def crop_batches(
         global_batch_size: crops per step of all processes together.
         num_workers: processes that decode; 0 decodes in this one.
         pin_memory: hand the batches out in page-locked memory; without a CUDA device it has no effect.
-        prefetch_batches: batches that each worker prepares ahead.
         start_method: ``fork``, ``forkserver`` or ``spawn``; None for ``spawn`` with a remote source, since clients of
             object stores do not survive a fork, and for the platform's usual one otherwise.
 
@@ -77,9 +75,8 @@ def crop_batches(
     """
     if not rows or rows.step < 1 or rows[0] < 0 or rows[-1] >= global_batch_size:
         raise OptionError(f"rows are {rows} of a batch of {global_batch_size}; give some that lie within it")
-    if first_step < 0 or num_workers < 0 or prefetch_batches < 1:
-        given = f"first_step is {first_step}, num_workers {num_workers}, prefetch_batches {prefetch_batches}"
-        raise OptionError(f"{given}; give at least 0, 0 and 1")
+    if first_step < 0 or num_workers < 0:
+        raise OptionError(f"first_step is {first_step}, num_workers {num_workers}; give at least 0 for each")
     if num_workers and start_method is None and dataset.source.is_remote:
         start_method = "spawn"
     loader: DataLoader[Any] = DataLoader(
@@ -88,7 +85,6 @@ def crop_batches(
         num_workers=num_workers,
         collate_fn=_unchanged,
         pin_memory=pin_memory and torch.cuda.is_available(),
-        prefetch_factor=prefetch_batches if num_workers else None,
         worker_init_fn=partial(_start_worker, dataset.cache_bytes // max(1, num_workers)) if num_workers else None,
         multiprocessing_context=start_method if num_workers else None,
         generator=torch.Generator(),  # or DataLoader draws its seed from the global one
