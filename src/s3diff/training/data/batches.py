@@ -14,11 +14,11 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from s3diff.errors import OptionError, S3DiffError, TrainingError
 from s3diff.training.data.crops import CropDataset
@@ -81,7 +81,7 @@ def crop_batches(
         start_method = "spawn"
     loader: DataLoader[Any] = DataLoader(
         _Batches(dataset),
-        batch_sampler=_Positions(first_step, rows, global_batch_size),
+        batch_sampler=([step * global_batch_size + row for row in rows] for step in itertools.count(first_step)),
         num_workers=num_workers,
         collate_fn=_unchanged,
         pin_memory=pin_memory and torch.cuda.is_available(),
@@ -128,17 +128,6 @@ def _stop_workers(batches: Any) -> None:
             worker.join(1)
 
 
-class _Positions(Sampler[list[int]]):
-    """Yield the positions of each batch of one process, without end."""
-
-    def __init__(self, first_step: int, rows: range, global_batch_size: int) -> None:
-        self.first_step, self.rows, self.global_batch_size = first_step, rows, global_batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in itertools.count(self.first_step):
-            yield [step * self.global_batch_size + row for row in self.rows]
-
-
 class _Batches(Dataset[Any]):
     """Read whole batches. Our own errors travel as values: DataLoader would wrap them in a worker's traceback."""
 
@@ -154,10 +143,7 @@ class _Batches(Dataset[Any]):
         return CropBatch(torch.stack([crop.pixels for crop in crops]), tuple(skipped))
 
 
-_Batch = TypeVar("_Batch")
-
-
-def _unchanged(batch: _Batch) -> _Batch:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
