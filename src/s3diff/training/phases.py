@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,18 +73,12 @@ class BatchDraw:
 
     def rows(self, start: int, stop: int) -> BatchDraw:
         """Take the draw of these images."""
+        taken: dict[str, Any] = {
+            name: value[start:stop] for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         adversarial, real, fake = (one.rows(start, stop) for one in self.augmentations)
-        return replace(
-            self,
-            degradation=self.degradation.rows(start, stop),
-            is_negative=self.is_negative[start:stop],
-            in_vgg=self.in_vgg[start:stop],
-            latent_noise=self.latent_noise[start:stop],
-            adversarial_noise=self.adversarial_noise[start:stop],
-            augmentations=(adversarial, real, fake),
-            dial=None if self.dial is None else self.dial[start:stop],
-            truth_blur_px=None if self.truth_blur_px is None else self.truth_blur_px[start:stop],
-        )
+        degradation = self.degradation.rows(start, stop)
+        return replace(self, **taken, degradation=degradation, augmentations=(adversarial, real, fake))
 
 
 @dataclass(frozen=True)
@@ -226,9 +221,8 @@ def reconstruction(
         dial = dial.to(batch.image.device)
     result = model(batch.low_quality, batch.image, is_negative, noise, dial)
     pair = Pair(result, target, batch.drawn.is_plain.to(result.device), batch.drawn.plain_share * len(result))
-    if pixels_alone:
-        return loss.of_pixels(result, target), pair
-    return loss(result, target, generator, batch.drawn.in_vgg.to(result.device), batch.drawn.vgg_share), pair
+    in_vgg, vgg_share = batch.drawn.in_vgg.to(result.device), batch.drawn.vgg_share
+    return loss(result, target, generator, in_vgg, vgg_share, pixels_alone=pixels_alone), pair
 
 
 def paired(discriminator: nn.Module, pair: Pair) -> Tensor:
