@@ -43,12 +43,10 @@ class PairedDifference:
     Attributes:
         mean: of the differences, with its interval; an interval without 0 is a difference beyond chance.
         share_higher: of the pictures on which the first method's figure is the higher one; a tie is half.
-        num_pictures: that both have.
     """
 
     mean: Interval
     share_higher: float
-    num_pictures: int
 
 
 @dataclass(frozen=True)
@@ -99,4 +97,4 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference
     """
     difference = first - second
     higher = float(((difference > 0) + 0.5 * (difference == 0)).mean()) if len(difference) else 0.0
-    return PairedDifference(MEAN.interval(difference[:, None]), higher, len(difference))
+    return PairedDifference(MEAN.interval(difference[:, None]), higher)
