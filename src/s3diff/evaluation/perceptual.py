@@ -253,9 +253,10 @@ class DISTS(nn.Module):
             PictureError: not such a tensor.
         """
         _check_images(images, "DISTS", 1)
+        statistics = [_statistics(images)]  # first: the order decides in which order gradients are added up
         hidden = ((images - self.shift) / self.scale).to(next(self.convolutions.parameters()).dtype)
         stages = _stages(self.convolutions, hidden, _VGG16_STAGE_ENDS, _VGG16_POOLED, self._pooled)
-        return [_statistics(images), *(_statistics(stage.to(images.dtype)) for stage in stages)]
+        return [*statistics, *(_statistics(stage.to(images.dtype)) for stage in stages)]
 
     def distance(self, first: Sequence[FeatureStatistics], second: Sequence[FeatureStatistics]) -> torch.Tensor:
         """Compute the distance [B] between two results of :meth:`features`.
