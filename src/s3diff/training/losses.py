@@ -39,8 +39,6 @@ class ReconstructionLoss(nn.Module):
         generator: torch.Generator,
         in_vgg: Tensor | None = None,
         vgg_share: float = 1.0,
-        *,
-        pixels_alone: bool = False,
     ) -> dict[str, Tensor]:
         """Compute the loss of a process's rows; its mean over the processes is the loss of the whole batch.
 
@@ -50,19 +48,12 @@ class ReconstructionLoss(nn.Module):
             generator: where the perceptual terms look.
             in_vgg: [B] bool, images that the VGG terms see; None for all.
             vgg_share: share of such images in the batch over all processes.
-            pixels_alone: leave the perceptual terms out.
 
         Returns:
             Each term before weighting, a scalar by name, and their weighted sum as ``total``.
         """
         config = self.config
-        terms: dict[str, Tensor] = {}
-        if config.l1:
-            terms["l1"] = F.l1_loss(result, target)
-        if config.l2:
-            terms["l2"] = F.mse_loss(result, target)
-        if pixels_alone:
-            return self._with_total(terms)
+        terms = self._pixel_terms(result, target)
         if self.lpips_alex is not None:
             # A random margin of up to this many pixels is cut from the top and the left.
             top, left = (int(torch.randint(config.max_shift_px + 1, (), generator=generator)) for _ in range(2))
@@ -79,6 +70,17 @@ class ReconstructionLoss(nn.Module):
             first, second = _random_square(result, target, config.perceptual_crop_px, generator)
             terms["dists"] = _distance(self.dists, first * 0.5 + 0.5, second * 0.5 + 0.5, expected)
         return self._with_total(terms)
+
+    def of_pixels(self, result: Tensor, target: Tensor) -> dict[str, Tensor]:
+        return self._with_total(self._pixel_terms(result, target))
+
+    def _pixel_terms(self, result: Tensor, target: Tensor) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        if self.config.l1:
+            terms["l1"] = F.l1_loss(result, target)
+        if self.config.l2:
+            terms["l2"] = F.mse_loss(result, target)
+        return terms
 
     def _with_total(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         weighted = [getattr(self.config, name) * value for name, value in terms.items()]

@@ -221,8 +221,9 @@ def reconstruction(
         dial = dial.to(batch.image.device)
     result = model(batch.low_quality, batch.image, is_negative, noise, dial)
     pair = Pair(result, target, batch.drawn.is_plain.to(result.device), batch.drawn.plain_share * len(result))
-    in_vgg, vgg_share = batch.drawn.in_vgg.to(result.device), batch.drawn.vgg_share
-    return loss(result, target, generator, in_vgg, vgg_share, pixels_alone=pixels_alone), pair
+    if pixels_alone:
+        return loss.of_pixels(result, target), pair
+    return loss(result, target, generator, batch.drawn.in_vgg.to(result.device), batch.drawn.vgg_share), pair
 
 
 def paired(discriminator: nn.Module, pair: Pair) -> Tensor:
