@@ -34,7 +34,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 def crops_per_second(dataset: CropDataset, num_workers: int, num_steps: int) -> float:
     """After a first batch, which starts the workers and, with a cache, after each picture has been met."""
-    warm_up = -(-dataset.num_pictures // BATCH) * max(1, num_workers) * 2 if dataset.cache_bytes else 1
+    warm_up = -(-len(dataset.source) // BATCH) * max(1, num_workers) * 2 if dataset.cache_bytes else 1
     options = {"first_step": 0, "rows": range(BATCH), "global_batch_size": BATCH, "num_workers": num_workers}
     batches = crop_batches(dataset, **options)  # type: ignore[arg-type]
     for _ in itertools.islice(batches, warm_up):

@@ -25,7 +25,7 @@ from s3diff.evaluation.methods import Model
 from s3diff.evaluation.protocols import PROTOCOLS, choose_protocol, computable_metrics
 from s3diff.evaluation.sets import find_set, match_results, results_set
 from s3diff.evaluation.spectrum import GRID_OF_SET
-from s3diff.evaluation.statistics import mean_interval, paired_difference
+from s3diff.evaluation.statistics import MEAN, paired_difference
 from s3diff.images.picture import Picture
 from s3diff.images.resampling import resample
 from s3diff.options import RestoreOptions
@@ -323,16 +323,16 @@ def test_measures_that_cannot_be_loaded_are_named_and_the_others_stay(
 
 def test_intervals_hold_the_mean_as_often_as_they_say() -> None:
     generator = np.random.default_rng(1)
-    found = [mean_interval(generator.normal(3.0, 2.0, 60)) for _ in range(100)]
+    found = [MEAN.interval(generator.normal(3.0, 2.0, (60, 1))) for _ in range(100)]
     assert 85 <= sum(interval.low <= 3.0 <= interval.high for interval in found) <= 100
     widths = np.array([interval.high - interval.low for interval in found])
     assert widths.mean() == pytest.approx(2 * 1.96 * 2 / np.sqrt(60), rel=0.1)
-    few, enough = (mean_interval(np.arange(number) + 3.0) for number in (5, 6))
+    few, enough = (MEAN.interval(np.arange(number)[:, None] + 3.0) for number in (5, 6))
     assert (few.value, few.low, few.high) == (5.0, None, None), "too few to say anything about others"
     assert enough.leaves_out_zero
     assert not few.leaves_out_zero
     with pytest.raises(PictureError, match="no scores"):
-        mean_interval(np.array([]))
+        MEAN.interval(np.empty((0, 1)))
 
 
 def test_paired_differences_and_the_grid_of_a_set() -> None:

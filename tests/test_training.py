@@ -478,7 +478,7 @@ def test_learning_rate_rises_stays_and_falls_and_the_released_schedule_runs_twic
     photos: Path, tmp_path: Path
 ) -> None:
     config = OptimiserConfig(learning_rate=1.0, warmup_steps=4, decay_steps=5, max_steps=20)
-    rates = [config.rate_at(step) for step in range(20)]
+    rates = [config.factor_at(step) for step in range(20)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4:15] == [1.0] * 11
     assert rates[15:] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
@@ -656,7 +656,7 @@ def test_other_pictures_and_another_length_of_a_falling_rate_are_named(photos: P
     with pytest.raises(OptionError, match=r"optimiser\.max_steps 4 -> 8"):
         make_trainer(replace(config, optimiser=replace(falling, max_steps=8)), photos, tmp_path).resume()
     short = OptimiserConfig(learning_rate=1.0, decay_steps=100, max_steps=4)
-    assert [short.rate_at(step) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
+    assert [short.factor_at(step) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
 
 
 def test_a_damaged_checkpoint_is_passed_over(photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -337,14 +337,14 @@ def test_grey_16_bit_and_transparent_pictures_become_8_bit_rgb(tmp_path: Path) -
 
 def test_useless_pictures_are_replaced_and_named(mixed_folder: Path) -> None:
     dataset = CropDataset(open_source(str(mixed_folder)), 24, seed=0)
-    epoch = [dataset[position] for position in range(dataset.num_pictures)]
+    epoch = [dataset[position] for position in range(len(dataset.source))]
     lines = {line for crop in epoch for line in crop.skipped}
     assert sum(bool(crop.skipped) for crop in epoch) >= 2
     assert len(lines) == 2
     assert any("small.png has 90 x 8 px; a crop needs sides of 24 px" in line for line in lines)
     assert any("broken.jpg" in line and "cut off" in line for line in lines)
     again = CropDataset(open_source(str(mixed_folder)), 24, seed=0)
-    for position in reversed(range(dataset.num_pictures)):  # what was met before must not matter
+    for position in reversed(range(len(dataset.source))):  # what was met before must not matter
         assert torch.equal(again[position].pixels, epoch[position].pixels)
         assert again[position].skipped == epoch[position].skipped
 
@@ -358,7 +358,7 @@ def test_a_set_without_a_usable_picture_ends_at_the_start(tmp_path: Path) -> Non
     assert "sides of at least 16 px" in message
     assert "\n" not in message
     write_folder(folder, {"3b.png": noise(1)})
-    assert len(check_usable(open_source(str(folder)), 16)) == 4
+    check_usable(open_source(str(folder)), 16)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -456,10 +456,10 @@ def test_a_data_set_is_pickled_without_pictures_and_files(tmp_path: Path) -> Non
     assert all(torch.equal(copy[position].pixels, expected[position]) for position in range(8))
 
 
-def test_few_shards_are_open_at_once(tmp_path: Path) -> None:
+def test_few_shards_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "MAX_OPEN_FILES", 2)
     source = open_source(str(write_shards(tmp_path / "s", 5, 1)))
     assert isinstance(source, ShardSource)
-    source._reader.max_open_files = 2
     assert [int(source.read(i)[0, 0, 0]) for i in (0, 1, 2, 3, 4, 0, 4)] == [0, 1, 2, 3, 4, 0, 4]
     assert len(source._reader._open) == 2
 

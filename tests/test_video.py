@@ -479,7 +479,7 @@ def test_degrees_are_smooth_and_change_at_a_cut(restorer: Restorer, tmp_path: Pa
         Estimate(second / 2, int(second >= 5), Degrees(0.2 + 0.2 * (second % 2), 0.9 * (second >= 5)))
         for second in range(10)
     ]
-    made = Course([2500], rough, 50)
+    made = Course(cuts=[2500], estimates=rough, num_frames=50)
     values = [made.at(time, time / 1000) for time in range(0, 5000, 100)]
     assert {round(each.noise, 6) for each in values[:25]} == {0}
     assert {round(each.noise, 6) for each in values[25:]} == {0.9}
@@ -495,11 +495,11 @@ def test_quick_motion_is_no_cut(restorer: Restorer) -> None:
     changes = [np.abs(a.astype(int) - b).mean() / 255 for a, b in itertools.pairwise(panned)]
     assert min(changes) > 2 * video_course._CUT_CHANGE
     still = [np.full((18, 512, 3), level, np.uint8) for level in (0, 0, 200, 200, 60, 60)]
-    look = video_course.Look()
+    look = video_course.Course()
     for index, pixels in enumerate(panned):
         look.see(restorer, VideoFrame(pixels, index, 1), index / 25)
     assert look.cuts == []
-    look = video_course.Look()
+    look = video_course.Course()
     for index, pixels in enumerate([*still, *panned]):
         look.see(restorer, VideoFrame(pixels, index, 1), index / 25)
     assert look.cuts == [2, 4, 6]

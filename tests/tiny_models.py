@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,20 @@ def save_compact(folder: Path, **options: Any) -> None:
     save_model(folder, generator, prompts, name="tiny-compact", **options)
 
 
-def save_few_layers(folder: Path, config: GeneratorConfig | None = None) -> None:
-    """A model of the ``compact`` kind, or of another one, with few layers, all of them at work.
+def few_layers() -> GeneratorConfig:
+    """The ``compact`` kind with few layers: every kind of layer once and an attention in the middle only.
 
-    Converting takes seconds.
+    Converting takes as long as the layers are many.
     """
+    networks = debug().generator
+    return replace(networks, unet=replace(networks.unet, cross_attention=(False, False)))
+
+
+def save_few_layers(folder: Path, config: GeneratorConfig | None = None) -> None:
+    """A model of the ``compact`` kind, or of another one, with few layers, all of them at work."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        generator = OneStepGenerator(config or debug().generator)
+        generator = OneStepGenerator(config or few_layers())
         initialise_from_scratch(generator)
         with torch.no_grad():
             for name, parameter in generator.named_parameters():

@@ -64,7 +64,7 @@ def train(
         if dry_run:
             from s3diff.training.dry_run import dry_run as plan
 
-            for line in plan(request).lines():
+            for line in plan(request):
                 typer.echo(line)
         else:
             _print_result(run.train(request, report))

@@ -46,10 +46,12 @@ class Method(ABC):
     Attributes:
         name: in tables and in the names of folders.
         identity: everything that decides its results, as a text; results of another identity are made again.
+        needs_input: whether the method makes its results itself.
     """
 
     name: str
     identity: str
+    needs_input = True
 
     @abstractmethod
     def result_path(self, item: SetItem, folder: Path) -> Path | None:
@@ -75,11 +77,6 @@ class Method(ABC):
             degrees: (blur, noise) that the result was made for, None where there are none.
         """
         return Score(self.name, item.name, seconds=seconds, degrees=degrees, made_by=self.identity)
-
-    @property
-    def needs_input(self) -> bool:
-        """Whether the method makes its results itself."""
-        return True
 
 
 class _Maker(Method):
@@ -138,6 +135,8 @@ class Results(Method):
         PictureError: see :func:`s3diff.evaluation.sets.match_results`.
     """
 
+    needs_input = False
+
     def __init__(self, name: str, folder: Path, items: Sequence[SetItem], *, partial: bool) -> None:
         self.name, self.identity = name, "results"
         self.paths = match_results(folder, items, partial=partial)
@@ -147,10 +146,6 @@ class Results(Method):
 
     def restore(self, item: SetItem, target: Path, size: tuple[int, int]) -> Score:
         return self.made(item)
-
-    @property
-    def needs_input(self) -> bool:
-        return False
 
 
 class Program(_Maker):

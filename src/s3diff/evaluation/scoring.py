@@ -206,9 +206,7 @@ class _Work:
         """Compute the scores that the book lacks, results of one size together."""
         items = {item.name: item for item in self.evaluation_set.items}
         waiting: list[tuple[Score, torch.Tensor, torch.Tensor | None]] = []
-        done = 0
-        for name, path in paths.items():
-            done += 1
+        for done, (name, path) in enumerate(paths.items(), start=1):
             try:
                 hashes = _hashes(items[name], path)
                 known = self.book.scores.get((method.name, name), Score(method.name, name))
@@ -225,7 +223,7 @@ class _Work:
                 self._fail(method, name, error)
                 continue
             known = replace(known, size_px=(result.shape[3], result.shape[2]), has_alpha=has_alpha)
-            if waiting and (waiting[0][1].shape != result.shape or len(waiting) == self.batch_size):
+            if waiting and waiting[0][1].shape != result.shape:
                 self._score(method, waiting)
                 waiting = []
             waiting.append((known, result, truth))

@@ -43,12 +43,10 @@ class PairedDifference:
     Attributes:
         mean: of the differences, with its interval; an interval without 0 is a difference beyond chance.
         share_higher: of the pictures on which the first method's figure is the higher one; a tie is half.
-        num_pictures: that both have.
     """
 
     mean: Interval
     share_higher: float
-    num_pictures: int
 
 
 @dataclass(frozen=True)
@@ -91,15 +89,6 @@ class Aggregate:
 MEAN = Aggregate(lambda values: values, lambda means: means[..., 0])
 
 
-def mean_interval(values: np.ndarray) -> Interval:
-    """Compute the mean of [N] values with its interval.
-
-    Raises:
-        PictureError: there are no values.
-    """
-    return MEAN.interval(values[:, None])
-
-
 def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference:
     """Compare [N] values each, picture by picture.
 
@@ -108,4 +97,4 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference
     """
     difference = first - second
     higher = float(((difference > 0) + 0.5 * (difference == 0)).mean()) if len(difference) else 0.0
-    return PairedDifference(mean_interval(difference), higher, len(difference))
+    return PairedDifference(MEAN.interval(difference[:, None]), higher)

@@ -179,19 +179,16 @@ def choose_acceleration(device: torch.device, dtype: torch.dtype, *, fast: bool 
         fast: compile the networks where that is possible; the first picture of a size waits for it.
     """
     channels_last, layout_reason = _channels_last(device, dtype)
-    compiled, compile_reason = (True, "") if fast else (False, "compiling: off, --fast (fast=True) turns it on")
-    if fast:
-        obstacle = compiler_obstacle(device)
-        compiled = obstacle is None
-        state = "on; the first picture of every size waits for the compiler" if compiled else f"off, {obstacle}"
-        compile_reason = f"compiling: {state}"
+    obstacle = compiler_obstacle(device) if fast else "--fast (fast=True) turns it on"
+    compiled = obstacle is None
+    state = "on; the first picture of every size waits for the compiler" if compiled else f"off, {obstacle}"
     cuda_graphs = compiled and device.type == "cuda"
     graphs_state = "on" if cuda_graphs else "off, they come with compiling" if device.type == "cuda" else "off, no CUDA"
     return Acceleration(
         channels_last=channels_last,
         compiled=compiled,
         cuda_graphs=cuda_graphs,
-        reasons=(layout_reason, compile_reason, f"CUDA graphs: {graphs_state}"),
+        reasons=(layout_reason, f"compiling: {state}", f"CUDA graphs: {graphs_state}"),
     )
 
 

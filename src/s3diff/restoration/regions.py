@@ -152,7 +152,8 @@ class Canvas(PartCanvas):
                 values = part[0].to(torch.float64)
                 moments += np.stack([values.sum((1, 2)).cpu().numpy(), values.square().sum((1, 2)).cpu().numpy()])
         place = (slice(*rows.kept), slice(*columns.kept))
-        self._pixels[place] = _rounded(kept, self._pixels.dtype)
+        colors = kept[0].to("cpu", torch.float32).permute(1, 2, 0).numpy()
+        self._pixels[place] = _levels(colors, self._pixels.dtype)
 
     def chroma(self) -> float:
         """Compute the mean distance of the channels from their mean, in [0, 1]."""
@@ -200,11 +201,6 @@ class Canvas(PartCanvas):
         deviations = np.sqrt(variances + VARIANCE_FLOOR)
         factor = deviations[1] / deviations[0]
         return factor, means[1] - factor * means[0]
-
-
-def _rounded(image: Tensor, depth: np.dtype) -> np.ndarray:
-    """Convert [1, 3, h, w] in [0, 1] to [h, w, 3] of that depth."""
-    return _levels(image[0].to("cpu", torch.float32).permute(1, 2, 0).numpy(), depth)
 
 
 def _levels(values: np.ndarray, depth: np.dtype) -> np.ndarray:

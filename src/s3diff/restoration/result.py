@@ -33,6 +33,10 @@ class Degrees(NamedTuple):
         """Compute the medians of blur and of noise."""
         return cls(*(statistics.median(values) for values in zip(*found, strict=True)))
 
+    def under(self, options: RestoreOptions) -> Degrees:
+        """Replace or shift an estimate by the degrees that the options give."""
+        return Degrees(options.degree("blur", self.blur), options.degree("noise", self.noise))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Result:

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,7 +34,6 @@ from s3diff.restoration.runtimes import (
     open_graph,
     require_installed,
     traced,
-    version_of,
     write_onnx,
     write_openvino,
 )
@@ -96,7 +96,7 @@ class RuntimeStages:
         self._generator, self._announce = generator, announce
         self._runs: dict[str, Run] = {}
         # What a graph depends on; the runtime's version too, whose files are not said to be read by others.
-        made_of = f"{model.fingerprint} {runtime} {version_of(runtime)} {torch.__version__} {__version__}"
+        made_of = f"{model.fingerprint} {runtime} {version(runtime)} {torch.__version__} {__version__}"
         self.folder = cache_folder() / "graphs" / hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
     def check(self, options: RestoreOptions) -> None:

@@ -7,7 +7,6 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -45,10 +44,6 @@ def require_installed(runtime: Runtime, what: str) -> None:
     """
     if not is_installed(runtime):
         raise MissingExtraError(f"{what} needs {' and '.join(_PACKAGES[runtime])}: {install_command(runtime)}")
-
-
-def version_of(runtime: Runtime) -> str:
-    return version(runtime)
 
 
 def open_graph(

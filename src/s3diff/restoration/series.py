@@ -117,7 +117,7 @@ def restore_animation(
     model.prompts(options)
     estimated = _estimated(model, animation)
     if degrees is None:
-        degrees = Degrees(options.degree("blur", estimated.blur), options.degree("noise", estimated.noise))
+        degrees = estimated.under(options)
     seconds: dict[str, float] = {}
     notes: dict[str, None] = dict.fromkeys(animation.notes)  # each once, in their order
     stated: Provenance | None = None

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -43,15 +43,6 @@ from s3diff.version import __version__
 STREAMED_EXTENSIONS = (".tif", ".tiff")
 #: Incremented when scratch files of earlier versions cannot be continued.
 _RECORD_VERSION = 2
-
-
-class _How(NamedTuple):
-    """Hold a caller's arguments other than the options; see :func:`restore_file`."""
-
-    overwrite: bool
-    provenance: bool
-    degrees: Degrees | None
-    progress: Progress | None
 
 
 def restore_file(
@@ -99,8 +90,10 @@ def restore_file(
         place.parent.mkdir(parents=True, exist_ok=True)
         remove_links(place)
     with only_one(place):
-        how = _How(overwrite, provenance, degrees, progress)
-        result = _restored_into(model, picture, place, sizes, options, how)
+        result = _restored_into(
+            model, picture, place, sizes, options,
+            overwrite=overwrite, provenance=provenance, degrees=degrees, progress=progress,
+        )  # fmt: skip
     notes = (*picture.notes, *result.notes)
     if color_space(picture.icc_profile) is not None and not picture.is_grey:
         notes += ("its colours are not sRGB and went through the networks as they are stored; the profile is kept",)
@@ -181,12 +174,16 @@ def _restored_into(
     target: Path,
     sizes: Sizes,
     options: RestoreOptions,
-    how: _How,
+    *,
+    overwrite: bool,
+    provenance: bool,
+    degrees: Degrees | None,
+    progress: Progress | None,
 ) -> Result:
     """Walk, finish and write; use smaller tiles when memory runs out."""
     width, height = sizes.output
     record, held = beside(target, "tiles"), beside(target, "pixels")
-    header = _header(model, picture, options, how.degrees)
+    header = _header(model, picture, options, degrees)
     kept = kept_depth(picture.depth, options.color_match, in_grey=picture.is_neutral)
     result_bytes = height * width * picture.num_channels * picture.depth.itemsize
     # A second pass writes its pixels to a file of its own.
@@ -212,16 +209,14 @@ def _restored_into(
                 raise
         try:
             source = LowQuality(picture.read, (picture.height, picture.width))
-            degrees = as_tensor(how.degrees)
+            given = as_tensor(degrees)
             with torch.inference_mode():
-                walked = walk(
-                    model, source, sizes, options, plan, canvas=canvas, progress=how.progress, degrees=degrees
-                )
+                walked = walk(model, source, sizes, options, plan, canvas=canvas, progress=progress, degrees=given)
             result = walked.results[0]
-            result = replace(result, provenance=_streamed_statement(result) if how.provenance else None)
+            result = replace(result, provenance=_streamed_statement(result) if provenance else None)
             xmp, more = with_restoration(None, result.provenance, picture.xmp) if result.provenance else (None, ())
             with disk_errors(place):
-                notes += (*more, *_written(canvas, pixels, picture, place, options, how.overwrite, xmp))
+                notes += (*more, *_written(canvas, pixels, picture, place, options, overwrite, xmp))
         except PictureError:
             canvas.close()
             if not canvas.num_held:  # otherwise the next run resumes with them, if it can read the source

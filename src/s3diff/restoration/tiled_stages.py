@@ -69,29 +69,25 @@ class TiledStages:
         self._downscale = generator.config.autoencoder.downscale
 
     def encode(self, image: Tensor, adaptation: Adaptation, noise: Tensor | None = None) -> Tensor:
-        tile = self._autoencoder_tile * self._downscale if self._in_tiles(image, self._downscale) else None
-        with self._shares(self.generator.autoencoder.encoder, image, tile):
-            return self._encode(image, adaptation, noise)
-
-    def _encode(self, image: Tensor, adaptation: Adaptation, noise: Tensor | None) -> Tensor:
-        generator, released = self.generator, self.plan.released
+        generator, released, downscale = self.generator, self.plan.released, self._downscale
         encoder = partial(call_adapted, generator.autoencoder.encoder, adaptation)
-        image = image.to(dtype_of(generator.autoencoder))
+        image, boxes = image.to(dtype_of(generator.autoencoder)), None
         height, width = image.shape[2:]
-        boxes = None
         if released is not None:
-            boxes = released_autoencoder_boxes(
-                height, width, released.encoder_px, RELEASED_ENCODER_PADDING_PX, 1 / self._downscale
-            )
-        if boxes is not None:
-            moments = self._as_released(encoder, image, boxes)
-        elif self._in_bands:
-            moments = encoder(TiledFeatures.in_bands(image, multiple=self._downscale)).whole()
-        elif self._in_tiles(image, scale=self._downscale):
-            moments = self._with_fixed_statistics(encoder, image, unit=self._downscale, scale=1 / self._downscale)
-        else:
-            return generator.encode(image, adaptation, noise)
-        return generator.latent_from(moments, noise)
+            padding = RELEASED_ENCODER_PADDING_PX
+            boxes = released_autoencoder_boxes(height, width, released.encoder_px, padding, 1 / downscale)
+        in_tiles = self._in_tiles(image, downscale)
+        tile = self._autoencoder_tile * downscale if in_tiles else None
+        with self._shares(generator.autoencoder.encoder, image, tile):
+            if boxes is not None:
+                moments = self._as_released(encoder, image, boxes)
+            elif self._in_bands:
+                moments = encoder(TiledFeatures.in_bands(image, multiple=downscale)).whole()
+            elif in_tiles:
+                moments = self._with_fixed_statistics(encoder, image, unit=downscale, scale=1 / downscale)
+            else:
+                return generator.encode(image, adaptation, noise)
+            return generator.latent_from(moments, noise)
 
     def predict_guided(
         self, latent: Tensor, positive: Tensor, negative: Tensor, guidance: float, adaptation: Adaptation
@@ -130,29 +126,23 @@ class TiledStages:
     def decode(self, latent: Tensor, image: Tensor) -> Tensor:
         if self._tiny_decoder is not None:
             return self._with_tiny_decoder(self._tiny_decoder, latent, image)
-        tile = self._autoencoder_tile if self._in_tiles(latent, 1) else None
-        with self._shares(self.generator.autoencoder.decoder, latent, tile):
-            return self._decode(latent, image)
-
-    def _decode(self, latent: Tensor, image: Tensor) -> Tensor:
-        generator, released = self.generator, self.plan.released
-        autoencoder = generator.autoencoder
-        height, width = latent.shape[2:]
-        boxes = None
+        generator, released, boxes = self.generator, self.plan.released, None
+        autoencoder, (height, width) = generator.autoencoder, latent.shape[2:]
         if released is not None:
-            boxes = released_autoencoder_boxes(
-                height, width, released.decoder, RELEASED_DECODER_PADDING, self._downscale
-            )
-        if boxes is None and not self._in_bands and not self._in_tiles(latent, scale=1):
-            return generator.decode(latent, image)
-        features = autoencoder.before_decoder(latent.to(dtype_of(autoencoder)))
-        if boxes is not None:
-            decoded = self._as_released(autoencoder.decoder, features, boxes)
-        elif self._in_bands:
-            decoded = autoencoder.decoder(TiledFeatures.in_bands(features, multiple=1)).whole()
-        else:
-            decoded = self._with_fixed_statistics(autoencoder.decoder, features, unit=1, scale=self._downscale)
-        return generator.picture_from(decoded, image)
+            padding = RELEASED_DECODER_PADDING
+            boxes = released_autoencoder_boxes(height, width, released.decoder, padding, self._downscale)
+        in_tiles = self._in_tiles(latent, 1)
+        with self._shares(autoencoder.decoder, latent, self._autoencoder_tile if in_tiles else None):
+            if boxes is None and not self._in_bands and not in_tiles:
+                return generator.decode(latent, image)
+            features = autoencoder.before_decoder(latent.to(dtype_of(autoencoder)))
+            if boxes is not None:
+                decoded = self._as_released(autoencoder.decoder, features, boxes)
+            elif self._in_bands:
+                decoded = autoencoder.decoder(TiledFeatures.in_bands(features, multiple=1)).whole()
+            else:
+                decoded = self._with_fixed_statistics(autoencoder.decoder, features, unit=1, scale=self._downscale)
+            return generator.picture_from(decoded, image)
 
     def _with_tiny_decoder(self, decoder: TinyDecoder, latent: Tensor, image: Tensor) -> Tensor:
         latent = latent.to(dtype_of(decoder))

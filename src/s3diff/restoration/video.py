@@ -29,9 +29,8 @@ from s3diff.messages import reason_of, shown_path
 from s3diff.options import LIMITS, RestoreOptions
 from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.device_model import DeviceModel
-from s3diff.restoration.result import Degrees, Result, add_seconds
+from s3diff.restoration.result import Result, add_seconds
 from s3diff.restoration.scratch_files import only_one
-from s3diff.restoration.sizes import Sizes
 from s3diff.restoration.steps import Opened, Progress, restore
 from s3diff.restoration.video_course import COURSE, Course, course_of
 from s3diff.restoration.video_plan import WHOLE, VideoPlan, plan_video, state_of, work_of
@@ -126,7 +125,7 @@ def _restored_into(
         model.remark("the frames that an earlier run has restored are dropped: their options differ")
     num_there = segments.num_there()
     done = min(num_there * SEGMENT_FRAMES, course.num_frames)
-    maker = _Maker(model, video, options, writing, sizes, course, progress, done)
+    maker = _Maker(model, plan, options, course, progress, done)
     maker.notes.update(dict.fromkeys((*video.notes, *plan.converted)))
     if course.num_damaged:
         counted = f"{course.num_damaged} of {course.num_frames}"
@@ -153,7 +152,7 @@ def _restored_into(
     median = course.median
     return Result(
         size=sizes.output,
-        degrees=Degrees(options.degree("blur", median.blur), options.degree("noise", median.noise)),
+        degrees=median.under(options),
         estimated=median,
         seconds=maker.seconds or {"total": 0.0},
         options=options,
@@ -175,10 +174,8 @@ class _Maker:
     """
 
     model: DeviceModel
-    video: Video
+    plan: VideoPlan
     options: RestoreOptions
-    writing: VideoOptions
-    sizes: Sizes
     course: Course
     progress: Progress | None
     done: int
@@ -187,7 +184,7 @@ class _Maker:
     last_result: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        self._steady = Steady(self.writing.steady, self.model.device, self.sizes.uncut)
+        self._steady = Steady(self.plan.writing.steady, self.model.device, self.plan.sizes.uncut)
 
     @contextmanager
     def frames(self, before: np.ndarray | None) -> Iterator[Iterator[VideoFrame]]:
@@ -198,17 +195,21 @@ class _Maker:
         """
         num_read = self.course.num_frames - self.done + (before is not None)
         self._tell("resumed")  # again when the first frame is decoded: what is passed over takes a time of its own
-        with _read_ahead(self.video, self.course.num_frames - num_read, num_read, self.writing.batch) as frames:
+        first, batch = self.course.num_frames - num_read, self.plan.writing.batch
+        with _read_ahead(self.plan.video, first, num_read, batch) as frames:
             if before is not None:
                 self._steady.go_on(next(frames).pixels, before)
             yield frames
 
     def restored(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-        while batch := list(islice(frames, self.writing.batch)):
+        time_base = self.plan.video.time_base
+        while batch := list(islice(frames, self.plan.writing.batch)):
             if self.seconds == {}:
                 self._tell("resumed")
-            opened = [Opened(Picture(frame.pixels), self.sizes) for frame in batch]
-            made = restore(self.model, opened, self.options, degrees=[self._degrees(frame) for frame in batch])
+            opened = [Opened(Picture(frame.pixels), self.plan.sizes) for frame in batch]
+            estimates = [self.course.at(each.time, float(each.time * time_base)) for each in batch]
+            degrees = [each.under(self.options) for each in estimates]
+            made = restore(self.model, opened, self.options, degrees=degrees)
             for frame, result in zip(batch, made, strict=True):
                 add_seconds(self.seconds, result.seconds)
                 self.notes.update(dict.fromkeys((*result.picture.notes, *result.notes)))
@@ -219,10 +220,6 @@ class _Maker:
                 if frame is batch[-1]:  # once: the others took no time of their own
                     self._tell("frames")
                 yield VideoFrame(self.last_result, frame.time, frame.duration)
-
-    def _degrees(self, frame: VideoFrame) -> Degrees:
-        found = self.course.at(frame.time, float(frame.time * self.video.time_base))
-        return Degrees(self.options.degree("blur", found.blur), self.options.degree("noise", found.noise))
 
     def _tell(self, what: str) -> None:
         if self.progress is not None:

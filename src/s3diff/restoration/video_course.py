@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import statistics
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -44,20 +43,29 @@ class Estimate(NamedTuple):
     degrees: Degrees
 
 
-class Course(NamedTuple):
-    """The degrees of a whole video over time.
+@dataclass
+class Course:
+    """The degrees of a video over time, as far as it was seen, so that a killed pass continues.
 
     Attributes:
+        num_frames: seen so far.
+        num_damaged: of them, frames with missing parts, which the decoder filled in.
         cuts: time stamps of the first frames of all scenes but the first.
         estimates: a few of each scene.
-        num_frames: of the video.
-        num_damaged: frames with missing parts, which the decoder filled in.
+        before: the small frame before, [h, w, 3] in [0, 1]; empty before the first.
+        usual_change: between small frames of this scene; None before its second frame.
+        next_estimate: the time, in seconds, from which a frame's degrees are estimated.
+        is_whole: whether the last frame was seen.
     """
 
-    cuts: list[int]
-    estimates: list[Estimate]
-    num_frames: int
+    num_frames: int = 0
     num_damaged: int = 0
+    cuts: list[int] = field(default_factory=list)
+    estimates: list[Estimate] = field(default_factory=list)
+    before: list[Any] = field(default_factory=list)
+    usual_change: float | None = None
+    next_estimate: float = 0.0
+    is_whole: bool = False
 
     def at(self, time: int, seconds: float) -> Degrees:
         """Smooth the estimates of the frame's scene; nothing passes over a cut."""
@@ -73,32 +81,7 @@ class Course(NamedTuple):
     @property
     def median(self) -> Degrees:
         """Of all estimates."""
-        return Degrees(
-            *(statistics.median(each) for each in zip(*(one.degrees for one in self.estimates), strict=True))
-        )
-
-
-@dataclass
-class Look:
-    """Hold the findings so far and the values that the next frame is compared with, so that a killed pass continues.
-
-    Attributes:
-        num_frames: seen so far.
-        num_damaged: of them, frames with missing parts.
-        before: the small frame before, [h, w, 3] in [0, 1]; empty before the first.
-        usual_change: between small frames of this scene; None before its second frame.
-        next_estimate: the time, in seconds, from which a frame's degrees are estimated.
-        is_whole: whether the last frame was seen.
-    """
-
-    num_frames: int = 0
-    num_damaged: int = 0
-    cuts: list[int] = field(default_factory=list)
-    estimates: list[Estimate] = field(default_factory=list)
-    before: list[Any] = field(default_factory=list)
-    usual_change: float | None = None
-    next_estimate: float = 0.0
-    is_whole: bool = False
+        return Degrees.median(each.degrees for each in self.estimates)
 
     def see(self, model: DeviceModel, frame: VideoFrame, seconds: float) -> None:
         """Compare a frame with the one before it, and estimate its degrees where it is time."""
@@ -136,23 +119,23 @@ def course_of(
         OutputError: other work cannot be removed.
     """
     record = work / COURSE
-    look = _kept(record, header)
-    if look is None:
+    course = _kept(record, header)
+    if course is None:
         _drop(work, model.remark)
-        look = Look()
-    if not look.is_whole:
+        course = Course()
+    if not course.is_whole:
         tell = progress or (lambda *_: None)
-        tell("look_resumed", look.num_frames, _total(video, look))
+        tell("look_resumed", course.num_frames, _total(video, course))
         kept_at = time.monotonic()
-        for frame in frames_of(video, first=look.num_frames):
-            look.see(model, frame, float(frame.time * video.time_base))
+        for frame in frames_of(video, first=course.num_frames):
+            course.see(model, frame, float(frame.time * video.time_base))
             if time.monotonic() - kept_at >= KEEP_SECONDS:
-                _keep(look, record, header)
+                _keep(course, record, header)
                 kept_at = time.monotonic()
-            tell("look", look.num_frames, _total(video, look))
-        look.is_whole = True
-        _keep(look, record, header)
-    return Course(look.cuts, look.estimates, look.num_frames, look.num_damaged)
+            tell("look", course.num_frames, _total(video, course))
+        course.is_whole = True
+        _keep(course, record, header)
+    return course
 
 
 def _drop(work: Path, remark: Callable[[str], None]) -> None:
@@ -164,23 +147,23 @@ def _drop(work: Path, remark: Callable[[str], None]) -> None:
         raise OutputError(f"{shown_path(work)} is in use; close what reads it")
 
 
-def _total(video: Video, look: Look) -> int:
+def _total(video: Video, course: Course) -> int:
     """Return the number of frames that the file states; 0 if it states none, or fewer than there are."""
-    return video.num_frames if look.num_frames <= video.num_frames else 0
+    return video.num_frames if course.num_frames <= video.num_frames else 0
 
 
-def _kept(record: Path, header: dict[str, Any]) -> Look | None:
+def _kept(record: Path, header: dict[str, Any]) -> Course | None:
     with suppress(OSError, ValueError, TypeError, KeyError):
         found = json.loads(record.read_text("utf-8"))
         if found["header"] == header:
-            look = Look(**found["look"])
-            look.estimates = [Estimate(at, scene, Degrees(*degrees)) for at, scene, degrees in look.estimates]
-            return look
+            course = Course(**found["look"])
+            course.estimates = [Estimate(at, scene, Degrees(*degrees)) for at, scene, degrees in course.estimates]
+            return course
     return None
 
 
-def _keep(look: Look, record: Path, header: dict[str, Any]) -> None:
-    write_atomically(json.dumps({"header": header, "look": asdict(look)}), record)
+def _keep(course: Course, record: Path, header: dict[str, Any]) -> None:
+    write_atomically(json.dumps({"header": header, "look": asdict(course)}), record)
 
 
 def _small(pixels: np.ndarray) -> np.ndarray:

@@ -171,10 +171,6 @@ class OptimiserConfig:
                 "give numbers from 0 to below 1"
             )
 
-    def rate_at(self, step: int) -> float:
-        """Compute the learning rate of the step with this number, from 0."""
-        return self.learning_rate * self.factor_at(step)
-
     def factor_at(self, step: int) -> float:
         """Compute the share of the learning rate in the step with this number, from 0."""
         factor = 1.0

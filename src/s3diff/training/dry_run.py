@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
 
 import torch
 from torch import Tensor
 
 from s3diff.errors import OptionError
 from s3diff.training.config import TrainConfig
-from s3diff.training.data.crops import check_usable
-from s3diff.training.data.sources import open_source
 from s3diff.training.initial_model import prepare_initial_model, require_estimator
-from s3diff.training.run import TrainRequest, check_consistent, require_output_outside, resolve_config
+from s3diff.training.run import TrainRequest, check_consistent, open_crops, require_output_outside, resolve_config
 from s3diff.training.trainable import TrainableModel, checkpoint_gradients, freeze_in_bfloat16, parameter_group
 
 _GIB = 2**30
@@ -20,76 +18,41 @@ _GIB = 2**30
 _COPIES_PER_TRAINED = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class DryRun:
-    """Hold the figures of a dry run.
+def dry_run(request: TrainRequest) -> list[str]:
+    """Describe the run for people, one fact a line: parameters, memory for one process's batch, steps of an epoch.
 
-    Attributes:
-        config: the run's configuration.
-        trained: number of trained parameters by group.
-        num_frozen: frozen parameters.
-        weight_bytes: all weights, gradients, moments and the average.
-        activation_bytes: memory that the generator keeps for one backward pass of one process's batch.
-        num_pictures: of the data set.
-        batch_size: crops per step of one process, accumulated ones included.
+    Raises:
+        The errors that :func:`s3diff.training.run.train` would raise at its start.
     """
-
-    config: TrainConfig
-    trained: dict[str, int]
-    num_frozen: int
-    weight_bytes: int
-    activation_bytes: int
-    num_pictures: int
-    batch_size: int
-
-    def lines(self) -> list[str]:
-        """Write the plan for people, one fact a line."""
-        num_trained = sum(self.trained.values())
-        config = self.config
-        groups = ", ".join(f"{name} {count:,}" for name, count in sorted(self.trained.items()))
-        return [
-            f"recipe {config.name}: {config.optimiser.max_steps:,} steps of {self.batch_size} crops of "
-            f"{config.data.crop_px} px in one process",
-            f"trained {num_trained:,} parameters: {groups}",
-            f"frozen {self.num_frozen:,} parameters",
-            f"memory about {(self.weight_bytes + self.activation_bytes) / _GIB:.2f} GiB: weights, gradients and "
-            f"optimiser {self.weight_bytes / _GIB:.2f}, activations {self.activation_bytes / _GIB:.2f}; "
-            "perceptual networks and the discriminator come on top",
-            f"data {self.num_pictures:,} pictures: {self.num_pictures / self.batch_size:.1f} steps per epoch",
-        ]
-
-
-def dry_run(request: TrainRequest) -> DryRun:
-    """Compute the plan; raise the errors that :func:`s3diff.training.run.train` would raise at its start."""
     config = resolve_config(request)
     require_output_outside(request)
     start = prepare_initial_model(config, request.source, request.estimator, request.changes)
-    config = start.config
+    config, model = start.config, start.model
     check_consistent(config)
-    if config.start != "scratch":
-        require_estimator(start)
-    source = open_source(request.data, held_out=config.data.held_out)
-    check_usable(source, config.data.crop_px)
-    model = start.model
+    require_estimator(start)
+    source = open_crops(request.data, config).source
     if config.frozen_precision == "bfloat16":
         freeze_in_bfloat16(model)
-    trained: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            group = parameter_group(name)
-            trained[group] = trained.get(group, 0) + parameter.numel()
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-    trained_bytes = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    groups: Counter[str] = Counter()
+    for name, parameter in trained.items():
+        groups[parameter_group(name)] += parameter.numel()
+    num_frozen = sum(parameter.numel() for parameter in model.parameters()) - groups.total()
     copies = _COPIES_PER_TRAINED + bool(config.optimiser.ema_decay)
-    return DryRun(
-        config=config,
-        trained=trained,
-        num_frozen=sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad),
-        weight_bytes=weights + copies * trained_bytes,
-        activation_bytes=activation_bytes(model, config),
-        num_pictures=len(source),
-        batch_size=config.data.batch_size * config.data.accumulate,
-    )
+    weight_bytes = sum(parameter.nbytes for parameter in model.parameters())
+    weight_bytes += copies * sum(parameter.nbytes for parameter in trained.values())
+    kept_bytes = activation_bytes(model, config)
+    batch_size = config.data.batch_size * config.data.accumulate
+    return [
+        f"recipe {config.name}: {config.optimiser.max_steps:,} steps of {batch_size} crops of "
+        f"{config.data.crop_px} px in one process",
+        f"trained {groups.total():,} parameters: {', '.join(f'{name} {groups[name]:,}' for name in sorted(groups))}",
+        f"frozen {num_frozen:,} parameters",
+        f"memory about {(weight_bytes + kept_bytes) / _GIB:.2f} GiB: weights, gradients and "
+        f"optimiser {weight_bytes / _GIB:.2f}, activations {kept_bytes / _GIB:.2f}; "
+        "perceptual networks and the discriminator come on top",
+        f"data {len(source):,} pictures: {len(source) / batch_size:.1f} steps per epoch",
+    ]
 
 
 def activation_bytes(model: TrainableModel, config: TrainConfig) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3diff.checkpoints.config_json import to_json
 from s3diff.checkpoints.weights_file import write_safetensors
 from s3diff.degradation import variants
 from s3diff.degradation.application import DegradationDraw, apply
@@ -31,12 +31,12 @@ _ANCHORS = ((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0))
 
 class EstimatorTrainer(Loop):
     kind = "estimator"
+    config: EstimatorTrainConfig
 
     def __init__(
         self, config: EstimatorTrainConfig, crops: CropDataset, output: Path, accelerator: Accelerator | None = None
     ) -> None:
-        super().__init__(config, config.data, config.optimiser, config.run, crops, output, accelerator)
-        self.config = config
+        super().__init__(config, crops, output, accelerator)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
             self.estimator = DegradationEstimator(config.estimator)
@@ -46,9 +46,9 @@ class EstimatorTrainer(Loop):
 
     def train_step(self, ground_truth: list[Tensor]) -> dict[str, Tensor]:
         """Learn rankings and anchors on this process's crops; see :meth:`Loop.train_step`."""
-        generator = step_generator(self.config.run.seed, self.step)
+        generator, settings = step_generator(self.config.run.seed, self.step), self.config.optimiser
         for group in self.optimisers["estimator"].param_groups:
-            group["lr"] = self.config.optimiser.rate_at(self.step)
+            group["lr"] = settings.learning_rate * settings.factor_at(self.step)
         values: dict[str, Tensor] = {}
         for index, crops in enumerate(ground_truth):
             pictures = crops.to(self.device, non_blocking=True).float() / 255.0
@@ -65,17 +65,8 @@ class EstimatorTrainer(Loop):
         self.step += 1
         return values
 
-    def state(self) -> RunState:
-        """Collect weights, optimiser and step."""
-        return RunState(
-            kind=self.kind,
-            config=to_json(self.config),
-            step=self.step,
-            batch_size=self.batch_size,
-            pictures=self.pictures,
-            model=self.estimator.state_dict(),
-            optimisers={name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-        )
+    def own_state(self) -> dict[str, Any]:
+        return {"model": self.estimator.state_dict()}
 
     def load(self, state: RunState) -> None:
         self.estimator.load_state_dict(state.model)

@@ -222,12 +222,12 @@ def _with_networks(config: TrainConfig, shapes: GeneratorConfig) -> TrainConfig:
 
 
 def require_estimator(start: InitialModel) -> None:
-    """Refuse a start whose estimator is random.
+    """Refuse a start whose estimator is random, unless it is from scratch: such a run trains one first.
 
     Raises:
         ModelError: it was neither given nor part of the source.
     """
-    if not start.has_estimator:
+    if not start.has_estimator and start.config.start != "scratch":
         raise ModelError(
             f"the recipe {start.config.name} needs a trained degradation estimator; give --estimator: de_net.pth, "
             "a model folder or the output of s3diff train-estimator"

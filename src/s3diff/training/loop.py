@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from s3diff.checkpoints.config_json import to_json
 from s3diff.errors import OptionError, TrainingError
-from s3diff.training.config import DataConfig, OptimiserConfig, RunConfig
+from s3diff.training.config import EstimatorTrainConfig, TrainConfig
 from s3diff.training.data.batches import crop_batches
 from s3diff.training.data.crops import CropDataset
 from s3diff.training.data.sources import names_digest
@@ -75,31 +75,28 @@ class Loop(ABC):
     """Run steps until the end of a training. A subclass defines the step.
 
     Args:
-        config: of the run; a dataclass with ``name``.
-        optimiser: AdamW or Muon, and its schedule.
-        run: seed, checkpoints, logs.
         accelerator: processes and devices; None for this process on the best device.
     """
 
     #: Which training a checkpoint belongs to.
     kind: str
+    #: Fingerprint of the weights that a checkpoint does not store.
+    base_fingerprint = ""
+    #: Steps between validations; 0 for only the first and the last.
+    validate_every = 0
 
     def __init__(
         self,
-        config: Any,
-        data: DataConfig,
-        optimiser: OptimiserConfig,
-        run: RunConfig,
+        config: TrainConfig | EstimatorTrainConfig,
         crops: CropDataset,
         output: Path,
         accelerator: Accelerator | None = None,
     ) -> None:
-        self._all, self._data, self._optimiser, self._run = config, data, optimiser, run
-        self.crops, self.output = crops, output
+        self.config, self.crops, self.output = config, crops, output
         self.accelerator = accelerator or make_accelerator()
         self.device = self.accelerator.device
         self.step = 0
-        self.batch_size = data.batch_size * data.accumulate * self.accelerator.num_processes
+        self.batch_size = config.data.batch_size * config.data.accumulate * self.accelerator.num_processes
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
         self._num_skipped: dict[str, int] = {}
         #: Digest of the names of the pictures that the run draws from.
@@ -110,8 +107,8 @@ class Loop(ABC):
         """Step on this process's crops: uint8 [B, 3, H, W] for each accumulated batch. Returns detached scalars."""
 
     @abstractmethod
-    def state(self) -> RunState:
-        """Collect everything that a resumed run needs."""
+    def own_state(self) -> dict[str, Any]:
+        """Collect the fields of the state that differ between trainings, tensors first of all."""
 
     @abstractmethod
     def load(self, state: RunState) -> None:
@@ -120,15 +117,18 @@ class Loop(ABC):
     def validate(self, tracker: Tracker) -> None:  # noqa: B027 - nothing, unless a training has something to score
         """Score the model on known pictures, at the start, on the way and at the end."""
 
-    @property
-    def base_fingerprint(self) -> str:
-        """Return the fingerprint of the weights that a checkpoint does not store."""
-        return ""
-
-    @property
-    def validate_every(self) -> int:
-        """Steps between validations; 0 for only the first and the last."""
-        return 0
+    def state(self) -> RunState:
+        """Collect everything that a resumed run needs; with the seed it decides all that follows."""
+        return RunState(
+            kind=self.kind,
+            config=to_json(self.config),
+            step=self.step,
+            batch_size=self.batch_size,
+            base=self.base_fingerprint,
+            pictures=self.pictures,
+            optimisers={name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            **self.own_state(),
+        )
 
     def run(self, report: Callable[[StepReport], None] | None = None) -> None:
         """Train until ``max_steps`` or ``stop_step``: reports, validations and checkpoints on the way and at the end.
@@ -138,10 +138,10 @@ class Loop(ABC):
             TrainingError: gradients stay not finite, or a checkpoint cannot be written.
             PictureError: no usable picture is left.
         """
-        is_main = self.accelerator.is_main_process
-        last_step = min(self._optimiser.max_steps, self._run.stop_step or self._optimiser.max_steps)
+        is_main, driven = self.accelerator.is_main_process, self.config.run
+        last_step = min(self.config.optimiser.max_steps, driven.stop_step or self.config.optimiser.max_steps)
         self.output.mkdir(parents=True, exist_ok=True)
-        tracker = Tracker(self.output, self._all.name, to_json(self._all), self.step, is_main=is_main)
+        tracker = Tracker(self.output, self.config.name, to_json(self.config), self.step, is_main=is_main)
         recent = _Recent(self.batch_size)
         batches = self._batches()
         try:
@@ -151,17 +151,15 @@ class Loop(ABC):
                 while self.step < last_step:
                     recent.add(self.train_step(next(batches)))
                     is_last = self.step == last_step
-                    if is_last or self.step % self._run.log_every == 0:
+                    if is_last or self.step % driven.log_every == 0:
                         values = self._mean_over_processes(recent.take())
                         tracker.write(self.step, values)
                         if report is not None and is_main:
                             report(StepReport(self.step, last_step, values))
                     if is_last or (self.validate_every and self.step % self.validate_every == 0):
                         self.validate(tracker)
-                    signal_number = int(
-                        self._largest(float(received[0] if received else 0))
-                    )  # the same in all processes
-                    if is_last or signal_number or self.step % self._run.checkpoint_every == 0:
+                    signal_number = int(self._largest(received[0] if received else 0))  # the same in all processes
+                    if is_last or signal_number or self.step % driven.checkpoint_every == 0:
                         self._save_unless_broken()
                     if signal_number and not is_last:
                         raise Stopped(self.step, signal_number)
@@ -187,7 +185,7 @@ class Loop(ABC):
         failure = ""
         if self.accelerator.is_main_process:
             try:
-                save_checkpoint(self.state(), self.output, self._run.keep_checkpoints)
+                save_checkpoint(self.state(), self.output, self.config.run.keep_checkpoints)
             except TrainingError as error:
                 failure = str(error)
         if self._largest(float(bool(failure))):
@@ -204,11 +202,8 @@ class Loop(ABC):
             OptionError: the run was started with another configuration; its fields are named.
         """
         state = load_checkpoint(self.output, self.kind)
-        base = self.base_fingerprint
-        differences = require_same_run(
-            state, self._all, self.batch_size, base, self.pictures, accept_changes=accept_changes
-        )
-        for line in differences:
+        now = self.config, self.batch_size, self.base_fingerprint, self.pictures
+        for line in require_same_run(state, *now, accept_changes=accept_changes):
             _LOGGER.info("changed: %s", line)
         self.load(state)
         for name, optimiser in self.optimisers.items():
@@ -220,29 +215,29 @@ class Loop(ABC):
 
     def _add_optimiser(self, name: str, module: nn.Module, rate: float) -> None:
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        make = Muon if self._optimiser.kind == "muon" else torch.optim.AdamW
+        make = Muon if self.config.optimiser.kind == "muon" else torch.optim.AdamW
         self.optimisers[name] = make(trained, lr=rate, **self._optimiser_settings())
 
     def _optimiser_settings(self) -> dict[str, Any]:
-        settings = self._optimiser
+        settings = self.config.optimiser
         shared = {"betas": settings.betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
         return {**shared, "momentum": settings.momentum} if settings.kind == "muon" else shared
 
     def _backward(self, loss: Tensor) -> None:
-        (loss / self._data.accumulate).backward()
+        (loss / self.config.data.accumulate).backward()
 
     def _gathering(self, wrapped: nn.Module, index: int) -> Any:
         """Accumulate a batch's passes: only the last one exchanges gradients between the processes."""
-        return nullcontext() if index == self._data.accumulate - 1 else self.accelerator.no_sync(wrapped)
+        return nullcontext() if index == self.config.data.accumulate - 1 else self.accelerator.no_sync(wrapped)
 
     def _update(self, name: str, module: nn.Module, loss: Tensor) -> Tensor:
         """Clip, check, step, clear; returns the gradients' norm before clipping.
 
         ``loss``: the loss that the gradients belong to. Both are checked on the device, which returns one flag.
         """
-        optimiser = self.optimisers[name]
+        optimiser, settings = self.optimisers[name], self.config.optimiser
         trained = [parameter for parameter in module.parameters() if parameter.grad is not None]
-        norm = nn.utils.clip_grad_norm_(trained, self._optimiser.clip_norm)
+        norm = nn.utils.clip_grad_norm_(trained, settings.clip_norm)
         # Gradients are the mean over all processes, and so is this loss: all of them decide alike.
         if bool(torch.isfinite(norm) & torch.isfinite(self.accelerator.reduce(loss.detach(), reduction="mean"))):
             optimiser.step()
@@ -250,8 +245,8 @@ class Loop(ABC):
         else:
             skipped = self._num_skipped[name] = self._num_skipped.get(name, 0) + 1
             _LOGGER.warning("step %d: the %s's loss or gradients are not finite; it stays as it was", self.step, name)
-            if skipped >= self._optimiser.max_skipped:
-                lower = f"--set optimiser.learning_rate={self._optimiser.learning_rate / 2:.2g}"
+            if skipped >= settings.max_skipped:
+                lower = f"--set optimiser.learning_rate={settings.learning_rate / 2:.2g}"
                 kept = checkpoint_paths(self.output)
                 advice = f"go on from {kept[-1].name} with --resume --accept-changes {lower}" if kept else ""
                 if len(kept) > 1:
@@ -270,7 +265,7 @@ class Loop(ABC):
 
     def _batches(self) -> Generator[list[Tensor], None, None]:
         """Yield this process's crops of each step from the present one on, as a list of accumulated batches."""
-        data = self._data
+        data = self.config.data
         size = data.batch_size * self.accelerator.num_processes
         named: set[str] = set()
         crops = crop_batches(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from s3diff.degradation.synthesis import draw
 from s3diff.images.resampling import enlarge, to_network_range
 from s3diff.options import Upsampling
 from s3diff.training.adversarial.augmentation import AugmentationDraw, draw_augmentation
-from s3diff.training.adversarial.discriminator import adversarial_loss, generator_loss, pairing_loss
+from s3diff.training.adversarial.discriminator import adversarial_loss, pairing_loss
 from s3diff.training.config import MAX_TRUTH_BLUR_PX, TrainConfig
 from s3diff.training.losses import ReconstructionLoss
 
@@ -72,18 +73,12 @@ class BatchDraw:
 
     def rows(self, start: int, stop: int) -> BatchDraw:
         """Take the draw of these images."""
+        taken: dict[str, Any] = {
+            name: value[start:stop] for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         adversarial, real, fake = (one.rows(start, stop) for one in self.augmentations)
-        return replace(
-            self,
-            degradation=self.degradation.rows(start, stop),
-            is_negative=self.is_negative[start:stop],
-            in_vgg=self.in_vgg[start:stop],
-            latent_noise=self.latent_noise[start:stop],
-            adversarial_noise=self.adversarial_noise[start:stop],
-            augmentations=(adversarial, real, fake),
-            dial=None if self.dial is None else self.dial[start:stop],
-            truth_blur_px=None if self.truth_blur_px is None else self.truth_blur_px[start:stop],
-        )
+        degradation = self.degradation.rows(start, stop)
+        return replace(self, **taken, degradation=degradation, augmentations=(adversarial, real, fake))
 
 
 @dataclass(frozen=True)
@@ -250,7 +245,7 @@ def adversarial(model: Model, discriminator: nn.Module, batch: Batch, real_label
     positive = torch.zeros(len(batch.image), dtype=torch.bool, device=batch.image.device)
     noise = batch.drawn.adversarial_noise.to(batch.image.device)
     result = model(batch.low_quality, batch.image, positive, noise)
-    return generator_loss(discriminator(result, batch.drawn.augmentations[0]), real_label), result.detach()
+    return adversarial_loss(discriminator(result, batch.drawn.augmentations[0]), real_label), result.detach()
 
 
 def discriminate_real(discriminator: nn.Module, batch: Batch, real_label: float) -> Tensor:

@@ -281,34 +281,29 @@ def find_recipe(name: str) -> TrainConfig:
     Raises:
         OptionError: no such recipe, no such file or function, or one that returns something else.
     """
-    recipe = _find(name, RECIPES)
-    if not isinstance(recipe, TrainConfig):
-        raise OptionError(f"{name} returns a {type(recipe).__name__}; a recipe of s3diff train returns a TrainConfig")
-    return recipe
+    return _find(name, RECIPES, TrainConfig, "s3diff train returns a TrainConfig")
 
 
 def find_estimator_recipe(name: str) -> EstimatorTrainConfig:
     """Find the configuration of a recipe of ``s3diff train-estimator``."""
-    recipe = _find(name, ESTIMATOR_RECIPES)
-    if not isinstance(recipe, EstimatorTrainConfig):
-        raise OptionError(
-            f"{name} returns a {type(recipe).__name__}; a recipe of s3diff train-estimator returns an "
-            "EstimatorTrainConfig"
-        )
-    return recipe
+    wanted = "s3diff train-estimator returns an EstimatorTrainConfig"
+    return _find(name, ESTIMATOR_RECIPES, EstimatorTrainConfig, wanted)
 
 
-def _find(name: str, known: Mapping[str, Callable[[], object]]) -> object:
+Config = TypeVar("Config")
+
+
+def _find(name: str, known: Mapping[str, Callable[[], Config]], kind: type[Config], wanted: str) -> Config:
     if name in known:
         return known[name]()
     if not is_function_of_file(name):
         raise OptionError(f"recipe is {name!r}; give one of {', '.join(known)}, or your own as my_file.py:my_recipe")
     recipe = load_function("recipe", name, "that returns a TrainConfig")
     with told_in_one_line("recipe", name):
-        return recipe()
-
-
-Config = TypeVar("Config")
+        config = recipe()
+    if not isinstance(config, kind):
+        raise OptionError(f"{name} returns a {type(config).__name__}; a recipe of {wanted}")
+    return config
 
 
 def with_change(config: Config, change: str) -> Config:

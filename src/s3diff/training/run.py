@@ -130,10 +130,9 @@ def prepare_trainer(request: TrainRequest, report: Report | None = None) -> Trai
     check_consistent(config)
     accelerator = make_accelerator(cpu=request.cpu)
     with accelerator.main_process_first():  # which may have to index shards
-        crops = _crops(request.data, config)
+        crops = open_crops(request.data, config)
     validation = _validation(request, config) if accelerator.is_main_process else None
-    if config.start != "scratch":
-        require_estimator(start)
+    require_estimator(start)
     trainer = Trainer(
         start, crops, request.output, source=request.source, accelerator=accelerator, validation=validation
     )
@@ -231,7 +230,7 @@ def train_estimator(request: TrainRequest, report: Report | None = None) -> Path
             f"trains {config.estimator}; change the recipe's estimator to the model's"
         )
     accelerator = make_accelerator(cpu=request.cpu)
-    trainer = EstimatorTrainer(config, _crops(request.data, config), request.output, accelerator)
+    trainer = EstimatorTrainer(config, open_crops(request.data, config), request.output, accelerator)
     if request.resume:
         trainer.resume(accept_changes=request.accept_changes)
     _write_config(request, trainer)
@@ -269,7 +268,7 @@ def _train_own_estimator(
         run=replace(recipe.run, seed=config.run.seed),
     )
     folder = request.output / _ESTIMATOR_RUN
-    trainer = EstimatorTrainer(recipe, _crops(request.data, recipe), folder, accelerator)
+    trainer = EstimatorTrainer(recipe, open_crops(request.data, recipe), folder, accelerator)
     if request.resume:
         trainer.resume(accept_changes=request.accept_changes)
     _LOGGER.info("first the degradation estimator, %d steps", recipe.optimiser.max_steps)
@@ -277,7 +276,8 @@ def _train_own_estimator(
     start.model.generator.estimator.load_state_dict(trainer.estimator.state_dict())
 
 
-def _crops(data: str, config: TrainConfig | EstimatorTrainConfig) -> CropDataset:
+def open_crops(data: str, config: TrainConfig | EstimatorTrainConfig) -> CropDataset:
+    """Open a run's pictures, check that one of them can be used, and take crops of them."""
     source = open_source(data, held_out=config.data.held_out)
     check_usable(source, config.data.crop_px)
     return CropDataset(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from s3diff.checkpoints.config_json import to_json
 from s3diff.errors import OptionError
 from s3diff.training import phases
 from s3diff.training.adversarial.discriminator import Discriminator, PatchDiscriminator, frozen
+from s3diff.training.config import TrainConfig
 from s3diff.training.data.crops import CropDataset
 from s3diff.training.initial_model import InitialModel, delivered_model, sampled_fingerprint
 from s3diff.training.loop import Loop, add_means, step_generator
@@ -43,6 +47,7 @@ class Trainer(Loop):
     """
 
     kind = "generator"
+    config: TrainConfig
 
     def __init__(
         self,
@@ -55,10 +60,10 @@ class Trainer(Loop):
         validation: Validation | None = None,
     ) -> None:
         config = start.config
-        super().__init__(config, config.data, config.optimiser, config.run, crops, output, accelerator)
-        self.config, self.start, self.source, self.validation = config, start, source, validation
-        self.model = start.model
-        self._base_fingerprint = sampled_fingerprint(self.model.frozen_base())
+        super().__init__(config, crops, output, accelerator)
+        self.start, self.source, self.validation = start, source, validation
+        self.model, self.validate_every = start.model, config.validation.every
+        self.base_fingerprint = sampled_fingerprint(self.model.frozen_base())
         if config.frozen_precision == "bfloat16":
             freeze_in_bfloat16(self.model)
         if config.gradient_checkpointing:
@@ -68,9 +73,8 @@ class Trainer(Loop):
         self.loss = ReconstructionLoss(config.loss).to(self.device)
         self._add_optimiser("generator", self.model, config.optimiser.learning_rate)
         self.discriminator = self._make_discriminator()
-        self.average = {name: value.clone() for name, value in self.model.trained_state().items()}
-        if not config.optimiser.ema_decay:
-            self.average = {}
+        averaged = self.model.trained_state() if config.optimiser.ema_decay else {}
+        self.average = {name: value.clone() for name, value in averaged.items()}
 
     def _make_discriminator(self) -> Discriminator | PatchDiscriminator | None:
         config = self.config.adversarial
@@ -114,56 +118,46 @@ class Trainer(Loop):
         values["gradient_norm"] = self._update_generator(values["total"])
 
         if isinstance(judge, PatchDiscriminator):
-            self._discriminate_pairs(judge, pairs, values)
+            passes = [partial(phases.discriminate_pair, self._wrapped_discriminator, pair) for pair in pairs]
+            values["discriminator_gradient_norm"] = self._discriminate(judge, "discriminator", passes, values)
         elif judge is not None:
             self._adversarial_phases(judge, batches, values)
         self.step += 1
         self._move_average()
         return values
 
-    def _discriminate_pairs(
-        self, discriminator: PatchDiscriminator, pairs: list[phases.Pair], values: dict[str, Tensor]
-    ) -> None:
-        wrapped = self._wrapped_discriminator
-        for index, pair in enumerate(pairs):
-            with self._gathering(wrapped, index):
-                loss = phases.discriminate_pair(wrapped, pair)
+    def _discriminate(
+        self, discriminator: nn.Module, name: str, passes: Sequence[Callable[[], Tensor]], values: dict[str, Tensor]
+    ) -> Tensor:
+        """Update the discriminator once by the losses that ``passes`` compute; return the gradients' norm."""
+        for index, compute in enumerate(passes):
+            with self._gathering(self._wrapped_discriminator, index):
+                loss = compute()
                 self._backward(self.config.adversarial.discriminator_weight * loss)
-            add_means(values, {"discriminator": loss}, len(pairs))
-        values["discriminator_gradient_norm"] = self._update("discriminator", discriminator, values["discriminator"])
+            add_means(values, {name: loss}, len(passes))
+        return self._update("discriminator", discriminator, values[name])
 
     def _adversarial_phases(
         self, discriminator: Discriminator, batches: list[phases.Batch], values: dict[str, Tensor]
     ) -> None:
         """Run phases 2 and 3. The discriminator's heads learn from phase 3 only."""
         config, wrapped = self.config.adversarial, self._wrapped_discriminator
-        label = config.discriminator.real_label
+        label, keeps_gradients = config.discriminator.real_label, self.config.faults.discriminator_keeps_gradients
         results: list[Tensor] = []
         for index, batch in enumerate(batches):
             with self._gathering(self._wrapped, index):
-                if self.config.faults.discriminator_keeps_gradients:
+                with nullcontext() if keeps_gradients else frozen(discriminator):
                     loss, result = phases.adversarial(self._wrapped, discriminator, batch, label)
-                else:
-                    with frozen(discriminator):
-                        loss, result = phases.adversarial(self._wrapped, discriminator, batch, label)
                 self._backward(config.weight * loss)
             results.append(result)
             add_means(values, {"adversarial": loss}, len(batches))
         values["adversarial_gradient_norm"] = self._update_generator(values["adversarial"])
 
-        for index, batch in enumerate(batches):
-            with self._gathering(wrapped, index):
-                loss = phases.discriminate_real(wrapped, batch, label)
-                self._backward(config.discriminator_weight * loss)
-            add_means(values, {"discriminator_real": loss}, len(batches))
-        self._update("discriminator", discriminator, values["discriminator_real"])
-
-        for index, (batch, result) in enumerate(zip(batches, results, strict=True)):
-            with self._gathering(wrapped, index):
-                loss = phases.discriminate_fake(wrapped, result, batch)
-                self._backward(config.discriminator_weight * loss)
-            add_means(values, {"discriminator_fake": loss}, len(batches))
-        self._update("discriminator", discriminator, values["discriminator_fake"])
+        on_real = [partial(phases.discriminate_real, wrapped, batch, label) for batch in batches]
+        self._discriminate(discriminator, "discriminator_real", on_real, values)
+        pairs = zip(results, batches, strict=True)
+        on_fake = [partial(phases.discriminate_fake, wrapped, result, batch) for result, batch in pairs]
+        self._discriminate(discriminator, "discriminator_fake", on_fake, values)
 
     def _make_batch(self, crops: Tensor, generator: torch.Generator) -> phases.Batch:
         """Degrade ``crops``, this process's rows of the batch that ``generator`` draws for."""
@@ -195,15 +189,6 @@ class Trainer(Loop):
         trained = self.model.trained_state()
         torch._foreach_lerp_(list(self.average.values()), [trained[name] for name in self.average], 1 - decay)
 
-    @property
-    def base_fingerprint(self) -> str:
-        """Return the fingerprint of a pretrained base model's frozen weights."""
-        return self._base_fingerprint
-
-    @property
-    def validate_every(self) -> int:
-        return self.config.validation.every
-
     def validate(self, tracker: Tracker) -> None:
         """Restore the validation's pictures with the averaged weights; the other processes wait."""
         if self.validation is not None and self.accelerator.is_main_process:
@@ -216,21 +201,13 @@ class Trainer(Loop):
             _LOGGER.info("step %d  validation  %s  %s", self.step, named, path)
         self.accelerator.wait_for_everyone()
 
-    def state(self) -> RunState:
-        """Collect weights, average, optimisers, discriminator and step; with the seed they decide all that follows."""
-        return RunState(
-            kind=self.kind,
-            config=to_json(self.config),
-            step=self.step,
-            batch_size=self.batch_size,
-            source=self.source,
-            base=self._base_fingerprint,
-            pictures=self.pictures,
-            model=self.model.small_state(),
-            average=self.average,
-            optimisers={name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-            heads=self.discriminator.state_dict() if self.discriminator is not None else {},
-        )
+    def own_state(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "model": self.model.small_state(),
+            "average": self.average,
+            "heads": self.discriminator.state_dict() if self.discriminator is not None else {},
+        }
 
     def load(self, state: RunState) -> None:
         """Load a checkpoint of the same networks; a discriminator that it lacks starts afresh.

@@ -19,9 +19,16 @@ def container_of(suffix: str) -> str:
     return _CONTAINERS.get(suffix.lower(), suffix[1:].lower())
 
 
-def copied_streams(source: Any) -> list[Any]:
-    """List the streams next to the moving picture that a result keeps."""
-    return [each for each in source.streams if each.type in ("audio", "subtitle", "attachment")]
+def ways_into(suffix: str, source: Any, path: Path) -> list[tuple[Any, type[Copied] | None]]:
+    """List the streams next to the moving picture that a result keeps, each with how a container takes it.
+
+    Args:
+        suffix: of the container.
+        source: the video, opened.
+        path: of the video.
+    """
+    kept = [each for each in source.streams if each.type in ("audio", "subtitle", "attachment")]
+    return [(each, _way_into(suffix.lower(), each, path)) for each in kept]
 
 
 def called(stream: Any) -> str:
@@ -36,8 +43,7 @@ def called(stream: Any) -> str:
 def remedy(video: Video, stream: Any) -> str:
     """Name the containers that take all streams of a video; where none does, how to leave out this one."""
     with opened_container(video.path) as source:
-        streams = copied_streams(source)
-        fitting = [each for each in VIDEO_EXTENSIONS if all(way_into(each, one, video.path) for one in streams)]
+        fitting = [each for each in VIDEO_EXTENSIONS if all(way for _, way in ways_into(each, source, video.path))]
     if fitting:
         return f"write {' or '.join(fitting)}"
     return f"leave it out first: ffmpeg -i INPUT -map 0 -map -0:{stream.index} -c copy OUTPUT"
@@ -157,9 +163,8 @@ class _SubRip(Copied):
             yield made
 
 
-def way_into(suffix: str, stream: Any, path: Path) -> type[Copied] | None:
-    """Choose how a container with this suffix takes a stream, opened, of the video at ``path``; None if it does not."""
-    suffix = suffix.lower()
+def _way_into(suffix: str, stream: Any, path: Path) -> type[Copied] | None:
+    """Choose how a container takes a stream of a video; None if it does not."""
     if stream.type == "attachment":
         return Copied if suffix == ".mkv" else None
     if stream.codec_context is None:

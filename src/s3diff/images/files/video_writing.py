@@ -23,7 +23,7 @@ from s3diff.images.files.video import (
     moving_stream,
     opened_container,
 )
-from s3diff.images.files.video_streams import Copied, called, container_of, copied_streams, remedy, way_into
+from s3diff.images.files.video_streams import Copied, called, container_of, remedy, ways_into
 from s3diff.messages import shown_path
 
 #: The encoder of each codec, its settings besides the quality, and the quality's worst and best value.
@@ -149,8 +149,7 @@ def require_streams(video: Video, target: Path) -> tuple[str, ...]:
     """
     suffix, notes = target.suffix.lower(), dict[str, None]()
     with opened_container(video.path) as source:
-        for stream in copied_streams(source):
-            way = way_into(suffix, stream, video.path)
+        for stream, way in ways_into(suffix, source, video.path):
             if way is None:
                 refused = f"{suffix} does not take the source's {called(stream)}"
                 raise OutputError(f"{shown_path(target)}: {refused}; {remedy(video, stream)}")
@@ -174,7 +173,6 @@ def join_segments(segments: Iterable[Path], video: Video, target: Path, comment:
     import av
 
     with opened_container(video.path) as source:
-        beside = copied_streams(source)
         try:
             is_movie = target.suffix.lower() in _MOVIES
             # Matroska's identifiers would be random numbers, and no two results of a video equal.
@@ -193,9 +191,9 @@ def join_segments(segments: Iterable[Path], video: Video, target: Path, comment:
                 if target.suffix.lower() != ".mkv" and moving.codec_context.name in ("hevc", "libx265"):
                     moving.codec_context.codec_tag = "hvc1"
                 cuts = not is_movie and "mp4" in source.format.name
-                ways = {each.index: way_into(target.suffix, each, video.path) or Copied for each in beside}
-                copied = {each.index: ways[each.index](container, each, from_start=cuts) for each in beside}
-                in_packets = [each for each in beside if each.type != "attachment"]
+                ways = ways_into(target.suffix, source, video.path)
+                copied = {each.index: (way or Copied)(container, each, from_start=cuts) for each, way in ways}
+                in_packets = [each for each, _ in ways if each.type != "attachment"]
                 packets = source.demux(in_packets) if in_packets else iter(())
                 made = (one for packet in packets for one in copied[packet.stream.index].packets(packet))
                 frames = _packets_of([first, *pending], moving)

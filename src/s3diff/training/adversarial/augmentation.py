@@ -153,10 +153,8 @@ def _translated(images: Tensor, shift_px: Tensor) -> Tensor:
 
     Image by image: a copy each, where gathering all at once takes 14 times as long (8 x 3 x 512 x 512, one CPU core).
     """
-    moved = []
-    for image, (down, right) in zip(images, shift_px.tolist(), strict=True):
-        moved.append(F.pad(image, (right, -right, down, -down)))
-    return torch.stack(moved)
+    pairs = zip(images, shift_px.tolist(), strict=True)
+    return torch.stack([F.pad(image, (right, -right, down, -down)) for image, (down, right) in pairs])
 
 
 def _with_cutout(images: Tensor, cutout_px: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ Each returns a few patch maps and one vector per image. ``dino`` is what S3Diff 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -105,7 +106,8 @@ class _Block(nn.Module):
         self.norm1 = nn.LayerNorm(config.channels, eps=_NORM_EPSILON)
         self.attn = _Attention(config)
         self.norm2 = nn.LayerNorm(config.channels, eps=_NORM_EPSILON)
-        self.mlp = _Mlp(config)
+        widen, narrow = nn.Linear(config.channels, config.mlp_channels), nn.Linear(config.mlp_channels, config.channels)
+        self.mlp = nn.Sequential(OrderedDict(fc1=widen, gelu=nn.GELU(), fc2=narrow))
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.attn(self.norm1(tokens))
@@ -123,16 +125,6 @@ class _Attention(nn.Module):
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(query, key, value)  # [B, heads, tokens, channels of a head]
         return self.proj(attended.transpose(1, 2).flatten(2))
-
-
-class _Mlp(nn.Module):
-    def __init__(self, config: VisionTransformerConfig) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(config.channels, config.mlp_channels)
-        self.fc2 = nn.Linear(config.mlp_channels, config.channels)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(tokens)))
 
 
 # The commit was read from public copies of the hub's pages (the file itself is unchanged since May 2023, SHA-256

@@ -158,22 +158,14 @@ def adversarial_loss(logits: Sequence[Tensor], label: float) -> Tensor:
 
     Args:
         logits: from :class:`Discriminator`.
-        label: 0 for generated, ``real_label`` for real.
+        label: 0 for generated, ``real_label`` for real and for the generator's own loss, which is least where the
+            discriminator says that probability, and pushes back beyond.
     """
     losses = [
         F.binary_cross_entropy_with_logits(level.float(), torch.full_like(level, label, dtype=torch.float32))
         for level in logits
     ]
     return torch.stack(losses).sum()
-
-
-def generator_loss(logits: Sequence[Tensor], real_label: float = RELEASED_REAL_LABEL) -> Tensor:
-    """Compute the generator's loss for the logits of its images: they shall count as real.
-
-    The label is the discriminator's own, 0.8 in the released training: the loss is least where the discriminator says
-    a probability of 0.8, and pushes back beyond. Give 1 for the unsmoothed loss.
-    """
-    return adversarial_loss(logits, real_label)
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from s3diff.errors import OptionError, S3DiffError, TrainingError
 from s3diff.training.data.crops import CropDataset
@@ -52,7 +52,6 @@ def crop_batches(
     global_batch_size: int,
     num_workers: int = 0,
     pin_memory: bool = False,
-    prefetch_batches: int = 2,
     start_method: str | None = None,
 ) -> Generator[CropBatch, None, None]:
     """Yield this process's part of every batch from a step on, without end; ``close()`` stops the workers.
@@ -67,7 +66,6 @@ def crop_batches(
         global_batch_size: crops per step of all processes together.
         num_workers: processes that decode; 0 decodes in this one.
         pin_memory: hand the batches out in page-locked memory; without a CUDA device it has no effect.
-        prefetch_batches: batches that each worker prepares ahead.
         start_method: ``fork``, ``forkserver`` or ``spawn``; None for ``spawn`` with a remote source, since clients of
             object stores do not survive a fork, and for the platform's usual one otherwise.
 
@@ -77,18 +75,16 @@ def crop_batches(
     """
     if not rows or rows.step < 1 or rows[0] < 0 or rows[-1] >= global_batch_size:
         raise OptionError(f"rows are {rows} of a batch of {global_batch_size}; give some that lie within it")
-    if first_step < 0 or num_workers < 0 or prefetch_batches < 1:
-        given = f"first_step is {first_step}, num_workers {num_workers}, prefetch_batches {prefetch_batches}"
-        raise OptionError(f"{given}; give at least 0, 0 and 1")
+    if first_step < 0 or num_workers < 0:
+        raise OptionError(f"first_step is {first_step}, num_workers {num_workers}; give at least 0 for each")
     if num_workers and start_method is None and dataset.source.is_remote:
         start_method = "spawn"
     loader: DataLoader[Any] = DataLoader(
         _Batches(dataset),
-        batch_sampler=_Positions(first_step, rows, global_batch_size),
+        batch_sampler=([step * global_batch_size + row for row in rows] for step in itertools.count(first_step)),
         num_workers=num_workers,
         collate_fn=_unchanged,
         pin_memory=pin_memory and torch.cuda.is_available(),
-        prefetch_factor=prefetch_batches if num_workers else None,
         worker_init_fn=partial(_start_worker, dataset.cache_bytes // max(1, num_workers)) if num_workers else None,
         multiprocessing_context=start_method if num_workers else None,
         generator=torch.Generator(),  # or DataLoader draws its seed from the global one
@@ -132,17 +128,6 @@ def _stop_workers(batches: Any) -> None:
             worker.join(1)
 
 
-class _Positions(Sampler[list[int]]):
-    """Yield the positions of each batch of one process, without end."""
-
-    def __init__(self, first_step: int, rows: range, global_batch_size: int) -> None:
-        self.first_step, self.rows, self.global_batch_size = first_step, rows, global_batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in itertools.count(self.first_step):
-            yield [step * self.global_batch_size + row for row in self.rows]
-
-
 class _Batches(Dataset[Any]):
     """Read whole batches. Our own errors travel as values: DataLoader would wrap them in a worker's traceback."""
 
@@ -158,10 +143,7 @@ class _Batches(Dataset[Any]):
         return CropBatch(torch.stack([crop.pixels for crop in crops]), tuple(skipped))
 
 
-_Batch = TypeVar("_Batch")
-
-
-def _unchanged(batch: _Batch) -> _Batch:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 

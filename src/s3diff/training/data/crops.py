@@ -161,11 +161,6 @@ class CropDataset(Dataset[Crop]):
         self.cache_bytes = cache_bytes
         self._forget()
 
-    @property
-    def num_pictures(self) -> int:
-        """Pictures of the source, usable or not: the length of an epoch."""
-        return len(self.source)
-
     def __getitem__(self, position: int) -> Crop:
         """Cut the crop of a position.
 
@@ -281,11 +276,8 @@ def read_usable(source: PictureSource, index: int, crop_px: int) -> np.ndarray |
     return np.ascontiguousarray(pixels)
 
 
-def check_usable(source: PictureSource, crop_px: int) -> tuple[str, ...]:
+def check_usable(source: PictureSource, crop_px: int) -> None:
     """Read pictures in order until one can be used; for the start of a run.
-
-    Returns:
-        The lines of those that were passed over, as in :class:`Crop`.
 
     Raises:
         PictureError: none can be used.
@@ -295,7 +287,7 @@ def check_usable(source: PictureSource, crop_px: int) -> tuple[str, ...]:
     for index in range(len(source)):
         found = read_usable(source, index, crop_px)
         if not isinstance(found, str):
-            return tuple(lines)
+            return
         lines.append(found)
     names = ", ".join(source.name(index) for index in range(min(3, len(source))))
     more = ", ..." if len(source) > 3 else ""

@@ -141,9 +141,7 @@ class FolderSource:
         """Name the picture by its path inside the folder."""
         return shown_path(self._names[index])
 
-    def own_name(self, index: int) -> str:
-        """Name the picture by its path inside the folder."""
-        return self.name(index)
+    own_name = name
 
     def read(self, index: int) -> np.ndarray:
         path = f"{self._folder}/{self._names[index]}"

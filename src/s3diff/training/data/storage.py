@@ -196,8 +196,7 @@ class RangeReader:
     a shared handle would share its reading position.
     """
 
-    def __init__(self, max_open_files: int = MAX_OPEN_FILES) -> None:
-        self.max_open_files = max_open_files
+    def __init__(self) -> None:
         self._open: OrderedDict[str, BinaryIO] = OrderedDict()
         self._process = os.getpid()
 
@@ -228,15 +227,12 @@ class RangeReader:
             self._open, self._process = OrderedDict(), os.getpid()
         file = self._open.pop(path, None) or open(path, "rb")  # noqa: SIM115 - closed when it is the oldest
         self._open[path] = file
-        while len(self._open) > self.max_open_files:
+        while len(self._open) > MAX_OPEN_FILES:
             self._open.popitem(last=False)[1].close()
         return file
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"max_open_files": self.max_open_files}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type[RangeReader], tuple[()]]:
+        return RangeReader, ()
 
 
 def _file_system(url: str) -> tuple[Any, str]:
