@@ -26,7 +26,7 @@ from torch import Tensor
 from s3diff.degradation.application import apply
 from s3diff.degradation.settings import PRESETS
 from s3diff.degradation.synthesis import draw
-from s3diff.evaluation.metrics import luma
+from s3diff.evaluation.psnr_ssim import luma
 from s3diff.images.files.reading import list_pictures, read_picture
 from s3diff.images.picture import to_tensor
 from s3diff.training.phases import softened

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from s3diff import Restorer
 from s3diff.degradation.jpeg import compress_jpeg
 from s3diff.evaluation.measures import load_measures
-from s3diff.evaluation.metrics import psnr_y
+from s3diff.evaluation.psnr_ssim import psnr_y
 from s3diff.images.files.reading import list_pictures, read_picture
 from s3diff.images.files.writing import write_picture
 from s3diff.images.picture import from_array, to_tensor

@@ -43,7 +43,7 @@ from s3diff.networks.one_step_generator import OneStepGenerator
 from s3diff.training.adversarial.discriminator import pairing_loss
 from s3diff.training.muon import Muon
 from s3diff.training.recipes import compact_generator
-from s3diff.training.trainable import TrainableModel
+from s3diff.training.trainable_model import TrainableModel
 
 #: First number of the seed of a step, before the step's own.
 _SEED = 7

@@ -26,7 +26,7 @@ from s3diff import Restorer
 from s3diff.degradation.jpeg import compress_jpeg
 from s3diff.degradation.noise import gaussian_noise
 from s3diff.errors import S3DiffError
-from s3diff.evaluation.metrics import psnr_y
+from s3diff.evaluation.psnr_ssim import psnr_y
 from s3diff.images.files.reading import list_pictures, read_picture
 from s3diff.images.picture import to_tensor
 

@@ -30,9 +30,9 @@ from picture_measures import blockiness, chroma, comb, gradient_energy, spectrum
 from targets import Target, all_reached, at_least, at_most
 
 from s3diff.errors import PictureError, S3DiffError
-from s3diff.evaluation.metrics import psnr_y
 from s3diff.evaluation.niqe import NIQE
 from s3diff.evaluation.perceptual import DISTS, LPIPS
+from s3diff.evaluation.psnr_ssim import psnr_y
 from s3diff.images.files.writing import write_picture
 
 #: Networks' measures, and the one that decides which picture is harmed.

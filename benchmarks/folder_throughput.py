@@ -32,7 +32,7 @@ from s3diff import RestoreOptions, Restorer
 from s3diff.folders.journal import Journal
 from s3diff.folders.picture_runners import LocalRunner
 from s3diff.folders.plan import plan_jobs
-from s3diff.folders.run import run_jobs, select_jobs
+from s3diff.folders.run_jobs import run_jobs, select_jobs
 from s3diff.images.files.reading import read_picture
 from s3diff.images.files.writing import write_picture
 from s3diff.images.picture import Picture

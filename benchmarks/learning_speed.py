@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from s3diff.degradation.application import apply
 from s3diff.degradation.settings import PRESETS
 from s3diff.degradation.synthesis import draw
-from s3diff.evaluation.metrics import psnr_rgb
+from s3diff.evaluation.psnr_ssim import psnr_rgb
 from s3diff.images.resampling import enlarge
 from s3diff.networks.blocks import ChannelNorm
 from s3diff.networks.one_step_generator import OneStepGenerator
@@ -32,7 +32,7 @@ from s3diff.training.data.crops import CropDataset
 from s3diff.training.data.sources import open_source
 from s3diff.training.muon import Muon
 from s3diff.training.recipes import HELD_OUT_PHOTOS, compact_generator
-from s3diff.training.trainable import initialise_from_scratch
+from s3diff.training.trainable_model import initialise_from_scratch
 
 SCALE, CROP_PX, BATCH_SIZE, VALIDATION_PX = 4, 128, 8, 192
 TRAINED_PRESETS = ("camera", "s3diff", "mild")

@@ -6,7 +6,7 @@ import itertools
 
 import torch
 
-from s3diff.evaluation.metrics import luma
+from s3diff.evaluation.psnr_ssim import luma
 
 SCALE = 4
 #: Side of a JPEG block in the input.

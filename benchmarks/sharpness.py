@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from s3diff.evaluation.metrics import luma
+from s3diff.evaluation.psnr_ssim import luma
 from s3diff.images.files.reading import list_pictures, read_picture
 from s3diff.images.picture import to_tensor
 

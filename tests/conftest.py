@@ -99,12 +99,12 @@ def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run the command in this process; an exception that it lets through fails the test."""
     from command_runs import Outcome
-    from s3diff.apps import restore_single
+    from s3diff.apps import restore_display
     from s3diff.apps.cli import main
     from s3diff.folders import progress
 
     # On a slow machine a small picture may be a long run; what is printed must not depend on that.
-    monkeypatch.setattr(restore_single, "_LINE_SECONDS", 3600.0)
+    monkeypatch.setattr(restore_display, "_LINE_SECONDS", 3600.0)
     monkeypatch.setattr(progress, "_LONG_SECONDS", 3600.0)
 
     def run(*arguments: object) -> Outcome:

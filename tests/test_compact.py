@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 from s3diff import RestoreOptions, Restorer
 from s3diff.checkpoints.registry import NAMED_MODELS
 from s3diff.errors import ModelError
-from s3diff.evaluation.metrics import psnr_y
+from s3diff.evaluation.psnr_ssim import psnr_y
 from s3diff.images.files.reading import read_picture
 from s3diff.images.picture import to_tensor
 from s3diff.images.resampling import enlarge

@@ -20,7 +20,7 @@ from command_runs import Command
 from s3diff import RestoreOptions, Restorer
 from s3diff.errors import OptionError, OutputError
 from s3diff.formats import FORMATS, Format
-from s3diff.images.files.inspection import inspect_file
+from s3diff.images.files.provenance_inspection import inspect_file
 from s3diff.images.files.provenance_xmp import statement_fields
 from s3diff.images.files.writing import can_be_written
 from s3diff.restoration.result import Result

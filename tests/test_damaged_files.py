@@ -26,7 +26,7 @@ from command_runs import environment
 from s3diff.errors import S3DiffError
 from s3diff.folders.picture_runners import LocalRunner
 from s3diff.folders.plan import RestoreJob
-from s3diff.folders.run import run_jobs
+from s3diff.folders.run_jobs import run_jobs
 from s3diff.images.files.exif_block import EXIF_PREFIX
 from s3diff.images.files.png_chunks import with_pixels
 from s3diff.images.files.reading import read_picture

@@ -24,8 +24,8 @@ from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.folders.journal import Journal
 from s3diff.folders.manifest import run_id
 from s3diff.folders.plan import RestoreJob
-from s3diff.folders.run import Outcome as PictureOutcome
-from s3diff.folders.run import reporting
+from s3diff.folders.run_jobs import Outcome as PictureOutcome
+from s3diff.folders.run_jobs import reporting
 from s3diff.folders.store_plan import plan_store_jobs
 from s3diff.folders.store_worker import StoreWorker, WorkerOptions
 from s3diff.folders.stores import open_store

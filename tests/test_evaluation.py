@@ -27,9 +27,9 @@ from recipe_weights import recipe_weights
 from s3diff.checkpoints.weights_file import read_array_pickle
 from s3diff.errors import DownloadError, MissingExtraError, ModelError, OptionError, PictureError
 from s3diff.evaluation import perceptual_weights
-from s3diff.evaluation.metrics import luma, psnr_y, ssim_y
 from s3diff.evaluation.perceptual import DISTS, LPIPS
 from s3diff.evaluation.perceptual_weights import load_perceptual_weights, prepare_perceptual_weights
+from s3diff.evaluation.psnr_ssim import luma, psnr_y, ssim_y
 from s3diff.evaluation.spectrum import DIRECTIONS, GRID_OF_SET, PERIODS_PX, grid_contrasts, grid_parts
 
 #: The released training code's LPIPS(vgg) with recipe weights (shared/goldens/train_losses.json, ``lpips_pair``).

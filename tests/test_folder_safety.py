@@ -17,7 +17,7 @@ from s3diff.folders.journal import Journal
 from s3diff.folders.plan import plan_jobs
 from s3diff.images.picture import Picture
 from s3diff.options import OutputOptions, RestoreOptions
-from s3diff.restoration import series, steps
+from s3diff.restoration import frames_and_pages, steps
 from s3diff.restoration.sizes import Size, Sizes
 from test_cli import names_in, noise, save, tree
 from test_restore_runs import folder_of
@@ -148,14 +148,14 @@ def test_a_picture_on_its_own_is_decoded_once(
     here: Path, small: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save("a.png", noise(8, 8, 3))
-    num_reads, read = 0, series.read_picture
+    num_reads, read = 0, frames_and_pages.read_picture
 
     def counted(path: Path, *limits: int, page: int | None = None) -> Picture:
         nonlocal num_reads
         num_reads += 1
         return read(path, *limits, page=page)
 
-    monkeypatch.setattr(series, "read_picture", counted)
+    monkeypatch.setattr(frames_and_pages, "read_picture", counted)
     assert command("restore", "a.png", "-o", "o.png", "-m", small).code == 0
     assert num_reads == 1
     assert "absent.png" in command("restore", "a.png", "absent.png", "-o", "o", "-m", small).error

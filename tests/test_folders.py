@@ -329,13 +329,13 @@ def test_lists_of_the_command(restore: Restore, restorer: Restorer, monkeypatch:
     """``--list`` and ``--list0`` add up."""
     from typer.testing import CliRunner
 
-    from s3diff.apps import restore_single
+    from s3diff.apps import restore_display
     from s3diff.apps.cli import app
 
     picture("in/a.png", "in/b.png")
     Path("list").write_text("in/a.png\n")
     Path("list0").write_bytes(b"in/b.png\0")
-    monkeypatch.setattr(restore_single, "load_model", lambda *given, **named: restorer)
+    monkeypatch.setattr(restore_display, "load_model", lambda *given, **named: restorer)
     ended = CliRunner().invoke(
         app, ["restore", "--list", "list", "--list0", "list0", "-o", "out", "--scale", "1", "--no-journal"]
     )

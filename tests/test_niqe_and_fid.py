@@ -18,9 +18,9 @@ from s3diff.errors import MissingExtraError, ModelError, OptionError, PictureErr
 from s3diff.evaluation import perceptual_weights
 from s3diff.evaluation.fid import InceptionFeatures, features_of, frechet_distance
 from s3diff.evaluation.iqa_extra import NoReferenceMeasure
-from s3diff.evaluation.metrics import luma, psnr_rgb, psnr_y, ssim_rgb
 from s3diff.evaluation.niqe import NIQE, NUM_FEATURES
 from s3diff.evaluation.perceptual_weights import load_perceptual_weights, prepare_inception_weights
+from s3diff.evaluation.psnr_ssim import luma, psnr_rgb, psnr_y, ssim_rgb
 from s3diff.images.files.reading import read_picture
 from s3diff.images.picture import to_tensor
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3diff.errors import OptionError, S3DiffError
-from s3diff.option_changes import RestoreChanges
+from s3diff.option_keywords import RestoreChanges
 from s3diff.options import MAX_OUTPUT_PIXELS, RANGES, OutputOptions, RestoreOptions, choices_of
 from s3diff.restoration.sizes import sizes_of
 from s3diff.video_options import VideoOptions

@@ -17,14 +17,14 @@ import pytest
 from PIL import Image
 
 from command_runs import Command
-from s3diff.apps import restore_single
-from s3diff.apps.restore_single import PictureProgress
+from s3diff.apps import restore_display
+from s3diff.apps.restore_display import PictureProgress
 from s3diff.folders.plan import RestoreJob
 from s3diff.folders.progress import RunWork, pixels_by_header
-from s3diff.folders.run import Outcome
+from s3diff.folders.run_jobs import Outcome
 from s3diff.options import RestoreOptions
 from s3diff.restoration import time_left
-from s3diff.restoration.series import open_source
+from s3diff.restoration.frames_and_pages import open_source
 from s3diff.restoration.sizes import Sizes
 from s3diff.restoration.time_left import EACH_PIXELS, Speeds
 
@@ -293,7 +293,7 @@ def test_what_counts_as_work(tmp_path: Path) -> None:
 
 
 def test_lines_without_a_terminal(command: Command, small: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restore_single, "_LINE_SECONDS", 0.001)
+    monkeypatch.setattr(restore_display, "_LINE_SECONDS", 0.001)
     Image.new("RGB", (64, 48), "gray").save("a.png")
     said = command("a.png", "-m", small)
     assert said.code == 0

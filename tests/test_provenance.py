@@ -19,7 +19,7 @@ from s3diff.checkpoints.registry import model_folder
 from s3diff.errors import OptionError, PictureError
 from s3diff.formats import FORMATS, Format
 from s3diff.images.files.dropped_contents import CREDENTIALS
-from s3diff.images.files.inspection import inspect_file
+from s3diff.images.files.provenance_inspection import inspect_file
 from s3diff.images.files.provenance_xmp import NAMESPACE, statement_of, with_restoration
 from s3diff.images.files.reading import read_picture
 from s3diff.images.files.writing import write_picture

@@ -29,9 +29,9 @@ from s3diff.option_texts import (
     texts_of_options,
 )
 from s3diff.options import LIMITS, OutputOptions, ReleasedTiles, RestoreOptions
-from s3diff.serving.http.answers import wants_json
 from s3diff.serving.http.api import create_app
 from s3diff.serving.http.auth import SESSION_COOKIE, Auth, read_clients
+from s3diff.serving.http.job_responses import wants_json
 from s3diff.serving.limits import Client, Quota, QuotaCounter, ServiceLimits, ServiceSettings
 from s3diff.serving.logs import JsonFormatter, PlainFormatter
 from s3diff.serving.service import RestorationService

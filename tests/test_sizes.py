@@ -13,7 +13,7 @@ from s3diff import RestoreOptions, Restorer
 from s3diff.errors import PictureError
 from s3diff.folders.picture_runners import LocalRunner
 from s3diff.folders.plan import RestoreJob
-from s3diff.folders.run import run_jobs
+from s3diff.folders.run_jobs import run_jobs
 from s3diff.images.files.writing import write_picture
 from s3diff.images.picture import Picture, from_array
 from s3diff.options import OutputOptions

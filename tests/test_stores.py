@@ -333,7 +333,7 @@ def test_an_unexpected_error_of_writing_costs_one_picture(
 
 def test_large_pictures_are_not_worker(pictures: Path, store: Store, restorer: Restorer) -> None:
     from s3diff.folders.picture_runners import LocalRunner
-    from s3diff.restoration.series import open_source
+    from s3diff.restoration.frames_and_pages import open_source
 
     runner = LocalRunner(restorer, RestoreOptions(scale=2), OutputOptions(), batch=8)
     opened = {}

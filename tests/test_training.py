@@ -38,7 +38,7 @@ from s3diff.training.losses import ReconstructionLoss
 from s3diff.training.recipes import compact, compact_generator, debug, paper, with_change
 from s3diff.training.run import TrainRequest, prepare_trainer, train, train_estimator
 from s3diff.training.run_checkpoints import checkpoint_paths, save_checkpoint
-from s3diff.training.trainable import TrainableModel, turned, wake_lora
+from s3diff.training.trainable_model import TrainableModel, turned, wake_lora
 from s3diff.training.validation import Validation
 from training_runs import (
     adversarial_config,

@@ -21,7 +21,7 @@ from s3diff.training import phases
 from s3diff.training.adversarial.augmentation import neutral_draw
 from s3diff.training.config import LossConfig
 from s3diff.training.losses import ReconstructionLoss
-from s3diff.training.trainable import TrainableModel, parameter_group
+from s3diff.training.trainable_model import TrainableModel, parameter_group
 from training_runs import gradient_norms
 
 #: Relative; the sums over the batch are taken in another order than in the released code.

@@ -23,26 +23,26 @@ import pytest
 from command_runs import Command
 from conftest import REPOSITORY
 from s3diff import OptionError, OutputError, PictureError, RestoreOptions, Restorer
-from s3diff.apps.restore_single import PictureProgress
+from s3diff.apps.restore_display import PictureProgress
 from s3diff.errors import MissingExtraError
 from s3diff.folders.default_output import video_output
 from s3diff.images.files import video as video_files
 from s3diff.images.files.video import Video, VideoFrame
 from s3diff.images.picture import Picture
-from s3diff.restoration import video, video_course
+from s3diff.restoration import video, video_analysis
 from s3diff.restoration.result import Degrees
 from s3diff.restoration.scratch_files import only_one
 from s3diff.restoration.sizes import allowed_sizes
 from s3diff.restoration.steps import Opened, restore
 from s3diff.restoration.video import VideoOptions, restore_video
-from s3diff.restoration.video_course import Course, Estimate, course_of
+from s3diff.restoration.video_analysis import Course, Estimate, course_of
 from video_clips import HEIGHT, TIMES, WIDTH, frames, picture, probed, write_clip
 
 PAGE = REPOSITORY / "docs/builders.md"
 av = pytest.importorskip("av", reason="the extra video is not installed")
 #: The command, which keeps what it finds after every frame.
 KEEPING = (
-    "from s3diff.restoration import video_course; video_course.KEEP_SECONDS = 0.0; "
+    "from s3diff.restoration import video_analysis; video_analysis.KEEP_SECONDS = 0.0; "
     "from s3diff.apps.cli import main; main()"
 )
 
@@ -313,7 +313,7 @@ def test_what_other_options_keep_of_a_killed_run(
 def test_a_run_killed_in_the_first_pass_goes_on(
     restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(video_course, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(video_analysis, "KEEP_SECONDS", 0.0)
     times = list(range(0, 2000, 100))
     source = write_clip(tmp_path / "in.mp4", times, cut=9)
     whole = restore_video(restorer, source, tmp_path / "whole.mp4")
@@ -493,13 +493,13 @@ def test_quick_motion_is_no_cut(restorer: Restorer) -> None:
     stripes = np.tile(np.repeat(np.array([0, 255], np.uint8), 32), 8)
     panned = [np.broadcast_to(np.roll(stripes, 8 * step)[None, :, None], (18, 512, 3)) for step in range(8)]
     changes = [np.abs(a.astype(int) - b).mean() / 255 for a, b in itertools.pairwise(panned)]
-    assert min(changes) > 2 * video_course._CUT_CHANGE
+    assert min(changes) > 2 * video_analysis._CUT_CHANGE
     still = [np.full((18, 512, 3), level, np.uint8) for level in (0, 0, 200, 200, 60, 60)]
-    look = video_course.Course()
+    look = video_analysis.Course()
     for index, pixels in enumerate(panned):
         look.see(restorer, VideoFrame(pixels, index, 1), index / 25)
     assert look.cuts == []
-    look = video_course.Course()
+    look = video_analysis.Course()
     for index, pixels in enumerate([*still, *panned]):
         look.see(restorer, VideoFrame(pixels, index, 1), index / 25)
     assert look.cuts == [2, 4, 6]

@@ -16,7 +16,7 @@ from s3diff.networks.degradation_estimator import DegradationEstimatorConfig
 from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 from s3diff.networks.unet import UNetConfig
 from s3diff.training.recipes import debug
-from s3diff.training.trainable import fresh_prompts, initialise_from_scratch
+from s3diff.training.trainable_model import fresh_prompts, initialise_from_scratch
 
 #: A model of the ``compact`` kind: no statistics over the picture, no text encoder, a decoder of its own.
 COMPACT = GeneratorConfig(

@@ -16,7 +16,7 @@ from s3diff.training.data.crops import CropDataset
 from s3diff.training.data.sources import open_source
 from s3diff.training.initial_model import InitialModel, prepare_initial_model
 from s3diff.training.recipes import debug
-from s3diff.training.trainable import TrainableModel, parameter_group
+from s3diff.training.trainable_model import TrainableModel, parameter_group
 from s3diff.training.trainer import Trainer
 
 

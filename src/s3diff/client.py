@@ -55,9 +55,9 @@ class Progress:
         state: ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``.
         stage: ``waiting``, ``reading``, ``estimating``, ``restoring``, ``writing`` or ``ended``.
         position: pictures before it in the queue; None when it is not in the queue.
-        tile: tiles that are done; of a video frames, which its first pass (``estimating``) only looks at.
-        num_tiles: tiles in all, 0 while unknown.
-        part: what these two count: ``tile``, ``frame`` or ``page``.
+        tile: finished parts; while a video is ``estimating``, frames that the first pass has looked at.
+        num_tiles: parts in all, 0 while unknown.
+        part: the unit of ``tile`` and ``num_tiles``: ``tile``, ``frame`` or ``page``.
         fraction: of the work, in [0, 1].
         seconds_left: None while unknown.
     """
@@ -109,7 +109,7 @@ class Client:
 
     Raises:
         MissingExtraError: httpx is not installed.
-        OptionError: ``url`` is no address of this kind.
+        OptionError: ``url`` is no address of HTTP, or the token holds characters that a header cannot.
     """
 
     def __init__(
@@ -169,10 +169,10 @@ class Client:
             fields: of :class:`s3diff.RestoreOptions`, instead of ``options``.
 
         Raises:
-            OptionError, PictureError, OutputError: as :meth:`s3diff.Restorer.restore` and ``restore_video`` raise
-                them; the service said so.
+            OptionError, PictureError, OutputError: the service reported the error that :meth:`s3diff.Restorer.restore`
+                or ``restore_video`` would raise.
             QueueFullError: the service's queue stayed full, or (QuotaError) this client's part of it.
-            JobTimeoutError, JobCancelledError: the work ended before its end.
+            JobTimeoutError, JobCancelledError: the job took longer than the service allows, or was cancelled.
             ServiceError: the service failed or cannot be reached.
         """
         job = self.submit(
@@ -339,7 +339,7 @@ def _error_class(code: str) -> type[S3DiffError]:
 
 
 def _passing_seconds(answer: httpx.Response) -> float | None:
-    """Read when to ask again, of a refusal that passes with time; None for any other answer."""
+    """Return the seconds to wait after a refusal that is temporary; None for any other answer."""
     if answer.status_code not in (429, 503):
         return None
     with suppress(ValueError, KeyError, TypeError):

@@ -135,7 +135,7 @@ def restore(
         )  # fmt: skip
     if stream:
         _refuse("--stream and ", " exclude each other; leave out one of them", journal=journal, shard=shard)
-    from s3diff.apps.restore_single import load_model
+    from s3diff.apps.restore_display import load_model
     from s3diff.folders.default_output import default_output, video_output
     from s3diff.folders.plan import RestoreJob, parse_shard, plan_jobs, read_lists
     from s3diff.images.files.tiff import silence_libtiff
@@ -235,7 +235,7 @@ def _work_through(
     run: FolderRun, runner: JobRunner, options: RestoreOptions, quiet: bool, replay: Replay | None, *, goes_on: bool
 ) -> None:
     """Restore, and print every outcome; after Ctrl-C print how to resume."""
-    from s3diff.apps.restore_single import PictureProgress, show_outcome
+    from s3diff.apps.restore_display import PictureProgress, show_outcome
     from s3diff.folders.picture_runners import LocalRunner
 
     num_all = run.num_resumed + run.num_pending
@@ -263,9 +263,9 @@ def _restore_film(
     job: RestoreJob, options: RestoreOptions, writing: OutputOptions, video: VideoOptions,
     load: Callable[[], Restorer], client: Client | None, model: str | None, *, report: str | None, quiet: bool,
 ) -> None:  # fmt: skip
-    from s3diff.apps.restore_single import restore_single
+    from s3diff.apps.restore_display import restore_single
     from s3diff.folders.picture_runners import restore_film
-    from s3diff.folders.run import reporting
+    from s3diff.folders.run_jobs import reporting
 
     with reporting(report) as written:
         if client is None:
@@ -283,9 +283,9 @@ def _restore_streamed(
     replay: Replay | None, *, skip_existing: bool, report: str | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Restore the plan's one picture part by part, unless it is skipped."""
-    from s3diff.apps.restore_single import restore_single
+    from s3diff.apps.restore_display import restore_single
     from s3diff.folders.picture_runners import restore_large
-    from s3diff.folders.run import reporting, select_jobs
+    from s3diff.folders.run_jobs import reporting, select_jobs
 
     if plan.is_many or len(plan.jobs) != 1:
         raise OptionError("--stream takes one picture and a name that ends in .tif; start it for each large picture")

@@ -124,7 +124,7 @@ def inspect(file: Path, *, as_json: bool = False) -> None:
         file (FILE): A picture, such as a result of s3diff restore.
         as_json (--json): Print one JSON object.
     """
-    from s3diff.images.files.inspection import inspect_file
+    from s3diff.images.files.provenance_inspection import inspect_file
 
     found = inspect_file(file)
     for line in [json.dumps(found.as_json())] if as_json else found.lines():

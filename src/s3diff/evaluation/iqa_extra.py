@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from s3diff.errors import DownloadError, MissingExtraError
-from s3diff.evaluation.metrics import check_images
+from s3diff.evaluation.psnr_ssim import check_images
 from s3diff.messages import install_command, reason_of
 
 #: Our names of the measures and pyiqa's. MANIQA has two checkpoints in use: plain ``maniqa`` was trained on KonIQ, the

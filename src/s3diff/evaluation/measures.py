@@ -17,9 +17,9 @@ import torch
 from s3diff.errors import DownloadError, MissingExtraError, ModelError, OptionError
 from s3diff.evaluation.fid import load_fid
 from s3diff.evaluation.iqa_extra import NoReferenceMeasure
-from s3diff.evaluation.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from s3diff.evaluation.niqe import NIQE
 from s3diff.evaluation.perceptual import DISTS, LPIPS
+from s3diff.evaluation.psnr_ssim import psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from s3diff.evaluation.spectrum import GRID_OF_SET, grid_parts
 from s3diff.evaluation.statistics import MEAN, Aggregate
 from s3diff.user_code import told_in_one_line
@@ -193,7 +193,7 @@ def _loaded(names: Sequence[str], device: torch.device) -> tuple[dict[str, Any],
 
 
 def of_user(name: str) -> AbstractContextManager[None]:
-    """Turn any exception of a user's own measure into one line that names it; ours are faults to be seen."""
+    """Turn any exception of a user's own measure into one line that names it; ours pass as they are."""
     return told_in_one_line("measure", f"the measure {name}") if is_registered(name) else nullcontext()
 
 

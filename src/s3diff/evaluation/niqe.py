@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from s3diff.errors import ModelError, OptionError, PictureError
-from s3diff.evaluation.metrics import check_images, luma
 from s3diff.evaluation.perceptual_weights import load_perceptual_weights
+from s3diff.evaluation.psnr_ssim import check_images, luma
 
 #: Side of a block, in pixels of the whole picture; half as much in the halved one.
 BLOCK_PX = 96

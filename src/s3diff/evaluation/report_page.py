@@ -1,4 +1,4 @@
-"""Write the reports of a run; as one HTML page: figures, plots and pictures, with nothing to fetch.
+"""Write the report of a run as one HTML page: figures, plots and pictures, with nothing to fetch.
 
 The page itself is ``report_page.html``; only data is put into it, so names of files cannot become markup.
 """

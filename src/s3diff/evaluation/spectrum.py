@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 
 from s3diff.errors import PictureError
-from s3diff.evaluation.metrics import luma
+from s3diff.evaluation.psnr_ssim import luma
 from s3diff.evaluation.statistics import Aggregate
 
 #: Order of the second axis of :func:`grid_contrasts`: the direction along which the pattern repeats.

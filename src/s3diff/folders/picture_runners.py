@@ -17,8 +17,8 @@ from s3diff.video_options import VideoOptions
 
 if TYPE_CHECKING:
     from s3diff.images.files.content_credentials import ResultSigner
+    from s3diff.restoration.frames_and_pages import OpenedSeries
     from s3diff.restoration.restorer import Restorer
-    from s3diff.restoration.series import OpenedSeries
     from s3diff.restoration.steps import Opened
 
 #: Writes a result and returns it with all notes.
@@ -125,7 +125,7 @@ class LocalRunner(JobRunner):
 
     def open(self, job: RestoreJob) -> Opened | OpenedSeries:
         """Read a picture. A file of several frames or pages is opened as a series if the target can hold it."""
-        from s3diff.restoration.series import open_source  # and with it torch
+        from s3diff.restoration.frames_and_pages import open_source  # and with it torch
 
         form = format_of(job.target)
         if self._signer is not None and form is not None:
@@ -135,7 +135,7 @@ class LocalRunner(JobRunner):
 
     def restore(self, job: RestoreJob, opened: Opened | OpenedSeries, watcher: PictureWatcher | None) -> Finish:
         """Restore a picture. Frames of an animation are written as they are restored."""
-        from s3diff.restoration.series import restore_series  # and with it torch
+        from s3diff.restoration.frames_and_pages import restore_series  # and with it torch
         from s3diff.restoration.steps import Opened, write
 
         options, writing = self._options, self._writing

@@ -11,7 +11,7 @@ from typing import Any
 
 from s3diff.errors import S3DiffError
 from s3diff.folders.plan import RestoreJob
-from s3diff.folders.run import Outcome
+from s3diff.folders.run_jobs import Outcome
 from s3diff.images.files.reading import stated_size
 from s3diff.messages import shown_path
 from s3diff.options import RestoreOptions

@@ -18,7 +18,7 @@ from s3diff.folders.journal import JOURNAL_NAME, Journal, stamp_of
 from s3diff.folders.picture_runners import JobRunner, LocalRunner, PictureWatcher
 from s3diff.folders.plan import RestorePlan, plan_jobs, require_inside
 from s3diff.folders.progress import RunWork, pixels_by_header
-from s3diff.folders.run import (
+from s3diff.folders.run_jobs import (
     RESUMED,
     Outcome,
     failed,
@@ -59,7 +59,7 @@ class FolderResult:
     seconds: float = 0.0
 
     def lines(self) -> Iterator[str]:
-        """Describe the run in a table for people; of many failures the first ones."""
+        """Yield the lines of a table that sums up the run; of many failures it lists the first ones."""
         rows = [("done", self.num_done, f"in {self.seconds:.1f} s")]
         rows += [("skipped", count, reason) for reason, count in self.skipped.items()]
         rows += [("left out", count, what) for count, what in self.left_out.lines()]
@@ -128,7 +128,7 @@ class FolderRun:
                     opened=opened,
                     watcher=self.watcher,
                 )
-                opened = None  # the run's own now
+                opened = None  # the run frees the picture when it has restored it
                 num_ended = 0
                 with closing(outcomes):
                     try:
@@ -140,7 +140,7 @@ class FolderRun:
         self.result.seconds = time.monotonic() - started
 
     def work(self, options: RestoreOptions) -> RunWork:
-        """Begin to find the work of the pictures to restore, by their headers."""
+        """Start to estimate the work of the pictures to restore, from the headers of their files."""
         return RunWork(self.num_pending, self._selection.pending, partial(pixels_by_header, options=options))
 
     def count_done(self) -> int:

@@ -20,15 +20,15 @@ from s3diff.errors import DISK_FULL, DiskFullError, OutputError, PictureError, S
 from s3diff.folders.manifest import DEADLY_TRIES, Flight
 from s3diff.folders.picture_runners import Finish, LocalRunner, PictureWatcher
 from s3diff.folders.plan import RestoreJob, require_inside
-from s3diff.folders.run import Outcome, run_jobs
+from s3diff.folders.run_jobs import Outcome, run_jobs
 from s3diff.folders.store_plan import StoreJob
 from s3diff.folders.stores import AlreadyThereError, Store, fetch, is_address, local_name, open_store
 from s3diff.messages import reason_of
 from s3diff.options import OutputOptions, Precision, RestoreOptions
+from s3diff.restoration.frames_and_pages import OpenedSeries
 from s3diff.restoration.memory import is_out_of_memory
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Result
-from s3diff.restoration.series import OpenedSeries
 from s3diff.restoration.steps import Opened
 
 _LOG = logging.getLogger(__name__)

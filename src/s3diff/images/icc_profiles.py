@@ -1,4 +1,4 @@
-"""Make ICC profiles of other statements about colours (gamma, primaries, code points), and for other channels.
+"""Make ICC profiles from other statements about colours (gamma, primaries, code points), and grey ones from RGB ones.
 
 Sections are those of ICC.1:2010 (version 4.3). The profiles are small: primaries, white point and curves.
 """

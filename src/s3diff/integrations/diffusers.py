@@ -27,7 +27,7 @@ from s3diff.images.picture import to_tensor
 from s3diff.messages import install_command
 from s3diff.networks.modulated_lora import ModulatedNetwork, fold
 from s3diff.networks.one_step_generator import GeneratorConfig
-from s3diff.option_changes import RestoreChanges
+from s3diff.option_keywords import RestoreChanges
 from s3diff.options import Precision, RestoreOptions
 from s3diff.picture_tensors import checked_degrees, checked_pictures
 from s3diff.restoration.restorer import Restorer, Source

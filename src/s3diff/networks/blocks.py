@@ -79,8 +79,9 @@ def guided(both: Tensor, guidance: Tensor) -> Tensor:
 
 
 def norm_layer(kind: Norm, num_groups: int, channels: int, eps: float) -> nn.Module:
-    """Make the norm before a residual branch: GroupNorm (SD-Turbo), one for each pixel, or none: without statistics
-    over the picture tiles are exact.
+    """Make the norm before a residual branch: GroupNorm (SD-Turbo), a norm of each pixel, or none.
+
+    The last two use no statistics over the picture, so tiles are exact.
     """
     return ChannelNorm(channels, eps) if kind == "branch" else stream_norm(kind, num_groups, channels, eps)
 

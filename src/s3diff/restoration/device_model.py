@@ -20,7 +20,7 @@ from s3diff.networks.modulated_lora import Adaptation, FoldedInTurn, FoldedNetwo
 from s3diff.networks.one_step_generator import dtype_of
 from s3diff.networks.prompts import encode_prompts
 from s3diff.networks.tiny_decoder import TinyDecoder, decodes_latents_of
-from s3diff.option_changes import RestoreChanges
+from s3diff.option_keywords import RestoreChanges
 from s3diff.options import Backend, Precision, RestoreOptions
 from s3diff.restoration.backends import device_for, fastest_backend
 from s3diff.restoration.device import autoencoder_dtypes, choose_acceleration, choose_dtype, compile_network, turn_of

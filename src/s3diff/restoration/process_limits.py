@@ -57,7 +57,7 @@ def processor(described: Path = _CPUINFO) -> Processor:
 
 
 def processor_and_threads() -> str:
-    """Name what decides the speed on a CPU: in a folder that machines share each has measurements of its own."""
+    """Name what decides the speed on a CPU, so that machines that share a folder keep their own measurements."""
     import torch
 
     name, instructions = processor()

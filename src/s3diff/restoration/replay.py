@@ -88,7 +88,7 @@ def read_replay(path: str, options: RestoreOptions, writing: OutputOptions, *, s
         PictureError: the result states nothing, or cannot be read.
         OptionError: an option is given as well, or the statement is another version's.
     """
-    from s3diff.images.files.inspection import read_statement
+    from s3diff.images.files.provenance_inspection import read_statement
 
     usual = RestoreOptions()
     given = [name for name in vars(usual) if name not in LIMITS and getattr(options, name) != getattr(usual, name)]

@@ -20,9 +20,9 @@ from s3diff.images.files.pages import open_pages
 from s3diff.images.files.pillow_pictures import from_pil
 from s3diff.images.files.reading import read_picture
 from s3diff.images.picture import Picture, from_array
-from s3diff.option_changes import RestoreChanges
+from s3diff.option_keywords import RestoreChanges
 from s3diff.options import ALL_PAGES, Backend, Precision, RestoreOptions
-from s3diff.restoration import series, steps, streaming, tensors
+from s3diff.restoration import frames_and_pages, steps, streaming, tensors
 from s3diff.restoration.backends import device_for
 from s3diff.restoration.device import choose_dtype
 from s3diff.restoration.device_model import DeviceModel
@@ -45,8 +45,8 @@ MAX_BATCH_PIXELS = 2048 * 2048
 class Restorer(DeviceModel):
     """Restore pictures with a model on a device.
 
-    Make one with :meth:`from_pretrained`. Between calls it keeps only embeddings of prompts: the same input, options
-    and device give the same bytes.
+    Make one with :meth:`from_pretrained`. A Restorer keeps only embeddings of prompts between calls, so the same input,
+    options and device give the same bytes.
 
     Arguments and errors are those of :class:`DeviceModel`.
     """
@@ -122,8 +122,8 @@ class Restorer(DeviceModel):
                 [1, 3, H, W] in [-1, 1] before colours are matched. A tensor of the same shape that it returns is used
                 instead.
             on_begin: called when a stage begins, with its name, the part of the picture and the number of parts.
-            on_share: called within the stages of the networks with the stage's finished share, in [0, 1]; on a CPU,
-                where the networks are not compiled.
+            on_share: called during each stage of the networks with the stage's finished share, in [0, 1]; only on a
+                CPU, and only if the networks are not compiled.
             changes: fields that replace those of the options, such as ``scale=2``.
 
         Raises:
@@ -150,9 +150,9 @@ class Restorer(DeviceModel):
         on_stage: OnStage | None = None,
         **changes: Unpack[RestoreChanges],
     ) -> tensors.RestoredTensors:
-        """Restore a batch of tensors, each for its own degrees, without files.
+        """Restore a batch of tensors without files; each picture has its own degrees.
 
-        Values equal those of :meth:`restore_batch`, for one picture those of :meth:`restore`, before rounding.
+        Before rounding, the values equal those of :meth:`restore_batch`, and for one picture those of :meth:`restore`.
 
         Args:
             images: [B, 3, H, W] or [B, H, W, 3] RGB, uint8 or float in [0, 1], on any device.
@@ -184,8 +184,8 @@ class Restorer(DeviceModel):
         )
 
     restore_file = streaming.restore_file
-    restore_animation = series.restore_animation
-    restore_pages = series.restore_pages
+    restore_animation = frames_and_pages.restore_animation
+    restore_pages = frames_and_pages.restore_pages
 
     @overload
     def restore_batch(
@@ -220,9 +220,9 @@ class Restorer(DeviceModel):
     ) -> list[Result] | list[Result | S3DiffError]:
         """Restore pictures of any sizes; those of one size run together, each with its own matrices.
 
-        In float32 a result equals that of :meth:`restore` within one grey level, since sums have another order. With
-        ``in_turn`` a picture does not depend on its neighbours: results of the embedded model on a CPU are the same to
-        the bit, as a test shows; other models and devices may round the decoder's sums otherwise.
+        In float32 a result equals that of :meth:`restore` within one grey level: sums are computed in another order.
+        With ``in_turn`` a picture does not depend on its neighbours: results of the embedded model on a CPU are the
+        same to the bit, as a test shows; other models and devices may round the decoder's sums otherwise.
 
         Args:
             sources: any series of objects that :meth:`restore` takes.

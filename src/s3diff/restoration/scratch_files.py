@@ -77,7 +77,7 @@ class Place:
         taken = 0
         for name in _SCRATCH:
             with suppress(FileNotFoundError):
-                status = os.stat(beside(self.target, name))
+                status = os.stat(scratch_path(self.target, name))
                 taken += status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
         return shutil.disk_usage(self.target.parent).free + taken
 
@@ -197,7 +197,7 @@ class RecordedCanvas(Canvas):
         self._file_of_pixels.close()
 
 
-def beside(target: Path, what: str) -> Path:
+def scratch_path(target: Path, what: str) -> Path:
     """Name a scratch file next to the target: ``pixels``, ``tiles``, ``finished``, ``part`` or ``lock``."""
     name = target.name
     if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
@@ -208,14 +208,14 @@ def beside(target: Path, what: str) -> Path:
 def remove_links(target: Path) -> None:
     """Remove symbolic links at the scratch files' paths: writes would follow them elsewhere."""
     for name in (*_SCRATCH, "lock"):
-        if beside(target, name).is_symlink():
-            beside(target, name).unlink()
+        if scratch_path(target, name).is_symlink():
+            scratch_path(target, name).unlink()
 
 
 def remove_scratch(target: Path) -> None:
     """Remove the scratch files; the part has been moved, and the lock's holder removes the lock."""
     for name in ("pixels", "tiles", "finished"):
-        beside(target, name).unlink(missing_ok=True)
+        scratch_path(target, name).unlink(missing_ok=True)
 
 
 def whole_lines(record: Path) -> Iterator[dict[str, Any]]:
@@ -233,7 +233,7 @@ def only_one(target: Path) -> Iterator[None]:
     Raises:
         OutputError: another one is writing the target, or the disk takes no lock.
     """
-    lock = FileLock(beside(target, "lock"), timeout=0)
+    lock = FileLock(scratch_path(target, "lock"), timeout=0)
     try:
         with disk_errors(Place(target)):
             lock.acquire()
@@ -246,7 +246,7 @@ def only_one(target: Path) -> Iterator[None]:
     finally:
         # Before the release: afterwards the file might be another process's lock already.
         with suppress(OSError):
-            beside(target, "lock").unlink(missing_ok=True)
+            scratch_path(target, "lock").unlink(missing_ok=True)
         lock.release()
 
 

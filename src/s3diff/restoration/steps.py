@@ -1,4 +1,4 @@
-"""Write down the order of a restoration's steps: to the networks, walk, finish, write.
+"""Restore a picture: the one place that holds the order of the steps: to the networks, walk, finish, write.
 
 The caller reads the file: :class:`~s3diff.restoration.restorer.Restorer`, or a conveyor that reads ahead in another
 thread. The order within the networks is that of :func:`s3diff.networks.one_step_generator.one_step`.

@@ -27,11 +27,11 @@ from s3diff.restoration.scratch_files import (
     PixelFile,
     Place,
     RecordedCanvas,
-    beside,
     disk_errors,
     only_one,
     remove_links,
     remove_scratch,
+    scratch_path,
     whole_lines,
 )
 from s3diff.restoration.sizes import Sizes, sizes_of
@@ -182,7 +182,7 @@ def _restored_into(
 ) -> Result:
     """Walk, finish and write; use smaller tiles when memory runs out."""
     width, height = sizes.output
-    record, held = beside(target, "tiles"), beside(target, "pixels")
+    record, held = scratch_path(target, "tiles"), scratch_path(target, "pixels")
     header = _header(model, picture, options, degrees)
     kept = kept_depth(picture.depth, options.color_match, in_grey=picture.is_neutral)
     result_bytes = height * width * picture.num_channels * picture.depth.itemsize
@@ -260,14 +260,14 @@ def _written(
     in_color = picture.is_grey and not in_grey
     shape = (*pixels.shape[:2], 1 if picture.is_grey and in_grey else 3)
     if not canvas.is_finished(in_grey=in_grey):
-        finished = PixelFile(beside(target, "finished"), shape, picture.depth)
+        finished = PixelFile(scratch_path(target, "finished"), shape, picture.depth)
         try:
             canvas.finished(in_grey=in_grey, pixels=finished)
             finished.sync()
         finally:
             finished.close()
     profile = in_color_profile(picture.icc_profile) if in_color else picture.icc_profile
-    with whole_path(target, overwrite, temporary=beside(target, "part")) as part:
+    with whole_path(target, overwrite, temporary=scratch_path(target, "part")) as part:
         try:
             write_tiled_tiff(finished.path, part, shape, picture.depth, icc_profile=profile, dpi=picture.dpi, xmp=xmp)
         except OutputError as error:

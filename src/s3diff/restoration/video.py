@@ -32,7 +32,7 @@ from s3diff.restoration.device_model import DeviceModel
 from s3diff.restoration.result import Result, add_seconds
 from s3diff.restoration.scratch_files import only_one
 from s3diff.restoration.steps import Opened, Progress, restore
-from s3diff.restoration.video_course import COURSE, Course, course_of
+from s3diff.restoration.video_analysis import COURSE, Course, course_of
 from s3diff.restoration.video_plan import WHOLE, VideoPlan, plan_video, state_of, work_of
 from s3diff.restoration.video_steadiness import Steady
 from s3diff.version import __version__

@@ -25,15 +25,15 @@ from s3diff.images.files.reading import picture_header
 from s3diff.options import RestoreOptions
 from s3diff.restoration.conveyor import READ_AHEAD, Conveyor
 from s3diff.restoration.device_model import PROMPTS
+from s3diff.restoration.frames_and_pages import OpenedSeries, open_source, restore_series
 from s3diff.restoration.restorer import Restorer
 from s3diff.restoration.result import Result, result_extension
-from s3diff.restoration.series import OpenedSeries, open_source, restore_series
 from s3diff.restoration.steps import Opened, write
 from s3diff.service_errors import FAILED, failure_of
 from s3diff.serving.intake import check_header, result_path, within_limits
 from s3diff.serving.jobs import Job, JobStatus
 from s3diff.serving.limits import ServiceLimits
-from s3diff.serving.models import ModelCache
+from s3diff.serving.model_cache import ModelCache
 from s3diff.serving.progress import JobMonitor, TimeEstimator, VideoMonitor
 
 _LOG = logging.getLogger("s3diff.serving")

@@ -1,6 +1,6 @@
 """Restore pictures and videos of many clients, one after the other or in small batches, with progress and cancellation.
 
-HTTP and the web page call this class and have no order of steps of their own.
+HTTP and the web page call this class; neither defines an order of steps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from s3diff.errors import PictureError, QueueFullError, ServiceClosedError
 from s3diff.images.files.content_credentials import ResultSigner
-from s3diff.images.files.inspection import Inspection, inspect_file
+from s3diff.images.files.provenance_inspection import Inspection, inspect_file
 from s3diff.images.files.reading import read_picture
 from s3diff.images.files.video import first_picture
 from s3diff.images.picture import Picture
@@ -30,7 +30,7 @@ from s3diff.serving.intake import check_header, take_in, within_limits
 from s3diff.serving.job_pipeline import JobPipeline
 from s3diff.serving.jobs import Job, JobStore
 from s3diff.serving.limits import Quota, QuotaCounter, ServiceSettings
-from s3diff.serving.models import ModelCache, OfferedModel
+from s3diff.serving.model_cache import ModelCache, OfferedModel
 from s3diff.serving.progress import TimeEstimator
 from s3diff.serving.shared_jobs import SharedJobStore
 from s3diff.video_options import VideoOptions
@@ -38,9 +38,9 @@ from s3diff.video_options import VideoOptions
 _LOG = logging.getLogger("s3diff.serving")
 #: At its end the service waits for results younger than this to be fetched.
 _FRESH_SECONDS = 60.0
-#: As much as the service takes.
+#: No limit for one client; the service's limits still apply.
 NO_QUOTA = Quota()
-#: Side of the warm-up picture, and the time of a first run below which it is restored twice.
+#: Side of the warm-up picture. If its first run takes less than this time, a second one measures the speed.
 _WARM_UP_PX, _WARM_UP_SECONDS = 64, 2.0
 
 
@@ -95,7 +95,7 @@ class RestorationService:
 
         Raises:
             ModelError, DownloadError, OptionError: the model cannot be loaded.
-            StoreError: the place that jobs are shared at cannot be reached.
+            StoreError: the shared store of jobs cannot be reached.
         """
         try:
             self._warm_up(self._models.default)
@@ -194,7 +194,7 @@ class RestorationService:
             QueueFullError: too many wait, or the disk is full; come back later.
             QuotaError: this owner's quota is used up.
             ServiceClosedError: the service is ending.
-            StoreError: the place that jobs are shared at cannot be reached.
+            StoreError: the shared store of jobs cannot be reached.
         """
         options = within_limits(RestoreOptions() if options is None else options, self.limits)
         model = self._models.default if model is None else model
@@ -230,7 +230,7 @@ class RestorationService:
         return self.store.get(job_id, owner)
 
     def job_with_result(self, job_id: str, owner: str | None = None) -> Job:
-        """Find an owner's job as :meth:`job` does; one that a client may know to have ended has ended here, too."""
+        """Find an owner's job as :meth:`job` does. If another replica has recorded its end, take that over first."""
         job = self.job(job_id, owner)
         self.store.catch_up(job)
         return job

@@ -116,8 +116,8 @@ class AdversarialConfig:
         discriminator_weight: of the discriminator's own losses (S3Diff: 0.5); it matters where gradients are clipped.
         discriminator: frozen features, heads, augmentation and labels.
         learning_rate: of the heads, or of the whole discriminator of ``pixels``.
-        start_step: phases 2 and 3 begin with this step. A discriminator of ``pixels`` judges the results of phase 1,
-            whose loss its own joins: one pass of the generator instead of two.
+        start_step: phases 2 and 3 begin with this step. With a discriminator of ``pixels`` the adversarial loss is
+            added to the loss of phase 1: one pass of the generator instead of two.
     """
 
     weight: float = 0.0

@@ -11,7 +11,7 @@ from s3diff.errors import OptionError
 from s3diff.training.config import TrainConfig
 from s3diff.training.initial_model import prepare_initial_model, require_estimator
 from s3diff.training.run import TrainRequest, check_consistent, open_crops, require_output_outside, resolve_config
-from s3diff.training.trainable import TrainableModel, checkpoint_gradients, freeze_in_bfloat16, parameter_group
+from s3diff.training.trainable_model import TrainableModel, checkpoint_gradients, freeze_in_bfloat16, parameter_group
 
 _GIB = 2**30
 #: float32 copies of every trained weight besides the weight itself: gradient, two moments of AdamW (Muon has one).

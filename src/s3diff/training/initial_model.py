@@ -24,7 +24,7 @@ from s3diff.networks.one_step_generator import GeneratorConfig, OneStepGenerator
 from s3diff.networks.prompts import NUM_TOKENS, encode_prompts
 from s3diff.training.config import TrainConfig
 from s3diff.training.recipes import with_change
-from s3diff.training.trainable import TrainableModel, fresh_prompts, initialise_from_scratch, wake_lora
+from s3diff.training.trainable_model import TrainableModel, fresh_prompts, initialise_from_scratch, wake_lora
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -48,7 +48,7 @@ class BatchDraw:
         latent_noise: [B, C, h, w] standard normal, of phase 1.
         adversarial_noise: the same for phase 2, which encodes anew.
         dial: [B, 2], how the degrees of blur and noise are turned in phase 1: 0 for none, 1 for the estimate, 2 for the
-            most, see :func:`s3diff.training.trainable.turned`; None for 1 throughout.
+            most, see :func:`s3diff.training.trainable_model.turned`; None for 1 throughout.
         truth_blur_px: [B], blur of the ground truth itself, see :class:`~s3diff.training.config.DataConfig`; None
             for none.
         plain_share: share of ``is_plain`` in the whole batch; that of one image where there are none.

@@ -114,7 +114,7 @@ def train(request: TrainRequest, report: Report | None = None) -> Path:
 def prepare_trainer(request: TrainRequest, report: Report | None = None) -> Trainer:
     """Prepare everything before the first step; raise the errors of :func:`train` before anything is written.
 
-    A resumed run goes on from its newest checkpoint, or from its estimator's where it got no further than that.
+    A resumed run goes on from its newest checkpoint; from its estimator's if it stopped while that was trained.
     """
     config = resolve_config(request)
     estimator_run = request.output / _ESTIMATOR_RUN

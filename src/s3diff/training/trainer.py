@@ -23,7 +23,7 @@ from s3diff.training.loop import Loop, add_means, step_generator
 from s3diff.training.losses import ReconstructionLoss
 from s3diff.training.run_checkpoints import RunState
 from s3diff.training.tracking import Tracker
-from s3diff.training.trainable import checkpoint_gradients, freeze_in_bfloat16
+from s3diff.training.trainable_model import checkpoint_gradients, freeze_in_bfloat16
 from s3diff.training.validation import Validation
 
 _LOGGER = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from s3diff.checkpoints.model_folder import LoadedModel
 from s3diff.degradation.application import MIN_SIDE_PX, apply
 from s3diff.degradation.synthesis import draw
 from s3diff.errors import MissingExtraError, PictureError
-from s3diff.evaluation.metrics import psnr_y
 from s3diff.evaluation.perceptual import LPIPS
+from s3diff.evaluation.psnr_ssim import psnr_y
 from s3diff.images.files.writing import write_picture
 from s3diff.images.picture import Picture, from_array, to_tensor
 from s3diff.images.resampling import enlarge

@@ -169,7 +169,7 @@ def _frames(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[Fram
         stated = codec.stated_colors(file, image)
         width, height = image.size
         place = file.tell()
-        beside = [kind for kind in attachments(file) if kind == CREDENTIALS]
+        left_out = [kind for kind in attachments(file) if kind == CREDENTIALS]
         file.seek(place)
         # The first picture of an APNG may be meant only for viewers that show no animation.
         first = 1 if getattr(image, "default_image", False) else 0
@@ -179,7 +179,7 @@ def _frames(path: PicturePath, max_pixels: int, max_bytes: int) -> Iterator[Fram
                 size = f"{image.width} x {image.height}"
                 raise PictureError(f"frame {index + 1} has {size} pixels; give a smaller picture")
             image.load()
-            picture = picture_of(image, Path(path), stated=stated, beside=beside)
+            picture = picture_of(image, Path(path), stated=stated, left_out=left_out)
             if index == first:
                 picture = with_origin_of_credentials(picture, file)
             if image.size != (width, height):

@@ -169,7 +169,7 @@ class Codec:
         """
 
     def fitted_exif(self, exif: bytes) -> tuple[bytes | None, tuple[str, ...]]:
-        """Return the EXIF block as the format can hold it, and notes; only TIFF has a place on the earth."""
+        """Return the EXIF block as the format can hold it, and notes; only TIFF can hold a geographic position."""
         block = ExifBlock(exif)
         lost = remove_position(block)
         return (bytes(block.data) if lost else exif), left_out_note(lost)

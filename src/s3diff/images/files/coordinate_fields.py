@@ -1,8 +1,8 @@
 """List every EXIF and XMP field that is in picture coordinates or sizes, and how it follows the picture.
 
-The functions are in :mod:`s3diff.images.files.coordinates`. Of the rows that begin with the same name the first one
-counts whose names all exist and whose condition holds. Maker notes are not listed: they describe the exposure in the
-maker's own terms and sizes, and stay byte for byte.
+The functions are in :mod:`s3diff.images.files.coordinates`. Several rows may begin with the same name: the
+first one applies whose names all exist and whose condition holds. Maker notes are not listed: they describe the
+exposure in the maker's own terms and sizes, and stay byte for byte.
 """
 
 from __future__ import annotations

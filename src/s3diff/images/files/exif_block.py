@@ -225,7 +225,7 @@ _ROUNDING = 1.0
 def agreed_resolution(
     dpi: tuple[float, float] | None, exif: bytes | None
 ) -> tuple[tuple[float, float] | None, bytes | None]:
-    """Return pixels per inch and the EXIF block of a picture, of which both say the same.
+    """Make a format's pixels per inch and the EXIF block of a picture state the same resolution; return both.
 
     EXIF wins, unless it says "not known": 72 per inch in whatever spelling, or 1. Then its block is changed.
 

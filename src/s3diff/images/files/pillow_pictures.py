@@ -72,7 +72,7 @@ def picture_of(
     notes: tuple[str, ...] = (),
     deep: np.ndarray | None = None,
     stated: StatedColors | None = None,
-    beside: Sequence[str] = (),
+    left_out: Sequence[str] = (),
     *,
     is_srgb: bool = False,
 ) -> Picture:
@@ -83,7 +83,7 @@ def picture_of(
         notes: notes so far, one sentence each.
         deep: the pixels [H, W, C], if Pillow's own have fewer bits or another meaning; of a TIFF upright.
         stated: otherwise stated colours; they have priority over the profile that Pillow finds.
-        beside: titles of further contents, which are left out.
+        left_out: titles of further contents, which are left out.
         is_srgb: whether ``deep`` was converted to sRGB, so that the file's profile does not apply.
     """
     source_format = "JPEG" if image.format == "MPO" else image.format
@@ -103,7 +103,7 @@ def picture_of(
     orientation, exif = take_orientation(found.exif) if found.exif else (1, None)
     turned_by = orientation if orientation != 1 else turned_by
     stored_size = getattr(image, "stored_size", image.size[::-1] if is_turned else image.size)
-    metadata, more = upright(found._replace(exif=exif), stored_size, turned_by, [*beside, *lost])
+    metadata, more = upright(found._replace(exif=exif), stored_size, turned_by, [*left_out, *lost])
     notes += more
     if image.mode == "CMYK":
         image, how = rgb_from_cmyk(image, icc_profile)

@@ -127,8 +127,8 @@ class PngCodec(Codec):
         damaged = _as_png(image).damaged_chunks
         notes = tuple(f"the chunk {name} is damaged and was left out" for name in damaged)
         stated = self.stated_colors(file, image)
-        beside = attachments(without_damaged_chunks(file)[0] if damaged else file)
-        return picture_of(image, path, (*frame_notes(image), *notes), deep, stated, beside)
+        left_out = attachments(without_damaged_chunks(file)[0] if damaged else file)
+        return picture_of(image, path, (*frame_notes(image), *notes), deep, stated, left_out)
 
     def xmp(self, file: BinaryIO, path: Path) -> bytes | None:
         """See :meth:`Codec.xmp`; pixels are not decoded."""

@@ -181,7 +181,7 @@ _PROFILE_KEYWORD = "Raw profile type "
 #: Profiles in texts, as ImageMagick writes them: a name (exiftool: two words), the number of bytes, hexadecimal digits.
 _PROFILE = re.compile(r"\s*(\S[^\n]{0,78}?)\s+([0-9]{1,10})\s+([0-9a-fA-F\s]*)\s*")
 _LINE_DIGITS = 72
-#: What Pillow allows of a text, and refuses a picture for; so many bytes of all texts of a file.
+#: Bytes of one text, and of all texts of a file; Pillow refuses a picture with more.
 _LARGEST_TEXT_BYTES, _LARGEST_TEXTS_BYTES = 1 << 20, 1 << 26
 _XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 #: Keywords about one file's size and thumbnail, as ImageMagick and file managers write them.

@@ -151,18 +151,18 @@ def _read_page(
     samples = SampleReader(file, directories, page)
     if page.num_pixels > limit:
         raise PictureError(too_many_pixels(path, (page.width, page.height), limit))
-    beside = [*attachments(file), *directories.beside(page)]
+    left_out = [*attachments(file), *directories.contents_left_out(page)]
     if samples.is_needed and page.num_pixels:
         samples.require_known(limit)
         found = samples.read()
         found.image.place_among_pages = _place(directories, page)
         stated, notes = _stated_colors(found.image, found.array.shape[2] >= 3), (*notes, *found.notes)
-        return picture_of(found.image, path, notes, found.array, stated, beside, is_srgb=found.is_srgb)
+        return picture_of(found.image, path, notes, found.array, stated, left_out, is_srgb=found.is_srgb)
     samples.require_numbers()
     image = _opened(file, directories, page)
     image.place_among_pages = _place(directories, page)
     stated = _stated_colors(image, image.mode in ("RGB", "RGBA", "RGBX"))
-    return picture_of(image, path, (*notes, *samples.left_out_note()), None, stated, beside)
+    return picture_of(image, path, (*notes, *samples.left_out_note()), None, stated, left_out)
 
 
 def _place(directories: TiffDirectories, page: Directory) -> tuple[int, int]:

@@ -111,7 +111,7 @@ class TiffDirectories:
         larger = [each for each in children if not each.is_reduced]
         return [*larger, *full] or self.pages
 
-    def beside(self, page: Directory) -> list[str]:
+    def contents_left_out(self, page: Directory) -> list[str]:
         """Return the titles of masks and of further pictures in sub-directories, which are left behind with a page."""
         after = self.pages[self.pages.index(page) + 1 :] if page in self.pages else []
         own = list(itertools.takewhile(lambda each: each.is_reduced, after))  # up to the next picture

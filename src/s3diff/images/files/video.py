@@ -129,8 +129,8 @@ def open_video(path: Path, max_pixels: int = MAX_PICTURE_PIXELS) -> Video:
     with opened_container(path) as container:
         stream = moving_stream(container)
         if stream is None:
-            beside = ", only a cover" if container.streams.video else ""
-            raise PictureError(f"{shown} holds no moving picture{beside}; give a video")
+            only_cover = ", only a cover" if container.streams.video else ""
+            raise PictureError(f"{shown} holds no moving picture{only_cover}; give a video")
         stated = stream.codec_context
         if stated is None:
             raise PictureError(f"{shown} holds pictures of a kind that FFmpeg does not know; check the file")

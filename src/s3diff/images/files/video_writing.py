@@ -1,6 +1,6 @@
 """Encode pictures as segments of a video, and join them and the source's other streams into one, with PyAV.
 
-Segments are of their own, in NUT, which keeps every time stamp exactly.
+Each segment is a NUT file of its own: NUT keeps every time stamp exactly.
 """
 
 from __future__ import annotations

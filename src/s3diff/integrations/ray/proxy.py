@@ -6,7 +6,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s3diff.service_errors import REPLICA_LOST
-from s3diff.serving.http.answers import error_answer
+from s3diff.serving.http.job_responses import error_answer
 
 #: The variable of Ray's processes that names :func:`middlewares`, and the name.
 VARIABLE, IMPORT_PATH = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "s3diff.integrations.ray.proxy:middlewares"

@@ -19,7 +19,7 @@ from s3diff.errors import S3DiffError
 from s3diff.folders.manifest import Manifest, run_id
 from s3diff.folders.plan import RestoreJob
 from s3diff.folders.restore import FolderResult, describe_run
-from s3diff.folders.run import Outcome
+from s3diff.folders.run_jobs import Outcome
 from s3diff.folders.store_plan import StoreJob, StorePlan, leave_out_done, plan_store_jobs
 from s3diff.folders.store_worker import StoreWorker, TaskResult, WorkerOptions
 from s3diff.folders.stores import open_store

@@ -191,7 +191,7 @@ def serve_until(
 
 
 def prepare() -> None:
-    """Set up Ray Serve for a Ray that is started by this process: what its proxies do beside passing requests on, and
+    """Set up Ray Serve for a Ray that is started by this process: what its proxies do besides passing requests on, and
     how long it waits for them on a machine that is busy with pictures.
     """
     for name, value in {VARIABLE: IMPORT_PATH, **_PROXY_PATIENCE}.items():

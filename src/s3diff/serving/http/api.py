@@ -21,9 +21,9 @@ from starlette.routing import Match
 from s3diff.errors import OptionError, QueueFullError, S3DiffError
 from s3diff.option_texts import form_options
 from s3diff.service_errors import ENDED, NO_RESULT, TOO_MANY, code_of_status, failure_of
-from s3diff.serving.http.answers import CLIENT_HAS_LEFT, error_answer, has_ended, sent, wants_json
 from s3diff.serving.http.auth import Auth
 from s3diff.serving.http.forms import picture_and_options, read_form
+from s3diff.serving.http.job_responses import CLIENT_HAS_LEFT, error_answer, has_ended, sent, wants_json
 from s3diff.serving.http.metrics import Metrics
 from s3diff.serving.http.middleware import (
     BodyLimits,

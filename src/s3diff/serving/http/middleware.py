@@ -19,8 +19,8 @@ from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s3diff.service_errors import BODY_TOO_LARGE, NO_TOKEN, SERVICE_ERRORS, TOO_SLOW
-from s3diff.serving.http.answers import CLIENT_HAS_LEFT, error_answer
 from s3diff.serving.http.auth import SESSION_COOKIE, Auth
+from s3diff.serving.http.job_responses import CLIENT_HAS_LEFT, error_answer
 from s3diff.serving.limits import ServiceLimits
 from s3diff.serving.logs import new_request_id, request_id
 

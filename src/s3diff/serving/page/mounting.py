@@ -30,9 +30,9 @@ from s3diff.option_texts import option_text
 from s3diff.presets import RestorePreset, all_presets
 from s3diff.restoration.result import Result
 from s3diff.service_errors import TOO_MANY, failure_of
-from s3diff.serving.http.answers import error_answer
 from s3diff.serving.http.api import owner_of
 from s3diff.serving.http.auth import SESSION_COOKIE, Auth
+from s3diff.serving.http.job_responses import error_answer
 from s3diff.serving.http.middleware import root_of
 from s3diff.serving.intake import opened_video
 from s3diff.serving.jobs import Job, safe_name

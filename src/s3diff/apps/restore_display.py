@@ -36,7 +36,7 @@ from s3diff.errors import OutputError, PictureError
 from s3diff.folders.picture_runners import Tell
 from s3diff.folders.plan import RestoreJob
 from s3diff.folders.progress import RunProgress, RunWork
-from s3diff.folders.run import Outcome, failed
+from s3diff.folders.run_jobs import Outcome, failed
 from s3diff.options import Backend, Precision, RestoreOptions
 from s3diff.restoration.replay import Replay
 from s3diff.restoration.result import Result
