@@ -33,8 +33,10 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page with the shipped model and onnxruntime-web, as integrations/browser/README.md puts them together."""
+def address(few_layers: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page with onnxruntime-web and a model of the shipped one's kind with few layers, put together as
+    integrations/browser/README.md does; tests/test_builders.py exports the shipped one.
+    """
     if not runtimes.is_installed("onnxruntime"):
         pytest.skip("the extra onnxruntime is not installed")
     npm = shutil.which("npm")
@@ -50,7 +52,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             member = package.extractfile(f"package/dist/{name}")
             assert member is not None
             (folder / name).write_bytes(member.read())
-    export_model("compact", folder / "compact.onnx", half=True, need_degrees=True)
+    export_model(few_layers, folder / "compact.onnx", half=True, need_degrees=True)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -68,8 +70,9 @@ def photograph(path: Path, width: int, height: int) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_the_page_restores_without_a_server(address: str, browser: Any, compact: Restorer, tmp_path: Path) -> None:
+def test_the_page_restores_without_a_server(address: str, browser: Any, few_layers: Path, tmp_path: Path) -> None:
     """One tile, and several with the middle's degrees: the Restorer's picture, within a level or three."""
+    restorer = Restorer.from_pretrained(few_layers, device="cpu", precision="float32")
     page = browser.new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -85,8 +88,8 @@ def test_the_page_restores_without_a_server(address: str, browser: Any, compact:
         sent = page.evaluate("document.querySelector('canvas').toDataURL()").split(",")[1]
         made = np.asarray(Image.open(io.BytesIO(base64.b64decode(sent))).convert("RGB"))
         part = pixels if width <= 192 else pixels[:, (width - 192) // 2 :][:, :192]
-        blur, noise = compact.estimate(part)
-        expected = compact.restore(pixels, blur=blur, noise=noise).array
+        blur, noise = restorer.estimate(part)
+        expected = restorer.restore(pixels, blur=blur, noise=noise).array
         levels = np.abs(made.astype(int) - expected)
         assert levels.max() <= (1 if width <= 192 else 3)
         assert levels.mean() < 0.1
