@@ -37,9 +37,9 @@ CROP_PX = 64
 _MARGIN_PX = 8
 _DRAWN_SHARE, _GREY_SHARE, _SHARPENED_SHARE = 0.15, 0.06, 0.12
 #: Pictures without noise and JPEG, beyond those that chance gives: fine texture is told from noise by them.
-_CLEAN_SHARE = 0.25
+_CLEAN_SHARE = 0.35
 #: Their noise counts so many times: calling texture noise costs a picture more than leaving some grain.
-_CLEAN_WEIGHT = 3.0
+_CLEAN_WEIGHT = 4.0
 #: Photographs have noise, JPEG and blur of their own until they are reduced.
 _FACTORS = (2, 3, 4, 4)
 _FINE_BLUR_PX = 1.2

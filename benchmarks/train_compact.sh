@@ -21,7 +21,7 @@ for kind in "--shards 40" "--shards 17 --own-size"; do
     python "$here/teacher_shards.py" "$data/photos" "$data/more" --output "$output/shards" $kind \
         --device "${DEVICE:-cpu}" --workers "${WORKERS:-1}"
 done
-# Version 11's went on from version 10's, by 2,400 steps (--start).
+# From version 11 on, each went on from the one before (--start); version 15's by 2,000 steps.
 python "$here/compact_estimator.py" "$data/photos" "$data/more" --run "$output/estimator" --steps 6000 $device
 if [ -z "$start" ]; then
     start=$output/base/model
@@ -46,5 +46,6 @@ stage() { # name, the model it starts from, then options
 stage pixels "$output/start" --steps 4300 --learning-rate 6e-4 --pattern 0 --stairs 0 --average 0.998
 stage heads "$output/pixels/model" --steps 2600 --decay 1200 --learning-rate 5e-4 --l1 2 --lpips-vgg 0.7 --contrast 4 \
     --adversarial 0.15 --pattern 0.8 --stairs 3 --rims 5 --average 0.995
+# Version 15 is the mean of 14's and 13's weights (mean_of_weights.py 14 13) with a newer estimator (sharper_degrees.py).
 rm -rf "$output/compact"
 cp -r "$output/heads/model" "$output/compact"
