@@ -226,8 +226,7 @@ class Restorer(DeviceModel):
 
         Args:
             sources: any series of objects that :meth:`restore` takes.
-            in_turn: run the encoder and the UNet on one picture after the other, with folded weights; only the decoder
-                runs on all together.
+            in_turn: run the networks on one picture after the other, with folded weights.
             on_error: ``raise``: the first bad picture ends the batch before anything is computed; ``return``: its error
                 takes its place in the list.
 

@@ -208,7 +208,8 @@ def walk(
                 continue
             clock.part = done
             in_tiles = partial(progress, "predict") if progress else None
-            stages = model.runtime or TiledStages(generator, plan, in_tiles, model.decoder_for(options), share)
+            decoder = model.decoder_for(options)
+            stages = model.runtime or TiledStages(generator, plan, in_tiles, decoder, share, in_turn=in_turn)
             with clock.stage("prepare"):
                 base, image = enlarged(rows.read, columns.read, model.device)
                 noise = _latent_noise(model, plan, rows, columns, options)

@@ -52,6 +52,7 @@ class TiledStages:
         tiny_decoder: decodes in place of the generator's decoder; in tiles with its receptive field around them, so
             that they do not show.
         on_share: called after every block with the stage's finished share.
+        in_turn: decode one picture after the other, since a batch may round sums differently.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class TiledStages:
         progress: Progress | None = None,
         tiny_decoder: TinyDecoder | None = None,
         on_share: OnShare | None = None,
+        *,
+        in_turn: bool = False,
     ) -> None:
         self.generator, self.plan, self._progress, self._tiny_decoder = generator, plan, progress, tiny_decoder
-        self._on_share = on_share
+        self._on_share, self._in_turn = on_share, in_turn
         self._num_done, self._num_tiles = 0, 1.0
         self.config = generator.config
         self._downscale = generator.config.autoencoder.downscale
@@ -124,6 +127,10 @@ class TiledStages:
         return self._blended(predict, latent, tiles)
 
     def decode(self, latent: Tensor, image: Tensor) -> Tensor:
+        if self._in_turn and len(latent) > 1:
+            # Copied, as one picture's own tensors lie: another alignment may mean another kernel.
+            pairs = zip(latent.split(1), image.split(1), strict=True)
+            return torch.cat([self.decode(*(each.clone() for each in pair)) for pair in pairs])
         if self._tiny_decoder is not None:
             return self._with_tiny_decoder(self._tiny_decoder, latent, image)
         generator, released, boxes = self.generator, self.plan.released, None
