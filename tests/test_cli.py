@@ -189,29 +189,29 @@ def test_every_option_reaches_the_restorer(command: Command, tiny: Path, place: 
 
 
 def test_fast_says_what_is_on_and_why(
-    command: Command, tiny: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, small: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")  # no compiler
-    outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, "--fast", "--device", "cpu")
+    outcome = command("restore", "a.png", "-o", "o.png", "-m", small, "--fast", "--device", "cpu")
     assert outcome.code == 0
     lines = outcome.err.splitlines()
-    assert lines[0].startswith("model s3diff")
+    assert lines[0].startswith("model tiny-compact")
     assert [line.split(":")[0].strip() for line in lines[1:]] == ["channels last", "compiling", "CUDA graphs"]
     assert "off, it needs a C++ compiler" in lines[2]
 
 
-def test_what_is_printed(command: Command, tiny: Path, place: Path) -> None:
-    outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, "--blur", 0.5, "--device", "cpu")
+def test_what_is_printed(command: Command, small: Path, place: Path) -> None:
+    outcome = command("restore", "a.png", "-o", "o.png", "-m", small, "--blur", 0.5, "--device", "cpu")
     expected = r"o\.png  24x20  blur 0\.500 \(estimated 0\.\d{3}\)  noise 0\.\d{3}  \d+\.\d\d s\n"
     assert re.fullmatch(expected, outcome.out)
-    assert outcome.err == "model s3diff  device cpu  precision float32\n"
-    assert command("restore", "a.png", "-o", "q.png", "-m", tiny, "--quiet") == Outcome(0, "", "")
+    assert outcome.err == "model tiny-compact  device cpu  precision float32\n"
+    assert command("restore", "a.png", "-o", "q.png", "-m", small, "--quiet") == Outcome(0, "", "")
 
 
-def test_a_note_is_printed_for_what_was_lost(command: Command, tiny: Path, place: Path) -> None:
+def test_a_note_is_printed_for_what_was_lost(command: Command, small: Path, place: Path) -> None:
     image = Image.fromarray(noise(5, 6, 3))
     image.save("pages.tif", save_all=True, append_images=[image])
-    outcome = command("restore", "pages.tif", "-o", "o.png", "-m", tiny)
+    outcome = command("restore", "pages.tif", "-o", "o.png", "-m", small)
     assert outcome.code == 0
     assert "pages.tif: the file holds 2 pages; the first one is used" in outcome.err
 
@@ -226,19 +226,19 @@ def test_the_embedded_model_is_the_default(command: Command, place: Path) -> Non
 # ---------------------------------------------------------------------------------------------- inputs and outputs
 
 
-def test_one_file_into_new_folders(command: Command, tiny: Path, place: Path) -> None:
+def test_one_file_into_new_folders(command: Command, small: Path, place: Path) -> None:
     for output in ("new/deep folder/o.webp", "new/as folder/", "new"):
-        assert command("restore", "a.png", "-o", output, "-m", tiny).code == 0
+        assert command("restore", "a.png", "-o", output, "-m", small).code == 0
     written = sorted(str(path.relative_to("new")) for path in Path("new").rglob("*.*"))
     assert written == ["a.png", "as folder/a.png", "deep folder/o.webp"]
 
 
-def test_folders_keep_names_formats_and_places(command: Command, tiny: Path, place: Path) -> None:
+def test_folders_keep_names_formats_and_places(command: Command, small: Path, place: Path) -> None:
     (place / "in/sub").mkdir(parents=True)
     for name in ("in/b.jpg", "in/c.webp", "in/sub/d.TIFF", "in/.hidden.png"):
         save(name, noise(4, 4, 3))
-    assert command("restore", "in", "-o", "flat", "-m", tiny, "--scale", 1).code == 0
-    assert command("restore", "in", "a.png", "-o", "tree", "-m", tiny, "--scale", 1, "-r").code == 0
+    assert command("restore", "in", "-o", "flat", "-m", small, "--scale", 1).code == 0
+    assert command("restore", "in", "a.png", "-o", "tree", "-m", small, "--scale", 1, "-r").code == 0
     assert names_in("flat") == ["b.jpg", "c.webp"]
     assert names_in("tree") == ["a.png", "b.jpg", "c.webp", "sub/d.TIFF"]
     for name in ("flat/b.jpg", "flat/c.webp", "tree/sub/d.TIFF"):
@@ -246,9 +246,9 @@ def test_folders_keep_names_formats_and_places(command: Command, tiny: Path, pla
             assert image.format == {"jpg": "JPEG", "webp": "WEBP", "TIFF": "TIFF"}[name.rsplit(".", 1)[1]]
 
 
-def test_a_second_run_leaves_the_first_ones_results_alone(command: Command, tiny: Path, place: Path) -> None:
+def test_a_second_run_leaves_the_first_ones_results_alone(command: Command, small: Path, place: Path) -> None:
     """The output folder lies inside the input folder: its pictures are no inputs."""
-    arguments = ("restore", "two", "-r", "-o", "two/restored", "-m", tiny)
+    arguments = ("restore", "two", "-r", "-o", "two/restored", "-m", small)
     assert command(*arguments).code == 0
     first = tree(place / "two")
     assert re.fullmatch(r"done +0  in .* s\nskipped +2  done by an earlier run\n", command(*arguments).err)
@@ -260,44 +260,44 @@ def test_a_second_run_leaves_the_first_ones_results_alone(command: Command, tiny
     }
 
 
-def test_a_picture_named_twice_is_restored_once(command: Command, tiny: Path, place: Path) -> None:
-    outcome = command("restore", "two/a.png", "./two/a.png", "two", "-o", "o", "-m", tiny)
+def test_a_picture_named_twice_is_restored_once(command: Command, small: Path, place: Path) -> None:
+    outcome = command("restore", "two/a.png", "./two/a.png", "two", "-o", "o", "-m", small)
     assert outcome.code == 0
     assert [line.split()[0] for line in outcome.out.splitlines()] == ["o/a.png", "o/b.png"]
 
 
-def test_an_old_output_is_replaced_only_on_request(command: Command, tiny: Path, place: Path) -> None:
+def test_an_old_output_is_replaced_only_on_request(command: Command, small: Path, place: Path) -> None:
     Path("o.png").write_text("old")
-    assert command("restore", "a.png", "-o", "o.png", "-m", tiny, "--skip-existing").code == 0
-    assert "o.png is there already; give --overwrite" in command("restore", "a.png", "-o", "o.png", "-m", tiny).error
+    assert command("restore", "a.png", "-o", "o.png", "-m", small, "--skip-existing").code == 0
+    assert "o.png is there already; give --overwrite" in command("restore", "a.png", "-o", "o.png", "-m", small).error
     assert Path("o.png").read_text() == "old"
-    assert command("restore", "a.png", "-o", "o.png", "-m", tiny, "--overwrite").code == 0
+    assert command("restore", "a.png", "-o", "o.png", "-m", small, "--overwrite").code == 0
     assert levels(place / "o.png").shape == (20, 24, 3)
 
 
 @pytest.mark.parametrize(
     "name", ["ein Bild ü 写真 😀.png", "-dash.png", ":dog: [red]x[bold].png", "a'\"$b.png", "two  blanks.png"]
 )
-def test_names_are_shown_as_they_are(command: Command, tiny: Path, place: Path, name: str) -> None:
+def test_names_are_shown_as_they_are(command: Command, small: Path, place: Path, name: str) -> None:
     save(name, noise(4, 4, 3))
-    outcome = command("restore", f"./{name}", "-o", f"o/{name}", "-m", tiny)
+    outcome = command("restore", f"./{name}", "-o", f"o/{name}", "-m", small)
     assert outcome.code == 0
     assert outcome.out.startswith(f"o/{name}  16x16  ")
     assert (place / "o" / name).is_file()
-    assert f"absent {name} does not exist" in command("restore", f"absent {name}", "-o", "p.png", "-m", tiny).error
+    assert f"absent {name} does not exist" in command("restore", f"absent {name}", "-o", "p.png", "-m", small).error
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 @pytest.mark.parametrize("name", [b"line\nend.png", b"colour \x1b[31m.png", b"not utf-8 \xff.png"])
-def test_names_that_cannot_be_shown_are_written_out(command: Command, tiny: Path, place: Path, name: bytes) -> None:
+def test_names_that_cannot_be_shown_are_written_out(command: Command, small: Path, place: Path, name: bytes) -> None:
     path = os.fsdecode(name)
     save(path, noise(4, 4, 3))
-    outcome = command("restore", path, "-o", f"o/{path}", "-m", tiny)
+    outcome = command("restore", path, "-o", f"o/{path}", "-m", small)
     assert outcome.code == 0
     assert outcome.out.count("\n") == 1
     assert outcome.out.rstrip().isprintable()
     assert Path(f"o/{path}").is_file()
-    assert command("restore", f"{path}.absent", "-o", "p.png", "-m", tiny).error.isprintable()
+    assert command("restore", f"{path}.absent", "-o", "p.png", "-m", small).error.isprintable()
 
 
 # ---------------------------------------------------------------------------------------------- what users do wrong
@@ -394,10 +394,10 @@ BAD_LINES = {
 
 
 @pytest.mark.parametrize("line", BAD_LINES)
-def test_a_mistake_gets_one_line_and_nothing_is_written(command: Command, tiny: Path, place: Path, line: str) -> None:
+def test_a_mistake_gets_one_line_and_nothing_is_written(command: Command, small: Path, place: Path, line: str) -> None:
     before = tree(place)
     arguments = [part.strip("'") for part in re.findall(r"'[^']*'|\S+", line)]
-    outcome = command("restore", *arguments, *([] if "--model" in line else ["-m", tiny]))
+    outcome = command("restore", *arguments, *([] if "--model" in line else ["-m", small]))
     assert re.search(BAD_LINES[line], outcome.error), outcome.error
     wrong_use = "a.png -o o.png --" in line and not re.search("--model|--max-megapixels 0.0001|1e5|0000x", line)
     assert outcome.code == (2 if wrong_use else 1)
@@ -413,14 +413,14 @@ def test_a_name_does_not_guess_the_model_of_a_service(command: Command, place: P
 
 
 @pytest.mark.parametrize("position", [1, 3, 5])
-def test_names_too_long_for_the_system(command: Command, tiny: Path, place: Path, position: int) -> None:
-    arguments = ["restore", "a.png", "-o", "o.png", "-m", str(tiny)]
+def test_names_too_long_for_the_system(command: Command, small: Path, place: Path, position: int) -> None:
+    arguments = ["restore", "a.png", "-o", "o.png", "-m", str(small)]
     arguments[position] = f"{'n' * 5000}.png"
     assert "name too long" in command(*arguments).error
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a right on Windows")
-def test_links_do_not_hide_the_input(command: Command, tiny: Path, place: Path) -> None:
+def test_links_do_not_hide_the_input(command: Command, small: Path, place: Path) -> None:
     os.symlink("a.png", "link.png")
     os.symlink("two", "link")
     os.link("a.png", "other name.png")
@@ -433,43 +433,43 @@ def test_links_do_not_hide_the_input(command: Command, tiny: Path, place: Path) 
         ("two/a.png", "link/a.png"),
         ("two", "link"),
     ):
-        assert "would overwrite the input" in command("restore", inputs, "-o", output, "-m", tiny).error
-    in_circle = command("restore", "loop.png", "-o", "o.png", "-m", tiny).error
+        assert "would overwrite the input" in command("restore", inputs, "-o", output, "-m", small).error
+    in_circle = command("restore", "loop.png", "-o", "o.png", "-m", small).error
     assert "loop.png is a symbolic link that leads nowhere, or back to itself" in in_circle
-    assert "loop.png cannot be written" in command("restore", "a.png", "-o", "loop.png", "-m", tiny).error
+    assert "loop.png cannot be written" in command("restore", "a.png", "-o", "loop.png", "-m", small).error
     os.mkfifo("pipe.png")
-    assert "not a regular file" in command("restore", "pipe.png", "-o", "o.png", "-m", tiny).error
-    assert "no regular file" in command("restore", "a.png", "-o", "pipe.png", "-m", tiny).error
+    assert "not a regular file" in command("restore", "pipe.png", "-o", "o.png", "-m", small).error
+    assert "no regular file" in command("restore", "a.png", "-o", "pipe.png", "-m", small).error
     assert (place / "a.png").read_bytes() == before
     assert not (place / "o.png").exists()
 
 
-def test_one_bad_picture_of_a_folder_costs_only_itself(command: Command, tiny: Path, place: Path) -> None:
+def test_one_bad_picture_of_a_folder_costs_only_itself(command: Command, small: Path, place: Path) -> None:
     (place / "two/aa.png").write_text("words")
-    outcome = command("restore", "two", "-o", "o", "-m", tiny)
+    outcome = command("restore", "two", "-o", "o", "-m", small)
     assert outcome.code == 1
     assert names_in("o") == ["a.png", "b.png"]
     assert outcome.out.count("\n") == 2
     lines = outcome.err.splitlines()
     assert lines[1].startswith("s3diff: two/aa.png is not a PNG")
     assert re.fullmatch(r"done +2  in .* s failed +1  see above", " ".join(lines[2:]))
-    again = command("restore", "two", "-o", "o", "-m", tiny)
+    again = command("restore", "two", "-o", "o", "-m", small)
     assert again.code == 1, "the same answer where the good ones are there already"
     assert "two/aa.png" in again.err
 
 
-def test_a_folder_of_bad_pictures(command: Command, tiny: Path, place: Path) -> None:
+def test_a_folder_of_bad_pictures(command: Command, small: Path, place: Path) -> None:
     for name in ("a.png", "b.png"):
         (place / "two" / name).write_text("words")
-    outcome = command("restore", "two", "-o", "o", "-m", tiny)
+    outcome = command("restore", "two", "-o", "o", "-m", small)
     assert outcome.code == 1
     assert outcome.err.splitlines()[-3] == "failed   2  namely"
     assert names_in("o") == []
 
 
-def test_what_no_picture_can_get_stops_the_run_at_once(command: Command, tiny: Path, place: Path) -> None:
+def test_what_no_picture_can_get_stops_the_run_at_once(command: Command, small: Path, place: Path) -> None:
     """A prompt without text encoder is said once, not for every picture."""
-    own = shutil.copytree(tiny, place / "own model")
+    own = shutil.copytree(small, place / "own model")
     shutil.rmtree(own / "text_encoder")
     for model, inputs, output in ((own, "two", "o"), (own, "a.png", "o.png"), ("compact", "a.png", "o.png")):
         outcome = command("restore", inputs, "-o", output, "-m", model, "--prompt", "something")
@@ -477,20 +477,21 @@ def test_what_no_picture_can_get_stops_the_run_at_once(command: Command, tiny: P
     assert names_in("o") == []
 
 
-def test_too_little_memory(command: Command, tiny: Path, place: Path) -> None:
+def test_too_little_memory(command: Command, small: Path, place: Path) -> None:
+    """Said at once: a list of the millions of tiles that the picture would have takes memory and minutes itself."""
     size = ("--size", "4000000x4000000", "--max-megapixels", 9e8)
-    outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, "-q", *size)
+    outcome = command("restore", "a.png", "-o", "o.png", "-m", small, "-q", *size)
     assert "not enough memory for an output of 4000000 x 4000000 px" in outcome.error
 
 
-def test_a_write_that_fails_midway_leaves_the_old_file(command: Command, tiny: Path, place: Path) -> None:
+def test_a_write_that_fails_midway_leaves_the_old_file(command: Command, small: Path, place: Path) -> None:
     """A real failure: no file may grow beyond 500 bytes."""
     resource = pytest.importorskip("resource")
     before = tree(place)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
     try:
-        outcome = command("restore", "a.png", "-o", "o.png", "-m", tiny, "-q", "--no-journal")
+        outcome = command("restore", "a.png", "-o", "o.png", "-m", small, "-q", "--no-journal")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "o.png cannot be written (file too large)" in outcome.error
@@ -649,25 +650,25 @@ def test_convert_of_wrong_files(command: Command, place: Path) -> None:
     assert tree(place) == before
 
 
-def test_writing_back_of_wrong_places(command: Command, place: Path, tiny: Path) -> None:
-    before, model_before = tree(place), tree(tiny)
+def test_writing_back_of_wrong_places(command: Command, place: Path, small: Path) -> None:
+    before, model_before = tree(place), tree(small)
     for arguments, message in (
         (["absent", "back.pkl"], "absent is no folder"),
         (["empty", "back.pkl"], "empty holds no config.json"),
-        ([tiny, "no/back.pkl"], "no is no folder; make it first"),
-        ([tiny, "back.pkl", "--estimator", "no/back.pth"], "no is no folder; make it first"),
-        ([tiny, "back.pkl", "--estimator", "two/../back.pkl"], "cannot take both files"),
-        ([tiny, tiny / "unet.safetensors"], "would change the model folder"),
-        ([tiny, tiny], "would change the model folder"),
-        ([tiny, "back.pkl", "--half"], "leave out --s3diff, --half and --name"),
-        ([tiny, "a.png"], "a.png exists and would be replaced"),
-        ([tiny, "two"], "two exists and would be replaced"),
-        ([tiny, "back.pkl", "--estimator", "a.png"], "a.png exists and would be replaced"),
+        ([small, "no/back.pkl"], "no is no folder; make it first"),
+        ([small, "back.pkl", "--estimator", "no/back.pth"], "no is no folder; make it first"),
+        ([small, "back.pkl", "--estimator", "two/../back.pkl"], "cannot take both files"),
+        ([small, small / "unet.safetensors"], "would change the model folder"),
+        ([small, small], "would change the model folder"),
+        ([small, "back.pkl", "--half"], "leave out --s3diff, --half and --name"),
+        ([small, "a.png"], "a.png exists and would be replaced"),
+        ([small, "two"], "two exists and would be replaced"),
+        ([small, "back.pkl", "--estimator", "a.png"], "a.png exists and would be replaced"),
     ):
         assert message in command("convert", "--to-official", *arguments, "--base", official_files().base).error
-    assert "--to-official needs --base" in command("convert", "--to-official", tiny, "back.pkl").error
+    assert "--to-official needs --base" in command("convert", "--to-official", small, "back.pkl").error
     assert tree(place) == before
-    assert tree(tiny) == model_before
+    assert tree(small) == model_before
 
 
 # ---------------------------------------------------------------------------------------------- the other commands
@@ -898,11 +899,11 @@ def on_a_terminal(
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and terminals")
 @pytest.mark.slow
-def test_ctrl_c_leaves_whole_files_and_one_line(tiny: Path, place: Path) -> None:
+def test_ctrl_c_leaves_whole_files_and_one_line(small: Path, place: Path) -> None:
     (place / "many").mkdir()
     for index in range(40):
         save(f"many/{index:02} [red].png", noise(24, 24, 3, seed=index))
-    code, screen = on_a_terminal(["restore", "many", "-o", "o", "-m", str(tiny)], stop_at=b"o/01 [red].png  96x96")
+    code, screen = on_a_terminal(["restore", "many", "-o", "o", "-m", str(small)], stop_at=b"o/01 [red].png  96x96")
     assert code in (130, -signal.SIGINT)
     assert re.search(r"stopped; nothing half written is left. \d+ of 40 pictures are done; to go on, give", screen)
     assert "Traceback" not in screen
@@ -967,35 +968,35 @@ def test_a_cluster_run_has_a_bar_before_its_first_picture(place: Path, monkeypat
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal")
 @pytest.mark.slow
-def test_a_real_process_with_its_results_in_a_file(command: Command, tiny: Path, place: Path) -> None:
+def test_a_real_process_with_its_results_in_a_file(command: Command, small: Path, place: Path) -> None:
     """The bar and the remarks on a terminal, a list of results that can hold ASCII only, a picture named otherwise, and
     one whose EXIF block Pillow warns about, which is not the user's business."""
     save("two/ü.png", noise(5, 6, 3))
     exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x0f\x01\x02\0\xff\xff\0\0\xff\xff\0\0"
     Image.fromarray(noise(5, 6, 3)).save("two/warned.tif.jpg", exif=exif)
     with open("list.txt", "wb") as file:
-        arguments = ["restore", "two", "-o", "a new folder", "-m", str(tiny), "--device", "cpu"]
+        arguments = ["restore", "two", "-o", "a new folder", "-m", str(small), "--device", "cpu"]
         code, screen = on_a_terminal(arguments, stdout=file.fileno(), PYTHONIOENCODING="ascii")
     assert code == 0
     lines = Path("list.txt").read_text("ascii").splitlines()
     names = ["a.png  16x16", "b.png  16x16", "warned.tif.jpg  24x20", "\\xfc.png  24x20"]
     assert [line.partition("  blur ")[0] for line in lines] == [f"a new folder/{name}" for name in names]
-    waiting = f"getting ready ...\r\x1b[2Kloading the model {tiny.name} ...\r\x1b[2K"
-    assert screen.startswith(f"{waiting}model s3diff  device cpu  precision float32\r\n"), "a line above the bar"
+    waiting = f"getting ready ...\r\x1b[2Kloading the model {small.name} ...\r\x1b[2K"
+    assert screen.startswith(f"{waiting}model tiny-compact  device cpu  precision float32\r\n"), "a line above the bar"
     assert "4 of 4" in screen
     assert "arn" not in screen.replace("warned.tif.jpg", ""), "no warning"
     assert "blur" not in screen, "what belongs into the file goes only there"
-    assert command("restore", "two/ü.png", "-o", "o.png", "-m", tiny).code == 0
+    assert command("restore", "two/ü.png", "-o", "o.png", "-m", small).code == 0
     assert np.abs(levels(place / "o.png") - levels(place / "a new folder/ü.png")).max() <= 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
 @pytest.mark.slow
-def test_a_reader_that_goes_away_is_no_traceback(tiny: Path, place: Path) -> None:
+def test_a_reader_that_goes_away_is_no_traceback(small: Path, place: Path) -> None:
     ours, theirs = os.pipe()
     os.close(ours)
     process = subprocess.run(
-        [sys.executable, "-m", "s3diff.apps.cli", "restore", "two", "-o", "o", "-m", str(tiny), "--device", "cpu"],
+        [sys.executable, "-m", "s3diff.apps.cli", "restore", "two", "-o", "o", "-m", str(small), "--device", "cpu"],
         env=environment(),
         stdout=theirs,
         stderr=subprocess.PIPE,
@@ -1003,4 +1004,4 @@ def test_a_reader_that_goes_away_is_no_traceback(tiny: Path, place: Path) -> Non
     )
     os.close(theirs)
     assert process.returncode != 0
-    assert process.stderr.splitlines() == ["model s3diff  device cpu  precision float32"]
+    assert process.stderr.splitlines() == ["model tiny-compact  device cpu  precision float32"]

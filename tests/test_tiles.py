@@ -124,6 +124,7 @@ def test_the_default_plan_of_a_local_model_computes_at_most_a_third_twice(size: 
     read = sum(rows.read.length * columns.read.length for rows, columns in plan.regions)
     assert kept == size[0] * size[1]
     assert read <= 1.35 * kept
+    assert plan.num_regions == len(plan.regions)
 
 
 def test_the_plan_follows_the_options(local_model: LoadedModel) -> None:

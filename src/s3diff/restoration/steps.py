@@ -129,7 +129,7 @@ def restore(
         colors = torch.cat([to_networks(picture) for picture in pictures])
         low_quality = LowQuality(tensor_reader(colors), sizes.input[::-1], len(pictures))
         is_final = [is_finished_by_rounding(picture, sizes, options) for picture in pictures]
-        canvas = _canvas(pictures[0], sizes, options, is_final[0]) if len(plan.regions) > 1 else None
+        canvas = _canvas(pictures[0], sizes, options, is_final[0]) if plan.num_regions > 1 else None
         made = walk(
             model,
             low_quality,
@@ -145,7 +145,7 @@ def restore(
             on_share=on_share,
         )
         if on_begin is not None:
-            on_begin("finish", len(plan.regions), len(plan.regions))
+            on_begin("finish", plan.num_regions, plan.num_regions)
         images = [canvas] if made.images is None else made.images.split(1)
         each_of = zip(made.results, images, pictures, is_final, strict=True)
         return [_finished(*each, sizes, options, notes) for each in each_of]
@@ -190,7 +190,7 @@ def walk(
         generator, count, (width, height) = model.generator, low_quality.num_pictures, sizes.working
         positive, negative = model.prompts(options, count)
         assert options.guidance is not None, "for_model fills it in"
-        clock, part = StageClock(model.device, len(plan.regions), on_begin), 1 if in_turn else count
+        clock, part = StageClock(model.device, plan.num_regions, on_begin), 1 if in_turn else count
         with clock.stage("estimate"):
             estimated = _estimated(model, low_quality, in_turn)
             used = _overridden(estimated, options) if degrees is None else degrees.to(estimated).expand(count, 2)

@@ -224,7 +224,7 @@ def _restored_into(
             raise
         finally:
             canvas.close()
-        return replace(result, notes=notes, num_tiles=len(plan.regions), num_resumed=canvas.num_resumed)
+        return replace(result, notes=notes, num_tiles=plan.num_regions, num_resumed=canvas.num_resumed)
 
     failure = f"not enough memory for a tile of {picture.path}; use a device with more memory"
     result = attempt(restore_under, first, model, failure)

@@ -67,12 +67,22 @@ class TilePlan:
     released: ReleasedTiles | None = None
 
     @cached_property
+    def _spans(self) -> tuple[list[HaloSpan], list[HaloSpan]]:
+        tile = self.tile_px if self.is_local and self.tile_px else max(self.height, self.width)
+        rows, columns = (halo_spans(side, tile, LOCAL_HALO_PX, self.multiple) for side in (self.height, self.width))
+        return rows, columns
+
+    @cached_property
     def regions(self) -> list[tuple[HaloSpan, HaloSpan]]:
         """(rows, columns) of the regions in the order of the work, in padded pixels."""
-        tile = self.tile_px if self.is_local and self.tile_px else max(self.height, self.width)
-        rows = halo_spans(self.height, tile, LOCAL_HALO_PX, self.multiple)
-        columns = halo_spans(self.width, tile, LOCAL_HALO_PX, self.multiple)
+        rows, columns = self._spans
         return [(row, column) for row in rows for column in columns]
+
+    @property
+    def num_regions(self) -> int:
+        """How many regions there are, without a list of them, which may be larger than memory."""
+        rows, columns = self._spans
+        return len(rows) * len(columns)
 
     @property
     def is_whole(self) -> bool:
