@@ -45,12 +45,12 @@ COMPACT = GeneratorConfig(
     estimator=DegradationEstimatorConfig(stage_channels=(4, 6), hidden_channels=8),
 )
 
-#: The released kind with few layers: norms and attention over the whole picture, padding to 8 px.
+#: The released kind with few layers: norms and attention (in the middles) over the whole picture, padding to 8 px.
 WHOLE_PICTURE = GeneratorConfig(
     unet=UNetConfig(
         block_out_channels=(16, 32),
         num_heads=(2, 4),
-        cross_attention=(True, False),
+        cross_attention=(False, False),
         layers_per_block=1,
         context_channels=32,
         norm_num_groups=16,
