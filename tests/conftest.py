@@ -14,6 +14,7 @@ import pytest
 
 if TYPE_CHECKING:  # imported inside fixtures: the process that only hands out tests needs no torch
     from command_runs import Command
+    from page_server import KeptWindow
     from s3diff import Restorer
     from s3diff.serving.service import RestorationService
     from test_page_browser import Seen
@@ -204,22 +205,37 @@ def address(small: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def kept_windows(browser: Any) -> Callable[..., KeptWindow]:
+    """A window of the browser for all tests that need none of their own; keywords make one of another kind."""
+    from page_server import KeptWindow
+
+    kept: dict[tuple[tuple[str, Any], ...], KeptWindow] = {}
+
+    def window(**about: Any) -> KeptWindow:
+        return kept.setdefault(tuple(sorted(about.items())), KeptWindow(browser, **about))
+
+    return window
+
+
 @pytest.fixture
-def page_of(browser: Any, address: str) -> Iterator[Callable[..., Seen]]:
-    """Open the page in a window of its own; what it complained of fails the test."""
+def page_of(kept_windows: Callable[..., KeptWindow], address: str) -> Iterator[Callable[..., Seen]]:
+    """Open the page, once for each kind of window; what it complained of fails the test."""
     from test_page_browser import Seen
 
-    contexts: list[Any] = []
+    windows: list[KeptWindow] = []
     pages: list[Seen] = []
 
-    def opened(width: int = 1366, height: int = 768, **about: Any) -> Seen:
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **about))
-        pages.append(Seen(contexts[-1].new_page(), address))
+    def opened(width: int = 1366, height: int = 768, color_scheme: str = "light", **about: Any) -> Seen:
+        window = kept_windows(**about)
+        assert window not in windows, "the page that is open would be left"
+        windows.append(window)
+        pages.append(Seen(window.page(address, width, height, color_scheme), address))
         return pages[-1]
 
     yield opened
-    for context in contexts:
-        context.close()
+    for window in windows:
+        window.leave()
     assert [each for page in pages for each in page.complaints] == []
 
 

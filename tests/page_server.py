@@ -85,3 +85,44 @@ def chromium() -> Iterator[Any]:
         opened = driver.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield opened
         opened.close()
+
+
+class KeptWindow:
+    """One window for test after test: a new one would parse the page and compile its scripts again.
+
+    Each test finds the page as in a new window: what the last one stored, listens to, intercepts and set is gone.
+    """
+
+    def __init__(self, browser: Any, **about: Any) -> None:
+        self._browser, self._about = browser, about
+        self._page: Any = None
+        self._heard: list[tuple[str, Any]] = []
+
+    def page(self, address: str, width: int, height: int, color_scheme: str = "light") -> Any:
+        if self._page is None:
+            self._page = self._browser.new_context(**self._about).new_page()
+            self._on, self._page.on = self._page.on, self._listen
+        # No script of the page runs at this path, which would store something again. And the browser's process stays,
+        # with all that it has compiled, which it does not on the way over about:blank.
+        self._quiet = f"{address}healthz"
+        self.leave()
+        page = self._page
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=color_scheme)
+        page.evaluate("sessionStorage.clear(), localStorage.clear()")
+        page.context.clear_cookies()
+        page.mouse.move(0, 0)
+        return page
+
+    def _listen(self, event: str, listener: Any) -> None:
+        self._heard.append((event, listener))
+        self._on(event, listener)
+
+    def leave(self) -> None:
+        """The end of a test, as when its window is closed."""
+        if self._page.url != self._quiet:
+            self._page.goto(self._quiet)
+        for event, listener in self._heard:
+            self._page.remove_listener(event, listener)
+        self._heard.clear()
+        self._page.unroute_all()

@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 
 from conftest import REPOSITORY
 from metadata_probes import EMPTY_PACKET
-from page_server import page_for_browsers, page_server
+from page_server import KeptWindow, page_for_browsers, page_server
 
 pytest.importorskip("fastapi", reason="needs the extra web")
 pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra test)")
@@ -114,11 +114,11 @@ class Seen:
 
 
 @pytest.fixture
-def seen(browser: Any, server: tuple[str, Any]) -> Iterator[Seen]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    opened = Seen(context.new_page(), server[0])
+def seen(kept_windows: Callable[..., KeptWindow], server: tuple[str, Any]) -> Iterator[Seen]:
+    window = kept_windows()
+    opened = Seen(window.page(server[0], 1280, 900), server[0])
     yield opened
-    context.close()
+    window.leave()
     outside = [url for url in opened.asked if not url.startswith((server[0], "blob:", "data:"))]
     assert outside == [], "the page asked other hosts"
     assert opened.complaints == []
@@ -260,6 +260,7 @@ def test_the_dial_starts_from_the_estimate_turns_and_goes_back(seen: Seen) -> No
     assert re.fullmatch(rf"Looks [a-z ]+, [a-z ]+\. Estimated: blur {blur:.2f}, noise {noise:.2f}\.", words)
     assert noise > 0.1
     assert seen.page.is_disabled(".follow")
+    seen.page.fill("#control-scale input", "1")
     seen.turn("noise", 12)
     assert seen.dial("noise") == pytest.approx(noise + 0.12)
     seen.until("document.querySelector('.found p').textContent.startsWith('Set by hand; estimated')")
@@ -279,7 +280,7 @@ def test_the_dial_starts_from_the_estimate_turns_and_goes_back(seen: Seen) -> No
 
 
 def test_progress_is_told_tile_by_tile(seen: Seen, tmp_path: Path) -> None:
-    source = photograph(tmp_path / "large.jpg", (700, 64))
+    source = photograph(tmp_path / "large.jpg", (320, 32))
     seen.give(source)
     seen.found()
     seen.open_settings("Model, method and tiles")
@@ -307,7 +308,7 @@ def test_progress_is_told_tile_by_tile(seen: Seen, tmp_path: Path) -> None:
 def test_cancel_stops_the_work(seen: Seen, server: tuple[str, Any], tmp_path: Path) -> None:
     service = inside(server)
     before = dict(service.counts)
-    source = photograph(tmp_path / "huge.jpg", (1400, 1100))
+    source = photograph(tmp_path / "huge.jpg", (800, 640))
     seen.give(source)
     seen.found()
     seen.page.click("#run")
@@ -324,7 +325,7 @@ def test_cancel_stops_the_work(seen: Seen, server: tuple[str, Any], tmp_path: Pa
     assert service.counts["done"] == before["done"]
     assert not seen.page.is_visible(".download")
     seen.page.click(".clear")
-    seen.give(PHOTOS / "kitten.jpg")
+    seen.give(photograph(tmp_path / "small.jpg"))
     seen.found()
     seen.restore()
     assert seen.page.is_visible(".download")
@@ -332,7 +333,7 @@ def test_cancel_stops_the_work(seen: Seen, server: tuple[str, Any], tmp_path: Pa
 
 def test_cancel_holds_from_the_first_moment(seen: Seen, server: tuple[str, Any], tmp_path: Path) -> None:
     service = inside(server)
-    seen.give(photograph(tmp_path / "huge.jpg", (1400, 1100)))
+    seen.give(photograph(tmp_path / "huge.jpg", (800, 640)))
     seen.found()
     for pause_ms in (0, 20, 60, 150):
         seen.page.evaluate(
@@ -460,7 +461,7 @@ def test_a_result_that_would_be_too_large_is_refused_before_it_is_sent(seen: See
 def test_the_service_forgets_what_the_page_leaves(seen: Seen, server: tuple[str, Any], tmp_path: Path) -> None:
     service = inside(server)
     jobs = service.store.num_jobs
-    seen.give(PHOTOS / "kitten.jpg")
+    seen.give(photograph(tmp_path / "small.jpg"))
     seen.found()
     seen.restore()
     assert service.store.num_jobs == jobs + 1
@@ -473,7 +474,7 @@ def test_the_service_forgets_what_the_page_leaves(seen: Seen, server: tuple[str,
     while service.store.num_jobs != jobs and time.monotonic() < until:
         time.sleep(0.05)
     assert service.store.num_jobs == jobs
-    seen.give(photograph(tmp_path / "huge.jpg", (1400, 1100)))
+    seen.give(photograph(tmp_path / "huge.jpg", (800, 640)))
     seen.found()
     seen.page.click("#run")
     seen.until("document.querySelector('.stage').textContent.startsWith('Restoring')", timeout=30_000)

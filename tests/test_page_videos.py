@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from page_server import page_server
+from page_server import KeptWindow, page_server
 from s3diff.serving.limits import ServiceLimits
 from test_page_browser import PHOTOS, Seen
 from test_page_features import require_accessible
 from video_clips import frames, probed, write_clip
 
-#: Time stamps of 40 frames, in thousandths of a second: six seconds, so that a slow machine looks before the end.
-LONG = list(range(0, 6000, 150))
+#: Time stamps of 20 frames, in thousandths of a second: six seconds, so that a slow machine looks before the end.
+LONG = list(range(0, 6000, 300))
 Open = Callable[..., Seen]
 _TIMES = "[...document.querySelectorAll('.frame video')].map((each) => each.currentTime)"
 
@@ -79,7 +79,7 @@ def test_before_and_after_play_together(page_of: Open, clip: Path, tmp_path: Pat
     assert page.text_content(".player .play") == "Play"
     shown = page.evaluate(_TIMES)[1]
     page.keyboard.press(".")
-    assert page.evaluate(_TIMES) == pytest.approx([shown + 0.15] * 2, abs=0.005)
+    assert page.evaluate(_TIMES) == pytest.approx([shown + 0.3] * 2, abs=0.005)
     page.focus(".player .seek")
     page.keyboard.press("Home")
     assert page.evaluate(_TIMES) == [0, 0]
@@ -127,7 +127,7 @@ def test_a_result_that_the_browser_does_not_play(page_of: Open, clip: Path, tmp_
 
 def test_a_video_that_the_browser_does_not_play(page_of: Open, tmp_path: Path) -> None:
     """It is shown by its first frame; its result is seen alone."""
-    seen = given(page_of, write_clip(tmp_path / "deep.mkv", LONG[:12], pixel_format="yuv420p10le"))
+    seen = given(page_of, write_clip(tmp_path / "deep.mkv", LONG[:6], pixel_format="yuv420p10le"))
     page = seen.page
     assert (page.is_visible(".before"), page.is_visible(".before-video"), page.is_visible(".player")) == (
         True,
@@ -148,21 +148,23 @@ def test_a_video_that_the_browser_does_not_play(page_of: Open, tmp_path: Path) -
 
 
 def test_too_long_a_video_is_refused_in_words(browser: Any, small: Path, clip: Path) -> None:
-    with page_server(model=small, limits=ServiceLimits(video_frames=39)) as (address, _):
+    with page_server(model=small, limits=ServiceLimits(video_frames=19)) as (address, _):
         context = browser.new_context(locale="de-DE")
         seen = Seen(context.new_page(), address)
-        assert "Auch Videos, bis zu 39 Einzelbilder lang." in str(seen.page.text_content(".formats"))
+        assert "Auch Videos, bis zu 19 Einzelbilder lang." in str(seen.page.text_content(".formats"))
         seen.give(clip)
         seen.page.wait_for_selector(".broken", state="visible")
         assert str(seen.page.text_content(".broken")).endswith(
-            "clip.mp4 has at least 40 frames, at most 39 are allowed; cut it shorter."
+            "clip.mp4 has at least 20 frames, at most 19 are allowed; cut it shorter."
         )
         context.close()
 
 
-def test_a_network_that_is_away_for_a_moment_ends_no_work(browser: Any, address: str, clip: Path) -> None:
-    context = browser.new_context(viewport={"width": 1366, "height": 768})
-    seen = Seen(context.new_page(), address)
+def test_a_network_that_is_away_for_a_moment_ends_no_work(
+    kept_windows: Callable[..., KeptWindow], address: str, clip: Path
+) -> None:
+    window = kept_windows()
+    seen = Seen(window.page(address, 1366, 768), address)
     seen.give(clip)
     seen.found()
     broken: list[str] = []
@@ -178,7 +180,7 @@ def test_a_network_that_is_away_for_a_moment_ends_no_work(browser: Any, address:
     seen.restore()
     assert len(broken) == 2
     assert seen.page.is_visible(".download")
-    context.close()
+    window.leave()
 
 
 def test_pictures_and_videos_together(page_of: Open, clip: Path, tmp_path: Path) -> None:
