@@ -28,10 +28,14 @@ from s3diff.serving.service import RestorationService
 from video_clips import write_clip
 
 SECONDS = 300
-#: The command, which takes another service for dead sooner.
-SERVING = """
+#: The frames of a segment of the services that are killed, and of their video.
+SEGMENT, FRAMES = 8, 80
+#: The command, which takes another service for dead sooner and keeps shorter segments.
+SERVING = f"""
+from s3diff.restoration import video
 from s3diff.serving import shared_jobs
-shared_jobs._LOOK_SECONDS, shared_jobs._DEAD_SECONDS = 0.1, 3
+shared_jobs._LOOK_SECONDS, shared_jobs._DEAD_SECONDS = 0.05, 3
+video.SEGMENT_FRAMES = {SEGMENT}
 from s3diff.apps.__main__ import main
 main()
 """
@@ -54,9 +58,9 @@ def serving(model: Path, folder: Path) -> Iterator[tuple[str, subprocess.Popen[s
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle(small: Path, restorer: Restorer, tmp_path: Path) -> None:
+def test_killed_in_the_middle(small: Path, restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """kill -9 of a process: the result of the one that goes on is that of a run that nobody killed, to the byte."""
-    source = write_clip(tmp_path / "film.mkv", list(range(0, 40 * 240, 40)), with_sound=True)
+    source = write_clip(tmp_path / "film.mkv", list(range(0, 40 * FRAMES, 40)), with_sound=True)
     jobs = tmp_path / "jobs"
     with serving(small, tmp_path / "first") as (address, process), Client(address) as client:
         job = client.submit(source, scale=1)
@@ -69,10 +73,11 @@ def test_killed_in_the_middle(small: Path, restorer: Restorer, tmp_path: Path) -
     with serving(small, tmp_path / "second") as (address, _), Client(address) as client:
         made = RemoteJob(client, job.id).result()
         made.save(tmp_path / "made.mkv")
+    monkeypatch.setattr(video, "SEGMENT_FRAMES", SEGMENT)
     restore_video(restorer, source, tmp_path / "expected.mkv", RestoreOptions(scale=1))
     assert (tmp_path / "made.mkv").read_bytes() == (tmp_path / "expected.mkv").read_bytes()
     (note,) = (each for each in made.notes if "frames were there from an earlier run" in each)
-    assert 96 <= int(note.split()[0]) < 240
+    assert 2 * SEGMENT <= int(note.split()[0]) < FRAMES
     assert not list(jobs.glob("work/*")), "nothing of it stays"
 
 
