@@ -92,12 +92,14 @@ def run_exiftool(*arguments: object) -> str:
     return done.stdout
 
 
-def fields_of(path: Path) -> dict[str, object]:
-    """Group:Name to value, as numbers where there are numbers."""
-    found = json.loads(run_exiftool("-j", "-n", "-G1", "-a", "-struct", path))[0]
-    assert "ExifTool:Error" not in found, found
-    assert "ExifTool:Warning" not in found, found
-    return dict(found)
+def fields_of(*paths: Path) -> list[dict[str, object]]:
+    """Of each file, Group:Name to value, as numbers where there are numbers."""
+    found = json.loads(run_exiftool("-j", "-n", "-G1", "-a", "-struct", *paths))
+    assert [each["SourceFile"] for each in found] == [str(path) for path in paths]
+    for each in found:
+        assert "ExifTool:Error" not in each, each
+        assert "ExifTool:Warning" not in each, each
+    return found
 
 
 def descriptive(fields: dict[str, object]) -> dict[str, object]:
@@ -135,8 +137,7 @@ def source_in(folder: Path, extension: str) -> Path:
     else:
         pixels.save(path, **settings)
     if extension not in PLAIN:
-        run_exiftool("-overwrite_original", "-n", "-TagsFromFile", camera, "-all:all", "-unsafe", path)
-        run_exiftool("-overwrite_original", "-n", *values, path)
+        run_exiftool("-overwrite_original", "-n", "-TagsFromFile", camera, "-all:all", "-unsafe", *values, path)
     return path
 
 
@@ -150,7 +151,7 @@ def test_a_result_says_what_its_picture_said(here: Path, command: Command, exten
     source, target = source_in(here, extension), here / f"out{extension}"
     outcome = command("restore", source, "-o", target, "--scale", SCALE, "--no-provenance")
     assert outcome.code == 0, outcome.err
-    before, after = fields_of(source), fields_of(target)
+    before, after = fields_of(source, target)
     turned = extension not in PLAIN
     if extension in (".avif", ".heic", ".heif"):  # which store the turn beside the EXIF, or not, by their writer
         turned = after["Composite:ImageSize"] == f"{HEIGHT * SCALE} {WIDTH * SCALE}"
