@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 import torch
 
@@ -14,8 +18,9 @@ from s3diff.evaluation.perceptual import (
 )
 
 
-def recipe_weights(name: str) -> dict[str, torch.Tensor]:
-    """Draw seeded random weights of the right shapes.
+@functools.cache
+def recipe_weights(name: str) -> Mapping[str, torch.Tensor]:
+    """Draw seeded random weights of the right shapes, once per process; read only, the measures copy them.
 
     Convolution i: ``RandomState(1000 + i)``, He-normal, zero bias; head k: ``|RandomState(2000 + k)| * 0.1``. These are
     the weights with which the goldens of the released training code were made, hence numpy's old generator. DISTS:
@@ -32,8 +37,8 @@ def recipe_weights(name: str) -> dict[str, torch.Tensor]:
         for seed, key in ((3000, "alpha"), (3001, "beta")):
             draw = np.random.RandomState(seed).rand(sum(DISTS_FEATURE_CHANNELS))
             weights[key] = torch.from_numpy(draw.astype(np.float32))
-        return weights
+        return MappingProxyType(weights)
     for k, channels in enumerate(ALEXNET_FEATURE_CHANNELS if name == "lpips_alex" else VGG16_FEATURE_CHANNELS):
         head = np.abs(np.random.RandomState(2000 + k).randn(1, channels, 1, 1)) * 0.1
         weights[f"linear.{k}"] = torch.from_numpy(head.astype(np.float32)).flatten()
-    return weights
+    return MappingProxyType(weights)
