@@ -41,7 +41,7 @@ class EstimatorTrainer(Loop):
             torch.manual_seed(config.run.seed)
             self.estimator = DegradationEstimator(config.estimator)
         self.estimator.to(self.device)
-        self._wrapped: nn.Module = self.accelerator.prepare_model(self.estimator)
+        self._wrapped: nn.Module = self._spread(self.estimator)
         self._add_optimiser("estimator", self.estimator, config.optimiser.learning_rate)
 
     def train_step(self, ground_truth: list[Tensor]) -> dict[str, Tensor]:

@@ -223,6 +223,13 @@ class Loop(ABC):
         shared = {"betas": settings.betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
         return {**shared, "momentum": settings.momentum} if settings.kind == "muon" else shared
 
+    def _spread(self, module: nn.Module) -> nn.Module:
+        """Wrap a network whose gradients several processes average; one process takes it as it is."""
+        if self.accelerator.num_processes == 1:  # nothing to wrap, for which accelerate would import much of torch
+            return module
+        wrapped: nn.Module = self.accelerator.prepare_model(module)
+        return wrapped
+
     def _backward(self, loss: Tensor) -> None:
         (loss / self.config.data.accumulate).backward()
 

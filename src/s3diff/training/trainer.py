@@ -69,7 +69,7 @@ class Trainer(Loop):
         if config.gradient_checkpointing:
             checkpoint_gradients(self.model)
         self.model.to(self.device)
-        self._wrapped: nn.Module = self.accelerator.prepare_model(self.model)
+        self._wrapped: nn.Module = self._spread(self.model)
         self.loss = ReconstructionLoss(config.loss).to(self.device)
         self._add_optimiser("generator", self.model, config.optimiser.learning_rate)
         self.discriminator = self._make_discriminator()
@@ -88,7 +88,7 @@ class Trainer(Loop):
             else:
                 discriminator = Discriminator(config.discriminator)
         discriminator.to(self.device)
-        self._wrapped_discriminator: nn.Module = self.accelerator.prepare_model(discriminator)
+        self._wrapped_discriminator: nn.Module = self._spread(discriminator)
         self._add_optimiser("discriminator", discriminator, config.learning_rate)
         return discriminator
 
