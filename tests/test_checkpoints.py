@@ -57,26 +57,35 @@ def assert_same_content(found: Any, expected: Any, where: str = "") -> None:
         assert found == expected, where
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_round_trip_is_bit_equal(tmp_path: Path, dtype: torch.dtype) -> None:
+@pytest.fixture(scope="module")
+def float16_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny models converted in float16. Read only."""
     files = official_files()
-    convert(files.base, files.pickle, files.estimator, tmp_path / "model", dtype=dtype)
-    to_official(tmp_path / "model", tmp_path / "s3diff.pkl", tmp_path / "de_net.pth", base_folder=files.base)
+    folder = tmp_path_factory.mktemp("float16") / "model"
+    convert(files.base, files.pickle, files.estimator, folder, dtype=torch.float16)
+    assert list(folder.parent.iterdir()) == [folder], "no temporary files are left"
+    return folder
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_round_trip_is_bit_equal(tmp_path: Path, float16_folder: Path, dtype: torch.dtype) -> None:
+    files = official_files()
+    folder = float16_folder if dtype == torch.float16 else tiny_model_folder()
+    to_official(folder, tmp_path / "s3diff.pkl", tmp_path / "de_net.pth", base_folder=files.base)
     assert_same_content(read_pickle(tmp_path / "s3diff.pkl"), read_pickle(files.pickle))
     found, expected = read_pickle(tmp_path / "de_net.pth"), read_pickle(files.estimator)
     assert_same_content(dict(found), dict(expected))
     assert type(found) is OrderedDict
     assert not list(tmp_path.glob(".*")), "no temporary files are left"
+    assert not list(folder.parent.glob(".*")), "no temporary files are left"
 
 
-def test_float16_halves_the_base_and_keeps_what_was_trained(tmp_path: Path) -> None:
-    files = official_files()
-    convert(files.base, files.pickle, files.estimator, tmp_path / "model", dtype=torch.float16)
-    unet = load_file(tmp_path / "model" / "unet.safetensors")
+def test_float16_halves_the_base_and_keeps_what_was_trained(float16_folder: Path) -> None:
+    unet = load_file(float16_folder / "unet.safetensors")
     trained = {name for name, tensor in unet.items() if tensor.dtype == torch.float32}
     assert trained == {name for name in unet if "lora_" in name or name.startswith("conv_in.")}
     full = tiny_model().generator.state_dict()
-    for name, tensor in load_model(tmp_path / "model").generator.state_dict().items():
+    for name, tensor in load_model(float16_folder).generator.state_dict().items():
         torch.testing.assert_close(tensor, full[name], rtol=1e-3, atol=1e-7)
 
 
