@@ -467,9 +467,9 @@ def test_a_folder_of_bad_pictures(command: Command, small: Path, place: Path) ->
     assert names_in("o") == []
 
 
-def test_what_no_picture_can_get_stops_the_run_at_once(command: Command, small: Path, place: Path) -> None:
+def test_what_no_picture_can_get_stops_the_run_at_once(command: Command, tiny: Path, place: Path) -> None:
     """A prompt without text encoder is said once, not for every picture."""
-    own = shutil.copytree(small, place / "own model")
+    own = shutil.copytree(tiny, place / "own model")
     shutil.rmtree(own / "text_encoder")
     for model, inputs, output in ((own, "two", "o"), (own, "a.png", "o.png"), ("compact", "a.png", "o.png")):
         outcome = command("restore", inputs, "-o", output, "-m", model, "--prompt", "something")
@@ -477,7 +477,7 @@ def test_what_no_picture_can_get_stops_the_run_at_once(command: Command, small: 
     assert names_in("o") == []
 
 
-def test_too_little_memory(command: Command, small: Path, place: Path) -> None:
+def test_too_little_memory(command: Command, tiny: Path, place: Path) -> None:
     """Said at once: a list of the millions of tiles that the picture would have takes memory and minutes itself."""
     size = ("--size", "4000000x4000000", "--max-megapixels", 9e8)
     outcome = command("restore", "a.png", "-o", "o.png", "-m", small, "-q", *size)
