@@ -477,7 +477,7 @@ def test_what_no_picture_can_get_stops_the_run_at_once(command: Command, tiny: P
     assert names_in("o") == []
 
 
-def test_too_little_memory(command: Command, tiny: Path, place: Path) -> None:
+def test_too_little_memory(command: Command, small: Path, place: Path) -> None:
     """Said at once: a list of the millions of tiles that the picture would have takes memory and minutes itself."""
     size = ("--size", "4000000x4000000", "--max-megapixels", 9e8)
     outcome = command("restore", "a.png", "-o", "o.png", "-m", small, "-q", *size)
