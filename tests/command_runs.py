@@ -1,13 +1,16 @@
-"""What a run of the command ends with, and how tests start processes that import this package."""
+"""What a run of the command ends with, how tests start processes that import this package, and limits of this one."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 import s3diff
 
@@ -49,3 +52,15 @@ def run_python(*arguments: str, cwd: Path | None = None) -> subprocess.Completed
     return subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=environment(), capture_output=True, text=True, check=False
     )
+
+
+@contextmanager
+def files_up_to(num_bytes: int) -> Iterator[None]:
+    """No file of this process may grow further: what a write beyond it gets is a real error of the system."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

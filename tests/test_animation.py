@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from command_runs import Command
+from command_runs import Command, files_up_to
 from metadata_probes import EMPTY_PACKET
 from s3diff.errors import OutputError, PictureError
 from s3diff.images.files.animations import Animation, Frame, is_animated, open_animation, write_animation
@@ -218,16 +218,10 @@ def test_what_stops_the_work_leaves_no_file(tmp_path: Path, restorer: Restorer) 
 @pytest.mark.parametrize("extension", FORMATS)
 def test_a_full_disk_leaves_no_file(tmp_path: Path, extension: str) -> None:
     """A real failure: the process may not write more than 2 KiB into a file."""
-    resource = pytest.importorskip("resource")
     arrays = [np.random.default_rng(index).integers(0, 256, (60, 60, 3), dtype=np.uint8) for index in range(3)]
     animation = Animation(tmp_path, 60, 60, (40.0,) * 3, 0, False, False)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, limits[1]))
-    try:
-        with pytest.raises(OutputError, match="file too large"):
-            write_animation((Frame(Picture(array), 40.0) for array in arrays), animation, tmp_path / f"a.{extension}")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with files_up_to(2048), pytest.raises(OutputError, match="file too large"):
+        write_animation((Frame(Picture(array), 40.0) for array in arrays), animation, tmp_path / f"a.{extension}")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -26,7 +26,7 @@ from packaging.requirements import Requirement
 from PIL import Image
 from rich.console import Console
 
-from command_runs import Command, Outcome, environment
+from command_runs import Command, Outcome, environment, files_up_to
 from conftest import goldens_path
 from golden_models import official_files, tiny_model_folder
 from s3diff import diagnosis
@@ -486,14 +486,9 @@ def test_too_little_memory(command: Command, small: Path, place: Path) -> None:
 
 def test_a_write_that_fails_midway_leaves_the_old_file(command: Command, small: Path, place: Path) -> None:
     """A real failure: no file may grow beyond 500 bytes."""
-    resource = pytest.importorskip("resource")
     before = tree(place)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
-    try:
+    with files_up_to(500):
         outcome = command("restore", "a.png", "-o", "o.png", "-m", small, "-q", "--no-journal")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "o.png cannot be written (file too large)" in outcome.error
     assert tree(place) == before
 

@@ -12,14 +12,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from command_runs import Command
+from command_runs import Command, files_up_to
 from s3diff.errors import DiskFullError, OutputError, PictureError
 from s3diff.folders.journal import Journal
 from s3diff.folders.manifest import run_id
@@ -69,18 +69,6 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
         yield SmallDisk(place)
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-@contextmanager
-def files_up_to(num_bytes: int) -> Iterator[None]:
-    """No file of this process may grow further: what a write beyond it gets is a real error of the system."""
-    resource = pytest.importorskip("resource")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def _until_it_fails(act: Callable[[], None]) -> None:

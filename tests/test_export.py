@@ -22,7 +22,6 @@ from PIL import Image
 from command_runs import Command
 from conftest import REPOSITORY
 from s3diff import RestoreOptions, Restorer
-from s3diff.apps.cli import main
 from s3diff.checkpoints.model_folder import load_model
 from s3diff.errors import MissingExtraError, OptionError, OutputError
 from s3diff.export.writing import export_model
@@ -53,29 +52,20 @@ def require(runtime: Any) -> None:
 
 
 @pytest.mark.slow
-def test_onnx_in_parts_in_half_of_the_bytes_with_degrees_that_must_be_given(
-    few_layers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_onnx_in_parts(few_layers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that one file cannot hold lie next to it; what is loaded is exported as well as a folder."""
     require("onnxruntime")
-    import onnx
     import onnxruntime
 
     monkeypatch.setattr(runtimes, "_LARGEST_ONNX_BYTES", 10_000)
     restorer = Restorer.from_pretrained(few_layers, device="cpu", precision="float32")
-    target = tmp_path / "few.onnx"
-    parts = export_model(load_model(few_layers), target, size=(10, 13), half=True, need_degrees=True)
+    parts = export_model(load_model(few_layers), tmp_path / "few.onnx", size=(12, 9))
     assert [each.name for each in parts] == ["few.onnx.data", "few.onnx"]
-    stored = onnx.load(target, load_external_data=False).graph.initializer
-    assert {weight.data_type for weight in stored if len(weight.dims) == 4} == {onnx.TensorProto.FLOAT16}
-    assert parts[0].stat().st_size > 150_000  # nearly all weights, two bytes each
-    assert str(Path(runtimes.__file__).parent).encode() not in target.read_bytes()  # no traces of this machine
-    session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
-    low_quality = picture(13, 10)
-    restored, _ = session.run(None, {"low_quality": low_quality, "degrees": ESTIMATE})
-    assert levels(restored, restorer, low_quality) < 1
-    with pytest.raises(ValueError, match="degrees"):
-        session.run(None, {"low_quality": low_quality})
+    assert parts[0].stat().st_size > 300_000  # nearly all weights
+    assert str(Path(runtimes.__file__).parent).encode() not in parts[1].read_bytes()  # no traces of this machine
+    session = onnxruntime.InferenceSession(parts[1], providers=["CPUExecutionProvider"])
+    low_quality = picture(9, 12)
+    assert levels(session.run(None, {"low_quality": low_quality})[0], restorer, low_quality) < MAX_LEVELS
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +73,9 @@ def openvino_graph(few_layers: Path, tmp_path_factory: pytest.TempPathFactory) -
     """Export a graph for OpenVINO, weights in half, name in capitals, by the command; the tests share it."""
     require("openvino")
     path = tmp_path_factory.mktemp("graph") / "few.XML"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["s3diff", "export", str(few_layers), str(path), "--half"])
-        with pytest.raises(SystemExit) as ending:
-            main()
-    assert not ending.value.code
+    line = [sys.executable, "-m", "s3diff", "export", str(few_layers), str(path), "--half"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     return path
 
 
@@ -130,6 +118,26 @@ def test_the_program_in_cpp_by_the_documents(few_layers: Path, openvino_graph: P
 
 
 @pytest.mark.slow
+def test_onnx_in_half_of_the_bytes_with_degrees_that_must_be_given(few_layers: Path, tmp_path: Path) -> None:
+    require("onnxruntime")
+    import onnx
+    import onnxruntime
+
+    restorer = Restorer.from_pretrained(few_layers, device="cpu", precision="float32")
+    (path,) = export_model(few_layers, tmp_path / "few.onnx", size=(10, 13), half=True, need_degrees=True)
+    kinds = {weight.data_type for weight in onnx.load(path).graph.initializer if len(weight.dims) == 4}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    low_quality = picture(13, 10)
+    restored, _ = session.run(None, {"low_quality": low_quality, "degrees": ESTIMATE})
+    assert levels(restored, restorer, low_quality) < 1
+    with pytest.raises(ValueError, match="degrees"):
+        session.run(None, {"low_quality": low_quality})
+    with pytest.raises(OptionError, match=r"half \(--half\) is for .onnx and .xml"):
+        export_model(few_layers, tmp_path / "few.pt2", half=True)
+
+
+@pytest.mark.slow
 def test_torch_of_a_model_with_attention_and_options(tmp_path: Path) -> None:
     """The released kind, for pictures that the networks get with padding and without it, in either direction."""
     save_few_layers(tmp_path / "model", WHOLE_PICTURE)
@@ -147,15 +155,17 @@ def test_torch_of_a_model_with_attention_and_options(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_fixed_size_of_a_whole_model(tiny: Path, tmp_path: Path) -> None:
-    """The goldens' SD-Turbo, of no few layers; a text names the file, in capitals too."""
-    (path,) = export_model(tiny, str(tmp_path / "FIXED.PT2"), size=(8, 6))
+@pytest.mark.parametrize("model", ["tiny", "compact"])
+def test_a_fixed_size_of_a_whole_model(model: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """The goldens' SD-Turbo and the shipped model, of no few layers; a text names the file, in capitals too."""
+    source = model if model == "compact" else request.getfixturevalue(model)
+    (path,) = export_model(source, str(tmp_path / "FIXED.PT2"), size=(8, 6))
     assert path.name == "FIXED.PT2"
     low_quality = picture(6, 8)
     with path.open("rb") as file:
         program = torch.export.load(file).module()
     restored = program(torch.from_numpy(low_quality), torch.from_numpy(ESTIMATE))[0].detach().numpy()
-    restorer = Restorer.from_pretrained(tiny, device="cpu", precision="float32")
+    restorer = Restorer.from_pretrained(source, device="cpu", precision="float32")
     assert levels(restored, restorer, low_quality) < MAX_LEVELS
 
 

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin, features
 
+from command_runs import files_up_to
 from conftest import goldens_path
 from metadata_probes import EMPTY_PACKET
 from s3diff.errors import OptionError, OutputError, PictureError, S3DiffError
@@ -956,18 +957,12 @@ def test_writing_without_permission() -> None:
 
 def test_a_write_that_fails_midway_leaves_the_old_file_whole(tmp_path: Path) -> None:
     """A real failure: the process may not write more than 4 KiB into a file, the picture has 30."""
-    resource = pytest.importorskip("resource")
     path = tmp_path / "a.png"
     write_picture(from_array(noise(4, 4)), path)
     old = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     for target in (path, tmp_path / "new" / "b.png"):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-        try:
-            with pytest.raises(OutputError, match="file too large") as error:
-                write_picture(from_array(noise(100, 100, 3)), target)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with files_up_to(4096), pytest.raises(OutputError, match="file too large") as error:
+            write_picture(from_array(noise(100, 100, 3)), target)
         one_line(error)
     assert path.read_bytes() == old
     assert [file.name for file in tmp_path.rglob("*")] == ["a.png"]

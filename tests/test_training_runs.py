@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
+from command_runs import environment, files_up_to
 from s3diff.apps.cli import app
 from s3diff.checkpoints.model_folder import load_model
 from s3diff.checkpoints.registry import model_folder
@@ -43,19 +42,15 @@ def failing():
 """
 
 
-def environment() -> dict[str, str]:
-    source = str(Path(__file__).resolve().parent.parent / "src")
-    paths = [source, os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-
-
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "s3diff.apps.cli", *map(str, arguments)]
 
 
 def run(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, or a launcher that is given these arguments."""
-    line = [sys.executable, *launcher, *map(str, arguments)] if launcher else command(*arguments)
+    """The command in a process of its own; with a launcher in several."""
+    line = command(*arguments)
+    if launcher:
+        line = [sys.executable, *launcher, *line[1:]]
     return subprocess.run(line, capture_output=True, text=True, env=environment(), timeout=300)
 
 
@@ -93,48 +88,25 @@ def tensors(output: Path, step: int | None = None) -> dict[str, torch.Tensor]:
 
 TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
-#: The command twice in the same processes: a whole run, and the end of it once more from its first checkpoint on.
-WHOLE_AND_RESUMED = """
-import os, shutil, sys
-from pathlib import Path
-import torch
-from s3diff.apps.cli import main
-
-whole, stopped, *line = sys.argv[1:]
-
-def call(*arguments):
-    sys.argv = ["s3diff", *line, *arguments]
-    try:
-        main()
-    except SystemExit as ending:
-        assert not ending.code, ending.code
-
-call("--output", whole)
-if os.environ["RANK"] == "0":
-    shutil.copytree(whole, stopped)
-    sorted(Path(stopped, "checkpoints").iterdir())[-1].unlink()
-torch.distributed.barrier()
-torch.manual_seed(99)  # other processes start with another global state
-call("--output", stopped, "--resume")
-"""
-
 
 @pytest.mark.skipif(sys.platform == "win32", reason="torch's Windows builds have no gloo rendezvous over files")
 @pytest.mark.slow
 def test_two_processes_resume_to_the_bit_and_equal_one_with_twice_the_batch(photos: Path, tmp_path: Path) -> None:
     base = ("train", "debug", "--data", photos, "--cpu", *QUICK, "--estimator", model_folder_of_debug(photos, tmp_path))
     base = (*base, "--set", "optimiser.eps=1e-3", "--set", "run.log_every=3")
+    one_each = (*base, "--set", "data.batch_size=1")
     kept = ("--set", "run.checkpoint_every=3", "--set", "run.keep_checkpoints=3")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    script = tmp_path / "whole_and_resumed.py"
-    script.write_text(WHOLE_AND_RESUMED)
-    line = (*base, "--set", "data.batch_size=1", "--set", "optimiser.max_steps=5", *kept)
-    done = run(*line, launcher=(*TWO_PROCESSES, str(script), str(whole), str(stopped)))
+    line = (*one_each, "--set", "optimiser.max_steps=8", *kept)
+    done = run(*line, "--output", whole, launcher=TWO_PROCESSES)
     assert done.returncode == 0, done.stderr
-    assert [path.name for path in checkpoint_paths(whole)] == ["step-00000003.pt", "step-00000005.pt"]
-    logged = [json.loads(line)["step"] for line in (stopped / "log.jsonl").read_text().splitlines()]
-    assert logged == [3, 5]
-    assert newest(whole)["step"] == newest(stopped)["step"] == 5
+    # Another one, from where the first was after its second checkpoint.
+    shutil.copytree(whole, stopped)
+    checkpoint_paths(stopped)[-1].unlink()
+    assert newest(stopped)["step"] == 6
+    done = run(*line, "--output", stopped, "--resume", launcher=TWO_PROCESSES)
+    assert done.returncode == 0, done.stderr
+    assert newest(whole)["step"] == newest(stopped)["step"] == 8
     assert newest(whole)["batch_size"] == 2
     assert not differing(tensors(whole), tensors(stopped))
 
@@ -179,9 +151,8 @@ def model_folder_of_debug(photos: Path, tmp_path: Path) -> Path:
 # ------------------------------------------------------------------------------------- signals, kills, full disks
 
 
-def start_run(photos: Path, output: Path, *changes: str, resume: bool = False) -> subprocess.Popen[str]:
+def start_run(photos: Path, output: Path, *changes: str) -> subprocess.Popen[str]:
     arguments = ["train", "debug", "--data", photos, "--output", output, "--cpu", "--set", "data.held_out=()"]
-    arguments += ["--resume"] * resume
     for change in ("optimiser.max_steps=100000", "run.log_every=1", *changes):
         arguments += ["--set", change]
     line = command(*arguments)
@@ -199,8 +170,12 @@ def wait_for(output: Path, step: int, process: subprocess.Popen[str], seconds: f
     raise AssertionError(f"the run did not reach step {step}")
 
 
-def end_by(process: subprocess.Popen[str], number: signal.Signals, output: Path) -> int:
-    """Send a signal and check that it saves and ends in one line; return the step that was saved."""
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
+def test_a_signal_saves_and_ends_in_one_line(photos: Path, tmp_path: Path, number: signal.Signals) -> None:
+    process = start_run(photos, tmp_path, "run.checkpoint_every=100000", "estimator_steps=1")
+    wait_for(tmp_path, 2, process)
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number
@@ -208,28 +183,16 @@ def end_by(process: subprocess.Popen[str], number: signal.Signals, output: Path)
     assert "stopped at step" in last
     assert "--resume" in last
     assert "Traceback" not in error
-    step = int(newest(output)["step"])
+    step = newest(tmp_path)["step"]
     assert f"step {step};" in last
-    assert step == sum(1 for line in (output / "log.jsonl").read_text().splitlines())
-    return step
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
-@pytest.mark.slow
-def test_sigterm_saves_and_ends_in_one_line(photos: Path, tmp_path: Path) -> None:
-    process = start_run(photos, tmp_path, "run.checkpoint_every=100000", "estimator_steps=1")
-    wait_for(tmp_path, 2, process)
-    assert end_by(process, signal.SIGTERM, tmp_path) >= 2
+    assert step == sum(1 for line in (tmp_path / "log.jsonl").read_text().splitlines())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
 @pytest.mark.slow
-def test_kill_9_during_a_save_leaves_the_previous_checkpoint_usable_and_ctrl_c_saves(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_kill_9_during_a_save_leaves_the_previous_checkpoint_usable(photos: Path, tmp_path: Path) -> None:
     process = start_run(photos, tmp_path, "run.checkpoint_every=1", "run.keep_checkpoints=1", "estimator_steps=1")
     folder = tmp_path / "checkpoints"
-    wait_for(tmp_path, 1, process)  # the looks that follow are many
     deadline = time.monotonic() + 120
     caught = False
     while time.monotonic() < deadline and not caught:
@@ -239,24 +202,13 @@ def test_kill_9_during_a_save_leaves_the_previous_checkpoint_usable_and_ctrl_c_s
     process.communicate()
     assert caught, "no save was seen"
     step = newest(tmp_path)["step"]
-
-    resumed = start_run(photos, tmp_path, "run.checkpoint_every=100000", resume=True)
-    wait_for(tmp_path, step + 2, resumed)
-    assert end_by(resumed, signal.SIGINT, tmp_path) >= step + 2
+    done = run(
+        *("train", "debug", "--data", photos, "--output", tmp_path, "--cpu", "--resume", "--set", "data.held_out=()"),
+        *("--set", f"optimiser.max_steps={step + 2}"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert newest(tmp_path)["step"] == step + 2
     assert not list(folder.glob("*.part"))
-
-
-@contextmanager
-def files_up_to(num_bytes: int) -> Iterator[None]:
-    """Refuse to write larger files in this process, as a full disk does; Python ignores the signal that says so."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
